@@ -1,0 +1,1 @@
+//! The testbed and the benchmark harness.

@@ -1,0 +1,1 @@
+//! The agent: loads the kernel programs, reads what they measured, names it and serves it.

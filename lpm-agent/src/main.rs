@@ -1,0 +1,3 @@
+//! `lpm`: passive network latency, per flow and namespace.
+
+fn main() {}
