@@ -1,3 +1,30 @@
-//! The latency probe of every packet: parser, matcher, buckets and map layouts.
+//! What happens to a packet, from its bytes to a counted round trip.
+//!
+//! Everything here is pure, `no_std` and without `unsafe`: the kernel programs
+//! (`lpm-ebpf`), the host tests, the fuzzers and offline replay run the very
+//! same code. What it needs from its surroundings it asks of small traits:
+//! [`bytes::Bytes`] for the packet, [`env::Env`] for clocks, counters and
+//! atomic adds, [`table::Table`] for the flow table's memory.
+//!
+//! The life of a packet: [`parse`] finds the TCP header and its timestamps,
+//! [`hash`] turns the flow key into a fingerprint, [`table`] finds (or claims)
+//! the flow's entry, [`matcher`] stamps and matches, [`histogram`] says in
+//! which bucket the round trip is counted. [`layout`] fixes the memory that
+//! the kernel and the agent share.
 #![no_std]
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod bounds;
+pub mod bytes;
+pub mod counter;
+pub mod env;
+pub mod hash;
+pub mod histogram;
+pub mod layout;
+pub mod matcher;
+pub mod packet;
+pub mod parse;
+pub mod table;

@@ -1,0 +1,105 @@
+//! Access to the bytes of a packet.
+
+/// A packet ends before the bytes that were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfBounds;
+
+/// Any bytes of a packet, wherever they are (linear or not): the slow way.
+pub trait Bytes {
+    /// The `N` bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] if the packet is shorter.
+    fn load<const N: usize>(&self, offset: u32) -> Result<[u8; N], OutOfBounds>;
+
+    /// Length of the packet, link-layer header included, bytes.
+    fn len(&self) -> u32;
+
+    /// Whether there is nothing at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The byte at `offset`.
+    fn byte(&self, offset: u32) -> Result<u8, OutOfBounds> {
+        self.load::<1>(offset).map(|[byte]| byte)
+    }
+
+    /// The 16-bit number in network byte order at `offset`.
+    fn be16(&self, offset: u32) -> Result<u16, OutOfBounds> {
+        self.load::<2>(offset).map(u16::from_be_bytes)
+    }
+
+    /// The 32-bit number in network byte order at `offset`.
+    fn be32(&self, offset: u32) -> Result<u32, OutOfBounds> {
+        self.load::<4>(offset).map(u32::from_be_bytes)
+    }
+
+    /// The 32 bits at `offset` as they are in memory.
+    fn word(&self, offset: u32) -> Result<u32, OutOfBounds> {
+        self.load::<4>(offset).map(u32::from_ne_bytes)
+    }
+}
+
+/// The first bytes of a packet, at fixed offsets, in memory one can point at:
+/// the fast way. One [`Prefix::covers`] allows any number of plain reads.
+pub trait Prefix {
+    /// Whether the first `len` bytes are there. Only what was covered may be
+    /// read; anything else reads as 0.
+    fn covers(&self, len: usize) -> bool;
+
+    /// The byte at `offset`.
+    fn byte(&self, offset: usize) -> u8;
+
+    /// The 16 bits at `offset` as they are in memory.
+    fn half(&self, offset: usize) -> u16;
+
+    /// The 32 bits at `offset` as they are in memory.
+    fn word(&self, offset: usize) -> u32;
+
+    /// The 16-bit number in network byte order at `offset`.
+    #[inline(always)]
+    fn be16(&self, offset: usize) -> u16 {
+        u16::from_be(self.half(offset))
+    }
+
+    /// The 32-bit number in network byte order at `offset`.
+    #[inline(always)]
+    fn be32(&self, offset: usize) -> u32 {
+        u32::from_be(self.word(offset))
+    }
+}
+
+impl Bytes for &[u8] {
+    fn load<const N: usize>(&self, offset: u32) -> Result<[u8; N], OutOfBounds> {
+        let start = usize::try_from(offset).map_err(|_| OutOfBounds)?;
+        self.get(start..)
+            .and_then(|rest| rest.first_chunk::<N>())
+            .copied()
+            .ok_or(OutOfBounds)
+    }
+
+    fn len(&self) -> u32 {
+        u32::try_from(<[u8]>::len(self)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Prefix for &[u8] {
+    fn covers(&self, len: usize) -> bool {
+        <[u8]>::len(self) >= len
+    }
+
+    fn byte(&self, offset: usize) -> u8 {
+        self.get(offset).copied().unwrap_or_default()
+    }
+
+    fn half(&self, offset: usize) -> u16 {
+        let bytes = self.get(offset..).and_then(|rest| rest.first_chunk());
+        u16::from_ne_bytes(bytes.copied().unwrap_or_default())
+    }
+
+    fn word(&self, offset: usize) -> u32 {
+        let bytes = self.get(offset..).and_then(|rest| rest.first_chunk());
+        u32::from_ne_bytes(bytes.copied().unwrap_or_default())
+    }
+}

@@ -1,0 +1,101 @@
+//! What is counted beside the flows: coverage, events, losses.
+
+/// Number of [`Counter`]s.
+pub const COUNTERS: usize = Counter::ALL.len();
+
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $name:ident => $metric:literal, $label:literal;)+) => {
+        /// One counter; the number is its place in the value of map
+        /// `COUNTERS` (`[u64; COUNTERS]` per CPU).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[$doc])+ $name,)+ }
+
+        impl Counter {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// Name of the metric that shows this counter, without prefix and
+            /// suffix, and the value of its label (empty: none).
+            #[must_use]
+            pub const fn metric(self) -> (&'static str, &'static str) {
+                match self { $(Self::$name => ($metric, $label),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// A flow whose SYN was seen.
+    FlowOpened => "flow_events", "opened";
+    /// A flow first seen in the middle of its life.
+    FlowJoined => "flow_events", "joined";
+    /// A SYN on a flow that was there already: the ports are used again.
+    FlowReopened => "flow_events", "reopened";
+    /// Both sides sent FIN.
+    FlowFinished => "flow_events", "finished";
+    /// A RST ended the flow.
+    FlowReset => "flow_events", "reset";
+    /// TSvals went back for longer than reordering explains: a new start.
+    FlowResynced => "flow_events", "resynced";
+    /// A closed flow gave its entry to a new one.
+    EvictedClosed => "flow_events", "evicted_closed";
+    /// A flow with packets in one direction only gave up its entry.
+    EvictedHalfOpen => "flow_events", "evicted_half_open";
+    /// An idle flow gave up its entry.
+    EvictedIdle => "flow_events", "evicted_idle";
+    /// Packets of flows whose entries were given up.
+    EvictedPackets => "evicted_packets", "";
+    /// Bytes of flows whose entries were given up.
+    EvictedBytes => "evicted_bytes", "";
+    /// TCP packets that carry no timestamp option.
+    NoTimestamp => "packets_without_timestamp", "";
+    /// TSvals that were given a slot.
+    Stamped => "stamps", "stored";
+    /// TSvals not stamped because all slots were taken.
+    StampSlotsFull => "stamps", "slots_full";
+    /// TSvals not stamped to spread the stamps over the round trip.
+    StampSpaced => "stamps", "spaced";
+    /// Stamps that a later echo passed.
+    StampPassed => "stamps", "passed";
+    /// Stamps too old for the 32-bit time.
+    StampExpired => "stamps", "expired";
+    /// New echoes that found no stamp (also those of TSvals never stamped).
+    UnmatchedEcho => "unmatched_echoes", "";
+    /// Echoes of a TSval that the other side never sent.
+    ForeignEcho => "foreign_echoes", "";
+    /// New flows without an entry: all entries of the set are in use.
+    FlowsFull => "map_drops", "flows/full";
+    /// Packets without an entry: another CPU was making one in the same set.
+    FlowsBusy => "map_drops", "flows/busy";
+    /// Samples counted in the overflow row: all rows are in use.
+    RowsFull => "map_drops", "rows/full";
+    /// Samples counted in the overflow row: another CPU was taking a row.
+    RowsBusy => "map_drops", "rows/busy";
+    /// Samples that a watcher missed.
+    SamplesFull => "map_drops", "samples/full";
+    /// Packets that are not IP.
+    SkippedNotIp => "parse_skipped", "not_ip";
+    /// IP packets that are not TCP.
+    SkippedNotTcp => "parse_skipped", "not_tcp";
+    /// Fragments: only the first holds a TCP header, and not its whole length.
+    SkippedFragment => "parse_skipped", "fragment";
+    /// Packets that end before their headers do.
+    SkippedTruncated => "parse_skipped", "truncated";
+    /// Packets whose length fields contradict each other.
+    SkippedMalformed => "parse_skipped", "malformed";
+    /// More VLAN tags, extension headers or options than are followed.
+    SkippedTooDeep => "parse_skipped", "too_deep";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_places() {
+        for (place, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, place);
+        }
+    }
+}

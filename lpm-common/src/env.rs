@@ -1,0 +1,60 @@
+//! What the pure code asks of its surroundings.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use crate::{counter::Counter, layout::FlowEntry};
+
+/// Clocks, counters, atomic adds and the way out for samples. The kernel
+/// programs and the host model each implement it.
+pub trait Env {
+    /// `CLOCK_MONOTONIC`, nanoseconds. Costs up to 100 ns in a virtual
+    /// machine: asked for only when a TSval is stored or matched.
+    fn now_ns(&self) -> u64;
+
+    /// Low 32 bits of jiffies.
+    fn jiffies(&self) -> u32;
+
+    /// Jiffies per second.
+    fn hz(&self) -> u32;
+
+    /// Adds without a race and without reading back (a fetch needs 5.12).
+    fn add32(&self, to: &AtomicU32, n: u32);
+
+    /// Adds without a race and without reading back.
+    fn add64(&self, to: &AtomicU64, n: u64);
+
+    /// Counts.
+    fn count(&self, counter: Counter, n: u64);
+
+    /// Takes a matched round trip: histogram, statistics, watchers.
+    fn matched(&self, entry: &FlowEntry, matched: &Matched);
+
+    /// `gso_size` of the packet at hand; 0: not GSO. Asked for only when a
+    /// TSval is stored.
+    fn segment_size(&self) -> u32;
+}
+
+/// A stamp and its echo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matched {
+    /// When the echo passed, `CLOCK_MONOTONIC` nanoseconds.
+    pub now_ns: u64,
+    /// Round trip in [`crate::layout::UNIT_NS`].
+    pub units: u32,
+    /// TSval.
+    pub id: u32,
+    /// Number of the direction of the stamped packet, which is that of the
+    /// [`crate::layout::Leg`].
+    pub leg: u8,
+    /// Number of the [`crate::layout::Echo`].
+    pub echo: u8,
+}
+
+/// Where claims are made: at most one CPU at a time holds a name.
+pub trait Claims {
+    /// Takes the claim; false: somebody else has it.
+    fn claim(&self, name: u32) -> bool;
+
+    /// Gives it back.
+    fn release(&self, name: u32);
+}

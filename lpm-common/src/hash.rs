@@ -1,0 +1,79 @@
+//! The seeded hash of a flow key.
+//!
+//! NH of UMAC (Black et al., CRYPTO 1999; RFC 4418 section 5.2): a sum of
+//! products of 32-bit words, each added to a secret. For any two different
+//! keys the secrets for which they collide are at most one in 2^32, so nobody
+//! who does not know the secrets can make flows collide on purpose, and two
+//! multiplications do for an IPv4 flow.
+
+/// Secrets, chosen at load time.
+pub trait Seeds {
+    /// Secret number `i`, 0 to 13.
+    fn seed(&self, i: usize) -> u32;
+}
+
+/// Number of secrets.
+pub const SEEDS: usize = 14;
+
+impl Seeds for [u32; SEEDS] {
+    #[inline(always)]
+    fn seed(&self, i: usize) -> u32 {
+        self[i % SEEDS]
+    }
+}
+
+#[inline(always)]
+fn product<S: Seeds>(seeds: &S, i: usize, a: u32, b: u32) -> u64 {
+    u64::from(a.wrapping_add(seeds.seed(i)))
+        .wrapping_mul(u64::from(b.wrapping_add(seeds.seed(i + 1))))
+}
+
+/// The part of an IPv4 pair of addresses (words in network byte order).
+#[inline(always)]
+pub fn v4<S: Seeds>(seeds: &S, local: u32, remote: u32) -> u64 {
+    product(seeds, 0, local, remote)
+}
+
+/// The part of an IPv6 pair of addresses.
+#[inline(always)]
+pub fn v6<S: Seeds>(seeds: &S, local: [u32; 4], remote: [u32; 4]) -> u64 {
+    product(seeds, 0, local[3], remote[3])
+        .wrapping_add(product(seeds, 2, local[0], remote[0]))
+        .wrapping_add(product(seeds, 4, local[1], remote[1]))
+        .wrapping_add(product(seeds, 6, local[2], remote[2]))
+        .wrapping_add(0x2545_f491_4f6c_dd1d)
+}
+
+/// Joins the parts to a fingerprint, which is never 0.
+///
+/// `ports` is the local port in the high and the remote port in the low 16
+/// bits.
+#[inline(always)]
+pub fn fingerprint<S: Seeds>(
+    seeds: &S,
+    addresses: u64,
+    ports: u32,
+    ifindex: u32,
+    segment: u32,
+) -> u64 {
+    let mut hash = addresses.wrapping_add(product(seeds, 8, ports, ifindex));
+    if segment != 0 {
+        hash = hash.wrapping_add(product(seeds, 10, segment, 1));
+    }
+    // Spread to all bits (the finaliser of splitmix64, one round).
+    hash ^= hash >> 32;
+    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^= hash >> 29;
+    if hash == 0 { 1 } else { hash }
+}
+
+/// Fingerprint of a whole key.
+pub fn of_key<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> u64 {
+    let addresses = if key.v6 {
+        v6(seeds, key.local, key.remote)
+    } else {
+        v4(seeds, key.local[3], key.remote[3])
+    };
+    let ports = u32::from(key.local_port) << 16 | u32::from(key.remote_port);
+    fingerprint(seeds, addresses, ports, key.ifindex, key.segment)
+}

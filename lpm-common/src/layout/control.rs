@@ -1,0 +1,106 @@
+//! The small maps: control block, interface settings, histograms.
+
+use core::{
+    mem::size_of,
+    sync::atomic::{AtomicU32, AtomicU64},
+};
+
+use crate::histogram::WORDS;
+
+/// The one element of map `CONTROL`. The agent writes the first two words,
+/// the kernel the rest.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Control {
+    /// Not 0 while somebody reads the sample stream.
+    pub watch: AtomicU32,
+    /// Generation of the names, counted from 1; a flow whose row was resolved
+    /// for another one resolves again.
+    pub generation: AtomicU32,
+    /// The next free histogram row; row 0 is the overflow row.
+    pub next_row: AtomicU32,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: AtomicU32,
+    /// `bpf_ktime_get_ns` (`CLOCK_MONOTONIC`) when `lpm_clock` last ran.
+    pub clock_ktime_ns: AtomicU64,
+    /// `bpf_jiffies64` at that moment.
+    pub clock_jiffies: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Control>() == 32);
+
+/// Where a flow is seen from (the design's frozen term).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Vantage {
+    /// The host end of a pod's veth.
+    Pod = 1,
+    /// A tunnel device of an overlay.
+    Overlay = 2,
+    /// A routed bridge.
+    Bridge = 3,
+    /// A network card of the node.
+    Nic = 4,
+    /// Several ingress hooks joined, where the CNI redirects past one.
+    Node = 5,
+}
+
+impl Vantage {
+    /// The vantage with this number, as stored in a map.
+    #[must_use]
+    pub fn from_raw(raw: u8) -> Option<Self> {
+        Some(match raw {
+            1 => Self::Pod,
+            2 => Self::Overlay,
+            3 => Self::Bridge,
+            4 => Self::Nic,
+            5 => Self::Node,
+            _ => return None,
+        })
+    }
+
+    /// The word used in samples, metrics and the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pod => "pod",
+            Self::Overlay => "overlay",
+            Self::Bridge => "bridge",
+            Self::Nic => "nic",
+            Self::Node => "node",
+        }
+    }
+
+    /// Whether packets that *enter* the host through the interface come from
+    /// the local end. True for the host end of a pod's veth and for a routed
+    /// bridge; for tunnels and network cards what enters comes from afar.
+    #[must_use]
+    pub fn ingress_is_from_local(self) -> bool {
+        matches!(self, Self::Pod | Self::Bridge)
+    }
+}
+
+/// Value of map `INTERFACES` (key: interface index). Read when a flow appears.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct InterfaceConfig {
+    /// A [`Vantage`].
+    pub vantage: u8,
+    /// [`super::PeerKind`] of the local end, 0: found by address.
+    pub local_kind: u8,
+    /// Namespace id of the local end; used if `local_kind` is not 0.
+    pub local_namespace: u16,
+}
+
+const _: () = assert!(size_of::<InterfaceConfig>() == 4);
+
+/// One histogram: an element of map `HISTOGRAMS`. See [`crate::histogram`].
+#[derive(Debug)]
+#[repr(C)]
+pub struct Histogram {
+    /// Counts by [`crate::histogram::bucket`]; the last word is the sum of
+    /// all observations in nanoseconds.
+    pub words: [AtomicU64; WORDS],
+}
+
+const _: () = assert!(size_of::<Histogram>() == 2048);

@@ -1,0 +1,146 @@
+//! One flow at one vantage: four cache lines.
+
+use core::{
+    mem::{offset_of, size_of},
+    sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64},
+};
+
+/// Outstanding timestamps per direction of a flow.
+///
+/// Three, because three 16-byte slots and the statistics of the leg they
+/// measure share one cache line: a sample touches the hot line and this one.
+pub const SLOTS: usize = 3;
+
+/// Resolution of all times in an entry, nanoseconds. 32 bits of it wrap after
+/// 275 s.
+pub const UNIT_NS: u64 = 64;
+
+/// A flow at one vantage. Both directions and both legs are in one entry.
+///
+/// | bytes | what | touched by |
+/// |---|---|---|
+/// | 0..64 | hot line | every packet |
+/// | 64..128 | slots of the packets from the local end (remote leg) | a new TSval or TSecr |
+/// | 128..192 | slots of the packets to the local end (local leg) | a new TSval or TSecr |
+/// | 192..256 | key and birth | creation, eviction, readers |
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct FlowEntry {
+    /// Seeded hash of the flow key; 0: the entry is free. Written last when
+    /// an entry is made, and checked before and after by every reader.
+    pub fingerprint: AtomicU64,
+    /// Low 32 bits of jiffies at the flow's last packet.
+    pub last_seen: AtomicU32,
+    /// Histogram row in the low 16 bits, the names' generation for which it
+    /// was resolved in the high 16 bits.
+    pub row: AtomicU32,
+    /// Per direction, indexed by [`crate::packet::Direction`].
+    pub hot: [DirectionHot; 2],
+    /// Per direction of the stamped packet.
+    pub slots: [DirectionSlots; 2],
+    /// Written at creation.
+    pub cold: FlowCold,
+}
+
+/// What a packet without a sample needs, for one direction.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct DirectionHot {
+    /// Bytes on the wire, link-layer header included, of each segment.
+    pub bytes: AtomicU64,
+    /// Packets on the wire (a GSO packet counts each of its segments).
+    pub packets: AtomicU32,
+    /// Newest TSval seen (RFC 7323 section 5.2: modulo 2^31).
+    pub tsval: AtomicU32,
+    /// Newest TSecr seen.
+    pub tsecr: AtomicU32,
+    /// Bits of [`crate::matcher::state`]; the upper bits hold the TSval
+    /// before which nothing is stamped.
+    pub state: AtomicU32,
+}
+
+/// Outstanding timestamps of one direction, and the leg's statistics.
+///
+/// All times are in [`UNIT_NS`]; in the statistics `u32::MAX` is "not yet
+/// measured".
+#[derive(Debug)]
+#[repr(C)]
+pub struct DirectionSlots {
+    /// TSval in the high 32 bits, time in the low 32 bits; 0: free.
+    pub stamps: [AtomicU64; SLOTS],
+    /// Sequence number at which two full segments from the stamped one's
+    /// first byte are complete.
+    pub targets: [AtomicU32; SLOTS],
+    /// Spacing of stamps in ticks of the sender's timestamp clock.
+    pub gap: AtomicU32,
+    /// Smallest since the agent last took it (it swaps `u32::MAX` in).
+    pub window_min: AtomicU32,
+    /// Smallest of the flow's life.
+    pub min: AtomicU32,
+    /// Latest.
+    pub last: AtomicU32,
+    /// Smoothed as in RFC 6298 section 2 (alpha 1/8).
+    pub smoothed: AtomicU32,
+    /// How long after the stamped segment the second full one was complete;
+    /// encoded by [`crate::matcher::state`].
+    pub second: [AtomicU16; SLOTS],
+    /// Full segment on the wire, bytes of payload; 0: unknown.
+    pub full_segment: AtomicU16,
+}
+
+impl Default for DirectionSlots {
+    fn default() -> Self {
+        Self {
+            stamps: Default::default(),
+            targets: Default::default(),
+            gap: AtomicU32::default(),
+            window_min: AtomicU32::new(u32::MAX),
+            min: AtomicU32::new(u32::MAX),
+            last: AtomicU32::new(u32::MAX),
+            smoothed: AtomicU32::new(u32::MAX),
+            second: Default::default(),
+            full_segment: AtomicU16::default(),
+        }
+    }
+}
+
+/// The flow's key in full, and what was learnt at its birth.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct FlowCold {
+    /// Address of the local end, network byte order in memory; IPv4 is mapped
+    /// (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2).
+    pub local: [AtomicU32; 4],
+    /// Address of the remote end, likewise.
+    pub remote: [AtomicU32; 4],
+    /// TCP port of the local end, host byte order.
+    pub local_port: AtomicU16,
+    /// TCP port of the remote end, host byte order.
+    pub remote_port: AtomicU16,
+    /// Interface of the vantage.
+    pub ifindex: AtomicU32,
+    /// VLAN ids (outer in bits 0..12, inner in bits 12..24), later VNI; 0: none.
+    pub segment: AtomicU32,
+    /// [`super::Vantage`] of the interface when the flow appeared.
+    pub vantage: AtomicU8,
+    /// 1 if the flow's SYN was seen, 0 if it was joined mid-stream.
+    pub opened: AtomicU8,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: AtomicU16,
+    /// Low 32 bits of jiffies at the flow's first packet.
+    pub first_seen: AtomicU32,
+    /// MSS option of the SYN sent by each direction, bytes; 0: not seen.
+    pub announced_mss: [AtomicU16; 2],
+    /// Low 32 bits of jiffies at the start of a run of stale TSvals, per
+    /// direction.
+    pub stale_since: [AtomicU32; 2],
+}
+
+const LINE: usize = 64;
+const _: () = assert!(size_of::<FlowEntry>() == 4 * LINE);
+const _: () = assert!(offset_of!(FlowEntry, hot) == 16);
+const _: () = assert!(offset_of!(FlowEntry, slots) == LINE);
+const _: () = assert!(offset_of!(FlowEntry, cold) == 3 * LINE);
+const _: () = assert!(size_of::<DirectionHot>() == 24);
+const _: () = assert!(size_of::<DirectionSlots>() == LINE);
+const _: () = assert!(size_of::<FlowCold>() == LINE);

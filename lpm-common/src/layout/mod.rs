@@ -1,0 +1,20 @@
+//! The memory that the kernel programs and the agent share: every map key and
+//! value, with its size and offsets asserted.
+//!
+//! Values that live in memory-mapped maps consist of atomics, because the
+//! kernel writes while the agent reads. Their loads and stores are plain
+//! machine words on every architecture; read-modify-write goes through
+//! [`crate::env::Env`], since the BPF target has no method for it.
+
+mod control;
+mod flow;
+mod names;
+mod sample;
+
+pub use control::{Control, Histogram, InterfaceConfig, Vantage};
+pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, UNIT_NS};
+pub use names::{NameKey, NameValue, PairKey, PeerKind, Row};
+pub use sample::{Echo, Leg, Method, Sample};
+
+/// Version of every layout in this module; part of the name of any pin.
+pub const LAYOUT_VERSION: u32 = 1;

@@ -1,0 +1,106 @@
+//! A sample as the kernel hands it to whoever watches.
+
+use core::mem::size_of;
+
+/// Which part of the path a sample covers, seen from the vantage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Leg {
+    /// Beyond the vantage: the stamped packet came from the local end.
+    Remote = 0,
+    /// Towards the pod of this node: the stamped packet went to the local end.
+    Local = 1,
+}
+
+impl Leg {
+    /// The value of the label `leg`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Remote => "remote",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// How long the far end may have sat on the echo (the design's frozen term).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Echo {
+    /// Any stack sends this acknowledgement at once.
+    Prompt = 0,
+    /// May have waited for the delayed-ACK timer.
+    Lone = 1,
+    /// Piggybacked: may include the application's think time.
+    Data = 2,
+}
+
+impl Echo {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Prompt, Self::Lone, Self::Data];
+
+    /// The value of the label `echo`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Lone => "lone",
+            Self::Data => "data",
+        }
+    }
+}
+
+/// How the sample was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Method {
+    /// TCP timestamps (RFC 7323).
+    Ts = 1,
+}
+
+impl Method {
+    /// The value of the label `method`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ts => "ts",
+        }
+    }
+}
+
+/// One record of the ring buffer `SAMPLES`. `src` to `dst` is the direction
+/// of the stamped packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sample {
+    /// `CLOCK_MONOTONIC` of the echo, nanoseconds.
+    pub time_ns: u64,
+    /// Round trip, nanoseconds, a multiple of [`super::UNIT_NS`].
+    pub rtt_ns: u64,
+    /// Sender of the stamped packet, network byte order, IPv4 mapped.
+    pub src: [u32; 4],
+    /// Its receiver.
+    pub dst: [u32; 4],
+    /// What matched: the TSval.
+    pub id: u32,
+    /// Interface of the vantage.
+    pub ifindex: u32,
+    /// VLAN ids as in [`super::FlowCold::segment`].
+    pub segment: u32,
+    /// Host byte order.
+    pub sport: u16,
+    /// Host byte order.
+    pub dport: u16,
+    /// A [`Leg`].
+    pub leg: u8,
+    /// An [`Echo`].
+    pub echo: u8,
+    /// A [`Method`].
+    pub method: u8,
+    /// A [`super::Vantage`].
+    pub vantage: u8,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Sample>() == 72);
