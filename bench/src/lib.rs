@@ -1,1 +1,9 @@
 //! The testbed and the benchmark harness.
+//!
+//! [`testbed`] lays out nodes and pods as network namespaces, with a wire
+//! between them that delays, loses and logs packets; [`traffic`] drives flows
+//! across them. Both work in the calling process: what they made is gone when
+//! their guards are dropped, also after a panic.
+
+pub mod testbed;
+pub mod traffic;
