@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Which RTT samples a capture should give by TCP timestamps (RFC 7323), decided with no limit on memory.
+
+oracle.py --local ADDR [--mutate RULE] < fields.tsv > oracle.jsonl     fields.tsv: `tshark -T fields` of FIELDS
+Each line: src, sport, dst, dport of the stamped packet, id (TSval), stamp_ns, time_ns (of the echo), rtt_ns, leg, echo,
+allowed (a matcher with SLOTS slots had one free and no reason to wait) and margin_ns (how far the class is from turning).
+"""
+import argparse, json, sys
+
+FIELDS = ("frame.time_epoch ip.src ip.dst ipv6.src ipv6.dst tcp.srcport tcp.dstport tcp.flags tcp.seq_raw tcp.ack_raw "
+          "tcp.len tcp.hdr_len tcp.options.timestamp.tsval tcp.options.timestamp.tsecr tcp.options.mss_val").split()
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+SLOTS = 3              # per direction of a flow, in what is compared with us
+VOID_NS = 64 << 32     # a stamp older than its 32-bit time of 64 ns units is void
+MUTATIONS = ("any-tsval", "pure-ack", "overwrite-slots", "forget-match")
+
+
+def newer(a, b):
+    """a is strictly newer than b: 0 < a - b < 2^31 (RFC 7323 5.2); anything is newer than nothing."""
+    return b is None or 0 < (a - b) % 2**32 < 2**31
+
+
+def parse(line):
+    """A line of tshark's fields as a dict; a field that tshark left empty is None."""
+    (t, s4, d4, s6, d6, sp, dp, flags, seq, ack, length, head, val, ecr, mss) = line.rstrip("\n").split("\t")
+    num = lambda text: int(text) if text else None
+    sec, _, frac = t.partition(".")
+    return dict(t=int(sec) * 10**9 + int(frac.ljust(9, "0")[:9]), src=(s4 or s6, int(sp)), dst=(d4 or d6, int(dp)),
+                flags=int(flags, 16), seq=int(seq), ack=int(ack or 0), len=int(length), opts=int(head) - 20,
+                val=num(val), ecr=num(ecr), mss=num(mss), gso=None)
+
+
+class Way:
+    """One direction of a flow."""
+
+    def __init__(self):
+        self.val = self.ecr = self.mss = None   # newest TSval sent, newest TSecr sent, MSS of its SYN
+        self.stamps = {}                        # TSval -> stamp, in the order of sending
+        self.hold = self.rtt = 0                # a limited matcher may wait until then; the last RTT of this direction
+
+
+class Oracle:
+    def __init__(self, local, mutate=None):
+        self.local, self.mutate, self.flows, self.samples = local, mutate, {}, []
+
+    def packet(self, p):
+        """Takes the next packet of the capture."""
+        key = tuple(sorted((p["src"], p["dst"])))
+        if p["flags"] & RST:                    # ends the flow; neither stamps nor answers
+            self.flows.pop(key, None)
+            return
+        if p["flags"] & (SYN | ACK) == SYN:     # a flow begins, perhaps on the ports of a dead one
+            self.flows.pop(key, None)
+        ways = self.flows.setdefault(key, {p["src"]: Way(), p["dst"]: Way()})
+        mine, other = ways[p["src"]], ways[p["dst"]]
+        if p["flags"] & SYN:
+            mine.mss = p["mss"]
+        if p["val"] is None:
+            self.complete(p, mine)
+            return
+        if p["flags"] & ACK and not p["flags"] & SYN:
+            self.answer(p, mine, other)
+        self.stamp(p, mine, other)
+        self.complete(p, mine)
+
+    def answer(self, p, mine, other):
+        """TSecr: the first packet that names a TSval is its echo and voids what is older."""
+        ecr = p["ecr"]
+        sent = other.val is not None and (ecr == other.val or newer(other.val, ecr))
+        if not sent or not newer(ecr, mine.ecr) and self.mutate != "forget-match":
+            return                              # never sent, or not news
+        mine.ecr = ecr
+        hit = other.stamps.pop(ecr, None)
+        other.stamps = {v: s for v, s in other.stamps.items() if newer(v, ecr)}
+        if hit and p["t"] - hit["t"] < VOID_NS:
+            self.sample(p, ecr, hit, other)
+        if self.mutate == "forget-match" and hit:
+            other.val = (ecr - 1) % 2**32
+
+    def sample(self, p, val, hit, way):
+        rtt = way.rtt = p["t"] - hit["t"]
+        echo, margin = self.echo(p, hit, rtt)
+        self.samples.append(dict(
+            src=p["dst"][0], sport=p["dst"][1], dst=p["src"][0], dport=p["src"][1], id=val, stamp_ns=hit["t"],
+            time_ns=p["t"], rtt_ns=rtt, leg="remote" if p["dst"][0] == self.local else "local", echo=echo,
+            allowed=hit["allowed"], margin_ns=margin))
+
+    def echo(self, p, hit, rtt):
+        """prompt, lone or data; and by how many ns it missed being the other of prompt and lone."""
+        if p["len"] or p["flags"] & FIN:
+            return "data", None
+        if not hit["full"] or (p["ack"] - hit["seq"]) % 2**32 >= 2**31 or hit["done"] is None \
+                or (p["ack"] - hit["seq"]) % 2**32 < 2 * hit["full"]:
+            return "lone", None
+        spare = max(10_000, rtt / 20) - (hit["done"] - hit["t"])
+        return ("prompt" if spare >= 0 else "lone"), abs(spare)
+
+    def stamp(self, p, mine, other):
+        """TSval: stamped at its first occurrence, if that has payload and the flow's start or an edge was seen."""
+        fresh, edge = newer(p["val"], mine.val), mine.val is not None
+        if fresh:
+            mine.val = p["val"]
+        payload = p["len"] > 0 or self.mutate == "pure-ack"
+        if not (fresh and edge or self.mutate == "any-tsval") or not payload or p["flags"] & SYN:
+            return
+        for v in [v for v, s in mine.stamps.items() if p["t"] - s["t"] >= VOID_NS]:
+            del mine.stamps[v]
+        free = len(mine.stamps) < SLOTS
+        if not free and self.mutate == "overwrite-slots":
+            mine.stamps.pop(next(iter(mine.stamps)))
+        if not free:                            # whoever is full may spread its stamps over a round trip from here
+            mine.hold = p["t"] + 2 * max(mine.rtt, p["t"] - next(iter(mine.stamps.values()), p)["t"])
+        known = [w.mss for w in (mine, other) if w.mss]
+        full = p["gso"] or known and min(known) - p["opts"]
+        mine.stamps[p["val"]] = dict(t=p["t"], seq=p["seq"], full=full, done=None, allowed=free and p["t"] > mine.hold)
+
+    def complete(self, p, way):
+        """Notes for every stamp when the segment passed that completes its second full one."""
+        for s in way.stamps.values() if p["len"] else ():
+            if s["done"] is None and s["full"] and (p["seq"] + p["len"] - s["seq"] - 2 * s["full"]) % 2**32 < 2**31:
+                s["done"] = p["t"]
+
+
+def main():
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--local", required=True, help="address of the pod whose host veth was captured")
+    ask.add_argument("--mutate", choices=MUTATIONS, help="break one rule on purpose")
+    ask.add_argument("--fields", action="store_true", help="print the fields to ask tshark for, and end")
+    args = ask.parse_args()
+    if args.fields:
+        print(*FIELDS)
+        return
+    oracle = Oracle(args.local, args.mutate)
+    for line in sys.stdin:
+        oracle.packet(parse(line))
+    for s in oracle.samples:
+        print(json.dumps(s))
+
+
+if __name__ == "__main__":
+    main()
