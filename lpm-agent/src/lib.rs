@@ -1,1 +1,3 @@
 //! The agent: loads the kernel programs, reads what they measured, names it and serves it.
+
+pub mod kernel;

@@ -1,0 +1,459 @@
+//! Two programs onto an interface, both or none; and off again, ours only.
+
+use std::{io, os::fd::OwnedFd, sync::Arc};
+
+use aya::util::KernelVersion;
+use lpm_common::layout::Vantage;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    bpf::{self, Direction},
+    interfaces::Interface,
+    load::{LoadedProgram, Programs},
+    netlink::Route,
+    ours::{FIRST_HANDLE, HANDLES, Owner, owner},
+    presence,
+    tc::{self, Filter, Place},
+};
+
+/// How programs are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// TCX where the kernel has it (6.6), else netlink.
+    #[default]
+    Auto,
+    /// TCX links at the head of the chain; gone with the process.
+    Tcx,
+    /// Filters of a clsact qdisc, as before 6.6.
+    Netlink,
+}
+
+impl Mode {
+    /// What `Auto` means on this kernel.
+    #[must_use]
+    pub fn resolve(self) -> Self {
+        match self {
+            Self::Auto if kernel_at_least(6, 6) => Self::Tcx,
+            Self::Auto => Self::Netlink,
+            fixed => fixed,
+        }
+    }
+
+    /// The word used in the configuration and in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tcx => "tcx",
+            Self::Netlink => "netlink",
+        }
+    }
+}
+
+/// Whether this kernel is of that release or a newer one; false if it does not tell.
+pub(crate) fn kernel_at_least(major: u8, minor: u8) -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
+}
+
+/// Why an interface is not watched though it should be.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// It vanished in the meantime: nothing is wrong.
+    #[error("interface {interface} is gone")]
+    Gone {
+        /// Its name.
+        interface: String,
+    },
+    /// Its packets start with something that the programs cannot read.
+    #[error(
+        "interface {interface} has link type {link_type} (ARPHRD number), which lpm cannot read: only Ethernet and devices whose packets start with the IP header can be watched; watch the interface above or below it, or exclude it with a rule `vantage: none`"
+    )]
+    LinkType {
+        /// Its name.
+        interface: String,
+        /// The `ARPHRD_*` number.
+        link_type: u16,
+    },
+    /// The kernel refused a TCX link.
+    #[error("attach {program} to the {direction} of {interface} by TCX: {source}; {}", remedy(.source))]
+    Tcx {
+        /// The program.
+        program: &'static str,
+        /// The interface's name.
+        interface: String,
+        /// Which hook.
+        direction: Direction,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is no clsact qdisc and none can be added.
+    #[error("add a clsact qdisc to {interface}: {source}; {}", remedy(.source))]
+    Clsact {
+        /// The interface's name.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused a filter.
+    #[error("attach {program} to the {direction} of {interface} as a TC filter (priority {priority}): {source}; {}", remedy(.source))]
+    Filter {
+        /// The program.
+        program: &'static str,
+        /// The interface's name.
+        interface: String,
+        /// Which hook.
+        direction: Direction,
+        /// The priority tried last.
+        priority: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Filters could not be listed, or one of ours not deleted.
+    #[error("look at the TC filters on the {direction} of {interface}: {source}")]
+    Look {
+        /// The interface's name.
+        interface: String,
+        /// Which hook.
+        direction: Direction,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "it needs CAP_NET_ADMIN (and CAP_BPF): run as root or grant them"
+        }
+        Some(libc::EINVAL) => {
+            "the kernel may lack CONFIG_NET_XGRESS, CONFIG_NET_CLS_BPF or CONFIG_NET_CLS_ACT: `lpm check` tells"
+        }
+        Some(libc::EEXIST) => "another tool holds the place: `tc filter show dev ...` tells which",
+        _ => "`lpm check` tells what this machine offers",
+    }
+}
+
+/// Both programs of one interface.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    hooks: Vec<Hook>,
+    /// For people, if something is other than usual: another priority than 1.
+    pub(crate) note: Option<String>,
+}
+
+/// One program on one hook.
+#[derive(Debug)]
+enum Hook {
+    /// Closing it detaches the program.
+    Tcx(OwnedFd),
+    /// Stays until it is deleted.
+    Filter { place: Place, program: u32 },
+}
+
+/// Attaches and detaches in the network namespace of the thread that made it.
+#[derive(Debug)]
+pub(crate) struct Attacher {
+    pub(crate) route: Route,
+    pub(crate) programs: Arc<Programs>,
+    /// Never `Auto`.
+    pub(crate) mode: Mode,
+}
+
+impl Attacher {
+    pub(crate) fn new(programs: Arc<Programs>, mode: Mode) -> io::Result<Self> {
+        Ok(Self {
+            route: Route::open()?,
+            programs,
+            mode: mode.resolve(),
+        })
+    }
+
+    /// Attaches both programs, or none.
+    pub(crate) fn attach(
+        &mut self,
+        interface: &Interface,
+        vantage: Vantage,
+    ) -> Result<Attachment, AttachError> {
+        let Some(layer) = interface.layer() else {
+            return Err(AttachError::LinkType {
+                interface: interface.name.clone(),
+                link_type: interface.link_type,
+            });
+        };
+        let programs = Arc::clone(&self.programs);
+        let (from, to) = (programs.from_local(layer), programs.to_local(layer));
+        let (ingress, egress) = if vantage.ingress_is_from_local() {
+            (from, to)
+        } else {
+            (to, from)
+        };
+        let mut attachment = Attachment {
+            hooks: Vec::new(),
+            note: None,
+        };
+        for (direction, program) in [(Direction::Ingress, ingress), (Direction::Egress, egress)] {
+            let hooked = match self.mode {
+                Mode::Netlink => self.hook_filter(interface, direction, program, &mut attachment),
+                Mode::Tcx | Mode::Auto => hook_tcx(interface, direction, program),
+            };
+            match hooked {
+                Ok(hook) => attachment.hooks.push(hook),
+                Err(error) => {
+                    self.detach(interface, attachment);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(attachment)
+    }
+
+    /// Takes both programs off; whatever else is on the hooks stays.
+    pub(crate) fn detach(&mut self, interface: &Interface, attachment: Attachment) {
+        for hook in attachment.hooks {
+            let Hook::Filter { place, program } = hook else {
+                continue;
+            };
+            match self.our_filter(place, program) {
+                Ok(Some(filter)) => {
+                    if let Err(error) = tc::delete(&mut self.route, &filter)
+                        && !is_gone(&error)
+                    {
+                        tracing::error!(interface = interface.name, direction = %place.direction, %error, "a filter of ours could not be deleted; run `lpm detach`");
+                    }
+                }
+                // Deleted or replaced by somebody else, or gone with the interface.
+                Ok(None) => {}
+                Err(error) if is_gone(&error) => {}
+                Err(error) => {
+                    tracing::error!(interface = interface.name, direction = %place.direction, %error, "the filters could not be listed; run `lpm detach`");
+                }
+            }
+        }
+    }
+
+    /// Whether both programs are where they were put.
+    pub(crate) fn is_intact(&mut self, interface: u32, attachment: &Attachment) -> bool {
+        attachment.hooks.iter().all(|hook| match hook {
+            Hook::Tcx(link) => bpf::tcx_link_interface(link).is_ok_and(|found| found == interface),
+            Hook::Filter { place, program } => {
+                matches!(self.our_filter(*place, *program), Ok(Some(_)))
+            }
+        })
+    }
+
+    fn our_filter(&mut self, place: Place, program: u32) -> io::Result<Option<Filter>> {
+        let filters = tc::filters(&mut self.route, place.interface, place.direction)?;
+        Ok(filters.into_iter().find(|filter| {
+            (filter.priority, filter.handle) == (place.priority, place.handle)
+                && filter.program == Some(program)
+        }))
+    }
+
+    fn hook_filter(
+        &mut self,
+        interface: &Interface,
+        direction: Direction,
+        program: &LoadedProgram,
+        attachment: &mut Attachment,
+    ) -> Result<Hook, AttachError> {
+        let name = || interface.name.clone();
+        let gone_or =
+            |source: io::Error, error: fn(String, Direction, io::Error) -> AttachError| {
+                if is_gone(&source) {
+                    AttachError::Gone { interface: name() }
+                } else {
+                    error(name(), direction, source)
+                }
+            };
+        tc::ensure_clsact(&mut self.route, interface.index).map_err(|source| {
+            gone_or(source, |interface, _, source| AttachError::Clsact {
+                interface,
+                source,
+            })
+        })?;
+        let look = |interface, direction, source| AttachError::Look {
+            interface,
+            direction,
+            source,
+        };
+        self.remove_leftovers(interface.index, direction)
+            .map_err(|source| gone_or(source, look))?;
+        let mut priority = 0;
+        loop {
+            let filters = tc::filters(&mut self.route, interface.index, direction)
+                .map_err(|source| gone_or(source, look))?;
+            let refused = |priority, source| AttachError::Filter {
+                program: program.name,
+                interface: name(),
+                direction,
+                priority,
+                source,
+            };
+            let Some(place) = free_place(interface.index, direction, &filters, priority + 1) else {
+                return Err(refused(
+                    priority,
+                    io::Error::from_raw_os_error(libc::EEXIST),
+                ));
+            };
+            priority = place.priority;
+            match tc::add(&mut self.route, place, program, program.name) {
+                Ok(()) => {
+                    if priority > 1 {
+                        attachment.note = Some(format!(
+                            "priority 1 belongs to another kind of filter; ours is at {priority}"
+                        ));
+                    }
+                    return Ok(Hook::Filter {
+                        place,
+                        program: program.id,
+                    });
+                }
+                // Somebody was faster, or a filter that we cannot read is in the way.
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::EINVAL))
+                        && priority < PRIORITIES => {}
+                Err(error) if is_gone(&error) => {
+                    return Err(AttachError::Gone { interface: name() });
+                }
+                Err(error) => return Err(refused(priority, error)),
+            }
+        }
+    }
+
+    /// Deletes what agents that are gone left on a hook. Returns what was deleted.
+    pub(crate) fn remove_leftovers(
+        &mut self,
+        interface: u32,
+        direction: Direction,
+    ) -> io::Result<Vec<Filter>> {
+        let tags: Vec<u64> = self.programs.iter().map(|program| program.tag).collect();
+        remove_leftovers(&mut self.route, interface, direction, &tags)
+    }
+}
+
+/// Deletes what agents that are gone left on a hook; `tags` as for [`owner`].
+pub(crate) fn remove_leftovers(
+    route: &mut Route,
+    interface: u32,
+    direction: Direction,
+    tags: &[u64],
+) -> io::Result<Vec<Filter>> {
+    let mut removed = Vec::new();
+    let filters = tc::filters(route, interface, direction)?;
+    if filters.is_empty() {
+        return Ok(removed);
+    }
+    let agents = presence::running_agents()?;
+    for filter in filters {
+        if owner(&filter, &agents, tags) == Owner::Leftover {
+            tc::delete(route, &filter)?;
+            removed.push(filter);
+        }
+    }
+    Ok(removed)
+}
+
+/// How far we look for a priority that is free.
+const PRIORITIES: u16 = 64;
+
+/// The first place from a priority on that takes a filter of ours.
+fn free_place(
+    interface: u32,
+    direction: Direction,
+    filters: &[Filter],
+    from: u16,
+) -> Option<Place> {
+    (from..=PRIORITIES).find_map(|priority| {
+        let there: Vec<&Filter> = filters
+            .iter()
+            .filter(|filter| filter.priority == priority)
+            .collect();
+        if !there.iter().all(|filter| filter.shares_priority()) {
+            return None;
+        }
+        (FIRST_HANDLE..FIRST_HANDLE + HANDLES)
+            .find(|handle| there.iter().all(|filter| filter.handle != *handle))
+            .map(|handle| Place {
+                interface,
+                direction,
+                priority,
+                handle,
+            })
+    })
+}
+
+fn hook_tcx(
+    interface: &Interface,
+    direction: Direction,
+    program: &LoadedProgram,
+) -> Result<Hook, AttachError> {
+    match bpf::tcx_attach_first(program, interface.index, direction) {
+        Ok(link) => Ok(Hook::Tcx(link)),
+        Err(source) if is_gone(&source) => Err(AttachError::Gone {
+            interface: interface.name.clone(),
+        }),
+        Err(source) => Err(AttachError::Tcx {
+            program: program.name,
+            interface: interface.name.clone(),
+            direction,
+            source,
+        }),
+    }
+}
+
+/// Whether the kernel says that there is no such interface.
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENODEV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(priority: u16, handle: u32, kind: &str, protocol: u16) -> Filter {
+        Filter {
+            interface: 2,
+            direction: Direction::Egress,
+            priority,
+            protocol: protocol.to_be(),
+            handle,
+            kind: kind.to_owned(),
+            name: None,
+            program: None,
+            tag: None,
+        }
+    }
+
+    fn place(filters: &[Filter]) -> Option<(u16, u32)> {
+        free_place(2, Direction::Egress, filters, 1).map(|place| (place.priority, place.handle))
+    }
+
+    #[test]
+    fn the_place_beside_neighbours() {
+        assert_eq!(place(&[]), Some((1, 0x4C50)));
+        assert_eq!(
+            place(&[filter(1, 1, "bpf", 3)]),
+            Some((1, 0x4C50)),
+            "shares the priority"
+        );
+        assert_eq!(place(&[filter(1, 0x4C50, "bpf", 3)]), Some((1, 0x4C51)));
+        assert_eq!(
+            place(&[filter(1, 0, "u32", 3)]),
+            Some((2, 0x4C50)),
+            "another kind"
+        );
+        assert_eq!(
+            place(&[filter(1, 1, "bpf", 0x0800)]),
+            Some((2, 0x4C50)),
+            "another protocol"
+        );
+        assert_eq!(
+            place(&[filter(1, 1, "flower", 3), filter(2, 0x4C50, "bpf", 3)]),
+            Some((2, 0x4C51))
+        );
+        let full: Vec<Filter> = (1..=PRIORITIES).map(|at| filter(at, 1, "u32", 3)).collect();
+        assert_eq!(place(&full), None);
+    }
+}

@@ -1,0 +1,323 @@
+//! Interfaces come and go; the programs follow.
+//!
+//! One thread of its own, in the network namespace it watches, holds the invariant: **an interface
+//! is active if and only if both programs are attached**, and it is attached if and only if a rule
+//! matches and it exists. It subscribes first and lists second, so that nothing falls in between;
+//! when the kernel drops messages it lists again; what fails is tried again, ever more rarely; and
+//! now and then it looks whether the hooks are still where it put them.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::SystemTime,
+};
+
+use aya::maps::{HashMap, MapData, MapError};
+use lpm_common::layout::{InterfaceConfig, Vantage};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use thiserror::Error;
+
+use super::{
+    attach::{AttachError, Mode},
+    interfaces::Interface,
+    load::Programs,
+    netns::{Netns, NetnsError},
+    rules::Rules,
+    worker::Worker,
+};
+
+/// Makes the kernel's settings of an interface that is about to be attached.
+pub type Describe = Box<dyn FnMut(&Interface, Vantage) -> InterfaceConfig + Send>;
+
+/// What the thread is started with.
+pub struct Settings {
+    /// Which interfaces, as which vantage.
+    pub rules: Rules,
+    /// How to attach.
+    pub mode: Mode,
+    /// The network namespace to watch; `None`: that of the caller.
+    pub netns: Option<Netns>,
+    /// Makes the kernel's settings of an interface. `vantage` is overwritten by the rules'.
+    pub describe: Describe,
+}
+
+impl Settings {
+    /// By these rules, in the caller's namespace, with nothing known about the local ends.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            mode: Mode::Auto,
+            netns: None,
+            describe: Box::new(|_, _| InterfaceConfig::default()),
+        }
+    }
+}
+
+/// What happened to an interface. Handed over in the thread that did it, in order.
+#[derive(Debug)]
+pub enum Event {
+    /// Both programs are attached.
+    Attached(AttachedInterface),
+    /// The interface has another name now; nothing else changed.
+    Renamed {
+        /// With the new name.
+        interface: AttachedInterface,
+        /// The name before.
+        old: String,
+    },
+    /// Both programs are off. **Forget the interface's flows before returning:** the next
+    /// interface may get the same index.
+    Detached {
+        /// As it was.
+        interface: AttachedInterface,
+        /// The interface itself is gone (removed, or in another namespace now).
+        gone: bool,
+    },
+    /// Neither program is attached though they should be.
+    Failed {
+        /// The interface.
+        interface: Interface,
+        /// As what it should be watched.
+        vantage: Vantage,
+        /// Why not.
+        error: AttachError,
+        /// It will be tried again.
+        retry: bool,
+    },
+    /// Filters that an agent left which is gone were removed.
+    LeftoversRemoved {
+        /// The interface's name.
+        interface: String,
+        /// How many.
+        filters: usize,
+    },
+    /// The kernel dropped messages; the interfaces were listed anew.
+    Resynced,
+}
+
+/// An interface that is watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachedInterface {
+    /// The interface as last seen.
+    pub interface: Interface,
+    /// As what it is watched.
+    pub vantage: Vantage,
+    /// How: `Tcx` or `Netlink`.
+    pub mode: Mode,
+    /// Since when.
+    pub since: SystemTime,
+    /// For people, if something about the place is unusual.
+    pub note: Option<String>,
+}
+
+/// Why watching could not begin.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The namespace cannot be used.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// An interface that was asked for does not exist.
+    #[error("there is no interface {name} here; there are: {}", .there.join(", "))]
+    NoSuchInterface {
+        /// The name asked for.
+        name: String,
+        /// The names that there are.
+        there: Vec<String>,
+    },
+    /// An interface that was asked for cannot be attached to.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// rtnetlink does not work.
+    #[error(
+        "listen to changes of interfaces (rtnetlink): {0}; is AF_NETLINK forbidden by a seccomp profile or by systemd's RestrictAddressFamilies?"
+    )]
+    Netlink(#[source] io::Error),
+    /// The thread could not be started or announced.
+    #[error("start the thread that watches interfaces: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// The kernel's settings of interfaces (map `INTERFACES`).
+pub trait InterfaceTable: Send {
+    /// Sets those of the interface with this index.
+    fn set(&mut self, index: u32, config: InterfaceConfig) -> Result<(), MapError>;
+    /// Forgets them; nothing happens if there are none.
+    fn remove(&mut self, index: u32) -> Result<(), MapError>;
+}
+
+impl InterfaceTable for HashMap<MapData, u32, [u8; 4]> {
+    fn set(&mut self, index: u32, config: InterfaceConfig) -> Result<(), MapError> {
+        self.insert(index, config_bytes(config), 0)
+    }
+
+    fn remove(&mut self, index: u32) -> Result<(), MapError> {
+        match HashMap::remove(self, &index) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            done => done,
+        }
+    }
+}
+
+/// The memory of an [`InterfaceConfig`].
+fn config_bytes(config: InterfaceConfig) -> [u8; 4] {
+    let [low, high] = config.local_namespace.to_ne_bytes();
+    [config.vantage, config.local_kind, low, high]
+}
+
+/// What the thread knows, for others to look at.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) attached: BTreeMap<u32, AttachedInterface>,
+    /// Attempts that failed (an interface that vanished meanwhile is no failure).
+    pub(crate) failures: u64,
+    pub(crate) resyncs: u64,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Rules(Rules),
+    Resync,
+    Stop,
+}
+
+/// The running thread. Dropping it stops it and detaches everything.
+#[derive(Debug)]
+pub struct Hotplug {
+    thread: Option<JoinHandle<()>>,
+    commands: Sender<Command>,
+    wake: Arc<EventFd>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Hotplug {
+    /// Starts watching; returns once every interface that is there has been dealt with.
+    ///
+    /// An interface asked for by name that is missing, or that cannot be attached to, is an error
+    /// here; later, and for interfaces found by rules, it is an [`Event::Failed`].
+    pub fn start(
+        settings: Settings,
+        programs: Arc<Programs>,
+        table: impl InterfaceTable + 'static,
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| StartError::Thread(errno.into()))?;
+        let wake = Arc::new(wake);
+        let state = Arc::new(Mutex::new(State::default()));
+        let (commands, receiver) = mpsc::channel();
+        let (ready, started) = mpsc::channel();
+        let (thread_wake, thread_state) = (Arc::clone(&wake), Arc::clone(&state));
+        let thread = thread::Builder::new()
+            .name("lpm-hotplug".to_owned())
+            .spawn(move || {
+                let worker = Worker::start(
+                    settings,
+                    programs,
+                    Box::new(table),
+                    Box::new(on_event),
+                    thread_state,
+                );
+                match worker {
+                    Ok(mut worker) => {
+                        // Nobody waits any more only if the caller died.
+                        let _ = ready.send(Ok(()));
+                        worker.run(&receiver, &thread_wake);
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            })
+            .map_err(StartError::Thread)?;
+        match started.recv() {
+            Ok(Ok(())) => Ok(Self {
+                thread: Some(thread),
+                commands,
+                wake,
+                state,
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(StartError::Thread(io::Error::other(
+                "it panicked while starting",
+            ))),
+        }
+    }
+
+    /// The interfaces that are watched now.
+    #[must_use]
+    pub fn attached(&self) -> Vec<AttachedInterface> {
+        lock(&self.state).attached.values().cloned().collect()
+    }
+
+    /// Attempts to attach that failed so far.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        lock(&self.state).failures
+    }
+
+    /// How often the interfaces had to be listed anew because the kernel dropped messages.
+    #[must_use]
+    pub fn resyncs(&self) -> u64 {
+        lock(&self.state).resyncs
+    }
+
+    /// Applies other rules: attaches and detaches what they change, and nothing else.
+    pub fn set_rules(&self, rules: Rules) {
+        self.tell(Command::Rules(rules));
+    }
+
+    /// Lists the interfaces anew, as after a loss of messages.
+    pub fn resync(&self) {
+        self.tell(Command::Resync);
+    }
+
+    /// Detaches everything and ends the thread. Dropping does the same.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn tell(&self, command: Command) {
+        // Both fail only if the thread has ended, and then there is nothing to tell.
+        let _ = self.commands.send(command);
+        let _ = self.wake.write(1);
+    }
+}
+
+impl Drop for Hotplug {
+    fn drop(&mut self) {
+        self.tell(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that watches interfaces panicked");
+        }
+    }
+}
+
+/// The state, also after a panic elsewhere: it is only replaced whole.
+pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_of_an_interface_in_memory() {
+        let config = InterfaceConfig {
+            vantage: 1,
+            local_kind: 2,
+            local_namespace: 0x0304,
+        };
+        let [low, high] = 0x0304u16.to_ne_bytes();
+        assert_eq!(config_bytes(config), [1, 2, low, high]);
+        assert_eq!(std::mem::offset_of!(InterfaceConfig, local_kind), 1);
+        assert_eq!(std::mem::offset_of!(InterfaceConfig, local_namespace), 2);
+    }
+}

@@ -1,0 +1,27 @@
+//! The kernel room: loads the programs, attaches them, and follows the interfaces.
+//!
+//! The life of an interface: [`interfaces`] reads it from rtnetlink, [`rules`] decide whether and
+//! as which vantage it is watched, [`attach`] puts two programs on it, both or none, [`hotplug`]
+//! follows its changes in a thread of its own, and when it goes its flows are forgotten.
+//!
+//! Crash policy: a TCX link goes with the process that holds it. A netlink filter outlives it;
+//! the next agent, or `lpm detach`, removes it, after making sure (by its program) that it is ours
+//! and that no running agent uses it. Nothing of anybody else's is ever touched, and the clsact
+//! qdisc is never deleted: others may have put filters on it since.
+
+pub mod attach;
+mod bpf;
+pub mod hotplug;
+pub mod interfaces;
+pub mod load;
+pub mod mmap;
+mod netlink;
+pub mod netns;
+mod ours;
+pub mod presence;
+pub mod privileges;
+pub mod rules;
+mod tc;
+mod worker;
+
+pub use bpf::Direction;

@@ -1,0 +1,212 @@
+//! rtnetlink without an event loop: one request, its answers; and a listener for changes.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// `RTNLGRP_LINK`: interfaces that appear, change and vanish.
+const RTNLGRP_LINK: u32 = 1;
+
+/// How often a dump that the kernel's tables changed under is asked for again.
+const DUMP_ATTEMPTS: usize = 8;
+
+/// A socket for requests, bound to the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub(crate) struct Route {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Route {
+    pub(crate) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    /// Sends a request that changes something and waits for the kernel's acknowledgement.
+    pub(crate) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        self.answers(|_| {}).map(drop)
+    }
+
+    /// Asks for one object.
+    pub(crate) fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
+        let mut found = Vec::new();
+        self.answers(|message| found.push(message))?;
+        Ok(found)
+    }
+
+    /// Asks for a whole table, again if it changed while it was being read.
+    pub(crate) fn dump(
+        &mut self,
+        message: &RouteNetlinkMessage,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        for _ in 0..DUMP_ATTEMPTS {
+            self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
+            let mut found = Vec::new();
+            if self.answers(|message| found.push(message))? {
+                return Ok(found);
+            }
+        }
+        Err(io::Error::other(
+            "the table kept changing while it was being read",
+        ))
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        packet.finalize();
+        let mut buffer = vec![0; packet.buffer_len()];
+        packet.serialize(&mut buffer);
+        self.socket.send(&buffer, 0).map(drop)
+    }
+
+    /// Reads up to the end of the answer. False: it is inconsistent, ask again.
+    fn answers(&mut self, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<bool> {
+        let mut consistent = true;
+        loop {
+            let (buffer, _) = self.socket.recv_from_full()?;
+            for packet in packets(&buffer) {
+                // What an earlier request that failed halfway left unread.
+                if packet.sequence != self.sequence {
+                    continue;
+                }
+                consistent &= packet.flags & NLM_F_DUMP_INTR == 0;
+                match packet.payload {
+                    Some(NetlinkPayload::InnerMessage(message)) => each(message),
+                    Some(NetlinkPayload::Done(_)) => return Ok(consistent),
+                    Some(NetlinkPayload::Error(error)) => {
+                        return match error.code {
+                            None => Ok(consistent),
+                            Some(_) => Err(error.to_io()),
+                        };
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// What the listener heard.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// An interface that appeared or changed, or (false) vanished.
+    Link(Box<LinkMessage>, bool),
+    /// The kernel dropped messages: what we know of the interfaces may be wrong.
+    Lost,
+}
+
+/// A socket that hears of every change of an interface.
+#[derive(Debug)]
+pub(crate) struct Listener(Socket);
+
+impl Listener {
+    pub(crate) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        // A burst of a thousand interfaces fits. Without CAP_NET_ADMIN in the initial user
+        // namespace the kernel caps this; a loss is then noticed and made good by a dump.
+        if let Err(error) = socket.set_rx_buf_sz(4u32 << 20) {
+            tracing::debug!(%error, "the netlink receive buffer stays as it is");
+        }
+        socket.add_membership(RTNLGRP_LINK)?;
+        socket.set_non_blocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// Everything that waits in the socket.
+    pub(crate) fn drain(&self) -> io::Result<Vec<Heard>> {
+        let mut heard = Vec::new();
+        loop {
+            let buffer = match self.0.recv_from_full() {
+                Ok((buffer, _)) => buffer,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(heard),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    heard.push(Heard::Lost);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for packet in packets(&buffer) {
+                match packet.payload {
+                    Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link))) => {
+                        heard.push(Heard::Link(Box::new(link), true));
+                    }
+                    Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))) => {
+                        heard.push(Heard::Link(Box::new(link), false));
+                    }
+                    // A message that this crate cannot parse may be one we need.
+                    None => heard.push(Heard::Lost),
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket is open as long as self is, and the borrow is of self.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+}
+
+struct Packet {
+    sequence: u32,
+    flags: u16,
+    /// None: not understood.
+    payload: Option<NetlinkPayload<RouteNetlinkMessage>>,
+}
+
+/// The messages of one datagram.
+fn packets(mut buffer: &[u8]) -> Vec<Packet> {
+    let mut packets = Vec::new();
+    while let Some(length) = buffer
+        .first_chunk()
+        .map(|bytes| u32::from_ne_bytes(*bytes) as usize)
+    {
+        // A header is 16 bytes: anything shorter, or past the end, is no message.
+        if length < 16 || length > buffer.len() {
+            break;
+        }
+        let flags = u16::from_ne_bytes([buffer[6], buffer[7]]);
+        let sequence = u32::from_ne_bytes([buffer[8], buffer[9], buffer[10], buffer[11]]);
+        let payload = match NetlinkMessage::deserialize(&buffer[..length]) {
+            Ok(message) => Some(message.payload),
+            Err(error) => {
+                tracing::warn!(%error, "a netlink message that is not understood");
+                None
+            }
+        };
+        packets.push(Packet {
+            sequence,
+            flags,
+            payload,
+        });
+        buffer = &buffer[length.next_multiple_of(4).min(buffer.len())..];
+    }
+    packets
+}

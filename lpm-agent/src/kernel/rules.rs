@@ -1,0 +1,306 @@
+//! Which interfaces are watched, and as which vantage.
+
+use std::{collections::BTreeMap, fmt};
+
+use lpm_common::layout::Vantage;
+use serde::{Deserialize, Serialize};
+
+use super::interfaces::{Interface, Kind};
+
+/// What a rule makes of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Watch {
+    /// Leave the interface alone.
+    None,
+    /// The host end of a pod's veth.
+    Pod,
+    /// A tunnel device of an overlay.
+    Overlay,
+    /// A routed bridge.
+    Bridge,
+    /// A network card of the node.
+    Nic,
+}
+
+impl Watch {
+    /// The vantage, unless the interface is left alone.
+    #[must_use]
+    pub fn vantage(self) -> Option<Vantage> {
+        Some(match self {
+            Self::None => return None,
+            Self::Pod => Vantage::Pod,
+            Self::Overlay => Vantage::Overlay,
+            Self::Bridge => Vantage::Bridge,
+            Self::Nic => Vantage::Nic,
+        })
+    }
+}
+
+/// One rule: an interface that fits all its conditions is watched as it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The name, with `*` for any run of characters and `?` for one; every name if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The kind as `lpm check` shows it (`veth`, `vxlan`, `physical`...); every kind if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The vantage to watch it as, or `none`.
+    pub vantage: Watch,
+}
+
+impl Rule {
+    fn fits(&self, interface: &Interface) -> bool {
+        self.name
+            .as_deref()
+            .is_none_or(|pattern| glob(pattern, &interface.name))
+            && self
+                .kind
+                .as_deref()
+                .is_none_or(|kind| kind == interface.kind.as_str())
+    }
+}
+
+/// All rules: those of the configuration, in order, then the built-in ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Only these, by name (`-i`); each is watched whatever the rules say, as the vantage that
+    /// the rules or, where they leave it alone, its kind give it. Empty: by the rules.
+    pub only: Vec<String>,
+    /// The configuration's rules: the first one that fits decides.
+    pub rules: Vec<Rule>,
+}
+
+/// What became of an interface, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The vantage to watch it as; `None`: leave it alone.
+    pub vantage: Option<Vantage>,
+    /// For people: which rule decided.
+    pub reason: String,
+}
+
+impl Decision {
+    fn new(vantage: impl Into<Option<Vantage>>, reason: impl fmt::Display) -> Self {
+        Self {
+            vantage: vantage.into(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl Rules {
+    /// Watches these interfaces and no other.
+    #[must_use]
+    pub fn only(names: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            only: names.into_iter().collect(),
+            rules: Vec::new(),
+        }
+    }
+
+    /// Decides about one of a namespace's interfaces; `all` tells who its master is.
+    #[must_use]
+    pub fn decide(&self, interface: &Interface, all: &BTreeMap<u32, Interface>) -> Decision {
+        if !self.only.is_empty() {
+            if !self.only.contains(&interface.name) {
+                return Decision::new(None, "not among the interfaces asked for");
+            }
+            let vantage = self.by_rules(interface, all).vantage;
+            return Decision::new(
+                vantage.unwrap_or_else(|| interface.natural_vantage()),
+                "asked for by name",
+            );
+        }
+        self.by_rules(interface, all)
+    }
+
+    fn by_rules(&self, interface: &Interface, all: &BTreeMap<u32, Interface>) -> Decision {
+        for (number, rule) in self.rules.iter().enumerate() {
+            if rule.fits(interface) {
+                let reason = format!("rule {} of the configuration", number + 1);
+                return Decision::new(rule.vantage.vantage(), reason);
+            }
+        }
+        built_in(interface, all)
+    }
+}
+
+/// Names of network cards, also where a container's or a test's veth plays one. Not `eni*`: those
+/// are pods' veths on EKS.
+const CARD_NAMES: [&str; 5] = ["eth*", "eno*", "enp*", "ens*", "enx*"];
+
+/// What holds if the configuration says nothing.
+fn built_in(interface: &Interface, all: &BTreeMap<u32, Interface>) -> Decision {
+    let card_name = CARD_NAMES
+        .iter()
+        .any(|pattern| glob(pattern, &interface.name));
+    let lower_of = interface
+        .master
+        .and_then(|master| all.get(&master))
+        .filter(|master| master.kind != Kind::Bridge);
+    match &interface.kind {
+        Kind::Loopback => Decision::new(None, "loopback"),
+        Kind::Vxlan | Kind::Geneve => Decision::new(Vantage::Overlay, "a tunnel"),
+        Kind::Bridge => Decision::new(None, "a bridge: its ports are watched"),
+        // Its traffic passes the upper device too: AKS's enP* under eth0, a bond's members.
+        Kind::Physical | Kind::Veth if lower_of.is_some() => Decision::new(
+            None,
+            format_args!(
+                "below {}",
+                lower_of.map_or("another", |master| &master.name)
+            ),
+        ),
+        Kind::Veth if !interface.peer_elsewhere => {
+            Decision::new(None, "a veth whose other end is in the same namespace")
+        }
+        Kind::Veth if card_name => Decision::new(Vantage::Nic, "a veth named as a network card"),
+        Kind::Veth => Decision::new(Vantage::Pod, "a veth into another namespace"),
+        Kind::Physical if interface.layer().is_some() => {
+            Decision::new(Vantage::Nic, "a network card")
+        }
+        Kind::Physical => Decision::new(None, "a link type that cannot be read"),
+        Kind::Other(kind) => Decision::new(None, format_args!("no rule for the kind {kind}")),
+    }
+}
+
+/// Whether a name fits a pattern of literal characters, `*` and `?`.
+fn glob(pattern: &str, name: &str) -> bool {
+    let mut characters = pattern.chars();
+    match characters.next() {
+        None => name.is_empty(),
+        Some('*') => {
+            let rest = characters.as_str();
+            name.char_indices().any(|(at, _)| glob(rest, &name[at..])) || glob(rest, "")
+        }
+        Some(wanted) => {
+            let mut found = name.chars();
+            found
+                .next()
+                .is_some_and(|character| wanted == '?' || wanted == character)
+                && glob(characters.as_str(), found.as_str())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::interfaces::tests::interface, *};
+
+    fn alone(interface: &Interface) -> Option<Vantage> {
+        Rules::default().decide(interface, &BTreeMap::new()).vantage
+    }
+
+    #[test]
+    fn globs() {
+        for (pattern, name, fits) in [
+            ("veth*", "veth1a2b", true),
+            ("veth*", "veth", true),
+            ("veth*", "xveth1", false),
+            ("eth?", "eth0", true),
+            ("eth?", "eth", false),
+            ("eth?", "eth10", false),
+            ("*", "", true),
+            ("c*i*1", "cali12341", true),
+            ("c*i*1", "cali1234", false),
+            ("lo", "lo", true),
+            ("lo", "lo0", false),
+        ] {
+            assert_eq!(glob(pattern, name), fits, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn built_in_rules() {
+        let mut veth = interface("veth12", Kind::Veth);
+        assert_eq!(alone(&veth), None, "both ends here");
+        veth.peer_elsewhere = true;
+        assert_eq!(alone(&veth), Some(Vantage::Pod));
+        veth.name = "eth0".to_owned();
+        assert_eq!(alone(&veth), Some(Vantage::Nic));
+        veth.name = "eni1234".to_owned();
+        assert_eq!(alone(&veth), Some(Vantage::Pod), "EKS");
+        assert_eq!(
+            alone(&interface("vx0", Kind::Vxlan)),
+            Some(Vantage::Overlay)
+        );
+        assert_eq!(
+            alone(&interface("g0", Kind::Geneve)),
+            Some(Vantage::Overlay)
+        );
+        assert_eq!(
+            alone(&interface("eth0", Kind::Physical)),
+            Some(Vantage::Nic)
+        );
+        assert_eq!(alone(&interface("br0", Kind::Bridge)), None);
+        assert_eq!(alone(&interface("lo", Kind::Loopback)), None);
+        assert_eq!(
+            alone(&interface("tun0", Kind::Other("tun".to_owned()))),
+            None
+        );
+    }
+
+    #[test]
+    fn what_lies_below_another_device_is_not_counted_twice() {
+        let mut lower = interface("enP1s1", Kind::Physical);
+        lower.master = Some(2);
+        let mut upper = interface("eth0", Kind::Physical);
+        upper.index = 2;
+        let mut all = BTreeMap::from([(2, upper)]);
+        let decision = Rules::default().decide(&lower, &all);
+        assert_eq!(
+            (decision.vantage, decision.reason.as_str()),
+            (None, "below eth0")
+        );
+        // A bridge is another matter: frames that it forwards pass its ports only.
+        all.insert(2, interface("br0", Kind::Bridge));
+        assert_eq!(
+            Rules::default().decide(&lower, &all).vantage,
+            Some(Vantage::Nic)
+        );
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_decides() {
+        let rule = |name: Option<&str>, kind: Option<&str>, vantage| Rule {
+            name: name.map(str::to_owned),
+            kind: kind.map(str::to_owned),
+            vantage,
+        };
+        let rules = Rules {
+            only: Vec::new(),
+            rules: vec![
+                rule(Some("cni0"), Some("bridge"), Watch::Bridge),
+                rule(None, Some("bridge"), Watch::None),
+                rule(Some("vx*"), None, Watch::None),
+            ],
+        };
+        let decide = |interface: &Interface| rules.decide(interface, &BTreeMap::new()).vantage;
+        assert_eq!(
+            decide(&interface("cni0", Kind::Bridge)),
+            Some(Vantage::Bridge)
+        );
+        assert_eq!(decide(&interface("br0", Kind::Bridge)), None);
+        assert_eq!(decide(&interface("vx0", Kind::Vxlan)), None);
+        assert_eq!(
+            decide(&interface("ov0", Kind::Vxlan)),
+            Some(Vantage::Overlay),
+            "built in"
+        );
+    }
+
+    #[test]
+    fn asked_for_by_name() {
+        let rules = Rules::only(["lo".to_owned(), "va".to_owned(), "br0".to_owned()]);
+        let decide = |interface: &Interface| rules.decide(interface, &BTreeMap::new()).vantage;
+        assert_eq!(decide(&interface("lo", Kind::Loopback)), Some(Vantage::Nic));
+        assert_eq!(decide(&interface("va", Kind::Veth)), Some(Vantage::Pod));
+        assert_eq!(
+            decide(&interface("br0", Kind::Bridge)),
+            Some(Vantage::Bridge)
+        );
+        assert_eq!(decide(&interface("eth0", Kind::Physical)), None);
+    }
+}

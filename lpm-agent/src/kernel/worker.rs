@@ -1,0 +1,437 @@
+//! The work of the hotplug thread: see [`super::hotplug`].
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::AsFd,
+    sync::{Arc, Mutex, mpsc::Receiver},
+    time::{Duration, Instant, SystemTime},
+};
+
+use lpm_common::layout::Vantage;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::EventFd,
+};
+
+use super::{
+    attach::{AttachError, Attacher, Attachment},
+    bpf::Direction,
+    hotplug::{
+        AttachedInterface, Command, Describe, Event, InterfaceTable, Settings, StartError, State,
+        lock,
+    },
+    interfaces::{self, Interface},
+    load::Programs,
+    netlink::{Heard, Listener},
+    presence::{self, Presence},
+    rules::Rules,
+};
+
+/// The first wait before an attempt that failed is repeated; doubled up to [`LONGEST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
+
+/// How often it is looked whether the hooks are still there.
+const INSPECTION: Duration = Duration::from_secs(10);
+
+/// An attempt that failed and when to repeat it.
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    at: Instant,
+    wait: Duration,
+}
+
+/// An interface that is attached.
+struct Active {
+    shown: AttachedInterface,
+    attachment: Attachment,
+}
+
+pub(crate) struct Worker {
+    listener: Listener,
+    attacher: Attacher,
+    rules: Rules,
+    describe: Describe,
+    table: Box<dyn InterfaceTable>,
+    on_event: Box<dyn FnMut(Event) + Send>,
+    /// Every interface of the namespace.
+    known: BTreeMap<u32, Interface>,
+    active: BTreeMap<u32, Active>,
+    retries: BTreeMap<u32, Retry>,
+    state: Arc<Mutex<State>>,
+    inspect_at: Instant,
+    _presence: Presence,
+}
+
+impl Worker {
+    pub(crate) fn start(
+        settings: Settings,
+        programs: Arc<Programs>,
+        table: Box<dyn InterfaceTable>,
+        on_event: Box<dyn FnMut(Event) + Send>,
+        state: Arc<Mutex<State>>,
+    ) -> Result<Self, StartError> {
+        if let Some(netns) = &settings.netns {
+            netns.enter()?;
+        }
+        // Subscribed before the first look: what changes in between is heard.
+        let listener = Listener::open().map_err(StartError::Netlink)?;
+        let ids: Vec<u32> = programs.iter().map(|program| program.id).collect();
+        let presence = presence::announce(&ids).map_err(StartError::Thread)?;
+        let attacher = Attacher::new(programs, settings.mode).map_err(StartError::Netlink)?;
+        let mut worker = Self {
+            listener,
+            attacher,
+            rules: settings.rules,
+            describe: settings.describe,
+            table,
+            on_event,
+            known: BTreeMap::new(),
+            active: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            state,
+            inspect_at: Instant::now() + INSPECTION,
+            _presence: presence,
+        };
+        worker.known = interfaces::dump(&mut worker.attacher.route).map_err(StartError::Netlink)?;
+        worker.remove_leftovers();
+        worker.attach_asked_for()?;
+        worker.consider_all();
+        Ok(worker)
+    }
+
+    /// Interfaces asked for by name are there and get attached, or watching does not begin.
+    fn attach_asked_for(&mut self) -> Result<(), StartError> {
+        for name in self.rules.only.clone() {
+            let Some(interface) = self
+                .known
+                .values()
+                .find(|known| known.name == name)
+                .cloned()
+            else {
+                let there = self
+                    .known
+                    .values()
+                    .map(|known| known.name.clone())
+                    .collect();
+                return Err(StartError::NoSuchInterface { name, there });
+            };
+            let decision = self.rules.decide(&interface, &self.known);
+            if let Some(vantage) = decision.vantage
+                && !self.active.contains_key(&interface.index)
+                && let Err(error) = self.attach(&interface, vantage)
+            {
+                self.detach_all();
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Works until told to stop; then everything is detached.
+    pub(crate) fn run(&mut self, commands: &Receiver<Command>, wake: &EventFd) {
+        loop {
+            if let Err(error) = self.wait(wake) {
+                tracing::error!(%error, "waiting for changes of interfaces failed");
+                break;
+            }
+            let mut stop = false;
+            for command in commands.try_iter() {
+                match command {
+                    Command::Rules(rules) => {
+                        self.rules = rules;
+                        self.consider_all();
+                    }
+                    Command::Resync => self.resync(),
+                    Command::Stop => stop = true,
+                }
+            }
+            if stop {
+                break;
+            }
+            self.listen();
+            self.retry();
+            self.inspect();
+        }
+        self.detach_all();
+    }
+
+    /// Sleeps until something is to be done.
+    fn wait(&self, wake: &EventFd) -> io::Result<()> {
+        let next = self
+            .retries
+            .values()
+            .map(|retry| retry.at)
+            .fold(self.inspect_at, Instant::min);
+        let wait = next.saturating_duration_since(Instant::now());
+        // Rounded up: waking a millisecond early would spin until the time has come.
+        let wait = PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+        let mut fds = [
+            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(wake.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, wait) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // Emptied here, before the commands are read: a command given later wakes us again.
+        match wake.read() {
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn listen(&mut self) {
+        let heard = self.listener.drain().unwrap_or_else(|error| {
+            tracing::warn!(%error, "rtnetlink failed; the interfaces are listed anew");
+            vec![Heard::Lost]
+        });
+        let mut lost = false;
+        for heard in heard {
+            match heard {
+                Heard::Link(message, exists) => {
+                    let Some(interface) = Interface::from_message(&message) else {
+                        continue;
+                    };
+                    if exists {
+                        self.appeared(interface);
+                    } else {
+                        self.vanished(interface.index);
+                    }
+                }
+                Heard::Lost => lost = true,
+            }
+        }
+        if lost {
+            self.resync();
+        }
+    }
+
+    fn appeared(&mut self, interface: Interface) {
+        let index = interface.index;
+        let changed = self.known.get(&index) != Some(&interface);
+        self.known.insert(index, interface);
+        if changed {
+            self.consider(index);
+            // Those below it may be decided otherwise now, a card in a new bond for one.
+            let lower: Vec<u32> = self
+                .known
+                .values()
+                .filter(|known| known.master == Some(index))
+                .map(|known| known.index)
+                .collect();
+            for index in lower {
+                self.consider(index);
+            }
+        }
+    }
+
+    fn vanished(&mut self, index: u32) {
+        self.known.remove(&index);
+        self.retries.remove(&index);
+        self.detach(index, true);
+    }
+
+    /// Lists the interfaces and makes good whatever was missed.
+    fn resync(&mut self) {
+        let found = match interfaces::dump(&mut self.attacher.route) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "the interfaces could not be listed; the next look is in 10 s");
+                return;
+            }
+        };
+        let gone: Vec<u32> = self
+            .known
+            .keys()
+            .filter(|index| !found.contains_key(index))
+            .copied()
+            .collect();
+        for index in gone {
+            self.vanished(index);
+        }
+        self.known = found;
+        // An interface may have gone and another have come with its index.
+        self.reattach_broken();
+        self.consider_all();
+        lock(&self.state).resyncs += 1;
+        (self.on_event)(Event::Resynced);
+    }
+
+    fn inspect(&mut self) {
+        if Instant::now() >= self.inspect_at {
+            self.inspect_at = Instant::now() + INSPECTION;
+            self.reattach_broken();
+        }
+    }
+
+    /// Hooks that somebody took off are put on again.
+    fn reattach_broken(&mut self) {
+        let broken: Vec<u32> = self
+            .active
+            .iter()
+            .filter(|(index, active)| !self.attacher.is_intact(**index, &active.attachment))
+            .map(|(index, _)| *index)
+            .collect();
+        for index in broken {
+            tracing::warn!(index, "somebody took our programs off an interface");
+            self.detach(index, !self.known.contains_key(&index));
+            self.consider(index);
+        }
+    }
+
+    fn retry(&mut self) {
+        let now = Instant::now();
+        let due: Vec<u32> = self
+            .retries
+            .iter()
+            .filter(|(_, retry)| retry.at <= now)
+            .map(|(index, _)| *index)
+            .collect();
+        for index in due {
+            self.consider(index);
+        }
+    }
+
+    fn consider_all(&mut self) {
+        for index in self.known.keys().copied().collect::<Vec<_>>() {
+            self.consider(index);
+        }
+    }
+
+    /// Brings one interface to where the rules want it.
+    fn consider(&mut self, index: u32) {
+        let Some(interface) = self.known.get(&index).cloned() else {
+            return;
+        };
+        let wanted = self.rules.decide(&interface, &self.known).vantage;
+        if let Some(active) = self.active.get_mut(&index) {
+            if Some(active.shown.vantage) == wanted {
+                let old = std::mem::replace(&mut active.shown.interface, interface);
+                let shown = active.shown.clone();
+                lock(&self.state).attached.insert(index, shown.clone());
+                if old.name != shown.interface.name {
+                    (self.on_event)(Event::Renamed {
+                        interface: shown,
+                        old: old.name,
+                    });
+                }
+                return;
+            }
+            self.detach(index, false);
+        }
+        let Some(vantage) = wanted else {
+            self.retries.remove(&index);
+            return;
+        };
+        match self.attach(&interface, vantage) {
+            // Gone: the message that says so is under way.
+            Ok(()) | Err(AttachError::Gone { .. }) => drop(self.retries.remove(&index)),
+            Err(error) => self.failed(interface, vantage, error),
+        }
+    }
+
+    fn attach(&mut self, interface: &Interface, vantage: Vantage) -> Result<(), AttachError> {
+        let index = interface.index;
+        let mut config = (self.describe)(interface, vantage);
+        config.vantage = vantage as u8;
+        // Before the first packet comes by.
+        if let Err(error) = self.table.set(index, config) {
+            tracing::error!(interface = interface.name, %error, "the interface's settings do not fit into the kernel's map INTERFACES");
+        }
+        let attachment = match self.attacher.attach(interface, vantage) {
+            Ok(attachment) => attachment,
+            Err(error) => {
+                self.forget(index);
+                return Err(error);
+            }
+        };
+        let shown = AttachedInterface {
+            interface: interface.clone(),
+            vantage,
+            mode: self.attacher.mode,
+            since: SystemTime::now(),
+            note: attachment.note.clone(),
+        };
+        self.active.insert(
+            index,
+            Active {
+                shown: shown.clone(),
+                attachment,
+            },
+        );
+        lock(&self.state).attached.insert(index, shown.clone());
+        (self.on_event)(Event::Attached(shown));
+        Ok(())
+    }
+
+    fn failed(&mut self, interface: Interface, vantage: Vantage, error: AttachError) {
+        lock(&self.state).failures += 1;
+        // A link type does not change; everything else may.
+        let retry = !matches!(error, AttachError::LinkType { .. });
+        if retry {
+            let wait = self
+                .retries
+                .get(&interface.index)
+                .map_or(FIRST_RETRY, |last| (last.wait * 2).min(LONGEST_RETRY));
+            self.retries.insert(
+                interface.index,
+                Retry {
+                    at: Instant::now() + wait,
+                    wait,
+                },
+            );
+        }
+        (self.on_event)(Event::Failed {
+            interface,
+            vantage,
+            error,
+            retry,
+        });
+    }
+
+    fn detach(&mut self, index: u32, gone: bool) {
+        let Some(Active { shown, attachment }) = self.active.remove(&index) else {
+            return;
+        };
+        self.attacher.detach(&shown.interface, attachment);
+        self.forget(index);
+        lock(&self.state).attached.remove(&index);
+        (self.on_event)(Event::Detached {
+            interface: shown,
+            gone,
+        });
+    }
+
+    fn detach_all(&mut self) {
+        for index in self.active.keys().copied().collect::<Vec<_>>() {
+            self.detach(index, false);
+        }
+    }
+
+    fn forget(&mut self, index: u32) {
+        if let Err(error) = self.table.remove(index) {
+            tracing::error!(index, %error, "the interface's settings stay in the kernel's map INTERFACES");
+        }
+    }
+
+    /// A predecessor that was killed left its filters, on whatever interface its rules said.
+    fn remove_leftovers(&mut self) {
+        for interface in self.known.values() {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                match self.attacher.remove_leftovers(interface.index, direction) {
+                    Ok(removed) if removed.is_empty() => {}
+                    Ok(removed) => (self.on_event)(Event::LeftoversRemoved {
+                        interface: interface.name.clone(),
+                        filters: removed.len(),
+                    }),
+                    Err(error) => {
+                        tracing::warn!(interface = interface.name, %direction, %error, "looking for leftovers failed");
+                    }
+                }
+            }
+        }
+    }
+}
