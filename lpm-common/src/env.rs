@@ -1,8 +1,10 @@
 //! What the pure code asks of its surroundings.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
-
-use crate::{counter::Counter, layout::FlowEntry};
+use crate::{
+    counter::Counter,
+    layout::FlowEntry,
+    shared::{AtomicU32, AtomicU64},
+};
 
 /// Clocks, counters, atomic adds and the way out for samples. The kernel
 /// programs and the host model each implement it.
@@ -28,6 +30,13 @@ pub trait Env {
 
     /// Takes a matched round trip: histogram, statistics, watchers.
     fn matched(&self, entry: &FlowEntry, matched: &Matched);
+
+    /// A flow loses its entry: what the agent has not yet taken from it (the
+    /// window's minima) must be kept.
+    fn retire(&self, entry: &FlowEntry);
+
+    /// Stores the fingerprint after everything that was stored before.
+    fn publish(&self, to: &AtomicU64, fingerprint: u64);
 
     /// `gso_size` of the packet at hand; 0: not GSO. Asked for only when a
     /// TSval is stored.

@@ -13,6 +13,14 @@
 //! the kernel and the agent share.
 #![no_std]
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::inline_always,
+    reason = "the kernel's verifier pays for every call, and hot paths want constants folded"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "header fields and hashes are cut to the bits that are meant"
+)]
 
 #[cfg(test)]
 extern crate std;
@@ -27,4 +35,7 @@ pub mod layout;
 pub mod matcher;
 pub mod packet;
 pub mod parse;
+pub mod pipeline;
+pub mod rows;
+pub mod shared;
 pub mod table;

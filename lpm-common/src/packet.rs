@@ -91,8 +91,6 @@ pub struct Meta {
     pub len: u32,
     /// Segments on the wire (`gso_segs`), at least 1.
     pub segments: u32,
-    /// Payload of a full segment on the wire (`gso_size`); 0: not GSO.
-    pub segment_size: u32,
     /// Interface.
     pub ifindex: u32,
     /// Outer VLAN id from the packet's metadata; 0: none.

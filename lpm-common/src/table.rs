@@ -1,1 +1,228 @@
-//! The flow table.
+//! The flow table: sets of a few ways in one array.
+//!
+//! A flow's fingerprint names its set and the way that is tried first; while
+//! the table is not crowded a packet finds its flow in the first line it
+//! touches. Entries are made under a claim for the whole set. Nothing sweeps:
+//! what is closed or idle gives up its entry when a new flow needs it.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::{
+    counter::Counter,
+    env::{Claims, Env},
+    layout::FlowEntry,
+    matcher::state,
+    packet::{Direction, FlowKey},
+};
+
+/// Entries of a set.
+pub const WAYS: u32 = 4;
+
+/// The memory of the table.
+pub trait Table {
+    /// The entry with this number, if there is one.
+    fn entry(&self, index: u32) -> Option<&FlowEntry>;
+
+    /// Number of sets minus 1; the number of sets is a power of two.
+    fn set_mask(&self) -> u32;
+
+    /// Jiffies without a packet after which an established flow is idle.
+    fn idle_jiffies(&self) -> u32;
+}
+
+/// The set of a fingerprint.
+#[inline(always)]
+#[must_use]
+pub fn set_of(fingerprint: u64, set_mask: u32) -> u32 {
+    (fingerprint >> 32) as u32 & set_mask
+}
+
+#[inline(always)]
+fn way(fingerprint: u64, attempt: u32) -> u32 {
+    (fingerprint as u32).wrapping_add(attempt) % WAYS
+}
+
+/// The entry of a flow, if it has one.
+#[inline(always)]
+pub fn find<T: Table>(table: &T, fingerprint: u64) -> Option<&FlowEntry> {
+    let first = set_of(fingerprint, table.set_mask()) * WAYS;
+    for attempt in 0..WAYS {
+        let entry = table.entry(first + way(fingerprint, attempt))?;
+        if entry.fingerprint.load(Relaxed) == fingerprint {
+            return Some(entry);
+        }
+    }
+    None
+}
+
+/// What is known of a flow when it appears.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    /// Its key.
+    pub key: FlowKey,
+    /// [`crate::layout::Vantage`] of its interface; 0: unknown.
+    pub vantage: u8,
+    /// Whether this packet is its SYN.
+    pub opened: bool,
+}
+
+/// Finds the flow's entry or makes one; with `restart` the flow starts anew
+/// in the entry that it has. None: no entry to be had, which is counted.
+pub fn obtain<'t, T: Table, C: Claims, E: Env>(
+    table: &'t T,
+    claims: &C,
+    env: &E,
+    fingerprint: u64,
+    birth: &Birth,
+    restart: bool,
+) -> Option<&'t FlowEntry> {
+    let set = set_of(fingerprint, table.set_mask());
+    if !claims.claim(set) {
+        env.count(Counter::FlowsBusy, 1);
+        return None;
+    }
+    let entry = under_claim(table, env, fingerprint, birth, restart);
+    claims.release(set);
+    entry
+}
+
+fn under_claim<'t, T: Table, E: Env>(
+    table: &'t T,
+    env: &E,
+    fingerprint: u64,
+    birth: &Birth,
+    restart: bool,
+) -> Option<&'t FlowEntry> {
+    // Another CPU may have made the entry since this packet looked.
+    if let Some(entry) = find(table, fingerprint) {
+        if restart {
+            env.count(Counter::FlowReopened, 1);
+            give_up(entry, env);
+            fill(entry, env, fingerprint, birth);
+        }
+        return Some(entry);
+    }
+    let Some(victim) = victim(table, env, fingerprint) else {
+        env.count(Counter::FlowsFull, 1);
+        return None;
+    };
+    if victim.fingerprint.load(Relaxed) != 0 {
+        give_up(victim, env);
+    }
+    env.count(
+        if birth.opened {
+            Counter::FlowOpened
+        } else {
+            Counter::FlowJoined
+        },
+        1,
+    );
+    fill(victim, env, fingerprint, birth);
+    Some(victim)
+}
+
+/// How readily an entry is given up; 0: never.
+fn readiness(entry: &FlowEntry, idle: bool) -> (u32, Counter) {
+    let [from, to] = &entry.hot;
+    let (a, b) = (from.state.load(Relaxed), to.state.load(Relaxed));
+    if (a | b) & state::RST != 0 || a & b & state::FIN != 0 {
+        (3, Counter::EvictedClosed)
+    } else if from.packets.load(Relaxed) == 0 || to.packets.load(Relaxed) == 0 {
+        (2, Counter::EvictedHalfOpen)
+    } else if idle {
+        (1, Counter::EvictedIdle)
+    } else {
+        (0, Counter::EvictedIdle)
+    }
+}
+
+/// The entry of the set that a new flow may have: a free one, else a closed,
+/// a half-open or an idle one, of these the longest idle.
+fn victim<'t, T: Table, E: Env>(table: &'t T, env: &E, fingerprint: u64) -> Option<&'t FlowEntry> {
+    let first = set_of(fingerprint, table.set_mask()) * WAYS;
+    let now = env.jiffies();
+    let mut best: Option<&FlowEntry> = None;
+    let mut best_rank = 0_u64;
+    let mut reason = Counter::EvictedIdle;
+    for attempt in 0..WAYS {
+        let entry = table.entry(first + way(fingerprint, attempt))?;
+        if entry.fingerprint.load(Relaxed) == 0 {
+            return Some(entry);
+        }
+        let age = now.wrapping_sub(entry.last_seen.load(Relaxed));
+        let (ready, why) = readiness(entry, age > table.idle_jiffies());
+        let rank = u64::from(ready) << 32 | u64::from(age);
+        if ready > 0 && rank >= best_rank {
+            best = Some(entry);
+            best_rank = rank;
+            reason = why;
+        }
+    }
+    if best.is_some() {
+        env.count(reason, 1);
+    }
+    best
+}
+
+/// Keeps what an entry counted when its flow loses it.
+fn give_up<E: Env>(entry: &FlowEntry, env: &E) {
+    let [from, to] = &entry.hot;
+    let packets = u64::from(from.packets.load(Relaxed)) + u64::from(to.packets.load(Relaxed));
+    env.count(Counter::EvictedPackets, packets);
+    env.count(
+        Counter::EvictedBytes,
+        from.bytes.load(Relaxed) + to.bytes.load(Relaxed),
+    );
+    env.retire(entry);
+}
+
+/// Makes the entry a new flow's. The fingerprint goes first and comes last,
+/// so that nobody takes one flow's figures for another's.
+fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &Birth) {
+    let now = env.jiffies();
+    entry.fingerprint.store(0, Relaxed);
+    entry.row.store(0, Relaxed);
+    entry.last_seen.store(now, Relaxed);
+    for hot in &entry.hot {
+        hot.bytes.store(0, Relaxed);
+        hot.packets.store(0, Relaxed);
+        hot.tsval.store(0, Relaxed);
+        hot.tsecr.store(0, Relaxed);
+        hot.state.store(0, Relaxed);
+    }
+    for slots in &entry.slots {
+        for stamp in &slots.stamps {
+            stamp.store(0, Relaxed);
+        }
+        slots.gap.store(0, Relaxed);
+        slots.full_segment.store(0, Relaxed);
+        for statistic in [&slots.window_min, &slots.min, &slots.last, &slots.smoothed] {
+            statistic.store(u32::MAX, Relaxed);
+        }
+    }
+    let cold = &entry.cold;
+    for i in 0..4 {
+        cold.local[i].store(birth.key.local[i], Relaxed);
+        cold.remote[i].store(birth.key.remote[i], Relaxed);
+    }
+    cold.local_port.store(birth.key.local_port, Relaxed);
+    cold.remote_port.store(birth.key.remote_port, Relaxed);
+    cold.ifindex.store(birth.key.ifindex, Relaxed);
+    cold.segment.store(birth.key.segment, Relaxed);
+    cold.vantage.store(birth.vantage, Relaxed);
+    cold.opened.store(u8::from(birth.opened), Relaxed);
+    cold.first_seen.store(now, Relaxed);
+    for mss in &cold.announced_mss {
+        mss.store(0, Relaxed);
+    }
+    env.publish(&entry.fingerprint, fingerprint);
+}
+
+/// Whether a SYN starts the flow anew: the other end has answered the last
+/// one, or either end has closed. A repeated SYN does not.
+#[must_use]
+pub fn restarts(entry: &FlowEntry, direction: Direction) -> bool {
+    let other = &entry.hot[direction.reverse().index()];
+    let own = entry.hot[direction.index()].state.load(Relaxed);
+    other.packets.load(Relaxed) != 0 || (own | other.state.load(Relaxed)) & state::CLOSING != 0
+}

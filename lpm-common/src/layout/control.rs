@@ -1,11 +1,11 @@
 //! The small maps: control block, interface settings, histograms.
 
-use core::{
-    mem::size_of,
-    sync::atomic::{AtomicU32, AtomicU64},
-};
+use core::mem::size_of;
 
-use crate::histogram::WORDS;
+use crate::{
+    histogram::WORDS,
+    shared::{AtomicU32, AtomicU64},
+};
 
 /// The one element of map `CONTROL`. The agent writes the first two words,
 /// the kernel the rest.

@@ -1,9 +1,8 @@
 //! One flow at one vantage: four cache lines.
 
-use core::{
-    mem::{offset_of, size_of},
-    sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64},
-};
+use core::mem::{offset_of, size_of};
+
+use crate::shared::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// Outstanding timestamps per direction of a flow.
 ///

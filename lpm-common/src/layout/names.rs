@@ -1,6 +1,8 @@
 //! Names in the kernel: addresses to small ids, pairs of ids to rows.
 
-use core::{mem::size_of, sync::atomic::AtomicU64};
+use core::mem::size_of;
+
+use crate::shared::AtomicU64;
 
 /// What an address belongs to. `External` is every address without a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,1 +1,165 @@
-//! Stamps and matches.
+//! The timestamp method: stamps and matches in a flow's entry.
+//!
+//! The first packet with a TSval is stamped if it carries payload; the first
+//! packet the other way that echoes the TSval makes the sample. Every rule is
+//! one of `design.md` section 3b or of RFC 7323, named where it is applied.
+
+mod echo;
+mod stamp;
+pub mod state;
+mod statistics;
+#[cfg(test)]
+mod tests;
+
+use core::sync::atomic::Ordering::Relaxed;
+
+pub use statistics::update as update_statistics;
+
+use crate::{
+    counter::Counter,
+    env::Env,
+    layout::{FlowEntry, UNIT_NS},
+    packet::{Direction, TcpHead, flag},
+};
+
+/// Seconds without a packet after which outstanding stamps are void: their
+/// 32-bit time would wrap at 275 s.
+const VOID_SECONDS: u32 = 200;
+
+/// Size of a packet on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// Segments (`gso_segs`), at least 1.
+    pub segments: u32,
+    /// Bytes with link-layer headers, of all segments.
+    pub bytes: u64,
+}
+
+impl Wire {
+    /// From the length of the frame in memory, where the headers of a GSO
+    /// packet stand once.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(len: u32, segments: u32, headers: u16) -> Self {
+        let repeated = u64::from(segments.wrapping_sub(1)).wrapping_mul(u64::from(headers));
+        Self {
+            segments,
+            bytes: u64::from(len) + repeated,
+        }
+    }
+}
+
+/// The clock, read at most once per packet.
+pub(crate) struct Clock<'e, E> {
+    env: &'e E,
+    now_ns: u64,
+}
+
+impl<'e, E: Env> Clock<'e, E> {
+    #[inline(always)]
+    fn new(env: &'e E) -> Self {
+        Self { env, now_ns: 0 }
+    }
+
+    #[inline(always)]
+    fn now_ns(&mut self) -> u64 {
+        if self.now_ns == 0 {
+            self.now_ns = self.env.now_ns();
+        }
+        self.now_ns
+    }
+
+    /// In [`UNIT_NS`], modulo 2^32.
+    #[inline(always)]
+    fn units(&mut self) -> u32 {
+        (self.now_ns() / UNIT_NS) as u32
+    }
+}
+
+/// Whether `a` is strictly newer than `b` (RFC 7323 section 5.2: modulo 2^31).
+#[inline(always)]
+#[must_use]
+pub fn newer(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b)).cast_signed() > 0
+}
+
+/// Counts a packet of the flow, and stamps and matches what it carries.
+/// `fingerprint` is the one under which the entry was found.
+#[inline(always)]
+pub fn packet<E: Env>(
+    entry: &FlowEntry,
+    fingerprint: u64,
+    direction: Direction,
+    head: &TcpHead,
+    wire: Wire,
+    env: &E,
+) {
+    let own = &entry.hot[direction.index()];
+    env.add64(&own.bytes, wire.bytes);
+    env.add32(&own.packets, wire.segments);
+    let now = env.jiffies();
+    let before = entry.last_seen.load(Relaxed);
+    if before != now {
+        entry.last_seen.store(now, Relaxed);
+    }
+    let state = own.state.load(Relaxed);
+    if !head.has_timestamp {
+        env.count(Counter::NoTimestamp, u64::from(wire.segments));
+    } else if state & state::RESTLESS == state::HAS_TSVAL
+        && head.tsval == own.tsval.load(Relaxed)
+        && head.tsecr == own.tsecr.load(Relaxed)
+        && !head.has_any(flag::SYN | flag::FIN | flag::RST)
+    {
+        // Nearly every packet of a busy flow: nothing new in it.
+        return;
+    }
+    if head.has_any(flag::FIN | flag::RST) {
+        close(entry, direction, head, env);
+    }
+    if !head.has_timestamp || head.has(flag::RST) {
+        return;
+    }
+    if now.wrapping_sub(before) > env.hz().wrapping_mul(VOID_SECONDS) {
+        expire(entry, env);
+    }
+    let mut clock = Clock::new(env);
+    if head.has(flag::ACK) {
+        echo::packet(entry, fingerprint, direction, head, &mut clock);
+    }
+    stamp::packet(entry, direction, head, &mut clock);
+}
+
+/// Notes the end of the connection: FIN from both ends, or a RST.
+#[inline(always)]
+fn close<E: Env>(entry: &FlowEntry, direction: Direction, head: &TcpHead, env: &E) {
+    let own = &entry.hot[direction.index()].state;
+    let other = entry.hot[direction.reverse().index()].state.load(Relaxed);
+    let state = own.load(Relaxed);
+    if head.has(flag::RST) {
+        if (state | other) & state::RST == 0 {
+            env.count(Counter::FlowReset, 1);
+        }
+        own.store(state | state::RST, Relaxed);
+    } else if state & state::FIN == 0 {
+        if other & state::FIN != 0 {
+            env.count(Counter::FlowFinished, 1);
+        }
+        own.store(state | state::FIN, Relaxed);
+    }
+}
+
+/// Voids all outstanding stamps: the flow was silent for too long.
+fn expire<E: Env>(entry: &FlowEntry, env: &E) {
+    let mut expired = 0;
+    for slots in &entry.slots {
+        for stamp in &slots.stamps {
+            if stamp.load(Relaxed) != 0 {
+                stamp.store(0, Relaxed);
+                expired += 1;
+            }
+        }
+    }
+    if expired > 0 {
+        env.count(Counter::StampExpired, expired);
+    }
+}

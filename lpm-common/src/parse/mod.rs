@@ -1,1 +1,115 @@
-//! Finds the TCP header.
+//! Finds the TCP header of a packet and its timestamps.
+//!
+//! [`common`] reads the one layout that nearly all packets of a cluster have,
+//! at fixed offsets; [`full`] reads all the others.
+
+mod common;
+mod full;
+mod options;
+
+pub use common::{Common, CommonTcp, common};
+pub use full::full;
+
+use crate::{
+    counter::Counter,
+    packet::{Direction, FlowKey, Meta, TcpHead},
+};
+
+/// What the frames of an interface begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// An Ethernet header.
+    Ethernet,
+    /// The IP header (tun, WireGuard, IP-in-IP, PPP at the TC hook).
+    Ip,
+}
+
+/// Why a packet was not measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// Not IPv4 or IPv6.
+    NotIp,
+    /// IP, but another protocol than TCP.
+    NotTcp,
+    /// Part of a packet.
+    Fragment,
+    /// Ends before its headers do, or holds less than its length field says.
+    Truncated,
+    /// Length fields that contradict each other.
+    Malformed,
+    /// More tags, extension headers or options than are followed.
+    TooDeep,
+}
+
+impl Skip {
+    /// The counter of this reason.
+    #[must_use]
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::NotIp => Counter::SkippedNotIp,
+            Self::NotTcp => Counter::SkippedNotTcp,
+            Self::Fragment => Counter::SkippedFragment,
+            Self::Truncated => Counter::SkippedTruncated,
+            Self::Malformed => Counter::SkippedMalformed,
+            Self::TooDeep => Counter::SkippedTooDeep,
+        }
+    }
+}
+
+impl From<crate::bytes::OutOfBounds> for Skip {
+    fn from(_: crate::bytes::OutOfBounds) -> Self {
+        Self::Truncated
+    }
+}
+
+/// A TCP packet, by the full parser.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packet {
+    /// Sender, words in network byte order; IPv4 mapped.
+    pub src: [u32; 4],
+    /// Receiver.
+    pub dst: [u32; 4],
+    /// Host byte order.
+    pub sport: u16,
+    /// Host byte order.
+    pub dport: u16,
+    /// VLAN ids, as in [`crate::layout::FlowCold::segment`].
+    pub segment: u32,
+    /// Whether the addresses are IPv6.
+    pub v6: bool,
+    /// The TCP header.
+    pub head: TcpHead,
+}
+
+impl Packet {
+    /// The key of the packet's flow at a vantage where it goes this way.
+    #[must_use]
+    pub fn key(&self, direction: Direction, meta: &Meta) -> FlowKey {
+        let (local, local_port, remote, remote_port) = match direction {
+            Direction::FromLocal => (self.src, self.sport, self.dst, self.dport),
+            Direction::ToLocal => (self.dst, self.dport, self.src, self.sport),
+        };
+        FlowKey {
+            local,
+            remote,
+            local_port,
+            remote_port,
+            ifindex: meta.ifindex,
+            segment: self.segment,
+            v6: self.v6,
+        }
+    }
+}
+
+/// IANA protocol numbers and ethertypes that the parsers know.
+pub(crate) mod number {
+    pub(crate) const ETHERNET_HEADER: u32 = 14;
+    pub(crate) const IPV4: u16 = 0x0800;
+    pub(crate) const IPV6: u16 = 0x86dd;
+    /// 802.1Q, 802.1ad, and the older QinQ.
+    pub(crate) const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+    pub(crate) const TCP: u8 = 6;
+    /// NOP, NOP, timestamp, length 10: how every common stack starts its
+    /// options (RFC 7323 appendix A).
+    pub(crate) const TIMESTAMP_FIRST: u32 = 0x0101_080a;
+}

@@ -1,0 +1,149 @@
+//! Matching: the first packet that echoes a stamped TSval makes the sample.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::{Clock, newer, state};
+use crate::{
+    counter::Counter,
+    env::{Env, Matched},
+    layout::{DirectionSlots, Echo, FlowEntry, SLOTS, UNIT_NS},
+    packet::{Direction, TcpHead, flag},
+};
+
+/// A prompt echo's two segments passed at most this far apart, or
+/// 1/[`PROMPT_SHARE`] of the sample.
+const PROMPT_UNITS: u32 = 10_000 / UNIT_NS as u32;
+const PROMPT_SHARE: u32 = 20;
+
+/// The gap shrinks by this part of the difference with each sample, and grows
+/// at once: while the round trip swings the spacing stays that of its longest,
+/// so that slow stretches are not sampled more rarely than fast ones.
+const GAP_DECAY: u32 = 32;
+
+/// Takes the TSecr of a packet with ACK.
+#[inline(always)]
+pub(super) fn packet<E: Env>(
+    entry: &FlowEntry,
+    fingerprint: u64,
+    direction: Direction,
+    head: &TcpHead,
+    clock: &mut Clock<'_, E>,
+) {
+    let own = &entry.hot[direction.index()];
+    let other = &entry.hot[direction.reverse().index()];
+    let state = own.state.load(Relaxed);
+    if state & state::HAS_TSECR != 0 && !newer(head.tsecr, own.tsecr.load(Relaxed)) {
+        return;
+    }
+    // What the other side never sent cannot be its echo, and must not make
+    // true echoes look old.
+    let other_state = other.state.load(Relaxed);
+    let other_tsval = other.tsval.load(Relaxed);
+    if other_state & state::HAS_TSVAL == 0 {
+        return;
+    }
+    if newer(head.tsecr, other_tsval) {
+        clock.env.count(Counter::ForeignEcho, 1);
+        return;
+    }
+    own.tsecr.store(head.tsecr, Relaxed);
+    own.state.store(state | state::HAS_TSECR, Relaxed);
+    // The echo of a SYN-ACK belongs to the handshake (anchors, line 17).
+    if head.has(flag::SYN) || other_state & state::STAMPED == 0 {
+        return;
+    }
+    let slots = &entry.slots[direction.reverse().index()];
+    let Some((i, time)) = take(slots, head.tsecr, clock.env) else {
+        clock.env.count(Counter::UnmatchedEcho, 1);
+        return;
+    };
+    let units = clock.units().wrapping_sub(time);
+    let echo = classify(slots, i, head, units);
+    space(slots, other_tsval.wrapping_sub(head.tsecr));
+    // The entry may have become another flow's meanwhile.
+    if entry.fingerprint.load(Relaxed) != fingerprint {
+        return;
+    }
+    let matched = Matched {
+        now_ns: clock.now_ns(),
+        units,
+        id: head.tsecr,
+        leg: direction.reverse() as u8,
+        echo: echo as u8,
+    };
+    clock.env.matched(entry, &matched);
+}
+
+/// Frees the slot of this TSval and all that the echo has passed. The slot's
+/// place and time, if there was one.
+#[inline(always)]
+fn take<E: Env>(slots: &DirectionSlots, tsecr: u32, env: &E) -> Option<(usize, u32)> {
+    let mut found = None;
+    let mut passed = 0;
+    for i in 0..SLOTS {
+        let stamp = slots.stamps[i].load(Relaxed);
+        let tsval = (stamp >> 32) as u32;
+        if stamp == 0 {
+            continue;
+        }
+        if tsval == tsecr {
+            slots.stamps[i].store(0, Relaxed);
+            found = Some((i, stamp as u32));
+        } else if newer(tsecr, tsval) {
+            slots.stamps[i].store(0, Relaxed);
+            passed += 1;
+        }
+    }
+    if passed > 0 {
+        env.count(Counter::StampPassed, passed);
+    }
+    found
+}
+
+/// How long the far end may have sat on the echo.
+///
+/// TSecr names the earliest unacknowledged segment (RFC 7323 section 4.3), so
+/// the echo waited at least for the last segment that made it due; a receiver
+/// acknowledges every second full segment at once (RFC 5681 section 4.2).
+#[inline(always)]
+fn classify(slots: &DirectionSlots, i: usize, head: &TcpHead, units: u32) -> Echo {
+    if head.payload != 0 || head.has(flag::FIN) {
+        return Echo::Data;
+    }
+    let second = slots.second[i].load(Relaxed);
+    if second == state::NOT_COMPLETE {
+        return Echo::Lone;
+    }
+    let covers = head
+        .ack
+        .wrapping_sub(slots.targets[i].load(Relaxed))
+        .cast_signed()
+        >= 0;
+    let share = units / PROMPT_SHARE;
+    let most = if share > PROMPT_UNITS {
+        share
+    } else {
+        PROMPT_UNITS
+    };
+    if covers && state::decode_second(second) <= most {
+        Echo::Prompt
+    } else {
+        Echo::Lone
+    }
+}
+
+/// Learns from a match how many ticks a round trip takes, and spaces the
+/// stamps so that the slots do for all of it.
+#[inline(always)]
+fn space(slots: &DirectionSlots, outstanding: u32) {
+    let wanted = outstanding.div_ceil(SLOTS as u32);
+    let gap = slots.gap.load(Relaxed);
+    let next = if wanted >= gap {
+        wanted
+    } else {
+        gap - (gap - wanted).div_ceil(GAP_DECAY)
+    };
+    if next != gap {
+        slots.gap.store(next, Relaxed);
+    }
+}

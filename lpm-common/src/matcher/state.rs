@@ -1,0 +1,101 @@
+//! The bits of [`crate::layout::DirectionHot::state`], and small encodings.
+//!
+//! Only packets of a direction write the direction's state, so the two CPUs
+//! that serve a flow's directions never write the same word.
+
+use crate::layout::SLOTS;
+
+/// A TSval was seen: strictly newer ones are edges.
+pub const HAS_TSVAL: u32 = 1 << 0;
+/// A TSecr was seen: only strictly newer ones are echoes.
+pub const HAS_TSECR: u32 = 1 << 1;
+/// The sender sent FIN.
+pub const FIN: u32 = 1 << 2;
+/// The sender sent RST.
+pub const RST: u32 = 1 << 3;
+/// TSvals older than the newest are coming; see `stale_since`.
+pub const STALE: u32 = 1 << 4;
+/// Slots of this direction were ever used: echoes must look at them.
+pub const STAMPED: u32 = 1 << 5;
+/// First of [`SLOTS`] bits: the second full segment since this slot's stamp
+/// has not passed yet.
+pub const PENDING: u32 = 1 << 6;
+/// All of the pending bits.
+pub const ANY_PENDING: u32 = ((1 << SLOTS) - 1) * PENDING;
+/// Either way to close.
+pub const CLOSING: u32 = FIN | RST;
+/// If of these only [`HAS_TSVAL`] is set, a packet with known timestamps has
+/// nothing to tell.
+pub const RESTLESS: u32 = HAS_TSVAL | STALE | ANY_PENDING;
+
+/// The upper bits: the low bits of the TSval before which nothing is stamped.
+const HOLD_SHIFT: u32 = 9;
+/// Beyond this distance the held TSval's low bits say nothing any more.
+pub(super) const MAX_HOLD: u32 = 1 << (31 - HOLD_SHIFT - 1);
+
+/// The state with another TSval to wait for.
+#[inline(always)]
+pub(super) fn with_hold(state: u32, tsval: u32) -> u32 {
+    (state & ((1 << HOLD_SHIFT) - 1)) | (tsval << HOLD_SHIFT)
+}
+
+/// Whether the TSval lies before the one to wait for.
+#[inline(always)]
+pub(super) fn holds(state: u32, tsval: u32) -> bool {
+    let until = state & !((1 << HOLD_SHIFT) - 1);
+    until.wrapping_sub(tsval << HOLD_SHIFT).cast_signed() > 0
+}
+
+/// The second full segment has not passed, or its length is not known.
+pub(super) const NOT_COMPLETE: u16 = u16::MAX;
+const COARSE: u16 = 0x8000;
+const COARSE_UNITS: u32 = 128;
+
+/// Time from the stamped segment to the one that completed the second full
+/// one, from units of 64 ns to 16 bits: exact up to 2 ms, then in steps of
+/// 8 us rounded up, at most 268 ms.
+#[inline(always)]
+pub(super) fn encode_second(units: u32) -> u16 {
+    if units < u32::from(COARSE) {
+        return units as u16;
+    }
+    let steps = units.div_ceil(COARSE_UNITS);
+    let most = u32::from(NOT_COMPLETE - 1 - COARSE);
+    COARSE | (if steps < most { steps } else { most }) as u16
+}
+
+/// Back to units of 64 ns.
+#[inline(always)]
+pub(super) fn decode_second(second: u16) -> u32 {
+    if second & COARSE == 0 {
+        u32::from(second)
+    } else {
+        u32::from(second & !COARSE) * COARSE_UNITS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn second_is_never_shortened(units in 0_u32..4_000_000) {
+            let decoded = decode_second(encode_second(units));
+            prop_assert!(decoded >= units && decoded <= units + COARSE_UNITS);
+        }
+
+        #[test]
+        fn hold_ends_at_its_tsval(tsval: u32, gap in 1_u32..MAX_HOLD) {
+            let until = tsval.wrapping_add(gap);
+            let state = with_hold(HAS_TSVAL | STALE, until);
+            prop_assert_eq!(state & (HAS_TSVAL | STALE), HAS_TSVAL | STALE);
+            prop_assert!(holds(state, tsval));
+            prop_assert!(holds(state, until.wrapping_sub(1)));
+            prop_assert!(!holds(state, until));
+            prop_assert!(!holds(state, until.wrapping_add(MAX_HOLD)));
+        }
+    }
+}

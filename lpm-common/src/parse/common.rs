@@ -1,0 +1,195 @@
+//! The common layout: Ethernet or none, no tag in the frame, IPv4 without
+//! options or IPv6 without extension headers, TCP without options or with the
+//! timestamp option first, no SYN.
+
+use super::{Link, Skip, number};
+use crate::{
+    bytes::Prefix,
+    hash::{self, Seeds},
+    packet::{Direction, TcpHead, flag},
+};
+
+/// A packet of the common layout, its addresses hashed already.
+#[derive(Clone, Copy, Debug)]
+pub struct CommonTcp {
+    /// For [`hash::fingerprint`].
+    pub addresses: u64,
+    /// Local port high, remote port low.
+    pub ports: u32,
+    /// The TCP header.
+    pub head: TcpHead,
+}
+
+/// What [`common`] found.
+#[derive(Clone, Copy, Debug)]
+pub enum Common {
+    /// A packet to measure.
+    Tcp(CommonTcp),
+    /// Nothing to measure.
+    Skip(Skip),
+    /// Ask [`super::full`].
+    Uncommon,
+}
+
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+const TCP_HEADER: usize = 20;
+const TIMESTAMP: usize = 12;
+
+/// Reads a packet of the common layout. `len` is the frame's length in bytes,
+/// whatever part of it is in `bytes`.
+#[inline(always)]
+pub fn common<P: Prefix, S: Seeds>(
+    bytes: &P,
+    len: u32,
+    link: Link,
+    direction: Direction,
+    seeds: &S,
+) -> Common {
+    match link {
+        Link::Ethernet => {
+            const L3: usize = number::ETHERNET_HEADER as usize;
+            if !bytes.covers(L3 + IPV4_HEADER + TCP_HEADER) {
+                return Common::Uncommon;
+            }
+            match bytes.be16(12) {
+                number::IPV4 => v4(bytes, len, L3, direction, seeds),
+                number::IPV6 => v6(bytes, len, L3, direction, seeds),
+                _ => Common::Uncommon,
+            }
+        }
+        Link::Ip => {
+            if !bytes.covers(IPV4_HEADER + TCP_HEADER) {
+                return Common::Uncommon;
+            }
+            match bytes.byte(0) >> 4 {
+                4 => v4(bytes, len, 0, direction, seeds),
+                6 => v6(bytes, len, 0, direction, seeds),
+                _ => Common::Skip(Skip::NotIp),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn v4<P: Prefix, S: Seeds>(
+    bytes: &P,
+    len: u32,
+    l3: usize,
+    direction: Direction,
+    seeds: &S,
+) -> Common {
+    if bytes.byte(l3) != 0x45 {
+        return Common::Uncommon;
+    }
+    if bytes.byte(l3 + 9) != number::TCP {
+        return Common::Skip(Skip::NotTcp);
+    }
+    let total = u32::from(bytes.be16(l3 + 2));
+    // Any fragment, the first one included: more-fragments bit or an offset.
+    let fragment = bytes.be16(l3 + 6) & 0x3fff != 0;
+    if fragment || total == 0 {
+        return Common::Uncommon;
+    }
+    let (src, dst) = (bytes.word(l3 + 12), bytes.word(l3 + 16));
+    let addresses = match direction {
+        Direction::FromLocal => hash::v4(seeds, src, dst),
+        Direction::ToLocal => hash::v4(seeds, dst, src),
+    };
+    tcp(
+        bytes,
+        len,
+        l3 + IPV4_HEADER,
+        l3 as u32 + total,
+        direction,
+        addresses,
+    )
+}
+
+#[inline(always)]
+fn v6<P: Prefix, S: Seeds>(
+    bytes: &P,
+    len: u32,
+    l3: usize,
+    direction: Direction,
+    seeds: &S,
+) -> Common {
+    if !bytes.covers(l3 + IPV6_HEADER + TCP_HEADER)
+        || bytes.byte(l3) >> 4 != 6
+        || bytes.byte(l3 + 6) != number::TCP
+    {
+        return Common::Uncommon;
+    }
+    let payload = u32::from(bytes.be16(l3 + 4));
+    if payload == 0 {
+        return Common::Uncommon;
+    }
+    let address = |at: usize| {
+        [
+            bytes.word(at),
+            bytes.word(at + 4),
+            bytes.word(at + 8),
+            bytes.word(at + 12),
+        ]
+    };
+    let (src, dst) = (address(l3 + 8), address(l3 + 24));
+    let addresses = match direction {
+        Direction::FromLocal => hash::v6(seeds, src, dst),
+        Direction::ToLocal => hash::v6(seeds, dst, src),
+    };
+    let end = (l3 + IPV6_HEADER) as u32 + payload;
+    tcp(bytes, len, l3 + IPV6_HEADER, end, direction, addresses)
+}
+
+/// `end` is where the IP header says that the packet ends.
+#[inline(always)]
+fn tcp<P: Prefix>(
+    bytes: &P,
+    len: u32,
+    l4: usize,
+    end: u32,
+    direction: Direction,
+    addresses: u64,
+) -> Common {
+    let flags = bytes.byte(l4 + 13);
+    // A SYN announces the MSS and may make an entry: the long way.
+    if flags & flag::SYN != 0 {
+        return Common::Uncommon;
+    }
+    let words = usize::from(bytes.byte(l4 + 12) >> 4);
+    let headers = (l4 + words * 4) as u32;
+    if end > len || headers > end {
+        return Common::Uncommon;
+    }
+    let mut head = TcpHead {
+        seq: bytes.be32(l4 + 4),
+        ack: bytes.be32(l4 + 8),
+        payload: end - headers,
+        headers: headers as u16,
+        options: (words * 4 - TCP_HEADER) as u8,
+        flags,
+        ..TcpHead::default()
+    };
+    if words >= 8 {
+        if !bytes.covers(l4 + TCP_HEADER + TIMESTAMP)
+            || bytes.be32(l4 + 20) != number::TIMESTAMP_FIRST
+        {
+            return Common::Uncommon;
+        }
+        head.has_timestamp = true;
+        head.tsval = bytes.be32(l4 + 24);
+        head.tsecr = bytes.be32(l4 + 28);
+    } else if words != 5 {
+        return Common::Uncommon;
+    }
+    let (sport, dport) = (u32::from(bytes.be16(l4)), u32::from(bytes.be16(l4 + 2)));
+    let ports = match direction {
+        Direction::FromLocal => sport << 16 | dport,
+        Direction::ToLocal => dport << 16 | sport,
+    };
+    Common::Tcp(CommonTcp {
+        addresses,
+        ports,
+        head,
+    })
+}

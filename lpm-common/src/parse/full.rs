@@ -1,0 +1,198 @@
+//! Every layout: VLAN tags in the frame, IPv4 options, IPv6 extension
+//! headers, jumbo lengths, any order of TCP options.
+
+use super::{Link, Packet, Skip, number, options};
+use crate::{
+    bytes::Bytes,
+    packet::{MAPPED, Meta, TcpHead},
+};
+
+/// VLAN tags that are followed inside the frame.
+const MAX_TAGS: u32 = 2;
+/// IPv6 extension headers that are followed.
+const MAX_EXTENSIONS: u32 = 6;
+
+/// Where the TCP header is, and what stands before it.
+struct Network {
+    src: [u32; 4],
+    dst: [u32; 4],
+    v6: bool,
+    l4: u32,
+    /// Where the IP header says that the packet ends.
+    end: u32,
+}
+
+/// Reads any packet.
+///
+/// # Errors
+/// [`Skip`]: why there is nothing to measure in it.
+pub fn full<B: Bytes>(bytes: &B, link: Link, meta: &Meta) -> Result<Packet, Skip> {
+    let (l3, ethertype, segment) = match link {
+        Link::Ethernet => ethernet(bytes, meta.vlan)?,
+        Link::Ip => {
+            let ethertype = match bytes.byte(0)? >> 4 {
+                4 => number::IPV4,
+                6 => number::IPV6,
+                _ => return Err(Skip::NotIp),
+            };
+            (0, ethertype, meta.vlan)
+        }
+    };
+    let network = match ethertype {
+        number::IPV4 => ipv4(bytes, l3)?,
+        number::IPV6 => ipv6(bytes, l3)?,
+        _ => return Err(Skip::NotIp),
+    };
+    let ports = bytes.be32(network.l4)?;
+    let head = tcp(bytes, &network)?;
+    Ok(Packet {
+        src: network.src,
+        dst: network.dst,
+        sport: (ports >> 16) as u16,
+        dport: (ports & 0xffff) as u16,
+        segment,
+        v6: network.v6,
+        head,
+    })
+}
+
+/// Offset of the network header, its ethertype, and the VLAN ids.
+fn ethernet<B: Bytes>(bytes: &B, outer: u32) -> Result<(u32, u16, u32), Skip> {
+    let mut at = number::ETHERNET_HEADER;
+    let mut ethertype = bytes.be16(at - 2)?;
+    let mut segment = outer;
+    let mut shift = if outer == 0 { 0 } else { 12 };
+    for _ in 0..MAX_TAGS {
+        if !number::VLAN_TAGS.contains(&ethertype) {
+            break;
+        }
+        let id = u32::from(bytes.be16(at)? & 0xfff);
+        if shift > 12 {
+            return Err(Skip::TooDeep);
+        }
+        segment |= id << shift;
+        shift += 12;
+        ethertype = bytes.be16(at + 2)?;
+        at += 4;
+    }
+    if number::VLAN_TAGS.contains(&ethertype) {
+        return Err(Skip::TooDeep);
+    }
+    Ok((at, ethertype, segment))
+}
+
+fn ipv4<B: Bytes>(bytes: &B, l3: u32) -> Result<Network, Skip> {
+    let version_and_length = bytes.byte(l3)?;
+    if version_and_length >> 4 != 4 {
+        return Err(Skip::Malformed);
+    }
+    let header = u32::from(version_and_length & 0xf) * 4;
+    if header < 20 {
+        return Err(Skip::Malformed);
+    }
+    // The whole fixed header is there before anything is made of it.
+    let dst = bytes.word(l3 + 16)?;
+    if bytes.be16(l3 + 6)? & 0x3fff != 0 {
+        return Err(Skip::Fragment);
+    }
+    if bytes.byte(l3 + 9)? != number::TCP {
+        return Err(Skip::NotTcp);
+    }
+    let total = u32::from(bytes.be16(l3 + 2)?);
+    Ok(Network {
+        src: [0, 0, MAPPED, bytes.word(l3 + 12)?],
+        dst: [0, 0, MAPPED, dst],
+        v6: false,
+        l4: l3 + header,
+        // A length of 0 is a GSO packet beyond 64 KiB (IPv4 BIG TCP).
+        end: if total == 0 { bytes.len() } else { l3 + total },
+    })
+}
+
+fn ipv6<B: Bytes>(bytes: &B, l3: u32) -> Result<Network, Skip> {
+    if bytes.byte(l3)? >> 4 != 6 {
+        return Err(Skip::Malformed);
+    }
+    let address = |at: u32| -> Result<[u32; 4], Skip> {
+        Ok([
+            bytes.word(at)?,
+            bytes.word(at + 4)?,
+            bytes.word(at + 8)?,
+            bytes.word(at + 12)?,
+        ])
+    };
+    let (src, dst) = (address(l3 + 8)?, address(l3 + 24)?);
+    let payload = u32::from(bytes.be16(l3 + 4)?);
+    let l4 = extensions(bytes, l3 + 40, bytes.byte(l3 + 6)?)?;
+    // A length of 0 is a jumbogram (RFC 2675) or a GSO packet beyond 64 KiB.
+    let end = if payload == 0 {
+        bytes.len()
+    } else {
+        l3 + 40 + payload
+    };
+    Ok(Network {
+        src,
+        dst,
+        v6: true,
+        l4,
+        end,
+    })
+}
+
+/// Follows extension headers (RFC 8200 section 4) to the TCP header.
+fn extensions<B: Bytes>(bytes: &B, mut at: u32, mut next: u8) -> Result<u32, Skip> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+    for _ in 0..MAX_EXTENSIONS {
+        let units = match next {
+            number::TCP => return Ok(at),
+            HOP_BY_HOP | ROUTING | DESTINATION => u32::from(bytes.byte(at + 1)?) * 8 + 8,
+            // In units of 4 bytes, minus 2 (RFC 4302 section 2.2).
+            AUTHENTICATION => u32::from(bytes.byte(at + 1)?) * 4 + 8,
+            FRAGMENT => {
+                // An atomic fragment (RFC 6946) is a whole packet.
+                if bytes.be16(at + 2)? & 0xfff9 != 0 {
+                    return Err(Skip::Fragment);
+                }
+                8
+            }
+            _ => return Err(Skip::NotTcp),
+        };
+        next = bytes.byte(at)?;
+        at += units;
+    }
+    if next == number::TCP {
+        Ok(at)
+    } else {
+        Err(Skip::TooDeep)
+    }
+}
+
+fn tcp<B: Bytes>(bytes: &B, network: &Network) -> Result<TcpHead, Skip> {
+    let l4 = network.l4;
+    let words = u32::from(bytes.byte(l4 + 12)? >> 4);
+    if words < 5 {
+        return Err(Skip::Malformed);
+    }
+    let headers = l4 + words * 4;
+    if network.end > bytes.len() {
+        return Err(Skip::Truncated);
+    }
+    if headers > network.end {
+        return Err(Skip::Malformed);
+    }
+    let mut head = TcpHead {
+        seq: bytes.be32(l4 + 4)?,
+        ack: bytes.be32(l4 + 8)?,
+        payload: network.end - headers,
+        headers: headers as u16,
+        options: (words * 4 - 20) as u8,
+        flags: bytes.byte(l4 + 13)?,
+        ..TcpHead::default()
+    };
+    options::read(bytes, l4 + 20, headers, &mut head)?;
+    Ok(head)
+}

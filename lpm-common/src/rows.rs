@@ -1,0 +1,99 @@
+//! The histogram row of a flow: who talks to whom, seen from where.
+//!
+//! A flow resolves both of its ends at its first sample, and again when the
+//! names change. Rows are given out by the kernel, one per pair that really
+//! talks, so that no sample is ever counted under a name that came too late.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::{
+    counter::Counter,
+    env::{Claims, Env},
+    layout::{FlowEntry, NameValue, PairKey, PeerKind},
+    pipeline::Interfaces,
+};
+
+/// The row that takes what has no row of its own.
+pub const OVERFLOW: u32 = 0;
+
+/// The claim under which rows are given out (a set's number is never this).
+const CLAIM: u32 = u32::MAX;
+
+/// Names and rows, wherever they are.
+pub trait Rows: Interfaces + Claims {
+    /// Generation of the names; never 0 once names are there.
+    fn generation(&self) -> u32;
+
+    /// The name of an address (words in network byte order, IPv4 mapped).
+    fn name(&self, address: [u32; 4]) -> Option<NameValue>;
+
+    /// The row of a pair, if it has one.
+    fn row(&self, pair: PairKey) -> Option<u32>;
+
+    /// Gives the pair a row of its own; None: all are taken. Called under a
+    /// claim.
+    fn assign(&self, pair: PairKey) -> Option<u32>;
+}
+
+/// The flow's row; resolved if the names have changed since.
+pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {
+    let generation = rows.generation() << 16;
+    let known = entry.row.load(Relaxed);
+    if known & 0xffff_0000 == generation && generation != 0 {
+        return known & 0xffff;
+    }
+    let Some(row) = resolve(entry, rows, env) else {
+        return OVERFLOW;
+    };
+    entry.row.store(generation | row, Relaxed);
+    row
+}
+
+fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32> {
+    let cold = &entry.cold;
+    let nobody = NameValue {
+        kind: PeerKind::External as u8,
+        ..NameValue::default()
+    };
+    let [a, b, c, d] = &cold.remote;
+    let remote = [
+        a.load(Relaxed),
+        b.load(Relaxed),
+        c.load(Relaxed),
+        d.load(Relaxed),
+    ];
+    let remote = rows.name(remote).unwrap_or(nobody);
+    let fixed = rows
+        .config(cold.ifindex.load(Relaxed))
+        .filter(|config| config.local_kind != 0);
+    let local = if let Some(config) = fixed {
+        NameValue {
+            namespace: config.local_namespace,
+            kind: config.local_kind,
+            own: 0,
+        }
+    } else {
+        let [a, b, c, d] = &cold.local;
+        let local = [
+            a.load(Relaxed),
+            b.load(Relaxed),
+            c.load(Relaxed),
+            d.load(Relaxed),
+        ];
+        rows.name(local).unwrap_or(nobody)
+    };
+    let pair = PairKey::new(cold.vantage.load(Relaxed), local, remote);
+    if let Some(row) = rows.row(pair) {
+        return Some(row);
+    }
+    if !rows.claim(CLAIM) {
+        env.count(Counter::RowsBusy, 1);
+        return None;
+    }
+    let row = rows.row(pair).or_else(|| rows.assign(pair));
+    rows.release(CLAIM);
+    if row.is_none() {
+        env.count(Counter::RowsFull, 1);
+    }
+    Some(row.unwrap_or(OVERFLOW))
+}

@@ -1,0 +1,97 @@
+//! What the benchmark compares with: an empty program, and the least that a
+//! monitor does on a kernel hash map.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    bindings::TC_ACT_UNSPEC,
+    helpers::bpf_ktime_get_ns,
+    macros::{classifier, map},
+    maps::HashMap,
+    programs::TcContext,
+};
+use lpm_common::bytes::Prefix;
+use lpm_ebpf::packet::Linear;
+
+/// A flow's key as a kernel hash map wants it: canonical, IPv4 only.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Key {
+    low: u32,
+    high: u32,
+    ports: u32,
+    ifindex: u32,
+}
+
+/// What is updated per packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Value {
+    last_seen_ns: u64,
+    packets: u64,
+    bytes: u64,
+}
+
+#[map]
+static BENCH_FLOWS: HashMap<Key, Value> = HashMap::with_max_entries(65_536, 0);
+
+/// Nothing: what calling a program costs.
+#[classifier]
+pub fn bench_empty(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// Parse, one kernel hash lookup, the clock, an update; no matching.
+#[classifier]
+pub fn bench_minimal(ctx: TcContext) -> i32 {
+    minimal(&ctx);
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn minimal(ctx: &TcContext) {
+    let bytes = Linear::new(ctx);
+    if !bytes.covers(54) || bytes.be16(12) != 0x0800 || bytes.byte(14) != 0x45 {
+        return;
+    }
+    if bytes.byte(23) != 6 {
+        return;
+    }
+    let (src, dst) = (bytes.be32(26), bytes.be32(30));
+    let (sport, dport) = (bytes.be16(34), bytes.be16(36));
+    let forward = src < dst || (src == dst && sport < dport);
+    // SAFETY: the hook's context.
+    let (len, ifindex) = unsafe { ((*ctx.skb.skb).len, (*ctx.skb.skb).ifindex) };
+    let (low, high, first, second) = if forward {
+        (src, dst, sport, dport)
+    } else {
+        (dst, src, dport, sport)
+    };
+    let key = Key {
+        low,
+        high,
+        ports: u32::from(first) << 16 | u32::from(second),
+        ifindex,
+    };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if let Some(value) = BENCH_FLOWS.get_ptr_mut(key) {
+        // SAFETY: a valid element; races lose counts, as in many a monitor.
+        unsafe {
+            (*value).last_seen_ns = now;
+            (*value).packets += 1;
+            (*value).bytes += u64::from(len);
+        }
+    } else {
+        let value = Value {
+            last_seen_ns: now,
+            packets: 1,
+            bytes: u64::from(len),
+        };
+        let _ = BENCH_FLOWS.insert(key, value, 0);
+    }
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,56 @@
+//! LPM's kernel object.
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use aya_ebpf::{
+    bindings::TC_ACT_UNSPEC,
+    helpers::{bpf_jiffies64, bpf_ktime_get_ns},
+    macros::classifier,
+    programs::TcContext,
+};
+use lpm_common::{packet::Direction, parse::Link};
+use lpm_ebpf::{hook::measure, store::control};
+
+/// Packets sent by the local end.
+#[classifier]
+pub fn lpm_from_local(ctx: TcContext) -> i32 {
+    measure(&ctx, Link::Ethernet, Direction::FromLocal)
+}
+
+/// Packets sent to the local end.
+#[classifier]
+pub fn lpm_to_local(ctx: TcContext) -> i32 {
+    measure(&ctx, Link::Ethernet, Direction::ToLocal)
+}
+
+/// Packets sent by the local end, on a device without Ethernet header.
+#[classifier]
+pub fn lpm_from_local_l3(ctx: TcContext) -> i32 {
+    measure(&ctx, Link::Ip, Direction::FromLocal)
+}
+
+/// Packets sent to the local end, on a device without Ethernet header.
+#[classifier]
+pub fn lpm_to_local_l3(ctx: TcContext) -> i32 {
+    measure(&ctx, Link::Ip, Direction::ToLocal)
+}
+
+/// Never attached: the agent test-runs it to learn how jiffies and
+/// `CLOCK_MONOTONIC` lie to each other.
+#[classifier]
+pub fn lpm_clock(_ctx: TcContext) -> i32 {
+    if let Some(control) = control() {
+        // SAFETY: helpers without arguments.
+        let (ktime, jiffies) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64()) };
+        control.clock_ktime_ns.store(ktime, Relaxed);
+        control.clock_jiffies.store(jiffies, Relaxed);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// The kernel offers most helpers to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

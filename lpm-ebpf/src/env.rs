@@ -1,0 +1,214 @@
+//! Clocks, atomic adds, counters, and where samples go.
+
+use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    sync::atomic::Ordering::Relaxed,
+};
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns},
+};
+use lpm_common::{
+    counter::Counter,
+    env::{Env, Matched},
+    histogram::{self, SUM_WORD, WORDS},
+    layout::{DirectionSlots, FlowEntry, Leg, Method, Sample, UNIT_NS},
+    matcher, rows,
+    shared::{AtomicU32, AtomicU64},
+};
+
+use crate::{
+    maps::{COUNTS, SAMPLES},
+    settings,
+    store::{Store, control, histogram},
+};
+
+/// The place of the evicted flows' minima beside the three echoes.
+const MINIMA: u32 = 3;
+
+/// The kernel around a TC program.
+pub struct Kernel {
+    skb: *mut __sk_buff,
+}
+
+impl Kernel {
+    /// Around the packet at hand.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(skb: *mut __sk_buff) -> Self {
+        Self { skb }
+    }
+}
+
+#[inline(always)]
+fn add64(to: &AtomicU64, n: u64) {
+    // SAFETY: a valid pointer to memory that is only accessed atomically. The
+    // result is not used: with it the instruction would need 5.12.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(to.as_ptr(), n) };
+}
+
+#[inline(always)]
+fn count(counter: Counter, n: u64) {
+    if let Some(counts) = COUNTS.get_ptr_mut(0) {
+        // SAFETY: this CPU's own value; a program that interrupts this one on
+        // the same CPU (softirq on softirq is not possible) cannot be ours.
+        unsafe { (*counts)[counter as usize] += n };
+    }
+}
+
+impl Env for Kernel {
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn jiffies(&self) -> u32 {
+        // SAFETY: a helper without arguments (inlined by the verifier).
+        unsafe { bpf_jiffies64() as u32 }
+    }
+
+    #[inline(always)]
+    fn hz(&self) -> u32 {
+        settings::hz()
+    }
+
+    #[inline(always)]
+    fn add32(&self, to: &AtomicU32, n: u32) {
+        // SAFETY: as in `add64`.
+        unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(to.as_ptr(), n) };
+    }
+
+    #[inline(always)]
+    fn add64(&self, to: &AtomicU64, n: u64) {
+        add64(to, n);
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: Counter, n: u64) {
+        count(counter, n);
+    }
+
+    #[inline(always)]
+    fn matched(&self, entry: &FlowEntry, matched: &Matched) {
+        let what = u32::from(matched.leg) << 8 | u32::from(matched.echo);
+        record(
+            self.skb,
+            entry,
+            matched.now_ns,
+            u64::from(matched.units) << 32 | u64::from(matched.id),
+            what,
+        );
+    }
+
+    #[inline(always)]
+    fn retire(&self, entry: &FlowEntry) {
+        retire(self.skb, entry);
+    }
+
+    #[inline(always)]
+    fn publish(&self, to: &AtomicU64, fingerprint: u64) {
+        // A call, so that the compiler keeps the stores before it before it.
+        // SAFETY: a helper without arguments.
+        let _ = unsafe { bpf_get_smp_processor_id() };
+        to.store(fingerprint, Relaxed);
+    }
+
+    #[inline(always)]
+    fn segment_size(&self) -> u32 {
+        // SAFETY: the hook's context; TC programs may read this field.
+        unsafe { (*self.skb).gso_size }
+    }
+}
+
+/// A sample: its leg's statistics, its histogram, its watchers. A function of
+/// its own, so that the packets without a sample need not step over it.
+#[inline(never)]
+fn record(skb: *mut __sk_buff, entry: &FlowEntry, now_ns: u64, units_and_id: u64, what: u32) {
+    let units = (units_and_id >> 32) as u32;
+    let (leg, echo) = (what >> 8 & 1, what & 3);
+    matcher::update_statistics(&entry.slots[leg as usize & 1], units);
+    let row = rows::of_flow(entry, &Store, &Kernel::new(skb));
+    observe(row, leg * 4 + echo, u64::from(units) * UNIT_NS);
+    if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
+        stream(entry, now_ns, units_and_id, what);
+    }
+}
+
+#[inline(always)]
+fn observe(row: u32, place: u32, ns: u64) {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(histogram) = histogram(row, place, cpu) {
+        add64(&histogram.words[histogram::bucket(ns) & (WORDS - 1)], 1);
+        add64(&histogram.words[SUM_WORD], ns);
+    }
+}
+
+/// Keeps the window's minima that the agent has not taken yet.
+#[inline(never)]
+fn retire(skb: *mut __sk_buff, entry: &FlowEntry) {
+    retire_leg(skb, entry, &entry.slots[0], Leg::Remote);
+    retire_leg(skb, entry, &entry.slots[1], Leg::Local);
+}
+
+#[inline(always)]
+fn retire_leg(skb: *mut __sk_buff, entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
+    let min = slots.window_min.load(Relaxed);
+    if min != u32::MAX {
+        let row = rows::of_flow(entry, &Store, &Kernel::new(skb));
+        observe(row, leg as u32 * 4 + MINIMA, u64::from(min) * UNIT_NS);
+    }
+}
+
+/// Writes the sample to the ring buffer.
+#[inline(never)]
+fn stream(entry: &FlowEntry, now_ns: u64, units_and_id: u64, what: u32) {
+    let Some(mut record) = SAMPLES.reserve::<Sample>(0) else {
+        count(Counter::SamplesFull, 1);
+        return;
+    };
+    let cold = &entry.cold;
+    let leg = what >> 8 & 1;
+    let (src, dst) = if leg == Leg::Remote as u32 {
+        (&cold.local, &cold.remote)
+    } else {
+        (&cold.remote, &cold.local)
+    };
+    let (local_port, remote_port) = (
+        cold.local_port.load(Relaxed),
+        cold.remote_port.load(Relaxed),
+    );
+    let (sport, dport) = if leg == Leg::Remote as u32 {
+        (local_port, remote_port)
+    } else {
+        (remote_port, local_port)
+    };
+    let address = |from: &[AtomicU32; 4]| {
+        [
+            from[0].load(Relaxed),
+            from[1].load(Relaxed),
+            from[2].load(Relaxed),
+            from[3].load(Relaxed),
+        ]
+    };
+    record.write(Sample {
+        time_ns: now_ns,
+        rtt_ns: (units_and_id >> 32) * UNIT_NS,
+        src: address(src),
+        dst: address(dst),
+        id: units_and_id as u32,
+        ifindex: cold.ifindex.load(Relaxed),
+        segment: cold.segment.load(Relaxed),
+        sport,
+        dport,
+        leg: leg as u8,
+        echo: what as u8,
+        method: Method::Ts as u8,
+        vantage: cold.vantage.load(Relaxed),
+        reserved: 0,
+    });
+    record.submit(0);
+}

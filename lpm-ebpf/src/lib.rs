@@ -1,0 +1,23 @@
+//! What the kernel programs are made of: thin adapters between the kernel's
+//! contexts and maps and the pure code of `lpm-common`.
+#![no_std]
+#![allow(
+    internal_features,
+    reason = "an atomic add without fetch has no stable name"
+)]
+#![feature(core_intrinsics)]
+
+pub mod env;
+pub mod hook;
+pub mod maps;
+pub mod packet;
+pub mod settings;
+pub mod store;
+
+/// The BPF target cannot unwind, and the verifier refuses what could panic:
+/// nothing ever comes here.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

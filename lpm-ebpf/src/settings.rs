@@ -1,0 +1,75 @@
+//! Settings that the agent fixes when it loads the object. They live in
+//! read-only data, so the verifier takes them for constants.
+
+use core::ptr::read_volatile;
+
+use lpm_common::hash::{SEEDS, Seeds};
+
+/// Sets of the flow table minus 1; a power of two minus 1.
+#[unsafe(no_mangle)]
+pub static LPM_SET_MASK: u32 = 0;
+/// Histogram rows per stripe.
+#[unsafe(no_mangle)]
+pub static LPM_ROWS: u32 = 1;
+/// Stripes minus 1; a power of two minus 1.
+#[unsafe(no_mangle)]
+pub static LPM_STRIPE_MASK: u32 = 0;
+/// Jiffies without a packet after which a flow is idle.
+#[unsafe(no_mangle)]
+pub static LPM_IDLE_JIFFIES: u32 = 60 * 250;
+/// Jiffies per second.
+#[unsafe(no_mangle)]
+pub static LPM_HZ: u32 = 250;
+/// Secrets of the flow hash.
+#[unsafe(no_mangle)]
+pub static LPM_SEEDS: [u32; SEEDS] = [0; SEEDS];
+
+macro_rules! setting {
+    ($(#[$doc:meta])* $name:ident, $static:ident) => {
+        $(#[$doc])*
+        #[inline(always)]
+        #[must_use]
+        pub fn $name() -> u32 {
+            // SAFETY: a valid reference; volatile, because the loader writes
+            // the value after compilation.
+            unsafe { read_volatile(&raw const $static) }
+        }
+    };
+}
+
+setting!(
+    /// Sets of the flow table minus 1.
+    set_mask,
+    LPM_SET_MASK
+);
+setting!(
+    /// Histogram rows per stripe.
+    rows,
+    LPM_ROWS
+);
+setting!(
+    /// Stripes minus 1.
+    stripe_mask,
+    LPM_STRIPE_MASK
+);
+setting!(
+    /// Jiffies without a packet after which a flow is idle.
+    idle_jiffies,
+    LPM_IDLE_JIFFIES
+);
+setting!(
+    /// Jiffies per second.
+    hz,
+    LPM_HZ
+);
+
+/// The secrets in [`LPM_SEEDS`].
+pub struct Secrets;
+
+impl Seeds for Secrets {
+    #[inline(always)]
+    fn seed(&self, i: usize) -> u32 {
+        // SAFETY: within the array; volatile, because the loader writes it.
+        unsafe { read_volatile((&raw const LPM_SEEDS).cast::<u32>().add(i % SEEDS)) }
+    }
+}

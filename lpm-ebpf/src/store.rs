@@ -1,0 +1,114 @@
+//! The maps behind the traits of `lpm-common`.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
+use lpm_common::{
+    env::Claims,
+    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey},
+    pipeline::Interfaces,
+    rows::Rows,
+    table::Table,
+};
+
+use crate::{
+    maps::{CLAIMS, CONTROL, FLOWS, HISTOGRAMS, INTERFACES, NAMES, PAIRS, ROWS},
+    settings,
+};
+
+/// All maps.
+pub struct Store;
+
+/// The control block.
+#[inline(always)]
+#[must_use]
+pub fn control() -> Option<&'static Control> {
+    CONTROL.get(0).map(|shared| &shared.0)
+}
+
+/// The histogram of a row; `place` is leg * 4 + echo.
+#[inline(always)]
+#[must_use]
+pub fn histogram(row: u32, place: u32, cpu: u32) -> Option<&'static Histogram> {
+    let stripe = cpu & settings::stripe_mask();
+    let index = (stripe * settings::rows() + row) * 8 + place;
+    HISTOGRAMS.get(index).map(|shared| &shared.0)
+}
+
+impl Table for Store {
+    #[inline(always)]
+    fn entry(&self, index: u32) -> Option<&FlowEntry> {
+        FLOWS.get(index).map(|shared| &shared.0)
+    }
+
+    #[inline(always)]
+    fn set_mask(&self) -> u32 {
+        settings::set_mask()
+    }
+
+    #[inline(always)]
+    fn idle_jiffies(&self) -> u32 {
+        settings::idle_jiffies()
+    }
+}
+
+impl Claims for Store {
+    #[inline(always)]
+    fn claim(&self, name: u32) -> bool {
+        CLAIMS.insert(name, 0, u64::from(BPF_NOEXIST)).is_ok()
+    }
+
+    #[inline(always)]
+    fn release(&self, name: u32) {
+        // Only the claim's holder comes here, so there is one to remove.
+        let _ = CLAIMS.remove(name);
+    }
+}
+
+impl Interfaces for Store {
+    #[inline(always)]
+    fn config(&self, ifindex: u32) -> Option<InterfaceConfig> {
+        // SAFETY: the value is small and copied at once; the agent replaces
+        // values, it does not change them in place.
+        unsafe { INTERFACES.get(ifindex) }.copied()
+    }
+}
+
+impl Rows for Store {
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        control().map_or(0, |control| control.generation.load(Relaxed))
+    }
+
+    #[inline(always)]
+    fn name(&self, address: [u32; 4]) -> Option<NameValue> {
+        let [a, b, c, d] = address.map(u32::to_ne_bytes);
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&a);
+        bytes[4..8].copy_from_slice(&b);
+        bytes[8..12].copy_from_slice(&c);
+        bytes[12..].copy_from_slice(&d);
+        NAMES.get(Key::new(128, bytes)).copied()
+    }
+
+    #[inline(always)]
+    fn row(&self, pair: PairKey) -> Option<u32> {
+        // SAFETY: a row, once given, stays.
+        unsafe { PAIRS.get(pair.0) }.copied()
+    }
+
+    #[inline(always)]
+    fn assign(&self, pair: PairKey) -> Option<u32> {
+        let control = control()?;
+        let next = control.next_row.load(Relaxed);
+        // Row 0 is the overflow row.
+        let row = if next == 0 { 1 } else { next };
+        if row >= settings::rows() {
+            return None;
+        }
+        ROWS.get(row)?.0.pair.store(pair.0, Relaxed);
+        PAIRS.insert(pair.0, row, 0).ok()?;
+        control.next_row.store(row + 1, Relaxed);
+        Some(row)
+    }
+}
