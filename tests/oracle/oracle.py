@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Which RTT samples a capture should give by TCP timestamps (RFC 7323), decided with no limit on memory.
 
-oracle.py --local ADDR [--mutate RULE] < fields.tsv > oracle.jsonl     fields.tsv: `tshark -T fields` of FIELDS
+oracle.py --local ADDR... [--mutate RULE] < fields.tsv > oracle.jsonl     fields.tsv: `tshark -T fields` of FIELDS
 Each line: src, sport, dst, dport of the stamped packet, id (TSval), stamp_ns, time_ns (of the echo), rtt_ns, leg, echo,
 allowed (a matcher with SLOTS slots had one free and no reason to wait) and margin_ns (how far the class is from turning).
 """
@@ -41,7 +41,7 @@ class Way:
 
 class Oracle:
     def __init__(self, local, mutate=None):
-        self.local, self.mutate, self.flows, self.samples = local, mutate, {}, []
+        self.local, self.mutate, self.flows, self.samples = local, mutate, {}, []   # local: addresses of the pod
 
     def packet(self, p):
         """Takes the next packet of the capture."""
@@ -74,7 +74,7 @@ class Oracle:
         other.stamps = {v: s for v, s in other.stamps.items() if newer(v, ecr)}
         if hit and p["t"] - hit["t"] < VOID_NS:
             self.sample(p, ecr, hit, other)
-        if self.mutate == "forget-match" and hit:
+        if self.mutate == "forget-match" and other.val == ecr:
             other.val = (ecr - 1) % 2**32
 
     def sample(self, p, val, hit, way):
@@ -82,7 +82,7 @@ class Oracle:
         echo, margin = self.echo(p, hit, rtt)
         self.samples.append(dict(
             src=p["dst"][0], sport=p["dst"][1], dst=p["src"][0], dport=p["src"][1], id=val, stamp_ns=hit["t"],
-            time_ns=p["t"], rtt_ns=rtt, leg="remote" if p["dst"][0] == self.local else "local", echo=echo,
+            time_ns=p["t"], rtt_ns=rtt, leg="remote" if p["dst"][0] in self.local else "local", echo=echo,
             allowed=hit["allowed"], margin_ns=margin))
 
     def echo(self, p, hit, rtt):
@@ -123,14 +123,14 @@ class Oracle:
 
 def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--local", required=True, help="address of the pod whose host veth was captured")
+    ask.add_argument("--local", nargs="+", help="addresses of the pod whose host veth was captured")
     ask.add_argument("--mutate", choices=MUTATIONS, help="break one rule on purpose")
-    ask.add_argument("--fields", action="store_true", help="print the fields to ask tshark for, and end")
+    ask.add_argument("--fields", action="store_true", help="print the -e options for tshark, and end")
     args = ask.parse_args()
     if args.fields:
-        print(*FIELDS)
+        print(*("-e " + field for field in FIELDS))
         return
-    oracle = Oracle(args.local, args.mutate)
+    oracle = Oracle(args.local or ask.error("--local: which addresses are the pod's?"), args.mutate)
     for line in sys.stdin:
         oracle.packet(parse(line))
     for s in oracle.samples:

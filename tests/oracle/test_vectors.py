@@ -18,7 +18,7 @@ def row(v):
 
 def play(packets):
     """The samples that the oracle finds in a vector's packets, in the vectors' form."""
-    oracle, found = Oracle(LOCAL[0]), []
+    oracle, found = Oracle([LOCAL[0]]), []
     for at, packet in enumerate(packets):
         oracle.packet(row(packet))
         found += [(at, s["rtt_ns"], s["leg"], s["echo"], s["id"], s["allowed"]) for s in oracle.samples]

@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Holds the samples of `lpm watch --format json` against those of oracle.py, both of the same hook and time.
+
+compare.py oracle.jsonl watch.jsonl [--skipped N] [bounds]
+
+Prints coverage, false samples, agreement of the echo class, and how the RTTs differ. Ends with status 1 and a line
+`FAIL: ...` per bound that does not hold. All times are in microseconds.
+"""
+import argparse, collections, json, math, statistics, sys
+
+KEY = ("src", "sport", "dst", "dport", "id")
+
+
+def ask(argv=None):
+    """Command line; the defaults are the bounds a release must hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("oracle", help="output of oracle.py")
+    parser.add_argument("watch", help="output of lpm watch --format json")
+    parser.add_argument("--skipped", type=int, default=None, help="stamps that the monitor says it skipped for want of a slot")
+    parser.add_argument("--min-samples", type=int, default=10_000, help="the oracle must have found as many (%(default)s)")
+    parser.add_argument("--coverage", type=float, default=0.99, help="share of the allowed samples that must be there (%(default)s)")
+    parser.add_argument("--mean", type=float, default=3.0, help="bound of the mean difference (%(default)s)")
+    parser.add_argument("--p99", type=float, default=200.0, help="bound of 99 %% of the differences (%(default)s)")
+    parser.add_argument("--worst", type=float, default=20_000.0, help="a sample further off than this is false (%(default)s)")
+    parser.add_argument("--turn", type=float, default=20.0, help="a prompt or lone this near to the other may be either (%(default)s)")
+    parser.add_argument("--lone-for-prompt", type=float, default=0.01, help="share of prompts that may be called lone (%(default)s)")
+    parser.add_argument("--unbiased", action="store_true", help="also: mean within 5 %%, percentiles in the bucket of the full set")
+    return parser.parse_args(argv)
+
+
+def read(path):
+    """The JSON lines of a file that are samples by timestamps."""
+    with open(path, encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file if line.startswith("{")]
+    return [row for row in rows if row.get("method", "ts") == "ts"]
+
+
+def pair(oracle, watch):
+    """Pairs both by flow and TSval, in order of time: (pairs, missing, false)."""
+    open_, pairs, false = collections.defaultdict(collections.deque), [], []
+    for o in oracle:
+        open_[tuple(o[k] for k in KEY)].append(o)
+    for w in watch:
+        waiting = open_[tuple(w[k] for k in KEY)]
+        if waiting:
+            pairs.append((waiting.popleft(), w))
+        else:
+            false.append((w, "no such stamp or echo, or the second of one"))
+    return pairs, [o for left in open_.values() for o in left], false
+
+
+def judge(pairs, false, args):
+    """Adds pairs that disagree to `false`; returns (borderline classes, prompts called lone)."""
+    border, shy = 0, 0
+    for o, w in pairs:
+        if o["leg"] != w["leg"]:
+            false.append((w, f"leg {w['leg']}, should be {o['leg']}"))
+        if abs(w["rtt_ns"] - o["rtt_ns"]) > args.worst * 1000:
+            false.append((w, f"rtt should be {o['rtt_ns']} ns"))
+        if o["echo"] != w["echo"]:
+            if o["margin_ns"] is not None and o["margin_ns"] <= args.turn * 1000 and w["echo"] != "data":
+                border += 1
+            elif (o["echo"], w["echo"]) == ("prompt", "lone"):
+                shy += 1
+            else:
+                false.append((w, f"echo {w['echo']}, should be {o['echo']}"))
+    return border, shy
+
+
+def at(values, share):
+    """The value that `share` of the sorted values do not exceed."""
+    return values[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def bucket(ns):
+    """Index of the native histogram bucket of schema 3 (bounds 2^(k/8) s, upper-inclusive)."""
+    return math.ceil(8 * math.log2(ns / 1e9)) if ns > 0 else None
+
+
+def spread(oracle, watch, args):
+    """Prints each leg's distribution in both sets; returns what --unbiased finds wrong."""
+    wrong = []
+    for leg in ("remote", "local"):
+        full, got = (sorted(s["rtt_ns"] for s in part if s["leg"] == leg) for part in (oracle, watch))
+        if not full or not got:
+            continue
+        shares = (0.5, 0.9, 0.99)
+        line = "  ".join(f"p{100 * q:g} {at(got, q) / 1e3:.1f} of {at(full, q) / 1e3:.1f}" for q in shares)
+        a, b = statistics.fmean(got), statistics.fmean(full)
+        print(f"{leg:6}: {len(got)} of {len(full)} samples, mean {a / 1e3:.1f} of {b / 1e3:.1f} us, {line}")
+        if abs(a - b) > 0.05 * b:
+            wrong.append(f"{leg}: mean {a / 1e3:.1f} us is more than 5 % from {b / 1e3:.1f} us")
+        wrong += [f"{leg}: p{100 * q:g} lies in another bucket than the truth" for q in shares
+                  if bucket(at(got, q)) != bucket(at(full, q))]
+    return wrong if args.unbiased else []
+
+
+def compare(oracle, watch, args):
+    """Prints the figures and returns the list of bounds that do not hold."""
+    pairs, missing, false = pair(oracle, watch)
+    border, shy = judge(pairs, false, args)
+    fails = []
+    lost = sum(o["allowed"] for o in missing)
+    allowed = sum(o["allowed"] for o in oracle)
+    covered = 1 - lost / allowed if allowed else 0.0
+    print(f"oracle : {len(oracle)} samples, {allowed} of them with a slot free; watch: {len(watch)}")
+    print(f"allowed: {100 * covered:.3f} % there, {lost} missing; of all: {len(missing)} missing,"
+          f" {'unknown' if args.skipped is None else args.skipped} skipped")
+    if len(oracle) < args.min_samples:
+        fails.append(f"{len(oracle)} samples are less than {args.min_samples}: the run proves nothing")
+    if covered < args.coverage:
+        fails.append(f"coverage {100 * covered:.3f} % is under {100 * args.coverage:g} %")
+    if args.skipped is not None and len(missing) > args.skipped + 0.01 * len(oracle):
+        fails.append(f"{len(missing)} samples are missing, only {args.skipped} were skipped by the slot policy")
+    print(f"false  : {len(false)}")
+    for w, why in false[:5]:
+        print("   ", why, json.dumps(w))
+    if false:
+        fails.append(f"{len(false)} false samples, the first: {false[0][1]}")
+    agree = sum(o["echo"] == w["echo"] for o, w in pairs)
+    prompts = sum(o["echo"] == "prompt" for o, _ in pairs)
+    kinds = collections.Counter(o["echo"] for o, _ in pairs)
+    print(f"class  : {agree} of {len(pairs)} agree ({dict(kinds)}), {border} on the border, {shy} prompt called lone")
+    if shy > args.lone_for_prompt * prompts:
+        fails.append(f"{shy} of {prompts} prompt samples are called lone")
+    if not pairs:
+        return fails + ["nothing to compare: not one sample is in both"]
+    off = sorted((w["rtt_ns"] - o["rtt_ns"]) / 1e3 for o, w in pairs)
+    far = at(sorted(map(abs, off)), 0.99)
+    mean = statistics.fmean(off)
+    print(f"rtt off: mean {mean:+.3f} us, sigma {statistics.pstdev(off):.3f}, min {off[0]:+.3f}, p1 {at(off, 0.01):+.3f},"
+          f" p50 {at(off, 0.5):+.3f}, p99 {at(off, 0.99):+.3f}, max {off[-1]:+.3f}")
+    if abs(mean) > args.mean:
+        fails.append(f"mean difference {mean:+.3f} us is over {args.mean} us")
+    if far > args.p99:
+        fails.append(f"1 % of the RTTs are off by more than {far:.1f} us; the bound is {args.p99} us")
+    return fails + spread(oracle, watch, args)
+
+
+def main():
+    args = ask()
+    fails = compare(read(args.oracle), read(args.watch), args)
+    for reason in fails:
+        print("FAIL:", reason)
+    sys.exit(bool(fails))
+
+
+if __name__ == "__main__":
+    main()
