@@ -4,6 +4,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use aya::util::KernelVersion;
 use lpm_common::layout::Vantage;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -18,7 +19,7 @@ use super::{
 };
 
 /// How programs are attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// TCX where the kernel has it (6.6), else netlink.

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, fmt};
 
 use lpm_common::layout::Vantage;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::interfaces::{Interface, Kind};
 
 /// What a rule makes of an interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Watch {
     /// Leave the interface alone.
@@ -38,7 +39,7 @@ impl Watch {
 }
 
 /// One rule: an interface that fits all its conditions is watched as it says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The name, with `*` for any run of characters and `?` for one; every name if absent.

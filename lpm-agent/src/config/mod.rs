@@ -1,0 +1,297 @@
+//! The configuration: one YAML file, every key with a default, unknown keys refused.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::kernel::{
+    attach::Mode,
+    rules::{Rule, Rules},
+};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "lpm.yaml")]
+pub struct Config {
+    /// Address and port of the HTTP server. Only a loopback address keeps `/api` to this machine.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// Which interfaces are watched, as which vantage: the first rule that fits decides, then the
+    /// built-in ones (veths into other namespaces are pods, tunnels overlays, cards NICs). Hot.
+    pub interfaces: Vec<Rule>,
+    /// How programs are attached: `tcx` (6.6 and later), `netlink`, or what the kernel has.
+    pub attach: Mode,
+    /// Network namespace whose interfaces are watched: a name of `ip netns`, or a path; absent:
+    /// the agent's own.
+    pub netns: Option<String>,
+    /// Entries of the flow table, 256 bytes each; a power of two.
+    pub flows: u32,
+    /// Rows of histograms: pairs of namespaces that are told apart, 16 KiB each and stripe.
+    pub rows: u32,
+    /// Copies of the histograms against contention between CPUs; a power of two.
+    pub stripes: u32,
+    /// A flow not seen for this long is idle. Hot.
+    #[serde(with = "humantime_text")]
+    #[schemars(with = "String")]
+    pub flow_idle: Duration,
+    /// Each flow's minimum in this time is one observation of `lpm_flow_rtt_seconds`.
+    #[serde(with = "humantime_text")]
+    #[schemars(with = "String")]
+    pub window: Duration,
+    /// Static names file: addresses to namespaces, pods, workloads, services and nodes. A relative
+    /// path starts at the configuration's directory. Hot.
+    pub names: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9477)),
+            interfaces: Vec::new(),
+            attach: Mode::Auto,
+            netns: None,
+            flows: 1 << 16,
+            rows: 512,
+            stripes: 2,
+            flow_idle: Duration::from_secs(30),
+            window: Duration::from_secs(10),
+            names: None,
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("read the configuration {path}: {source}; check the path and its permissions")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not YAML, has an unknown key or a value of the wrong type.
+    #[error(
+        "configuration {path}: {reason}\n`lpm config schema` prints every key, `lpm config show` the defaults"
+    )]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        reason: String,
+    },
+    /// A value that cannot work.
+    #[error("configuration: {key} is {value}: {remedy}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        remedy: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads a file; a relative `names` is resolved against the file's directory.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut config = Self::parse(&text, path)?;
+        if let (Some(names), Some(directory)) = (&config.names, path.parent()) {
+            config.names = Some(directory.join(names));
+        }
+        Ok(config)
+    }
+
+    /// Parses the text of a configuration; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Option<Self> =
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::Parse {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })?;
+        let config = config.unwrap_or_default();
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks the values against each other and against what can work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key, value: String, remedy| Err(ConfigError::Value { key, value, remedy });
+        if !self.flows.is_power_of_two() || !(64..=1 << 24).contains(&self.flows) {
+            return wrong(
+                "flows",
+                self.flows.to_string(),
+                "give a power of two, 64 to 16777216",
+            );
+        }
+        if !(2..=65_535).contains(&self.rows) {
+            return wrong("rows", self.rows.to_string(), "give 2 to 65535");
+        }
+        if !self.stripes.is_power_of_two() || self.stripes > 64 {
+            return wrong(
+                "stripes",
+                self.stripes.to_string(),
+                "give a power of two, at most 64",
+            );
+        }
+        for (key, value) in [("flow_idle", self.flow_idle), ("window", self.window)] {
+            if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&value) {
+                let value = humantime::format_duration(value).to_string();
+                return wrong(key, value, "give 1s to 1h");
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules, or these interfaces only.
+    #[must_use]
+    pub fn rules(&self, only: &[String]) -> Rules {
+        Rules {
+            only: only.to_vec(),
+            rules: self.interfaces.clone(),
+        }
+    }
+
+    /// As YAML, every key spelt out.
+    ///
+    /// # Errors
+    /// None is known; the serialiser may have its own.
+    pub fn to_yaml(&self) -> Result<String, serde_saphyr::ser::Error> {
+        serde_saphyr::to_string(self)
+    }
+
+    /// The JSON schema.
+    #[must_use]
+    pub fn schema() -> schemars::Schema {
+        schemars::schema_for!(Self)
+    }
+
+    /// A number that changes with the configuration (FNV-1a, 64 bits), for
+    /// `lpm_config_hash_info`.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let text = format!("{self:?}");
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
+    }
+
+    /// Keys in which `other` differs and that need a restart.
+    #[must_use]
+    pub fn cold_changes(&self, other: &Self) -> Vec<&'static str> {
+        [
+            ("listen", self.listen != other.listen),
+            ("attach", self.attach != other.attach),
+            ("netns", self.netns != other.netns),
+            ("flows", self.flows != other.flows),
+            ("rows", self.rows != other.rows),
+            ("stripes", self.stripes != other.stripes),
+            ("flow_idle", self.flow_idle != other.flow_idle),
+            ("window", self.window != other.window),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+}
+
+/// Durations as `30s`, `1m 30s`.
+mod humantime_text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        humantime::parse_duration(&text)
+            .map_err(|error| D::Error::custom(format!("{text}: {error}; write it as 30s or 1m")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("lpm.yaml"))
+    }
+
+    #[test]
+    fn every_key_has_a_default() {
+        for text in ["", "# nothing\n", "{}\n"] {
+            assert_eq!(parse(text).expect(text), Config::default(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read() {
+        let config = parse(
+            "listen: \"[::1]:9000\"\nattach: netlink\nflow_idle: 1m 30s\n\
+             interfaces:\n- {name: \"cali*\", vantage: pod}\n- {kind: vxlan, vantage: none}\n",
+        )
+        .expect("a configuration");
+        assert_eq!(config.flow_idle, Duration::from_secs(90));
+        assert_eq!(config.interfaces.len(), 2);
+        let shown = config.to_yaml().expect("YAML");
+        assert_eq!(parse(&shown).expect(&shown), config, "{shown}");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name_and_line() {
+        let error = parse("flows: 1024\nwindows: 10s\n")
+            .expect_err("windows")
+            .to_string();
+        assert!(error.contains("windows") && error.contains('2'), "{error}");
+        let error = parse("interfaces:\n- name: a\n  vantage: pod\n  nmae: b\n")
+            .expect_err("nmae")
+            .to_string();
+        assert!(error.contains("nmae") && error.contains('4'), "{error}");
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_by_key() {
+        for (text, key) in [
+            ("flows: 1000\n", "flows"),
+            ("rows: 1\n", "rows"),
+            ("stripes: 3\n", "stripes"),
+            ("window: 10ms\n", "window"),
+            ("flow_idle: forever\n", "forever"),
+            ("attach: xdp\n", "xdp"),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_hash_follows_the_values() {
+        let config = Config::default();
+        assert_eq!(config.hash(), Config::default().hash());
+        assert_ne!(
+            config.hash(),
+            Config {
+                rows: 64,
+                ..Config::default()
+            }
+            .hash()
+        );
+    }
+}

@@ -1,0 +1,18 @@
+//! From the kernel's maps to the agent's model: flows, histograms, counters.
+//!
+//! Everything is read through memory maps; nothing here makes a system call per entry. The model
+//! works on the small trait [`Tables`], which the kernel room implements over its maps and the
+//! tests over plain vectors.
+
+pub mod clock;
+pub mod flow;
+pub mod histogram;
+pub mod model;
+pub mod tables;
+pub mod window;
+
+pub use clock::Clock;
+pub use flow::Flow;
+pub use histogram::Counts;
+pub use model::{Labels, Model};
+pub use tables::Tables;

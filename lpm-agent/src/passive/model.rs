@@ -1,0 +1,363 @@
+//! The agent's model: what the exporters ask.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use lpm_common::{
+    counter::{COUNTERS, Counter},
+    layout::{Echo, Leg, PairKey, PeerKind, Vantage},
+};
+
+use super::{
+    Clock, Counts, Flow, Tables,
+    tables::{MINIMA, place},
+    window::Windows,
+};
+use crate::identity::Directory;
+
+/// The row of what found no row of its own.
+const OVERFLOW_ROW: usize = 0;
+
+/// Namespace shown for the overflow row.
+pub const OVERFLOW: &str = "overflow";
+
+/// Namespace shown for a local end without a name.
+pub const UNKNOWN: &str = "unknown";
+
+/// Whose round trips a histogram holds: the labels that all RTT metrics share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Labels {
+    /// Of the local end.
+    pub namespace: Arc<str>,
+    /// Of the remote end; empty: it has no name.
+    pub peer_namespace: Arc<str>,
+    /// What the remote end is.
+    pub peer_kind: PeerKind,
+}
+
+/// An interface that is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// As what it is watched.
+    pub vantage: Vantage,
+    /// `tcx` or `netlink`.
+    pub mode: &'static str,
+}
+
+/// A flow with what the agent knows beyond its entry.
+#[derive(Clone, Debug)]
+pub struct KnownFlow {
+    /// The entry.
+    pub flow: Flow,
+    /// Packets by direction, in 64 bits.
+    pub packets: [u64; 2],
+    /// Seen within the idle time and not closed.
+    pub active: bool,
+}
+
+/// The flows, histograms and counters of one set of kernel programs.
+pub struct Model {
+    tables: Arc<dyn Tables>,
+    directory: Arc<Directory>,
+    idle: Duration,
+    windows: Mutex<Windows>,
+    links: RwLock<BTreeMap<u32, Link>>,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// A model over the kernel's tables; a flow not seen for `idle` is not active.
+    ///
+    /// # Errors
+    /// The kernel's clocks cannot be read.
+    pub fn new(
+        tables: Arc<dyn Tables>,
+        directory: Arc<Directory>,
+        idle: Duration,
+    ) -> io::Result<Self> {
+        tables.run_clock()?;
+        Ok(Self {
+            tables,
+            directory,
+            idle,
+            windows: Mutex::default(),
+            links: RwLock::default(),
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// The kernel's tables.
+    #[must_use]
+    pub fn tables(&self) -> &dyn Tables {
+        &*self.tables
+    }
+
+    /// Names of addresses and namespaces.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Ends a window: each flow's minimum becomes an observation, and the clocks are compared
+    /// anew.
+    ///
+    /// # Errors
+    /// The kernel's clocks cannot be read; the window was ended nevertheless.
+    pub fn end_window(&self) -> io::Result<()> {
+        self.windows().take(&*self.tables);
+        self.tables.run_clock()
+    }
+
+    /// The clocks now.
+    ///
+    /// # Errors
+    /// A clock cannot be read.
+    pub fn clock(&self) -> io::Result<Clock> {
+        Clock::now(&*self.tables)
+    }
+
+    /// All flows in the table, idle ones included.
+    #[must_use]
+    pub fn flows(&self, clock: &Clock) -> Vec<KnownFlow> {
+        let windows = self.windows();
+        (0..self.tables.flow_count())
+            .filter_map(|index| Flow::read(index, self.tables.flow(index)?))
+            .map(|flow| KnownFlow {
+                packets: windows.packets(flow.index, flow.fingerprint, flow.packets),
+                active: !flow.closed && clock.age(flow.last_seen) < self.idle,
+                flow,
+            })
+            .collect()
+    }
+
+    /// Active flows by vantage, without copying any.
+    #[must_use]
+    pub fn active_flows(&self, clock: &Clock) -> BTreeMap<Vantage, u64> {
+        let mut active = BTreeMap::new();
+        for index in 0..self.tables.flow_count() {
+            let Some(entry) = self.tables.flow(index) else {
+                break;
+            };
+            if entry.fingerprint.load(Ordering::Acquire) == 0
+                || clock.age(entry.last_seen.load(Ordering::Relaxed)) >= self.idle
+                || super::flow::is_closed(entry)
+            {
+                continue;
+            }
+            if let Some(vantage) = Vantage::from_raw(entry.cold.vantage.load(Ordering::Relaxed)) {
+                *active.entry(vantage).or_default() += 1;
+            }
+        }
+        active
+    }
+
+    /// The kernel's counters.
+    ///
+    /// # Errors
+    /// The kernel's map cannot be read.
+    pub fn counters(&self) -> io::Result<[u64; COUNTERS]> {
+        self.tables.counters()
+    }
+
+    /// All packets and bytes ever seen. What is being evicted while this reads is missing from
+    /// the sum for a moment, so the larger one of this and the last answer is given: a counter
+    /// never goes back.
+    #[must_use]
+    pub fn totals(&self, counters: &[u64; COUNTERS]) -> (u64, u64) {
+        let windows = self.windows();
+        let (mut packets, mut bytes) = windows.carried();
+        packets += counters[Counter::EvictedPackets as usize];
+        bytes += counters[Counter::EvictedBytes as usize];
+        for index in 0..self.tables.flow_count() {
+            let Some(entry) = self.tables.flow(index) else {
+                break;
+            };
+            if entry.fingerprint.load(Ordering::Acquire) == 0 {
+                continue;
+            }
+            for hot in &entry.hot {
+                packets += u64::from(hot.packets.load(Ordering::Relaxed));
+                bytes += hot.bytes.load(Ordering::Relaxed);
+            }
+        }
+        (grown(&self.packets, packets), grown(&self.bytes, bytes))
+    }
+
+    /// Round trips by labels, leg and echo, of the rows that one flow is counted in once.
+    #[must_use]
+    pub fn rtt(&self) -> BTreeMap<(Labels, Leg, Echo), Counts> {
+        let mut all: BTreeMap<_, Counts> = BTreeMap::new();
+        for (row, labels) in self.rows() {
+            for leg in [Leg::Remote, Leg::Local] {
+                for echo in Echo::ALL {
+                    let counts = self.row_counts(row, leg, echo as usize);
+                    if !counts.is_empty() {
+                        all.entry((labels.clone(), leg, echo))
+                            .or_default()
+                            .add(&counts);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Per flow and window the minimum, by labels and leg.
+    #[must_use]
+    pub fn flow_rtt(&self) -> BTreeMap<(Labels, Leg), Counts> {
+        let mut all: BTreeMap<_, Counts> = BTreeMap::new();
+        let rows: BTreeMap<usize, Labels> = self.rows().collect();
+        for (row, leg, counts) in self.windows().minima() {
+            let leg = if leg == Leg::Remote as u8 {
+                Leg::Remote
+            } else {
+                Leg::Local
+            };
+            if let Some(labels) = rows.get(&usize::from(row)) {
+                all.entry((labels.clone(), leg)).or_default().add(counts);
+            }
+        }
+        for (row, labels) in rows {
+            for leg in [Leg::Remote, Leg::Local] {
+                let counts = self.row_counts(row, leg, MINIMA);
+                if !counts.is_empty() {
+                    all.entry((labels.clone(), leg)).or_default().add(&counts);
+                }
+            }
+        }
+        all
+    }
+
+    /// All samples of the timestamp method, those of rows without labels included.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        (0..self.used_rows())
+            .flat_map(|row| [Leg::Remote, Leg::Local].map(|leg| (row, leg)))
+            .flat_map(|(row, leg)| Echo::ALL.map(|echo| (row, leg, echo)))
+            .map(|(row, leg, echo)| self.row_counts(row, leg, echo as usize).count())
+            .sum()
+    }
+
+    /// How full a map is, 0 to 1: entries held by active flows, rows taken.
+    #[must_use]
+    pub fn pressure(&self, active: u64) -> [(&'static str, f64); 2] {
+        #[expect(clippy::cast_precision_loss, reason = "maps are far smaller than 2^53")]
+        let ratio = |part: u64, whole: usize| part as f64 / whole.max(1) as f64;
+        let rows = self.used_rows() as u64;
+        [
+            ("flows", ratio(active, self.tables.flow_count())),
+            ("rows", ratio(rows, self.tables.row_count())),
+        ]
+    }
+
+    /// Interfaces that are watched, by index.
+    #[must_use]
+    pub fn links(&self) -> BTreeMap<u32, Link> {
+        self.links
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// An interface is watched now, or has another name.
+    pub fn link_attached(&self, index: u32, link: Link) {
+        self.links
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(index, link);
+    }
+
+    /// An interface is not watched any more: its flows are forgotten. Returns how many.
+    ///
+    /// # Errors
+    /// See [`Windows::forget`].
+    pub fn link_detached(&self, index: u32) -> io::Result<usize> {
+        self.links
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&index);
+        self.windows().forget(&*self.tables, index)
+    }
+
+    fn windows(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn used_rows(&self) -> usize {
+        let next = self.tables.control().next_row.load(Ordering::Acquire) as usize;
+        next.clamp(1, self.tables.row_count())
+    }
+
+    /// The rows whose flows are counted there and nowhere else, with their labels.
+    fn rows(&self) -> impl Iterator<Item = (usize, Labels)> {
+        (0..self.used_rows()).filter_map(|row| {
+            if row == OVERFLOW_ROW {
+                return Some((row, overflow()));
+            }
+            let pair = self.tables.row(row)?.pair.load(Ordering::Acquire);
+            self.labels(PairKey(pair)).map(|labels| (row, labels))
+        })
+    }
+
+    /// The labels of a row; `None`: its flows are counted at another vantage too.
+    fn labels(&self, pair: PairKey) -> Option<Labels> {
+        let (local, remote) = (pair.local(), pair.remote());
+        match Vantage::from_raw(pair.vantage())? {
+            Vantage::Pod | Vantage::Node => {}
+            Vantage::Nic if local.own == 1 => {}
+            Vantage::Nic | Vantage::Overlay | Vantage::Bridge => return None,
+        }
+        Some(Labels {
+            namespace: self
+                .directory
+                .namespace(local.namespace)
+                .unwrap_or_else(|| UNKNOWN.into()),
+            peer_namespace: self
+                .directory
+                .namespace(remote.namespace)
+                .unwrap_or_default(),
+            peer_kind: PeerKind::from_raw(remote.kind).unwrap_or(PeerKind::External),
+        })
+    }
+
+    fn row_counts(&self, row: usize, leg: Leg, echo: usize) -> Counts {
+        let mut counts = Counts::default();
+        for stripe in 0..self.tables.stripes() {
+            let index = place(self.tables.row_count(), stripe, row, leg as usize, echo);
+            if let Some(histogram) = self.tables.histogram(index) {
+                counts.add_kernel(histogram);
+            }
+        }
+        counts
+    }
+}
+
+fn overflow() -> Labels {
+    Labels {
+        namespace: OVERFLOW.into(),
+        peer_namespace: OVERFLOW.into(),
+        peer_kind: PeerKind::External,
+    }
+}
+
+/// The larger one of this value and the last; remembers it.
+fn grown(last: &AtomicU64, now: u64) -> u64 {
+    last.fetch_max(now, Ordering::Relaxed).max(now)
+}

@@ -1,0 +1,160 @@
+//! What the model needs of the kernel's maps.
+
+use std::io;
+
+use lpm_common::{
+    counter::COUNTERS,
+    layout::{Control, FlowEntry, Histogram, NameKey, NameValue, Row},
+};
+
+/// Entries of a set of the flow table: a claim (map `CLAIMS`) is for one set.
+pub const WAYS: usize = 4;
+
+/// Histograms of one row in one stripe: two legs times three echoes, and for each leg the minima
+/// of evicted flows.
+pub const PER_ROW: usize = 8;
+
+/// Place within a leg's histograms of the one that holds the minima of evicted flows.
+pub const MINIMA: usize = 3;
+
+/// Index of a histogram in map `HISTOGRAMS`; `echo` may be [`MINIMA`].
+#[must_use]
+pub fn place(rows: usize, stripe: usize, row: usize, leg: usize, echo: usize) -> usize {
+    (stripe * rows + row) * PER_ROW + leg * (PER_ROW / 2) + echo
+}
+
+/// The kernel's maps, as memory that the kernel writes while it is read.
+pub trait Tables: Send + Sync {
+    /// Elements of map `FLOWS`.
+    fn flow_count(&self) -> usize;
+
+    /// An element of map `FLOWS`; `None`: past the end.
+    fn flow(&self, index: usize) -> Option<&FlowEntry>;
+
+    /// Copies of each row's histograms.
+    fn stripes(&self) -> usize;
+
+    /// An element of map `HISTOGRAMS`, see [`place`]; `None`: past the end.
+    fn histogram(&self, index: usize) -> Option<&Histogram>;
+
+    /// Elements of map `ROWS`.
+    fn row_count(&self) -> usize;
+
+    /// An element of map `ROWS`: the label set of a histogram row; `None`: past the end.
+    fn row(&self, index: usize) -> Option<&Row>;
+
+    /// The element of map `CONTROL`.
+    fn control(&self) -> &Control;
+
+    /// Map `COUNTERS`, summed over the CPUs. One system call.
+    fn counters(&self) -> io::Result<[u64; COUNTERS]>;
+
+    /// Runs `lpm_clock`, which writes the two clocks to [`Tables::control`].
+    fn run_clock(&self) -> io::Result<()>;
+
+    /// Takes the claim for a set of the flow table; false: the kernel holds it just now.
+    fn claim(&self, set: u32) -> io::Result<bool>;
+
+    /// Gives it back.
+    fn release(&self, set: u32) -> io::Result<()>;
+
+    /// Puts an address range into map `NAMES`.
+    fn set_name(&self, key: NameKey, value: NameValue) -> io::Result<()>;
+
+    /// Takes an address range out of map `NAMES`; one that is not there is no error.
+    fn remove_name(&self, key: NameKey) -> io::Result<()>;
+}
+
+#[cfg(test)]
+pub(crate) mod memory {
+    //! The maps as vectors, for tests.
+
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+
+    /// Tables without a kernel.
+    pub(crate) struct Memory {
+        pub(crate) flows: Vec<FlowEntry>,
+        pub(crate) histograms: Vec<Histogram>,
+        pub(crate) rows: Vec<Row>,
+        pub(crate) control: Control,
+        pub(crate) counters: Mutex<[u64; COUNTERS]>,
+        pub(crate) names: Mutex<Vec<(NameKey, NameValue)>>,
+    }
+
+    impl Memory {
+        pub(crate) fn new(flows: usize, rows: usize, stripes: usize) -> Self {
+            let histogram = || Histogram {
+                words: std::array::from_fn(|_| std::sync::atomic::AtomicU64::new(0)),
+            };
+            Self {
+                flows: (0..flows).map(|_| FlowEntry::default()).collect(),
+                histograms: (0..rows * stripes * PER_ROW).map(|_| histogram()).collect(),
+                rows: (0..rows).map(|_| Row::default()).collect(),
+                control: Control::default(),
+                counters: Mutex::new([0; COUNTERS]),
+                names: Mutex::new(Vec::new()),
+            }
+        }
+    }
+
+    impl Tables for Memory {
+        fn flow_count(&self) -> usize {
+            self.flows.len()
+        }
+
+        fn flow(&self, index: usize) -> Option<&FlowEntry> {
+            self.flows.get(index)
+        }
+
+        fn stripes(&self) -> usize {
+            self.histograms.len() / self.rows.len() / PER_ROW
+        }
+
+        fn histogram(&self, index: usize) -> Option<&Histogram> {
+            self.histograms.get(index)
+        }
+
+        fn row_count(&self) -> usize {
+            self.rows.len()
+        }
+
+        fn row(&self, index: usize) -> Option<&Row> {
+            self.rows.get(index)
+        }
+
+        fn control(&self) -> &Control {
+            &self.control
+        }
+
+        fn counters(&self) -> io::Result<[u64; COUNTERS]> {
+            Ok(*self.counters.lock().unwrap_or_else(PoisonError::into_inner))
+        }
+
+        fn run_clock(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn claim(&self, _set: u32) -> io::Result<bool> {
+            Ok(true)
+        }
+
+        fn release(&self, _set: u32) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_name(&self, key: NameKey, value: NameValue) -> io::Result<()> {
+            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.retain(|(other, _)| *other != key);
+            names.push((key, value));
+            Ok(())
+        }
+
+        fn remove_name(&self, key: NameKey) -> io::Result<()> {
+            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.retain(|(other, _)| *other != key);
+            Ok(())
+        }
+    }
+}
