@@ -190,6 +190,16 @@ impl Attacher {
         } else {
             (to, from)
         };
+        if self.mode == Mode::Netlink
+            && let Err(source) = tc::ensure_clsact(&mut self.route, interface.index)
+        {
+            let interface = interface.name.clone();
+            return Err(if is_gone(&source) {
+                AttachError::Gone { interface }
+            } else {
+                AttachError::Clsact { interface, source }
+            });
+        }
         let mut attachment = Attachment {
             hooks: Vec::new(),
             note: None,
@@ -268,12 +278,6 @@ impl Attacher {
                     error(name(), direction, source)
                 }
             };
-        tc::ensure_clsact(&mut self.route, interface.index).map_err(|source| {
-            gone_or(source, |interface, _, source| AttachError::Clsact {
-                interface,
-                source,
-            })
-        })?;
         let look = |interface, direction, source| AttachError::Look {
             interface,
             direction,

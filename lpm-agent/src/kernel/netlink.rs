@@ -42,17 +42,6 @@ impl Route {
         self.answers(|_| {}).map(drop)
     }
 
-    /// Asks for one object.
-    pub(crate) fn get(
-        &mut self,
-        message: RouteNetlinkMessage,
-    ) -> io::Result<Vec<RouteNetlinkMessage>> {
-        self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
-        let mut found = Vec::new();
-        self.answers(|message| found.push(message))?;
-        Ok(found)
-    }
-
     /// Asks for a whole table, again if it changed while it was being read.
     pub(crate) fn dump(
         &mut self,

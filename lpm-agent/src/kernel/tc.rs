@@ -74,13 +74,17 @@ pub(crate) fn ensure_clsact(route: &mut Route, interface: u32) -> io::Result<boo
 const CLSACT: &str = "clsact";
 
 fn is_clsact(route: &mut Route, interface: u32) -> io::Result<bool> {
-    let mut request = message(interface);
-    request.header.parent = TcHandle::CLSACT;
-    let found = route.get(RouteNetlinkMessage::GetQueueDiscipline(request))?;
-    Ok(found.iter().any(|message| match message {
-        RouteNetlinkMessage::NewQueueDiscipline(qdisc) => qdisc
-            .attributes
-            .contains(&TcAttribute::Kind(CLSACT.to_owned())),
+    // The kernel lists those of all interfaces. Asking for one would be answered by a
+    // notification to everybody who listens.
+    let request = RouteNetlinkMessage::GetQueueDiscipline(message(interface));
+    Ok(route.dump(&request)?.iter().any(|found| match found {
+        RouteNetlinkMessage::NewQueueDiscipline(qdisc) => {
+            i64::from(qdisc.header.index) == i64::from(interface)
+                && qdisc.header.parent == TcHandle::CLSACT
+                && qdisc
+                    .attributes
+                    .contains(&TcAttribute::Kind(CLSACT.to_owned()))
+        }
         _ => false,
     }))
 }

@@ -1,0 +1,240 @@
+//! What the integration tests of the kernel room share: an agent in this process or in one of
+//! its own, a look at the hooks that does not go through the agent, neighbours.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its own part"
+)]
+
+pub mod neighbour;
+pub mod process;
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use lpm_agent::kernel::{
+    Direction,
+    attach::Mode,
+    hotplug::{Event, Hotplug, Settings, StartError},
+    load::{Kernel, LoadSettings, Programs, object_is_embedded},
+    netns, privileges,
+    rules::Rules,
+};
+use lpm_bench::testbed::Netns;
+
+/// How long anything may take before a test fails; far more than it ever needs.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Small maps: many tests load them at once.
+pub const SETTINGS: LoadSettings = LoadSettings {
+    flow_entries: 1024,
+    rows: 8,
+    stripes: 1,
+    seed: 1,
+};
+
+/// Whether tests of the kernel can run here. If not, the reason is printed as a skip.
+pub fn kernel_is_usable() -> bool {
+    let reason = if !object_is_embedded() {
+        "the kernel programs have not been built".to_owned()
+    } else if let [need, ..] = privileges::missing()[..] {
+        format!("this process lacks {need}")
+    } else {
+        return true;
+    };
+    println!("LPM-SKIP kernel: {reason}");
+    false
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LIMIT, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// An agent in this process.
+pub struct Agent {
+    pub hotplug: Hotplug,
+    pub events: Receiver<Event>,
+    pub programs: Arc<Programs>,
+    pub kernel: Kernel,
+}
+
+impl Agent {
+    /// Starts one, with rules and a mode, in a namespace.
+    pub fn start(netns: &Netns, rules: Rules, mode: Mode) -> Self {
+        Self::try_start(netns, rules, mode).expect("start an agent")
+    }
+
+    pub fn try_start(netns: &Netns, rules: Rules, mode: Mode) -> Result<Self, StartError> {
+        let (sender, events) = mpsc::channel();
+        let on_event = move |event: Event| {
+            println!("{event:?}");
+            drop(sender.send(event));
+        };
+        Self::with_events(netns, rules, mode, on_event, events)
+    }
+
+    pub fn with_events(
+        netns: &Netns,
+        rules: Rules,
+        mode: Mode,
+        on_event: impl FnMut(Event) + Send + 'static,
+        events: Receiver<Event>,
+    ) -> Result<Self, StartError> {
+        let mut kernel = Kernel::load(&SETTINGS).expect("load the kernel object");
+        let programs = Arc::new(kernel.programs().expect("programs"));
+        let table = kernel.interfaces().expect("map INTERFACES");
+        let settings = Settings {
+            mode,
+            netns: Some(netns::Netns::open(&path_of(netns)).expect("open the namespace")),
+            ..Settings::new(rules)
+        };
+        let hotplug = Hotplug::start(settings, Arc::clone(&programs), table, on_event)?;
+        Ok(Self {
+            hotplug,
+            events,
+            programs,
+            kernel,
+        })
+    }
+
+    /// Names and vantages of what it watches, sorted.
+    pub fn watched(&self) -> Vec<(String, &'static str)> {
+        let mut watched: Vec<_> = self
+            .hotplug
+            .attached()
+            .into_iter()
+            .map(|attached| (attached.interface.name, attached.vantage.as_str()))
+            .collect();
+        watched.sort();
+        watched
+    }
+
+    /// Our program of that name as a program id.
+    pub fn id(&self, name: &str) -> u32 {
+        let mut programs = self.programs.iter();
+        programs
+            .find(|program| program.name == name)
+            .expect(name)
+            .id
+    }
+
+    /// Waits for an event that fits.
+    #[track_caller]
+    pub fn wait_for<T>(&self, what: &str, mut fits: impl FnMut(Event) -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            let left = LIMIT.saturating_sub(begun.elapsed());
+            match self.events.recv_timeout(left) {
+                Ok(event) => {
+                    if let Some(found) = fits(event) {
+                        return found;
+                    }
+                }
+                Err(error) => panic!("waited in vain for {what}: {error}"),
+            }
+        }
+    }
+}
+
+/// The namespace as `--netns` takes it.
+pub fn path_of(netns: &Netns) -> String {
+    netns.path().display().to_string()
+}
+
+/// Ids of the programs of a TCX chain, first to last.
+pub fn tcx_chain(netns: &Netns, interface: &str, direction: Direction) -> Vec<u32> {
+    let direction = match direction {
+        Direction::Ingress => TcAttachType::Ingress,
+        Direction::Egress => TcAttachType::Egress,
+    };
+    let query = || SchedClassifier::query_tcx(interface, direction);
+    let (_, programs) = netns.run_in(query).expect("enter").expect("query TCX");
+    programs
+        .iter()
+        .map(aya::programs::ProgramInfo::id)
+        .collect()
+}
+
+/// A filter as tc(8) sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub priority: u64,
+    pub handle: String,
+    pub kind: String,
+    pub direct_action: bool,
+    pub program: Option<u64>,
+}
+
+/// The filters of a hook, as tc(8) lists them.
+pub fn filters(netns: &Netns, interface: &str, direction: Direction) -> Vec<Seen> {
+    let direction = direction.to_string();
+    let arguments = ["-j", "filter", "show", "dev", interface, &direction];
+    let output = netns.output("tc", &arguments).expect("tc filter show");
+    let list: Vec<serde_json::Value> = match output.trim() {
+        "" => Vec::new(),
+        json => serde_json::from_str(json).expect("JSON of tc"),
+    };
+    list.iter()
+        .filter(|filter| filter["options"].is_object())
+        .map(|filter| {
+            let options = &filter["options"];
+            Seen {
+                priority: filter["pref"].as_u64().expect("pref"),
+                handle: text(&options["handle"])
+                    .or(text(&options["fh"]))
+                    .unwrap_or_default(),
+                kind: text(&filter["kind"]).expect("kind"),
+                direct_action: options["direct-action"].as_bool().unwrap_or(false),
+                program: options["prog"]["id"].as_u64(),
+            }
+        })
+        .collect()
+}
+
+fn text(value: &serde_json::Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+/// A namespace with the host end of a pod's veth in it, up; and the pod, where it is `eth0`.
+/// The node is 198.18.9.1, the pod 198.18.9.2; nothing but what a test sends passes.
+pub fn node_with_pod(interface: &str) -> (Netns, Netns) {
+    let (node, pod) = (
+        Netns::new("node").expect("netns"),
+        Netns::new("pod").expect("netns"),
+    );
+    for netns in [&node, &pod] {
+        netns
+            .sysctl("net.ipv6.conf.default.disable_ipv6", "1")
+            .expect("sysctl");
+    }
+    node.ip(&format!(
+        "link add {interface} address 02:00:00:00:09:01 type veth peer name eth0 address 02:00:00:00:09:02 netns {}",
+        pod.name()
+    ))
+    .expect("veth");
+    // Permanent neighbours: no ARP, so that packets can be counted.
+    node.ip_batch(&format!(
+        "addr add 198.18.9.1/24 dev {interface}\nlink set {interface} up\n\
+         neigh replace 198.18.9.2 lladdr 02:00:00:00:09:02 dev {interface} nud permanent"
+    ))
+    .expect("node");
+    pod.ip_batch(
+        "addr add 198.18.9.2/24 dev eth0\nlink set eth0 up\n\
+         neigh replace 198.18.9.1 lladdr 02:00:00:00:09:01 dev eth0 nud permanent",
+    )
+    .expect("pod");
+    (node, pod)
+}
