@@ -71,7 +71,7 @@ pub fn bucket(ns: u64) -> usize {
     if ns >> FIRST_OCTAVE == 0 {
         return usize::from(ns > BOUNDS[0]);
     }
-    let octave = 63 - ns.leading_zeros();
+    let octave = ns.ilog2();
     let mantissa = (ns >> (octave - 4)) & 15;
     let cell = u64::from(octave - FIRST_OCTAVE) * 16 + mantissa;
     if cell >= CELLS as u64 {

@@ -22,7 +22,7 @@
     reason = "header fields and hashes are cut to the bits that are meant"
 )]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "model"))]
 extern crate std;
 
 mod bounds;
@@ -33,6 +33,8 @@ pub mod hash;
 pub mod histogram;
 pub mod layout;
 pub mod matcher;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 pub mod packet;
 pub mod parse;
 pub mod pipeline;

@@ -20,6 +20,9 @@ pub static LPM_IDLE_JIFFIES: u32 = 60 * 250;
 /// Jiffies per second.
 #[unsafe(no_mangle)]
 pub static LPM_HZ: u32 = 250;
+/// Not 0 in test runs: the packet's `tstamp` is the time.
+#[unsafe(no_mangle)]
+pub static LPM_PACKET_CLOCK: u32 = 0;
 /// Secrets of the flow hash.
 #[unsafe(no_mangle)]
 pub static LPM_SEEDS: [u32; SEEDS] = [0; SEEDS];
@@ -61,6 +64,12 @@ setting!(
     /// Jiffies per second.
     hz,
     LPM_HZ
+);
+
+setting!(
+    /// Whether the packet's `tstamp` is the time.
+    packet_clock,
+    LPM_PACKET_CLOCK
 );
 
 /// The secrets in [`LPM_SEEDS`].

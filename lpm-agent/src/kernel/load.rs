@@ -10,7 +10,11 @@ use aya::{
     maps::{Map, MapData, MapError},
     programs::{ProgramError, SchedClassifier, TestRunOptions},
 };
-use lpm_common::layout::{Control, FlowEntry, Histogram, Row};
+use lpm_common::{
+    hash::SEEDS,
+    layout::{Control, FlowEntry, Histogram, Row},
+    table::WAYS,
+};
 use thiserror::Error;
 
 use super::{
@@ -37,8 +41,16 @@ pub struct LoadSettings {
     pub rows: u32,
     /// Copies of each row's histograms against contention between CPUs; a power of two.
     pub stripes: u32,
-    /// Secret of the flow hash, so that nobody can aim for collisions.
-    pub seed: u64,
+    /// Secrets of the flow hash, so that nobody can aim for collisions.
+    pub seeds: [u32; SEEDS],
+    /// Seconds without a packet after which a flow may lose its entry.
+    pub idle_seconds: u32,
+    /// Addresses and ranges with a name.
+    pub names: u32,
+    /// Bytes of the ring buffer of samples; a power of two and of pages.
+    pub samples_bytes: u32,
+    /// For test runs: the programs take each packet's `tstamp` for the time.
+    pub packet_clock: bool,
 }
 
 impl LoadSettings {
@@ -49,7 +61,11 @@ impl LoadSettings {
             flow_entries: 1 << 16,
             rows: 512,
             stripes: 2,
-            seed: random(),
+            seeds: random(),
+            idle_seconds: 60,
+            names: 65_536,
+            samples_bytes: 1 << 20,
+            packet_clock: false,
         }
     }
 }
@@ -60,10 +76,20 @@ impl Default for LoadSettings {
     }
 }
 
-/// 64 bits that nobody outside can guess: the keys of std's hash maps come from the kernel.
-fn random() -> u64 {
+/// What nobody outside can guess: the keys of std's hash maps come from the kernel.
+fn random() -> [u32; SEEDS] {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id())
+    let state = RandomState::new();
+    #[expect(clippy::cast_possible_truncation, reason = "32 of 64 random bits")]
+    std::array::from_fn(|i| state.hash_one(i) as u32)
+}
+
+/// Jiffies per second: the kernel's coarse clock ticks with them.
+#[must_use]
+pub fn jiffies_per_second() -> u32 {
+    let tick = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
+    let tick = tick.map_or(4_000_000, |tick| tick.tv_nsec().max(1));
+    u32::try_from((1_000_000_000 + tick / 2) / tick).unwrap_or(250)
 }
 
 /// Why the programs could not be loaded.
@@ -250,14 +276,17 @@ impl Kernel {
             return Err(LoadError::NotPermitted { missing });
         }
         check_settings(settings)?;
-        let ebpf = configure(settings).load(object).map_err(|source| {
-            let source = Box::new(source);
-            if is_permission(&*source) {
-                LoadError::Forbidden { source }
-            } else {
-                LoadError::Object { source }
-            }
-        })?;
+        let constants = Constants::new(settings);
+        let ebpf = configure(settings, &constants)
+            .load(object)
+            .map_err(|source| {
+                let source = Box::new(source);
+                if is_permission(&*source) {
+                    LoadError::Forbidden { source }
+                } else {
+                    LoadError::Object { source }
+                }
+            })?;
         let mut kernel = Self { ebpf };
         for (name, program) in kernel.ebpf.programs_mut() {
             let name = name.to_owned();
@@ -392,8 +421,8 @@ fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
         (
             "flow_entries",
             settings.flow_entries,
-            settings.flow_entries.is_power_of_two(),
-            power_of_two,
+            settings.flow_entries.is_power_of_two() && settings.flow_entries >= WAYS,
+            "must be a power of two, at least 4",
         ),
         (
             "stripes",
@@ -419,9 +448,43 @@ fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn configure(settings: &LoadSettings) -> EbpfLoader<'_> {
+/// The object's constants, by the names they have in it.
+struct Constants {
+    words: [(&'static str, u32); 6],
+    seeds: [u32; SEEDS],
+}
+
+impl Constants {
+    fn new(settings: &LoadSettings) -> Self {
+        let hz = jiffies_per_second();
+        let words = [
+            ("LPM_SET_MASK", settings.flow_entries / WAYS - 1),
+            ("LPM_ROWS", settings.rows),
+            ("LPM_STRIPE_MASK", settings.stripes - 1),
+            ("LPM_IDLE_JIFFIES", settings.idle_seconds.saturating_mul(hz)),
+            ("LPM_HZ", hz),
+            ("LPM_PACKET_CLOCK", u32::from(settings.packet_clock)),
+        ];
+        Self {
+            words,
+            seeds: settings.seeds,
+        }
+    }
+}
+
+fn configure<'a>(settings: &LoadSettings, constants: &'a Constants) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
-    loader.map_max_entries("FLOWS", settings.flow_entries);
+    loader
+        .map_max_entries("FLOWS", settings.flow_entries)
+        .map_max_entries("HISTOGRAMS", settings.rows * settings.stripes * 8)
+        .map_max_entries("ROWS", settings.rows)
+        .map_max_entries("PAIRS", settings.rows)
+        .map_max_entries("NAMES", settings.names)
+        .map_max_entries("SAMPLES", settings.samples_bytes);
+    for (name, value) in &constants.words {
+        loader.override_global(name, value, true);
+    }
+    loader.override_global("LPM_SEEDS", constants.seeds.as_slice(), true);
     loader
 }
 

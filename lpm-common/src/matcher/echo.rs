@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{Clock, newer, state};
+use super::{Clock, state};
 use crate::{
     counter::Counter,
     env::{Env, Matched},
@@ -31,18 +31,20 @@ pub(super) fn packet<E: Env>(
 ) {
     let own = &entry.hot[direction.index()];
     let other = &entry.hot[direction.reverse().index()];
-    let state = own.state.load(Relaxed);
-    if state & state::HAS_TSECR != 0 && !newer(head.tsecr, own.tsecr.load(Relaxed)) {
-        return;
-    }
-    // What the other side never sent cannot be its echo, and must not make
-    // true echoes look old.
     let other_state = other.state.load(Relaxed);
-    let other_tsval = other.tsval.load(Relaxed);
     if other_state & state::HAS_TSVAL == 0 {
         return;
     }
-    if newer(head.tsecr, other_tsval) {
+    // Echoes are told apart by how far they lie behind the newest TSval. What
+    // lies ahead of it the other side never sent: no echo, and it must not
+    // make true echoes look old.
+    let newest = other.tsval.load(Relaxed);
+    let behind = newest.wrapping_sub(head.tsecr);
+    let state = own.state.load(Relaxed);
+    if state & state::HAS_TSECR != 0 && behind >= newest.wrapping_sub(own.tsecr.load(Relaxed)) {
+        return;
+    }
+    if behind > i32::MAX.cast_unsigned() {
         clock.env.count(Counter::ForeignEcho, 1);
         return;
     }
@@ -53,13 +55,13 @@ pub(super) fn packet<E: Env>(
         return;
     }
     let slots = &entry.slots[direction.reverse().index()];
-    let Some((i, time)) = take(slots, head.tsecr, clock.env) else {
+    let Some((i, time)) = take(slots, newest, behind, clock.env) else {
         clock.env.count(Counter::UnmatchedEcho, 1);
         return;
     };
     let units = clock.units().wrapping_sub(time);
     let echo = classify(slots, i, head, units);
-    space(slots, other_tsval.wrapping_sub(head.tsecr));
+    space(slots, behind);
     // The entry may have become another flow's meanwhile.
     if entry.fingerprint.load(Relaxed) != fingerprint {
         return;
@@ -77,19 +79,19 @@ pub(super) fn packet<E: Env>(
 /// Frees the slot of this TSval and all that the echo has passed. The slot's
 /// place and time, if there was one.
 #[inline(always)]
-fn take<E: Env>(slots: &DirectionSlots, tsecr: u32, env: &E) -> Option<(usize, u32)> {
+fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Option<(usize, u32)> {
     let mut found = None;
     let mut passed = 0;
     for i in 0..SLOTS {
         let stamp = slots.stamps[i].load(Relaxed);
-        let tsval = (stamp >> 32) as u32;
         if stamp == 0 {
             continue;
         }
-        if tsval == tsecr {
+        let stamp_behind = newest.wrapping_sub((stamp >> 32) as u32);
+        if stamp_behind == behind {
             slots.stamps[i].store(0, Relaxed);
             found = Some((i, stamp as u32));
-        } else if newer(tsecr, tsval) {
+        } else if stamp_behind > behind {
             slots.stamps[i].store(0, Relaxed);
             passed += 1;
         }

@@ -1,1 +1,105 @@
+//! The hand-made flows through the host model.
 
+use std::{
+    path::Path,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use crate::{
+    counter::Counter,
+    layout::{Echo, UNIT_NS},
+    model::{
+        Model, Settings,
+        vectors::{self, Case, Expected},
+    },
+};
+
+fn model() -> Model {
+    Model::new(Settings {
+        flow_entries: 64,
+        rows: 8,
+        seeds: core::array::from_fn(|i| 0x9e37_79b9_u32.wrapping_mul(i as u32 + 1)),
+        hz: 250,
+        idle_seconds: 60,
+    })
+}
+
+fn run(case: &Case, v6: bool) -> Vec<Expected> {
+    let model = model();
+    let mut samples = Vec::new();
+    for (at, packet) in case.packets.iter().enumerate() {
+        model.packet(&packet.frame(v6).bytes(), &packet.arrival(7));
+        samples.extend(model.samples.take().into_iter().map(|sample| Expected {
+            at,
+            rtt_ns: u64::from(sample.units) * UNIT_NS,
+            leg: if sample.leg == 0 { "remote" } else { "local" }.to_string(),
+            echo: Echo::ALL[usize::from(sample.echo)].as_str().to_string(),
+            id: sample.id,
+            may_skip: false,
+        }));
+    }
+    samples
+}
+
+/// What is missing or too much, as text.
+fn differences(case: &Case, got: &[Expected]) -> Vec<String> {
+    let mut differences = Vec::new();
+    let same = |a: &Expected, b: &Expected| {
+        (a.at, a.rtt_ns, &a.leg, &a.echo, a.id) == (b.at, b.rtt_ns, &b.leg, &b.echo, b.id)
+    };
+    for sample in got {
+        if !case.samples.iter().any(|wanted| same(wanted, sample)) {
+            differences.push(std::format!("{}: false {sample:?}", case.name));
+        }
+    }
+    for wanted in &case.samples {
+        if !wanted.may_skip && !got.iter().any(|sample| same(wanted, sample)) {
+            differences.push(std::format!("{}: missing {wanted:?}", case.name));
+        }
+    }
+    differences
+}
+
+#[test]
+fn vectors_hold() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/ts.json");
+    let cases = vectors::read(&path);
+    assert!(cases.len() >= 30, "only {} vectors", cases.len());
+    let mut wrong = Vec::new();
+    for case in &cases {
+        for v6 in [false, true] {
+            wrong.extend(differences(case, &run(case, v6)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_flow_that_forgets_to_close_gives_up_its_entry_only_when_idle() {
+    let model = model();
+    let cases =
+        vectors::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/ts.json"));
+    let case = cases
+        .iter()
+        .find(|case| case.name.starts_with("request and response"))
+        .unwrap();
+    // More flows than entries, all established, all now: those beyond are
+    // counted as losses and evict nobody.
+    for flow in 0..200 {
+        for packet in &case.packets {
+            let mut arrival = packet.arrival(flow);
+            arrival.now_ns = 1_000_000_000;
+            model.packet(&packet.frame(false).bytes(), &arrival);
+        }
+    }
+    assert!(model.counter(Counter::FlowsFull) > 0);
+    assert_eq!(model.counter(Counter::EvictedIdle), 0);
+    // Two minutes later they may.
+    for packet in &case.packets {
+        let mut arrival = packet.arrival(1000);
+        arrival.now_ns = 121_000_000_000;
+        model.packet(&packet.frame(false).bytes(), &arrival);
+    }
+    assert_eq!(model.counter(Counter::EvictedIdle), 1);
+}

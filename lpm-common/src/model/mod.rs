@@ -1,0 +1,254 @@
+//! The kernel's part in ordinary memory: what the host tests and the
+//! differential tests run packets through, and offline replay later.
+//!
+//! It holds the same maps as the kernel object, and does in
+//! [`crate::env::Env::matched`] what the kernel programs do.
+
+pub mod frame;
+pub mod vectors;
+
+use core::cell::{Cell, RefCell};
+use std::{
+    collections::{HashMap, HashSet},
+    vec::Vec,
+};
+
+use crate::{
+    counter::{COUNTERS, Counter},
+    env::{Claims, Env, Matched},
+    hash::SEEDS,
+    histogram::{self, SUM_WORD, WORDS},
+    layout::{FlowEntry, InterfaceConfig, NameValue, PairKey, UNIT_NS},
+    matcher,
+    packet::{Direction, Meta},
+    parse::Link,
+    pipeline::{self, Interfaces},
+    rows::{self, Rows},
+    shared::{AtomicU32, AtomicU64},
+    table::Table,
+};
+
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Sizes and constants, as the agent gives them to the kernel object.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Entries of the flow table; a power of two, at least 4.
+    pub flow_entries: u32,
+    /// Histogram rows, the overflow row included.
+    pub rows: u32,
+    /// Secrets of the hash.
+    pub seeds: [u32; SEEDS],
+    /// Jiffies per second.
+    pub hz: u32,
+    /// Seconds without a packet after which a flow is idle.
+    pub idle_seconds: u32,
+}
+
+/// The maps, the clock and the packet at hand.
+pub struct Model {
+    /// Its sizes and constants.
+    pub settings: Settings,
+    /// Map `FLOWS`.
+    pub flows: Vec<FlowEntry>,
+    /// Map `HISTOGRAMS`, one stripe: `[row * 8 + place][word]`.
+    pub histograms: RefCell<Vec<[u64; WORDS]>>,
+    /// Map `COUNTERS`.
+    pub counters: [Cell<u64>; COUNTERS],
+    /// Map `INTERFACES`.
+    pub interfaces: HashMap<u32, InterfaceConfig>,
+    /// Map `NAMES`, whole addresses only.
+    pub names: HashMap<[u32; 4], NameValue>,
+    /// Generation of the names.
+    pub generation: u32,
+    /// Map `PAIRS`.
+    pub pairs: RefCell<HashMap<u64, u32>>,
+    claims: RefCell<HashSet<u32>>,
+    /// The samples so far, in order.
+    pub samples: RefCell<Vec<Matched>>,
+    now_ns: Cell<u64>,
+    segment_size: Cell<u32>,
+}
+
+/// What comes with a packet beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Time, nanoseconds.
+    pub now_ns: u64,
+    /// What the interface's frames begin with.
+    pub link: Link,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// Interface.
+    pub ifindex: u32,
+    /// VLAN id in the metadata; 0: none.
+    pub vlan: u32,
+    /// `gso_segs`, at least 1.
+    pub segments: u32,
+    /// `gso_size`; 0: not GSO.
+    pub segment_size: u32,
+}
+
+impl Model {
+    /// Empty maps.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let flows = (0..settings.flow_entries)
+            .map(|_| FlowEntry::default())
+            .collect();
+        let histograms = (0..settings.rows * 8).map(|_| [0; WORDS]).collect();
+        Self {
+            settings,
+            flows,
+            histograms: RefCell::new(histograms),
+            counters: [const { Cell::new(0) }; COUNTERS],
+            interfaces: HashMap::new(),
+            names: HashMap::new(),
+            generation: 1,
+            pairs: RefCell::default(),
+            claims: RefCell::default(),
+            samples: RefCell::default(),
+            now_ns: Cell::new(0),
+            segment_size: Cell::new(0),
+        }
+    }
+
+    /// Runs a frame through the programs' two ways, as a hook does.
+    pub fn packet(&self, frame: &[u8], arrival: &Arrival) {
+        self.now_ns.set(arrival.now_ns);
+        self.segment_size.set(arrival.segment_size);
+        let meta = Meta {
+            len: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+            segments: arrival.segments,
+            ifindex: arrival.ifindex,
+            vlan: arrival.vlan,
+        };
+        let way = (arrival.link, arrival.direction);
+        let seeds = &self.settings.seeds;
+        if !pipeline::quick(&frame, &meta, way, seeds, self, self) {
+            // What is skipped is counted.
+            let _ = pipeline::thorough(&frame, &meta, way, seeds, self, self);
+        }
+    }
+
+    /// The value of a counter.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].get()
+    }
+
+    fn observe(&self, row: u32, place: u32, units: u32) {
+        let ns = u64::from(units) * UNIT_NS;
+        let mut histograms = self.histograms.borrow_mut();
+        let words = &mut histograms[(row * 8 + place) as usize];
+        words[histogram::bucket(ns)] += 1;
+        words[SUM_WORD] += ns;
+    }
+}
+
+impl Env for Model {
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn jiffies(&self) -> u32 {
+        (self.now_ns.get() / (1_000_000_000 / u64::from(self.settings.hz))) as u32
+    }
+
+    fn hz(&self) -> u32 {
+        self.settings.hz
+    }
+
+    fn add32(&self, to: &AtomicU32, n: u32) {
+        to.fetch_add(n, Relaxed);
+    }
+
+    fn add64(&self, to: &AtomicU64, n: u64) {
+        to.fetch_add(n, Relaxed);
+    }
+
+    fn count(&self, counter: Counter, n: u64) {
+        let cell = &self.counters[counter as usize];
+        cell.set(cell.get() + n);
+    }
+
+    fn matched(&self, entry: &FlowEntry, matched: &Matched) {
+        matcher::update_statistics(&entry.slots[usize::from(matched.leg)], matched.units);
+        let row = rows::of_flow(entry, self, self);
+        let place = u32::from(matched.leg) * 4 + u32::from(matched.echo);
+        self.observe(row, place, matched.units);
+        self.samples.borrow_mut().push(*matched);
+    }
+
+    fn retire(&self, entry: &FlowEntry) {
+        for (leg, slots) in (0..).zip(&entry.slots) {
+            let min = slots.window_min.load(Relaxed);
+            if min != u32::MAX {
+                let row = rows::of_flow(entry, self, self);
+                self.observe(row, leg * 4 + 3, min);
+            }
+        }
+    }
+
+    fn publish(&self, to: &AtomicU64, fingerprint: u64) {
+        to.store(fingerprint, core::sync::atomic::Ordering::Release);
+    }
+
+    fn segment_size(&self) -> u32 {
+        self.segment_size.get()
+    }
+}
+
+impl Table for Model {
+    fn entry(&self, index: u32) -> Option<&FlowEntry> {
+        self.flows.get(index as usize)
+    }
+
+    fn set_mask(&self) -> u32 {
+        self.settings.flow_entries / crate::table::WAYS - 1
+    }
+
+    fn idle_jiffies(&self) -> u32 {
+        self.settings.idle_seconds * self.settings.hz
+    }
+}
+
+impl Claims for Model {
+    fn claim(&self, name: u32) -> bool {
+        self.claims.borrow_mut().insert(name)
+    }
+
+    fn release(&self, name: u32) {
+        self.claims.borrow_mut().remove(&name);
+    }
+}
+
+impl Interfaces for Model {
+    fn config(&self, ifindex: u32) -> Option<InterfaceConfig> {
+        self.interfaces.get(&ifindex).copied()
+    }
+}
+
+impl Rows for Model {
+    fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    fn name(&self, address: [u32; 4]) -> Option<NameValue> {
+        self.names.get(&address).copied()
+    }
+
+    fn row(&self, pair: PairKey) -> Option<u32> {
+        self.pairs.borrow().get(&pair.0).copied()
+    }
+
+    fn assign(&self, pair: PairKey) -> Option<u32> {
+        let mut pairs = self.pairs.borrow_mut();
+        let row = u32::try_from(pairs.len()).ok()? + 1;
+        if row >= self.settings.rows {
+            return None;
+        }
+        pairs.insert(pair.0, row);
+        Some(row)
+    }
+}
