@@ -174,3 +174,57 @@ pub enum VlanAction {
     /// Removes all tags.
     Pop,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of 10,000 packets are lost, and the first decisions.
+    fn losses(loss: &Loss, seed: u64) -> (usize, Vec<bool>) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let view = |index| PacketView {
+            index,
+            frame: &[],
+            tcp: None,
+        };
+        let decisions: Vec<bool> = (0..10_000)
+            .map(|index| loss.takes(&view(index), &mut random))
+            .collect();
+        (
+            decisions.iter().filter(|lost| **lost).count(),
+            decisions[..100].to_vec(),
+        )
+    }
+
+    #[test]
+    fn losses_come_as_often_as_asked_and_the_same_for_the_same_seed() {
+        let random = Loss::Random(0.1);
+        let (count, first) = losses(&random, 5);
+        assert!((850..1150).contains(&count), "{count}");
+        assert_eq!(losses(&random, 5).1, first);
+        assert_ne!(losses(&random, 6).1, first);
+        assert_eq!(losses(&Loss::EveryNth(20), 5).0, 500);
+        assert_eq!(losses(&Loss::when(|packet| packet.index < 3), 5).0, 3);
+    }
+
+    #[test]
+    fn jitter_has_the_mean_it_promises() {
+        let unit = Duration::from_micros(100);
+        for (jitter, wanted) in [
+            (Jitter::Uniform(unit), 1e6),
+            (Jitter::Normal(unit), 1e6),
+            (Jitter::Pareto(unit), 1.1e6),
+        ] {
+            let mut random = fastrand::Rng::with_seed(3);
+            let sum: u64 = (0..20_000)
+                .map(|_| jitter.apply(1_000_000, &mut random))
+                .sum();
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            let mean = sum as f64 / 20_000.0;
+            assert!(
+                (mean - wanted).abs() < 5_000.0,
+                "{jitter:?}: {mean} for {wanted}"
+            );
+        }
+    }
+}
