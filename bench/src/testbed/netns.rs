@@ -25,6 +25,7 @@ pub const NAME_PREFIX: &str = "lpmt-";
 const DIRECTORY: &str = "/run/netns";
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+static NEXT_INDEX: AtomicU32 = AtomicU32::new(10_000);
 
 /// A network namespace of our own, visible to `ip netns` and deleted on drop.
 ///
@@ -183,6 +184,19 @@ impl Netns {
     /// Whether TCP connections opened here carry timestamps from now on.
     pub fn set_tcp_timestamps(&self, on: bool) -> Result<(), Error> {
         self.sysctl("net.ipv4.tcp_timestamps", if on { "1" } else { "0" })
+    }
+
+    /// Makes a veth pair: `own` (with `mtu`, in bytes) here and `peer` in
+    /// another namespace, both still down.
+    pub fn veth(&self, own: &str, other: &Self, peer: &str, mtu: u32) -> Result<(), Error> {
+        // With the same index at both ends the kernel takes the pair for a
+        // plain device, whose carrier it notices up to a second late, and IPv6
+        // waits for that. Low indices are those the kernel gives by itself.
+        let index = NEXT_INDEX.fetch_add(1, Ordering::Relaxed);
+        self.ip(&format!(
+            "link add {own} index {index} mtu {mtu} type veth peer name {peer} mtu {mtu} netns {}",
+            other.name
+        ))
     }
 
     /// Removes the namespaces of testbeds whose process is gone (killed before

@@ -246,12 +246,10 @@ fn pod(
     let host = u16::from(index) + 2;
     let v4 = Ipv4Addr::new(198, 19, number, index + 2);
     let v6 = Ipv6Addr::new(0xfd00, 0x19, number.into(), 0, 0, 0, 0, host);
-    let mtu = flavour.mtu();
-    node.ip_batch(&format!(
-        "link add {interface} mtu {mtu} type veth peer name eth0 netns {} mtu {mtu}\n\
-         link set {interface} master {} up",
-        netns.name(),
-        flavour.bridge(),
+    node.veth(&interface, &netns, "eth0", flavour.mtu())?;
+    node.ip(&format!(
+        "link set {interface} master {} up",
+        flavour.bridge()
     ))?;
     let (short, long) = match flavour {
         Flavour::L2sm => (16, 32),

@@ -67,11 +67,7 @@ impl Pair {
         client.set_tcp_timestamps(config.timestamps)?;
         server.set_tcp_timestamps(config.timestamps)?;
         forward(&node)?;
-        node.ip(&format!(
-            "link add {} type veth peer name eth0 netns {}",
-            Self::POD_INTERFACE,
-            client.name()
-        ))?;
+        node.veth(Self::POD_INTERFACE, &client, "eth0", 1500)?;
         let wire = if config.wire.is_some() {
             let first = WireEnd {
                 netns: &node,
@@ -83,10 +79,7 @@ impl Pair {
             };
             Some(DelayLine::between(first, second, 1500)?)
         } else {
-            let (own, peer) = (Self::WIRE_INTERFACE, server.name());
-            node.ip(&format!(
-                "link add {own} type veth peer name eth0 netns {peer}"
-            ))?;
+            node.veth(Self::WIRE_INTERFACE, &server, "eth0", 1500)?;
             None
         };
         let pair = Self {

@@ -210,18 +210,6 @@ fn describe(records: &[Record]) -> String {
         .count();
     match Precision::of(records) {
         None => format!("0 packets, {lost} lost"),
-        Some(precision) => format!(
-            "{} packets, {lost} lost, late by mean {:.1} us, p50 {:.1} us, p99 {:.1} us, max {:.1} us",
-            precision.packets,
-            precision.mean_ns / 1e3,
-            microseconds(precision.p50_ns),
-            microseconds(precision.p99_ns),
-            microseconds(precision.max_ns),
-        ),
+        Some(precision) => format!("{precision}; {lost} lost"),
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for people's eyes")]
-fn microseconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e3
 }

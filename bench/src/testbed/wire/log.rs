@@ -1,6 +1,7 @@
 //! What a wire saw: one record per packet, and its precision from them.
 
 use std::{
+    fmt,
     io::{self, Write},
     net::IpAddr,
 };
@@ -135,6 +136,19 @@ impl Precision {
             p99_ns: rank(99),
             max_ns,
         })
+    }
+}
+
+impl fmt::Display for Precision {
+    #[expect(clippy::cast_precision_loss, reason = "for people's eyes")]
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p99, max] = [self.p50_ns, self.p99_ns, self.max_ns].map(|ns| ns as f64 / 1e3);
+        write!(
+            formatter,
+            "{} packets, late by mean {:.1} us, p50 {p50:.1} us, p99 {p99:.1} us, max {max:.1} us",
+            self.packets,
+            self.mean_ns / 1e3
+        )
     }
 }
 

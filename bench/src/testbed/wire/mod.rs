@@ -226,11 +226,8 @@ fn plug(wire: &Netns, own: &str, end: WireEnd<'_>, mtu: u32) -> Result<(), Error
     let WireEnd { netns, interface } = end;
     // The wire's end takes two more tags than the frames of its neighbour.
     let room = mtu + 8;
-    wire.ip_batch(&format!(
-        "link add {own} mtu {room} type veth peer name {interface} netns {peer} mtu {room}\n\
-         link set {own} up",
-        peer = netns.name(),
-    ))?;
+    wire.veth(own, netns, interface, room)?;
+    wire.ip(&format!("link set {own} up"))?;
     netns.output(
         "ethtool",
         &[
