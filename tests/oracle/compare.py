@@ -16,6 +16,7 @@ def ask(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("oracle", help="output of oracle.py")
     parser.add_argument("watch", help="output of lpm watch --format json")
+    parser.add_argument("--port", type=int, help="only flows with this port at either end")
     parser.add_argument("--skipped", type=int, default=None, help="stamps that the monitor says it skipped for want of a slot")
     parser.add_argument("--min-samples", type=int, default=10_000, help="the oracle must have found as many (%(default)s)")
     parser.add_argument("--coverage", type=float, default=0.99, help="share of the allowed samples that must be there (%(default)s)")
@@ -28,11 +29,11 @@ def ask(argv=None):
     return parser.parse_args(argv)
 
 
-def read(path):
-    """The JSON lines of a file that are samples by timestamps."""
+def read(path, port=None):
+    """The JSON lines of a file that are samples by timestamps, all or those of one port."""
     with open(path, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file if line.startswith("{")]
-    return [row for row in rows if row.get("method", "ts") == "ts"]
+    return [row for row in rows if row.get("method", "ts") == "ts" and port in (None, row["sport"], row["dport"])]
 
 
 def pair(oracle, watch):
@@ -139,7 +140,7 @@ def compare(oracle, watch, args):
 
 def main():
     args = ask()
-    fails = compare(read(args.oracle), read(args.watch), args)
+    fails = compare(read(args.oracle, args.port), read(args.watch, args.port), args)
     for reason in fails:
         print("FAIL:", reason)
     sys.exit(bool(fails))

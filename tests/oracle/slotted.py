@@ -1,8 +1,11 @@
+#!/usr/bin/env python3
 """A second reading of the rules with three slots per direction: stands in for the monitor where none can run.
 
-Written apart from oracle.py (no shared code) so that a slip in either one shows.
+slotted.py ADDR... < fields.tsv > watch.jsonl    ADDR: addresses of the pod; the last line on stderr: skipped stamps
+
+Written apart from oracle.py, sharing no rule with it, so that a slip in either one shows.
 """
-import random
+import json, random, sys
 
 PURE_MASK = 0x07  # FIN, SYN, RST
 TICK = 64         # ns of a slot's time
@@ -73,7 +76,7 @@ class Slotted:
         (src, sport), (dst, dport) = back
         shown = max(0, rtt + round(self.random.gauss(0, self.noise))) // TICK * TICK
         self.samples.append(dict(schema=1, interface="va", vantage="pod", src=src, sport=sport, dst=dst, dport=dport,
-                                 rtt_ns=shown, leg="remote" if src == self.local else "local", echo=kind, method="ts",
+                                 rtt_ns=shown, leg="remote" if src in self.local else "local", echo=kind, method="ts",
                                  id=val))
 
     def value(self, p, out, back):
@@ -91,3 +94,18 @@ class Slotted:
         sizes = [self.mss[k] for k in (out, back) if k in self.mss]
         full = p["gso"] or (min(sizes) - p["opts"] if sizes else 0)
         slots.append([p["val"], p["t"], p["seq"], full, None])
+
+
+def main():
+    from oracle import parse  # reading tshark's columns is no rule of the method
+
+    matcher = Slotted(sys.argv[1:])
+    for line in sys.stdin:
+        matcher.packet(parse(line))
+    for sample in matcher.samples:
+        print(json.dumps(sample))
+    print(matcher.skipped, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -65,7 +65,7 @@ class Compare(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.truth = run(lambda: Oracle([LOCAL])).samples
-        cls.monitor = run(lambda: Slotted(LOCAL, noise_ns=1000))
+        cls.monitor = run(lambda: Slotted([LOCAL], noise_ns=1000))
         cls.watch = cls.monitor.samples
 
     def test_the_second_reading_passes(self):
