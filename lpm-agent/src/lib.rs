@@ -1,6 +1,9 @@
 //! The agent: loads the kernel programs, reads what they measured, names it and serves it.
 
+pub mod cli;
 pub mod config;
+pub mod export;
 pub mod identity;
 pub mod kernel;
 pub mod passive;
+pub mod session;

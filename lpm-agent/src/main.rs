@@ -1,3 +1,7 @@
 //! `lpm`: passive network latency, per flow and namespace.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lpm_agent::cli::main()
+}

@@ -148,7 +148,7 @@ impl Config {
             );
         }
         for (key, value) in [("flow_idle", self.flow_idle), ("window", self.window)] {
-            if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&value) {
+            if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&value) {
                 let value = humantime::format_duration(value).to_string();
                 return wrong(key, value, "give 1s to 1h");
             }

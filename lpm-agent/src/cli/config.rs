@@ -1,0 +1,70 @@
+//! `lpm config`.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    config::Config as Configuration,
+    identity::names::{self, Names},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Config {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Say whether a configuration holds, the names file it points to included.
+    Check {
+        /// The configuration.
+        file: PathBuf,
+    },
+    /// Print every key with its value as YAML.
+    Show {
+        /// The configuration; without it, the defaults.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Print the JSON schema of the configuration.
+    Schema {
+        /// That of the names file instead.
+        #[arg(long)]
+        names: bool,
+    },
+}
+
+impl Config {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let text = match self.action {
+            Action::Check { file } => check(&file)?,
+            Action::Show { config } => {
+                let config = config.map_or_else(
+                    || Ok(Configuration::default()),
+                    |path| Configuration::read(&path),
+                )?;
+                config.to_yaml()?
+            }
+            Action::Schema { names: true } => serde_json::to_string_pretty(&names::schema())?,
+            Action::Schema { names: false } => {
+                serde_json::to_string_pretty(&Configuration::schema())?
+            }
+        };
+        Ok(writeln!(io::stdout(), "{}", text.trim_end())?)
+    }
+}
+
+fn check(file: &std::path::Path) -> anyhow::Result<String> {
+    let config = Configuration::read(file)?;
+    let names = config.names.as_deref().map(Names::read).transpose()?;
+    let names = names.map_or(String::new(), |names| format!(", {} names", names.len()));
+    Ok(format!(
+        "{}: the configuration holds{names}",
+        file.display()
+    ))
+}

@@ -1,0 +1,191 @@
+//! The command line.
+
+mod client;
+mod config;
+mod run;
+mod show;
+mod signals;
+mod top;
+mod watch;
+
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use tracing_subscriber::EnvFilter;
+
+use crate::{config::Config, kernel::attach::Mode, session::Options};
+
+/// Environment variable with the filter of log lines, such as `debug` or `lpm_agent=trace`.
+const LOG: &str = "LPM_LOG";
+
+/// Passive network latency: how long packets take, per flow and namespace, without sending any.
+#[derive(Debug, Parser)]
+#[command(name = "lpm", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    /// Watch the interfaces of this network namespace: a name that `ip netns` shows, or a path.
+    /// HTTP is still served in the caller's.
+    #[arg(long, global = true, value_name = "NAME|PATH")]
+    netns: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  lpm top                      live table of the flows of this machine
+  lpm watch -i eth0            every round trip as it is measured
+  lpm run -c lpm.yaml          the agent, with metrics at http://127.0.0.1:9477/metrics
+  lpm check                    what this machine offers, and what is missing";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent: measure, and serve metrics and the API.
+    #[command(after_help = "Examples:
+  lpm run                                        all interfaces, by the built-in rules
+  lpm run -i eth0 --listen 127.0.0.1:9500        one interface, another port
+  lpm run -c /etc/lpm/lpm.yaml --names names.yaml
+SIGHUP, or a change of the files, applies other names and rules without a restart.")]
+    Run(run::Run),
+    /// Show flows, namespaces and links live.
+    #[command(after_help = "Examples:
+  lpm top                                        all interfaces, by the built-in rules
+  lpm top --agent http://127.0.0.1:9477          what a running agent sees
+  lpm top -i eth0 --once --format json           one table as JSON, then end")]
+    Top(top::Top),
+    /// Print every round trip as it is measured.
+    #[command(after_help = "Examples:
+  lpm watch -i eth0 --seconds 10                 ten seconds as text
+  lpm watch --format json --count 100 | jq .rtt_ns
+  lpm watch --agent http://127.0.0.1:9477        what a running agent measures")]
+    Watch(watch::Watch),
+    /// Check, show or describe the configuration.
+    #[command(after_help = "Examples:
+  lpm config check lpm.yaml      does it hold? errors name the key and the line
+  lpm config show -c lpm.yaml    every key with its value, defaults included
+  lpm config schema              the JSON schema, for editors")]
+    Config(config::Config),
+    /// Print a shell's completions.
+    #[command(after_help = "Example:
+  lpm completions bash > /usr/share/bash-completion/completions/lpm")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// What every command that measures takes.
+#[derive(Clone, Debug, Args)]
+struct Measure {
+    /// Configuration file; without it every key has its default (`lpm config show`).
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Watch this interface, whatever the rules say; may be given several times.
+    #[arg(short, long, value_name = "IFACE")]
+    interface: Vec<String>,
+    /// Names file: addresses to namespaces, pods, workloads, services, nodes.
+    #[arg(long, value_name = "FILE")]
+    names: Option<PathBuf>,
+    /// How to attach: auto, tcx or netlink.
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    attach: Option<Mode>,
+}
+
+impl Measure {
+    /// The configuration: the file's, or the defaults, with what the command line says.
+    fn config(&self, netns: Option<&String>, listen: Option<SocketAddr>) -> anyhow::Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        if let Some(names) = &self.names {
+            config.names = Some(names.clone());
+        }
+        if let Some(attach) = self.attach {
+            config.attach = attach;
+        }
+        if let Some(netns) = netns {
+            config.netns = Some(netns.clone());
+        }
+        if let Some(listen) = listen {
+            config.listen = listen;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn options(&self, netns: Option<&String>) -> anyhow::Result<Options> {
+        Ok(Options {
+            config: self.config(netns, None)?,
+            only: self.interface.clone(),
+        })
+    }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    [Mode::Auto, Mode::Tcx, Mode::Netlink]
+        .into_iter()
+        .find(|mode| mode.as_str() == text)
+        .ok_or_else(|| "give auto, tcx or netlink".to_owned())
+}
+
+/// Parses the command line, does what it says, and reports what went wrong.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(matches!(cli.command, Command::Run(_)));
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell if stderr is gone too.
+            let _ = writeln!(io::stderr(), "lpm: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(cli: Cli) -> anyhow::Result<()> {
+    let netns = cli.netns.as_ref();
+    match cli.command {
+        Command::Run(run) => run.execute(netns),
+        Command::Top(top) => top.execute(netns),
+        Command::Watch(watch) => watch.execute(netns),
+        Command::Config(config) => config.execute(),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "lpm", &mut script);
+            Ok(io::stdout().write_all(&script)?)
+        }
+    }
+}
+
+fn log(agent: bool) {
+    let default = if agent { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+}
+
+/// Whether whoever read our output had enough: no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The runtime of the commands that wait for several things at once.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("lpm-async")
+        .enable_all()
+        .build()?)
+}

@@ -1,0 +1,151 @@
+//! `lpm run`: the agent.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use clap::Args;
+
+use super::{Measure, runtime, signals};
+use crate::{
+    export::{Metrics, Server, http::App},
+    session::{Notice, Options, Session},
+};
+
+/// How often the files are looked at for changes.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    measure: Measure,
+    /// Address and port of the HTTP server.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+impl Run {
+    pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<()> {
+        runtime()?.block_on(self.serve(netns))
+    }
+
+    async fn serve(self, netns: Option<&String>) -> anyhow::Result<()> {
+        let mut end = signals::End::new(false)?;
+        let config = self.measure.config(netns, self.listen)?;
+        // The port first: a second agent must not touch an interface.
+        let server = Server::bind(config.listen).await?;
+        let hash = config.hash();
+        let mut files = Files::new(self.measure.config.clone(), config.names.clone());
+        let options = Options {
+            config,
+            only: self.measure.interface.clone(),
+        };
+        let session = Session::start(options, |notice| log(&notice))?;
+        let app = Arc::new(App {
+            metrics: Metrics::new(
+                Arc::clone(session.hub().shared_model()),
+                hash,
+                session.program_times(),
+            ),
+            hub: Arc::clone(session.hub()),
+            ready: AtomicBool::new(false),
+        });
+        app.ready.store(true, Ordering::Release);
+        tracing::info!("metrics at http://{}/metrics", server.address());
+        let serving = server.serve(Arc::clone(&app), async move { end.wait().await });
+        tokio::pin!(serving);
+        let mut hangup = signals::reload()?;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                done = &mut serving => {
+                    done?;
+                    break;
+                }
+                _ = hangup.recv() => self.reload(netns, &session, &app, &mut files),
+                _ = look.tick() => {
+                    if files.changed() {
+                        self.reload(netns, &session, &app, &mut files);
+                    }
+                }
+            }
+        }
+        tracing::info!("detaching from all interfaces");
+        Ok(())
+    }
+
+    /// Applies the files as they are now; a file that does not hold changes nothing.
+    fn reload(&self, netns: Option<&String>, session: &Session, app: &App, files: &mut Files) {
+        let applied = self.measure.config(netns, self.listen).and_then(|config| {
+            let hash = config.hash();
+            files.follow(config.names.clone());
+            let cold = session.reload(config)?;
+            app.metrics.set_config_hash(hash);
+            Ok(cold)
+        });
+        match applied {
+            Ok(cold) if cold.is_empty() => tracing::info!("names and rules are applied"),
+            Ok(cold) => tracing::warn!(
+                "names and rules are applied; restart the agent to apply {}",
+                cold.join(", ")
+            ),
+            Err(error) => tracing::error!("nothing is changed: {error}"),
+        }
+    }
+}
+
+fn log(notice: &Notice) {
+    if matches!(notice, Notice::Failed { .. }) {
+        tracing::error!("{notice}");
+    } else {
+        tracing::info!("{notice}");
+    }
+}
+
+/// The files that the configuration is made of, and when they last changed.
+struct Files {
+    config: Option<PathBuf>,
+    names: Option<PathBuf>,
+    seen: Vec<Option<SystemTime>>,
+}
+
+impl Files {
+    fn new(config: Option<PathBuf>, names: Option<PathBuf>) -> Self {
+        let mut files = Self {
+            config,
+            names,
+            seen: Vec::new(),
+        };
+        files.seen = files.times();
+        files
+    }
+
+    /// The configuration points to another names file.
+    fn follow(&mut self, names: Option<PathBuf>) {
+        self.names = names;
+        self.seen = self.times();
+    }
+
+    /// Whether a file is not what it was at the last look.
+    fn changed(&mut self) -> bool {
+        let now = self.times();
+        let changed = now != self.seen;
+        self.seen = now;
+        changed
+    }
+
+    fn times(&self) -> Vec<Option<SystemTime>> {
+        [&self.config, &self.names]
+            .into_iter()
+            .flatten()
+            .map(|path| fs::metadata(path).and_then(|file| file.modified()).ok())
+            .collect()
+    }
+}

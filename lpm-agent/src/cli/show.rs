@@ -1,0 +1,81 @@
+//! Numbers and names as people read them.
+
+use std::net::IpAddr;
+
+use crate::identity::Name;
+
+/// A time: three digits and a unit.
+pub(super) fn time(ns: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let ns = ns as f64;
+    for (unit, size) in [("us", 1e3), ("ms", 1e6)] {
+        let value = ns / size;
+        if value < 999.5 {
+            return digits(value, unit);
+        }
+    }
+    digits(ns / 1e9, "s")
+}
+
+/// A time that may not have been measured.
+pub(super) fn maybe(ns: Option<u64>) -> String {
+    ns.map_or_else(|| "-".to_owned(), time)
+}
+
+/// A number: three digits and a power of a thousand.
+pub(super) fn count(value: f64) -> String {
+    for (unit, size) in [("", 1.0), ("k", 1e3), ("M", 1e6)] {
+        if value / size < 999.5 {
+            return digits(value / size, unit);
+        }
+    }
+    digits(value / 1e9, "G")
+}
+
+fn digits(value: f64, unit: &str) -> String {
+    let decimals = match value {
+        v if v == 0.0 || v >= 99.95 => 0,
+        v if v >= 9.995 => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$}{unit}")
+}
+
+/// An address and port, IPv6 in brackets.
+pub(super) fn end(address: IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+/// The shortest words that say who somebody is.
+pub(super) fn who(name: &Name) -> String {
+    let thing = [&name.pod, &name.workload, &name.service, &name.node];
+    let thing = thing.into_iter().flatten().next();
+    match (&name.namespace, thing) {
+        (Some(namespace), Some(thing)) => format!("{namespace}/{thing}"),
+        (Some(one), None) | (None, Some(one)) => one.clone(),
+        (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_digits() {
+        for (ns, text) in [
+            (0, "0us"),
+            (640, "0.64us"),
+            (12_345, "12.3us"),
+            (999_400, "999us"),
+            (999_600, "1.00ms"),
+            (20_000_000, "20.0ms"),
+            (1_500_000_000, "1.50s"),
+        ] {
+            assert_eq!(time(ns), text, "{ns}");
+        }
+        assert_eq!(maybe(None), "-", "not measured is not zero");
+        assert_eq!(count(0.0), "0");
+        assert_eq!(count(1234.0), "1.23k");
+    }
+}

@@ -1,0 +1,317 @@
+//! The HTTP server: metrics, health, the API.
+//!
+//! `/metrics`, `/healthz` and `/readyz` name no address and may be open; whatever is below `/api`
+//! answers loopback clients only.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{ConnectInfo, Query, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{Hub, Metrics, negotiate, records, sample::SampleRecord, stream::Watcher};
+use crate::{identity::processes::Sockets, passive::clock::wall_clock};
+
+/// How often a watcher without samples gets a line: it shows that both sides live.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Chunks of the stream that may wait for a slow client.
+const CHUNKS: usize = 16;
+
+/// Most samples that are sent at once.
+const BATCH: usize = 512;
+
+/// Why the server could not be started.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// Somebody has the port.
+    #[error(
+        "the address {address} is taken: another agent or another program listens there \
+         (`ss -ltnp` shows which); stop it, or give another one with --listen or the key `listen`"
+    )]
+    Taken {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// It cannot be bound for another reason.
+    #[error(
+        "listen on {address}: {source}; give an address of this machine with --listen or the key \
+         `listen`, and root or CAP_NET_BIND_SERVICE for ports below 1024"
+    )]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct App {
+    /// The metrics.
+    pub metrics: Metrics,
+    /// The samples, and the model.
+    pub hub: Arc<Hub>,
+    /// Every interface that was there has been dealt with.
+    pub ready: AtomicBool,
+}
+
+/// A bound port, before there is something to serve: so that a port that is taken is found before
+/// any program is loaded.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Binds the address.
+    pub async fn bind(address: SocketAddr) -> Result<Self, ServeError> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => ServeError::Taken { address },
+                _ => ServeError::Bind { address, source },
+            })?;
+        let address = listener.local_addr().unwrap_or(address);
+        Ok(Self { listener, address })
+    }
+
+    /// The address it is bound to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `end` is done. Streams are cut off then.
+    ///
+    /// # Errors
+    /// The listening socket fails.
+    pub async fn serve(
+        self,
+        app: Arc<App>,
+        end: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+        tokio::select! {
+            served = axum::serve(self.listener, service).into_future() => served,
+            () = end => Ok(()),
+        }
+    }
+}
+
+fn router(app: Arc<App>) -> Router {
+    let api = Router::new()
+        .route("/flows", get(flows))
+        .route("/latency", get(latency))
+        .route("/links", get(links))
+        .route("/watch", get(watch))
+        .layer(middleware::from_fn(loopback_only));
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .nest("/api/v1", api)
+        .with_state(app)
+}
+
+async fn loopback_only(
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if client.ip().to_canonical().is_loopback() {
+        return next.run(request).await;
+    }
+    let text = "/api is served to this machine only: ask through 127.0.0.1\n";
+    (StatusCode::FORBIDDEN, text).into_response()
+}
+
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    let format = negotiate::format(accept);
+    let encoded = blocking(move || app.metrics.encode(format)).await;
+    match encoded {
+        Ok(body) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    if app.ready.load(Ordering::Acquire) {
+        (StatusCode::OK, "ready\n").into_response()
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not all interfaces have been dealt with yet\n",
+        )
+            .into_response()
+    }
+}
+
+/// Parameters of `/api/v1/flows`.
+#[derive(Debug, Deserialize)]
+struct FlowsQuery {
+    /// Also idle and closed flows.
+    #[serde(default)]
+    all: bool,
+    /// Also the processes that hold the sockets; it takes a walk through `/proc`.
+    #[serde(default)]
+    processes: bool,
+}
+
+/// A list as the API serves it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// [`super::sample::SCHEMA`].
+    pub schema: u32,
+    /// The records.
+    pub items: Vec<T>,
+}
+
+impl<T> Page<T> {
+    fn of(items: Vec<T>) -> Self {
+        Self {
+            schema: super::sample::SCHEMA,
+            items,
+        }
+    }
+}
+
+async fn flows(State(app): State<Arc<App>>, Query(query): Query<FlowsQuery>) -> Response {
+    let flows = blocking(move || {
+        let sockets = query.processes.then(Sockets::scan);
+        records::flows(app.hub.model(), sockets.as_ref())
+    })
+    .await;
+    match flows {
+        Ok(mut flows) => {
+            flows.retain(|flow| query.all || flow.active);
+            Json(Page::of(flows)).into_response()
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+async fn latency(State(app): State<Arc<App>>) -> Response {
+    let latencies = blocking(move || records::latencies(app.hub.model())).await;
+    Json(Page::of(latencies)).into_response()
+}
+
+async fn links(State(app): State<Arc<App>>) -> Response {
+    let found = blocking(move || {
+        let model = app.hub.model();
+        records::flows(model, None).map(|flows| records::links(model, &flows))
+    });
+    match found.await {
+        Ok(links) => Json(Page::of(links)).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+/// A line of `/api/v1/watch`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StreamLine {
+    /// A sample.
+    Sample(Box<SampleRecord>),
+    /// Sent every second: what this watcher did not get so far.
+    Missed {
+        /// [`super::sample::SCHEMA`].
+        schema: u32,
+        /// Number of samples.
+        missed: u64,
+    },
+}
+
+async fn watch(State(app): State<Arc<App>>) -> Response {
+    let (sender, chunks) = mpsc::channel(CHUNKS);
+    let watcher = app.hub.watch();
+    tokio::spawn(send_samples(watcher, sender));
+    let body = Body::from_stream(ReceiverStream::new(chunks));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// Sends lines until the client is gone.
+async fn send_samples(mut watcher: Watcher, to: mpsc::Sender<Result<Bytes, Infallible>>) {
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    loop {
+        let chunk = tokio::select! {
+            sample = watcher.next() => {
+                let Some(sample) = sample else { return };
+                let mut samples = vec![sample];
+                while samples.len() < BATCH && let Some(sample) = watcher.ready() {
+                    samples.push(sample);
+                }
+                sample_lines(&watcher, &samples)
+            }
+            _ = heartbeat.tick() => {
+                let missed = watcher.missed();
+                line(&StreamLine::Missed { schema: super::sample::SCHEMA, missed })
+            }
+            () = to.closed() => return,
+        };
+        if to.send(Ok(Bytes::from(chunk))).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn sample_lines(watcher: &Watcher, samples: &[lpm_common::layout::Sample]) -> Vec<u8> {
+    let model = watcher.hub().model();
+    let (links, names) = (model.links(), model.directory().names());
+    // Without clocks there is no time to tell; they have been read when the agent started.
+    let Ok(clock) = wall_clock() else {
+        return Vec::new();
+    };
+    samples
+        .iter()
+        .flat_map(|sample| {
+            let link = links.get(&sample.ifindex);
+            line(&StreamLine::Sample(Box::new(SampleRecord::new(
+                sample, &clock, link, &names,
+            ))))
+        })
+        .collect()
+}
+
+fn line(line: &StreamLine) -> Vec<u8> {
+    // Strings and numbers only: this does not fail.
+    let mut json = serde_json::to_vec(line).unwrap_or_default();
+    json.push(b'\n');
+    json
+}
+
+fn failed(error: &dyn std::error::Error) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+}
+
+/// Runs what takes milliseconds of a CPU beside the server's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

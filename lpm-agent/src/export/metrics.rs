@@ -1,0 +1,364 @@
+//! The metrics: one collector that reads the model at each scrape.
+//!
+//! Histograms are counted elsewhere (in the kernel), so they are handed to the encoder whole.
+//! What was never measured has no series.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use lpm_common::{
+    counter::{COUNTERS, Counter},
+    layout::Method,
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet, prometheus_protobuf,
+        text as openmetrics,
+    },
+    metrics::MetricType,
+    registry::{Registry, Unit},
+};
+
+use super::{histograms, negotiate::Format, text};
+use crate::passive::{Counts, Model, model::Labels};
+
+/// Names and values of a series' labels.
+type LabelSet = Vec<(&'static str, String)>;
+
+/// Gives the run time of each kernel program so far; empty: the kernel does not measure it.
+pub type ProgramTimes = Box<dyn Fn() -> Vec<(&'static str, Duration)> + Send + Sync>;
+
+/// Why metrics could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The encoder failed, or the kernel's maps could not be read.
+    #[error("the metrics cannot be written: the kernel's maps cannot be read, or {0}")]
+    Format(#[from] fmt::Error),
+    /// The protobuf encoder failed.
+    #[error("the metrics cannot be written as protobuf: {0}")]
+    Protobuf(#[from] prometheus_protobuf::EncodeError),
+}
+
+/// The metrics of one model, in each format.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    config_hash: Arc<RwLock<String>>,
+}
+
+impl Metrics {
+    /// Metrics of a model.
+    #[must_use]
+    pub fn new(model: Arc<Model>, config_hash: String, program_times: ProgramTimes) -> Self {
+        let config_hash = Arc::new(RwLock::new(config_hash));
+        let mut registry = Registry::with_prefix("lpm");
+        registry.register_collector(Box::new(Reader {
+            model,
+            config_hash: Arc::clone(&config_hash),
+            program_times,
+        }));
+        Self {
+            registry,
+            config_hash,
+        }
+    }
+
+    /// Another configuration is in force.
+    pub fn set_config_hash(&self, hash: String) {
+        *self
+            .config_hash
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = hash;
+    }
+
+    /// All metrics as they are now.
+    pub fn encode(&self, format: Format) -> Result<Vec<u8>, MetricsError> {
+        Ok(match format {
+            Format::Protobuf => prometheus_protobuf::encode_to_vec(&self.registry)?,
+            Format::OpenMetrics => {
+                let mut out = String::new();
+                openmetrics::encode(&mut out, &self.registry)?;
+                out.into_bytes()
+            }
+            Format::Text => {
+                text::encode(&prometheus_protobuf::encode(&self.registry)?).into_bytes()
+            }
+        })
+    }
+}
+
+/// Reads the model whenever somebody scrapes.
+struct Reader {
+    model: Arc<Model>,
+    config_hash: Arc<RwLock<String>>,
+    program_times: ProgramTimes,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Reader {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut out = Families(encoder);
+        self.round_trips(&mut out)?;
+        // An error here means that the map is gone, and then no counter is known.
+        let counters = self.model.counters().map_err(|_| fmt::Error)?;
+        self.flows(&mut out, &counters)?;
+        kernel_counters(&mut out, &counters)?;
+        self.agent(&mut out)
+    }
+}
+
+impl Reader {
+    fn round_trips(&self, out: &mut Families<'_>) -> fmt::Result {
+        let rtt = self
+            .model
+            .rtt()
+            .into_iter()
+            .map(|((labels, leg, echo), counts)| {
+                let mut set = label_set(&labels);
+                set.push(("leg", leg.as_str().to_owned()));
+                set.push(("echo", echo.as_str().to_owned()));
+                (set, counts)
+            });
+        out.histograms(
+            "rtt",
+            "Round trips of TCP timestamps and their echoes, by how long the far end may have sat \
+             on the echo",
+            rtt,
+        )?;
+        let flow_rtt = self
+            .model
+            .flow_rtt()
+            .into_iter()
+            .map(|((labels, leg), counts)| {
+                let mut set = label_set(&labels);
+                set.push(("leg", leg.as_str().to_owned()));
+                (set, counts)
+            });
+        out.histograms(
+            "flow_rtt",
+            "Each flow's smallest round trip per window (10 s), one observation each",
+            flow_rtt,
+        )?;
+        let method = vec![("method", Method::Ts.as_str().to_owned())];
+        out.counters(
+            "samples",
+            "Round trips measured, at all vantages",
+            None,
+            [(method, self.model.samples())],
+        )
+    }
+
+    fn flows(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS]) -> fmt::Result {
+        let (packets, bytes) = self.model.totals(counters);
+        out.counters(
+            "packets",
+            "TCP packets on the wire, at all vantages (a GSO packet counts each segment)",
+            None,
+            [(vec![], packets)],
+        )?;
+        out.counters(
+            "bytes",
+            "Bytes on the wire, at all vantages",
+            None,
+            [(vec![], bytes)],
+        )?;
+        let Ok(clock) = self.model.clock() else {
+            return Ok(());
+        };
+        let active = self.model.active_flows(&clock);
+        let total = active.values().sum();
+        let by_vantage = active
+            .into_iter()
+            .map(|(vantage, flows)| (vec![("vantage", vantage.as_str().to_owned())], flows));
+        out.gauges(
+            "active_flows",
+            "Flows seen within the idle time and not closed, at each vantage",
+            by_vantage.map(|(labels, flows)| (labels, i64::try_from(flows).unwrap_or(i64::MAX))),
+        )?;
+        let pressure = self.model.pressure(total);
+        out.gauges(
+            "map_pressure_ratio",
+            "How full a kernel map is: entries of active flows, rows taken",
+            pressure.map(|(map, ratio)| (vec![("map", map.to_owned())], ratio)),
+        )
+    }
+
+    fn agent(&self, out: &mut Families<'_>) -> fmt::Result {
+        let links = self.model.links().into_values().map(|link| {
+            let labels = vec![
+                ("interface", link.name),
+                ("vantage", link.vantage.as_str().to_owned()),
+            ];
+            (labels, 1_i64)
+        });
+        out.gauges(
+            "interface_attached",
+            "1 for each interface that is watched",
+            links,
+        )?;
+        let times = (self.program_times)()
+            .into_iter()
+            .map(|(program, time)| (vec![("program", program.to_owned())], time.as_secs_f64()));
+        out.counters(
+            "program_run",
+            "Time spent in a kernel program, measured only while kernel.bpf_stats_enabled is 1",
+            Some(&Unit::Seconds),
+            times,
+        )?;
+        let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+        out.info("build", "The agent's version", &version)?;
+        let hash = self
+            .config_hash
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        out.info(
+            "config_hash",
+            "Changes with the configuration",
+            &vec![("hash", hash)],
+        )
+    }
+}
+
+fn label_set(labels: &Labels) -> LabelSet {
+    vec![
+        ("namespace", labels.namespace.to_string()),
+        ("peer_namespace", labels.peer_namespace.to_string()),
+        ("peer_kind", labels.peer_kind.as_str().to_owned()),
+    ]
+}
+
+/// The counters that are shown as the kernel counts them: name, help, name of the label (two of
+/// them share one value, split by `/`).
+const SHOWN: [(&str, &str, &[&str]); 7] = [
+    ("flow_events", "Beginnings and ends of flows", &["event"]),
+    (
+        "packets_without_timestamp",
+        "TCP packets without the timestamp option",
+        &[],
+    ),
+    (
+        "stamps",
+        "What became of TSvals that could have been measured",
+        &["result"],
+    ),
+    ("unmatched_echoes", "New echoes that found no stamp", &[]),
+    (
+        "foreign_echoes",
+        "Echoes of a TSval that the other side never sent",
+        &[],
+    ),
+    (
+        "map_drops",
+        "What found no place in a kernel map",
+        &["map", "reason"],
+    ),
+    ("parse_skipped", "Packets not looked into", &["reason"]),
+];
+
+fn kernel_counters(out: &mut Families<'_>, counters: &[u64; COUNTERS]) -> fmt::Result {
+    let mut series: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
+    for (counter, value) in Counter::ALL.iter().zip(counters) {
+        let (metric, label) = counter.metric();
+        series.entry(metric).or_default().push((label, *value));
+    }
+    for (metric, help, names) in SHOWN {
+        let found = series.remove(metric).unwrap_or_default();
+        let found = found.into_iter().map(|(label, value)| {
+            let values = label.splitn(names.len().max(1), '/');
+            let labels = names
+                .iter()
+                .copied()
+                .zip(values.map(str::to_owned))
+                .collect();
+            (labels, value)
+        });
+        out.counters(metric, help, None, found)?;
+    }
+    Ok(())
+}
+
+/// Writes whole families. One without a series is left out.
+struct Families<'a>(DescriptorEncoder<'a>);
+
+impl Families<'_> {
+    fn counters<N: EncodeCounterValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        series: impl IntoIterator<Item = (LabelSet, N)>,
+    ) -> fmt::Result {
+        let mut series = series.into_iter().peekable();
+        if series.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, value) in series {
+            if labels.is_empty() {
+                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            } else {
+                let mut metric = family.encode_family(&labels)?;
+                metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gauges<N: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (LabelSet, N)>,
+    ) -> fmt::Result {
+        let mut series = series.into_iter().peekable();
+        if series.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in series {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (LabelSet, Counts)>,
+    ) -> fmt::Result {
+        let mut series = series.into_iter().peekable();
+        if series.peek().is_none() {
+            return Ok(());
+        }
+        let unit = Some(&Unit::Seconds);
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for (labels, counts) in series {
+            histograms::encode(&mut family, &labels, &counts)?;
+        }
+        Ok(())
+    }
+
+    fn info(&mut self, name: &str, help: &str, labels: &LabelSet) -> fmt::Result {
+        self.0
+            .encode_descriptor(name, help, None, MetricType::Info)?
+            .encode_info(labels)
+    }
+}

@@ -1,0 +1,14 @@
+//! The doors out: Prometheus, JSON over HTTP, a stream of samples.
+
+mod histograms;
+pub mod http;
+pub mod metrics;
+pub mod negotiate;
+pub mod records;
+pub mod sample;
+pub mod stream;
+pub mod text;
+
+pub use http::Server;
+pub use metrics::Metrics;
+pub use stream::Hub;

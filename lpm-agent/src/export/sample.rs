@@ -1,0 +1,191 @@
+//! A sample as the outside sees it.
+
+use std::{net::IpAddr, time::Duration};
+
+use lpm_common::layout::{Echo, Leg, Method, Sample, Vantage};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    identity::{Name, Names},
+    passive::{Clock, flow::plain_address, model::Link},
+};
+
+/// Version of [`SampleRecord`] and of the other records.
+pub const SCHEMA: u32 = 1;
+
+/// One round trip, as `lpm watch --format json` prints it. `src` to `dst` is the direction of the
+/// stamped packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// When the echo passed: RFC 3339, nanoseconds, UTC.
+    pub time: String,
+    /// Interface of the vantage.
+    pub interface: String,
+    /// `pod`, `overlay`, `bridge`, `nic` or `node`.
+    pub vantage: String,
+    /// Sender of the stamped packet.
+    pub src: IpAddr,
+    /// Its TCP port.
+    pub sport: u16,
+    /// Receiver of the stamped packet.
+    pub dst: IpAddr,
+    /// Its TCP port.
+    pub dport: u16,
+    /// Round trip, nanoseconds.
+    pub rtt_ns: u64,
+    /// `remote` or `local`.
+    pub leg: String,
+    /// `prompt`, `lone` or `data`.
+    pub echo: String,
+    /// `ts`.
+    pub method: String,
+    /// What matched: the TSval.
+    pub id: u32,
+    /// Outer VLAN id, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// Who the sender is, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub src_name: Option<Name>,
+    /// Who the receiver is, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dst_name: Option<Name>,
+}
+
+impl SampleRecord {
+    /// Makes a record of what the kernel handed out; `link` is the interface, if still watched.
+    #[must_use]
+    pub fn new(sample: &Sample, clock: &Clock, link: Option<&Link>, names: &Names) -> Self {
+        let (src, dst) = (plain_address(sample.src), plain_address(sample.dst));
+        let time = clock.wall_of_monotonic(sample.time_ns);
+        let name = |address| names.lookup(address).map(|name| Name::clone(name));
+        Self {
+            schema: SCHEMA,
+            time: humantime::format_rfc3339_nanos(time).to_string(),
+            interface: link
+                .map_or_else(|| format!("if{}", sample.ifindex), |link| link.name.clone()),
+            vantage: Vantage::from_raw(sample.vantage)
+                .map_or("unknown", Vantage::as_str)
+                .into(),
+            src,
+            sport: sample.sport,
+            dst,
+            dport: sample.dport,
+            rtt_ns: sample.rtt_ns,
+            leg: if sample.leg == Leg::Remote as u8 {
+                Leg::Remote
+            } else {
+                Leg::Local
+            }
+            .as_str()
+            .into(),
+            echo: Echo::ALL
+                .into_iter()
+                .find(|echo| *echo as u8 == sample.echo)
+                .map_or("unknown", Echo::as_str)
+                .into(),
+            method: if sample.method == Method::Ts as u8 {
+                Method::Ts.as_str()
+            } else {
+                "unknown"
+            }
+            .into(),
+            id: sample.id,
+            vlan: vlan(sample.segment),
+            src_name: name(src),
+            dst_name: name(dst),
+        }
+    }
+
+    /// The round trip.
+    #[must_use]
+    pub fn rtt(&self) -> Duration {
+        Duration::from_nanos(self.rtt_ns)
+    }
+}
+
+/// Outer VLAN id of a flow's segment word; `None`: untagged.
+pub(super) fn vlan(segment: u32) -> Option<u16> {
+    let id = u16::try_from(segment & 0xfff).ok()?;
+    (id != 0).then_some(id)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{net::Ipv4Addr, path::Path};
+
+    use super::*;
+    use crate::passive::clock::wall_clock;
+
+    /// A sample of 12 us between two addresses of 198.18.5.0/24.
+    pub(crate) fn sample() -> Sample {
+        let words = |last| {
+            let octets = Ipv4Addr::new(198, 18, 5, last).to_ipv6_mapped().octets();
+            [0, 4, 8, 12].map(|at: usize| {
+                u32::from_ne_bytes(octets[at..at + 4].try_into().expect("four bytes"))
+            })
+        };
+        Sample {
+            time_ns: 1,
+            rtt_ns: 12_000,
+            src: words(1),
+            dst: words(2),
+            id: 3_532_623_266,
+            ifindex: 7,
+            segment: 0,
+            sport: 41_140,
+            dport: 5301,
+            leg: Leg::Remote as u8,
+            echo: Echo::Prompt as u8,
+            method: Method::Ts as u8,
+            vantage: Vantage::Pod as u8,
+            reserved: 0,
+        }
+    }
+
+    #[test]
+    fn json_is_as_the_contract_has_it() {
+        let link = Link {
+            name: "va".to_owned(),
+            vantage: Vantage::Pod,
+            mode: "tcx",
+        };
+        let clock = wall_clock().expect("clocks");
+        let mut record = SampleRecord::new(&sample(), &clock, Some(&link), &Names::default());
+        assert!(
+            humantime::parse_rfc3339(&record.time).is_ok(),
+            "{}",
+            record.time
+        );
+        assert_eq!(record.time.len(), "2026-01-01T00:00:00.000000000Z".len());
+        record.time = "T".to_owned();
+        let json = serde_json::to_string(&record).expect("JSON");
+        assert_eq!(
+            json,
+            r#"{"schema":1,"time":"T","interface":"va","vantage":"pod","src":"198.18.5.1","sport":41140,"dst":"198.18.5.2","dport":5301,"rtt_ns":12000,"leg":"remote","echo":"prompt","method":"ts","id":3532623266}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<SampleRecord>(&json).expect("read back"),
+            record
+        );
+    }
+
+    #[test]
+    fn names_are_added_where_known() {
+        let names = Names::parse(
+            "- {address: 198.18.5.2, namespace: shop, pod: db-0}\n",
+            Path::new("n"),
+        )
+        .expect("names");
+        let clock = wall_clock().expect("clocks");
+        let record = SampleRecord::new(&sample(), &clock, None, &names);
+        assert_eq!(record.src_name, None);
+        assert_eq!(
+            record.dst_name.and_then(|name| name.pod).as_deref(),
+            Some("db-0")
+        );
+        assert_eq!(record.interface, "if7");
+    }
+}

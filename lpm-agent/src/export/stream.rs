@@ -1,0 +1,197 @@
+//! The stream of samples: one reader of the kernel's ring, any number of watchers.
+//!
+//! The kernel writes samples only while [`Control::watch`] is not zero; a watcher that goes, however
+//! it dies, takes its count along because the [`Watcher`] is dropped.
+//!
+//! [`Control::watch`]: lpm_common::layout::Control::watch
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use lpm_common::{counter::Counter, layout::Sample};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::passive::Model;
+
+/// Samples kept for a watcher that is slow; older ones count as missed.
+const BACKLOG: usize = 1 << 16;
+
+/// How long the reader sleeps in the kernel at most before it looks whether it should end.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Where samples come from: the kernel's ring buffer.
+pub trait Ring: Send {
+    /// Waits for samples, at most this long, and hands each to `take`.
+    ///
+    /// # Errors
+    /// The ring cannot be waited for.
+    fn wait(&mut self, at_most: Duration, take: &mut dyn FnMut(Sample)) -> io::Result<()>;
+}
+
+/// Hands samples from the ring to all watchers.
+#[derive(Debug)]
+pub struct Hub {
+    model: Arc<Model>,
+    samples: broadcast::Sender<Sample>,
+    watchers: Mutex<u32>,
+    stop: Arc<AtomicBool>,
+    reader: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Hub {
+    /// Starts the thread that reads the ring.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(model: Arc<Model>, mut ring: impl Ring + 'static) -> io::Result<Arc<Self>> {
+        let (samples, _) = broadcast::channel(BACKLOG);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender, stopped) = (samples.clone(), Arc::clone(&stop));
+        let reader = thread::Builder::new().name("lpm-samples".to_owned()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                // Nobody listens: the kernel was told, this is the last of what it had written.
+                let take = &mut |sample| drop(sender.send(sample));
+                if let Err(error) = ring.wait(PATIENCE, take) {
+                    tracing::error!(%error, "the stream of samples ended: its ring cannot be read");
+                    break;
+                }
+            }
+        })?;
+        let (watchers, reader) = (Mutex::new(0), Mutex::new(Some(reader)));
+        Ok(Arc::new(Self {
+            model,
+            samples,
+            watchers,
+            stop,
+            reader,
+        }))
+    }
+
+    /// Begins to watch.
+    #[must_use]
+    pub fn watch(self: &Arc<Self>) -> Watcher {
+        let samples = self.samples.subscribe();
+        let kernel_missed = Arc::new(AtomicU64::new(0));
+        let missed_before = self.missed_by_kernel();
+        self.count(1);
+        Watcher {
+            hub: Arc::clone(self),
+            samples,
+            missed_before,
+            lagged: 0,
+            kernel_missed,
+        }
+    }
+
+    /// The model that the samples belong to.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The model, to keep.
+    #[must_use]
+    pub fn shared_model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    fn count(&self, change: i32) {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        *watchers = watchers.saturating_add_signed(change);
+        self.model
+            .tables()
+            .control()
+            .watch
+            .store(*watchers, Ordering::Release);
+    }
+
+    /// Samples that found the ring full, ever; 0 if the kernel cannot be asked, which the
+    /// difference of two readings survives.
+    fn missed_by_kernel(&self) -> u64 {
+        self.model
+            .counters()
+            .map_or(0, |counters| counters[Counter::SamplesFull as usize])
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let reader = self
+            .reader
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if reader.is_some_and(|reader| reader.join().is_err()) {
+            tracing::error!("the thread that reads samples panicked");
+        }
+    }
+}
+
+/// One who watches. Dropping it ends that.
+#[derive(Debug)]
+pub struct Watcher {
+    hub: Arc<Hub>,
+    samples: broadcast::Receiver<Sample>,
+    missed_before: u64,
+    lagged: u64,
+    kernel_missed: Arc<AtomicU64>,
+}
+
+impl Watcher {
+    /// The next sample; `None`: there will be none any more.
+    pub async fn next(&mut self) -> Option<Sample> {
+        loop {
+            match self.samples.recv().await {
+                Ok(sample) => return Some(sample),
+                Err(RecvError::Lagged(missed)) => self.lagged += missed,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// A sample that is there already.
+    pub fn ready(&mut self) -> Option<Sample> {
+        loop {
+            match self.samples.try_recv() {
+                Ok(sample) => return Some(sample),
+                Err(broadcast::error::TryRecvError::Lagged(missed)) => self.lagged += missed,
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Samples since the beginning that this watcher did not get: the kernel's ring was full, or
+    /// it was itself too slow.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        let now = self
+            .hub
+            .missed_by_kernel()
+            .saturating_sub(self.missed_before);
+        // Once the kernel cannot be asked any more, the last answer holds.
+        self.kernel_missed
+            .fetch_max(now, Ordering::Relaxed)
+            .max(now)
+            + self.lagged
+    }
+
+    /// The hub it watches.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.hub.count(-1);
+    }
+}

@@ -1,0 +1,309 @@
+//! One running monitor: the kernel programs, the model over their maps, the names, the samples.
+//!
+//! `lpm run`, `lpm top` and `lpm watch` are each a session and something that shows it. Ending a
+//! session (dropping it) detaches everything.
+
+mod keeper;
+mod ring;
+mod tables;
+
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use aya::programs::loaded_programs;
+use thiserror::Error;
+
+use crate::{
+    config::Config,
+    export::{Hub, metrics::ProgramTimes},
+    identity::{Directory, Names, names::NamesError},
+    kernel::{
+        attach::AttachError,
+        hotplug::{AttachedInterface, Event, Hotplug, Settings, StartError},
+        load::{Kernel, LoadError, LoadSettings, Programs},
+        netns::{Netns, NetnsError},
+    },
+    passive::{Model, model::Link},
+};
+
+use keeper::Keeper;
+use tables::KernelTables;
+
+/// 1 while the kernel measures the run time of programs.
+const STATS_ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// Why a session could not begin.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The network namespace cannot be used.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The kernel programs cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The interfaces cannot be watched.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The names file cannot be used.
+    #[error(transparent)]
+    Names(#[from] NamesError),
+    /// The kernel's names or clocks cannot be read or written.
+    #[error("prepare the kernel programs' maps: {0}; `lpm check` tells what this machine offers")]
+    Maps(io::Error),
+    /// A thread cannot be started.
+    #[error("start a thread: {0}; raise the limit of processes (ulimit -u)")]
+    Thread(io::Error),
+}
+
+/// What a session is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The configuration.
+    pub config: Config,
+    /// Only these interfaces, by name; empty: by the rules.
+    pub only: Vec<String>,
+}
+
+/// What happens to interfaces, for people.
+#[derive(Debug)]
+pub enum Notice {
+    /// An interface is watched.
+    Attached(AttachedInterface),
+    /// It is not any more.
+    Detached {
+        /// Its name.
+        interface: String,
+        /// The interface itself is gone.
+        gone: bool,
+    },
+    /// It should be watched and is not.
+    Failed {
+        /// Why not.
+        error: AttachError,
+        /// It will be tried again.
+        retry: bool,
+    },
+    /// Filters of an agent that is gone were removed.
+    LeftoversRemoved {
+        /// On which interface.
+        interface: String,
+        /// How many.
+        filters: usize,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attached(AttachedInterface {
+                interface,
+                vantage,
+                mode,
+                note,
+                ..
+            }) => {
+                write!(
+                    f,
+                    "attached to {} ({}, {})",
+                    interface.name,
+                    vantage.as_str(),
+                    mode.as_str()
+                )?;
+                note.iter().try_for_each(|note| write!(f, ": {note}"))
+            }
+            Self::Detached {
+                interface,
+                gone: true,
+            } => write!(f, "{interface} is gone"),
+            Self::Detached {
+                interface,
+                gone: false,
+            } => write!(f, "detached from {interface}"),
+            Self::Failed { error, retry } => {
+                write!(
+                    f,
+                    "{error}{}",
+                    if *retry {
+                        "; it will be tried again"
+                    } else {
+                        ""
+                    }
+                )
+            }
+            Self::LeftoversRemoved { interface, filters } => {
+                write!(
+                    f,
+                    "removed {filters} filters from {interface} that an agent left behind"
+                )
+            }
+        }
+    }
+}
+
+/// A running monitor.
+#[derive(Debug)]
+pub struct Session {
+    // Dropped in this order: first nothing is attached any more, then nothing is read.
+    hotplug: Hotplug,
+    keeper: Keeper,
+    hub: Arc<Hub>,
+    programs: Arc<Programs>,
+    only: Vec<String>,
+    config: Mutex<Config>,
+}
+
+impl Session {
+    /// Loads the programs, attaches them and starts reading; returns once every interface that is
+    /// there has been dealt with. `notify` is called in the thread that follows the interfaces.
+    pub fn start(
+        options: Options,
+        mut notify: impl FnMut(Notice) + Send + 'static,
+    ) -> Result<Self, SessionError> {
+        let Options { config, only } = options;
+        let names = read_names(&config)?;
+        let open = || config.netns.as_deref().map(Netns::open).transpose();
+        let netns = (open()?, open()?);
+        let mut kernel = Kernel::load(&load_settings(&config))?;
+        let programs = Arc::new(kernel.programs()?);
+        let interfaces = kernel.interfaces()?;
+        let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
+        let tables = Arc::new(KernelTables::new(kernel)?);
+        let directory = Arc::new(Directory::default());
+        let model = Model::new(tables, directory, config.flow_idle).map_err(SessionError::Maps)?;
+        let model = Arc::new(model);
+        // Names first: a flow that appears before its names would be counted without.
+        let keeper = Keeper::start(Arc::clone(&model), names, netns.0, config.window)?;
+        let hub = Hub::start(Arc::clone(&model), ring).map_err(SessionError::Thread)?;
+        let settings = Settings {
+            mode: config.attach,
+            netns: netns.1,
+            ..Settings::new(config.rules(&only))
+        };
+        let on_event = move |event| {
+            if let Some(notice) = follow(&model, event) {
+                notify(notice);
+            }
+        };
+        let hotplug = Hotplug::start(settings, Arc::clone(&programs), interfaces, on_event)?;
+        Ok(Self {
+            hotplug,
+            keeper,
+            hub,
+            programs,
+            only,
+            config: Mutex::new(config),
+        })
+    }
+
+    /// The samples.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        self.hub.model()
+    }
+
+    /// The interfaces that are watched now.
+    #[must_use]
+    pub fn attached(&self) -> Vec<AttachedInterface> {
+        self.hotplug.attached()
+    }
+
+    /// Applies what of another configuration can be applied while running: names and rules.
+    /// Returns the keys that differ and need a restart.
+    pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, SessionError> {
+        let names = read_names(&config)?;
+        self.keeper.set_names(names);
+        self.hotplug.set_rules(config.rules(&self.only));
+        let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let cold = current.cold_changes(&config);
+        *current = config;
+        Ok(cold)
+    }
+
+    /// Tells the run time of each program, while the kernel measures it.
+    #[must_use]
+    pub fn program_times(&self) -> ProgramTimes {
+        let programs = Arc::clone(&self.programs);
+        Box::new(move || {
+            let enabled = std::fs::read_to_string(STATS_ENABLED);
+            if enabled.map_or(true, |enabled| enabled.trim() != "1") {
+                return Vec::new();
+            }
+            loaded_programs()
+                .flatten()
+                .filter_map(|info| {
+                    let program = programs.iter().find(|program| program.id == info.id())?;
+                    Some((program.name, info.run_time()))
+                })
+                .collect()
+        })
+    }
+}
+
+fn load_settings(config: &Config) -> LoadSettings {
+    LoadSettings {
+        flow_entries: config.flows,
+        rows: config.rows,
+        stripes: config.stripes,
+        idle_seconds: u32::try_from(config.flow_idle.as_secs()).unwrap_or(u32::MAX),
+        ..LoadSettings::new()
+    }
+}
+
+fn read_names(config: &Config) -> Result<Names, NamesError> {
+    config
+        .names
+        .as_deref()
+        .map_or_else(|| Ok(Names::default()), Names::read)
+}
+
+/// Takes an interface's change into the model; what people should know is returned.
+fn follow(model: &Model, event: Event) -> Option<Notice> {
+    match event {
+        Event::Attached(attached) => {
+            model.link_attached(attached.interface.index, link(&attached));
+            Some(Notice::Attached(attached))
+        }
+        Event::Renamed { interface, .. } => {
+            model.link_attached(interface.interface.index, link(&interface));
+            None
+        }
+        Event::Detached { interface, gone } => {
+            if let Err(error) = model.link_detached(interface.interface.index) {
+                let interface = &interface.interface.name;
+                tracing::error!(interface, %error, "its flows stay in the table until they are evicted");
+            }
+            Some(Notice::Detached {
+                interface: interface.interface.name,
+                gone,
+            })
+        }
+        Event::Failed { error, retry, .. } => Some(Notice::Failed { error, retry }),
+        Event::LeftoversRemoved { interface, filters } => {
+            Some(Notice::LeftoversRemoved { interface, filters })
+        }
+        Event::Resynced => {
+            tracing::warn!("the kernel dropped messages about interfaces; they were listed anew");
+            None
+        }
+    }
+}
+
+fn link(attached: &AttachedInterface) -> Link {
+    Link {
+        name: attached.interface.name.clone(),
+        vantage: attached.vantage,
+        mode: attached.mode.as_str(),
+    }
+}
+
+/// How long it may take to notice that an address of the node has changed.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(2);
