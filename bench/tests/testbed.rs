@@ -267,7 +267,7 @@ fn overlays_carry_both_ip_versions() {
     if skipped() {
         return;
     }
-    for flavour in [Flavour::L2sm, Flavour::Flannel] {
+    for flavour in [Flavour::L2sm, Flavour::Flannel, Flavour::Layer3] {
         let config = OverlayConfig {
             pods_per_node: 2,
             ..OverlayConfig::new(flavour)
@@ -280,6 +280,7 @@ fn overlays_carry_both_ip_versions() {
             .collect();
         let client = &overlay.pod("a0").netns;
         let far = overlay.pod("b1");
+        let vni = if flavour == Flavour::Layer3 { 5 } else { 1 };
         for address in [IpAddr::V4(far.v4), IpAddr::V6(far.v6)] {
             drop(overlay.wire.take_records());
             let report = ask(client, SocketAddr::new(address, PORT), 20);
@@ -294,7 +295,7 @@ fn overlays_carry_both_ip_versions() {
             assert!(
                 inner
                     .iter()
-                    .all(|tcp| tcp.vni == Some(1) && tcp.timestamps.is_some())
+                    .all(|tcp| tcp.vni == Some(vni) && tcp.timestamps.is_some())
             );
             assert!(inner.iter().any(|tcp| tcp.destination == address));
         }

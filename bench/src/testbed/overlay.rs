@@ -14,6 +14,9 @@ pub enum Flavour {
     /// Routed as flannel does: on each node the bridge `cni0` with the pods'
     /// veths, and `flannel.1` (UDP 8472) to the other's; MTU 1450.
     Flannel,
+    /// Routed, as with flannel, but by a device without Ethernet headers, as
+    /// `WireGuard` or a tunnel would be: `gpe0` (`VxLAN`-GPE, UDP 4790); MTU 1450.
+    Layer3,
 }
 
 impl Flavour {
@@ -23,6 +26,7 @@ impl Flavour {
         match self {
             Self::L2sm => "vxlan1",
             Self::Flannel => "flannel.1",
+            Self::Layer3 => "gpe0",
         }
     }
 
@@ -31,7 +35,7 @@ impl Flavour {
     pub const fn bridge(self) -> &'static str {
         match self {
             Self::L2sm => "br1",
-            Self::Flannel => "cni0",
+            Self::Flannel | Self::Layer3 => "cni0",
         }
     }
 
@@ -41,6 +45,7 @@ impl Flavour {
         match self {
             Self::L2sm => 7000,
             Self::Flannel => 8472,
+            Self::Layer3 => 4790,
         }
     }
 
@@ -49,7 +54,7 @@ impl Flavour {
     pub const fn mtu(self) -> u32 {
         match self {
             Self::L2sm => 1400,
-            Self::Flannel => 1450,
+            Self::Flannel | Self::Layer3 => 1450,
         }
     }
 }
@@ -146,6 +151,7 @@ impl Overlay {
             match flavour {
                 Flavour::L2sm => join_l2sm(node, number)?,
                 Flavour::Flannel => join_flannel(node, number)?,
+                Flavour::Layer3 => join_layer3(node, number)?,
             }
         }
         let mut pods = Vec::new();
@@ -218,15 +224,33 @@ fn join_flannel(node: &Netns, number: u8) -> Result<(), Error> {
          addr add 198.19.{number}.0/32 dev flannel.1\n\
          addr add fd00:19:{number}::/128 dev flannel.1 nodad\n\
          link set flannel.1 up\n\
-         addr add 198.19.{number}.1/24 dev cni0\n\
-         addr add fd00:19:{number}::1/64 dev cni0 nodad\n\
          neigh add 198.19.{peer}.0 lladdr {other} dev flannel.1 nud permanent\n\
          neigh add fd00:19:{peer}:: lladdr {other} dev flannel.1 nud permanent\n\
          route add 198.19.{peer}.0/24 via 198.19.{peer}.0 dev flannel.1 onlink\n\
          route add fd00:19:{peer}::/64 via fd00:19:{peer}:: dev flannel.1 onlink"
     ))?;
+    gateway(node, number)?;
     node.bridge_batch(&format!(
         "fdb append {other} dev flannel.1 dst 198.18.0.{peer}"
+    ))
+}
+
+fn join_layer3(node: &Netns, number: u8) -> Result<(), Error> {
+    let peer = 3 - number;
+    let encap = format!("encap ip id 5 dst 198.18.0.{peer} dev gpe0");
+    gateway(node, number)?;
+    node.ip_batch(&format!(
+        "link add gpe0 mtu 1450 type vxlan dstport 4790 gpe external\n\
+         link set gpe0 up\n\
+         route add 198.19.{peer}.0/24 {encap}\n\
+         route add fd00:19:{peer}::/64 {encap}"
+    ))
+}
+
+/// Gives the node's bridge the address that its pods route to.
+fn gateway(node: &Netns, number: u8) -> Result<(), Error> {
+    node.ip_batch(&format!(
+        "addr add 198.19.{number}.1/24 dev cni0\naddr add fd00:19:{number}::1/64 dev cni0 nodad"
     ))
 }
 
@@ -253,12 +277,12 @@ fn pod(
     ))?;
     let (short, long) = match flavour {
         Flavour::L2sm => (16, 32),
-        Flavour::Flannel => (24, 64),
+        Flavour::Flannel | Flavour::Layer3 => (24, 64),
     };
     netns.ip_batch(&format!(
         "addr add {v4}/{short} dev eth0\naddr add {v6}/{long} dev eth0 nodad\nlink set eth0 up"
     ))?;
-    if flavour == Flavour::Flannel {
+    if flavour != Flavour::L2sm {
         netns.ip_batch(&format!(
             "route add default via 198.19.{number}.1\nroute add default via fd00:19:{number}::1"
         ))?;

@@ -43,6 +43,8 @@ enum FlavourName {
     L2sm,
     /// Bridge cni0 and a routed flannel.1, UDP 8472, MTU 1450.
     Flannel,
+    /// Bridge cni0 and a routed gpe0 without Ethernet headers, MTU 1450.
+    Layer3,
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +80,7 @@ pub(crate) fn overlay(arguments: &OverlayArgs) -> anyhow::Result<()> {
     let flavour = match arguments.flavour {
         FlavourName::L2sm => Flavour::L2sm,
         FlavourName::Flannel => Flavour::Flannel,
+        FlavourName::Layer3 => Flavour::Layer3,
     };
     let overlay = Overlay::new(&OverlayConfig {
         flavour,

@@ -9,15 +9,25 @@ const SERVICE_TAG: u16 = 0x88a8;
 /// UDP ports of `VxLAN`: L2S-M's, flannel's and IANA's.
 const VXLAN_PORTS: [u16; 3] = [7000, 8472, 4789];
 
+/// UDP port of `VxLAN`-GPE, which can carry IP without Ethernet.
+const GPE_PORT: u16 = 4790;
+
 /// Reads the innermost TCP header, of a `VxLAN` packet the inner one.
 pub(super) fn tcp_identity(frame: &[u8]) -> Option<TcpIdentity> {
     let packet = LaxSlicedPacket::from_ethernet(frame).ok()?;
     match packet.transport.as_ref()? {
-        TransportSlice::Udp(udp) if VXLAN_PORTS.contains(&udp.destination_port()) => {
+        TransportSlice::Udp(udp) if is_vxlan(udp.destination_port()) => {
             let payload = udp.payload();
             // Flags (8), reserved (24), VNI (24), reserved (8): RFC 7348.
             let vni = u32::from_be_bytes(payload.get(4..8)?.try_into().ok()?) >> 8;
-            let inner = LaxSlicedPacket::from_ethernet(payload.get(8..)?).ok()?;
+            let carried = payload.get(8..)?;
+            // GPE names what it carries: 1 is IPv4, 2 is IPv6.
+            let bare = udp.destination_port() == GPE_PORT && matches!(payload[3], 1 | 2);
+            let inner = if bare {
+                LaxSlicedPacket::from_ip(carried).ok()?
+            } else {
+                LaxSlicedPacket::from_ethernet(carried).ok()?
+            };
             match inner.transport.as_ref()? {
                 TransportSlice::Tcp(tcp) => identity(&inner, tcp, Some(vni)),
                 _ => None,
@@ -26,6 +36,10 @@ pub(super) fn tcp_identity(frame: &[u8]) -> Option<TcpIdentity> {
         TransportSlice::Tcp(tcp) => identity(&packet, tcp, None),
         _ => None,
     }
+}
+
+fn is_vxlan(port: u16) -> bool {
+    VXLAN_PORTS.contains(&port) || port == GPE_PORT
 }
 
 fn identity(
