@@ -21,6 +21,7 @@ mod ours;
 pub mod presence;
 pub mod privileges;
 pub mod rules;
+pub mod tables;
 mod tc;
 mod worker;
 

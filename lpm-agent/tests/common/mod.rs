@@ -37,7 +37,11 @@ pub const SETTINGS: LoadSettings = LoadSettings {
     flow_entries: 1024,
     rows: 8,
     stripes: 1,
-    seed: 1,
+    seeds: [1; 14],
+    idle_seconds: 60,
+    names: 1024,
+    samples_bytes: 1 << 16,
+    packet_clock: false,
 };
 
 /// Whether tests of the kernel can run here. If not, the reason is printed as a skip.
