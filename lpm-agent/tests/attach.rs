@@ -133,8 +133,8 @@ fn a_priority_of_another_kind_is_left_alone() {
         after.last().map(|ours| (ours.priority, ours.kind.as_str())),
         Some((2, "bpf"))
     );
-    let note = agent.hotplug.attached()[0].note.clone();
-    assert!(note.expect("it is said").contains("priority 1"));
+    let said = agent.hotplug.attached()[0].note.clone();
+    assert!(said.expect("it is said").contains("priority 1"));
     drop(agent);
     assert_eq!(filters(&node, "va", Ingress), before);
 }

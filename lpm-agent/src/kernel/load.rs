@@ -436,6 +436,12 @@ fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
             (1..=65_535).contains(&settings.rows),
             "must be 1 to 65535",
         ),
+        (
+            "samples_bytes",
+            settings.samples_bytes,
+            settings.samples_bytes.is_power_of_two() && settings.samples_bytes >= 4096,
+            "must be a power of two, at least 4096",
+        ),
     ] {
         if !fits {
             return Err(LoadError::Setting {

@@ -10,6 +10,7 @@ pub mod neighbour;
 pub mod process;
 
 use std::{
+    net::UdpSocket,
     sync::{
         Arc,
         mpsc::{self, Receiver},
@@ -241,4 +242,31 @@ pub fn node_with_pod(interface: &str) -> (Netns, Netns) {
     )
     .expect("pod");
     (node, pod)
+}
+
+/// Datagrams from the pod to the node of [`node_with_pod`], one at a time.
+pub struct Datagrams {
+    from: UdpSocket,
+    to: UdpSocket,
+}
+
+impl Datagrams {
+    pub fn new(node: &Netns, pod: &Netns) -> Self {
+        let bind = |netns: &Netns, address: &str| {
+            let socket = netns.run_in(|| UdpSocket::bind(address)).expect("enter");
+            socket.expect("bind")
+        };
+        let (from, to) = (bind(pod, "198.18.9.2:0"), bind(node, "198.18.9.1:5000"));
+        to.set_read_timeout(Some(LIMIT)).expect("a limit");
+        from.connect("198.18.9.1:5000").expect("connect");
+        Self { from, to }
+    }
+
+    /// Sends one and waits until it has arrived, unaltered.
+    pub fn send(&self, number: u64) {
+        self.from.send(&number.to_be_bytes()).expect("send");
+        let mut received = [0; 16];
+        let length = self.to.recv(&mut received).expect("what was sent arrives");
+        assert_eq!(received[..length], number.to_be_bytes());
+    }
 }
