@@ -39,7 +39,9 @@ fn samples_are_those_of_the_reference() {
         return;
     }
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let files = Files::new(directory.path());
+    // For a look at what went wrong: a directory that stays.
+    let kept = std::env::var_os("LPM_ORACLE_DIRECTORY").map(PathBuf::from);
+    let files = Files::new(kept.as_deref().unwrap_or(directory.path()));
     let pair = Pair::new(&PairConfig::default()).expect("the testbed");
     let _server = Server::start(&pair.server, PORT).expect("a server beyond the wire");
     let _pod = Server::start(&pair.client, PORT).expect("a server in the pod");
@@ -79,18 +81,37 @@ fn samples_are_those_of_the_reference() {
     }
 }
 
+#[test]
+fn the_reference_passes_its_own_tests() {
+    if !runs("python3") {
+        println!("LPM-SKIP oracle: python3 is not installed");
+        return;
+    }
+    let mut tests = Command::new("python3");
+    tests.args(["-B", "-m", "unittest", "-v"]);
+    tests.current_dir(script_directory());
+    let output = tests.output().expect("python3 to run");
+    let words = String::from_utf8_lossy(&output.stderr);
+    println!("{words}");
+    assert!(
+        output.status.success() && words.contains("test_every_vector"),
+        "{words}"
+    );
+}
+
 /// Why this machine cannot run the test.
 fn missing() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("needs root for network namespaces and the capture".to_owned());
     }
-    ["tshark", "tcpdump", "python3"]
-        .into_iter()
-        .find_map(|tool| {
-            let found = Command::new(tool).arg("--version").output();
-            let found = found.is_ok_and(|output| output.status.success());
-            (!found).then(|| format!("{tool} is not installed"))
-        })
+    let tools = ["tshark", "tcpdump", "python3"];
+    let absent = tools.into_iter().find(|tool| !runs(tool))?;
+    Some(format!("{absent} is not installed"))
+}
+
+fn runs(tool: &str) -> bool {
+    let version = Command::new(tool).arg("--version").output();
+    version.is_ok_and(|output| output.status.success())
 }
 
 /// Bulk, requests and paced messages, on a short path without loss and on a
@@ -465,13 +486,14 @@ impl Verdict {
 
 /// A script of `tests/oracle`.
 fn script(name: &str) -> Command {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/oracle")
-        .join(name);
     let mut command = Command::new("python3");
     // Leave no caches in the source tree.
-    command.arg("-B").arg(path);
+    command.arg("-B").arg(script_directory().join(name));
     command
+}
+
+fn script_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle")
 }
 
 fn stdout(command: &mut Command) -> String {
