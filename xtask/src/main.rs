@@ -1,3 +1,64 @@
 //! Developer commands: `cargo xtask --help`.
+//!
+//! One file per command. Everything that installs something says what and why before it does;
+//! everything that fails says what to do about it.
 
-fn main() {}
+mod bench;
+mod build;
+mod demo;
+mod object_check;
+mod paths;
+mod process;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Sets up, builds, demonstrates, tests and measures LPM.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "Examples:\n  cargo xtask run      install what is missing, build, show the demo live\n  cargo xtask test     everything this machine can test"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install what the other commands need
+    Setup(setup::Args),
+    /// Build the kernel programs and the agent
+    Build(build::Args),
+    /// Build, lay out the demo overlay, drive traffic and show its latency live
+    Run(demo::Args),
+    /// Test everything that this machine can test
+    Test(test::Args),
+    /// Measure the cost per packet or the error against the ground truth
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup(args) => setup::main(&args),
+        Command::Build(args) => build::main(&args).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => demo::main(&args).map(|()| ExitCode::SUCCESS),
+        Command::Test(args) => test::main(&args),
+        Command::Bench(args) => bench::main(&args),
+    }
+}

@@ -1,0 +1,51 @@
+//! `cargo xtask bench`: builds, then hands over to the harness.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::{
+    build, paths, process,
+    setup::{self, Part},
+};
+
+/// Measure the cost per packet or the error against the ground truth.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask bench cost\n  \
+    cargo xtask bench truth\n  \
+    cargo xtask bench cost -- --help     what the harness itself takes")]
+pub(crate) struct Args {
+    /// What to measure
+    kind: Kind,
+    /// Handed on to the harness
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Nanoseconds per packet, beside an empty and a minimal program
+    Cost,
+    /// Measured round-trip times against the delay line's own log
+    Truth,
+}
+
+/// The command `cargo xtask bench`.
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    process::require_root_or_sudo("the benchmark")?;
+    setup::ensure(&[Part::Run])?;
+    build::main(&build::Args::default())?;
+    let kind = match args.kind {
+        Kind::Cost => "cost",
+        Kind::Truth => "truth",
+    };
+    let mut harness = process::privileged(paths::release_binary("lpm-bench"));
+    harness
+        .arg(kind)
+        .args(&args.args)
+        .current_dir(paths::root());
+    process::run(&mut harness)?;
+    Ok(ExitCode::SUCCESS)
+}

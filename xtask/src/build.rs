@@ -1,0 +1,123 @@
+//! `cargo xtask build`: the kernel programs with the eBPF toolchain, then the agent, which embeds
+//! them.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    object_check, paths, process,
+    setup::{self, Part, toolchain},
+};
+
+/// The target of the kernel programs.
+pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
+
+/// The kernel objects that lpm-ebpf builds: the agent's, and the harness's programs to compare with.
+pub(crate) const OBJECTS: [&str; 2] = ["lpm", "lpm-bench"];
+
+/// Build the kernel programs and the agent.
+#[derive(clap::Args, Default)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask build                    target/release/lpm, kernel programs inside\n  \
+    cargo xtask build --debug-programs   with the programs' log messages (aya-log)")]
+pub(crate) struct Args {
+    /// Let the kernel programs log through aya-log; slower, for debugging only
+    #[arg(long)]
+    debug_programs: bool,
+    /// Build the kernel programs only
+    #[arg(long)]
+    programs_only: bool,
+}
+
+/// The command `cargo xtask build`.
+pub(crate) fn main(args: &Args) -> Result<()> {
+    setup::ensure(&[Part::Build])?;
+    programs(args.debug_programs)?;
+    if args.programs_only {
+        return Ok(());
+    }
+    println!("build: the agent and the testbed");
+    let mut build = process::cargo();
+    build.args([
+        "build",
+        "--release",
+        "--package=lpm-agent",
+        "--package=lpm-bench",
+    ]);
+    process::run(&mut build)?;
+    println!("build: {}", paths::release_binary("lpm").display());
+    Ok(())
+}
+
+/// Builds the kernel programs into `target/bpf`, and checks that old kernels can run them.
+fn programs(debug: bool) -> Result<()> {
+    println!("build: the kernel programs");
+    let mut build = cargo_bpf("build")?;
+    build.args(if debug { &["--features=log"][..] } else { &[] });
+    process::run(&mut build)?;
+    let release = paths::target()
+        .join("bpf-build")
+        .join(BPF_TARGET)
+        .join("release");
+    for name in OBJECTS {
+        copy_if_changed(&release.join(name), &paths::kernel_object(name))?;
+        println!("build: {}", paths::kernel_object(name).display());
+    }
+    let found = object_check::check(&paths::kernel_object("lpm"))?;
+    if !found.is_empty() {
+        bail!(
+            "the kernel object has instructions that Linux 5.10 lacks:\n  {}\nwrite the source so \
+             that the compiler needs none of them",
+            found.join("\n  ")
+        );
+    }
+    Ok(())
+}
+
+/// Cargo with the given subcommand (`build`, `check`) for the kernel programs: this is the one
+/// place that holds their flags.
+pub(crate) fn cargo_bpf(subcommand: &str) -> Result<Command> {
+    if !paths::root().join("lpm-ebpf/Cargo.toml").is_file() {
+        bail!("there is no lpm-ebpf/Cargo.toml: this checkout lacks the kernel programs");
+    }
+    let toolchain = toolchain::find()
+        .map_err(anyhow::Error::msg)
+        .context("no eBPF toolchain")?;
+    let linker = setup::find_linker()
+        .map_err(anyhow::Error::msg)
+        .context("no bpf-linker")?;
+    // What kernels from 5.10 on understand: 32-bit ALU and jumps, nothing of BPF version 4. BTF
+    // comes from the debug information.
+    let flags = [
+        format!("-Clinker={}", linker.display()),
+        "-Clink-arg=--cpu=v3".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+        "-Ctarget-cpu=v3".to_owned(),
+        "-Cdebuginfo=2".to_owned(),
+    ];
+    let mut command = toolchain.cargo();
+    command.args([
+        subcommand,
+        "--release",
+        "-Zbuild-std=core",
+        "--target",
+        BPF_TARGET,
+    ]);
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    command.env_remove("RUSTFLAGS");
+    command.env("CARGO_TARGET_DIR", paths::target().join("bpf-build"));
+    Ok(command)
+}
+
+/// Leaves an equal copy alone, so that the agent's build script does not run for nothing.
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+    let built = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    if fs::read(to).is_ok_and(|present| present == built) {
+        return Ok(());
+    }
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    fs::write(to, built).with_context(|| format!("cannot write {}", to.display()))
+}

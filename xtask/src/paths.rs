@@ -1,0 +1,31 @@
+//! Where things are in this repository.
+
+use std::path::{Path, PathBuf};
+
+/// The root of the repository.
+pub(crate) fn root() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // The manifest directory is `<root>/xtask`; it always has a parent.
+    manifest.parent().unwrap_or(manifest)
+}
+
+/// Cargo's target directory: `CARGO_TARGET_DIR`, else `<root>/target`.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// The built kernel object `name`, which lpm-agent's build script embeds.
+pub(crate) fn kernel_object(name: &str) -> PathBuf {
+    target().join("bpf").join(name)
+}
+
+/// A release binary of the workspace.
+pub(crate) fn release_binary(name: &str) -> PathBuf {
+    target().join("release").join(name)
+}
+
+/// Tools unpacked for this repository alone, instead of installed into the system.
+pub(crate) fn tools() -> PathBuf {
+    target().join("tools")
+}

@@ -1,0 +1,216 @@
+//! `cargo xtask setup`: finds or installs what building, running and testing need.
+//!
+//! A [`Need`] knows how to look for one thing and how to get it. Looking never changes anything;
+//! what is installed, how and why is printed before it happens. Running it again does nothing.
+
+mod apt;
+mod linker;
+pub(crate) mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+pub(crate) use self::linker::find as find_linker;
+/// cargo-deny, on PATH or in cargo's `bin`.
+pub(crate) fn cargo_deny() -> Option<std::path::PathBuf> {
+    apt::cargo_tool("cargo-deny")
+}
+use self::{
+    apt::{CargoTool, Installed, Unpacked},
+    linker::BpfLinker,
+    toolchain::BpfToolchain,
+};
+
+/// Find or install what the other commands need.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask setup                 install what build, run and test need\n  \
+    cargo xtask setup --check         report only; fails when something is missing\n  \
+    cargo xtask setup --only build    what the build needs, and no more")]
+pub(crate) struct Args {
+    /// Report what is there and what is missing, and install nothing
+    #[arg(long)]
+    check: bool,
+    /// Only what these commands need
+    #[arg(long, value_name = "COMMAND")]
+    only: Vec<Part>,
+}
+
+/// The command that a need belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Building the kernel programs
+    Build,
+    /// The demo
+    Run,
+    /// The tests
+    Test,
+}
+
+/// One thing that must be on the machine.
+trait Need {
+    /// What it is.
+    fn name(&self) -> String;
+    /// What it is for.
+    fn why(&self) -> &'static str;
+    /// Looks for it: what was found and where, or why what is there will not do.
+    fn probe(&self) -> std::result::Result<String, String>;
+    /// How [`Need::install`] will get it, in words.
+    fn how(&self) -> String;
+    /// Gets it.
+    fn install(&self) -> Result<()>;
+}
+
+/// The command `cargo xtask setup`.
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    let all = [Part::Build, Part::Run, Part::Test];
+    let parts: &[Part] = if args.only.is_empty() {
+        &all
+    } else {
+        &args.only
+    };
+    if !args.check {
+        ensure(parts)?;
+        println!("setup: everything is there");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let missing = needs(parts)
+        .iter()
+        .filter(|need| !report(need.as_ref()))
+        .count();
+    if missing > 0 {
+        println!("setup: {missing} missing; `cargo xtask setup` gets them");
+        return Ok(ExitCode::FAILURE);
+    }
+    println!("setup: everything is there");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs whatever `parts` lack.
+pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
+    for need in needs(parts) {
+        if report(need.as_ref()) {
+            continue;
+        }
+        println!("setup: getting {}: {}", need.name(), need.how());
+        need.install()
+            .with_context(|| format!("could not get {}", need.name()))?;
+        if let Err(reason) = need.probe() {
+            bail!(
+                "{} was installed and still will not do: {reason}",
+                need.name()
+            );
+        }
+        report(need.as_ref());
+    }
+    Ok(())
+}
+
+/// Prints one line about `need`; true when it is there.
+fn report(need: &dyn Need) -> bool {
+    match need.probe() {
+        Ok(found) => {
+            println!("setup: ok       {}: {found}", need.name());
+            true
+        }
+        Err(reason) => {
+            println!("setup: missing  {} ({}): {reason}", need.name(), need.why());
+            false
+        }
+    }
+}
+
+fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
+    let mut needs: Vec<Box<dyn Need>> = Vec::new();
+    if parts.contains(&Part::Build) {
+        needs.push(Box::new(BpfToolchain));
+        needs.push(Box::new(BpfLinker));
+    }
+    if parts.contains(&Part::Run) || parts.contains(&Part::Test) {
+        needs.push(Installed::boxed(
+            "ip",
+            "iproute2",
+            "lays out the namespaces of the testbed",
+        ));
+        needs.push(Installed::boxed(
+            "ethtool",
+            "ethtool",
+            "sets the testbed's offloads",
+        ));
+    }
+    if parts.contains(&Part::Test) {
+        needs.push(Box::new(CargoComponent::RUSTFMT));
+        needs.push(Box::new(CargoComponent::CLIPPY));
+        needs.push(Box::new(toolchain::BpfClippy));
+        needs.push(Box::new(CargoTool::DENY));
+        needs.push(Installed::boxed(
+            "tcpdump",
+            "tcpdump",
+            "captures what the oracle checks",
+        ));
+        needs.push(Installed::boxed(
+            "tshark",
+            "tshark",
+            "reads captures, apart from our parser",
+        ));
+        needs.push(Installed::boxed("python3", "python3", "runs the oracle"));
+        needs.push(Installed::boxed("iperf3", "iperf3", "sends bulk traffic"));
+        // Unpacked, because the package would start a server.
+        needs.push(Unpacked::boxed(
+            "promtool",
+            "prometheus",
+            "checks /metrics as Prometheus would",
+        ));
+    }
+    needs
+}
+
+/// A component of the active Rust toolchain.
+struct CargoComponent {
+    binary: &'static str,
+    component: &'static str,
+    why: &'static str,
+}
+
+impl CargoComponent {
+    const RUSTFMT: Self = Self {
+        binary: "rustfmt",
+        component: "rustfmt",
+        why: "checks the formatting",
+    };
+    const CLIPPY: Self = Self {
+        binary: "clippy-driver",
+        component: "clippy",
+        why: "checks the lints",
+    };
+}
+
+impl Need for CargoComponent {
+    fn name(&self) -> String {
+        self.component.to_owned()
+    }
+
+    fn why(&self) -> &'static str {
+        self.why
+    }
+
+    fn probe(&self) -> std::result::Result<String, String> {
+        let mut command = std::process::Command::new(self.binary);
+        command.arg("--version");
+        let version = crate::process::output(&mut command).map_err(|error| format!("{error:#}"))?;
+        Ok(version.trim().to_owned())
+    }
+
+    fn how(&self) -> String {
+        format!("`rustup component add {}`", self.component)
+    }
+
+    fn install(&self) -> Result<()> {
+        let mut command = std::process::Command::new("rustup");
+        command.args(["component", "add", self.component]);
+        crate::process::run(&mut command)
+            .context("install the component with the tool your Rust came from")
+    }
+}

@@ -1,0 +1,206 @@
+//! The groups of tests, in the order in which they run: what fails fast comes first.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    output::{CargoTests, PythonTests, Tally},
+    runner,
+};
+use crate::{build, object_check, paths, process, setup};
+
+/// One group.
+pub(crate) struct Group {
+    /// What `--only` takes.
+    pub(crate) name: &'static str,
+    /// What it tests.
+    pub(crate) what: &'static str,
+    /// Whether the kernel programs and the release binaries must have been built.
+    pub(crate) needs_programs: bool,
+    /// Runs it.
+    pub(crate) run: fn() -> Result<Tally>,
+}
+
+/// All groups.
+pub(crate) const GROUPS: [Group; 9] = [
+    Group {
+        name: "format",
+        what: "rustfmt has nothing to change",
+        needs_programs: false,
+        run: format,
+    },
+    Group {
+        name: "dependencies",
+        what: "licences, duplicates and sources (cargo-deny, deny.toml)",
+        needs_programs: false,
+        run: dependencies,
+    },
+    Group {
+        name: "lints",
+        what: "clippy has nothing to say about the workspace",
+        needs_programs: false,
+        run: lints,
+    },
+    Group {
+        name: "bpf-lints",
+        what: "clippy has nothing to say about the kernel programs",
+        needs_programs: false,
+        run: bpf_lints,
+    },
+    Group {
+        name: "object",
+        what: "the kernel object has no instruction that Linux 5.10 lacks",
+        needs_programs: true,
+        run: object,
+    },
+    Group {
+        name: "unit",
+        what: "tests beside the source",
+        needs_programs: false,
+        run: || cargo_test(&["--lib", "--bins"], Duration::from_mins(20)),
+    },
+    Group {
+        name: "doc",
+        what: "examples in the documentation",
+        needs_programs: false,
+        run: || cargo_test(&["--doc"], Duration::from_mins(10)),
+    },
+    Group {
+        name: "oracle",
+        what: "the independent reference in Python, against vectors made by hand",
+        needs_programs: false,
+        run: oracle,
+    },
+    Group {
+        name: "integration",
+        what: "kernel programs, namespaces and the binary, as root",
+        needs_programs: true,
+        run: || cargo_test(&["--test", "*"], Duration::from_mins(40)),
+    },
+];
+
+/// A command whose exit status is all there is to know.
+fn check(command: &mut Command, name: &str) -> Result<Tally> {
+    let success = runner::run(command, Duration::from_mins(15), |_| {})?;
+    Ok(if success {
+        Tally::one_pass()
+    } else {
+        Tally::one_failure(name)
+    })
+}
+
+fn format() -> Result<Tally> {
+    let mut tally = Tally::default();
+    for manifest in ["Cargo.toml", "lpm-ebpf/Cargo.toml"] {
+        let mut command = process::cargo();
+        command.args(["fmt", "--all", "--check", "--manifest-path", manifest]);
+        tally.add(check(&mut command, manifest)?);
+    }
+    Ok(tally)
+}
+
+fn dependencies() -> Result<Tally> {
+    let mut tally = Tally::default();
+    for manifest in ["Cargo.toml", "lpm-ebpf/Cargo.toml"] {
+        let mut command = Command::new(setup::cargo_deny().context("cargo-deny is missing")?);
+        process::scrub(&mut command);
+        command.current_dir(paths::root());
+        // Advisories change without a commit: they are no matter of a test that must be the same
+        // tomorrow.
+        command.args([
+            "--manifest-path",
+            manifest,
+            "check",
+            "--config",
+            "deny.toml",
+        ]);
+        command.args(["--hide-inclusion-graph", "licenses", "bans", "sources"]);
+        tally.add(check(&mut command, manifest)?);
+    }
+    Ok(tally)
+}
+
+fn lints() -> Result<Tally> {
+    let mut command = process::cargo();
+    command.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    check(&mut command, "clippy")
+}
+
+fn bpf_lints() -> Result<Tally> {
+    let toolchain = setup::toolchain::find().map_err(anyhow::Error::msg)?;
+    let clippy = toolchain
+        .clippy()
+        .context("the eBPF toolchain has no clippy of its release; `cargo xtask setup` gets it")?;
+    let mut command = build::cargo_bpf("check")?;
+    // What cargo-clippy does: it needs to be of the compiler's release, and here it is not cargo
+    // that chooses the compiler.
+    command.env("RUSTC_WORKSPACE_WRAPPER", clippy);
+    command.env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
+    check(&mut command, "clippy")
+}
+
+fn object() -> Result<Tally> {
+    let mut tally = Tally::default();
+    for name in build::OBJECTS {
+        let found = object_check::check(&paths::kernel_object(name))?;
+        for what in &found {
+            println!("{name}: {what}");
+        }
+        tally.add(if found.is_empty() {
+            Tally::one_pass()
+        } else {
+            Tally::one_failure(name)
+        });
+    }
+    Ok(tally)
+}
+
+fn oracle() -> Result<Tally> {
+    let mut command = Command::new("python3");
+    command.args(["-B", "-m", "unittest", "discover", "-v"]);
+    command.current_dir(paths::root().join("tests/oracle"));
+    let mut tests = PythonTests::default();
+    let success = runner::run(&mut command, Duration::from_mins(10), |line| {
+        tests.line(line);
+    })?;
+    let mut tally = tests.finish();
+    tally.end(success, "python3 -m unittest");
+    Ok(tally)
+}
+
+fn cargo_test(targets: &[&str], limit: Duration) -> Result<Tally> {
+    let mut command = process::cargo();
+    command
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(targets);
+    // Shown per test: skips are lines of their own and tell whose they are.
+    command.args(["--", "--show-output"]);
+    command.env("PATH", std::env::join_paths(process::search_path())?);
+    if !process::is_root() {
+        let host = format!(
+            "CARGO_TARGET_{}_RUNNER",
+            HOST.to_uppercase().replace('-', "_")
+        );
+        command.env(host, "sudo --preserve-env");
+    }
+    let mut tests = CargoTests::default();
+    let success = runner::run(&mut command, limit, |line| tests.line(line))?;
+    let mut tally = tests.finish();
+    tally.end(success, "cargo test");
+    Ok(tally)
+}
+
+/// The triple that tests run on.
+const HOST: &str = if cfg!(target_arch = "aarch64") {
+    "aarch64-unknown-linux-gnu"
+} else {
+    "x86_64-unknown-linux-gnu"
+};

@@ -1,0 +1,160 @@
+//! `cargo xtask test`: everything that this machine can test.
+//!
+//! A test that cannot run prints `LPM-SKIP <group>: <reason>` and returns: it counts as skipped,
+//! never as passed. `.ci/expected-skips` lists what a kernel or hardware may lack; any other skip
+//! fails the run in CI and is a loud warning elsewhere.
+
+mod groups;
+mod output;
+mod runner;
+mod skips;
+
+use std::{
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use self::{groups::GROUPS, output::Tally, skips::Expected};
+use crate::{
+    build, paths, process,
+    setup::{self, Part},
+};
+
+/// Test everything that this machine can test.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask test                         everything\n  \
+    cargo xtask test --only unit --only lints\n  \
+    cargo xtask test --list                  the groups and what each tests\n\n\
+    The last line is the count: N passed, N failed, N skipped.")]
+pub(crate) struct Args {
+    /// Only these groups
+    #[arg(long, value_name = "GROUP")]
+    only: Vec<String>,
+    /// List the groups and run none
+    #[arg(long)]
+    list: bool,
+    /// Install nothing: what is missing then makes its group fail
+    #[arg(long)]
+    no_setup: bool,
+}
+
+/// The command `cargo xtask test`.
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    if args.list {
+        for group in &GROUPS {
+            println!("{:<13} {}", group.name, group.what);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(unknown) = args
+        .only
+        .iter()
+        .find(|name| !GROUPS.iter().any(|g| g.name == **name))
+    {
+        let names: Vec<_> = GROUPS.iter().map(|group| group.name).collect();
+        bail!(
+            "there is no group {unknown:?}; the groups are {}",
+            names.join(", ")
+        );
+    }
+    let expected = Expected::read(&paths::root().join(".ci/expected-skips"))?;
+    let mut chosen = GROUPS
+        .iter()
+        .filter(|group| args.only.is_empty() || args.only.iter().any(|name| name == group.name))
+        .peekable();
+    runner::stop_on_signals()?;
+    prepare(
+        args.no_setup,
+        chosen.clone().any(|group| group.needs_programs),
+    )?;
+    let mut total = Tally::default();
+    while let Some(group) = chosen.next() {
+        let tally = run_group(group);
+        total.add(tally);
+        if chosen.peek().is_some() && runner::stopped() {
+            bail!("stopped by a signal before the tests were through");
+        }
+    }
+    Ok(conclude(&total, &expected))
+}
+
+/// Installs what tests need, builds what they load, and asks for sudo's password now rather than
+/// in the middle.
+fn prepare(no_setup: bool, programs: bool) -> Result<()> {
+    if !no_setup {
+        setup::ensure(&[Part::Build, Part::Test])?;
+    }
+    if programs {
+        if !process::is_root() {
+            process::require_root_or_sudo("testing with the kernel")?;
+            process::run(Command::new("sudo").arg("-v"))?;
+        }
+        build::main(&build::Args::default())?;
+    }
+    Ok(())
+}
+
+fn run_group(group: &groups::Group) -> Tally {
+    println!("\ntest: {}: {}", group.name, group.what);
+    let start = Instant::now();
+    let mut tally = (group.run)().unwrap_or_else(|error| {
+        println!("test: {}: {error:#}", group.name);
+        Tally::one_failure(group.name)
+    });
+    tally.name_failures(group.name);
+    println!(
+        "test: {}: {} in {}",
+        group.name,
+        tally.counts(),
+        seconds(start.elapsed())
+    );
+    tally
+}
+
+fn seconds(duration: Duration) -> String {
+    format!(
+        "{}.{} s",
+        duration.as_secs(),
+        duration.subsec_millis() / 100
+    )
+}
+
+/// Prints what was skipped and failed, then the count; fails where the run must.
+fn conclude(total: &Tally, expected: &Expected) -> ExitCode {
+    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
+    let mut unexpected = 0;
+    println!();
+    for (skip, count) in total.skips() {
+        let note = if expected.allows(skip) {
+            "expected"
+        } else {
+            unexpected += 1;
+            "UNEXPECTED: not in .ci/expected-skips"
+        };
+        println!(
+            "skipped: {}: {} ({count} x, {note})",
+            skip.group, skip.reason
+        );
+    }
+    for failure in total.failures() {
+        println!("failed: {failure}");
+    }
+    let fails = total.failed() > 0 || (in_ci && unexpected > 0);
+    if unexpected > 0 {
+        let weight = if in_ci {
+            "this fails the run"
+        } else {
+            "CI would fail"
+        };
+        println!("WARNING: {unexpected} unexpected skips: {weight}");
+    }
+    println!("{}", total.counts());
+    if fails {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
