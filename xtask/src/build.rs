@@ -87,11 +87,11 @@ pub(crate) fn cargo_bpf(subcommand: &str) -> Result<Command> {
     let linker = setup::find_linker()
         .map_err(anyhow::Error::msg)
         .context("no bpf-linker")?;
-    // What kernels from 5.10 on understand: 32-bit ALU and jumps, nothing of BPF version 4. BTF
+    // What kernels from 5.10 on understand: 32-bit ALU and jumps, nothing of BPF version 4; rustc
+    // hands the CPU on to the linker. BTF
     // comes from the debug information.
     let flags = [
         format!("-Clinker={}", linker.display()),
-        "-Clink-arg=--cpu=v3".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         "-Ctarget-cpu=v3".to_owned(),
         "-Cdebuginfo=2".to_owned(),
