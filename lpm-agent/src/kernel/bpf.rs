@@ -50,7 +50,8 @@ pub(crate) fn tcx_link_interface(link: impl AsFd) -> io::Result<u32> {
 }
 
 /// Which way packets pass a hook, as the interface sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Packets that the interface received.
     Ingress,

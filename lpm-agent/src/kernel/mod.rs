@@ -11,6 +11,8 @@
 
 pub mod attach;
 mod bpf;
+pub mod check;
+pub mod detach;
 pub mod hotplug;
 pub mod interfaces;
 pub mod load;

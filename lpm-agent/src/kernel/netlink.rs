@@ -11,9 +11,13 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// `RTNLGRP_LINK`: interfaces that appear, change and vanish.
 const RTNLGRP_LINK: u32 = 1;
+
+/// Bytes of messages that may wait; the kernel doubles it for its own bookkeeping.
+const RECEIVE_BUFFER: usize = 2 << 20;
 
 /// How often a dump that the kernel's tables changed under is asked for again.
 const DUMP_ATTEMPTS: usize = 8;
@@ -115,14 +119,15 @@ impl Listener {
     pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
-        // A burst of a thousand interfaces fits. Without CAP_NET_ADMIN in the initial user
-        // namespace the kernel caps this; a loss is then noticed and made good by a dump.
-        if let Err(error) = socket.set_rx_buf_sz(4u32 << 20) {
-            tracing::debug!(%error, "the netlink receive buffer stays as it is");
-        }
         socket.add_membership(RTNLGRP_LINK)?;
         socket.set_non_blocking(true)?;
-        Ok(Self(socket))
+        let listener = Self(socket);
+        // A burst of a thousand interfaces fits. Where that is not allowed, a loss is noticed all
+        // the same and made good by a dump.
+        if let Err(error) = setsockopt(&listener, sockopt::RcvBufForce, &RECEIVE_BUFFER) {
+            tracing::debug!(%error, "the netlink receive buffer stays as it is");
+        }
+        Ok(listener)
     }
 
     /// Everything that waits in the socket.

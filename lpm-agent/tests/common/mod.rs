@@ -10,25 +10,30 @@ pub mod neighbour;
 pub mod process;
 
 use std::{
+    collections::BTreeMap,
     net::UdpSocket,
     sync::{
-        Arc,
+        Arc, Mutex,
         mpsc::{self, Receiver},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::{
+    maps::MapError,
+    programs::{SchedClassifier, TcAttachType},
+};
 use lpm_agent::kernel::{
     Direction,
     attach::Mode,
-    hotplug::{Event, Hotplug, Settings, StartError},
+    hotplug::{Event, Hotplug, InterfaceTable, Settings, StartError},
     load::{Kernel, LoadSettings, Programs, object_is_embedded},
     netns, privileges,
     rules::Rules,
 };
 use lpm_bench::testbed::Netns;
+use lpm_common::layout::InterfaceConfig;
 
 /// How long anything may take before a test fails; far more than it ever needs.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -99,8 +104,29 @@ impl Agent {
         events: Receiver<Event>,
     ) -> Result<Self, StartError> {
         let mut kernel = Kernel::load(&SETTINGS).expect("load the kernel object");
-        let programs = Arc::new(kernel.programs().expect("programs"));
         let table = kernel.interfaces().expect("map INTERFACES");
+        Self::with_table(netns, rules, mode, (kernel, table), on_event, events)
+    }
+
+    /// By the built-in rules, with the kernel's settings of interfaces recorded instead.
+    pub fn recording(netns: &Netns, table: Recorder) -> Self {
+        let kernel = Kernel::load(&SETTINGS).expect("load the kernel object");
+        let (sender, events) = mpsc::channel();
+        let on_event = move |event| drop(sender.send(event));
+        let parts = (kernel, table);
+        Self::with_table(netns, Rules::default(), Mode::Tcx, parts, on_event, events)
+            .expect("start an agent")
+    }
+
+    fn with_table(
+        netns: &Netns,
+        rules: Rules,
+        mode: Mode,
+        (kernel, table): (Kernel, impl InterfaceTable + 'static),
+        on_event: impl FnMut(Event) + Send + 'static,
+        events: Receiver<Event>,
+    ) -> Result<Self, StartError> {
+        let programs = Arc::new(kernel.programs().expect("programs"));
         let settings = Settings {
             mode,
             netns: Some(netns::Netns::open(&path_of(netns)).expect("open the namespace")),
@@ -151,6 +177,31 @@ impl Agent {
                 Err(error) => panic!("waited in vain for {what}: {error}"),
             }
         }
+    }
+}
+
+/// The kernel's settings of interfaces, in memory: index to vantage.
+#[derive(Debug, Clone, Default)]
+pub struct Recorder(Arc<Mutex<BTreeMap<u32, u8>>>);
+
+impl Recorder {
+    pub fn get(&self, index: u32) -> Option<u8> {
+        self.0.lock().expect("not poisoned").get(&index).copied()
+    }
+}
+
+impl InterfaceTable for Recorder {
+    fn set(&mut self, index: u32, config: InterfaceConfig) -> Result<(), MapError> {
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .insert(index, config.vantage);
+        Ok(())
+    }
+
+    fn remove(&mut self, index: u32) -> Result<(), MapError> {
+        self.0.lock().expect("not poisoned").remove(&index);
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{
     env,
     io::{BufRead, BufReader, Read},
-    process::{Command, Stdio},
+    process::{ChildStdout, Command, Stdio},
 };
 
 use lpm_agent::kernel::{
@@ -23,7 +23,11 @@ const MODE: &str = "LPM_TEST_AGENT_MODE";
 const READY: &str = "lpm-test-agent-ready";
 
 /// An agent that runs in a namespace, by the built-in rules.
-pub struct AgentProcess(pub NsChild);
+pub struct AgentProcess {
+    pub child: NsChild,
+    /// Kept open: what the test harness prints at the end goes there.
+    _output: BufReader<ChildStdout>,
+}
 
 impl AgentProcess {
     /// Starts one and waits until it has attached to what is there.
@@ -35,28 +39,32 @@ impl AgentProcess {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let child = netns.spawn(&mut command).expect("start an agent");
-        let lines = BufReader::new(child.stdout().expect("stdout")).lines();
-        let mut said = lines.map(|line| line.expect("read from the agent"));
-        assert!(
-            said.any(|line| line.contains(READY)),
-            "the agent ended before it was ready"
-        );
-        Self(child)
+        let mut output = BufReader::new(child.stdout().expect("stdout"));
+        let mut said = String::new();
+        while !said.contains(READY) {
+            said.clear();
+            let read = output.read_line(&mut said).expect("read from the agent");
+            assert_ne!(read, 0, "the agent ended before it was ready");
+        }
+        Self {
+            child,
+            _output: output,
+        }
     }
 
     /// Ends it in good order.
     pub fn stop(self) {
         // The end of its input is its signal to stop.
-        drop(self.0.stdin());
-        let status = self.0.wait(super::LIMIT).expect("wait for the agent");
+        drop(self.child.stdin());
+        let status = self.child.wait(super::LIMIT).expect("wait for the agent");
         assert!(status.success(), "the agent ended with {status}");
     }
 
     /// Kills it with SIGKILL.
     pub fn kill(self) {
-        let killed = self.0.signal(nix::sys::signal::Signal::SIGKILL);
+        let killed = self.child.signal(nix::sys::signal::Signal::SIGKILL);
         killed.expect("kill the agent");
-        self.0.wait(super::LIMIT).expect("wait for the agent");
+        self.child.wait(super::LIMIT).expect("wait for the agent");
     }
 }
 
@@ -76,8 +84,7 @@ pub fn agent_in_a_process() {
         mode,
         ..Settings::new(Rules::default())
     };
-    let hotplug = Hotplug::start(settings, programs, table, |event| println!("{event:?}"))
-        .expect("start watching");
+    let hotplug = Hotplug::start(settings, programs, table, drop).expect("start watching");
     println!("{READY}");
     let mut rest = Vec::new();
     std::io::stdin().read_to_end(&mut rest).expect("stdin");

@@ -1,0 +1,433 @@
+//! `lpm check`: what this machine offers, with a fix for each thing missing.
+
+use std::{fmt, fs, io, path::Path, thread};
+
+use aya::{maps::MapType, sys::is_map_supported};
+use lpm_common::layout::Vantage;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use serde::Serialize;
+
+use super::{
+    attach::{Mode, kernel_at_least},
+    bpf::{self, Direction},
+    interfaces::{self, Interface, Layer},
+    load::{Kernel, LoadSettings, object_is_embedded},
+    netns::{Netns, NetnsError},
+    presence::{self, RunningAgent},
+    privileges,
+    rules::Rules,
+};
+
+/// How a thing stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// LPM works without it, but less well.
+    Warning,
+    /// LPM does not work without it.
+    Missing,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Item {
+    /// What, in one word: stable, for machines.
+    pub name: &'static str,
+    /// How it stands.
+    pub status: Status,
+    /// What was found.
+    pub found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+impl Item {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            name,
+            status: Status::Ok,
+            found: found.into(),
+            fix: None,
+        }
+    }
+
+    fn lacks(
+        name: &'static str,
+        status: Status,
+        found: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self {
+            name,
+            status,
+            found: found.into(),
+            fix: Some(fix.into()),
+        }
+    }
+}
+
+/// An interface and what would become of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Candidate {
+    /// The interface.
+    #[serde(flatten)]
+    pub interface: Interface,
+    /// As what it would be watched; absent: not at all.
+    pub vantage: Option<&'static str>,
+    /// Which rule says so, or why it cannot be watched.
+    pub reason: String,
+}
+
+/// All that was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Nothing needed is missing.
+    pub usable: bool,
+    /// What was looked at.
+    pub items: Vec<Item>,
+    /// The interfaces of the network namespace.
+    pub interfaces: Vec<Candidate>,
+    /// Agents that run there.
+    pub agents: Vec<RunningAgent>,
+}
+
+/// What to look at.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// The network namespace whose interfaces are listed; `None`: the caller's.
+    pub netns: Option<Netns>,
+    /// The rules to apply to them.
+    pub rules: Rules,
+    /// The configured way to attach.
+    pub mode: Mode,
+}
+
+/// Where the kernel shows its types.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// Where the BPF file system belongs.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Looks at everything. Nothing stays behind: programs are loaded and dropped again.
+pub fn check(options: &Options) -> Result<Report, NetnsError> {
+    let mut items = vec![kernel(), btf(Path::new(BTF)), capabilities(), object()];
+    if object_is_embedded() && privileges::missing().is_empty() {
+        items.extend(programs(options.mode));
+    }
+    items.extend([ring_buffer(), bpffs(Path::new(BPFFS)), jit()]);
+    let found = match &options.netns {
+        None => namespace(&options.rules),
+        Some(netns) => thread::scope(|scope| {
+            let inside = scope.spawn(|| netns.enter().map(|()| namespace(&options.rules)));
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?,
+    };
+    let (interfaces, agents) = found.unwrap_or_else(|error| {
+        items.push(Item::lacks(
+            "interfaces",
+            Status::Missing,
+            format!("they cannot be listed: {error}"),
+            "allow AF_NETLINK sockets (seccomp, RestrictAddressFamilies)",
+        ));
+        (Vec::new(), Vec::new())
+    });
+    if interfaces
+        .iter()
+        .all(|candidate| candidate.vantage.is_none())
+    {
+        items.push(Item::lacks(
+            "watched",
+            Status::Warning,
+            "no interface fits a rule",
+            "name one with -i, or add a rule to the configuration",
+        ));
+    }
+    let usable = items.iter().all(|item| item.status != Status::Missing);
+    Ok(Report {
+        usable,
+        items,
+        interfaces,
+        agents,
+    })
+}
+
+fn kernel() -> Item {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    if kernel_at_least(5, 10) {
+        Item::ok("kernel", format!("Linux {release}"))
+    } else {
+        Item::lacks(
+            "kernel",
+            Status::Missing,
+            format!("Linux {release}"),
+            "use Linux 5.10 or later",
+        )
+    }
+}
+
+fn btf(path: &Path) -> Item {
+    if path.exists() {
+        Item::ok("btf", path.display().to_string())
+    } else {
+        Item::lacks(
+            "btf",
+            Status::Missing,
+            format!("there is no {}", path.display()),
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF (every distribution's since 2021); in a container mount /sys",
+        )
+    }
+}
+
+fn capabilities() -> Item {
+    let missing = privileges::missing();
+    if missing.is_empty() {
+        let mut held = privileges::effective();
+        held.retain(|name| {
+            [
+                "CAP_BPF",
+                "CAP_PERFMON",
+                "CAP_NET_ADMIN",
+                "CAP_SYS_ADMIN",
+                "CAP_SYS_RESOURCE",
+            ]
+            .contains(&name.as_str())
+        });
+        return Item::ok("capabilities", held.join(", "));
+    }
+    let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    Item::lacks(
+        "capabilities",
+        Status::Missing,
+        format!("missing: {}", missing.join(", ")),
+        "run lpm as root, or grant them (setcap, systemd's AmbientCapabilities, securityContext.capabilities.add)",
+    )
+}
+
+fn object() -> Item {
+    if object_is_embedded() {
+        Item::ok("object", "the kernel programs are in this binary")
+    } else {
+        Item::lacks(
+            "object",
+            Status::Missing,
+            "this lpm was built without its kernel programs",
+            "run `cargo xtask build`, then build lpm again",
+        )
+    }
+}
+
+/// Loads the programs for real, maps their arrays and asks where they can be attached.
+fn programs(mode: Mode) -> Vec<Item> {
+    let small = LoadSettings {
+        flow_entries: 64,
+        rows: 2,
+        stripes: 1,
+        ..LoadSettings::new()
+    };
+    let kernel = match Kernel::load(&small) {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            return vec![Item::lacks(
+                "programs",
+                Status::Missing,
+                error.to_string(),
+                "bpf(2) must be allowed (seccomp, lockdown, security modules), with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF",
+            )];
+        }
+    };
+    let mut items = vec![Item::ok("programs", "the kernel takes all programs")];
+    items.push(match kernel.flows() {
+        Ok(_) => Item::ok("mmap", "arrays can be mapped into memory"),
+        Err(error) => Item::lacks(
+            "mmap",
+            Status::Missing,
+            error.to_string(),
+            "use Linux 5.5 or later, and allow mmap of BPF maps",
+        ),
+    });
+    items.push(match kernel.programs() {
+        Ok(programs) => attach(mode, tcx_is_there(programs.from_local(Layer::Ethernet))),
+        Err(error) => Item::lacks("attach", Status::Missing, error.to_string(), "rebuild lpm"),
+    });
+    items
+}
+
+/// Whether the kernel knows TCX: it then misses the interface, which no machine has.
+fn tcx_is_there(program: impl std::os::fd::AsFd) -> bool {
+    let no_interface = i32::MAX.unsigned_abs();
+    let refused = bpf::tcx_attach_first(program, no_interface, Direction::Ingress).err();
+    refused.and_then(|error| error.raw_os_error()) == Some(libc::ENODEV)
+}
+
+fn attach(mode: Mode, tcx: bool) -> Item {
+    let name = "attach";
+    match (mode.resolve(), tcx) {
+        (Mode::Netlink, _) if mode == Mode::Netlink => {
+            Item::ok(name, "netlink (TC filters), as configured")
+        }
+        (Mode::Netlink, _) => Item::ok(name, "netlink (TC filters): the kernel is older than 6.6"),
+        (_, true) => Item::ok(name, "TCX, at the head of the chain"),
+        (_, false) => Item::lacks(
+            name,
+            Status::Missing,
+            "the kernel does not do TCX",
+            "configure `attach: netlink`, or use Linux 6.6 or later with CONFIG_NET_XGRESS",
+        ),
+    }
+}
+
+fn ring_buffer() -> Item {
+    let name = "ringbuf";
+    match is_map_supported(MapType::RingBuf) {
+        Ok(true) => Item::ok(name, "samples can be streamed"),
+        Ok(false) => Item::lacks(
+            name,
+            Status::Missing,
+            "no ring buffers",
+            "use Linux 5.8 or later",
+        ),
+        Err(error) => Item::lacks(
+            name,
+            Status::Missing,
+            format!("cannot be tried: {}", source_of(&error)),
+            "run lpm as root",
+        ),
+    }
+}
+
+fn source_of(error: &dyn std::error::Error) -> String {
+    error
+        .source()
+        .map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn bpffs(path: &Path) -> Item {
+    match statfs(path).map(|found| found.filesystem_type() == BPF_FS_MAGIC) {
+        Ok(true) => Item::ok("bpffs", path.display().to_string()),
+        _ => Item::lacks(
+            "bpffs",
+            Status::Warning,
+            format!("no BPF file system at {}", path.display()),
+            format!(
+                "needed only to pin programs: mount -t bpf bpf {}",
+                path.display()
+            ),
+        ),
+    }
+}
+
+fn jit() -> Item {
+    // Absent where the kernel was built with CONFIG_BPF_JIT_ALWAYS_ON and hides the switch.
+    match fs::read_to_string("/proc/sys/net/core/bpf_jit_enable") {
+        Ok(enabled) if enabled.trim() == "0" => Item::lacks(
+            "jit",
+            Status::Warning,
+            "programs are interpreted, several times slower",
+            "sysctl -w net.core.bpf_jit_enable=1",
+        ),
+        _ => Item::ok("jit", "programs are compiled"),
+    }
+}
+
+/// Interfaces and agents of the calling thread's namespace.
+fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
+    let all = interfaces::list()?;
+    let candidates = all
+        .values()
+        .map(|interface| {
+            let decision = rules.decide(interface, &all);
+            let (vantage, reason) = match (decision.vantage, interface.layer()) {
+                (Some(_), None) => (
+                    None,
+                    format!("link type {} cannot be read", interface.link_type),
+                ),
+                (vantage, _) => (vantage.map(Vantage::as_str), decision.reason),
+            };
+            Candidate {
+                interface: interface.clone(),
+                vantage,
+                reason,
+            }
+        })
+        .collect();
+    Ok((candidates, presence::running_agents()?))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for item in &self.items {
+            let status = match item.status {
+                Status::Ok => "ok",
+                Status::Warning => "warning",
+                Status::Missing => "MISSING",
+            };
+            writeln!(f, "{status:<8} {:<13} {}", item.name, item.found)?;
+            if let Some(fix) = &item.fix {
+                writeln!(f, "{:<8} {:<13} fix: {fix}", "", "")?;
+            }
+        }
+        writeln!(
+            f,
+            "\n{:<16} {:<10} {:<8} why",
+            "interface", "kind", "vantage"
+        )?;
+        for candidate in &self.interfaces {
+            let Candidate {
+                interface,
+                vantage,
+                reason,
+            } = candidate;
+            let (name, kind) = (&interface.name, interface.kind.as_str());
+            writeln!(
+                f,
+                "{name:<16} {kind:<10} {:<8} {reason}",
+                vantage.unwrap_or("-")
+            )?;
+        }
+        for agent in &self.agents {
+            writeln!(f, "\nan agent runs here with process id {}", agent.pid)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_comes_with_a_fix() {
+        let nowhere = Path::new("/nonexistent");
+        for item in [btf(nowhere), bpffs(nowhere), attach(Mode::Tcx, false)] {
+            assert_ne!(item.status, Status::Ok, "{item:?}");
+            assert!(item.fix.is_some(), "{item:?}");
+        }
+        assert_eq!(btf(nowhere).status, Status::Missing);
+        assert_eq!(bpffs(nowhere).status, Status::Warning, "not needed");
+        assert_eq!(attach(Mode::Netlink, false).status, Status::Ok);
+    }
+
+    #[test]
+    fn every_interface_is_listed_with_a_reason() {
+        let report = check(&Options::default()).expect("no namespace to enter");
+        let lo = report
+            .interfaces
+            .iter()
+            .find(|found| found.interface.name == "lo");
+        assert_eq!(
+            lo.map(|found| (found.vantage, found.reason.as_str())),
+            Some((None, "loopback"))
+        );
+        let missing = report
+            .items
+            .iter()
+            .any(|item| item.status == Status::Missing);
+        assert_eq!(report.usable, !missing);
+        assert!(report.to_string().contains("lo "));
+    }
+}

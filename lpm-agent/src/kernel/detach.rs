@@ -1,0 +1,244 @@
+//! `lpm detach`: takes away every trace of agents that are gone, and nothing else.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use serde::Serialize;
+use thiserror::Error;
+
+use super::{
+    bpf::Direction,
+    interfaces,
+    netlink::Route,
+    netns::{Netns, NetnsError},
+    ours::{Owner, owner},
+    presence::{self, RunningAgent},
+    tc,
+};
+
+/// Where agents pin what is to outlive them.
+pub const PINS: &str = "/sys/fs/bpf/lpm";
+
+/// Something that an agent put into the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Trace {
+    /// A TC filter.
+    Filter {
+        /// The interface's name.
+        interface: String,
+        /// Its hook.
+        direction: Direction,
+        /// Its priority.
+        priority: u16,
+        /// Its handle.
+        handle: u32,
+        /// The kernel id of its program.
+        program: u32,
+    },
+    /// A pinned program, map or link.
+    Pin {
+        /// Where.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Filter {
+                interface,
+                direction,
+                priority,
+                handle,
+                program,
+            } => write!(
+                f,
+                "the filter with program {program} on the {direction} of {interface} (priority {priority}, handle {handle:#x})"
+            ),
+            Self::Pin { path } => write!(f, "the pin {}", path.display()),
+        }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Taken away.
+    pub removed: Vec<Trace>,
+    /// Left, because the agent with this process id uses it.
+    pub in_use: Vec<(u32, Trace)>,
+    /// Ours, but the kernel refused to remove it, and why.
+    pub failed: Vec<(Trace, String)>,
+    /// Agents that run in this network namespace. They are not stopped; with TCX, what they
+    /// attached goes with them.
+    pub agents: Vec<RunningAgent>,
+}
+
+impl Report {
+    /// Whether nothing of ours is left but what running agents use.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.failed.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for trace in &self.removed {
+            writeln!(f, "removed {trace}")?;
+        }
+        for (pid, trace) in &self.in_use {
+            writeln!(f, "left {trace}: the agent with process id {pid} uses it")?;
+        }
+        for (trace, reason) in &self.failed {
+            writeln!(f, "could not remove {trace}: {reason}")?;
+        }
+        for agent in &self.agents {
+            writeln!(
+                f,
+                "an agent runs here with process id {}: stop it (kill {0}) and it detaches",
+                agent.pid
+            )?;
+        }
+        if self.removed.is_empty() && self.failed.is_empty() {
+            writeln!(f, "nothing was left behind by an agent that is gone")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why nothing could be looked at.
+#[derive(Debug, Error)]
+pub enum DetachError {
+    /// Other processes' programs can only be looked at with `CAP_SYS_ADMIN`.
+    #[error(
+        "whose program is on a hook can only be told with CAP_SYS_ADMIN, and filters can only be removed with CAP_NET_ADMIN: run `lpm detach` as root"
+    )]
+    NotPermitted,
+    /// The namespace cannot be used.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The interfaces, their filters or the running agents could not be listed.
+    #[error("list {what}: {source}")]
+    List {
+        /// What.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Removes the traces in a network namespace (`None`: the caller's), and the pins.
+pub fn detach(netns: Option<&Netns>) -> Result<Report, DetachError> {
+    detach_with(netns, Path::new(PINS))
+}
+
+/// The same with the pins elsewhere.
+pub fn detach_with(netns: Option<&Netns>, pins: &Path) -> Result<Report, DetachError> {
+    let held = super::privileges::effective();
+    if !["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]
+        .iter()
+        .all(|need| held.iter().any(|name| name == need))
+    {
+        return Err(DetachError::NotPermitted);
+    }
+    let mut report = match netns {
+        None => filters()?,
+        // A thread of its own, because entering a namespace cannot be undone reliably.
+        Some(netns) => thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                netns.enter()?;
+                filters()
+            });
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?,
+    };
+    unpin(pins, &mut report)?;
+    Ok(report)
+}
+
+/// The filters of the calling thread's namespace.
+fn filters() -> Result<Report, DetachError> {
+    let list = |what: &str, source| DetachError::List {
+        what: what.to_owned(),
+        source,
+    };
+    let mut report = Report {
+        agents: presence::running_agents().map_err(|source| list("running agents", source))?,
+        ..Report::default()
+    };
+    let mut route = Route::open().map_err(|source| list("interfaces", source))?;
+    let interfaces = interfaces::dump(&mut route).map_err(|source| list("interfaces", source))?;
+    for interface in interfaces.into_values() {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let found = match tc::filters(&mut route, interface.index, direction) {
+                Ok(found) => found,
+                // It has gone since it was listed.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
+                Err(source) => {
+                    return Err(list(&format!("filters of {}", interface.name), source));
+                }
+            };
+            for filter in found {
+                let trace = Trace::Filter {
+                    interface: interface.name.clone(),
+                    direction,
+                    priority: filter.priority,
+                    handle: filter.handle,
+                    program: filter.program.unwrap_or(0),
+                };
+                match owner(&filter, &report.agents, &[]) {
+                    Owner::Other => {}
+                    Owner::Agent(pid) => report.in_use.push((pid, trace)),
+                    Owner::Leftover => match tc::delete(&mut route, &filter) {
+                        Ok(()) => report.removed.push(trace),
+                        Err(error) => report.failed.push((trace, error.to_string())),
+                    },
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Removes the pins below a directory of a BPF file system; anything else is left alone.
+fn unpin(directory: &Path, report: &mut Report) -> Result<(), DetachError> {
+    let list = |source| DetachError::List {
+        what: directory.display().to_string(),
+        source,
+    };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(list(error)),
+    };
+    if statfs(directory)
+        .map_err(|errno| list(errno.into()))?
+        .filesystem_type()
+        != BPF_FS_MAGIC
+    {
+        return Ok(());
+    }
+    for entry in entries {
+        let path = entry.map_err(list)?.path();
+        if fs::symlink_metadata(&path).map_err(list)?.is_dir() {
+            unpin(&path, report)?;
+            continue;
+        }
+        let trace = Trace::Pin { path: path.clone() };
+        match fs::remove_file(&path) {
+            Ok(()) => report.removed.push(trace),
+            Err(error) => report.failed.push((trace, error.to_string())),
+        }
+    }
+    // Fails if something could not be removed, which has been reported then.
+    let _ = fs::remove_dir(directory);
+    Ok(())
+}
