@@ -9,7 +9,7 @@ mod top;
 mod watch;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -143,7 +143,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to tell if stderr is gone too.
-            let _ = writeln!(io::stderr(), "lpm: {error}");
+            let _ = writeln!(io::stderr(), "lpm: {}", shortened(&error.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -169,6 +169,7 @@ fn log(agent: bool) {
     let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
 }
@@ -179,6 +180,23 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// A message without its middle, if it is long: what the verifier says runs to thousands of lines,
+/// of which the last ones tell why.
+fn shortened(text: &str) -> String {
+    const FIRST: usize = 3;
+    const LAST: usize = 12;
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.len() <= FIRST + LAST + 1 {
+        return text.to_owned();
+    }
+    let left_out = format!("... {} lines left out ...", lines.len() - FIRST - LAST);
+    let shown = lines[..FIRST].iter().copied().chain([left_out.as_str()]);
+    shown
+        .chain(lines[lines.len() - LAST..].iter().copied())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The runtime of the commands that wait for several things at once.

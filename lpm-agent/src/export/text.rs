@@ -36,53 +36,52 @@ fn encode_metric(out: &mut String, name: &str, metric: &Metric) {
         metric.untyped.as_ref().map(|untyped| untyped.value),
     ];
     for value in plain.into_iter().flatten() {
-        line(out, name, "", &metric.label, None, value);
+        line(out, name, &metric.label, None, &value.to_string());
     }
     let Some(histogram) = &metric.histogram else {
         return;
     };
+    let named = |suffix| format!("{name}_{suffix}");
     for bucket in &histogram.bucket {
-        let bound = Some(bucket.upper_bound);
+        let count = bucket.cumulative_count.to_string();
         line(
             out,
-            name,
-            "_bucket",
+            &named("bucket"),
             &metric.label,
-            bound,
-            whole(bucket.cumulative_count),
+            Some(bucket.upper_bound),
+            &count,
         );
     }
-    line(out, name, "_sum", &metric.label, None, histogram.sample_sum);
     line(
         out,
-        name,
-        "_count",
+        &named("sum"),
         &metric.label,
         None,
-        whole(histogram.sample_count),
+        &histogram.sample_sum.to_string(),
+    );
+    line(
+        out,
+        &named("count"),
+        &metric.label,
+        None,
+        &histogram.sample_count.to_string(),
     );
 }
 
-fn line(
-    out: &mut String,
-    name: &str,
-    suffix: &str,
-    labels: &[LabelPair],
-    bound: Option<f64>,
-    value: f64,
-) {
+/// One line; `bound` is the label `le` of a bucket.
+fn line(out: &mut String, name: &str, labels: &[LabelPair], bound: Option<f64>, value: &str) {
     let mut shown: Vec<String> = labels
         .iter()
         .map(|label| format!("{}=\"{}\"", label.name, escaped(&label.value)))
         .collect();
-    shown.extend(bound.map(|bound| format!("le=\"{}\"", number(bound))));
+    shown.extend(bound.map(|bound| format!("le=\"{}\"", upper_bound(bound))));
     let labels = if shown.is_empty() {
         String::new()
     } else {
         format!("{{{}}}", shown.join(","))
     };
     // Writing to a string does not fail.
-    let _ = writeln!(out, "{name}{suffix}{labels} {}", number(value));
+    let _ = writeln!(out, "{name}{labels} {value}");
 }
 
 fn escaped(value: &str) -> String {
@@ -92,27 +91,12 @@ fn escaped(value: &str) -> String {
         .replace('\n', "\\n")
 }
 
-/// A number as the OpenMetrics encoder writes it, so that `le` is the same in both formats.
-fn number(value: f64) -> String {
+/// A bound as the OpenMetrics encoder writes it, so that `le` is the same in both formats.
+fn upper_bound(value: f64) -> String {
     if value.is_infinite() {
-        return if value > 0.0 {
-            "+Inf".to_owned()
-        } else {
-            "-Inf".to_owned()
-        };
-    }
-    if value.is_nan() {
-        return "NaN".to_owned();
+        return "+Inf".to_owned();
     }
     dtoa::Buffer::new().format_finite(value).to_owned()
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "the format has floating-point numbers only"
-)]
-fn whole(value: u64) -> f64 {
-    value as f64
 }
 
 #[cfg(test)]
@@ -126,7 +110,7 @@ mod tests {
             name: "a".to_owned(),
             value: "x\"\\\ny".to_owned(),
         };
-        line(&mut out, "m", "_total", &[label], None, 1.0);
-        assert_eq!(out, "m_total{a=\"x\\\"\\\\\\ny\"} 1.0\n");
+        line(&mut out, "m_total", &[label], None, "1");
+        assert_eq!(out, "m_total{a=\"x\\\"\\\\\\ny\"} 1\n");
     }
 }

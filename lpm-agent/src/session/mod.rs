@@ -5,7 +5,6 @@
 
 mod keeper;
 mod ring;
-mod tables;
 
 use std::{
     fmt, io,
@@ -25,12 +24,12 @@ use crate::{
         hotplug::{AttachedInterface, Event, Hotplug, Settings, StartError},
         load::{Kernel, LoadError, LoadSettings, Programs},
         netns::{Netns, NetnsError},
+        tables::KernelTables,
     },
     passive::{Model, model::Link},
 };
 
 use keeper::Keeper;
-use tables::KernelTables;
 
 /// 1 while the kernel measures the run time of programs.
 const STATS_ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
