@@ -1,5 +1,6 @@
 //! The command line.
 
+mod check;
 mod client;
 mod config;
 mod run;
@@ -63,6 +64,15 @@ SIGHUP, or a change of the files, applies other names and rules without a restar
   lpm watch --format json --count 100 | jq .rtt_ns
   lpm watch --agent http://127.0.0.1:9477        what a running agent measures")]
     Watch(watch::Watch),
+    /// Tell what this machine offers, with a fix for each thing missing.
+    #[command(after_help = "Examples:
+  lpm check                      kernel, BTF, capabilities, interfaces
+  lpm check -c lpm.yaml --json   which interfaces these rules would watch, for programs")]
+    Check(check::Check),
+    /// Remove what agents that are gone have left in the kernel, and nothing else.
+    #[command(after_help = "Example:
+  lpm detach                     after an agent was killed; running agents are left alone")]
+    Detach(check::Detach),
     /// Check, show or describe the configuration.
     #[command(after_help = "Examples:
   lpm config check lpm.yaml      does it hold? errors name the key and the line
@@ -155,6 +165,8 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Run(run) => run.execute(netns),
         Command::Top(top) => top.execute(netns),
         Command::Watch(watch) => watch.execute(netns),
+        Command::Check(check) => check.execute(netns),
+        Command::Detach(detach) => detach.execute(netns),
         Command::Config(config) => config.execute(),
         Command::Completions { shell } => {
             let mut script = Vec::new();

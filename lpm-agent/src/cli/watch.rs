@@ -63,7 +63,7 @@ impl Watch {
             None => FOREVER,
         };
         let mut printer = Printer::new(self.format, self.count.unwrap_or(u64::MAX));
-        let mut missed = 0;
+        let mut missed = None;
         let outcome = match &self.agent {
             Some(url) => {
                 let lines = Agent::new(url).watch()?;
@@ -74,9 +74,11 @@ impl Watch {
                     .await
             }
         };
-        let count = printer.count;
-        // The summary is worth an attempt only.
-        let _ = writeln!(io::stderr(), "lpm: {count} samples, {missed} missed");
+        if let Some(missed) = missed {
+            let count = printer.count;
+            // The summary is worth an attempt only.
+            let _ = writeln!(io::stderr(), "lpm: {count} samples, {missed} missed");
+        }
         outcome
     }
 
@@ -85,7 +87,7 @@ impl Watch {
         &self,
         netns: Option<&String>,
         printer: &mut Printer,
-        missed: &mut u64,
+        missed: &mut Option<u64>,
         end: &mut signals::End,
         limit: Duration,
     ) -> anyhow::Result<()> {
@@ -119,7 +121,7 @@ impl Watch {
                 () = sleep_until(until) => break Ok(()),
             }
         };
-        *missed = watcher.missed();
+        *missed = Some(watcher.missed());
         drop(watcher);
         drop(session);
         outcome
@@ -135,7 +137,7 @@ fn tell(notice: &Notice) {
 async fn follow_agent(
     mut lines: mpsc::Receiver<anyhow::Result<StreamLine>>,
     printer: &mut Printer,
-    missed: &mut u64,
+    missed: &mut Option<u64>,
     end: &mut signals::End,
     limit: Duration,
 ) -> anyhow::Result<()> {
@@ -151,7 +153,7 @@ async fn follow_agent(
                     printer.out.flush()?;
                 }
                 Some(Ok(StreamLine::Missed { missed: now, .. })) => {
-                    *missed = now;
+                    *missed = Some(now);
                     if !greeted {
                         greeted = true;
                         let _ = writeln!(io::stderr(), "lpm: watching what the agent measures");

@@ -1,0 +1,83 @@
+//! `lpm check` and `lpm detach`.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use anyhow::bail;
+use clap::Args;
+
+use super::Measure;
+use crate::kernel::{
+    attach::Mode,
+    check::{self, Options},
+    detach,
+    netns::Netns,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Apply the rules of this configuration file to the interfaces.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How attaching is tried: auto, tcx or netlink.
+    #[arg(long, value_name = "MODE", value_parser = super::mode)]
+    attach: Option<Mode>,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<()> {
+        let measure = Measure {
+            config: self.config,
+            interface: Vec::new(),
+            names: None,
+            attach: self.attach,
+        };
+        let config = measure.config(netns, None)?;
+        let netns = config.netns.as_deref().map(Netns::open).transpose()?;
+        let rules = config.rules(&[]);
+        let report = check::check(&Options {
+            netns,
+            rules,
+            mode: config.attach,
+        })?;
+        let text = if self.json {
+            serde_json::to_string_pretty(&report)?
+        } else {
+            report.to_string()
+        };
+        writeln!(io::stdout(), "{}", text.trim_end())?;
+        if !report.usable {
+            bail!("something that is needed is missing: see the fixes above");
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Detach {
+    pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<()> {
+        let netns = netns.map(|netns| Netns::open(netns)).transpose()?;
+        let report = detach::detach(netns.as_ref())?;
+        let text = if self.json {
+            serde_json::to_string_pretty(&report)?
+        } else {
+            report.to_string()
+        };
+        writeln!(io::stdout(), "{}", text.trim_end())?;
+        if !report.is_clean() {
+            bail!("something of ours could not be removed: see above");
+        }
+        Ok(())
+    }
+}
