@@ -362,3 +362,87 @@ impl Families<'_> {
             .encode_info(labels)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lpm_common::layout::{Echo, Leg, NameValue, PairKey, PeerKind, Vantage};
+
+    use super::*;
+    use crate::passive::model::tests::{model, observe, tables};
+
+    fn metrics() -> Metrics {
+        let name = |namespace| NameValue {
+            namespace,
+            kind: PeerKind::Pod as u8,
+            own: 0,
+        };
+        let tables = tables(&[PairKey::new(Vantage::Pod as u8, name(1), name(2))]);
+        observe(&tables, 1, Leg::Remote, Echo::Data as usize, 30_000_000);
+        Metrics::new(
+            Arc::new(model(tables)),
+            "0123".to_owned(),
+            Box::new(Vec::new),
+        )
+    }
+
+    fn text(metrics: &Metrics, format: Format) -> String {
+        String::from_utf8(metrics.encode(format).expect("metrics")).expect("text")
+    }
+
+    #[test]
+    fn text_formats_show_the_same() {
+        let metrics = metrics();
+        let open = text(&metrics, Format::OpenMetrics);
+        assert!(open.ends_with("# EOF\n"), "{open}");
+        let plain = text(&metrics, Format::Text);
+        let series = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            let mut series: Vec<String> = lines
+                .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
+                .collect();
+            series.sort();
+            series
+        };
+        assert_eq!(series(&open), series(&plain));
+        let wanted = "lpm_rtt_seconds_count{namespace=\"a\",peer_namespace=\"b\",peer_kind=\"pod\",leg=\"remote\",echo=\"data\"} 1";
+        assert!(plain.lines().any(|line| line == wanted), "{plain}");
+        assert!(open.lines().any(|line| line == wanted), "{open}");
+    }
+
+    #[test]
+    fn what_was_never_measured_has_no_series() {
+        let plain = text(&metrics(), Format::Text);
+        for absent in [
+            "leg=\"local\"",
+            "echo=\"lone\"",
+            "lpm_program_run",
+            "lpm_flow_rtt",
+        ] {
+            assert!(!plain.contains(absent), "{absent} in {plain}");
+        }
+        let drops = "lpm_map_drops_total{map=\"rows\",reason=\"full\"} 0";
+        assert!(
+            plain.contains(drops),
+            "a counter that stands at zero is measured: {plain}"
+        );
+    }
+
+    #[test]
+    fn classic_histograms_have_at_most_26_buckets() {
+        let plain = text(&metrics(), Format::Text);
+        let of_data = |line: &&str| line.contains("echo=\"data\"") && line.contains("_bucket");
+        let buckets: Vec<&str> = plain.lines().filter(of_data).collect();
+        assert_eq!(buckets.len(), 26);
+        assert!(buckets[25].contains("le=\"+Inf\"") && buckets[25].ends_with(" 1"));
+    }
+
+    #[test]
+    fn program_times_are_shown_while_they_are_measured() {
+        let times: ProgramTimes =
+            Box::new(|| vec![("lpm_from_local", Duration::from_millis(1500))]);
+        let metrics = Metrics::new(Arc::new(model(tables(&[]))), String::new(), times);
+        let plain = text(&metrics, Format::Text);
+        let wanted = "lpm_program_run_seconds_total{program=\"lpm_from_local\"} 1.5";
+        assert!(plain.contains(wanted), "{plain}");
+    }
+}

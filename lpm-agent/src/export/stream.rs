@@ -50,8 +50,16 @@ impl Hub {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(model: Arc<Model>, mut ring: impl Ring + 'static) -> io::Result<Arc<Self>> {
-        let (samples, _) = broadcast::channel(BACKLOG);
+    pub fn start(model: Arc<Model>, ring: impl Ring + 'static) -> io::Result<Arc<Self>> {
+        Self::with_backlog(model, ring, BACKLOG)
+    }
+
+    fn with_backlog(
+        model: Arc<Model>,
+        mut ring: impl Ring + 'static,
+        backlog: usize,
+    ) -> io::Result<Arc<Self>> {
+        let (samples, _) = broadcast::channel(backlog);
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, stopped) = (samples.clone(), Arc::clone(&stop));
         let reader = thread::Builder::new().name("lpm-samples".to_owned()).spawn(move || {
@@ -193,5 +201,81 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.hub.count(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+    use crate::{
+        export::sample::tests::sample,
+        passive::model::tests::{model, tables},
+    };
+
+    /// A ring that is filled by hand.
+    struct Hand(Receiver<Sample>);
+
+    impl Ring for Hand {
+        fn wait(&mut self, at_most: Duration, take: &mut dyn FnMut(Sample)) -> io::Result<()> {
+            if let Ok(sample) = self.0.recv_timeout(at_most) {
+                take(sample);
+            }
+            Ok(())
+        }
+    }
+
+    fn watched(hub: &Hub) -> u32 {
+        hub.model().tables().control().watch.load(Ordering::Acquire)
+    }
+
+    #[test]
+    fn the_kernel_is_told_how_many_watch() {
+        let (_ring, samples) = channel();
+        let hub = Hub::start(Arc::new(model(tables(&[]))), Hand(samples)).expect("a hub");
+        assert_eq!(watched(&hub), 0);
+        let (one, other) = (hub.watch(), hub.watch());
+        assert_eq!(watched(&hub), 2);
+        drop(one);
+        assert_eq!(watched(&hub), 1);
+        drop(other);
+        assert_eq!(watched(&hub), 0);
+    }
+
+    #[tokio::test]
+    async fn every_watcher_gets_every_sample() {
+        let (ring, samples) = channel();
+        let hub = Hub::start(Arc::new(model(tables(&[]))), Hand(samples)).expect("a hub");
+        let mut watchers = [hub.watch(), hub.watch()];
+        for _ in 0..3 {
+            ring.send(sample()).expect("the hub listens");
+        }
+        for watcher in &mut watchers {
+            for _ in 0..3 {
+                assert_eq!(watcher.next().await, Some(sample()));
+            }
+            assert_eq!(watcher.missed(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_watcher_is_told_what_it_missed() {
+        let (ring, samples) = channel();
+        let hub =
+            Hub::with_backlog(Arc::new(model(tables(&[]))), Hand(samples), 64).expect("a hub");
+        let (mut slow, mut quick) = (hub.watch(), hub.watch());
+        let all = 64 + 10;
+        for _ in 0..all {
+            ring.send(sample()).expect("the hub listens");
+            assert!(quick.next().await.is_some());
+        }
+        assert_eq!(quick.missed(), 0);
+        let mut got = 0;
+        while slow.ready().is_some() {
+            got += 1;
+        }
+        assert_eq!(got + slow.missed(), all);
+        assert_eq!(slow.missed(), 10);
     }
 }

@@ -70,11 +70,12 @@ fn encode_metric(out: &mut String, name: &str, metric: &Metric) {
 
 /// One line; `bound` is the label `le` of a bucket.
 fn line(out: &mut String, name: &str, labels: &[LabelPair], bound: Option<f64>, value: &str) {
-    let mut shown: Vec<String> = labels
+    // First, as the OpenMetrics encoder has it.
+    let bound = bound.map(|bound| format!("le=\"{}\"", upper_bound(bound)));
+    let labels = labels
         .iter()
-        .map(|label| format!("{}=\"{}\"", label.name, escaped(&label.value)))
-        .collect();
-    shown.extend(bound.map(|bound| format!("le=\"{}\"", upper_bound(bound))));
+        .map(|label| format!("{}=\"{}\"", label.name, escaped(&label.value)));
+    let shown: Vec<String> = bound.into_iter().chain(labels).collect();
     let labels = if shown.is_empty() {
         String::new()
     } else {

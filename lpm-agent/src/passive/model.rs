@@ -361,3 +361,6 @@ fn overflow() -> Labels {
 fn grown(last: &AtomicU64, now: u64) -> u64 {
     last.fetch_max(now, Ordering::Relaxed).max(now)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

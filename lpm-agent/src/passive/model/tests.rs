@@ -1,0 +1,209 @@
+//! The model over tables in memory.
+
+use std::path::Path;
+
+use lpm_common::{
+    histogram::{SUM_WORD, bucket},
+    layout::NameValue,
+};
+
+use super::*;
+use crate::{
+    identity::Names,
+    passive::{flow::tests::fill, tables::memory::Memory},
+};
+
+const A: u16 = 1;
+const B: u16 = 2;
+
+fn name(namespace: u16, kind: PeerKind, own: u8) -> NameValue {
+    NameValue {
+        namespace,
+        kind: kind as u8,
+        own,
+    }
+}
+
+/// Tables whose rows have these label sets (row 0 is the overflow row), and one sample of 1 ms in
+/// each row's remote leg, echo `prompt`.
+pub(crate) fn tables(pairs: &[PairKey]) -> Memory {
+    let tables = Memory::new(8, 8, 2);
+    for (row, pair) in (1..).zip(pairs) {
+        tables.rows[row].pair.store(pair.0, Ordering::Relaxed);
+        observe(&tables, row, Leg::Remote, Echo::Prompt as usize, 1_000_000);
+    }
+    let next = u32::try_from(pairs.len() + 1).expect("few rows");
+    tables.control.next_row.store(next, Ordering::Relaxed);
+    tables.control.clock_ktime_ns.store(1, Ordering::Relaxed);
+    tables
+}
+
+/// Counts as the kernel does, in the last stripe.
+pub(crate) fn observe(tables: &Memory, row: usize, leg: Leg, echo: usize, ns: u64) {
+    let at = place(
+        tables.rows.len(),
+        tables.stripes() - 1,
+        row,
+        leg as usize,
+        echo,
+    );
+    let words = &tables.histograms[at].words;
+    words[bucket(ns)].fetch_add(1, Ordering::Relaxed);
+    words[SUM_WORD].fetch_add(ns, Ordering::Relaxed);
+}
+
+/// A model with the namespaces `a` (1) and `b` (2).
+pub(crate) fn model(tables: Memory) -> Model {
+    let directory = Directory::default();
+    let names = "- {cidr: 198.18.4.0/23, namespace: a}\n- {cidr: 198.18.9.0/24, namespace: b}\n";
+    let names = Names::parse(names, Path::new("names.yaml")).expect("names");
+    directory.update(&tables, &names, &[]).expect("update");
+    // Ids are given out in the order of the prefixes' lengths.
+    assert_eq!(directory.namespace(A).as_deref(), Some("a"));
+    Model::new(
+        Arc::new(tables),
+        Arc::new(directory),
+        Duration::from_secs(30),
+    )
+    .expect("a model")
+}
+
+fn labels(namespace: &str, peer_namespace: &str, peer_kind: PeerKind) -> Labels {
+    Labels {
+        namespace: namespace.into(),
+        peer_namespace: peer_namespace.into(),
+        peer_kind,
+    }
+}
+
+#[test]
+fn a_flow_is_counted_at_one_vantage() {
+    let (a, b) = (name(A, PeerKind::Pod, 0), name(B, PeerKind::Pod, 0));
+    let host = name(A, PeerKind::Node, 1);
+    let pair = |vantage: Vantage, local| PairKey::new(vantage as u8, local, b);
+    let model = model(tables(&[
+        pair(Vantage::Pod, a),
+        pair(Vantage::Node, a),
+        pair(Vantage::Overlay, a),
+        pair(Vantage::Bridge, a),
+        pair(Vantage::Nic, a),
+        pair(Vantage::Nic, host),
+    ]));
+    let rtt = model.rtt();
+    let key = (labels("a", "b", PeerKind::Pod), Leg::Remote, Echo::Prompt);
+    assert_eq!(rtt.len(), 1, "{rtt:?}");
+    assert_eq!(
+        rtt[&key].count(),
+        3,
+        "pod, node, and the host's own socket at the NIC"
+    );
+    assert_eq!(model.samples(), 6, "all of them are samples");
+}
+
+#[test]
+fn names_that_are_not_known() {
+    let none = name(0, PeerKind::External, 0);
+    let (a, pod) = (name(A, PeerKind::Pod, 0), Vantage::Pod as u8);
+    let model = model(tables(&[
+        PairKey::new(pod, none, a),
+        PairKey::new(pod, a, none),
+    ]));
+    let found: Vec<Labels> = model.rtt().into_keys().map(|(labels, ..)| labels).collect();
+    assert_eq!(
+        found,
+        [
+            labels("a", "", PeerKind::External),
+            labels(UNKNOWN, "a", PeerKind::Pod)
+        ]
+    );
+}
+
+#[test]
+fn what_found_no_row_is_shown_as_overflow() {
+    let tables = tables(&[]);
+    observe(&tables, 0, Leg::Local, Echo::Data as usize, 5);
+    let model = model(tables);
+    let rtt = model.rtt();
+    let (found, leg, echo) = rtt.keys().next().expect("a histogram");
+    assert_eq!(
+        (&*found.namespace, *leg, *echo),
+        (OVERFLOW, Leg::Local, Echo::Data)
+    );
+    assert_eq!(rtt.len(), 1, "nothing else was measured");
+}
+
+#[test]
+fn stripes_are_summed_up() {
+    let a = name(A, PeerKind::Pod, 0);
+    let tables = tables(&[PairKey::new(Vantage::Pod as u8, a, a)]);
+    let first = place(8, 0, 1, Leg::Remote as usize, Echo::Prompt as usize);
+    tables.histograms[first].words[bucket(1_000_000)].fetch_add(4, Ordering::Relaxed);
+    let counts = model(tables)
+        .rtt()
+        .into_values()
+        .next()
+        .expect("a histogram");
+    assert_eq!(counts.count(), 5);
+}
+
+#[test]
+fn minima_of_windows_and_of_evicted_flows() {
+    let a = name(A, PeerKind::Pod, 0);
+    let tables = tables(&[PairKey::new(Vantage::Pod as u8, a, a)]);
+    observe(&tables, 1, Leg::Remote, MINIMA, 2_000_000);
+    fill(&tables.flows[2], 5, 1);
+    tables.flows[2].row.store(1, Ordering::Relaxed);
+    tables.flows[2].slots[0]
+        .window_min
+        .store(1000, Ordering::Relaxed);
+    let model = model(tables);
+    let key = (labels("a", "a", PeerKind::Pod), Leg::Remote);
+    assert_eq!(
+        model.flow_rtt()[&key].count(),
+        1,
+        "the window has not ended"
+    );
+    model.end_window().expect("end the window");
+    assert_eq!(model.flow_rtt()[&key].count(), 2);
+}
+
+#[test]
+fn totals_never_go_back() {
+    let tables = tables(&[]);
+    fill(&tables.flows[2], 5, 1);
+    tables.flows[2].hot[0].packets.store(10, Ordering::Relaxed);
+    tables.flows[2].hot[1].bytes.store(700, Ordering::Relaxed);
+    let model = model(tables);
+    let mut counters = model.counters().expect("counters");
+    assert_eq!(model.totals(&counters), (10, 700));
+    // Evicted, and what it counted is not there yet.
+    model
+        .tables()
+        .flow(2)
+        .expect("an entry")
+        .fingerprint
+        .store(0, Ordering::Relaxed);
+    assert_eq!(model.totals(&counters), (10, 700));
+    counters[Counter::EvictedPackets as usize] = 12;
+    assert_eq!(model.totals(&counters), (12, 700));
+}
+
+#[test]
+fn a_link_that_goes_takes_its_flows_but_no_count() {
+    let tables = tables(&[]);
+    fill(&tables.flows[2], 5, 1);
+    tables.flows[2].hot[0].packets.store(10, Ordering::Relaxed);
+    let model = model(tables);
+    let link = Link {
+        name: "va".to_owned(),
+        vantage: Vantage::Pod,
+        mode: "tcx",
+    };
+    model.link_attached(7, link);
+    assert_eq!(model.link_detached(7).expect("detach"), 1);
+    assert!(model.links().is_empty());
+    let counters = model.counters().expect("counters");
+    assert_eq!(model.totals(&counters), (10, 0));
+    let clock = model.clock().expect("clocks");
+    assert!(model.flows(&clock).is_empty());
+}
