@@ -67,8 +67,8 @@ fn programs(debug: bool) -> Result<()> {
     let found = object_check::check(&paths::kernel_object("lpm"))?;
     if !found.is_empty() {
         bail!(
-            "the kernel object has instructions that Linux 5.10 lacks:\n  {}\nwrite the source so \
-             that the compiler needs none of them",
+            "no kernel, or none as old as 5.10, would load the kernel object:\n  {}\nwrite the \
+             source so that the compiler needs none of it",
             found.join("\n  ")
         );
     }

@@ -10,6 +10,7 @@ mod object_check;
 mod paths;
 mod process;
 mod setup;
+mod signals;
 mod test;
 
 use std::process::ExitCode;

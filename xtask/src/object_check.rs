@@ -1,4 +1,5 @@
-//! Checks a built kernel object for instructions and helpers that Linux 5.10 lacks.
+//! Checks a built kernel object for instructions and helpers that Linux 5.10 lacks, and for
+//! functions that no kernel loads because they never return.
 //!
 //! The compiler is told to use BPF version 3, but a source-level atomic still becomes whatever
 //! instruction it needs: this reads what was really built. Encodings are those of RFC 9669; the
@@ -7,10 +8,13 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
-use object::{Object as _, ObjectSection as _, SectionFlags, elf};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionFlags, SymbolKind, elf};
 
 /// The last helper of 5.10, `bpf_redirect_peer`; its successor came with 5.11.
 const LAST_HELPER: i32 = 155;
+
+const EXIT: u8 = 0x95;
+const JUMP: u8 = 0x05;
 
 /// Reads the object at `path` and names each instruction that 5.10 lacks, with its section and
 /// index.
@@ -25,7 +29,7 @@ pub(crate) fn check(path: &Path) -> Result<Vec<String>> {
     if file.architecture() != object::Architecture::Bpf {
         bail!("{} is not for BPF", path.display());
     }
-    let mut found = Vec::new();
+    let mut found = endless(&file);
     let mut instructions = 0;
     for section in file.sections() {
         let executable = matches!(section.flags(), SectionFlags::Elf { sh_flags }
@@ -44,6 +48,32 @@ pub(crate) fn check(path: &Path) -> Result<Vec<String>> {
         bail!("{} holds no program", path.display());
     }
     Ok(found)
+}
+
+/// Functions whose last instruction is neither exit nor jump: the compiler ends them with a call
+/// of a panic, and the verifier refuses whatever calls them.
+fn endless(file: &object::File) -> Vec<String> {
+    let mut found = Vec::new();
+    for symbol in file
+        .symbols()
+        .filter(|symbol| symbol.kind() == SymbolKind::Text)
+    {
+        let section = symbol
+            .section_index()
+            .and_then(|index| file.section_by_index(index).ok());
+        let Some(section) = section else { continue };
+        let code = section.data_range(symbol.address() + symbol.size().saturating_sub(8), 8);
+        if let Ok(Some(&[opcode, ..])) = code
+            && symbol.size() >= 8
+            && !matches!(opcode, EXIT | JUMP)
+        {
+            let name = symbol.name().unwrap_or("?");
+            found.push(format!(
+                "{name}: does not return: a division or an index may panic"
+            ));
+        }
+    }
+    found
 }
 
 /// One 8-byte BPF instruction.

@@ -20,6 +20,7 @@ use self::{groups::GROUPS, output::Tally, skips::Expected};
 use crate::{
     build, paths, process,
     setup::{self, Part},
+    signals,
 };
 
 /// Test everything that this machine can test.
@@ -65,7 +66,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         .iter()
         .filter(|group| args.only.is_empty() || args.only.iter().any(|name| name == group.name))
         .peekable();
-    runner::stop_on_signals()?;
+    signals::catch()?;
     prepare(
         args.no_setup,
         chosen.clone().any(|group| group.needs_programs),
@@ -74,7 +75,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     while let Some(group) = chosen.next() {
         let tally = run_group(group);
         total.add(tally);
-        if chosen.peek().is_some() && runner::stopped() {
+        if chosen.peek().is_some() && signals::stopped() {
             bail!("stopped by a signal before the tests were through");
         }
     }

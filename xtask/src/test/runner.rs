@@ -4,32 +4,17 @@ use std::{
     io::{self, BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
     process::{Child, Command},
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, RecvTimeoutError},
-    },
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::process;
-
-static STOPPED: AtomicBool = AtomicBool::new(false);
+use crate::{process, signals};
 
 /// How often a running command is checked for a signal.
 const CHECK: Duration = Duration::from_millis(200);
-
-/// From here on SIGINT, SIGTERM and SIGHUP end the running command and then this program.
-pub(crate) fn stop_on_signals() -> Result<()> {
-    ctrlc::set_handler(|| STOPPED.store(true, Ordering::Relaxed)).context("cannot handle signals")
-}
-
-/// Whether a signal asked this program to end.
-pub(crate) fn stopped() -> bool {
-    STOPPED.load(Ordering::Relaxed)
-}
 
 /// Runs `command` in a process group of its own, hands each line of stdout and stderr to `line`
 /// after printing it, and returns whether it succeeded.
@@ -78,9 +63,9 @@ pub(crate) fn run(
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if Instant::now() > end || stopped() {
+        if Instant::now() > end || signals::stopped() {
             kill_group(&mut child);
-            if stopped() {
+            if signals::stopped() {
                 bail!("`{shown}` was stopped by a signal");
             }
             bail!(
