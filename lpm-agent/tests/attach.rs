@@ -2,13 +2,9 @@
 
 mod common;
 
-use std::{
-    fs::{File, OpenOptions},
-    os::fd::AsRawFd,
-};
-
 use common::{
-    Agent, eventually, filters, kernel_is_usable, neighbour::Neighbour, node_with_pod, tcx_chain,
+    Agent, eventually, filters, kernel_is_usable, neighbour::Neighbour, node_with_pod,
+    tap::tap_of_type, tcx_chain,
 };
 use lpm_agent::kernel::{
     Direction::{Egress, Ingress},
@@ -268,29 +264,4 @@ fn an_unknown_link_type_is_refused() {
     };
     assert_eq!((interface.as_str(), *link_type), ("ib7", 32));
     assert_eq!(tcx_chain(&netns, "ib7", Ingress), [0; 0]);
-}
-
-/// A tap device that claims a link type; gone when the file is closed.
-fn tap_of_type(name: &str, link_type: libc::c_ulong) -> File {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-        .expect("/dev/net/tun");
-    // SAFETY: an ifreq is plain numbers.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags =
-        libc::c_short::try_from(libc::IFF_TAP | libc::IFF_NO_PI).expect("flags");
-    // SAFETY: TUNSETIFF reads and writes an ifreq, TUNSETLINK takes a number; the file is open.
-    let (made, typed) = unsafe {
-        (
-            libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request),
-            libc::ioctl(file.as_raw_fd(), libc::TUNSETLINK, link_type),
-        )
-    };
-    assert_eq!((made, typed), (0, 0), "{}", std::io::Error::last_os_error());
-    file
 }

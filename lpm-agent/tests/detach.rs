@@ -3,10 +3,8 @@
 mod common;
 
 use common::{
-    Agent, filters, kernel_is_usable,
-    neighbour::Neighbour,
-    node_with_pod, path_of,
-    process::{AgentProcess, agent_in_a_process as child},
+    Agent, filters, kernel_is_usable, neighbour::Neighbour, node_with_pod, path_of,
+    process::AgentProcess,
 };
 use lpm_agent::kernel::{
     Direction::{Egress, Ingress},
@@ -18,11 +16,6 @@ use lpm_agent::kernel::{
     rules::Rules,
 };
 use lpm_bench::testbed::Netns;
-
-#[test]
-fn agent_in_a_process() {
-    child();
-}
 
 fn open(netns: &Netns) -> netns::Netns {
     netns::Netns::open(&path_of(netns)).expect("open the namespace")

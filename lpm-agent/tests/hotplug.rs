@@ -10,11 +10,8 @@ use std::{
 
 use aya::programs::loaded_programs;
 use common::{
-    Agent, Datagrams, eventually, filters, kernel_is_usable,
-    neighbour::index_of,
-    node_with_pod,
-    process::{AgentProcess, agent_in_a_process as child},
-    tcx_chain,
+    Agent, Datagrams, eventually, filters, kernel_is_usable, neighbour::index_of, node_with_pod,
+    process::AgentProcess, tcx_chain,
 };
 use lpm_agent::kernel::{
     Direction::{Egress, Ingress},
@@ -23,11 +20,6 @@ use lpm_agent::kernel::{
     rules::{Rule, Rules, Watch},
 };
 use lpm_bench::testbed::Netns;
-
-#[test]
-fn agent_in_a_process() {
-    child();
-}
 
 fn add_pod_veth(node: &Netns, pod: &Netns, name: &str) {
     let (pod, peer) = (pod.name(), name.replace("veth", "p"));

@@ -8,22 +8,14 @@ use std::{
 };
 
 use common::{
-    Datagrams, Seen, eventually, filters, kernel_is_usable,
-    neighbour::Neighbour,
-    node_with_pod,
-    process::{AgentProcess, agent_in_a_process as child},
-    tcx_chain,
+    Datagrams, Seen, eventually, filters, kernel_is_usable, neighbour::Neighbour, node_with_pod,
+    process::AgentProcess, tcx_chain,
 };
 use lpm_agent::kernel::{Direction::Ingress, attach::Mode};
 use lpm_bench::testbed::Netns;
 
 /// What a neighbour commonly ends with: `TC_ACT_OK`. The packet goes on and no later filter runs.
 const OK: i32 = 0;
-
-#[test]
-fn agent_in_a_process() {
-    child();
-}
 
 /// Filters on the ingress of `va` that are not ours.
 fn theirs(node: &Netns) -> Vec<Seen> {

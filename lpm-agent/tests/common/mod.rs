@@ -8,6 +8,7 @@
 
 pub mod neighbour;
 pub mod process;
+pub mod tap;
 
 use std::{
     collections::BTreeMap,

@@ -1,0 +1,31 @@
+//! A device of any link type.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::fd::AsRawFd,
+};
+
+/// A tap device that claims a link type; gone when the file is closed.
+pub fn tap_of_type(name: &str, link_type: libc::c_ulong) -> File {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .expect("/dev/net/tun");
+    // SAFETY: an ifreq is plain numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_TAP | libc::IFF_NO_PI).expect("flags");
+    // SAFETY: TUNSETIFF reads and writes an ifreq, TUNSETLINK takes a number; the file is open.
+    let (made, typed) = unsafe {
+        (
+            libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request),
+            libc::ioctl(file.as_raw_fd(), libc::TUNSETLINK, link_type),
+        )
+    };
+    assert_eq!((made, typed), (0, 0), "{}", std::io::Error::last_os_error());
+    file
+}
