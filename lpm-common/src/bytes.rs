@@ -48,6 +48,10 @@ pub trait Prefix {
     /// read; anything else reads as 0.
     fn covers(&self, len: usize) -> bool;
 
+    /// What follows after `offset` bytes, to be covered anew.
+    #[must_use]
+    fn after(&self, offset: u32) -> Self;
+
     /// The byte at `offset`.
     fn byte(&self, offset: usize) -> u8;
 
@@ -87,6 +91,10 @@ impl Bytes for &[u8] {
 impl Prefix for &[u8] {
     fn covers(&self, len: usize) -> bool {
         <[u8]>::len(self) >= len
+    }
+
+    fn after(&self, offset: u32) -> Self {
+        self.get(offset as usize..).unwrap_or_default()
     }
 
     fn byte(&self, offset: usize) -> u8 {

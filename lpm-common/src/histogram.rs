@@ -6,6 +6,8 @@
 //! whole number of nanoseconds into the bucket that its exact value belongs
 //! to. What the kernel counts is what Prometheus stores.
 
+use core::hint::black_box;
+
 /// 64-bit words of one histogram in memory: [`BUCKETS`] counts, unused words,
 /// and the sum of all observations (nanoseconds) in the last word.
 pub const WORDS: usize = 256;
@@ -73,7 +75,9 @@ pub fn bucket(ns: u64) -> usize {
     }
     let octave = ns.ilog2();
     let mantissa = (ns >> (octave - 4)) & 15;
-    let cell = u64::from(octave - FIRST_OCTAVE) * 16 + mantissa;
+    // Opaque, so that the comparison below stays where the verifier learns
+    // the bounds from it: it makes out none of a count of leading zeros.
+    let cell = black_box(u64::from(octave - FIRST_OCTAVE) * 16 + mantissa);
     if cell >= CELLS as u64 {
         return LAST;
     }

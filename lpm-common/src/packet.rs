@@ -69,6 +69,13 @@ pub struct TcpHead {
 }
 
 impl TcpHead {
+    /// Whether this is the first segment of a connection: SYN without ACK.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opens(&self) -> bool {
+        self.flags & (flag::SYN | flag::ACK) == flag::SYN
+    }
+
     /// Whether all of the given control bits are set.
     #[inline(always)]
     #[must_use]

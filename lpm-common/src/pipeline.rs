@@ -1,5 +1,5 @@
 //! A packet's way through the other modules: the quick way for the common
-//! layout and known flows, the thorough way for everything else.
+//! layout and known flows, the thorough way, in steps, for everything else.
 
 use crate::{
     bytes::{Bytes, Prefix},
@@ -7,8 +7,8 @@ use crate::{
     hash::{self, Seeds},
     layout::InterfaceConfig,
     matcher::{self, Wire},
-    packet::{Direction, Meta, flag},
-    parse::{self, Common, Link, Skip},
+    packet::{Direction, Meta},
+    parse::{self, Common, Link, Network, Packet, Skip},
     table::{self, Birth, Table},
 };
 
@@ -19,7 +19,7 @@ pub trait Interfaces {
 }
 
 /// Measures a packet of the common layout whose flow has an entry. False: it
-/// is something else, and nothing was counted; see [`thorough`].
+/// is something else, and nothing was counted; see [`network`].
 #[inline(always)]
 pub fn quick<P: Prefix, S: Seeds, T: Table, E: Env>(
     bytes: &P,
@@ -47,57 +47,99 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, E: Env>(
     let Some(entry) = table::find(table, fingerprint) else {
         return false;
     };
-    let wire = Wire::new(meta.len, meta.segments, packet.head.headers);
-    matcher::packet(entry, fingerprint, direction, &packet.head, wire, env);
+    let Some(head) = parse::common_head(&bytes.after(packet.l4), &packet) else {
+        return false;
+    };
+    let wire = Wire::new(meta.len, meta.segments, head.headers);
+    matcher::packet(entry, fingerprint, direction, &head, wire, env);
     true
 }
 
-/// Measures any packet, and makes an entry for its flow if it has none.
-///
-/// # Errors
-/// [`Skip`]: why there is nothing to measure; it is counted.
-pub fn thorough<B, S, T, E>(
+/// The thorough way, first step: reads any packet up to its TCP header. None:
+/// there is nothing to measure in it, and it is counted.
+#[inline(always)]
+pub fn network<B: Bytes, E: Env>(bytes: &B, meta: &Meta, link: Link, env: &E) -> Option<Network> {
+    counted(parse::network(bytes, link, meta), meta, env)
+}
+
+/// Second step: reads the TCP header, likewise.
+#[inline(always)]
+pub fn transport<B: Bytes, E: Env>(
     bytes: &B,
     meta: &Meta,
-    (link, direction): (Link, Direction),
+    network: &Network,
+    env: &E,
+) -> Option<Packet> {
+    counted(parse::transport(bytes, network), meta, env)
+}
+
+#[inline(always)]
+fn counted<T, E: Env>(read: Result<T, Skip>, meta: &Meta, env: &E) -> Option<T> {
+    match read {
+        Ok(read) => Some(read),
+        Err(skip) => {
+            env.count(skip.counter(), u64::from(meta.segments));
+            None
+        }
+    }
+}
+
+/// Third step: whether the packet's flow has no entry yet, or starts anew in
+/// the one it has.
+#[inline(always)]
+pub fn appears<S: Seeds, T: Table>(
+    packet: &Packet,
+    ifindex: u32,
+    direction: Direction,
+    seeds: &S,
+    table: &T,
+) -> bool {
+    let fingerprint = hash::of_key(seeds, &packet.key(direction, ifindex));
+    match table::find(table, fingerprint) {
+        Some(entry) => packet.head.opens() && table::restarts(entry, direction),
+        None => true,
+    }
+}
+
+/// Fourth step, if it does: gives the flow an entry, or a new start. That there
+/// is none to be had is counted.
+#[inline(always)]
+pub fn appear<S, T, E>(
+    packet: &Packet,
+    ifindex: u32,
+    direction: Direction,
     seeds: &S,
     table: &T,
     env: &E,
-) -> Result<(), Skip>
-where
-    B: Bytes,
+) where
     S: Seeds,
     T: Table + Claims + Interfaces,
     E: Env,
 {
-    let packet = match parse::full(bytes, link, meta) {
-        Ok(packet) => packet,
-        Err(skip) => {
-            env.count(skip.counter(), u64::from(meta.segments));
-            return Err(skip);
-        }
-    };
-    let key = packet.key(direction, meta);
+    let key = packet.key(direction, ifindex);
     let fingerprint = hash::of_key(seeds, &key);
-    let opened = packet.head.has(flag::SYN) && !packet.head.has(flag::ACK);
-    let found = table::find(table, fingerprint);
-    let entry = match found {
-        Some(entry) if !(opened && table::restarts(entry, direction)) => Some(entry),
-        _ => {
-            let vantage = table
-                .config(meta.ifindex)
-                .map_or(0, |config| config.vantage);
-            let birth = Birth {
-                key,
-                vantage,
-                opened,
-            };
-            table::obtain(table, table, env, fingerprint, &birth, found.is_some())
-        }
+    let vantage = table.config(ifindex).map_or(0, |config| config.vantage);
+    let birth = Birth {
+        key,
+        vantage,
+        opened: packet.head.opens(),
     };
-    if let Some(entry) = entry {
+    table::obtain(table, table, env, fingerprint, &birth);
+}
+
+/// Last step: measures the packet if its flow has an entry.
+#[inline(always)]
+pub fn measure<S: Seeds, T: Table, E: Env>(
+    packet: &Packet,
+    meta: &Meta,
+    direction: Direction,
+    seeds: &S,
+    table: &T,
+    env: &E,
+) {
+    let fingerprint = hash::of_key(seeds, &packet.key(direction, meta.ifindex));
+    if let Some(entry) = table::find(table, fingerprint) {
         let wire = Wire::new(meta.len, meta.segments, packet.head.headers);
         matcher::packet(entry, fingerprint, direction, &packet.head, wire, env);
     }
-    Ok(())
 }

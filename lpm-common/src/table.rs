@@ -66,36 +66,36 @@ pub struct Birth {
     pub opened: bool,
 }
 
-/// Finds the flow's entry or makes one; with `restart` the flow starts anew
-/// in the entry that it has. None: no entry to be had, which is counted.
+/// Makes an entry for the flow, or starts it anew in the one that it has if
+/// the packet is its SYN. None: no entry to be had, which is counted.
+#[inline(always)]
 pub fn obtain<'t, T: Table, C: Claims, E: Env>(
     table: &'t T,
     claims: &C,
     env: &E,
     fingerprint: u64,
     birth: &Birth,
-    restart: bool,
 ) -> Option<&'t FlowEntry> {
     let set = set_of(fingerprint, table.set_mask());
     if !claims.claim(set) {
         env.count(Counter::FlowsBusy, 1);
         return None;
     }
-    let entry = under_claim(table, env, fingerprint, birth, restart);
+    let entry = under_claim(table, env, fingerprint, birth);
     claims.release(set);
     entry
 }
 
+#[inline(always)]
 fn under_claim<'t, T: Table, E: Env>(
     table: &'t T,
     env: &E,
     fingerprint: u64,
     birth: &Birth,
-    restart: bool,
 ) -> Option<&'t FlowEntry> {
     // Another CPU may have made the entry since this packet looked.
     if let Some(entry) = find(table, fingerprint) {
-        if restart {
+        if birth.opened {
             env.count(Counter::FlowReopened, 1);
             give_up(entry, env);
             fill(entry, env, fingerprint, birth);

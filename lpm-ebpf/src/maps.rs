@@ -10,6 +10,8 @@ use lpm_common::{
     layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, Row},
 };
 
+use crate::hook::Scratch;
+
 /// Memory that all CPUs and the agent share.
 #[repr(transparent)]
 pub struct Shared<T>(pub T);
@@ -63,3 +65,7 @@ pub static CLAIMS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
 /// Samples, while somebody watches (load: bytes).
 #[map]
 pub static SAMPLES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Each CPU's packet on the thorough way.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

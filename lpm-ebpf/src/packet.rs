@@ -33,6 +33,15 @@ impl Prefix for Linear {
     }
 
     #[inline(always)]
+    fn after(&self, offset: u32) -> Self {
+        // Bits that no offset has: the verifier learns a bound from them.
+        Self {
+            data: self.data + (offset & 0xff) as usize,
+            end: self.end,
+        }
+    }
+
+    #[inline(always)]
     fn byte(&self, offset: usize) -> u8 {
         // SAFETY: the verifier proves that `covers` was asked.
         unsafe { *((self.data + offset) as *const u8) }
@@ -121,4 +130,12 @@ pub fn meta(skb: *mut __sk_buff) -> Meta {
         ifindex,
         vlan,
     }
+}
+
+/// The interface that the packet is at.
+#[inline(always)]
+#[must_use]
+pub fn ifindex(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the hook's context; TC programs may read this field.
+    unsafe { (*skb).ifindex }
 }

@@ -154,3 +154,91 @@ impl Frame {
         bytes
     }
 }
+
+/// One frame with data and timestamps of each layout that parsers know, with
+/// its name.
+#[must_use]
+pub fn layouts(src: IpAddr, dst: IpAddr, sport: u16, dport: u16) -> Vec<(&'static str, Frame)> {
+    let mut plain = Frame::new(src, dst, sport, dport);
+    plain.payload = 10;
+    plain.timestamp = Some((1000, 0));
+    let with = |change: &dyn Fn(&mut Frame)| {
+        let mut frame = plain.clone();
+        change(&mut frame);
+        frame
+    };
+    let mut layouts = vec![
+        ("plain", plain.clone()),
+        ("no timestamp", with(&|frame| frame.timestamp = None)),
+        ("no Ethernet header", with(&|frame| frame.ethernet = false)),
+        ("VLAN", with(&|frame| frame.tags = vec![(0x8100, 0x6005)])),
+        (
+            "QinQ",
+            with(&|frame| frame.tags = vec![(0x88a8, 7), (0x8100, 9)]),
+        ),
+        (
+            "three tags",
+            with(&|frame| frame.tags = vec![(0x8100, 1); 3]),
+        ),
+        (
+            "MSS first",
+            with(&|frame| frame.options_first = vec![2, 4, 5, 180]),
+        ),
+        (
+            "SACK first",
+            with(&|frame| frame.options_first = [&[1, 1, 5, 10][..], &[0; 8]].concat()),
+        ),
+        (
+            "SYN",
+            with(&|frame| (frame.flags, frame.mss) = (flag::SYN, Some(1460))),
+        ),
+        (
+            "option of length 0",
+            with(&|frame| frame.options_first = vec![254, 0, 1, 1]),
+        ),
+        (
+            "option beyond the header",
+            with(&|frame| frame.options_first = vec![1, 1, 254, 40]),
+        ),
+    ];
+    if src.is_ipv4() {
+        layouts.push(("IP options", with(&|frame| frame.ip_options = vec![1; 12])));
+        layouts.push((
+            "most IP options",
+            with(&|frame| frame.ip_options = vec![1; 40]),
+        ));
+    } else {
+        let fragment = |offset: u8| (44, vec![0, 0, 0, offset, 0, 0, 0, 1]);
+        let options = |number: u8, units: u8| {
+            (
+                number,
+                [&[0, units][..], &vec![0; 6 + 8 * usize::from(units)]].concat(),
+            )
+        };
+        layouts.push((
+            "hop-by-hop",
+            with(&|frame| frame.extensions = vec![options(0, 0)]),
+        ));
+        layouts.push((
+            "three extensions",
+            with(&|frame| frame.extensions = vec![options(0, 1), options(43, 2), options(60, 0)]),
+        ));
+        layouts.push((
+            "authentication",
+            with(&|frame| frame.extensions = vec![(51, vec![0; 24])]),
+        ));
+        layouts.push((
+            "seven extensions",
+            with(&|frame| frame.extensions = vec![options(60, 0); 7]),
+        ));
+        layouts.push((
+            "fragment",
+            with(&|frame| frame.extensions = vec![fragment(8)]),
+        ));
+        layouts.push((
+            "atomic fragment",
+            with(&|frame| frame.extensions = vec![fragment(0)]),
+        ));
+    }
+    layouts
+}

@@ -125,10 +125,17 @@ impl Model {
         };
         let way = (arrival.link, arrival.direction);
         let seeds = &self.settings.seeds;
-        if !pipeline::quick(&frame, &meta, way, seeds, self, self) {
-            // What is skipped is counted.
-            let _ = pipeline::thorough(&frame, &meta, way, seeds, self, self);
+        if pipeline::quick(&frame, &meta, way, seeds, self, self) {
+            return;
         }
+        let (link, direction) = way;
+        let packet = pipeline::network(&frame, &meta, link, self)
+            .and_then(|network| pipeline::transport(&frame, &meta, &network, self));
+        let Some(packet) = packet else { return };
+        if pipeline::appears(&packet, meta.ifindex, direction, seeds, self) {
+            pipeline::appear(&packet, meta.ifindex, direction, seeds, self, self);
+        }
+        pipeline::measure(&packet, &meta, direction, seeds, self, self);
     }
 
     /// The value of a counter.

@@ -9,25 +9,27 @@ use crate::{
     packet::{Direction, TcpHead, flag},
 };
 
-/// A packet of the common layout, its addresses hashed already.
+/// Where a packet of the common layout has its TCP header, and whose it is.
 #[derive(Clone, Copy, Debug)]
 pub struct CommonTcp {
     /// For [`hash::fingerprint`].
     pub addresses: u64,
     /// Local port high, remote port low.
     pub ports: u32,
-    /// The TCP header.
-    pub head: TcpHead,
+    /// Offset of the TCP header.
+    pub l4: u32,
+    /// Where the IP header says that the packet ends.
+    pub end: u32,
 }
 
 /// What [`common`] found.
 #[derive(Clone, Copy, Debug)]
 pub enum Common {
-    /// A packet to measure.
+    /// A TCP packet; [`common_head`] reads the rest.
     Tcp(CommonTcp),
     /// Nothing to measure.
     Skip(Skip),
-    /// Ask [`super::full`].
+    /// Ask [`super::network`].
     Uncommon,
 }
 
@@ -96,7 +98,7 @@ fn v4<P: Prefix, S: Seeds>(
         Direction::FromLocal => hash::v4(seeds, src, dst),
         Direction::ToLocal => hash::v4(seeds, dst, src),
     };
-    tcp(
+    ports(
         bytes,
         len,
         l3 + IPV4_HEADER,
@@ -138,12 +140,12 @@ fn v6<P: Prefix, S: Seeds>(
         Direction::ToLocal => hash::v6(seeds, dst, src),
     };
     let end = (l3 + IPV6_HEADER) as u32 + payload;
-    tcp(bytes, len, l3 + IPV6_HEADER, end, direction, addresses)
+    ports(bytes, len, l3 + IPV6_HEADER, end, direction, addresses)
 }
 
 /// `end` is where the IP header says that the packet ends.
 #[inline(always)]
-fn tcp<P: Prefix>(
+fn ports<P: Prefix>(
     bytes: &P,
     len: u32,
     l4: usize,
@@ -151,45 +153,55 @@ fn tcp<P: Prefix>(
     direction: Direction,
     addresses: u64,
 ) -> Common {
-    let flags = bytes.byte(l4 + 13);
-    // A SYN announces the MSS and may make an entry: the long way.
-    if flags & flag::SYN != 0 {
+    if end > len {
         return Common::Uncommon;
     }
-    let words = usize::from(bytes.byte(l4 + 12) >> 4);
-    let headers = (l4 + words * 4) as u32;
-    if end > len || headers > end {
-        return Common::Uncommon;
-    }
-    let mut head = TcpHead {
-        seq: bytes.be32(l4 + 4),
-        ack: bytes.be32(l4 + 8),
-        payload: end - headers,
-        headers: headers as u16,
-        options: (words * 4 - TCP_HEADER) as u8,
-        flags,
-        ..TcpHead::default()
-    };
-    if words >= 8 {
-        if !bytes.covers(l4 + TCP_HEADER + TIMESTAMP)
-            || bytes.be32(l4 + 20) != number::TIMESTAMP_FIRST
-        {
-            return Common::Uncommon;
-        }
-        head.has_timestamp = true;
-        head.tsval = bytes.be32(l4 + 24);
-        head.tsecr = bytes.be32(l4 + 28);
-    } else if words != 5 {
-        return Common::Uncommon;
-    }
-    let (sport, dport) = (u32::from(bytes.be16(l4)), u32::from(bytes.be16(l4 + 2)));
+    let ports = bytes.be32(l4);
     let ports = match direction {
-        Direction::FromLocal => sport << 16 | dport,
-        Direction::ToLocal => dport << 16 | sport,
+        Direction::FromLocal => ports,
+        Direction::ToLocal => ports.rotate_left(16),
     };
     Common::Tcp(CommonTcp {
         addresses,
         ports,
-        head,
+        l4: l4 as u32,
+        end,
     })
+}
+
+/// Reads the TCP header, after its flow was looked up: before, its fields
+/// would have to be kept somewhere meanwhile. `bytes` begin with the header.
+/// None: not the common layout after all; ask [`super::network`].
+#[inline(always)]
+pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> {
+    if !bytes.covers(TCP_HEADER) {
+        return None;
+    }
+    let flags = bytes.byte(13);
+    let length = u32::from(bytes.byte(12) >> 4) * 4;
+    let headers = packet.l4 + length;
+    // A SYN announces the MSS and may make an entry: the long way.
+    if flags & flag::SYN != 0 || headers > packet.end {
+        return None;
+    }
+    let mut head = TcpHead {
+        seq: bytes.be32(4),
+        ack: bytes.be32(8),
+        payload: packet.end - headers,
+        headers: headers as u16,
+        options: length.wrapping_sub(TCP_HEADER as u32) as u8,
+        flags,
+        ..TcpHead::default()
+    };
+    if length >= (TCP_HEADER + TIMESTAMP) as u32 {
+        if !bytes.covers(TCP_HEADER + TIMESTAMP) || bytes.be32(20) != number::TIMESTAMP_FIRST {
+            return None;
+        }
+        head.has_timestamp = true;
+        head.tsval = bytes.be32(24);
+        head.tsecr = bytes.be32(28);
+    } else if length != TCP_HEADER as u32 {
+        return None;
+    }
+    Some(head)
 }

@@ -13,20 +13,28 @@ const MAX_TAGS: u32 = 2;
 const MAX_EXTENSIONS: u32 = 6;
 
 /// Where the TCP header is, and what stands before it.
-struct Network {
-    src: [u32; 4],
-    dst: [u32; 4],
-    v6: bool,
-    l4: u32,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Sender, words in network byte order; IPv4 mapped.
+    pub src: [u32; 4],
+    /// Receiver.
+    pub dst: [u32; 4],
+    /// VLAN ids, as in [`crate::layout::FlowCold::segment`].
+    pub segment: u32,
+    /// Offset of the TCP header.
+    pub l4: u32,
     /// Where the IP header says that the packet ends.
-    end: u32,
+    pub end: u32,
+    /// Whether the addresses are IPv6.
+    pub v6: bool,
 }
 
-/// Reads any packet.
+/// Reads the headers of any packet up to that of TCP.
 ///
 /// # Errors
 /// [`Skip`]: why there is nothing to measure in it.
-pub fn full<B: Bytes>(bytes: &B, link: Link, meta: &Meta) -> Result<Packet, Skip> {
+#[inline(always)]
+pub fn network<B: Bytes>(bytes: &B, link: Link, meta: &Meta) -> Result<Network, Skip> {
     let (l3, ethertype, segment) = match link {
         Link::Ethernet => ethernet(bytes, meta.vlan)?,
         Link::Ip => {
@@ -38,25 +46,34 @@ pub fn full<B: Bytes>(bytes: &B, link: Link, meta: &Meta) -> Result<Packet, Skip
             (0, ethertype, meta.vlan)
         }
     };
-    let network = match ethertype {
-        number::IPV4 => ipv4(bytes, l3)?,
-        number::IPV6 => ipv6(bytes, l3)?,
-        _ => return Err(Skip::NotIp),
-    };
+    match ethertype {
+        number::IPV4 => ipv4(bytes, l3, segment),
+        number::IPV6 => ipv6(bytes, l3, segment),
+        _ => Err(Skip::NotIp),
+    }
+}
+
+/// Reads the TCP header.
+///
+/// # Errors
+/// [`Skip`]: why there is nothing to measure in it.
+#[inline(always)]
+pub fn transport<B: Bytes>(bytes: &B, network: &Network) -> Result<Packet, Skip> {
     let ports = bytes.be32(network.l4)?;
-    let head = tcp(bytes, &network)?;
+    let head = tcp(bytes, network)?;
     Ok(Packet {
         src: network.src,
         dst: network.dst,
         sport: (ports >> 16) as u16,
         dport: (ports & 0xffff) as u16,
-        segment,
+        segment: network.segment,
         v6: network.v6,
         head,
     })
 }
 
 /// Offset of the network header, its ethertype, and the VLAN ids.
+#[inline(always)]
 fn ethernet<B: Bytes>(bytes: &B, outer: u32) -> Result<(u32, u16, u32), Skip> {
     let mut at = number::ETHERNET_HEADER;
     let mut ethertype = bytes.be16(at - 2)?;
@@ -81,7 +98,8 @@ fn ethernet<B: Bytes>(bytes: &B, outer: u32) -> Result<(u32, u16, u32), Skip> {
     Ok((at, ethertype, segment))
 }
 
-fn ipv4<B: Bytes>(bytes: &B, l3: u32) -> Result<Network, Skip> {
+#[inline(always)]
+fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32) -> Result<Network, Skip> {
     let version_and_length = bytes.byte(l3)?;
     if version_and_length >> 4 != 4 {
         return Err(Skip::Malformed);
@@ -102,6 +120,7 @@ fn ipv4<B: Bytes>(bytes: &B, l3: u32) -> Result<Network, Skip> {
     Ok(Network {
         src: [0, 0, MAPPED, bytes.word(l3 + 12)?],
         dst: [0, 0, MAPPED, dst],
+        segment,
         v6: false,
         l4: l3 + header,
         // A length of 0 is a GSO packet beyond 64 KiB (IPv4 BIG TCP).
@@ -109,7 +128,8 @@ fn ipv4<B: Bytes>(bytes: &B, l3: u32) -> Result<Network, Skip> {
     })
 }
 
-fn ipv6<B: Bytes>(bytes: &B, l3: u32) -> Result<Network, Skip> {
+#[inline(always)]
+fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32) -> Result<Network, Skip> {
     if bytes.byte(l3)? >> 4 != 6 {
         return Err(Skip::Malformed);
     }
@@ -133,6 +153,7 @@ fn ipv6<B: Bytes>(bytes: &B, l3: u32) -> Result<Network, Skip> {
     Ok(Network {
         src,
         dst,
+        segment,
         v6: true,
         l4,
         end,
@@ -140,6 +161,7 @@ fn ipv6<B: Bytes>(bytes: &B, l3: u32) -> Result<Network, Skip> {
 }
 
 /// Follows extension headers (RFC 8200 section 4) to the TCP header.
+#[inline(always)]
 fn extensions<B: Bytes>(bytes: &B, mut at: u32, mut next: u8) -> Result<u32, Skip> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
@@ -171,6 +193,7 @@ fn extensions<B: Bytes>(bytes: &B, mut at: u32, mut next: u8) -> Result<u32, Ski
     }
 }
 
+#[inline(always)]
 fn tcp<B: Bytes>(bytes: &B, network: &Network) -> Result<TcpHead, Skip> {
     let l4 = network.l4;
     let words = u32::from(bytes.byte(l4 + 12)? >> 4);

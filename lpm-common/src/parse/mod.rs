@@ -1,18 +1,18 @@
 //! Finds the TCP header of a packet and its timestamps.
 //!
 //! [`common`] reads the one layout that nearly all packets of a cluster have,
-//! at fixed offsets; [`full`] reads all the others.
+//! at fixed offsets; [`network`] and [`transport`] read all the others.
 
 mod common;
 mod full;
 mod options;
 
-pub use common::{Common, CommonTcp, common};
-pub use full::full;
+pub use common::{Common, CommonTcp, common, common_head};
+pub use full::{Network, network, transport};
 
 use crate::{
     counter::Counter,
-    packet::{Direction, FlowKey, Meta, TcpHead},
+    packet::{Direction, FlowKey, TcpHead},
 };
 
 /// What the frames of an interface begin with.
@@ -83,8 +83,9 @@ pub struct Packet {
 
 impl Packet {
     /// The key of the packet's flow at a vantage where it goes this way.
+    #[inline(always)]
     #[must_use]
-    pub fn key(&self, direction: Direction, meta: &Meta) -> FlowKey {
+    pub fn key(&self, direction: Direction, ifindex: u32) -> FlowKey {
         let (local, local_port, remote, remote_port) = match direction {
             Direction::FromLocal => (self.src, self.sport, self.dst, self.dport),
             Direction::ToLocal => (self.dst, self.dport, self.src, self.sport),
@@ -94,7 +95,7 @@ impl Packet {
             remote,
             local_port,
             remote_port,
-            ifindex: meta.ifindex,
+            ifindex,
             segment: self.segment,
             v6: self.v6,
         }

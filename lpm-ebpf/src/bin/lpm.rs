@@ -10,31 +10,33 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use lpm_common::{packet::Direction, parse::Link};
-use lpm_ebpf::{hook::measure, store::control};
+use lpm_ebpf::{
+    hook::{FromLocal, FromLocalIp, ToLocal, ToLocalIp, measure},
+    store::control,
+};
 
 /// Packets sent by the local end.
 #[classifier]
 pub fn lpm_from_local(ctx: TcContext) -> i32 {
-    measure(&ctx, Link::Ethernet, Direction::FromLocal)
+    measure::<FromLocal>(&ctx)
 }
 
 /// Packets sent to the local end.
 #[classifier]
 pub fn lpm_to_local(ctx: TcContext) -> i32 {
-    measure(&ctx, Link::Ethernet, Direction::ToLocal)
+    measure::<ToLocal>(&ctx)
 }
 
 /// Packets sent by the local end, on a device without Ethernet header.
 #[classifier]
 pub fn lpm_from_local_l3(ctx: TcContext) -> i32 {
-    measure(&ctx, Link::Ip, Direction::FromLocal)
+    measure::<FromLocalIp>(&ctx)
 }
 
 /// Packets sent to the local end, on a device without Ethernet header.
 #[classifier]
 pub fn lpm_to_local_l3(ctx: TcContext) -> i32 {
-    measure(&ctx, Link::Ip, Direction::ToLocal)
+    measure::<ToLocalIp>(&ctx)
 }
 
 /// Never attached: the agent test-runs it to learn how jiffies and
