@@ -5,10 +5,11 @@ mod snapshot;
 mod table;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use tokio::{sync::mpsc, time::sleep};
 
@@ -60,6 +61,9 @@ impl Top {
                 anyhow::anyhow!("--seconds {}: {error}; give 0.2 or more", self.seconds)
             })?
             .max(Duration::from_millis(200));
+        if !self.once && !io::stdout().is_terminal() {
+            bail!("the live view needs a terminal; use `lpm top --once` to print one table");
+        }
         runtime()?.block_on(async {
             let mut end = signals::End::new(true)?;
             let (notify, notices) = mpsc::unbounded_channel();

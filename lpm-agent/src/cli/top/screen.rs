@@ -1,12 +1,7 @@
 //! The live view.
 
-use std::{
-    io::{self, IsTerminal as _},
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
-use anyhow::bail;
 use ratatui::{
     DefaultTerminal, Frame,
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
@@ -58,9 +53,6 @@ pub(super) async fn run(
     tab: Tab,
     sort: Sort,
 ) -> anyhow::Result<()> {
-    if !io::stdout().is_terminal() {
-        bail!("the live view needs a terminal; use `lpm top --once` to print one table");
-    }
     let mut snapshot = source.look(None)?;
     let mut view = View {
         tab,
