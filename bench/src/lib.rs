@@ -5,5 +5,6 @@
 //! across them. Both work in the calling process: what they made is gone when
 //! their guards are dropped, also after a panic.
 
+pub mod cost;
 pub mod testbed;
 pub mod traffic;

@@ -66,6 +66,9 @@ impl Frame {
     }
 
     /// The frame's bytes.
+    ///
+    /// # Panics
+    /// If the addresses are of different families.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let tcp = self.tcp();

@@ -95,6 +95,9 @@ pub fn ends(v6: bool) -> (IpAddr, IpAddr) {
 impl Packet {
     /// As a frame between [`ends`], with the local port 41140 and the remote
     /// port 5301.
+    ///
+    /// # Panics
+    /// If the flags or the direction are not as the README says.
     #[must_use]
     pub fn frame(&self, v6: bool) -> Frame {
         let (local, remote) = ends(v6);
