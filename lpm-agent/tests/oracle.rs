@@ -47,37 +47,25 @@ fn samples_are_those_of_the_reference() {
     let _pod = Server::start(&pair.client, PORT).expect("a server in the pod");
     let _marker = Server::start(&pair.server, MARKER_PORT).expect("a server for markers");
 
-    let watch = Watch::exists().then(|| Watch::start(&pair, &files));
-    if let Some(watch) = &watch {
-        watch.seen_after_now(&pair);
-    }
+    let watch = Watch::start(&pair, &files);
+    watch.seen_after_now(&pair);
     let capture = Capture::start(&pair, &files);
     traffic(&pair);
     capture.stop();
-    if let Some(watch) = &watch {
-        watch.seen_after_now(&pair);
-    }
-    let watch = watch.map(Watch::stop);
+    watch.seen_after_now(&pair);
+    watch.stop();
 
     files.fields();
     files.oracle(None);
-    // What the capture itself is worth: right rules pass on it, wrong ones do not.
+    // What the capture itself is worth: right rules pass on it.
     files.second_reading();
     files
         .compare(&files.second)
         .expect_pass("the second reading");
-    let mut monitors = vec![&files.second];
-    if watch.is_some() {
-        files.compare(&files.watch).expect_pass("lpm watch");
-        monitors.push(&files.watch);
-    } else {
-        println!("LPM-SKIP oracle: this build of lpm has no `watch`");
-    }
+    files.compare(&files.watch).expect_pass("lpm watch");
     for rule in MUTATIONS {
         files.oracle(Some(rule));
-        for monitor in &monitors {
-            files.compare(monitor).expect_failure(rule);
-        }
+        files.compare(&files.watch).expect_failure(rule);
     }
 }
 
@@ -229,13 +217,6 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn exists() -> bool {
-        let help = Command::new(env!("CARGO_BIN_EXE_lpm"))
-            .args(["watch", "--help"])
-            .output();
-        help.is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
-    }
-
     fn start(pair: &Pair, files: &'a Files) -> Self {
         let output = File::create(&files.watch).expect("a file for the samples");
         let mut command = Command::new(env!("CARGO_BIN_EXE_lpm"));

@@ -108,6 +108,19 @@ class Compare(unittest.TestCase):
     def test_a_heavy_tail_shows(self):
         self.reject([dict(s, rtt_ns=s["rtt_ns"] + (0 if i % 40 else 300_000)) for i, s in enumerate(self.watch)], "are off by")
 
+    def test_a_biased_choice_shows(self):
+        flow = dict(src=LOCAL, sport=1, dst=REMOTE, dport=2)
+        full = [dict(flow, id=n, rtt_ns=(1 + n % 10) * MS) for n in range(2000)]
+        fair = [s for s in full if s["id"] // 10 % 3 == 0]
+        self.assertEqual(compare.biased(full, fair), [])
+        short = [s for s in full if s["id"] % 10 < 8]
+        self.assertIn("more than 5 %", compare.biased(full, short)[0])
+
+    def test_many_on_the_border_are_too_many(self):
+        other = {"prompt": "lone", "lone": "prompt"}
+        near = [dict(o, margin_ns=5) for o in self.truth]
+        self.assertTrue(any("for the other" in reason for reason in fails(near, [dict(s, echo=other.get(s["echo"], "data")) for s in self.watch])))
+
     def test_too_little_traffic_proves_nothing(self):
         self.reject(self.watch, "proves nothing", "--min-samples", "10000000")
 
