@@ -175,3 +175,21 @@ fn a_tcx_program() {
         assert_eq!(neighbour.count(), sent, "it saw every packet");
     }
 }
+
+#[test]
+fn our_place_taken_over_by_another() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let (node, _pod) = node_with_pod("va");
+    let agent = AgentProcess::start(&node, Mode::Netlink);
+    let ours = "filter del dev va ingress prio 1 handle 0x4c50 bpf";
+    node.output("tc", &ours.split(' ').collect::<Vec<_>>())
+        .expect("delete our filter");
+    // Same place, same name; only the program is another.
+    let neighbour = Neighbour::load("lpm_from_local", OK);
+    neighbour.add_filter(&node, "va", Ingress, 1, 0x4C50);
+    let theirs = filters(&node, "va", Ingress);
+    agent.stop();
+    assert_eq!(filters(&node, "va", Ingress), theirs);
+}

@@ -23,6 +23,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// A program that counts, and its counter.
 pub struct Neighbour {
+    name: String,
     program: OwnedFd,
     counter: Array<MapData, u64>,
 }
@@ -52,7 +53,11 @@ impl Neighbour {
             *to = from.cast_signed();
         }
         let program = call(bpf_cmd::BPF_PROG_LOAD, &mut attr).expect("load a neighbour");
-        Self { program, counter }
+        Self {
+            name: name.to_owned(),
+            program,
+            counter,
+        }
     }
 
     /// Packets seen so far.
@@ -98,7 +103,7 @@ impl Neighbour {
         let fd = self.program.as_raw_fd().cast_unsigned();
         message.attributes.push(TcAttribute::Options(vec![
             TcOption::Bpf(TcFilterBpfOption::ProgFd(fd)),
-            TcOption::Bpf(TcFilterBpfOption::ProgName("neighbour".to_owned())),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(self.name.clone())),
             TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
         ]));
         let mut packet = NetlinkMessage::from(RouteNetlinkMessage::NewTrafficFilter(message));
