@@ -246,6 +246,8 @@ fn two_hundred_interfaces_come_and_go_under_traffic_and_nothing_stays() {
             matches!(event, Event::Detached { interface, .. } if interface.interface.name == name)
                 .then_some(())
         });
+        // Not by the inspection, which is every ten seconds.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{name}");
     }
     waits.sort();
     println!(
