@@ -4,6 +4,7 @@
 //! session (dropping it) detaches everything.
 
 mod keeper;
+mod log;
 mod ring;
 
 use std::{
@@ -30,6 +31,7 @@ use crate::{
 };
 
 use keeper::Keeper;
+use log::ProgramLog;
 
 /// 1 while the kernel measures the run time of programs.
 const STATS_ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -152,6 +154,7 @@ pub struct Session {
     programs: Arc<Programs>,
     only: Vec<String>,
     config: Mutex<Config>,
+    _log: Option<ProgramLog>,
 }
 
 impl Session {
@@ -166,6 +169,7 @@ impl Session {
         let open = || config.netns.as_deref().map(Netns::open).transpose();
         let netns = (open()?, open()?);
         let mut kernel = Kernel::load(&load_settings(&config))?;
+        let log = ProgramLog::start(&mut kernel).map_err(SessionError::Thread)?;
         let programs = Arc::new(kernel.programs()?);
         let interfaces = kernel.interfaces()?;
         let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
@@ -194,6 +198,7 @@ impl Session {
             programs,
             only,
             config: Mutex::new(config),
+            _log: log,
         })
     }
 
