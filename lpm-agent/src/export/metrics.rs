@@ -16,19 +16,16 @@ use lpm_common::{
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{
-        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet, prometheus_protobuf,
-        text as openmetrics,
-    },
-    metrics::MetricType,
+    encoding::{DescriptorEncoder, prometheus_protobuf, text as openmetrics},
     registry::{Registry, Unit},
 };
 
-use super::{histograms, negotiate::Format, text};
-use crate::passive::{Counts, Model, model::Labels};
-
-/// Names and values of a series' labels.
-type LabelSet = Vec<(&'static str, String)>;
+use super::{
+    families::{Families, LabelSet},
+    negotiate::Format,
+    text,
+};
+use crate::passive::{Model, model::Labels};
 
 /// Gives the run time of each kernel program so far; empty: the kernel does not measure it.
 pub type ProgramTimes = Box<dyn Fn() -> Vec<(&'static str, Duration)> + Send + Sync>;
@@ -119,9 +116,9 @@ impl Collector for Reader {
 
 impl Reader {
     fn round_trips(&self, out: &mut Families<'_>) -> fmt::Result {
-        let rtt = self
-            .model
-            .rtt()
+        let found = self.model.rtt();
+        let rtt = found
+            .by_labels
             .into_iter()
             .map(|((labels, leg, echo), counts)| {
                 let mut set = label_set(&labels);
@@ -154,7 +151,7 @@ impl Reader {
             "samples",
             "Round trips measured, at all vantages",
             None,
-            [(method, self.model.samples())],
+            [(method, found.samples)],
         )
     }
 
@@ -288,81 +285,6 @@ fn kernel_counters(out: &mut Families<'_>, counters: &[u64; COUNTERS]) -> fmt::R
     Ok(())
 }
 
-/// Writes whole families. One without a series is left out.
-struct Families<'a>(DescriptorEncoder<'a>);
-
-impl Families<'_> {
-    fn counters<N: EncodeCounterValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        series: impl IntoIterator<Item = (LabelSet, N)>,
-    ) -> fmt::Result {
-        let mut series = series.into_iter().peekable();
-        if series.peek().is_none() {
-            return Ok(());
-        }
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Counter)?;
-        for (labels, value) in series {
-            if labels.is_empty() {
-                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            } else {
-                let mut metric = family.encode_family(&labels)?;
-                metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn gauges<N: EncodeGaugeValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = (LabelSet, N)>,
-    ) -> fmt::Result {
-        let mut series = series.into_iter().peekable();
-        if series.peek().is_none() {
-            return Ok(());
-        }
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in series {
-            family.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
-    }
-
-    fn histograms(
-        &mut self,
-        name: &str,
-        help: &str,
-        series: impl IntoIterator<Item = (LabelSet, Counts)>,
-    ) -> fmt::Result {
-        let mut series = series.into_iter().peekable();
-        if series.peek().is_none() {
-            return Ok(());
-        }
-        let unit = Some(&Unit::Seconds);
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Histogram)?;
-        for (labels, counts) in series {
-            histograms::encode(&mut family, &labels, &counts)?;
-        }
-        Ok(())
-    }
-
-    fn info(&mut self, name: &str, help: &str, labels: &LabelSet) -> fmt::Result {
-        self.0
-            .encode_descriptor(name, help, None, MetricType::Info)?
-            .encode_info(labels)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use lpm_common::layout::{Echo, Leg, NameValue, PairKey, PeerKind, Vantage};
@@ -434,6 +356,45 @@ mod tests {
         let buckets: Vec<&str> = plain.lines().filter(of_data).collect();
         assert_eq!(buckets.len(), 26);
         assert!(buckets[25].contains("le=\"+Inf\"") && buckets[25].ends_with(" 1"));
+    }
+
+    #[test]
+    fn twenty_pairs_of_namespaces_stay_within_the_budget() {
+        let name = |namespace| NameValue {
+            namespace,
+            kind: PeerKind::Pod as u8,
+            own: 0,
+        };
+        let pairs: Vec<PairKey> = (0..20)
+            .map(|pair| PairKey::new(Vantage::Pod as u8, name(pair + 1), name(pair + 1)))
+            .collect();
+        let tables = tables(&pairs);
+        for row in 1..=pairs.len() {
+            for leg in [Leg::Remote, Leg::Local] {
+                for place in 0..4 {
+                    observe(&tables, row, leg, place, 1000);
+                }
+            }
+        }
+        let model = model(tables);
+        let names: Vec<String> = (0..20)
+            .map(|n| format!("- {{cidr: 198.19.{n}.0/24, namespace: n{n}}}"))
+            .collect();
+        let names = crate::identity::Names::parse(&names.join("\n"), "names.yaml".as_ref());
+        model
+            .directory()
+            .update(model.tables(), &names.expect("names"), &[])
+            .expect("update");
+        let metrics = Metrics::new(Arc::new(model), String::new(), Box::new(Vec::new));
+        let plain = text(&metrics, Format::Text);
+        let classic = plain.lines().filter(|line| !line.starts_with('#')).count();
+        let native: usize = prometheus_protobuf::encode(&metrics.registry)
+            .expect("families")
+            .iter()
+            .map(|family| family.metric.len())
+            .sum();
+        assert!((160 * 28..5000).contains(&classic), "{classic}");
+        assert!((160..2000).contains(&native), "{native}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The doors out: Prometheus, JSON over HTTP, a stream of samples.
 
+mod families;
 mod histograms;
 pub mod http;
 pub mod metrics;

@@ -265,7 +265,12 @@ pub fn latencies(model: &Model) -> Vec<LatencyRecord> {
             p99_ns: counts.quantile(0.99).map(nanos)?,
         })
     };
-    model.rtt().into_iter().filter_map(record).collect()
+    model
+        .rtt()
+        .by_labels
+        .into_iter()
+        .filter_map(record)
+        .collect()
 }
 
 /// The interfaces that are watched, with the sums over their flows.

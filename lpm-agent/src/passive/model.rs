@@ -42,6 +42,15 @@ pub struct Labels {
     pub peer_kind: PeerKind,
 }
 
+/// What the kernel's histograms hold.
+#[derive(Clone, Debug, Default)]
+pub struct RoundTrips {
+    /// Of the rows that one flow is counted in once.
+    pub by_labels: BTreeMap<(Labels, Leg, Echo), Counts>,
+    /// All samples, those at other vantages included.
+    pub samples: u64,
+}
+
 /// An interface that is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -200,23 +209,27 @@ impl Model {
         (grown(&self.packets, packets), grown(&self.bytes, bytes))
     }
 
-    /// Round trips by labels, leg and echo, of the rows that one flow is counted in once.
+    /// Round trips by labels, leg and echo, and how many there are.
     #[must_use]
-    pub fn rtt(&self) -> BTreeMap<(Labels, Leg, Echo), Counts> {
-        let mut all: BTreeMap<_, Counts> = BTreeMap::new();
-        for (row, labels) in self.rows() {
+    pub fn rtt(&self) -> RoundTrips {
+        let mut found = RoundTrips::default();
+        for row in 0..self.used_rows() {
+            let labels = self.row_labels(row);
             for leg in [Leg::Remote, Leg::Local] {
                 for echo in Echo::ALL {
                     let counts = self.row_counts(row, leg, echo as usize);
-                    if !counts.is_empty() {
-                        all.entry((labels.clone(), leg, echo))
-                            .or_default()
-                            .add(&counts);
+                    found.samples += counts.count();
+                    if let Some(labels) = labels.as_ref().filter(|_| !counts.is_empty()) {
+                        let all = found
+                            .by_labels
+                            .entry((labels.clone(), leg, echo))
+                            .or_default();
+                        all.add(&counts);
                     }
                 }
             }
         }
-        all
+        found
     }
 
     /// Per flow and window the minimum, by labels and leg.
@@ -243,16 +256,6 @@ impl Model {
             }
         }
         all
-    }
-
-    /// All samples of the timestamp method, those of rows without labels included.
-    #[must_use]
-    pub fn samples(&self) -> u64 {
-        (0..self.used_rows())
-            .flat_map(|row| [Leg::Remote, Leg::Local].map(|leg| (row, leg)))
-            .flat_map(|(row, leg)| Echo::ALL.map(|echo| (row, leg, echo)))
-            .map(|(row, leg, echo)| self.row_counts(row, leg, echo as usize).count())
-            .sum()
     }
 
     /// How full a map is, 0 to 1: entries held by active flows, rows taken.
@@ -307,13 +310,16 @@ impl Model {
 
     /// The rows whose flows are counted there and nowhere else, with their labels.
     fn rows(&self) -> impl Iterator<Item = (usize, Labels)> {
-        (0..self.used_rows()).filter_map(|row| {
-            if row == OVERFLOW_ROW {
-                return Some((row, overflow()));
-            }
-            let pair = self.tables.row(row)?.pair.load(Ordering::Acquire);
-            self.labels(PairKey(pair)).map(|labels| (row, labels))
-        })
+        (0..self.used_rows()).filter_map(|row| Some((row, self.row_labels(row)?)))
+    }
+
+    /// The labels of a row by its number; see [`Self::labels`].
+    fn row_labels(&self, row: usize) -> Option<Labels> {
+        if row == OVERFLOW_ROW {
+            return Some(overflow());
+        }
+        let pair = self.tables.row(row)?.pair.load(Ordering::Acquire);
+        self.labels(PairKey(pair))
     }
 
     /// The labels of a row; `None`: its flows are counted at another vantage too.

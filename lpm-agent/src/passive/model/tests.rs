@@ -27,7 +27,7 @@ fn name(namespace: u16, kind: PeerKind, own: u8) -> NameValue {
 /// Tables whose rows have these label sets (row 0 is the overflow row), and one sample of 1 ms in
 /// each row's remote leg, echo `prompt`.
 pub(crate) fn tables(pairs: &[PairKey]) -> Memory {
-    let tables = Memory::new(8, 8, 2);
+    let tables = Memory::new(8, (pairs.len() + 1).next_multiple_of(8), 2);
     for (row, pair) in (1..).zip(pairs) {
         tables.rows[row].pair.store(pair.0, Ordering::Relaxed);
         observe(&tables, row, Leg::Remote, Echo::Prompt as usize, 1_000_000);
@@ -91,13 +91,13 @@ fn a_flow_is_counted_at_one_vantage() {
     ]));
     let rtt = model.rtt();
     let key = (labels("a", "b", PeerKind::Pod), Leg::Remote, Echo::Prompt);
-    assert_eq!(rtt.len(), 1, "{rtt:?}");
+    assert_eq!(rtt.by_labels.len(), 1, "{rtt:?}");
     assert_eq!(
-        rtt[&key].count(),
+        rtt.by_labels[&key].count(),
         3,
         "pod, node, and the host's own socket at the NIC"
     );
-    assert_eq!(model.samples(), 6, "all of them are samples");
+    assert_eq!(rtt.samples, 6, "all of them are samples");
 }
 
 #[test]
@@ -108,7 +108,12 @@ fn names_that_are_not_known() {
         PairKey::new(pod, none, a),
         PairKey::new(pod, a, none),
     ]));
-    let found: Vec<Labels> = model.rtt().into_keys().map(|(labels, ..)| labels).collect();
+    let found: Vec<Labels> = model
+        .rtt()
+        .by_labels
+        .into_keys()
+        .map(|(labels, ..)| labels)
+        .collect();
     assert_eq!(
         found,
         [
@@ -123,7 +128,7 @@ fn what_found_no_row_is_shown_as_overflow() {
     let tables = tables(&[]);
     observe(&tables, 0, Leg::Local, Echo::Data as usize, 5);
     let model = model(tables);
-    let rtt = model.rtt();
+    let rtt = model.rtt().by_labels;
     let (found, leg, echo) = rtt.keys().next().expect("a histogram");
     assert_eq!(
         (&*found.namespace, *leg, *echo),
@@ -136,10 +141,18 @@ fn what_found_no_row_is_shown_as_overflow() {
 fn stripes_are_summed_up() {
     let a = name(A, PeerKind::Pod, 0);
     let tables = tables(&[PairKey::new(Vantage::Pod as u8, a, a)]);
-    let first = place(8, 0, 1, Leg::Remote as usize, Echo::Prompt as usize);
+    let first = place(
+        tables.rows.len(),
+        0,
+        1,
+        Leg::Remote as usize,
+        Echo::Prompt as usize,
+    );
     tables.histograms[first].words[bucket(1_000_000)].fetch_add(4, Ordering::Relaxed);
+    tables.histograms[first].words[SUM_WORD].fetch_add(4_000_000, Ordering::Relaxed);
     let counts = model(tables)
         .rtt()
+        .by_labels
         .into_values()
         .next()
         .expect("a histogram");

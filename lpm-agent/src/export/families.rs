@@ -1,0 +1,94 @@
+//! Families of metrics as the encoders want them.
+
+use std::fmt;
+
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet},
+    metrics::MetricType,
+    registry::Unit,
+};
+
+use super::histograms;
+use crate::passive::Counts;
+
+/// Names and values of a series' labels.
+pub(super) type LabelSet = Vec<(&'static str, String)>;
+
+/// Writes whole families. One without a series is left out.
+pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
+
+impl Families<'_> {
+    /// Counters; the encoder adds `_total`.
+    pub(super) fn counters<N: EncodeCounterValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        series: impl IntoIterator<Item = (LabelSet, N)>,
+    ) -> fmt::Result {
+        let mut series = series.into_iter().peekable();
+        if series.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, value) in series {
+            if labels.is_empty() {
+                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            } else {
+                let mut metric = family.encode_family(&labels)?;
+                metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gauges, with at least one label.
+    pub(super) fn gauges<N: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (LabelSet, N)>,
+    ) -> fmt::Result {
+        let mut series = series.into_iter().peekable();
+        if series.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in series {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    /// Histograms of seconds.
+    pub(super) fn histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (LabelSet, Counts)>,
+    ) -> fmt::Result {
+        let mut series = series.into_iter().peekable();
+        if series.peek().is_none() {
+            return Ok(());
+        }
+        let unit = Some(&Unit::Seconds);
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for (labels, counts) in series {
+            histograms::encode(&mut family, &labels, &counts)?;
+        }
+        Ok(())
+    }
+
+    /// An information; the encoder adds `_info`.
+    pub(super) fn info(&mut self, name: &str, help: &str, labels: &LabelSet) -> fmt::Result {
+        self.0
+            .encode_descriptor(name, help, None, MetricType::Info)?
+            .encode_info(labels)
+    }
+}
