@@ -45,7 +45,7 @@ impl Layout {
         let mut command = testbed();
         command.args(["overlay", "--flavour=l2sm", "--pods=4", "--delay", delay]);
         // The bulk transfer may fill neither this machine nor the wire's queue.
-        command.args(["--rate=60000000", "--queue=32"]);
+        command.args(["--rate=60000000", "--queue=64"]);
         let mut child = Child::start(&mut command, "testbed", logs)?;
         let mut layout = None;
         wait_until(PATIENCE, "the testbed", || {
@@ -152,22 +152,18 @@ impl Traffic {
             clients.push(Child::start(&mut command, &name, logs)?);
             anyhow::Ok(())
         };
-        client(
-            "a0",
-            "requests",
-            "a1",
-            false,
-            &["--connections=4", "--period=10ms"],
-        )?;
-        client(
-            "a0",
-            "requests",
-            "a1",
-            true,
-            &["--connections=2", "--period=20ms"],
-        )?;
+        // Answers of several full segments: their ACKs come at once, so that the network's share
+        // shows beside the servers' thinking.
+        let shopping = ["--connections=2", "--period=20ms", "--response=8000"];
+        client("a0", "requests", "a1", false, &shopping)?;
+        client("a0", "requests", "a1", true, &shopping)?;
         client("a2", "bulk", "b2", false, &[])?;
-        let thinking = ["--connections=4", "--think=30ms", "--period=50ms"];
+        let thinking = [
+            "--connections=4",
+            "--think=30ms",
+            "--period=50ms",
+            "--response=8000",
+        ];
         client("a3", "requests", "b3", false, &thinking)?;
         Ok(Self {
             _clients: clients,
