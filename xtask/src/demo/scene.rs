@@ -162,6 +162,7 @@ impl Traffic {
             "--connections=4",
             "--think=30ms",
             "--period=50ms",
+            "--request=8000",
             "--response=8000",
         ];
         client("a3", "requests", "b3", false, &thinking)?;
