@@ -96,6 +96,27 @@ fn what_is_shown_can_be_checked() {
 }
 
 #[test]
+fn the_published_schemas_are_those_of_this_version() {
+    for (arguments, published) in [
+        (
+            &["config", "schema"][..],
+            include_str!("../../deploy/schema/lpm.json"),
+        ),
+        (
+            &["config", "schema", "--names"],
+            include_str!("../../deploy/schema/names.json"),
+        ),
+    ] {
+        let now = succeeds(lpm().args(arguments));
+        assert!(
+            now == published,
+            "run: lpm {} > deploy/schema/...",
+            arguments.join(" ")
+        );
+    }
+}
+
+#[test]
 fn duplicate_names_are_refused_by_line() {
     let directory = tempfile::tempdir().expect("a directory");
     let twice = "- {cidr: 198.18.5.0/24, namespace: a}\n- {cidr: 198.18.5.0/24, namespace: b}\n";
