@@ -38,7 +38,7 @@ pub struct Config {
     pub rows: u32,
     /// Copies of the histograms against contention between CPUs; a power of two.
     pub stripes: u32,
-    /// A flow not seen for this long is idle. Hot.
+    /// A flow not seen for this long is idle: it may lose its entry to a new one.
     #[serde(with = "humantime_text")]
     #[schemars(with = "String")]
     pub flow_idle: Duration,
