@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::{fs, process::Command};
+
 use common::{
-    Agent, filters, kernel_is_usable, neighbour::Neighbour, node_with_pod, path_of,
+    Agent, SETTINGS, filters, kernel_is_usable, neighbour::Neighbour, node_with_pod, path_of,
     process::AgentProcess,
 };
 use lpm_agent::kernel::{
@@ -12,6 +14,7 @@ use lpm_agent::kernel::{
     check::{self, Status, check},
     detach::{Report, Trace, detach_with},
     hotplug::Event,
+    load::Kernel,
     netns,
     rules::Rules,
 };
@@ -139,10 +142,50 @@ fn files_that_are_no_pins_stay() {
     let netns = Netns::new("pins").expect("netns");
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("precious");
-    std::fs::write(&file, "data").expect("write");
+    fs::write(&file, "data").expect("write");
     let report = detach_with(Some(&open(&netns)), directory.path()).expect("detach");
     assert!(report.removed.is_empty(), "{report}");
     assert!(file.exists(), "not on a BPF file system");
+}
+
+/// A BPF file system of our own; unmounted on drop.
+struct Bpffs(tempfile::TempDir);
+
+impl Bpffs {
+    fn mount() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut command = Command::new("mount");
+        command.args(["-t", "bpf", "none"]).arg(directory.path());
+        assert!(command.status().expect("mount").success());
+        Self(directory)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        // If this fails, so does removing the directory, and both stay to be seen.
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn pins_are_removed_and_others_stay() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let netns = Netns::new("pins").expect("netns");
+    let bpffs = Bpffs::mount();
+    let (ours, other) = (bpffs.0.path().join("lpm"), bpffs.0.path().join("other"));
+    fs::create_dir_all(ours.join("v1")).expect("directories");
+    let mut kernel = Kernel::load(&SETTINGS).expect("load");
+    let map = kernel.ebpf_mut().map("CLAIMS").expect("CLAIMS");
+    let pin = ours.join("v1/claims");
+    map.pin(&pin).expect("pin");
+    map.pin(&other).expect("pin");
+    let report = detach_with(Some(&open(&netns)), &ours).expect("detach");
+    assert_eq!(report.removed, [Trace::Pin { path: pin }]);
+    assert!(!ours.exists());
+    assert!(other.exists());
 }
 
 #[test]

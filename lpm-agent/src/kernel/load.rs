@@ -1,26 +1,24 @@
 //! Brings the kernel object into the kernel and hands out its programs and maps.
 
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader, TestRun,
+    Ebpf, TestRun,
     maps::{Map, MapData, MapError},
-    programs::{ProgramError, SchedClassifier, TestRunOptions},
+    programs::{SchedClassifier, TestRunOptions},
 };
-use lpm_common::{
-    hash::SEEDS,
-    layout::{Control, FlowEntry, Histogram, Row},
-    table::WAYS,
-};
-use thiserror::Error;
+use lpm_common::layout::{Control, FlowEntry, Histogram, Row};
 
 use super::{
     interfaces::Layer,
-    mmap::{MmapArray, MmapError, Shared},
-    privileges::{self, Need},
+    load_error::is_permission,
+    mmap::{MmapArray, Shared},
+    privileges,
+    settings::{Constants, check_settings, configure},
+};
+pub use super::{
+    load_error::LoadError,
+    settings::{LoadSettings, jiffies_per_second},
 };
 
 /// The object that build.rs put in; empty if it had not been built.
@@ -30,173 +28,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lp
 #[must_use]
 pub fn object_is_embedded() -> bool {
     !OBJECT.is_empty()
-}
-
-/// Sizes and constants that are fixed when the programs are loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadSettings {
-    /// Entries of the flow table, 256 bytes each; a power of two.
-    pub flow_entries: u32,
-    /// Rows of histograms: pairs of namespaces, and one for what does not fit.
-    pub rows: u32,
-    /// Copies of each row's histograms against contention between CPUs; a power of two.
-    pub stripes: u32,
-    /// Secrets of the flow hash, so that nobody can aim for collisions.
-    pub seeds: [u32; SEEDS],
-    /// Seconds without a packet after which a flow may lose its entry.
-    pub idle_seconds: u32,
-    /// Addresses and ranges with a name.
-    pub names: u32,
-    /// Bytes of the ring buffer of samples; a power of two and of pages.
-    pub samples_bytes: u32,
-    /// For test runs: the programs take each packet's `tstamp` for the time.
-    pub packet_clock: bool,
-}
-
-impl LoadSettings {
-    /// The defaults with a fresh secret: 64 Ki flows (16 MiB).
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            flow_entries: 1 << 16,
-            rows: 512,
-            stripes: 2,
-            seeds: random(),
-            idle_seconds: 60,
-            names: 65_536,
-            samples_bytes: 1 << 20,
-            packet_clock: false,
-        }
-    }
-}
-
-impl Default for LoadSettings {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// What nobody outside can guess: the keys of std's hash maps come from the kernel.
-fn random() -> [u32; SEEDS] {
-    use std::hash::{BuildHasher, RandomState};
-    let state = RandomState::new();
-    #[expect(clippy::cast_possible_truncation, reason = "32 of 64 random bits")]
-    std::array::from_fn(|i| state.hash_one(i) as u32)
-}
-
-/// Jiffies per second: the kernel's coarse clock ticks with them.
-#[must_use]
-pub fn jiffies_per_second() -> u32 {
-    let tick = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
-    let tick = tick.map_or(4_000_000, |tick| tick.tv_nsec().max(1));
-    u32::try_from((1_000_000_000 + tick / 2) / tick).unwrap_or(250)
-}
-
-/// Why the programs could not be loaded.
-#[derive(Debug, Error)]
-pub enum LoadError {
-    /// The binary was built without the object.
-    #[error(
-        "this lpm was built without its kernel programs: run `cargo xtask build`, then build lpm again"
-    )]
-    NoObject,
-    /// A setting that makes no sense.
-    #[error("{setting} is {value}: {remedy}")]
-    Setting {
-        /// Its name.
-        setting: &'static str,
-        /// Its value.
-        value: u32,
-        /// What it may be.
-        remedy: &'static str,
-    },
-    /// Capabilities are missing.
-    #[error("loading kernel programs is not permitted: this process lacks {}; run lpm as root, or grant them (in Kubernetes: securityContext.capabilities.add)", list(.missing))]
-    NotPermitted {
-        /// Which.
-        missing: Vec<Need>,
-    },
-    /// The kernel or a security module forbids `bpf(2)` though the capabilities are there.
-    #[error(
-        "loading kernel programs is not permitted although the capabilities are there ({source}): a seccomp profile, kernel lockdown or a security module forbids bpf(2); `lpm check` tells more"
-    )]
-    Forbidden {
-        /// What aya said.
-        source: Box<EbpfError>,
-    },
-    /// The object did not load.
-    #[error("load the kernel programs: {source}{}", no_btf_hint())]
-    Object {
-        /// What aya said.
-        source: Box<EbpfError>,
-    },
-    /// The verifier, or an earlier step, refused a program.
-    #[error("load the kernel program {program}: {}{}", chain(.source), no_btf_hint())]
-    Program {
-        /// Its name.
-        program: String,
-        /// What the kernel said, the verifier's log included.
-        source: Box<ProgramError>,
-    },
-    /// The object is not the one this agent was written for.
-    #[error(
-        "the kernel object has no {what} {name}: it does not fit this agent; run `cargo xtask build` and build lpm again"
-    )]
-    Missing {
-        /// `map` or `program`.
-        what: &'static str,
-        /// Its name.
-        name: &'static str,
-    },
-    /// A map is of another type than expected.
-    #[error(
-        "the map {name} of the kernel object is not as expected: {source}; run `cargo xtask build` and build lpm again"
-    )]
-    MapType {
-        /// Its name.
-        name: &'static str,
-        /// What aya said.
-        source: MapError,
-    },
-    /// An array could not be mapped.
-    #[error(transparent)]
-    Mmap(#[from] MmapError),
-    /// A descriptor could not be duplicated.
-    #[error("duplicate the descriptor of the program {program}: {source}")]
-    Descriptor {
-        /// The program.
-        program: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-fn list(missing: &[Need]) -> String {
-    missing
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
-
-/// Said with a failure, because it is the likeliest reason where it holds.
-fn no_btf_hint() -> &'static str {
-    match Btf::from_sys_fs() {
-        Ok(_) => "",
-        Err(_) => {
-            "; note that this kernel shows no BTF at /sys/kernel/btf/vmlinux: use a kernel with CONFIG_DEBUG_INFO_BTF"
-        }
-    }
 }
 
 /// One loaded program that can be attached.
@@ -413,95 +244,4 @@ impl Kernel {
     pub fn ebpf_mut(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
-}
-
-fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
-    let power_of_two = "must be a power of two";
-    for (setting, value, fits, remedy) in [
-        (
-            "flow_entries",
-            settings.flow_entries,
-            settings.flow_entries.is_power_of_two() && settings.flow_entries >= WAYS,
-            "must be a power of two, at least 4",
-        ),
-        (
-            "stripes",
-            settings.stripes,
-            settings.stripes.is_power_of_two(),
-            power_of_two,
-        ),
-        (
-            "rows",
-            settings.rows,
-            (1..=65_535).contains(&settings.rows),
-            "must be 1 to 65535",
-        ),
-        (
-            "samples_bytes",
-            settings.samples_bytes,
-            settings.samples_bytes.is_power_of_two() && settings.samples_bytes >= 4096,
-            "must be a power of two, at least 4096",
-        ),
-    ] {
-        if !fits {
-            return Err(LoadError::Setting {
-                setting,
-                value,
-                remedy,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The object's constants, by the names they have in it.
-struct Constants {
-    words: [(&'static str, u32); 6],
-    seeds: [u32; SEEDS],
-}
-
-impl Constants {
-    fn new(settings: &LoadSettings) -> Self {
-        let hz = jiffies_per_second();
-        let words = [
-            ("LPM_SET_MASK", settings.flow_entries / WAYS - 1),
-            ("LPM_ROWS", settings.rows),
-            ("LPM_STRIPE_MASK", settings.stripes - 1),
-            ("LPM_IDLE_JIFFIES", settings.idle_seconds.saturating_mul(hz)),
-            ("LPM_HZ", hz),
-            ("LPM_PACKET_CLOCK", u32::from(settings.packet_clock)),
-        ];
-        Self {
-            words,
-            seeds: settings.seeds,
-        }
-    }
-}
-
-fn configure<'a>(settings: &LoadSettings, constants: &'a Constants) -> EbpfLoader<'a> {
-    let mut loader = EbpfLoader::new();
-    loader
-        .map_max_entries("FLOWS", settings.flow_entries)
-        .map_max_entries("HISTOGRAMS", settings.rows * settings.stripes * 8)
-        .map_max_entries("ROWS", settings.rows)
-        .map_max_entries("PAIRS", settings.rows)
-        .map_max_entries("NAMES", settings.names)
-        .map_max_entries("SAMPLES", settings.samples_bytes);
-    for (name, value) in &constants.words {
-        loader.override_global(name, value, true);
-    }
-    loader.override_global("LPM_SEEDS", constants.seeds.as_slice(), true);
-    loader
-}
-
-/// Whether EPERM or EACCES lies at the bottom of an error.
-fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return io.kind() == io::ErrorKind::PermissionDenied;
-        }
-        next = error.source();
-    }
-    false
 }

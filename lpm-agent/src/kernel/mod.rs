@@ -10,12 +10,14 @@
 //! qdisc is never deleted: others may have put filters on it since.
 
 pub mod attach;
+mod attach_error;
 mod bpf;
 pub mod check;
 pub mod detach;
 pub mod hotplug;
 pub mod interfaces;
 pub mod load;
+mod load_error;
 pub mod mmap;
 mod netlink;
 pub mod netns;
@@ -23,6 +25,7 @@ mod ours;
 pub mod presence;
 pub mod privileges;
 pub mod rules;
+mod settings;
 pub mod tables;
 mod tc;
 mod worker;

@@ -1,0 +1,85 @@
+//! Why programs could not be attached, and what to do about it.
+
+use std::io;
+
+use thiserror::Error;
+
+use super::bpf::Direction;
+
+/// Why an interface is not watched though it should be.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// It vanished in the meantime: nothing is wrong.
+    #[error("interface {interface} is gone")]
+    Gone {
+        /// Its name.
+        interface: String,
+    },
+    /// Its packets start with something that the programs cannot read.
+    #[error(
+        "interface {interface} has link type {link_type} (ARPHRD number), which lpm cannot read: only Ethernet and devices whose packets start with the IP header can be watched; watch the interface above or below it, or exclude it with a rule `vantage: none`"
+    )]
+    LinkType {
+        /// Its name.
+        interface: String,
+        /// The `ARPHRD_*` number.
+        link_type: u16,
+    },
+    /// The kernel refused a TCX link.
+    #[error("attach {program} to the {direction} of {interface} by TCX: {source}; {}", remedy(.source))]
+    Tcx {
+        /// The program.
+        program: &'static str,
+        /// The interface's name.
+        interface: String,
+        /// Which hook.
+        direction: Direction,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is no clsact qdisc and none can be added.
+    #[error("add a clsact qdisc to {interface}: {source}; {}", remedy(.source))]
+    Clsact {
+        /// The interface's name.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused a filter.
+    #[error("attach {program} to the {direction} of {interface} as a TC filter (priority {priority}): {source}; {}", remedy(.source))]
+    Filter {
+        /// The program.
+        program: &'static str,
+        /// The interface's name.
+        interface: String,
+        /// Which hook.
+        direction: Direction,
+        /// The priority tried last.
+        priority: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Filters could not be listed, or one of ours not deleted.
+    #[error("look at the TC filters on the {direction} of {interface}: {source}")]
+    Look {
+        /// The interface's name.
+        interface: String,
+        /// Which hook.
+        direction: Direction,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "it needs CAP_NET_ADMIN (and CAP_BPF): run as root or grant them"
+        }
+        Some(libc::EINVAL) => {
+            "the kernel may lack CONFIG_NET_XGRESS, CONFIG_NET_CLS_BPF or CONFIG_NET_CLS_ACT: `lpm check` tells"
+        }
+        Some(libc::EEXIST) => "another tool holds the place: `tc filter show dev ...` tells which",
+        _ => "`lpm check` tells what this machine offers",
+    }
+}

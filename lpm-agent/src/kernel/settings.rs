@@ -1,0 +1,147 @@
+//! What is fixed when the programs are loaded: sizes and constants.
+
+use aya::EbpfLoader;
+use lpm_common::{hash::SEEDS, table::WAYS};
+
+use super::load_error::LoadError;
+
+/// Sizes and constants that are fixed when the programs are loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadSettings {
+    /// Entries of the flow table, 256 bytes each; a power of two.
+    pub flow_entries: u32,
+    /// Rows of histograms: pairs of namespaces, and one for what does not fit.
+    pub rows: u32,
+    /// Copies of each row's histograms against contention between CPUs; a power of two.
+    pub stripes: u32,
+    /// Secrets of the flow hash, so that nobody can aim for collisions.
+    pub seeds: [u32; SEEDS],
+    /// Seconds without a packet after which a flow may lose its entry.
+    pub idle_seconds: u32,
+    /// Addresses and ranges with a name.
+    pub names: u32,
+    /// Bytes of the ring buffer of samples; a power of two and of pages.
+    pub samples_bytes: u32,
+    /// For test runs: the programs take each packet's `tstamp` for the time.
+    pub packet_clock: bool,
+}
+
+impl LoadSettings {
+    /// The defaults with a fresh secret: 64 Ki flows (16 MiB).
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            flow_entries: 1 << 16,
+            rows: 512,
+            stripes: 2,
+            seeds: random(),
+            idle_seconds: 60,
+            names: 65_536,
+            samples_bytes: 1 << 20,
+            packet_clock: false,
+        }
+    }
+}
+
+impl Default for LoadSettings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What nobody outside can guess: the keys of std's hash maps come from the kernel.
+fn random() -> [u32; SEEDS] {
+    use std::hash::{BuildHasher, RandomState};
+    let state = RandomState::new();
+    #[expect(clippy::cast_possible_truncation, reason = "32 of 64 random bits")]
+    std::array::from_fn(|i| state.hash_one(i) as u32)
+}
+
+/// Jiffies per second: the kernel's coarse clock ticks with them.
+#[must_use]
+pub fn jiffies_per_second() -> u32 {
+    let tick = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
+    let tick = tick.map_or(4_000_000, |tick| tick.tv_nsec().max(1));
+    u32::try_from((1_000_000_000 + tick / 2) / tick).unwrap_or(250)
+}
+
+/// Refuses what the object or the kernel would choke on.
+pub(super) fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
+    let power_of_two = "must be a power of two";
+    for (setting, value, fits, remedy) in [
+        (
+            "flow_entries",
+            settings.flow_entries,
+            settings.flow_entries.is_power_of_two() && settings.flow_entries >= WAYS,
+            "must be a power of two, at least 4",
+        ),
+        (
+            "stripes",
+            settings.stripes,
+            settings.stripes.is_power_of_two(),
+            power_of_two,
+        ),
+        (
+            "rows",
+            settings.rows,
+            (1..=65_535).contains(&settings.rows),
+            "must be 1 to 65535",
+        ),
+        (
+            "samples_bytes",
+            settings.samples_bytes,
+            settings.samples_bytes.is_power_of_two() && settings.samples_bytes >= 4096,
+            "must be a power of two, at least 4096",
+        ),
+    ] {
+        if !fits {
+            return Err(LoadError::Setting {
+                setting,
+                value,
+                remedy,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The object's constants, by the names they have in it.
+pub(super) struct Constants {
+    words: [(&'static str, u32); 6],
+    seeds: [u32; SEEDS],
+}
+
+impl Constants {
+    pub(super) fn new(settings: &LoadSettings) -> Self {
+        let hz = jiffies_per_second();
+        let words = [
+            ("LPM_SET_MASK", settings.flow_entries / WAYS - 1),
+            ("LPM_ROWS", settings.rows),
+            ("LPM_STRIPE_MASK", settings.stripes - 1),
+            ("LPM_IDLE_JIFFIES", settings.idle_seconds.saturating_mul(hz)),
+            ("LPM_HZ", hz),
+            ("LPM_PACKET_CLOCK", u32::from(settings.packet_clock)),
+        ];
+        Self {
+            words,
+            seeds: settings.seeds,
+        }
+    }
+}
+
+/// A loader with the object's constants and map sizes set.
+pub(super) fn configure<'a>(settings: &LoadSettings, constants: &'a Constants) -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries("FLOWS", settings.flow_entries)
+        .map_max_entries("HISTOGRAMS", settings.rows * settings.stripes * 8)
+        .map_max_entries("ROWS", settings.rows)
+        .map_max_entries("PAIRS", settings.rows)
+        .map_max_entries("NAMES", settings.names)
+        .map_max_entries("SAMPLES", settings.samples_bytes);
+    for (name, value) in &constants.words {
+        loader.override_global(name, value, true);
+    }
+    loader.override_global("LPM_SEEDS", constants.seeds.as_slice(), true);
+    loader
+}
