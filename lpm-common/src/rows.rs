@@ -35,13 +35,21 @@ pub trait Rows: Interfaces + Claims {
     fn assign(&self, pair: PairKey) -> Option<u32>;
 }
 
-/// The flow's row; resolved if the names have changed since.
-pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {
+/// The flow's row, if it was resolved with the names as they are.
+#[inline(always)]
+pub fn known<R: Rows>(entry: &FlowEntry, rows: &R) -> Option<u32> {
     let generation = rows.generation() << 16;
     let known = entry.row.load(Relaxed);
-    if known & 0xffff_0000 == generation && generation != 0 {
-        return known & 0xffff;
+    (known & 0xffff_0000 == generation && generation != 0).then_some(known & 0xffff)
+}
+
+/// The flow's row; resolved if the names have changed since.
+#[inline(always)]
+pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {
+    if let Some(row) = known(entry, rows) {
+        return row;
     }
+    let generation = rows.generation() << 16;
     let Some(row) = resolve(entry, rows, env) else {
         return OVERFLOW;
     };

@@ -155,11 +155,20 @@ fn record(skb: *mut __sk_buff, entry: &FlowEntry, now_ns: u64, units_and_id: u64
     let units = (units_and_id >> 32) as u32;
     let (leg, echo) = (what >> 8 & 1, what & 3);
     matcher::update_statistics(&entry.slots[leg as usize & 1], units);
-    let row = rows::of_flow(entry, &Store, &Kernel::new(skb));
+    let row = match rows::known(entry, &Store) {
+        Some(row) => row,
+        None => resolve(skb, entry),
+    };
     observe(row, leg * 4 + echo, u64::from(units) * UNIT_NS);
     if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
         stream(entry, now_ns, units_and_id, what);
     }
+}
+
+/// Once per flow, and when names change.
+#[inline(never)]
+fn resolve(skb: *mut __sk_buff, entry: &FlowEntry) -> u32 {
+    rows::of_flow(entry, &Store, &Kernel::new(skb))
 }
 
 #[inline(always)]
@@ -183,7 +192,7 @@ fn retire(skb: *mut __sk_buff, entry: &FlowEntry) {
 fn retire_leg(skb: *mut __sk_buff, entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
     let min = slots.window_min.load(Relaxed);
     if min != u32::MAX {
-        let row = rows::of_flow(entry, &Store, &Kernel::new(skb));
+        let row = resolve(skb, entry);
         observe(row, leg as u32 * 4 + MINIMA, u64::from(min) * UNIT_NS);
     }
 }

@@ -18,50 +18,93 @@ const PROMPT_SHARE: u32 = 20;
 /// The gap shrinks by this part of the difference with each sample, and grows
 /// at once: while the round trip swings the spacing stays that of its longest,
 /// so that slow stretches are not sampled more rarely than fast ones.
-const GAP_DECAY: u32 = 32;
+const GAP_DECAY: u32 = 8;
 
-/// Takes the TSecr of a packet with ACK.
+/// A stamp whose echo has come, if `i` is the number of a slot.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    /// Its slot.
+    i: usize,
+    /// When it was made, in units of 64 ns.
+    time: u32,
+    /// How many ticks it lies behind the newest TSval.
+    behind: u32,
+}
+
+impl Found {
+    /// Nothing.
+    pub(super) const NONE: Self = Self {
+        i: SLOTS,
+        time: 0,
+        behind: 0,
+    };
+
+    /// Whether there is one.
+    #[inline(always)]
+    pub(super) fn is_some(self) -> bool {
+        self.i < SLOTS
+    }
+}
+
+/// Takes the TSecr of a packet with ACK, and its stamp out of its slot.
+/// Returns the direction's new state too.
 #[inline(always)]
-pub(super) fn packet<E: Env>(
+pub(super) fn find<E: Env>(
     entry: &FlowEntry,
-    fingerprint: u64,
     direction: Direction,
     head: &TcpHead,
-    clock: &mut Clock<'_, E>,
-) {
+    env: &E,
+    state: u32,
+) -> (Found, u32) {
     let own = &entry.hot[direction.index()];
     let other = &entry.hot[direction.reverse().index()];
     let other_state = other.state.load(Relaxed);
     if other_state & state::HAS_TSVAL == 0 {
-        return;
+        return (Found::NONE, state);
     }
     // Echoes are told apart by how far they lie behind the newest TSval. What
     // lies ahead of it the other side never sent: no echo, and it must not
     // make true echoes look old.
     let newest = other.tsval.load(Relaxed);
     let behind = newest.wrapping_sub(head.tsecr);
-    let state = own.state.load(Relaxed);
     if state & state::HAS_TSECR != 0 && behind >= newest.wrapping_sub(own.tsecr.load(Relaxed)) {
-        return;
+        return (Found::NONE, state);
     }
     if behind > i32::MAX.cast_unsigned() {
-        clock.env.count(Counter::ForeignEcho, 1);
-        return;
+        env.count(Counter::ForeignEcho, 1);
+        return (Found::NONE, state);
     }
     own.tsecr.store(head.tsecr, Relaxed);
-    own.state.store(state | state::HAS_TSECR, Relaxed);
+    let state = state | state::HAS_TSECR;
     // The echo of a SYN-ACK belongs to the handshake (anchors, line 17).
     if head.has(flag::SYN) || other_state & state::STAMPED == 0 {
-        return;
+        return (Found::NONE, state);
     }
     let slots = &entry.slots[direction.reverse().index()];
-    let Some((i, time)) = take(slots, newest, behind, clock.env) else {
-        clock.env.count(Counter::UnmatchedEcho, 1);
+    let found = take(slots, newest, behind, env);
+    if !found.is_some() {
+        env.count(Counter::UnmatchedEcho, 1);
+    }
+    (found, state)
+}
+
+/// Makes the sample.
+#[inline(always)]
+pub(super) fn finish<E: Env>(
+    entry: &FlowEntry,
+    fingerprint: u64,
+    direction: Direction,
+    head: &TcpHead,
+    clock: &mut Clock<'_, E>,
+    found: Found,
+) {
+    let slots = &entry.slots[direction.reverse().index()];
+    if !found.is_some() {
         return;
-    };
-    let units = clock.units().wrapping_sub(time);
-    let echo = classify(slots, i, head, units);
-    space(slots, behind);
+    }
+    let units = clock.units().wrapping_sub(found.time);
+    let echo = classify(slots, found.i, head, units);
+    space(slots, found.behind);
     // The entry may have become another flow's meanwhile.
     if entry.fingerprint.load(Relaxed) != fingerprint {
         return;
@@ -76,11 +119,10 @@ pub(super) fn packet<E: Env>(
     clock.env.matched(entry, &matched);
 }
 
-/// Frees the slot of this TSval and all that the echo has passed. The slot's
-/// place and time, if there was one.
+/// Frees the slot of this TSval and all that the echo has passed.
 #[inline(always)]
-fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Option<(usize, u32)> {
-    let mut found = None;
+fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Found {
+    let mut found = Found::NONE;
     let mut passed = 0;
     for i in 0..SLOTS {
         let stamp = slots.stamps[i].load(Relaxed);
@@ -90,7 +132,11 @@ fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Op
         let stamp_behind = newest.wrapping_sub((stamp >> 32) as u32);
         if stamp_behind == behind {
             slots.stamps[i].store(0, Relaxed);
-            found = Some((i, stamp as u32));
+            found = Found {
+                i,
+                time: stamp as u32,
+                behind,
+            };
         } else if stamp_behind > behind {
             slots.stamps[i].store(0, Relaxed);
             passed += 1;

@@ -85,6 +85,10 @@ pub fn newer(a: u32, b: u32) -> bool {
 
 /// Counts a packet of the flow, and stamps and matches what it carries.
 /// `fingerprint` is the one under which the entry was found.
+///
+/// The order is that of the memory: first everything is looked at, so that
+/// the misses of a cold flow's lines overlap; the clock and the atomic adds,
+/// which wait for all loads before them, come last.
 #[inline(always)]
 pub fn packet<E: Env>(
     entry: &FlowEntry,
@@ -95,57 +99,88 @@ pub fn packet<E: Env>(
     env: &E,
 ) {
     let own = &entry.hot[direction.index()];
-    env.add64(&own.bytes, wire.bytes);
-    env.add32(&own.packets, wire.segments);
     let now = env.jiffies();
     let before = entry.last_seen.load(Relaxed);
+    let state = own.state.load(Relaxed);
+    // Nearly every packet of a busy flow has nothing new in it.
+    let quiet = state & state::RESTLESS == state::HAS_TSVAL
+        && head.tsval == own.tsval.load(Relaxed)
+        && head.tsecr == own.tsecr.load(Relaxed)
+        && head.has_timestamp
+        && !head.has_any(flag::SYN | flag::FIN | flag::RST);
+    if !quiet {
+        if now.wrapping_sub(before) > env.hz().wrapping_mul(VOID_SECONDS) {
+            expire(entry, env);
+        }
+        news(entry, fingerprint, direction, head, env, state);
+        if !head.has_timestamp {
+            env.count(Counter::NoTimestamp, u64::from(wire.segments));
+        }
+    }
     if before != now {
         entry.last_seen.store(now, Relaxed);
     }
-    let state = own.state.load(Relaxed);
-    if !head.has_timestamp {
-        env.count(Counter::NoTimestamp, u64::from(wire.segments));
-    } else if state & state::RESTLESS == state::HAS_TSVAL
-        && head.tsval == own.tsval.load(Relaxed)
-        && head.tsecr == own.tsecr.load(Relaxed)
-        && !head.has_any(flag::SYN | flag::FIN | flag::RST)
-    {
-        // Nearly every packet of a busy flow: nothing new in it.
-        return;
-    }
-    if head.has_any(flag::FIN | flag::RST) {
-        close(entry, direction, head, env);
-    }
-    if !head.has_timestamp || head.has(flag::RST) {
-        return;
-    }
-    if now.wrapping_sub(before) > env.hz().wrapping_mul(VOID_SECONDS) {
-        expire(entry, env);
-    }
-    let mut clock = Clock::new(env);
-    if head.has(flag::ACK) {
-        echo::packet(entry, fingerprint, direction, head, &mut clock);
-    }
-    stamp::packet(entry, direction, head, &mut clock);
+    env.add64(&own.bytes, wire.bytes);
+    env.add32(&own.packets, wire.segments);
 }
 
-/// Notes the end of the connection: FIN from both ends, or a RST.
+/// A packet with something new in it.
 #[inline(always)]
-fn close<E: Env>(entry: &FlowEntry, direction: Direction, head: &TcpHead, env: &E) {
+fn news<E: Env>(
+    entry: &FlowEntry,
+    fingerprint: u64,
+    direction: Direction,
+    head: &TcpHead,
+    env: &E,
+    mut state: u32,
+) {
+    if head.has_any(flag::FIN | flag::RST) {
+        state = close(entry, direction, head, env, state);
+    }
     let own = &entry.hot[direction.index()].state;
+    if !head.has_timestamp || head.has(flag::RST) {
+        own.store(state, Relaxed);
+        return;
+    }
+    let mut clock = Clock::new(env);
+    let mut echo = echo::Found::NONE;
+    if head.has(flag::ACK) {
+        (echo, state) = echo::find(entry, direction, head, env, state);
+    }
+    let slot;
+    (slot, state) = stamp::find(entry, direction, head, &mut clock, state);
+    if slot != stamp::NONE {
+        state = stamp::store(entry, direction, head, &mut clock, slot, state);
+    }
+    // Before the sample goes its way, which may take long: another packet of
+    // this direction may be on another CPU at the same time.
+    own.store(state, Relaxed);
+    if echo.is_some() {
+        echo::finish(entry, fingerprint, direction, head, &mut clock, echo);
+    }
+}
+
+/// Notes the end of the connection: FIN from both ends, or a RST. Returns the
+/// direction's new state.
+#[inline(always)]
+fn close<E: Env>(
+    entry: &FlowEntry,
+    direction: Direction,
+    head: &TcpHead,
+    env: &E,
+    state: u32,
+) -> u32 {
     let other = entry.hot[direction.reverse().index()].state.load(Relaxed);
-    let state = own.load(Relaxed);
     if head.has(flag::RST) {
         if (state | other) & state::RST == 0 {
             env.count(Counter::FlowReset, 1);
         }
-        own.store(state | state::RST, Relaxed);
-    } else if state & state::FIN == 0 {
-        if other & state::FIN != 0 {
-            env.count(Counter::FlowFinished, 1);
-        }
-        own.store(state | state::FIN, Relaxed);
+        return state | state::RST;
     }
+    if state & state::FIN == 0 && other & state::FIN != 0 {
+        env.count(Counter::FlowFinished, 1);
+    }
+    state | state::FIN
 }
 
 /// Voids all outstanding stamps: the flow was silent for too long.

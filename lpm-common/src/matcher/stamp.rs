@@ -17,16 +17,21 @@ const RESYNC_SECONDS: u32 = 2;
 /// Stamps in this age (units of 64 ns, 137 s) are void: nothing came back.
 const VOID_UNITS: u32 = 1 << 31;
 
-/// Takes the packet's TSval.
+/// No slot.
+pub(super) const NONE: usize = SLOTS;
+
+/// Takes the packet's TSval. Returns the slot that it shall have ([`NONE`]:
+/// none) and the direction's new state. (No `Option`: what the compiler puts
+/// into its empty half the verifier takes for a read of nothing.)
 #[inline(always)]
-pub(super) fn packet<E: Env>(
+pub(super) fn find<E: Env>(
     entry: &FlowEntry,
     direction: Direction,
     head: &TcpHead,
     clock: &mut Clock<'_, E>,
-) {
+    state: u32,
+) -> (usize, u32) {
     let own = &entry.hot[direction.index()];
-    let state = own.state.load(Relaxed);
     if head.has(flag::SYN) {
         let mss = &entry.cold.announced_mss[direction.index()];
         mss.store(head.mss, Relaxed);
@@ -35,35 +40,29 @@ pub(super) fn packet<E: Env>(
         // A flow seen from its SYN knows its first TSval; one joined
         // mid-stream may have sent it before. Either way it is no edge.
         own.tsval.store(head.tsval, Relaxed);
-        own.state.store(
-            state::with_hold(state | state::HAS_TSVAL, head.tsval),
-            Relaxed,
-        );
-        return;
+        return (NONE, state::with_hold(state | state::HAS_TSVAL, head.tsval));
     }
     let state = complete(entry, direction, head, clock, state);
     let newest = own.tsval.load(Relaxed);
     if head.tsval == newest {
-        own.state.store(state & !state::STALE, Relaxed);
-    } else if newer(head.tsval, newest) {
-        own.tsval.store(head.tsval, Relaxed);
-        let distance = head.tsval.wrapping_sub(newest);
-        let state = edge(
-            entry,
-            direction,
-            head,
-            clock,
-            state & !state::STALE,
-            distance,
-        );
-        own.state.store(state, Relaxed);
-    } else {
-        stale(entry, direction, head, clock.env, state);
+        return (NONE, state & !state::STALE);
     }
+    if !newer(head.tsval, newest) {
+        return (NONE, stale(entry, direction, head, clock.env, state));
+    }
+    own.tsval.store(head.tsval, Relaxed);
+    let distance = head.tsval.wrapping_sub(newest);
+    edge(
+        entry,
+        direction,
+        head,
+        clock,
+        state & !state::STALE,
+        distance,
+    )
 }
 
-/// A strictly newer TSval; `distance` ticks after the last one. Returns the
-/// new state.
+/// A strictly newer TSval, `distance` ticks after the last one.
 #[inline(always)]
 fn edge<E: Env>(
     entry: &FlowEntry,
@@ -72,57 +71,104 @@ fn edge<E: Env>(
     clock: &mut Clock<'_, E>,
     state: u32,
     distance: u32,
-) -> u32 {
+) -> (usize, u32) {
     let too_early = distance < state::MAX_HOLD && state::holds(state, head.tsval);
     // A TSval whose first segment has no payload is never stamped: an echo
     // may answer that segment (anchors, line 16). Nor is that of a SYN.
     if head.payload == 0 || head.has(flag::SYN) {
-        return if too_early {
-            state
-        } else {
-            state::with_hold(state, head.tsval)
-        };
+        return (
+            NONE,
+            if too_early {
+                state
+            } else {
+                state::with_hold(state, head.tsval)
+            },
+        );
     }
-    if too_early {
+    // Spacing is for slots that are scarce: with none taken there is nothing
+    // to spare, whatever an earlier, longer round trip taught.
+    if too_early && !all_free(&entry.slots[direction.index()]) {
         clock.env.count(Counter::StampSpaced, 1);
+        return (NONE, state);
+    }
+    let slots = &entry.slots[direction.index()];
+    let mut slot = free(slots);
+    if slot == NONE {
+        slot = overdue(slots, clock);
+    }
+    if slot == NONE {
+        clock.env.count(Counter::StampSlotsFull, 1);
+    }
+    (slot, state::with_hold(state, head.tsval))
+}
+
+/// A slot without a stamp, or [`NONE`].
+#[inline(always)]
+fn free(slots: &DirectionSlots) -> usize {
+    let mut slot = NONE;
+    for i in 0..SLOTS {
+        if slots.stamps[i].load(Relaxed) == 0 {
+            slot = i;
+        }
+    }
+    slot
+}
+
+/// Whether no stamp is outstanding.
+#[inline(always)]
+fn all_free(slots: &DirectionSlots) -> bool {
+    slots
+        .stamps
+        .iter()
+        .fold(0, |all, stamp| all | stamp.load(Relaxed))
+        == 0
+}
+
+/// A slot whose stamp is too old for its echo to be timed, or [`NONE`].
+#[inline(always)]
+fn overdue<E: Env>(slots: &DirectionSlots, clock: &mut Clock<'_, E>) -> usize {
+    let now = clock.units();
+    let mut slot = NONE;
+    for i in 0..SLOTS {
+        if now.wrapping_sub(slots.stamps[i].load(Relaxed) as u32) > VOID_UNITS {
+            slot = i;
+        }
+    }
+    if slot != NONE {
+        clock.env.count(Counter::StampExpired, 1);
+    }
+    slot
+}
+
+/// Stamps the packet; the word that makes the slot live comes last. Returns
+/// the direction's new state.
+#[inline(always)]
+pub(super) fn store<E: Env>(
+    entry: &FlowEntry,
+    direction: Direction,
+    head: &TcpHead,
+    clock: &mut Clock<'_, E>,
+    i: usize,
+    state: u32,
+) -> u32 {
+    // `find` gives no other; said once more for the verifier.
+    if i >= SLOTS {
         return state;
     }
     let slots = &entry.slots[direction.index()];
-    let now = clock.units();
-    let mut free = SLOTS;
-    for i in 0..SLOTS {
-        let stamp = slots.stamps[i].load(Relaxed);
-        if stamp == 0 {
-            free = i;
-        } else if now.wrapping_sub(stamp as u32) > VOID_UNITS {
-            clock.env.count(Counter::StampExpired, 1);
-            free = i;
-        }
-    }
-    if free >= SLOTS {
-        clock.env.count(Counter::StampSlotsFull, 1);
-        return state::with_hold(state, head.tsval);
-    }
     clock.env.count(Counter::Stamped, 1);
     let full = full_segment(entry, direction, head, clock.env);
-    let state = store(slots, free, head, now, full, state);
-    let next = head
-        .tsval
-        .wrapping_add(spacing(slots.gap.load(Relaxed), head.tsval));
-    state::with_hold(state, next)
-}
-
-/// Fills a slot; the word that makes it live comes last.
-#[inline(always)]
-fn store(slots: &DirectionSlots, i: usize, head: &TcpHead, now: u32, full: u32, state: u32) -> u32 {
     let pending = state::PENDING << i;
     let two = full.wrapping_mul(2);
     let complete = full != 0 && head.payload >= two;
     slots.targets[i].store(head.seq.wrapping_add(two), Relaxed);
     slots.second[i].store(if complete { 0 } else { state::NOT_COMPLETE }, Relaxed);
-    let word = u64::from(head.tsval) << 32 | u64::from(now);
+    let word = u64::from(head.tsval) << 32 | u64::from(clock.units());
     slots.stamps[i].store(if word == 0 { 1 } else { word }, Relaxed);
-    let state = state | state::STAMPED;
+    let next = head
+        .tsval
+        .wrapping_add(spacing(slots.gap.load(Relaxed), head.tsval));
+    let state = state::with_hold(state | state::STAMPED, next);
     if full == 0 || complete {
         state & !pending
     } else {
@@ -209,18 +255,23 @@ fn complete<E: Env>(
 }
 
 /// A TSval older than the newest: reordered, or the start of something new.
-fn stale<E: Env>(entry: &FlowEntry, direction: Direction, head: &TcpHead, env: &E, state: u32) {
-    let own = &entry.hot[direction.index()];
+/// Returns the direction's new state.
+#[inline(always)]
+fn stale<E: Env>(
+    entry: &FlowEntry,
+    direction: Direction,
+    head: &TcpHead,
+    env: &E,
+    state: u32,
+) -> u32 {
     let since = &entry.cold.stale_since[direction.index()];
     let now = env.jiffies();
     if state & state::STALE == 0 {
         since.store(now, Relaxed);
-        own.state.store(state | state::STALE, Relaxed);
-        return;
+        return state | state::STALE;
     }
     if now.wrapping_sub(since.load(Relaxed)) <= env.hz().wrapping_mul(RESYNC_SECONDS) {
-        own.state.store(state, Relaxed);
-        return;
+        return state;
     }
     env.count(Counter::FlowResynced, 1);
     for slots in &entry.slots {
@@ -230,8 +281,8 @@ fn stale<E: Env>(entry: &FlowEntry, direction: Direction, head: &TcpHead, env: &
     }
     let other = &entry.hot[direction.reverse().index()].state;
     other.store(other.load(Relaxed) & state::CLOSING, Relaxed);
-    own.tsval.store(head.tsval, Relaxed);
-    let fresh = state & state::CLOSING | state::HAS_TSVAL;
-    own.state
-        .store(state::with_hold(fresh, head.tsval), Relaxed);
+    entry.hot[direction.index()]
+        .tsval
+        .store(head.tsval, Relaxed);
+    state::with_hold(state & state::CLOSING | state::HAS_TSVAL, head.tsval)
 }
