@@ -245,7 +245,8 @@ impl Session {
                 .flatten()
                 .filter_map(|info| {
                     let program = programs.iter().find(|program| program.id == info.id())?;
-                    Some((program.name, info.run_time()))
+                    // One that never ran has no run time, which is not a run time of 0.
+                    (info.run_count() > 0).then(|| (program.name, info.run_time()))
                 })
                 .collect()
         })
