@@ -15,12 +15,13 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     cargo xtask bench cost\n  \
     cargo xtask bench truth\n  \
+    cargo xtask bench cost --peer NAME=COMMAND     beside another monitor\n  \
     cargo xtask bench cost -- --help     what the harness itself takes")]
 pub(crate) struct Args {
     /// What to measure
     kind: Kind,
     /// Handed on to the harness
-    #[arg(last = true)]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 

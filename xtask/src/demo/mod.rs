@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Print tables instead of the live view, as happens without a terminal
     #[arg(long)]
     no_tui: bool,
+    /// Port of the first agent; the second has the next
+    #[arg(long, value_name = "PORT", default_value_t = 9477, value_parser = clap::value_parser!(u16).range(1..65535))]
+    port: u16,
     /// Everything is built: what this program calls itself with, as root
     #[arg(long, hide = true)]
     built: bool,
@@ -82,6 +85,7 @@ fn as_root(args: &Args) -> Result<()> {
     command
         .arg(program)
         .args(["run", "--built", "--delay", &args.delay]);
+    command.arg(format!("--port={}", args.port));
     command.args(args.seconds.map(|seconds| format!("--seconds={seconds}")));
     command.args(args.no_tui.then_some("--no-tui"));
     process::run(&mut command)
@@ -104,7 +108,7 @@ fn show(args: &Args) -> Result<()> {
     fs::write(&names, layout.names()).with_context(|| format!("write {}", names.display()))?;
 
     let mut agents = Vec::new();
-    for (node, port) in layout.nodes().iter().zip([9477, 9478]) {
+    for (node, port) in layout.nodes().iter().zip([args.port, args.port + 1]) {
         println!("run: an agent for {node}");
         let listen = SocketAddr::from(([127, 0, 0, 1], port));
         let mut command = Command::new(paths::release_binary("lpm"));

@@ -158,14 +158,11 @@ impl Traffic {
         client("a0", "requests", "a1", false, &shopping)?;
         client("a0", "requests", "a1", true, &shopping)?;
         client("a2", "bulk", "b2", false, &[])?;
-        let thinking = [
-            "--connections=4",
-            "--think=30ms",
-            "--period=50ms",
-            "--request=8000",
-            "--response=8000",
-        ];
-        client("a3", "requests", "b3", false, &thinking)?;
+        // A short request is acknowledged with its answer, after the thinking; a long one at once.
+        let short = ["--think=30ms", "--period=50ms", "--connections=2"];
+        client("a3", "requests", "b3", false, &short)?;
+        let long = ["--think=30ms", "--period=50ms", "--request=8000"];
+        client("a3", "requests", "b3", true, &long)?;
         Ok(Self {
             _clients: clients,
             _servers: servers,

@@ -5,10 +5,22 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context as _, Result};
 
 use super::{
+    demo,
     output::{CargoTests, PythonTests, Tally},
     runner,
 };
 use crate::{build, object_check, paths, process, setup};
+
+/// What must be there before a group runs; each includes the one before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Needs {
+    /// The Rust toolchain that runs this program.
+    Rust,
+    /// What `cargo xtask setup` gets.
+    Tools,
+    /// The kernel programs and the release binaries, built, and leave to be root.
+    Programs,
+}
 
 /// One group.
 pub(crate) struct Group {
@@ -16,67 +28,73 @@ pub(crate) struct Group {
     pub(crate) name: &'static str,
     /// What it tests.
     pub(crate) what: &'static str,
-    /// Whether the kernel programs and the release binaries must have been built.
-    pub(crate) needs_programs: bool,
+    /// What must be there before it runs.
+    pub(crate) needs: Needs,
     /// Runs it.
     pub(crate) run: fn() -> Result<Tally>,
 }
 
 /// All groups.
-pub(crate) const GROUPS: [Group; 9] = [
+pub(crate) const GROUPS: [Group; 10] = [
     Group {
         name: "format",
         what: "rustfmt has nothing to change",
-        needs_programs: false,
+        needs: Needs::Rust,
         run: format,
     },
     Group {
         name: "dependencies",
         what: "licences, duplicates and sources (cargo-deny, deny.toml)",
-        needs_programs: false,
+        needs: Needs::Tools,
         run: dependencies,
     },
     Group {
         name: "lints",
         what: "clippy has nothing to say about the workspace",
-        needs_programs: false,
+        needs: Needs::Rust,
         run: lints,
     },
     Group {
         name: "bpf-lints",
         what: "clippy has nothing to say about the kernel programs",
-        needs_programs: false,
+        needs: Needs::Tools,
         run: bpf_lints,
     },
     Group {
         name: "object",
         what: "the kernel object has no instruction that Linux 5.10 lacks",
-        needs_programs: true,
+        needs: Needs::Programs,
         run: object,
     },
     Group {
         name: "unit",
         what: "tests beside the source",
-        needs_programs: false,
+        needs: Needs::Rust,
         run: || cargo_test(&["--lib", "--bins"], Duration::from_mins(20)),
     },
     Group {
         name: "doc",
         what: "examples in the documentation",
-        needs_programs: false,
+        needs: Needs::Rust,
         run: || cargo_test(&["--doc"], Duration::from_mins(10)),
     },
     Group {
         name: "oracle",
         what: "the independent reference in Python, against vectors made by hand",
-        needs_programs: false,
+        needs: Needs::Tools,
         run: oracle,
     },
     Group {
         name: "integration",
         what: "kernel programs, namespaces and the binary, as root",
-        needs_programs: true,
+        needs: Needs::Programs,
         run: || cargo_test(&["--test", "*"], Duration::from_mins(40)),
+    },
+    Group {
+        name: "demo",
+        what: "cargo xtask run shows three namespaces and leaves nothing behind",
+        needs: Needs::Programs,
+        run: demo::run,
     },
 ];
 

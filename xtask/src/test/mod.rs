@@ -4,6 +4,7 @@
 //! never as passed. `.ci/expected-skips` lists what a kernel or hardware may lack; any other skip
 //! fails the run in CI and is a loud warning elsewhere.
 
+mod demo;
 mod groups;
 mod output;
 mod runner;
@@ -16,7 +17,11 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use self::{groups::GROUPS, output::Tally, skips::Expected};
+use self::{
+    groups::{GROUPS, Needs},
+    output::Tally,
+    skips::Expected,
+};
 use crate::{
     build, paths, process,
     setup::{self, Part},
@@ -67,10 +72,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         .filter(|group| args.only.is_empty() || args.only.iter().any(|name| name == group.name))
         .peekable();
     signals::catch()?;
-    prepare(
-        args.no_setup,
-        chosen.clone().any(|group| group.needs_programs),
-    )?;
+    let needs = chosen.clone().map(|group| group.needs).max();
+    prepare(args.no_setup, needs.unwrap_or(Needs::Rust))?;
     let mut total = Tally::default();
     while let Some(group) = chosen.next() {
         let tally = run_group(group);
@@ -84,11 +87,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 
 /// Installs what tests need, builds what they load, and asks for sudo's password now rather than
 /// in the middle.
-fn prepare(no_setup: bool, programs: bool) -> Result<()> {
-    if !no_setup {
+fn prepare(no_setup: bool, needs: Needs) -> Result<()> {
+    if !no_setup && needs >= Needs::Tools {
         setup::ensure(&[Part::Build, Part::Test])?;
     }
-    if programs {
+    if needs >= Needs::Programs {
         if !process::is_root() {
             process::require_root_or_sudo("testing with the kernel")?;
             process::run(Command::new("sudo").arg("-v"))?;
