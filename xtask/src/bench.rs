@@ -36,12 +36,13 @@ enum Kind {
 /// The command `cargo xtask bench`.
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     process::require_root_or_sudo("the benchmark")?;
-    setup::ensure(&[Part::Run])?;
-    build::main(&build::Args::default())?;
-    let kind = match args.kind {
-        Kind::Cost => "cost",
-        Kind::Truth => "truth",
+    let (kind, part) = match args.kind {
+        Kind::Cost => ("cost", Part::Run),
+        // Captures and the reference that reads them.
+        Kind::Truth => ("truth", Part::Test),
     };
+    setup::ensure(&[Part::Run, part])?;
+    build::main(&build::Args::default())?;
     let mut harness = process::privileged(paths::release_binary("lpm-bench"));
     harness
         .arg(kind)

@@ -1,5 +1,7 @@
 //! `lpm-bench`: the benchmarks that `cargo xtask bench` runs.
 
+mod truth;
+
 use anyhow::Result;
 use clap::Parser;
 use lpm_bench::cost;
@@ -9,10 +11,12 @@ use lpm_bench::cost;
 #[command(version)]
 enum Command {
     Cost(cost::Args),
+    Truth(truth::Args),
 }
 
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Cost(args) => cost::main(&args),
+        Command::Truth(args) => truth::main(&args),
     }
 }

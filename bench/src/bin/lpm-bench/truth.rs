@@ -1,0 +1,116 @@
+//! `lpm-bench truth`: what the agent measures against the delay line's own log.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use lpm_bench::truth::{Laboratory, Plan, Report};
+
+/// Measured round-trip times against the delay line's own log.
+///
+/// Without delay first; every delay is then held against that. Needs root,
+/// tcpdump, tshark and python3.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    lpm-bench truth\n  \
+    lpm-bench truth --delays 1ms,20ms --output /tmp/truth.md")]
+pub(crate) struct Args {
+    /// One-way delays of the wire, the same in both directions
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_parser = humantime::parse_duration,
+        default_value = "200us,1ms,5ms,20ms,100ms,200ms"
+    )]
+    delays: Vec<Duration>,
+    /// Prompt samples of the remote leg that there must be at each delay
+    #[arg(long, default_value_t = 1000)]
+    samples: usize,
+    /// The agent; by default `lpm` beside this binary
+    #[arg(long)]
+    lpm: Option<PathBuf>,
+    /// Do not compare with a matcher without limits on a capture
+    #[arg(long)]
+    no_capture: bool,
+    /// Where to write the tables as Markdown; the figures go beside it as JSON
+    #[arg(long, default_value = "bench/results/truth.md")]
+    output: PathBuf,
+}
+
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let lpm = match &args.lpm {
+        Some(lpm) => lpm.clone(),
+        None => std::env::current_exe()?.with_file_name("lpm"),
+    };
+    if !lpm.is_file() {
+        bail!(
+            "there is no agent at {}: run `cargo xtask build`, or give one with --lpm",
+            lpm.display()
+        );
+    }
+    let directory = Temporary::new()?;
+    let laboratory = Laboratory::new(&lpm)?;
+    let mut outcomes = Vec::new();
+    for delay in [&[Duration::ZERO], &args.delays[..]].concat() {
+        eprintln!("measuring at {delay:?} each way ...");
+        let mut plan = Plan::new(delay);
+        plan.samples = args.samples;
+        if !args.no_capture {
+            plan.unlimited = Some((directory.0.join("hook.pcap"), scripts()));
+        }
+        let outcome = laboratory.run(&plan)?;
+        eprintln!(
+            "  {} prompt samples, median {:.1} us, {:.1} us beyond the delay",
+            outcome.rtt.count,
+            outcome.rtt.p50 / 1e3,
+            outcome.beyond_delay.p50 / 1e3
+        );
+        outcomes.push(outcome);
+    }
+    let report = Report::new(outcomes, None);
+    let text =
+        format!("# Error against the ground truth\n\nBy `cargo xtask bench truth`. {report}");
+    print!("{text}");
+    write(&args.output, text.as_bytes())?;
+    let json = serde_json::to_vec_pretty(&report)?;
+    write(&args.output.with_extension("json"), &json)?;
+    if !report.holds() {
+        bail!("a bound does not hold; see the list above");
+    }
+    Ok(())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+    }
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Where the reference is that decides which samples there should be.
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle")
+}
+
+/// A directory that goes with its guard: captures are large.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> Result<Self> {
+        let name = format!("lpm-truth-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Nothing can be done about a directory that stays.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
