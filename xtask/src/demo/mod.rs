@@ -9,6 +9,7 @@ use std::{
     env, fs,
     io::{self, IsTerminal as _},
     net::SocketAddr,
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -59,16 +60,19 @@ pub(crate) struct Args {
 
 /// The command `cargo xtask run`.
 pub(crate) fn main(args: &Args) -> Result<()> {
+    process::require_root_or_sudo("the demo makes network namespaces and")?;
     if !args.built {
-        process::require_root_or_sudo("the demo makes network namespaces and")?;
         setup::ensure(&[Part::Build, Part::Run])?;
         build::main(&build::Args::default())?;
     }
+    // Made by the user, so that the user can remove what root writes into it.
+    let logs = paths::target().join("demo");
+    fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
     if !process::is_root() {
         return as_root(args);
     }
     signals::catch()?;
-    let result = show(args);
+    let result = show(args, &logs);
     println!("run: removed the namespaces, links, programs and processes of the demo");
     result
 }
@@ -92,18 +96,15 @@ fn as_root(args: &Args) -> Result<()> {
 }
 
 /// Everything that was started ends, last first, when this returns.
-fn show(args: &Args) -> Result<()> {
+fn show(args: &Args, logs: &Path) -> Result<()> {
     let end = args
         .seconds
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let logs = paths::target().join("demo");
-    fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
-
     println!(
         "run: two nodes, four pods each, {} apart (one way)",
         args.delay
     );
-    let (_testbed, layout) = Layout::start(&args.delay, &logs)?;
+    let (_testbed, layout) = Layout::start(&args.delay, logs)?;
     let names = logs.join("names.yaml");
     fs::write(&names, layout.names()).with_context(|| format!("write {}", names.display()))?;
 
@@ -120,7 +121,7 @@ fn show(args: &Args) -> Result<()> {
             &listen.to_string(),
             "--names",
         ]);
-        let mut agent = Child::start(command.arg(&names), &format!("agent-{port}"), &logs)?;
+        let mut agent = Child::start(command.arg(&names), &format!("agent-{port}"), logs)?;
         wait_until(AGENT_PATIENCE, "an agent to be ready", || {
             agent.check()?;
             Ok(children::answers(listen, "/readyz"))
@@ -128,7 +129,7 @@ fn show(args: &Args) -> Result<()> {
         agents.push((agent, listen));
     }
     println!("run: traffic: {}", Traffic::DESCRIPTION);
-    let _traffic = Traffic::start(&layout, &logs)?;
+    let _traffic = Traffic::start(&layout, logs)?;
 
     let [(_, first), (_, second)] = &agents[..] else {
         bail!("two agents were to be started")
