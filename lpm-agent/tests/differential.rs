@@ -143,13 +143,8 @@ impl Pair {
         }
         let host = model.histograms.borrow();
         for (i, (kernel, host)) in self.histograms.iter().zip(host.iter()).enumerate() {
-            for word in 0..WORDS {
-                assert_eq!(
-                    kernel.words[word].load(Relaxed),
-                    host[word],
-                    "{what}: histogram {i} word {word}"
-                );
-            }
+            let kernel: [u64; WORDS] = std::array::from_fn(|word| kernel.words[word].load(Relaxed));
+            assert_eq!(kernel, *host, "{what}: histogram {i}");
         }
         let counts = self.counts();
         for counter in Counter::ALL {

@@ -8,6 +8,8 @@
 
 use core::hint::black_box;
 
+use crate::bounds::UPPER_NS;
+
 /// 64-bit words of one histogram in memory: [`BUCKETS`] counts, unused words,
 /// and the sum of all observations (nanoseconds) in the last word.
 pub const WORDS: usize = 256;
@@ -26,40 +28,24 @@ pub const ZERO_INDEX: i32 = -184;
 
 const LAST: usize = BUCKETS - 1;
 
-/// Upper bounds in nanoseconds, by bucket; the last one is beyond what an
-/// entry's 32-bit time can hold (275 s).
-static BOUNDS: [u64; WORDS] = padded(&super::bounds::UPPER_NS);
+/// For each (power of two, next four bits) the bucket of the smallest value in
+/// the low 8 bits and that bucket's bound above: a cell is narrower than a
+/// bucket, so one comparison settles the rest, and one cache line has it all.
+static CELLS: [u64; CELL_COUNT] = cells();
 
-/// For each (power of two, next four bits) the bucket of the smallest value:
-/// a cell is narrower than a bucket, so one comparison settles the rest.
-static GUESS: [u8; CELLS] = guess();
-
-const CELLS: usize = 512;
+const CELL_COUNT: usize = 512;
 const FIRST_OCTAVE: u32 = 7;
 
-const fn padded(bounds: &[u64; BUCKETS]) -> [u64; WORDS] {
-    let mut padded = [u64::MAX; WORDS];
-    let mut i = 0;
-    while i < BUCKETS {
-        padded[i] = bounds[i];
-        i += 1;
-    }
-    padded
-}
-
-const fn guess() -> [u8; CELLS] {
-    let mut cells = [0; CELLS];
+const fn cells() -> [u64; CELL_COUNT] {
+    let mut cells = [0; CELL_COUNT];
     let mut cell = 0;
-    while cell < CELLS {
+    while cell < CELL_COUNT {
         let low = (16 + cell as u64 % 16) << (FIRST_OCTAVE + cell as u32 / 16 - 4);
         let mut k = 0;
-        while k < LAST && low > super::bounds::UPPER_NS[k] {
+        while k < LAST && low > UPPER_NS[k] {
             k += 1;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "BUCKETS is below 256")]
-        {
-            cells[cell] = k as u8;
-        }
+        cells[cell] = UPPER_NS[k] << 8 | k as u64;
         cell += 1;
     }
     cells
@@ -71,19 +57,18 @@ const fn guess() -> [u8; CELLS] {
 #[must_use]
 pub fn bucket(ns: u64) -> usize {
     if ns >> FIRST_OCTAVE == 0 {
-        return usize::from(ns > BOUNDS[0]);
+        return usize::from(ns > UPPER_NS[0]);
     }
     let octave = ns.ilog2();
     let mantissa = (ns >> (octave - 4)) & 15;
     // Opaque, so that the comparison below stays where the verifier learns
     // the bounds from it: it makes out none of a count of leading zeros.
     let cell = black_box(u64::from(octave - FIRST_OCTAVE) * 16 + mantissa);
-    if cell >= CELLS as u64 {
+    if cell >= CELL_COUNT as u64 {
         return LAST;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "below CELLS")]
-    let guess = GUESS[cell as usize & (CELLS - 1)];
-    let bucket = usize::from(guess) + usize::from(ns > BOUNDS[usize::from(guess)]);
+    let cell = CELLS[cell as usize & (CELL_COUNT - 1)];
+    let bucket = (cell & 0xff) as usize + usize::from(ns > cell >> 8);
     if bucket > LAST { LAST } else { bucket }
 }
 
@@ -97,7 +82,7 @@ pub fn schema_index(bucket: usize) -> i32 {
 /// Upper bound of a bucket in whole nanoseconds, inclusive.
 #[must_use]
 pub fn upper_bound_ns(bucket: usize) -> u64 {
-    BOUNDS.get(bucket).copied().unwrap_or(u64::MAX)
+    UPPER_NS.get(bucket).copied().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

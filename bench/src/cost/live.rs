@@ -1,22 +1,25 @@
 //! Real traffic on a real interface, the programs in turn.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use aya::sys::{Stats, enable_stats};
 
-use super::{Args, programs::Contender};
+use super::{Args, Traffic, programs::Contender};
 use crate::{
-    testbed::{Pair, PairConfig},
+    testbed::{NsChild, Pair, PairConfig},
     traffic::{Background, ManyConfig, PORT, Server, many},
 };
 
 /// Packets that each program sees before it is measured, so that its maps
 /// know the flows.
 const WARM: u64 = 4_000;
+/// iperf3's own.
+const IPERF_PORT: u16 = 5201;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Nanoseconds per packet of one contender, by direction and round.
@@ -45,15 +48,59 @@ pub(super) fn measure(args: &Args, flows: usize) -> Result<Vec<Series>> {
         wire: None,
         ..PairConfig::default()
     })?;
-    let _server = Server::start(&pair.server, PORT)?;
-    let target = SocketAddr::new(Pair::SERVER[0], PORT);
-    let config = ManyConfig::new(target, flows, args.rate);
-    let traffic = Background::start(&pair.client, move |control| many(&config, control))?;
-    traffic.wait_ready(PATIENCE)?;
     let _stats = enable_stats(Stats::RunTime).context("switch the kernel's run statistics on")?;
-    let series = pair.node.run_in(|| rounds(args, flows))??;
-    traffic.stop()?;
-    Ok(series)
+    match args.traffic {
+        Traffic::Requests => {
+            let _server = Server::start(&pair.server, PORT)?;
+            let target = SocketAddr::new(Pair::SERVER[0], PORT);
+            let config = ManyConfig::new(target, flows, args.rate);
+            let traffic = Background::start(&pair.client, move |control| many(&config, control))?;
+            traffic.wait_ready(PATIENCE)?;
+            let series = pair.node.run_in(|| rounds(args, flows))??;
+            traffic.stop()?;
+            Ok(series)
+        }
+        Traffic::Streams => {
+            let _streams = streams(&pair, flows)?;
+            pair.node.run_in(|| rounds(args, flows))?
+        }
+    }
+}
+
+/// Bulk from the pod to the remote machine; ends when dropped.
+fn streams(pair: &Pair, flows: usize) -> Result<[NsChild; 2]> {
+    let quiet = |command: &mut Command| {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+    };
+    let mut server = pair.server.command("iperf3");
+    quiet(server.args(["--server"]));
+    let server = pair.server.spawn(&mut server)?;
+    let address = Pair::SERVER[0];
+    serves(pair, SocketAddr::new(address, IPERF_PORT))?;
+    let mut client = pair.client.command("iperf3");
+    quiet(client.args(["--time", "86400", "--client", &address.to_string()]));
+    quiet(client.args(["--parallel", &flows.to_string()]));
+    let client = pair.client.spawn(&mut client)?;
+    Ok([server, client])
+}
+
+/// Waits until somebody listens.
+fn serves(pair: &Pair, address: SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while pair
+        .client
+        .run_in(|| TcpStream::connect(address).is_err())?
+    {
+        ensure!(
+            Instant::now() < deadline,
+            "nobody serves {address} after {PATIENCE:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 fn rounds(args: &Args, flows: usize) -> Result<Vec<Series>> {

@@ -33,6 +33,9 @@ pub struct Args {
     /// Requests per second over all flows
     #[arg(long, default_value_t = 10_000.0)]
     rate: f64,
+    /// What flows: small requests and answers, or bulk streams (iperf3)
+    #[arg(long, value_enum, default_value_t = Traffic::Requests)]
+    traffic: Traffic,
     /// Another monitor, NAME=COMMAND; {interface} in it is the interface to
     /// watch. Its programs are those that appear while it starts
     #[arg(long)]
@@ -48,13 +51,24 @@ pub struct Args {
     output: Option<PathBuf>,
 }
 
+/// What flows while the programs are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Traffic {
+    /// Requests and answers of 64 bytes. With many flows nearly every packet
+    /// has a new TSval and echoes another: each makes a sample, the most that
+    /// a packet can cost.
+    Requests,
+    /// As many streams as fast as they go.
+    Streams,
+}
+
 /// Runs it.
 pub fn main(args: &Args) -> Result<()> {
     let mut report = report::Report::new(args);
     report.hot(&hot::measure(args)?);
     for &flows in &args.flows {
         eprintln!("measuring {flows} live flows, {} rounds ...", args.rounds);
-        report.live(flows, &live::measure(args, flows)?);
+        report.live(flows, args.traffic, &live::measure(args, flows)?);
     }
     report.finish(args.output.as_deref())
 }

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{Args, live::Series};
+use super::{Args, Traffic, live::Series};
 
 /// Collects the tables, and prints each as soon as it is there.
 pub(super) struct Report {
@@ -41,10 +41,14 @@ impl Report {
         self.table(series);
     }
 
-    pub(super) fn live(&mut self, flows: usize, series: &[Series]) {
+    pub(super) fn live(&mut self, flows: usize, traffic: Traffic, series: &[Series]) {
+        let traffic = match traffic {
+            Traffic::Requests => "requests and answers",
+            Traffic::Streams => "bulk streams",
+        };
         let packets: u64 = series.iter().flat_map(|series| series.packets).sum();
         self.line(&format!(
-            "## Live: {flows} flows, request/response over real TCP ({packets} packets measured)\n"
+            "## Live: {flows} flows, {traffic} ({packets} packets measured)\n"
         ));
         self.table(series);
     }
