@@ -8,6 +8,7 @@
 
 pub mod neighbour;
 pub mod process;
+pub mod raw;
 pub mod tap;
 
 use std::{
