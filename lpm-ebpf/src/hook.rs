@@ -152,6 +152,14 @@ fn appears<W: Way>(skb: *mut __sk_buff) -> u32 {
 fn appear<W: Way>(skb: *mut __sk_buff) {
     let Some(scratch) = scratch() else { return };
     let env = Kernel::new(skb);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(
+        TcContext::new(skb),
+        "flow appears on interface {}: ports {} to {}",
+        ifindex(skb),
+        scratch.packet.sport,
+        scratch.packet.dport
+    );
     pipeline::appear(
         &scratch.packet,
         ifindex(skb),

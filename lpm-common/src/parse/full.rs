@@ -163,18 +163,15 @@ fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32) -> Result<Network, Skip> {
 /// Follows extension headers (RFC 8200 section 4) to the TCP header.
 #[inline(always)]
 fn extensions<B: Bytes>(bytes: &B, mut at: u32, mut next: u8) -> Result<u32, Skip> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    const DESTINATION: u8 = 60;
     for _ in 0..MAX_EXTENSIONS {
         let units = match next {
             number::TCP => return Ok(at),
-            HOP_BY_HOP | ROUTING | DESTINATION => u32::from(bytes.byte(at + 1)?) * 8 + 8,
+            number::HOP_BY_HOP | number::ROUTING | number::DESTINATION => {
+                u32::from(bytes.byte(at + 1)?) * 8 + 8
+            }
             // In units of 4 bytes, minus 2 (RFC 4302 section 2.2).
-            AUTHENTICATION => u32::from(bytes.byte(at + 1)?) * 4 + 8,
-            FRAGMENT => {
+            number::AUTHENTICATION => u32::from(bytes.byte(at + 1)?) * 4 + 8,
+            number::FRAGMENT => {
                 // An atomic fragment (RFC 6946) is a whole packet.
                 if bytes.be16(at + 2)? & 0xfff9 != 0 {
                     return Err(Skip::Fragment);

@@ -102,15 +102,33 @@ impl Packet {
     }
 }
 
-/// IANA protocol numbers and ethertypes that the parsers know.
+/// Protocol numbers and ethertypes that the parsers know, in host byte order.
 pub(crate) mod number {
-    pub(crate) const ETHERNET_HEADER: u32 = 14;
-    pub(crate) const IPV4: u16 = 0x0800;
-    pub(crate) const IPV6: u16 = 0x86dd;
+    use network_types::{
+        eth::{EthHdr, EtherType},
+        ip::IpProto,
+    };
+
+    pub(crate) const ETHERNET_HEADER: u32 = EthHdr::LEN as u32;
+    pub(crate) const IPV4: u16 = ethertype(EtherType::Ipv4);
+    pub(crate) const IPV6: u16 = ethertype(EtherType::Ipv6);
     /// 802.1Q, 802.1ad, and the older QinQ.
-    pub(crate) const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
-    pub(crate) const TCP: u8 = 6;
+    pub(crate) const VLAN_TAGS: [u16; 3] = [
+        ethertype(EtherType::Ieee8021q),
+        ethertype(EtherType::Ieee8021ad),
+        ethertype(EtherType::Ieee8021QinQ1),
+    ];
+    pub(crate) const TCP: u8 = IpProto::Tcp as u8;
+    pub(crate) const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+    pub(crate) const ROUTING: u8 = IpProto::Ipv6Route as u8;
+    pub(crate) const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+    pub(crate) const AUTHENTICATION: u8 = IpProto::Ah as u8;
+    pub(crate) const DESTINATION: u8 = IpProto::Ipv6Opts as u8;
     /// NOP, NOP, timestamp, length 10: how every common stack starts its
     /// options (RFC 7323 appendix A).
     pub(crate) const TIMESTAMP_FIRST: u32 = 0x0101_080a;
+
+    const fn ethertype(ethertype: EtherType) -> u16 {
+        u16::from_be(ethertype as u16)
+    }
 }
