@@ -5,6 +5,10 @@
     internal_features,
     reason = "an atomic add without fetch has no stable name"
 )]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "numbers are cut to the bits that are meant"
+)]
 #![feature(core_intrinsics)]
 
 pub mod env;

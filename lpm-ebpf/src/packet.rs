@@ -108,7 +108,7 @@ impl Bytes for Whole {
 /// What the kernel knows of the packet.
 #[inline(always)]
 #[must_use]
-pub fn meta(skb: *mut __sk_buff) -> Meta {
+pub(crate) fn meta(skb: *mut __sk_buff) -> Meta {
     // SAFETY: the hook's context; each field is one that TC programs may read.
     let (len, segments, ifindex, tagged) = unsafe {
         (
@@ -135,7 +135,7 @@ pub fn meta(skb: *mut __sk_buff) -> Meta {
 /// The interface that the packet is at.
 #[inline(always)]
 #[must_use]
-pub fn ifindex(skb: *mut __sk_buff) -> u32 {
+pub(crate) fn ifindex(skb: *mut __sk_buff) -> u32 {
     // SAFETY: the hook's context; TC programs may read this field.
     unsafe { (*skb).ifindex }
 }
