@@ -10,6 +10,10 @@ use super::{Outcome, figures::float};
 const SHARE: f64 = 0.05;
 const FLOOR_NS: f64 = 10_000.0;
 
+/// What the local leg may differ by: it must show none of the delay, however
+/// long that is.
+const LOCAL_NS: f64 = 100_000.0;
+
 /// A percentile outside the bucket that holds the truth is still at its edge
 /// if it is off by no more than this share.
 const EDGE: f64 = 0.01;
@@ -95,6 +99,7 @@ fn beside_zero(zero: &Outcome, outcome: &Outcome, band: (f64, f64), into: &mut V
         );
     }
     let off = outcome.local.p50 - zero.local.p50;
+    let allowed = LOCAL_NS.max(band.1);
     add(
         off.abs() <= allowed,
         format!(
