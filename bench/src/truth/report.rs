@@ -320,9 +320,11 @@ fn machine() -> String {
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let load = read("/proc/loadavg");
     let load: Vec<_> = load.split_whitespace().take(3).collect();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    // The version; what follows names somebody's build of it.
+    let version = kernel.split('-').next().unwrap_or_default();
     format!(
-        "Linux {}, {cpus} CPUs, load average at the end {} (1, 5, 15 minutes).",
-        read("/proc/sys/kernel/osrelease"),
+        "Linux {version}, {cpus} CPUs, load average at the end {} (1, 5, 15 minutes).",
         load.join(" ")
     )
 }
