@@ -103,3 +103,18 @@ fn a_flow_that_forgets_to_close_gives_up_its_entry_only_when_idle() {
     }
     assert_eq!(model.counter(Counter::EvictedIdle), 1);
 }
+
+#[test]
+fn an_echo_of_what_was_never_sent_is_counted() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/ts.json");
+    let cases = vectors::read(&path);
+    let case = cases
+        .iter()
+        .find(|case| case.name.starts_with("an echo newer"))
+        .unwrap();
+    let model = model();
+    for packet in &case.packets {
+        model.packet(&packet.frame(false).bytes(), &packet.arrival(7));
+    }
+    assert_eq!(model.counter(Counter::ForeignEcho), 1);
+}
