@@ -67,11 +67,11 @@ pub(super) fn find<E: Env>(
     // make true echoes look old.
     let newest = other.tsval.load(Relaxed);
     let behind = newest.wrapping_sub(head.tsecr);
-    if state & state::HAS_TSECR != 0 && behind >= newest.wrapping_sub(own.tsecr.load(Relaxed)) {
-        return (Found::NONE, state);
-    }
     if behind > i32::MAX.cast_unsigned() {
         env.count(Counter::ForeignEcho, 1);
+        return (Found::NONE, state);
+    }
+    if state & state::HAS_TSECR != 0 && behind >= newest.wrapping_sub(own.tsecr.load(Relaxed)) {
         return (Found::NONE, state);
     }
     own.tsecr.store(head.tsecr, Relaxed);
