@@ -7,7 +7,7 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::__sk_buff,
+    bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns},
 };
 use lpm_common::{
@@ -27,6 +27,9 @@ use crate::{
 
 /// The place of the evicted flows' minima beside the three echoes.
 const MINIMA: u32 = 3;
+
+/// Unread bytes of samples for which the reader is woken.
+const WAKE_BYTES: u64 = 1 << 16;
 
 /// The kernel around a TC program.
 pub struct Kernel {
@@ -244,5 +247,13 @@ fn stream(entry: &FlowEntry, now_ns: u64, units_and_id: u64, what: u32) {
         vantage: cold.vantage.load(Relaxed),
         reserved: 0,
     });
-    record.submit(0);
+    // Waking the reader costs microseconds; it looks by itself every 20 ms, and
+    // is woken only for a ring that fills up faster.
+    let unread = SAMPLES.query(u64::from(BPF_RB_AVAIL_DATA));
+    let wake = if unread < WAKE_BYTES {
+        BPF_RB_NO_WAKEUP
+    } else {
+        BPF_RB_FORCE_WAKEUP
+    };
+    record.submit(u64::from(wake));
 }

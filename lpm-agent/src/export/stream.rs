@@ -23,8 +23,9 @@ use crate::passive::Model;
 /// Samples kept for a watcher that is slow; older ones count as missed.
 const BACKLOG: usize = 1 << 16;
 
-/// How long the reader sleeps in the kernel at most before it looks whether it should end.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the reader sleeps in the kernel at most. The kernel programs wake it only for a ring
+/// that fills up: a wake-up per sample costs them more than the sample.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Where samples come from: the kernel's ring buffer.
 pub trait Ring: Send {
