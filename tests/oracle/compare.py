@@ -26,6 +26,8 @@ def ask(argv=None):
     parser.add_argument("--turn", type=float, default=20.0, help="a prompt or lone this near to the other may be either (%(default)s)")
     parser.add_argument("--lone-for-prompt", type=float, default=0.01, help="share of prompts that may be called lone (%(default)s)")
     parser.add_argument("--border", type=float, default=0.1, help="share of a leg's pure ACKs that may lie on the border (%(default)s)")
+    parser.add_argument("--crossed", type=float, default=0.0, help="share of samples without a stamp in the capture that is excused: two packets of"
+                        " one direction on two CPUs at once pass hook and capture in different orders (%(default)s)")
     parser.add_argument("--unbiased", action="store_true", help="also, per flow of 1,000 samples: mean within 5 %%, percentiles in the bucket of the full set")
     return parser.parse_args(argv)
 
@@ -113,6 +115,8 @@ def biased(oracle, watch, least=1000):
 def compare(oracle, watch, args):
     """Prints the figures and returns the list of bounds that do not hold."""
     pairs, missing, false = pair(oracle, watch)
+    crossed = false[:int(args.crossed * len(watch))]
+    false = false[len(crossed):]
     border, shy = judge(pairs, false, args)
     fails = []
     lost = sum(o["allowed"] for o in missing)
@@ -127,7 +131,7 @@ def compare(oracle, watch, args):
         fails.append(f"coverage {100 * covered:.3f} % is under {100 * args.coverage:g} %")
     if args.skipped is not None and len(missing) > args.skipped + 0.01 * len(oracle):
         fails.append(f"{len(missing)} samples are missing, only {args.skipped} were skipped by the slot policy")
-    print(f"false  : {len(false)}")
+    print(f"false  : {len(false)}, {len(crossed)} excused as crossed on two CPUs")
     for w, why in false[:5]:
         print("   ", why, json.dumps(w))
     if false:
