@@ -95,6 +95,7 @@ impl Pair {
             seeds: self.seeds,
             hz: jiffies_per_second(),
             idle_seconds: LoadSettings::new().idle_seconds,
+            methods: LoadSettings::new().methods,
         });
         for entry in &model.flows {
             clear(entry);

@@ -160,6 +160,7 @@ fn malformed_frames_pass_as_they_are_and_are_counted() {
         seeds: [1; 14],
         hz: 100,
         idle_seconds: 60,
+        methods: lpm_common::layout::Methods::ALL,
     });
     let skipped = || {
         REASONS.map(|reason| {

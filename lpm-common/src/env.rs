@@ -2,8 +2,8 @@
 
 use crate::{
     counter::Counter,
-    layout::FlowEntry,
-    shared::{AtomicU32, AtomicU64},
+    layout::{FlowEntry, Methods},
+    shared::AtomicU64,
 };
 
 /// Clocks, counters, atomic adds and the way out for samples. The kernel
@@ -19,10 +19,10 @@ pub trait Env {
     /// Jiffies per second.
     fn hz(&self) -> u32;
 
-    /// Adds without a race and without reading back (a fetch needs 5.12).
-    fn add32(&self, to: &AtomicU32, n: u32);
+    /// The methods that are on.
+    fn methods(&self) -> Methods;
 
-    /// Adds without a race and without reading back.
+    /// Adds without a race and without reading back (a fetch needs 5.12).
     fn add64(&self, to: &AtomicU64, n: u64);
 
     /// Counts.
@@ -50,13 +50,15 @@ pub struct Matched {
     pub now_ns: u64,
     /// Round trip in [`crate::layout::UNIT_NS`].
     pub units: u32,
-    /// TSval.
+    /// TSval, or end of sequence.
     pub id: u32,
     /// Number of the direction of the stamped packet, which is that of the
     /// [`crate::layout::Leg`].
     pub leg: u8,
     /// Number of the [`crate::layout::Echo`].
     pub echo: u8,
+    /// Number of the [`crate::layout::Method`].
+    pub method: u8,
 }
 
 /// Where claims are made: at most one CPU at a time holds a name.

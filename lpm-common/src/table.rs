@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::{
     counter::Counter,
     env::{Claims, Env},
-    layout::FlowEntry,
+    layout::{FlowEntry, Traffic},
     matcher::state,
     packet::{Direction, FlowKey},
 };
@@ -127,7 +127,7 @@ fn readiness(entry: &FlowEntry, idle: bool) -> (u32, Counter) {
     let (a, b) = (from.state.load(Relaxed), to.state.load(Relaxed));
     if (a | b) & state::RST != 0 || a & b & state::FIN != 0 {
         (3, Counter::EvictedClosed)
-    } else if from.packets.load(Relaxed) == 0 || to.packets.load(Relaxed) == 0 {
+    } else if from.traffic.load(Relaxed) == 0 || to.traffic.load(Relaxed) == 0 {
         (2, Counter::EvictedHalfOpen)
     } else if idle {
         (1, Counter::EvictedIdle)
@@ -167,12 +167,10 @@ fn victim<'t, T: Table, E: Env>(table: &'t T, env: &E, fingerprint: u64) -> Opti
 /// Keeps what an entry counted when its flow loses it.
 fn give_up<E: Env>(entry: &FlowEntry, env: &E) {
     let [from, to] = &entry.hot;
-    let packets = u64::from(from.packets.load(Relaxed)) + u64::from(to.packets.load(Relaxed));
-    env.count(Counter::EvictedPackets, packets);
-    env.count(
-        Counter::EvictedBytes,
-        from.bytes.load(Relaxed) + to.bytes.load(Relaxed),
-    );
+    let mut traffic = Traffic::unpack(from.traffic.load(Relaxed));
+    traffic += Traffic::unpack(to.traffic.load(Relaxed));
+    env.count(Counter::EvictedPackets, traffic.packets);
+    env.count(Counter::EvictedBytes, traffic.bytes);
     env.retire(entry);
 }
 
@@ -184,11 +182,11 @@ fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &Birth) {
     entry.row.store(0, Relaxed);
     entry.last_seen.store(now, Relaxed);
     for hot in &entry.hot {
-        hot.bytes.store(0, Relaxed);
-        hot.packets.store(0, Relaxed);
+        hot.traffic.store(0, Relaxed);
         hot.tsval.store(0, Relaxed);
         hot.tsecr.store(0, Relaxed);
         hot.state.store(0, Relaxed);
+        hot.seq_end.store(0, Relaxed);
     }
     for slots in &entry.slots {
         for stamp in &slots.stamps {
@@ -224,5 +222,5 @@ fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &Birth) {
 pub fn restarts(entry: &FlowEntry, direction: Direction) -> bool {
     let other = &entry.hot[direction.reverse().index()];
     let own = entry.hot[direction.index()].state.load(Relaxed);
-    other.packets.load(Relaxed) != 0 || (own | other.state.load(Relaxed)) & state::CLOSING != 0
+    other.traffic.load(Relaxed) != 0 || (own | other.state.load(Relaxed)) & state::CLOSING != 0
 }

@@ -14,7 +14,7 @@ use lpm_common::{
     counter::Counter,
     env::{Env, Matched},
     histogram::{self, SUM_WORD, WORDS},
-    layout::{DirectionSlots, FlowEntry, Leg, Method, Sample, UNIT_NS},
+    layout::{DirectionSlots, FlowEntry, Leg, Methods, Sample, UNIT_NS},
     matcher, rows,
     shared::{AtomicU32, AtomicU64},
 };
@@ -104,9 +104,8 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
-    fn add32(&self, to: &AtomicU32, n: u32) {
-        // SAFETY: as in `add64`.
-        unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(to.as_ptr(), n) };
+    fn methods(&self) -> Methods {
+        Methods(settings::methods())
     }
 
     #[inline(always)]
@@ -121,7 +120,8 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn matched(&self, entry: &FlowEntry, matched: &Matched) {
-        let what = u32::from(matched.leg) << 8 | u32::from(matched.echo);
+        let what =
+            u32::from(matched.method) << 16 | u32::from(matched.leg) << 8 | u32::from(matched.echo);
         record(
             self.skb,
             entry,
@@ -151,7 +151,7 @@ impl Env for Kernel {
     }
 }
 
-/// A sample: its leg's statistics, its histogram, its watchers. A function of
+/// A sample: `what` is method, leg and echo. Its leg's statistics, its histogram, its watchers. A function of
 /// its own, so that the packets without a sample need not step over it.
 #[inline(never)]
 fn record(skb: *mut __sk_buff, entry: &FlowEntry, now_ns: u64, units_and_id: u64, what: u32) {
@@ -243,7 +243,7 @@ fn stream(entry: &FlowEntry, now_ns: u64, units_and_id: u64, what: u32) {
         dport,
         leg: leg as u8,
         echo: what as u8,
-        method: Method::Ts as u8,
+        method: (what >> 16) as u8,
         vantage: cold.vantage.load(Relaxed),
         reserved: 0,
     });

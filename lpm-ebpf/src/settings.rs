@@ -23,6 +23,9 @@ pub static LPM_HZ: u32 = 250;
 /// Not 0 in test runs: the packet's `tstamp` is the time.
 #[unsafe(no_mangle)]
 pub static LPM_PACKET_CLOCK: u32 = 0;
+/// The methods that are on, as in `lpm_common::layout::Methods`.
+#[unsafe(no_mangle)]
+pub static LPM_METHODS: u32 = u32::MAX;
 /// Secrets of the flow hash.
 #[unsafe(no_mangle)]
 pub static LPM_SEEDS: [u32; SEEDS] = [0; SEEDS];
@@ -64,6 +67,12 @@ setting!(
     /// Jiffies per second.
     hz,
     LPM_HZ
+);
+
+setting!(
+    /// The methods that are on: what is off the verifier removes.
+    methods,
+    LPM_METHODS
 );
 
 setting!(

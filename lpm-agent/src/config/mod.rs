@@ -1,12 +1,14 @@
 //! The configuration: one YAML file, every key with a default, unknown keys refused.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use lpm_common::layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -46,6 +48,9 @@ pub struct Config {
     #[serde(with = "humantime_text")]
     #[schemars(with = "String")]
     pub window: Duration,
+    /// How round trips are measured: `ts` (TCP timestamps), `seq` (sequence numbers, where there
+    /// are none or `ts` is off), `handshake`, `icmp`, `dns`.
+    pub methods: BTreeSet<Method>,
     /// Static names file: addresses to namespaces, pods, workloads, services and nodes. A relative
     /// path starts at the configuration's directory. Hot.
     pub names: Option<PathBuf>,
@@ -63,7 +68,41 @@ impl Default for Config {
             stripes: 2,
             flow_idle: Duration::from_secs(30),
             window: Duration::from_secs(10),
+            methods: Method::ALL.into(),
             names: None,
+        }
+    }
+}
+
+/// A method that can be configured.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// TCP timestamps.
+    Ts,
+    /// TCP sequence numbers.
+    Seq,
+    /// The TCP handshake.
+    Handshake,
+    /// ICMP echo.
+    Icmp,
+    /// DNS queries.
+    Dns,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Ts, Self::Seq, Self::Handshake, Self::Icmp, Self::Dns];
+
+    fn layout(self) -> layout::Method {
+        match self {
+            Self::Ts => layout::Method::Ts,
+            Self::Seq => layout::Method::Seq,
+            Self::Handshake => layout::Method::Handshake,
+            Self::Icmp => layout::Method::Icmp,
+            Self::Dns => layout::Method::Dns,
         }
     }
 }
@@ -147,6 +186,9 @@ impl Config {
                 "give a power of two, at most 64",
             );
         }
+        if self.methods.is_empty() {
+            return wrong("methods", "[]".to_owned(), "name at least one");
+        }
         for (key, value) in [("flow_idle", self.flow_idle), ("window", self.window)] {
             if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&value) {
                 let value = humantime::format_duration(value).to_string();
@@ -163,6 +205,12 @@ impl Config {
             only: only.to_vec(),
             rules: self.interfaces.clone(),
         }
+    }
+
+    /// The methods, as the kernel programs want them.
+    #[must_use]
+    pub fn method_set(&self) -> layout::Methods {
+        self.methods.iter().map(|method| method.layout()).collect()
     }
 
     /// As YAML, every key spelt out.
@@ -202,6 +250,7 @@ impl Config {
             ("stripes", self.stripes != other.stripes),
             ("flow_idle", self.flow_idle != other.flow_idle),
             ("window", self.window != other.window),
+            ("methods", self.methods != other.methods),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -275,6 +324,8 @@ mod tests {
             ("window: 10ms\n", "window"),
             ("flow_idle: forever\n", "forever"),
             ("attach: xdp\n", "xdp"),
+            ("methods: []\n", "methods"),
+            ("methods: [ts, rtt]\n", "rtt"),
         ] {
             let error = parse(text).expect_err(text).to_string();
             assert!(error.contains(key), "{error}");

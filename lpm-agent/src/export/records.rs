@@ -132,7 +132,7 @@ impl FlowRecord {
     ) -> Self {
         let KnownFlow {
             flow,
-            packets,
+            traffic,
             active,
         } = known;
         let local = (flow.local, flow.local_port);
@@ -161,8 +161,8 @@ impl FlowRecord {
             active,
             closed: flow.closed,
             opened: flow.opened,
-            packets: Both::of(packets),
-            bytes: Both::of(flow.bytes),
+            packets: Both::of(traffic.map(|traffic| traffic.packets)),
+            bytes: Both::of(traffic.map(|traffic| traffic.bytes)),
             rtt_ns: Legs {
                 remote: flow.legs[0].into(),
                 local: flow.legs[1].into(),

@@ -39,9 +39,9 @@ pub struct SampleRecord {
     pub leg: String,
     /// `prompt`, `lone` or `data`.
     pub echo: String,
-    /// `ts`.
+    /// `ts`, `seq`, `handshake`, `icmp` or `dns`.
     pub method: String,
-    /// What matched: the TSval.
+    /// What matched: TSval, end of sequence, ICMP or DNS id.
     pub id: u32,
     /// Outer VLAN id, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,12 +86,9 @@ impl SampleRecord {
                 .find(|echo| *echo as u8 == sample.echo)
                 .map_or("unknown", Echo::as_str)
                 .into(),
-            method: if sample.method == Method::Ts as u8 {
-                Method::Ts.as_str()
-            } else {
-                "unknown"
-            }
-            .into(),
+            method: Method::from_raw(sample.method)
+                .map_or("unknown", Method::as_str)
+                .into(),
             id: sample.id,
             vlan: vlan(sample.segment),
             src_name: name(src),

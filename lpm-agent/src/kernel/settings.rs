@@ -1,7 +1,7 @@
 //! What is fixed when the programs are loaded: sizes and constants.
 
 use aya::EbpfLoader;
-use lpm_common::{hash::SEEDS, table::WAYS};
+use lpm_common::{hash::SEEDS, layout::Methods, table::WAYS};
 
 use super::load_error::LoadError;
 
@@ -24,6 +24,8 @@ pub struct LoadSettings {
     pub samples_bytes: u32,
     /// For test runs: the programs take each packet's `tstamp` for the time.
     pub packet_clock: bool,
+    /// The methods that are on.
+    pub methods: Methods,
 }
 
 impl LoadSettings {
@@ -39,6 +41,7 @@ impl LoadSettings {
             names: 65_536,
             samples_bytes: 1 << 20,
             packet_clock: false,
+            methods: Methods::ALL,
         }
     }
 }
@@ -107,7 +110,7 @@ pub(super) fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
 
 /// The object's constants, by the names they have in it.
 pub(super) struct Constants {
-    words: [(&'static str, u32); 6],
+    words: [(&'static str, u32); 7],
     seeds: [u32; SEEDS],
 }
 
@@ -121,6 +124,7 @@ impl Constants {
             ("LPM_IDLE_JIFFIES", settings.idle_seconds.saturating_mul(hz)),
             ("LPM_HZ", hz),
             ("LPM_PACKET_CLOCK", u32::from(settings.packet_clock)),
+            ("LPM_METHODS", settings.methods.0),
         ];
         Self {
             words,

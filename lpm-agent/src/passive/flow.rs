@@ -46,10 +46,8 @@ pub struct Flow {
     pub last_seen: u32,
     /// Histogram row.
     pub row: u16,
-    /// Packets on the wire by direction; the kernel counts modulo 2^32.
-    pub packets: [u32; 2],
-    /// Bytes on the wire by direction.
-    pub bytes: [u64; 2],
+    /// [`lpm_common::layout::Traffic`] by direction, as packed in the entry.
+    pub traffic: [u64; 2],
     /// The remote leg, then the local one.
     pub legs: [LegTimes; 2],
 }
@@ -105,8 +103,7 @@ impl Flow {
             first_seen: cold.first_seen.load(Ordering::Relaxed),
             last_seen: entry.last_seen.load(Ordering::Relaxed),
             row,
-            packets: [0, 1].map(|way: usize| entry.hot[way].packets.load(Ordering::Relaxed)),
-            bytes: [0, 1].map(|way: usize| entry.hot[way].bytes.load(Ordering::Relaxed)),
+            traffic: super::window::words(entry),
             legs: [0, 1].map(|leg: usize| LegTimes::read(&entry.slots[leg])),
         }
     }

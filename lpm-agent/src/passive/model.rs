@@ -12,13 +12,13 @@ use std::{
 
 use lpm_common::{
     counter::{COUNTERS, Counter},
-    layout::{Echo, Leg, PairKey, PeerKind, Vantage},
+    layout::{Echo, Leg, PairKey, PeerKind, Traffic, Vantage},
 };
 
 use super::{
     Clock, Counts, Flow, Tables,
     tables::{MINIMA, place},
-    window::Windows,
+    window::{Windows, words},
 };
 use crate::identity::Directory;
 
@@ -67,8 +67,8 @@ pub struct Link {
 pub struct KnownFlow {
     /// The entry.
     pub flow: Flow,
-    /// Packets by direction, in 64 bits.
-    pub packets: [u64; 2],
+    /// Packets and bytes by direction.
+    pub traffic: [Traffic; 2],
     /// Seen within the idle time and not closed.
     pub active: bool,
 }
@@ -149,7 +149,11 @@ impl Model {
         (0..self.tables.flow_count())
             .filter_map(|index| Flow::read(index, self.tables.flow(index)?))
             .map(|flow| KnownFlow {
-                packets: windows.packets(flow.index, flow.fingerprint, flow.packets),
+                traffic: windows.traffic(
+                    flow.index,
+                    (flow.fingerprint, flow.first_seen),
+                    flow.traffic,
+                ),
                 active: !flow.closed && clock.age(flow.last_seen) < self.idle,
                 flow,
             })
@@ -191,22 +195,28 @@ impl Model {
     #[must_use]
     pub fn totals(&self, counters: &[u64; COUNTERS]) -> (u64, u64) {
         let windows = self.windows();
-        let (mut packets, mut bytes) = windows.carried();
-        packets += counters[Counter::EvictedPackets as usize];
-        bytes += counters[Counter::EvictedBytes as usize];
+        let mut all = windows.carried();
+        all += Traffic {
+            packets: counters[Counter::EvictedPackets as usize],
+            bytes: counters[Counter::EvictedBytes as usize],
+        };
         for index in 0..self.tables.flow_count() {
             let Some(entry) = self.tables.flow(index) else {
                 break;
             };
-            if entry.fingerprint.load(Ordering::Acquire) == 0 {
+            let fingerprint = entry.fingerprint.load(Ordering::Acquire);
+            if fingerprint == 0 {
                 continue;
             }
-            for hot in &entry.hot {
-                packets += u64::from(hot.packets.load(Ordering::Relaxed));
-                bytes += hot.bytes.load(Ordering::Relaxed);
+            let of = (fingerprint, entry.cold.first_seen.load(Ordering::Relaxed));
+            for traffic in windows.beyond_carried(index, of, words(entry)) {
+                all += traffic;
             }
         }
-        (grown(&self.packets, packets), grown(&self.bytes, bytes))
+        (
+            grown(&self.packets, all.packets),
+            grown(&self.bytes, all.bytes),
+        )
     }
 
     /// Round trips by labels, leg and echo, and how many there are.

@@ -1,5 +1,5 @@
 //! Every ten seconds each flow's minimum becomes one observation, and what the kernel counts in
-//! 32 bits is carried on in 64.
+//! words that wrap is carried on in numbers that do not.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use lpm_common::layout::{FlowEntry, UNIT_NS};
+use lpm_common::layout::{FlowEntry, Traffic, UNIT_NS};
 
 use super::{Counts, Tables, flow::interface_of, tables::WAYS};
 
@@ -19,21 +19,24 @@ const CLAIM_ATTEMPTS: usize = 1000;
 pub struct Windows {
     /// Minima taken so far, by row and leg.
     minima: HashMap<(u16, u8), Counts>,
-    /// By entry: whose it was, and its packets then.
+    /// By entry: whose it was, and what it had counted then.
     seen: Vec<Seen>,
-    /// Packets beyond the kernel's 32 bits, of all flows that ever were.
-    wrapped: u64,
-    /// Packets and bytes of flows that the agent itself forgot, their interface being gone.
-    forgotten: (u64, u64),
+    /// What the words of all flows that ever were had lost by wrapping.
+    wrapped: Traffic,
+    /// Of flows that the agent itself forgot, their interface being gone.
+    forgotten: Traffic,
 }
 
 /// An entry at the last look.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     fingerprint: u64,
-    packets: [u32; 2],
-    /// How often each of them wrapped.
-    wraps: [u32; 2],
+    /// Tells a flow from the one before with the same addresses and ports.
+    born: u32,
+    /// [`Traffic`] as it was packed in the entry, by direction.
+    words: [u64; 2],
+    /// What these stand for and what they had lost by wrapping.
+    lost: [Traffic; 2],
 }
 
 impl Windows {
@@ -48,11 +51,12 @@ impl Windows {
             if fingerprint == 0 {
                 continue;
             }
-            let packets = packets(entry);
+            let words = words(entry);
+            let born = entry.cold.first_seen.load(Ordering::Relaxed);
             self.take_minima(entry);
             fence(Ordering::Acquire);
             if entry.fingerprint.load(Ordering::Relaxed) == fingerprint {
-                self.carry(index, fingerprint, packets);
+                self.carry(index, (fingerprint, born), words);
             }
         }
     }
@@ -73,35 +77,54 @@ impl Windows {
         }
     }
 
-    /// Notices that a flow's packets wrapped; 2^32 packets take longer than ten seconds.
-    fn carry(&mut self, index: usize, fingerprint: u64, packets: [u32; 2]) {
+    /// Notices that a flow's words wrapped.
+    fn carry(&mut self, index: usize, (fingerprint, born): (u64, u32), words: [u64; 2]) {
         let seen = &mut self.seen[index];
-        if seen.fingerprint != fingerprint {
+        if (seen.fingerprint, seen.born) != (fingerprint, born) {
             *seen = Seen {
                 fingerprint,
-                packets,
-                wraps: [0; 2],
+                born,
+                words,
+                lost: [Traffic::default(); 2],
             };
             return;
         }
-        for (way, packets) in packets.into_iter().enumerate() {
-            if packets < seen.packets[way] {
-                seen.wraps[way] += 1;
-                self.wrapped += 1 << 32;
-            }
-            seen.packets[way] = packets;
+        for (way, word) in words.into_iter().enumerate() {
+            let lost = lost(seen.words[way], word);
+            seen.lost[way] += lost;
+            self.wrapped += lost;
+            seen.words[way] = word;
         }
     }
 
-    /// A flow's packets by direction in 64 bits, as of the last look.
+    /// A flow's traffic by direction, from the words in its entry, as if they did not wrap.
     #[must_use]
-    pub fn packets(&self, index: usize, fingerprint: u64, packets: [u32; 2]) -> [u64; 2] {
-        let wraps = self
-            .seen
+    pub fn traffic(&self, index: usize, of: (u64, u32), words: [u64; 2]) -> [Traffic; 2] {
+        let mut traffic = self.beyond_carried(index, of, words);
+        if let Some(seen) = self.seen_as(index, of) {
+            traffic[0] += seen.lost[0];
+            traffic[1] += seen.lost[1];
+        }
+        traffic
+    }
+
+    /// The part of a flow's traffic that [`Self::carried`] does not hold.
+    #[must_use]
+    pub fn beyond_carried(&self, index: usize, of: (u64, u32), words: [u64; 2]) -> [Traffic; 2] {
+        let seen = self.seen_as(index, of);
+        [0, 1].map(|way: usize| {
+            let mut traffic = Traffic::unpack(words[way]);
+            if let Some(seen) = seen {
+                traffic += lost(seen.words[way], words[way]);
+            }
+            traffic
+        })
+    }
+
+    fn seen_as(&self, index: usize, of: (u64, u32)) -> Option<&Seen> {
+        self.seen
             .get(index)
-            .filter(|seen| seen.fingerprint == fingerprint)
-            .map_or([0; 2], |seen| seen.wraps);
-        [0, 1].map(|way: usize| u64::from(packets[way]) + (u64::from(wraps[way]) << 32))
+            .filter(|seen| (seen.fingerprint, seen.born) == of)
     }
 
     /// Minima taken so far, by row and leg.
@@ -113,8 +136,10 @@ impl Windows {
 
     /// Packets and bytes that no entry holds any more and the kernel did not count as evicted.
     #[must_use]
-    pub fn carried(&self) -> (u64, u64) {
-        (self.forgotten.0 + self.wrapped, self.forgotten.1)
+    pub fn carried(&self) -> Traffic {
+        let mut carried = self.forgotten;
+        carried += self.wrapped;
+        carried
     }
 
     /// Forgets the flows of an interface that is gone: takes their last minima and their counts,
@@ -142,13 +167,9 @@ impl Windows {
             }
             for entry in set.into_iter().filter(|entry| belongs(entry, ifindex)) {
                 self.take_minima(entry);
-                let [from, to] = packets(entry);
-                self.forgotten.0 += u64::from(from) + u64::from(to);
-                self.forgotten.1 += entry
-                    .hot
-                    .iter()
-                    .map(|hot| hot.bytes.load(Ordering::Relaxed))
-                    .sum::<u64>();
+                for word in words(entry) {
+                    self.forgotten += Traffic::unpack(word);
+                }
                 entry.fingerprint.store(0, Ordering::Release);
                 forgotten += 1;
             }
@@ -174,8 +195,20 @@ fn claim(tables: &dyn Tables, set: u32) -> std::io::Result<()> {
     )))
 }
 
-fn packets(entry: &FlowEntry) -> [u32; 2] {
-    [0, 1].map(|way: usize| entry.hot[way].packets.load(Ordering::Relaxed))
+/// [`Traffic`] as it is packed in an entry, by direction.
+pub(super) fn words(entry: &FlowEntry) -> [u64; 2] {
+    [0, 1].map(|way: usize| entry.hot[way].traffic.load(Ordering::Relaxed))
+}
+
+/// What a word lost by wrapping on its way from one value to another.
+fn lost(from: u64, to: u64) -> Traffic {
+    let (before, after) = (Traffic::unpack(from), Traffic::unpack(to));
+    let between = Traffic::unpack(to.wrapping_sub(from));
+    let lost = |before: u64, between, after| before.wrapping_add(between).wrapping_sub(after);
+    Traffic {
+        packets: lost(before.packets, between.packets, after.packets),
+        bytes: lost(before.bytes, between.bytes, after.bytes),
+    }
 }
 
 /// The row in the low 16 bits of [`FlowEntry::row`].
@@ -212,23 +245,41 @@ mod tests {
     }
 
     #[test]
-    fn packets_go_on_beyond_32_bits() {
+    fn traffic_goes_on_beyond_a_word() {
         let tables = Memory::new(4, 4, 1);
         fill(&tables.flows[0], 77, 1);
-        let packets = &tables.flows[0].hot[1].packets;
+        let word = &tables.flows[0].hot[1].traffic;
         let mut windows = Windows::default();
-        packets.store(u32::MAX - 1, Ordering::Relaxed);
+        let mut truth = Traffic::default();
+        // Both halves wrap many times, the bytes into the packets.
+        let step = Traffic {
+            packets: 60_000_000,
+            bytes: 250_000_000_000,
+        };
+        for _ in 0..50 {
+            windows.take(&tables);
+            word.fetch_add(step.pack(), Ordering::Relaxed);
+            truth += step;
+            let now = word.load(Ordering::Relaxed);
+            assert_eq!(windows.traffic(0, (77, 0), [0, now])[1], truth);
+        }
         windows.take(&tables);
-        packets.store(5, Ordering::Relaxed);
+        let now = word.load(Ordering::Relaxed);
+        assert_eq!(windows.traffic(0, (77, 0), [0, now])[1], truth);
+        let mut all = windows.carried();
+        all += Traffic::unpack(now);
+        assert_eq!(all, truth);
+        let other = Traffic::unpack(5);
+        assert_eq!(windows.traffic(0, (78, 0), [0, 5])[1], other);
+        // Another flow in the entry, or the same ports again, has fewer without having wrapped.
+        let carried = windows.carried();
+        tables.flows[0].cold.first_seen.store(9, Ordering::Relaxed);
+        word.store(1, Ordering::Relaxed);
         windows.take(&tables);
-        assert_eq!(windows.packets(0, 77, [0, 5]), [0, (1 << 32) + 5]);
-        assert_eq!(windows.packets(0, 78, [0, 5]), [0, 5], "another flow");
-        assert_eq!(windows.carried(), (1 << 32, 0));
-        // Another flow in the same entry has fewer packets without having wrapped.
         tables.flows[0].fingerprint.store(79, Ordering::Relaxed);
-        packets.store(1, Ordering::Relaxed);
+        word.store(0, Ordering::Relaxed);
         windows.take(&tables);
-        assert_eq!(windows.carried(), (1 << 32, 0));
+        assert_eq!(windows.carried(), carried);
     }
 
     #[test]
@@ -240,19 +291,21 @@ mod tests {
                 .cold
                 .ifindex
                 .store(ifindex, Ordering::Relaxed);
+            let traffic = Traffic {
+                packets: 10,
+                bytes: 1000,
+            };
             tables.flows[index].hot[0]
-                .packets
-                .store(10, Ordering::Relaxed);
-            tables.flows[index].hot[1]
-                .bytes
-                .store(1000, Ordering::Relaxed);
+                .traffic
+                .store(traffic.pack(), Ordering::Relaxed);
             tables.flows[index].slots[1]
                 .window_min
                 .store(9, Ordering::Relaxed);
         }
         let mut windows = Windows::default();
         assert_eq!(windows.forget(&tables, 7).expect("forget"), 2);
-        assert_eq!(windows.carried(), (20, 2000));
+        let Traffic { packets, bytes } = windows.carried();
+        assert_eq!((packets, bytes), (20, 2000));
         assert_eq!(
             windows
                 .minima()

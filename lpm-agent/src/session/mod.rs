@@ -259,6 +259,7 @@ fn load_settings(config: &Config) -> LoadSettings {
         rows: config.rows,
         stripes: config.stripes,
         idle_seconds: u32::try_from(config.flow_idle.as_secs()).unwrap_or(u32::MAX),
+        methods: config.method_set(),
         ..LoadSettings::new()
     }
 }

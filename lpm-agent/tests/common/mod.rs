@@ -35,7 +35,7 @@ use lpm_agent::kernel::{
     rules::Rules,
 };
 use lpm_bench::testbed::Netns;
-use lpm_common::layout::InterfaceConfig;
+use lpm_common::layout::{InterfaceConfig, Methods};
 
 /// How long anything may take before a test fails; far more than it ever needs.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -50,6 +50,7 @@ pub const SETTINGS: LoadSettings = LoadSettings {
     names: 1024,
     samples_bytes: 1 << 16,
     packet_clock: false,
+    methods: Methods::ALL,
 };
 
 /// Whether tests of the kernel can run here. If not, the reason is printed as a skip.

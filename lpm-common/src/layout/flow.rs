@@ -45,17 +45,60 @@ pub struct FlowEntry {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct DirectionHot {
-    /// Bytes on the wire, link-layer header included, of each segment.
-    pub bytes: AtomicU64,
-    /// Packets on the wire (a GSO packet counts each of its segments).
-    pub packets: AtomicU32,
+    /// Packets and bytes, packed so that one atomic add does for both; see
+    /// [`Traffic`].
+    pub traffic: AtomicU64,
     /// Newest TSval seen (RFC 7323 section 5.2: modulo 2^31).
     pub tsval: AtomicU32,
     /// Newest TSecr seen.
     pub tsecr: AtomicU32,
-    /// Bits of [`crate::matcher::state`]; the upper bits hold the TSval
-    /// before which nothing is stamped.
+    /// Bits of [`crate::matcher::state`]; the upper bits hold the TSval (or
+    /// sequence number) before which nothing is stamped.
     pub state: AtomicU32,
+    /// Highest end of sequence seen: one past the last byte (RFC 9293 section
+    /// 3.4: modulo 2^32).
+    pub seq_end: AtomicU32,
+}
+
+/// What [`DirectionHot::traffic`] counts since the flow has its entry. A word
+/// wraps: whoever looks at least every ten seconds adds up the differences,
+/// each of which is right up to 67 million packets and 275 GB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets on the wire (a GSO packet counts each of its segments).
+    pub packets: u64,
+    /// Bytes on the wire, link-layer header included, of each segment.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    const BYTES: u32 = 38;
+
+    /// As a word to add.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        (self.packets << Self::BYTES).wrapping_add(self.bytes)
+    }
+
+    /// What a word, or the difference (modulo 2^64) of two, stands for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            packets: word >> Self::BYTES,
+            bytes: word & ((1 << Self::BYTES) - 1),
+        }
+    }
+}
+
+/// Modulo 2^64: what a half of a word lost by wrapping can be less than 0, when
+/// the other half wrapped into it.
+impl core::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
 }
 
 /// Outstanding timestamps of one direction, and the leg's statistics.

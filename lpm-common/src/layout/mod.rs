@@ -12,9 +12,9 @@ mod names;
 mod sample;
 
 pub use control::{Control, Histogram, InterfaceConfig, Vantage};
-pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, UNIT_NS};
+pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, Traffic, UNIT_NS};
 pub use names::{NameKey, NameValue, PairKey, PeerKind, Row};
-pub use sample::{Echo, Leg, Method, Sample};
+pub use sample::{Echo, Leg, Method, Methods, Sample};
 
 /// Version of every layout in this module; part of the name of any pin.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;

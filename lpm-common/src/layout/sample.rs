@@ -56,15 +56,76 @@ impl Echo {
 pub enum Method {
     /// TCP timestamps (RFC 7323).
     Ts = 1,
+    /// TCP sequence and acknowledgment numbers (RFC 9293), with Karn's rule
+    /// (RFC 6298 section 3).
+    Seq = 2,
+    /// SYN to SYN-ACK, and SYN-ACK to ACK (RFC 9293 section 3.5).
+    Handshake = 3,
+    /// ICMP echo (RFC 792, RFC 4443 section 4).
+    Icmp = 4,
+    /// DNS query to answer (RFC 1035 section 4).
+    Dns = 5,
 }
 
 impl Method {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Ts, Self::Seq, Self::Handshake, Self::Icmp, Self::Dns];
+
+    /// The method with this number, as stored in a sample.
+    #[must_use]
+    pub fn from_raw(raw: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| *method as u8 == raw)
+    }
+
     /// The value of the label `method`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ts => "ts",
+            Self::Seq => "seq",
+            Self::Handshake => "handshake",
+            Self::Icmp => "icmp",
+            Self::Dns => "dns",
         }
+    }
+
+    /// Its bit in a set of methods.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        1 << self as u8
+    }
+}
+
+/// The methods that are on: a load-time setting of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Methods(pub u32);
+
+impl Methods {
+    /// All methods.
+    pub const ALL: Self = Self(
+        Method::Ts.bit()
+            | Method::Seq.bit()
+            | Method::Handshake.bit()
+            | Method::Icmp.bit()
+            | Method::Dns.bit(),
+    );
+
+    /// Whether the method is on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, method: Method) -> bool {
+        self.0 & method.bit() != 0
+    }
+}
+
+impl FromIterator<Method> for Methods {
+    fn from_iter<I: IntoIterator<Item = Method>>(methods: I) -> Self {
+        Self(
+            methods
+                .into_iter()
+                .fold(0, |all, method| all | method.bit()),
+        )
     }
 }
 
@@ -81,7 +142,7 @@ pub struct Sample {
     pub src: [u32; 4],
     /// Its receiver.
     pub dst: [u32; 4],
-    /// What matched: the TSval.
+    /// What matched: the TSval; the end of the sequence (`seq`, `handshake`).
     pub id: u32,
     /// Interface of the vantage.
     pub ifindex: u32,

@@ -6,7 +6,7 @@ use super::{Clock, state};
 use crate::{
     counter::Counter,
     env::{Env, Matched},
-    layout::{DirectionSlots, Echo, FlowEntry, SLOTS, UNIT_NS},
+    layout::{DirectionSlots, Echo, FlowEntry, Method, SLOTS, UNIT_NS},
     packet::{Direction, TcpHead, flag},
 };
 
@@ -115,6 +115,7 @@ pub(super) fn finish<E: Env>(
         id: head.tsecr,
         leg: direction.reverse() as u8,
         echo: echo as u8,
+        method: Method::Ts as u8,
     };
     clock.env.matched(entry, &matched);
 }

@@ -18,7 +18,7 @@ pub use statistics::update as update_statistics;
 use crate::{
     counter::Counter,
     env::Env,
-    layout::{FlowEntry, UNIT_NS},
+    layout::{FlowEntry, Traffic, UNIT_NS},
     packet::{Direction, TcpHead, flag},
 };
 
@@ -120,8 +120,11 @@ pub fn packet<E: Env>(
     if before != now {
         entry.last_seen.store(now, Relaxed);
     }
-    env.add64(&own.bytes, wire.bytes);
-    env.add32(&own.packets, wire.segments);
+    let traffic = Traffic {
+        packets: u64::from(wire.segments),
+        bytes: wire.bytes,
+    };
+    env.add64(&own.traffic, traffic.pack());
 }
 
 /// A packet with something new in it.

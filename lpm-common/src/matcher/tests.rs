@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     counter::Counter,
-    layout::{Echo, UNIT_NS},
+    layout::{Echo, Methods, UNIT_NS},
     model::{
         Model, Settings,
         vectors::{self, Case, Expected},
@@ -22,6 +22,7 @@ fn model() -> Model {
         seeds: core::array::from_fn(|i| 0x9e37_79b9_u32.wrapping_mul(i as u32 + 1)),
         hz: 250,
         idle_seconds: 60,
+        methods: Methods::ALL,
     })
 }
 

@@ -18,13 +18,13 @@ use crate::{
     env::{Claims, Env, Matched},
     hash::SEEDS,
     histogram::{self, SUM_WORD, WORDS},
-    layout::{FlowEntry, InterfaceConfig, NameValue, PairKey, UNIT_NS},
+    layout::{FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, UNIT_NS},
     matcher,
     packet::{Direction, Meta},
     parse::Link,
     pipeline::{self, Interfaces},
     rows::{self, Rows},
-    shared::{AtomicU32, AtomicU64},
+    shared::AtomicU64,
     table::Table,
 };
 
@@ -43,6 +43,8 @@ pub struct Settings {
     pub hz: u32,
     /// Seconds without a packet after which a flow is idle.
     pub idle_seconds: u32,
+    /// The methods that are on.
+    pub methods: Methods,
 }
 
 /// The maps, the clock and the packet at hand.
@@ -166,8 +168,8 @@ impl Env for Model {
         self.settings.hz
     }
 
-    fn add32(&self, to: &AtomicU32, n: u32) {
-        to.fetch_add(n, Relaxed);
+    fn methods(&self) -> Methods {
+        self.settings.methods
     }
 
     fn add64(&self, to: &AtomicU64, n: u64) {

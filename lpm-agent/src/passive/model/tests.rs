@@ -184,8 +184,12 @@ fn minima_of_windows_and_of_evicted_flows() {
 fn totals_never_go_back() {
     let tables = tables(&[]);
     fill(&tables.flows[2], 5, 1);
-    tables.flows[2].hot[0].packets.store(10, Ordering::Relaxed);
-    tables.flows[2].hot[1].bytes.store(700, Ordering::Relaxed);
+    for (way, packets, bytes) in [(0, 10, 0), (1, 0, 700)] {
+        let traffic = Traffic { packets, bytes };
+        tables.flows[2].hot[way]
+            .traffic
+            .store(traffic.pack(), Ordering::Relaxed);
+    }
     let model = model(tables);
     let mut counters = model.counters().expect("counters");
     assert_eq!(model.totals(&counters), (10, 700));
@@ -205,7 +209,13 @@ fn totals_never_go_back() {
 fn a_link_that_goes_takes_its_flows_but_no_count() {
     let tables = tables(&[]);
     fill(&tables.flows[2], 5, 1);
-    tables.flows[2].hot[0].packets.store(10, Ordering::Relaxed);
+    let traffic = Traffic {
+        packets: 10,
+        bytes: 0,
+    };
+    tables.flows[2].hot[0]
+        .traffic
+        .store(traffic.pack(), Ordering::Relaxed);
     let model = model(tables);
     let link = Link {
         name: "va".to_owned(),
