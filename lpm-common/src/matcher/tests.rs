@@ -37,6 +37,7 @@ fn run(case: &Case, v6: bool) -> Vec<Expected> {
             leg: if sample.leg == 0 { "remote" } else { "local" }.to_string(),
             echo: Echo::ALL[usize::from(sample.echo)].as_str().to_string(),
             id: sample.id,
+            method: "ts".to_string(),
             may_skip: false,
         }));
     }

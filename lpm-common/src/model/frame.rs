@@ -40,6 +40,8 @@ pub struct Frame {
     pub extensions: Vec<(u8, Vec<u8>)>,
     /// Options before the timestamp, to make its place uncommon.
     pub options_first: Vec<u8>,
+    /// Bytes after the IP packet's end, as Ethernet pads short frames.
+    pub padding: usize,
 }
 
 impl Frame {
@@ -62,6 +64,7 @@ impl Frame {
             ip_options: Vec::new(),
             extensions: Vec::new(),
             options_first: Vec::new(),
+            padding: 0,
         }
     }
 
@@ -102,6 +105,7 @@ impl Frame {
             _ => panic!("one packet has addresses of one family"),
         }
         bytes.extend(tcp);
+        bytes.resize(bytes.len() + self.padding, 0);
         bytes
     }
 

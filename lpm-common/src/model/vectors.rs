@@ -1,4 +1,4 @@
-//! The hand-made flows of `tests/vectors/ts.json` (see the README beside it).
+//! The hand-made flows of `tests/vectors` (see the README there).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::{path::Path, string::String, vec::Vec};
@@ -19,6 +19,11 @@ pub struct Case {
     pub name: String,
     /// The rule.
     pub why: String,
+    /// The methods that are on; absent: all.
+    pub methods: Option<Vec<String>>,
+    /// Segments of both directions any part of which was sent before; absent:
+    /// not said.
+    pub retransmissions: Option<u64>,
     /// In order of time.
     pub packets: Vec<Packet>,
     /// In order of the echoes.
@@ -49,6 +54,12 @@ pub struct Packet {
     pub gso_size: Option<u32>,
     /// MSS option of a SYN.
     pub mss: Option<u16>,
+    /// Blocks of a SACK option, left and right edge (RFC 2018); empty: none.
+    #[serde(default)]
+    pub sack: Vec<[u32; 2]>,
+    /// Bytes after the IP packet's end, as Ethernet pads short frames.
+    #[serde(default)]
+    pub padding: usize,
 }
 
 /// A sample that must come out.
@@ -63,11 +74,18 @@ pub struct Expected {
     pub leg: String,
     /// `prompt`, `lone` or `data`.
     pub echo: String,
-    /// TSval.
+    /// TSval; of `seq` and `handshake` the sequence number after the segment.
     pub id: u32,
+    /// `ts`, `seq` or `handshake`.
+    #[serde(default = "ts")]
+    pub method: String,
     /// Whether three slots may leave it out.
     #[serde(default)]
     pub may_skip: bool,
+}
+
+fn ts() -> String {
+    String::from("ts")
 }
 
 /// Reads the file.
@@ -110,6 +128,11 @@ impl Packet {
         frame.payload = self.payload;
         frame.timestamp = self.tsval.zip(self.tsecr);
         frame.mss = self.mss;
+        frame.padding = self.padding;
+        if let Ok(blocks @ 1..=4) = u8::try_from(self.sack.len()) {
+            let edges = self.sack.iter().flatten().flat_map(|e| e.to_be_bytes());
+            frame.options_first = [1, 1, 5, 2 + 8 * blocks].into_iter().chain(edges).collect();
+        }
         frame.flags = self.flags.chars().fold(0, |bits, letter| {
             bits | match letter {
                 'S' => flag::SYN,
