@@ -2,13 +2,15 @@
 """Which RTT samples a capture should give by TCP timestamps (RFC 7323), decided with no limit on memory.
 
 oracle.py --local ADDR... [--mutate RULE] < fields.tsv > oracle.jsonl     fields.tsv: `tshark -T fields` of FIELDS
+oracle.py --fields                                                         prints the -e options for tshark
 Each line: src, sport, dst, dport of the stamped packet, id (TSval), stamp_ns, time_ns (of the echo), rtt_ns, leg, echo,
 allowed (a matcher with SLOTS slots had one free and no reason to wait) and margin_ns (how far the class is from turning).
 """
 import argparse, json, sys
 
 FIELDS = ("frame.time_epoch ip.src ip.dst ipv6.src ipv6.dst tcp.srcport tcp.dstport tcp.flags tcp.seq_raw tcp.ack_raw "
-          "tcp.len tcp.hdr_len tcp.options.timestamp.tsval tcp.options.timestamp.tsecr tcp.options.mss_val").split()
+          "tcp.len tcp.hdr_len tcp.options.timestamp.tsval tcp.options.timestamp.tsecr tcp.options.mss_val "
+          "tcp.options.sack_le").split()
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 SLOTS = 3              # per direction of a flow, in what is compared with us
 VOID_NS = 64 << 32     # a stamp older than its 32-bit time of 64 ns units is void
@@ -22,12 +24,12 @@ def newer(a, b):
 
 def parse(line):
     """A line of tshark's fields as a dict; a field that tshark left empty is None."""
-    (t, s4, d4, s6, d6, sp, dp, flags, seq, ack, length, head, val, ecr, mss) = line.rstrip("\n").split("\t")
+    (t, s4, d4, s6, d6, sp, dp, flags, seq, ack, length, head, val, ecr, mss, sack) = line.rstrip("\n").split("\t")
     num = lambda text: int(text) if text else None
     sec, _, frac = t.partition(".")
     return dict(t=int(sec) * 10**9 + int(frac.ljust(9, "0")[:9]), src=(s4 or s6, int(sp)), dst=(d4 or d6, int(dp)),
                 flags=int(flags, 16), seq=int(seq), ack=int(ack or 0), len=int(length), opts=int(head) - 20,
-                val=num(val), ecr=num(ecr), mss=num(mss), gso=None)
+                val=num(val), ecr=num(ecr), mss=num(mss), sack=bool(sack), gso=None)
 
 
 class Way:
@@ -121,20 +123,34 @@ class Oracle:
                 s["done"] = p["t"]
 
 
+def options(doc):
+    """The command line that all methods share."""
+    ask = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--local", nargs="+", required=True, help="addresses of the pod whose host veth was captured")
+    return ask
+
+
+def samples(method, lines=sys.stdin):
+    """What a method finds in the lines of tshark."""
+    for line in lines:
+        method.packet(parse(line))
+    return method.samples
+
+
+def write(found):
+    """Samples as JSON lines."""
+    for s in found:
+        print(json.dumps(s))
+
+
 def main():
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--local", nargs="+", help="addresses of the pod whose host veth was captured")
-    ask.add_argument("--mutate", choices=MUTATIONS, help="break one rule on purpose")
-    ask.add_argument("--fields", action="store_true", help="print the -e options for tshark, and end")
-    args = ask.parse_args()
-    if args.fields:
+    if sys.argv[1:] == ["--fields"]:            # the -e options for tshark
         print(*("-e " + field for field in FIELDS))
         return
-    oracle = Oracle(args.local or ask.error("--local: which addresses are the pod's?"), args.mutate)
-    for line in sys.stdin:
-        oracle.packet(parse(line))
-    for s in oracle.samples:
-        print(json.dumps(s))
+    ask = options(__doc__)
+    ask.add_argument("--mutate", choices=MUTATIONS, help="break one rule on purpose")
+    args = ask.parse_args()
+    write(samples(Oracle(args.local, args.mutate)))
 
 
 if __name__ == "__main__":

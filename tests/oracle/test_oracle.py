@@ -6,12 +6,12 @@ from oracle import FIELDS, Oracle, newer, parse
 POD, FAR = ("198.18.1.2", 41140), ("198.18.2.2", 5301)
 
 
-def line(t, src, flags, seq, ack, length, val="", ecr="", mss="", six=False):
+def line(t, src, flags, seq, ack, length, val="", ecr="", mss="", sack="", six=False):
     """A line of `tshark -T fields`; t in microseconds."""
     dst = FAR if src == POD else POD
     ends = ["", "", "fd00::" + src[0][-3], "fd00::" + dst[0][-3]] if six else [src[0], dst[0], "", ""]
     return "\t".join(map(str, [f"1700000000.{t:06d}000", *ends, src[1], dst[1], f"0x{flags:04x}", seq, ack, length,
-                               32 if val != "" else 20, val, ecr, mss])) + "\n"
+                               32 if val != "" else 20, val, ecr, mss, sack])) + "\n"
 
 
 HANDSHAKE = [line(0, POD, 2, 999, 0, 0, 100, 0, 1460), line(5000, FAR, 18, 4999, 1000, 0, 900, 100, 1460),
@@ -28,13 +28,13 @@ def samples(lines, local=POD[0], mutate=None):
 
 class Lines(unittest.TestCase):
     def test_a_line_is_read_exactly(self):
-        row = parse("1700000000.123456789\t198.18.1.2\t198.18.2.2\t\t\t1\t2\t0x0018\t4294967295\t7\t10\t32\t0\t5\t\n")
+        row = parse("1700000000.123456789\t198.18.1.2\t198.18.2.2\t\t\t1\t2\t0x0018\t4294967295\t7\t10\t32\t0\t5\t\t\n")
         self.assertEqual(row["t"], 1700000000123456789)
         self.assertEqual((row["src"], row["flags"], row["seq"], row["len"], row["opts"]), (("198.18.1.2", 1), 24, 2**32 - 1, 10, 12))
         self.assertEqual((row["val"], row["ecr"], row["mss"]), (0, 5, None))
 
     def test_an_empty_ack_and_short_fractions(self):
-        row = parse("1.5\t\t\tfd00::1\tfd00::2\t1\t2\t0x0002\t1\t\t0\t40\t\t\t1440\n")
+        row = parse("1.5\t\t\tfd00::1\tfd00::2\t1\t2\t0x0002\t1\t\t0\t40\t\t\t1440\t\n")
         self.assertEqual((row["t"], row["src"][0], row["ack"], row["val"], row["mss"]), (1_500_000_000, "fd00::1", 0, None, 1440))
 
     def test_there_is_a_column_per_field(self):

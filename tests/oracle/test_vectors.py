@@ -12,8 +12,8 @@ def row(v):
     """A packet of a vector as the oracle takes it."""
     src, dst = (LOCAL, REMOTE) if v["dir"] == "from_local" else (REMOTE, LOCAL)
     return dict(t=v["t_ns"], src=src, dst=dst, flags=sum(BITS[f] for f in v["flags"]), seq=v["seq"], ack=v["ack"],
-                len=v["payload"], opts=0 if v["tsval"] is None else 12, val=v["tsval"], ecr=v["tsecr"],
-                mss=v.get("mss"), gso=v.get("gso_size"))
+                len=v["payload"], opts=0 if v.get("tsval") is None else 12, val=v.get("tsval"), ecr=v.get("tsecr"),
+                mss=v.get("mss"), gso=v.get("gso_size"), sack=bool(v.get("sack")))
 
 
 def play(packets):

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Which RTT samples the handshakes of a capture should give.
+
+handshake.py --local ADDR... < fields.tsv > oracle.jsonl      fields.tsv as for oracle.py, the lines, too
+
+SYN to the first SYN-ACK that acknowledges it (prompt), or to a RST with ACK that refuses it (lone); SYN-ACK to the first
+ACK that acknowledges it (lone, or data). Exactly: a number beyond it answers something else. What was sent twice is not
+measured (RFC 6298 3). Unlike oracle.py's, `allowed` false means: the rules leave it open.
+"""
+import sys
+
+import oracle
+from oracle import ACK, FIN, RST, SYN, VOID_NS
+
+
+class Sent:
+    """A SYN or a SYN-ACK that waits for its answer."""
+
+    def __init__(self, p, sure=True):
+        self.t, self.seq, self.token, self.sure, self.open = p["t"], p["seq"], (p["seq"] + 1) % 2**32, sure, True
+        self.reach = (self.token + p["len"]) % 2**32              # of a SYN with data (RFC 7413)
+
+
+class Handshake:
+    def __init__(self, local):
+        self.local, self.flows, self.samples = local, {}, []      # flows: ends -> (SYN by sender, SYN-ACK by sender)
+
+    def packet(self, p):
+        """Takes the next packet of the capture."""
+        key = tuple(sorted((p["src"], p["dst"])))
+        kind = p["flags"] & (SYN | ACK | RST)
+        if kind == SYN:
+            self.syn(p, key)
+            return
+        syns, synacks = self.flows.setdefault(key, ({}, {}))
+        asked, offered = syns.get(p["dst"]), synacks.get(p["dst"])
+        if kind & RST:
+            if kind == RST | ACK and asked and p["ack"] == asked.token:
+                self.answer(p, asked, "lone", asked.sure)
+            del self.flows[key]
+        elif kind == SYN | ACK:
+            if asked and p["ack"] in (asked.token, asked.reach):
+                self.answer(p, asked, "prompt", asked.sure and p["ack"] == asked.token)
+            self.synack(p, asked, syns, synacks)
+        elif kind == ACK and offered:
+            if p["ack"] == offered.token:
+                self.answer(p, offered, "data" if p["len"] or p["flags"] & FIN else "lone", offered.sure)
+            elif (p["ack"] - offered.token) % 2**32 < 2**31:
+                offered.open = False                              # passed
+
+    def syn(self, p, key):
+        syns, synacks = self.flows.get(key, ({}, {}))
+        mine, theirs = syns.get(p["src"]), syns.get(p["dst"])
+        if mine and mine.seq == p["seq"]:                         # Karn
+            mine.open = False
+            for sent in synacks.values():                         # was it for the first or for this one
+                sent.sure = False
+        elif theirs and theirs.open and not mine:                 # both open at once (RFC 9293 3.5)
+            theirs.sure = False
+            syns[p["src"]] = Sent(p, sure=False)
+        else:
+            self.flows[key] = ({p["src"]: Sent(p)}, {})
+
+    @staticmethod
+    def synack(p, asked, syns, synacks):
+        before = synacks.get(p["src"])
+        if before and before.seq == p["seq"]:                     # Karn
+            before.open = False
+        elif p["src"] not in syns:                                # else its number was sent before, in a SYN of its own
+            plain = asked is not None and p["ack"] in (asked.token, asked.reach)
+            synacks[p["src"]] = Sent(p, sure=plain and before is None)
+
+    def answer(self, p, sent, echo, sure):
+        rtt = p["t"] - sent.t
+        if sent.open and rtt < VOID_NS:
+            self.samples.append(dict(
+                src=p["dst"][0], sport=p["dst"][1], dst=p["src"][0], dport=p["src"][1], id=sent.token, stamp_ns=sent.t,
+                time_ns=p["t"], rtt_ns=rtt, leg="remote" if p["dst"][0] in self.local else "local", echo=echo,
+                method="handshake", allowed=sure, margin_ns=None))
+        sent.open = False
+
+
+def main():
+    args = oracle.options(__doc__).parse_args()
+    oracle.write(oracle.samples(Handshake(args.local)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
