@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     TestRun,
-    maps::PerCpuArray,
+    maps::{HashMap, PerCpuArray},
     programs::{SchedClassifier, TestRunOptions},
 };
 use lpm_agent::kernel::{
@@ -20,7 +20,7 @@ use lpm_common::{
     counter::{COUNTERS, Counter},
     hash::SEEDS,
     histogram::WORDS,
-    layout::{Control, FlowEntry, Histogram},
+    layout::{Control, FlowEntry, Histogram, InterfaceConfig, Vantage},
     model::{
         Arrival, Model, Settings,
         frame::{Frame, layouts},
@@ -121,6 +121,43 @@ impl Pair {
             (Link::Ip, Direction::FromLocal) => "lpm_from_local_l3",
             (Link::Ip, Direction::ToLocal) => "lpm_to_local_l3",
         };
+        self.run(name, frame, arrival)
+    }
+
+    /// Likewise at the joined hooks; there is none for such a link and way.
+    fn joined_packet(&mut self, frame: &[u8], arrival: &Arrival) -> bool {
+        let name = match (arrival.link, arrival.direction) {
+            (Link::Ethernet, Direction::FromLocal) => "lpm_node_from",
+            (Link::Ethernet, Direction::ToLocal) => "lpm_node_to",
+            (Link::Ip, Direction::ToLocal) => "lpm_node_to_l3",
+            (Link::Ip, Direction::FromLocal) => return false,
+        };
+        self.run(name, frame, arrival)
+    }
+
+    /// No interface is joined, and no address is settled.
+    fn reset_joined(&mut self) -> Model {
+        let mut model = self.reset();
+        let settings = InterfaceConfig {
+            vantage: Vantage::Node as u8,
+            ..InterfaceConfig::default()
+        };
+        model.interfaces.insert(LOOPBACK, settings);
+        let ebpf = self.kernel.ebpf_mut();
+        let map = ebpf.map_mut("INTERFACES").unwrap();
+        let mut interfaces = HashMap::<_, u32, [u8; 4]>::try_from(map).unwrap();
+        let bytes = [settings.vantage, 0, 0, 0];
+        interfaces.insert(LOOPBACK, bytes, 0).unwrap();
+        let map = ebpf.map_mut("HOMES").unwrap();
+        let mut homes = HashMap::<_, [u32; 4], u32>::try_from(map).unwrap();
+        let settled: Vec<_> = homes.keys().map(Result::unwrap).collect();
+        for address in settled {
+            homes.remove(&address).unwrap();
+        }
+        model
+    }
+
+    fn run(&mut self, name: &str, frame: &[u8], arrival: &Arrival) -> bool {
         let context = context(arrival);
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
@@ -299,6 +336,15 @@ fn any_packet() -> impl Strategy<Value = (Frame, u64, u32)> {
 
 #[test]
 fn any_packets_leave_the_same_state() {
+    any_packets(false);
+}
+
+#[test]
+fn any_packets_at_joined_hooks_leave_the_same_state() {
+    any_packets(true);
+}
+
+fn any_packets(joined: bool) {
     let Some(mut pair) = Pair::new() else { return };
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: 300,
@@ -309,7 +355,11 @@ fn any_packets_leave_the_same_state() {
     runner
         .run(&prop::collection::vec(any_packet(), 1..60), |packets| {
             let mut pair = pair.borrow_mut();
-            let model = pair.reset();
+            let model = if joined {
+                pair.reset_joined()
+            } else {
+                pair.reset()
+            };
             let mut now = 0;
             for (frame, gap, segments) in packets {
                 now += gap;
@@ -317,8 +367,12 @@ fn any_packets_leave_the_same_state() {
                 arrival.segments = segments;
                 arrival.segment_size = if segments > 1 { 724 } else { 0 };
                 let bytes = frame.bytes();
-                assert!(pair.packet(&bytes, &arrival));
-                model.packet(&bytes, &arrival);
+                if !joined {
+                    assert!(pair.packet(&bytes, &arrival));
+                    model.packet(&bytes, &arrival);
+                } else if pair.joined_packet(&bytes, &arrival) {
+                    model.joined_packet(&bytes, &arrival);
+                }
             }
             pair.assert_same(&model, "random packets");
             Ok(())

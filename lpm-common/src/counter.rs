@@ -88,6 +88,15 @@ counters! {
     SkippedTooDeep => "parse_skipped", "too_deep";
 }
 
+impl Counter {
+    /// Whether it counts packets that are not looked into.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of_skipped(self) -> bool {
+        self as u32 >= Self::SkippedNotIp as u32 && self as u32 <= Self::SkippedTooDeep as u32
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,8 @@
 //! A packet's way through the other modules: the quick way for the common
 //! layout and known flows, the thorough way, in steps, for everything else.
 
+pub mod joined;
+
 use crate::{
     bytes::{Bytes, Prefix},
     env::{Claims, Env},
@@ -121,6 +123,7 @@ pub fn appear<S, T, E>(
     let vantage = table.config(ifindex).map_or(0, |config| config.vantage);
     let birth = Birth {
         key,
+        ifindex,
         vantage,
         opened: packet.head.opens(),
     };

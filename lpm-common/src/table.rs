@@ -60,6 +60,9 @@ pub fn find<T: Table>(table: &T, fingerprint: u64) -> Option<&FlowEntry> {
 pub struct Birth {
     /// Its key.
     pub key: FlowKey,
+    /// The interface that the flow is shown at: that of its key, or where
+    /// several are joined that of its local end.
+    pub ifindex: u32,
     /// [`crate::layout::Vantage`] of its interface; 0: unknown.
     pub vantage: u8,
     /// Whether this packet is its SYN.
@@ -205,7 +208,7 @@ fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &Birth) {
     }
     cold.local_port.store(birth.key.local_port, Relaxed);
     cold.remote_port.store(birth.key.remote_port, Relaxed);
-    cold.ifindex.store(birth.key.ifindex, Relaxed);
+    cold.ifindex.store(birth.ifindex, Relaxed);
     cold.segment.store(birth.key.segment, Relaxed);
     cold.vantage.store(birth.vantage, Relaxed);
     cold.opened.store(u8::from(birth.opened), Relaxed);

@@ -34,6 +34,8 @@ const WAKE_BYTES: u64 = 1 << 16;
 /// The kernel around a TC program.
 pub struct Kernel {
     skb: *mut __sk_buff,
+    /// Another hook counts what is not looked into.
+    quiet: bool,
 }
 
 impl Kernel {
@@ -41,7 +43,15 @@ impl Kernel {
     #[inline(always)]
     #[must_use]
     pub fn new(skb: *mut __sk_buff) -> Self {
-        Self { skb }
+        Self { skb, quiet: false }
+    }
+
+    /// Likewise, where another program looks at the same packet: what is not
+    /// looked into is counted there.
+    #[inline(always)]
+    #[must_use]
+    pub fn quiet(skb: *mut __sk_buff) -> Self {
+        Self { skb, quiet: true }
     }
 
     /// In test runs, which give each packet its time. The setting is constant
@@ -115,7 +125,9 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn count(&self, counter: Counter, n: u64) {
-        count(counter, n);
+        if !self.quiet || !counter.is_of_skipped() {
+            count(counter, n);
+        }
     }
 
     #[inline(always)]

@@ -97,12 +97,12 @@ fn quick<W: Way>(skb: *mut __sk_buff) -> u32 {
 /// This CPU's packet on the thorough way.
 #[derive(Clone, Copy)]
 pub struct Scratch {
-    network: Network,
-    packet: Packet,
+    pub(crate) network: Network,
+    pub(crate) packet: Packet,
 }
 
 #[inline(always)]
-fn scratch() -> Option<&'static mut Scratch> {
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: this CPU's own value; TC programs do not interrupt each other on
     // one CPU, and no function below keeps its reference over a call of
     // another.

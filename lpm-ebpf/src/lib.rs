@@ -13,6 +13,7 @@
 
 pub mod env;
 pub mod hook;
+pub mod joined;
 pub mod maps;
 pub mod packet;
 pub mod settings;

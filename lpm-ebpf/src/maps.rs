@@ -49,6 +49,16 @@ pub static COUNTS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_entries(
 pub static INTERFACES: HashMap<u32, InterfaceConfig> =
     HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
+/// Addresses of the pods whose packets are measured at joined hooks, to the
+/// interface that they come in by.
+#[map]
+pub static HOMES: HashMap<[u32; 4], u32> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// By interface of such a pod: packets that came out of it by the ordinary way
+/// though a joined hook had seen them. The agent makes the elements.
+#[map]
+pub static FORWARDED: HashMap<u32, u64> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
 /// Address to name (load).
 #[map]
 pub static NAMES: LpmTrie<[u8; 16], NameValue> =

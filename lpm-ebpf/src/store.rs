@@ -6,13 +6,13 @@ use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use lpm_common::{
     env::Claims,
     layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey},
-    pipeline::Interfaces,
+    pipeline::{Interfaces, joined::Homes},
     rows::Rows,
     table::Table,
 };
 
 use crate::{
-    maps::{CLAIMS, CONTROL, FLOWS, HISTOGRAMS, INTERFACES, NAMES, PAIRS, ROWS},
+    maps::{CLAIMS, CONTROL, FLOWS, HISTOGRAMS, HOMES, INTERFACES, NAMES, PAIRS, ROWS},
     settings,
 };
 
@@ -71,6 +71,21 @@ impl Interfaces for Store {
         // SAFETY: the value is small and copied at once; the agent replaces
         // values, it does not change them in place.
         unsafe { INTERFACES.get(ifindex) }.copied()
+    }
+}
+
+impl Homes for Store {
+    #[inline(always)]
+    fn home(&self, address: [u32; 4]) -> Option<u32> {
+        // SAFETY: one word, which is copied at once.
+        unsafe { HOMES.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn settle(&self, address: [u32; 4], ifindex: u32) {
+        // A full map, or an address that is settled already: then connections
+        // to it are seen from the pod's first packet on.
+        let _ = HOMES.insert(address, ifindex, u64::from(BPF_NOEXIST));
     }
 }
 

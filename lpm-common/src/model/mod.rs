@@ -21,8 +21,11 @@ use crate::{
     layout::{FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, UNIT_NS},
     matcher,
     packet::{Direction, Meta},
-    parse::Link,
-    pipeline::{self, Interfaces},
+    parse::{Link, Packet},
+    pipeline::{
+        self, Interfaces,
+        joined::{self, Homes},
+    },
     rows::{self, Rows},
     shared::AtomicU64,
     table::Table,
@@ -65,7 +68,11 @@ pub struct Model {
     pub generation: u32,
     /// Map `PAIRS`.
     pub pairs: RefCell<HashMap<u64, u32>>,
+    /// Map `HOMES`.
+    pub homes: RefCell<HashMap<[u32; 4], u32>>,
     claims: RefCell<HashSet<u32>>,
+    /// The packet at hand is looked at by another program too.
+    quiet: Cell<bool>,
     /// The samples so far, in order.
     pub samples: RefCell<Vec<Matched>>,
     now_ns: Cell<u64>,
@@ -108,7 +115,9 @@ impl Model {
             names: HashMap::new(),
             generation: 1,
             pairs: RefCell::default(),
+            homes: RefCell::default(),
             claims: RefCell::default(),
+            quiet: Cell::new(false),
             samples: RefCell::default(),
             now_ns: Cell::new(0),
             segment_size: Cell::new(0),
@@ -117,14 +126,7 @@ impl Model {
 
     /// Runs a frame through the programs' two ways, as a hook does.
     pub fn packet(&self, frame: &[u8], arrival: &Arrival) {
-        self.now_ns.set(arrival.now_ns);
-        self.segment_size.set(arrival.segment_size);
-        let meta = Meta {
-            len: u32::try_from(frame.len()).unwrap_or(u32::MAX),
-            segments: arrival.segments,
-            ifindex: arrival.ifindex,
-            vlan: arrival.vlan,
-        };
+        let meta = self.begin(frame, arrival);
         let way = (arrival.link, arrival.direction);
         let seeds = &self.settings.seeds;
         if pipeline::quick(&frame, &meta, way, seeds, self, self) {
@@ -138,6 +140,50 @@ impl Model {
             pipeline::appear(&packet, meta.ifindex, direction, seeds, self, self);
         }
         pipeline::measure(&packet, &meta, direction, seeds, self, self);
+    }
+
+    /// Runs a frame through the programs of the joined hooks.
+    pub fn joined_packet(&self, frame: &[u8], arrival: &Arrival) {
+        let meta = joined::meta(&self.begin(frame, arrival));
+        let (link, direction) = (arrival.link, arrival.direction);
+        let seeds = &self.settings.seeds;
+        let done = match direction {
+            Direction::FromLocal => {
+                pipeline::quick(&frame, &meta, (link, direction), seeds, self, self)
+            }
+            Direction::ToLocal => {
+                self.quiet.set(true);
+                joined::quick_to_pod(&frame, &meta, link, seeds, self, self)
+                    != joined::Quick::Uncommon
+            }
+        };
+        let packet = if done {
+            None
+        } else {
+            pipeline::network(&frame, &meta, link, self)
+                .and_then(|network| pipeline::transport(&frame, &meta, &network, self))
+        };
+        self.quiet.set(false);
+        let Some(packet) = packet else { return };
+        let packet = Packet {
+            segment: 0,
+            ..packet
+        };
+        if joined::appears(&packet, direction, seeds, self) {
+            joined::appear(&packet, arrival.ifindex, direction, seeds, self, self);
+        }
+        pipeline::measure(&packet, &meta, direction, seeds, self, self);
+    }
+
+    fn begin(&self, frame: &[u8], arrival: &Arrival) -> Meta {
+        self.now_ns.set(arrival.now_ns);
+        self.segment_size.set(arrival.segment_size);
+        Meta {
+            len: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+            segments: arrival.segments,
+            ifindex: arrival.ifindex,
+            vlan: arrival.vlan,
+        }
     }
 
     /// The value of a counter.
@@ -177,6 +223,9 @@ impl Env for Model {
     }
 
     fn count(&self, counter: Counter, n: u64) {
+        if self.quiet.get() && counter.is_of_skipped() {
+            return;
+        }
         let cell = &self.counters[counter as usize];
         cell.set(cell.get() + n);
     }
@@ -235,6 +284,16 @@ impl Claims for Model {
 impl Interfaces for Model {
     fn config(&self, ifindex: u32) -> Option<InterfaceConfig> {
         self.interfaces.get(&ifindex).copied()
+    }
+}
+
+impl Homes for Model {
+    fn home(&self, address: [u32; 4]) -> Option<u32> {
+        self.homes.borrow().get(&address).copied()
+    }
+
+    fn settle(&self, address: [u32; 4], ifindex: u32) {
+        self.homes.borrow_mut().entry(address).or_insert(ifindex);
     }
 }
 

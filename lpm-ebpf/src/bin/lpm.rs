@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 use lpm_ebpf::{
     hook::{FromLocal, FromLocalIp, ToLocal, ToLocalIp, measure},
+    joined,
     store::control,
 };
 
@@ -37,6 +38,32 @@ pub fn lpm_from_local_l3(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn lpm_to_local_l3(ctx: TcContext) -> i32 {
     measure::<ToLocalIp>(&ctx)
+}
+
+/// Packets sent by a pod past whose interface the CNI redirects what is sent to
+/// it. At the ingress of that interface; see `lpm_common::pipeline::joined`.
+#[classifier]
+pub fn lpm_node_from(ctx: TcContext) -> i32 {
+    joined::from_pod(&ctx)
+}
+
+/// Packets that may go to such a pod. At the ingress of every interface.
+#[classifier]
+pub fn lpm_node_to(ctx: TcContext) -> i32 {
+    joined::to_pod::<ToLocal>(&ctx)
+}
+
+/// Packets that may go to such a pod, from a device without Ethernet header.
+#[classifier]
+pub fn lpm_node_to_l3(ctx: TcContext) -> i32 {
+    joined::to_pod::<ToLocalIp>(&ctx)
+}
+
+/// Packets that go to such a pod by its interface nevertheless: the host's own,
+/// and those of a CNI that does not redirect any more. At its egress.
+#[classifier]
+pub fn lpm_node_out(ctx: TcContext) -> i32 {
+    joined::out_of_veth(&ctx)
 }
 
 /// Never attached: the agent test-runs it to learn how jiffies and

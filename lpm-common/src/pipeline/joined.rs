@@ -1,0 +1,178 @@
+//! The vantage `node`: several hooks that are one.
+//!
+//! Where a CNI redirects packets into a pod (`bpf_redirect_peer`), they never
+//! pass the pod's own veth. Then what the pod sends is seen where it enters the
+//! host, and what is sent to it where *that* enters: at a network card, a
+//! tunnel, another pod's veth. These hooks name their flows by [`GROUP`]
+//! instead of an interface, and so find one entry.
+//!
+//! Packets to the pod only measure flows that have an entry. The pod's own
+//! packet makes it; or, so that connections to the pod are seen from their
+//! beginning, a SYN to an address from which a pod has sent before. So the
+//! host's other traffic costs one look-up that fails, and leaves nothing.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::{
+    bytes::Prefix,
+    env::{Claims, Env},
+    hash::{self, Seeds},
+    layout::Vantage,
+    matcher::{self, Wire},
+    packet::{Direction, Meta, flag},
+    parse::{self, Common, Link, Packet},
+    pipeline::Interfaces,
+    table::{self, Birth, Table},
+};
+
+/// The interface in the keys of all joined flows. No interface has this number.
+pub const GROUP: u32 = u32::MAX;
+
+/// Where the pods are.
+pub trait Homes {
+    /// The interface of the pod that has sent from this address.
+    fn home(&self, address: [u32; 4]) -> Option<u32>;
+
+    /// A pod has sent from this address. The first interface keeps it until
+    /// the interface goes: nobody takes an address from another by using it.
+    fn settle(&self, address: [u32; 4], ifindex: u32);
+}
+
+/// What the flows' keys have of a packet's surroundings: no tag, because it is
+/// there at one hook and not at the other.
+#[inline(always)]
+#[must_use]
+pub const fn meta(meta: &Meta) -> Meta {
+    Meta {
+        len: meta.len,
+        segments: meta.segments,
+        ifindex: GROUP,
+        vlan: 0,
+    }
+}
+
+/// What [`quick_to_pod`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quick {
+    /// The packet is measured.
+    Measured,
+    /// It is nobody's, and nothing was counted.
+    Nobodys,
+    /// The thorough way has to look: a rare layout, or the beginning of a flow.
+    Uncommon,
+}
+
+/// A packet that may be on its way to a pod. `meta` is [`meta`]'s.
+#[inline(always)]
+pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
+    bytes: &P,
+    meta: &Meta,
+    link: Link,
+    seeds: &S,
+    table: &T,
+    env: &E,
+) -> Quick {
+    let packet = match parse::common(bytes, meta.len, link, Direction::ToLocal, seeds) {
+        Common::Tcp(packet) => packet,
+        Common::Skip(_) => return Quick::Nobodys,
+        Common::Uncommon => return Quick::Uncommon,
+    };
+    let fingerprint = hash::fingerprint(seeds, packet.addresses, packet.ports, GROUP, 0);
+    let tcp = bytes.after(packet.l4);
+    let Some(entry) = table::find(table, fingerprint) else {
+        const TCP_HEADER: usize = 20;
+        let opens = tcp.covers(TCP_HEADER) && tcp.byte(13) & (flag::SYN | flag::ACK) == flag::SYN;
+        return if opens {
+            Quick::Uncommon
+        } else {
+            Quick::Nobodys
+        };
+    };
+    let Some(head) = parse::common_head(&tcp, &packet) else {
+        return Quick::Uncommon;
+    };
+    let wire = Wire::new(meta.len, meta.segments, head.headers);
+    matcher::packet(entry, fingerprint, Direction::ToLocal, &head, wire, env);
+    Quick::Measured
+}
+
+/// Whether a packet of the common layout goes to a pod whose flow is known.
+#[inline(always)]
+pub fn is_to_known<P: Prefix, S: Seeds, T: Table>(
+    bytes: &P,
+    meta: &Meta,
+    link: Link,
+    seeds: &S,
+    table: &T,
+) -> bool {
+    let Common::Tcp(packet) = parse::common(bytes, meta.len, link, Direction::ToLocal, seeds)
+    else {
+        return false;
+    };
+    let fingerprint = hash::fingerprint(seeds, packet.addresses, packet.ports, GROUP, 0);
+    table::find(table, fingerprint).is_some()
+}
+
+/// Whether the packet's flow has to be given an entry, or a new start: the
+/// third step of the thorough way.
+#[inline(always)]
+pub fn appears<S: Seeds, T: Table + Homes + Interfaces>(
+    packet: &Packet,
+    direction: Direction,
+    seeds: &S,
+    table: &T,
+) -> bool {
+    let fingerprint = hash::of_key(seeds, &packet.key(direction, GROUP));
+    match table::find(table, fingerprint) {
+        Some(entry) => packet.head.opens() && table::restarts(entry, direction),
+        None if direction == Direction::FromLocal => true,
+        None => packet.head.opens() && home(packet, table).is_some(),
+    }
+}
+
+/// The interface of the pod that the packet goes to, while it is one of those
+/// that are joined.
+#[inline(always)]
+fn home<T: Homes + Interfaces>(packet: &Packet, table: &T) -> Option<u32> {
+    let home = table.home(packet.dst)?;
+    let joined = table.config(home)?.vantage == Vantage::Node as u8;
+    joined.then_some(home)
+}
+
+/// Fourth step, if it does. `ifindex` is the hook's.
+#[inline(always)]
+pub fn appear<S, T, E>(
+    packet: &Packet,
+    ifindex: u32,
+    direction: Direction,
+    seeds: &S,
+    table: &T,
+    env: &E,
+) where
+    S: Seeds,
+    T: Table + Claims + Interfaces + Homes,
+    E: Env,
+{
+    let key = packet.key(direction, GROUP);
+    let fingerprint = hash::of_key(seeds, &key);
+    let ifindex = match direction {
+        Direction::FromLocal => {
+            table.settle(packet.src, ifindex);
+            ifindex
+        }
+        Direction::ToLocal => match table::find(table, fingerprint) {
+            Some(entry) => entry.cold.ifindex.load(Relaxed),
+            None => match home(packet, table) {
+                Some(home) => home,
+                None => return,
+            },
+        },
+    };
+    let birth = Birth {
+        key,
+        ifindex,
+        vantage: Vantage::Node as u8,
+        opened: packet.head.opens(),
+    };
+    table::obtain(table, table, env, fingerprint, &birth);
+}

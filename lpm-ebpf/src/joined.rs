@@ -1,0 +1,184 @@
+//! One packet at one of the hooks that are joined to the vantage `node`; see
+//! `lpm_common::pipeline::joined`. These programs stand beside those of
+//! [`crate::hook`] and are attached only while a CNI redirects.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
+use lpm_common::{
+    parse,
+    pipeline::{
+        self, Interfaces,
+        joined::{self, Quick},
+    },
+};
+
+use crate::{
+    env::Kernel,
+    hook::{FromLocal, ToLocal, Way, scratch},
+    maps::FORWARDED,
+    packet::{Linear, Whole, ifindex, meta},
+    settings::Secrets,
+    store::Store,
+};
+
+/// From the pod, at the ingress of its interface.
+#[inline(always)]
+#[must_use]
+pub fn from_pod(ctx: &TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    if quick_from(skb) == 0 {
+        thorough::<FromLocal>(skb, 0);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Perhaps to a pod, at the ingress of any interface.
+#[inline(always)]
+#[must_use]
+pub fn to_pod<W: Way>(ctx: &TcContext) -> i32 {
+    measure_to::<W>(ctx.skb.skb);
+    TC_ACT_UNSPEC
+}
+
+/// To the pod, at the egress of its interface.
+#[inline(always)]
+#[must_use]
+pub fn out_of_veth(ctx: &TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    // SAFETY: the hook's context; TC programs may read this field.
+    let from = unsafe { (*skb).ingress_ifindex };
+    if from == 0 || Store.config(from).is_none() {
+        measure_to::<ToLocal>(skb);
+    } else {
+        // The hook where it came in has measured it.
+        forwarded(ctx, skb);
+    }
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn measure_to<W: Way>(skb: *mut __sk_buff) {
+    if quick_to::<W>(skb) == 0 {
+        thorough::<W>(skb, 1);
+    }
+}
+
+// The quick ways are functions, so that their stack is not that of the
+// thorough ways, which come on top.
+
+/// 0: the thorough way has to look.
+#[inline(never)]
+fn quick_from(skb: *mut __sk_buff) -> u32 {
+    let meta = joined::meta(&meta(skb));
+    let bytes = Linear::new(&TcContext::new(skb));
+    let env = Kernel::new(skb);
+    let done = pipeline::quick(&bytes, &meta, FromLocal::WAY, &Secrets, &Store, &env);
+    u32::from(done)
+}
+
+/// 0: the thorough way has to look.
+#[inline(never)]
+fn quick_to<W: Way>(skb: *mut __sk_buff) -> u32 {
+    let meta = joined::meta(&meta(skb));
+    let bytes = Linear::new(&TcContext::new(skb));
+    let env = Kernel::quiet(skb);
+    let done = joined::quick_to_pod(&bytes, &meta, W::WAY.0, &Secrets, &Store, &env);
+    u32::from(done != Quick::Uncommon)
+}
+
+/// Tells the agent that the CNI did not redirect.
+#[inline(always)]
+fn forwarded(ctx: &TcContext, skb: *mut __sk_buff) {
+    let meta = joined::meta(&meta(skb));
+    let bytes = Linear::new(ctx);
+    if !joined::is_to_known(&bytes, &meta, ToLocal::WAY.0, &Secrets, &Store) {
+        return;
+    }
+    if let Some(count) = FORWARDED.get_ptr_mut(ifindex(skb)) {
+        // SAFETY: an element of the map, which is only added to atomically.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, 1) };
+    }
+}
+
+/// As `hook::thorough`, step by step through `SCRATCH`.
+#[inline(never)]
+fn thorough<W: Way>(skb: *mut __sk_buff, quiet: u32) {
+    if network::<W>(skb, quiet) == 0 || transport(skb, quiet) == 0 {
+        return;
+    }
+    if appears::<W>() != 0 {
+        appear::<W>(skb);
+    }
+    known::<W>(skb);
+}
+
+#[inline(always)]
+fn env(skb: *mut __sk_buff, quiet: u32) -> Kernel {
+    if quiet == 0 {
+        Kernel::new(skb)
+    } else {
+        Kernel::quiet(skb)
+    }
+}
+
+/// 0: there is nothing to measure.
+#[inline(never)]
+fn network<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let meta = joined::meta(&meta(skb));
+    let bytes = Whole::new(skb, meta.len);
+    let Some(network) = pipeline::network(&bytes, &meta, W::WAY.0, &env(skb, quiet)) else {
+        return 0;
+    };
+    scratch.network = network;
+    1
+}
+
+#[inline(never)]
+fn transport(skb: *mut __sk_buff, quiet: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let meta = joined::meta(&meta(skb));
+    let bytes = Whole::new(skb, meta.len);
+    let Some(packet) = pipeline::transport(&bytes, &meta, &scratch.network, &env(skb, quiet))
+    else {
+        return 0;
+    };
+    scratch.packet = parse::Packet {
+        segment: 0,
+        ..packet
+    };
+    1
+}
+
+/// Not 0: the flow has no entry, or starts anew.
+#[inline(never)]
+fn appears<W: Way>() -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    u32::from(joined::appears(&scratch.packet, W::WAY.1, &Secrets, &Store))
+}
+
+#[inline(never)]
+fn appear<W: Way>(skb: *mut __sk_buff) {
+    let Some(scratch) = scratch() else { return };
+    let env = Kernel::new(skb);
+    joined::appear(
+        &scratch.packet,
+        ifindex(skb),
+        W::WAY.1,
+        &Secrets,
+        &Store,
+        &env,
+    );
+}
+
+#[inline(never)]
+fn known<W: Way>(skb: *mut __sk_buff) {
+    let Some(scratch) = scratch() else { return };
+    let env = Kernel::new(skb);
+    let meta = joined::meta(&meta(skb));
+    pipeline::measure(&scratch.packet, &meta, W::WAY.1, &Secrets, &Store, &env);
+}
