@@ -16,6 +16,7 @@ def ask(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("oracle", help="output of oracle.py")
     parser.add_argument("watch", help="output of lpm watch --format json")
+    parser.add_argument("--method", default="ts", choices=("ts", "seq", "handshake"), help="whose samples (%(default)s)")
     parser.add_argument("--port", type=int, help="only flows with this port at either end")
     parser.add_argument("--skipped", type=int, default=None, help="stamps that the monitor says it skipped for want of a slot")
     parser.add_argument("--min-samples", type=int, default=10_000, help="the oracle must have found as many (%(default)s)")
@@ -32,25 +33,47 @@ def ask(argv=None):
     return parser.parse_args(argv)
 
 
-def read(path, port=None):
-    """The JSON lines of a file that are samples by timestamps, all or those of one port."""
+def read(path, port=None, method="ts"):
+    """The JSON lines of a file that are samples of a method, all or those of one port."""
     with open(path, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file if line.startswith("{")]
-    return [row for row in rows if row.get("method", "ts") == "ts" and port in (None, row["sport"], row["dport"])]
+    return [row for row in rows if row.get("method", "ts") == method and port in (None, row["sport"], row["dport"])]
+
+
+def groups(oracle):
+    """Lists of what may be the one sample of an echo, the oldest first; by timestamps there is never a choice."""
+    found = {}
+    for n, o in enumerate(oracle):
+        found.setdefault(("group", o["group"]) if "group" in o else n, []).append(o)
+    return list(found.values())
 
 
 def pair(oracle, watch):
-    """Pairs both by flow and TSval, in order of time: (pairs, missing, false)."""
-    open_, pairs, false = collections.defaultdict(collections.deque), [], []
+    """Pairs both by flow and id, in order of time: (pairs, missing, false); missing are groups without a sample."""
+    open_, pairs, false, taken = collections.defaultdict(collections.deque), [], [], set()
     for o in oracle:
         open_[tuple(o[k] for k in KEY)].append(o)
     for w in watch:
         waiting = open_[tuple(w[k] for k in KEY)]
-        if waiting:
-            pairs.append((waiting.popleft(), w))
-        else:
+        if not waiting:
             false.append((w, "no such stamp or echo, or the second of one"))
-    return pairs, [o for left in open_.values() for o in left], false
+        elif waiting[0].get("group", -1) in taken:
+            false.append((w, "the second sample of one ACK"))
+        else:
+            o = waiting.popleft()
+            pairs.append((o, w))
+            taken |= {o["group"]} if "group" in o else set()
+    met = {id(o) for o, _ in pairs}
+    return pairs, [group for group in groups(oracle) if not any(id(o) in met for o in group)], false
+
+
+def younger(oracle, pairs):
+    """Samples of a stamp that is younger than one of the same ACK that a slot was free for."""
+    met, count = {id(o) for o, _ in pairs}, 0
+    for group in groups(oracle):
+        first = next((n for n, o in enumerate(group) if o["allowed"]), len(group))
+        count += any(id(o) in met for o in group[first + 1:])
+    return count
 
 
 def judge(pairs, false, args):
@@ -119,18 +142,23 @@ def compare(oracle, watch, args):
     false = false[len(crossed):]
     border, shy = judge(pairs, false, args)
     fails = []
-    lost = sum(o["allowed"] for o in missing)
-    allowed = sum(o["allowed"] for o in oracle)
+    echoes = groups(oracle)
+    lost = sum(any(o["allowed"] for o in group) for group in missing)
+    allowed = sum(any(o["allowed"] for o in group) for group in echoes)
+    young = younger(oracle, pairs)
     covered = 1 - lost / allowed if allowed else 0.0
-    print(f"oracle : {len(oracle)} samples, {allowed} of them with a slot free; watch: {len(watch)}")
+    print(f"oracle : {len(echoes)} samples, {allowed} of them with a slot free; watch: {len(watch)}")
     print(f"allowed: {100 * covered:.3f} % there, {lost} missing; of all: {len(missing)} missing,"
-          f" {'unknown' if args.skipped is None else args.skipped} skipped")
-    if len(oracle) < args.min_samples:
-        fails.append(f"{len(oracle)} samples are less than {args.min_samples}: the run proves nothing")
+          f" {'unknown' if args.skipped is None else args.skipped} skipped;"
+          f" {young} younger than they should be")
+    if len(echoes) < args.min_samples:
+        fails.append(f"{len(echoes)} samples are less than {args.min_samples}: the run proves nothing")
     if covered < args.coverage:
         fails.append(f"coverage {100 * covered:.3f} % is under {100 * args.coverage:g} %")
-    if args.skipped is not None and len(missing) > args.skipped + 0.01 * len(oracle):
+    if args.skipped is not None and len(missing) > args.skipped + 0.01 * len(echoes):
         fails.append(f"{len(missing)} samples are missing, only {args.skipped} were skipped by the slot policy")
+    if young > (1 - args.coverage) * allowed:
+        fails.append(f"{young} samples are of a younger stamp than they should be")
     print(f"false  : {len(false)}, {len(crossed)} excused as crossed on two CPUs")
     for w, why in false[:5]:
         print("   ", why, json.dumps(w))
@@ -157,13 +185,14 @@ def compare(oracle, watch, args):
         fails.append(f"mean difference {mean:+.3f} us is over {args.mean} us")
     if far > args.p99:
         fails.append(f"1 % of the RTTs are off by more than {far:.1f} us; the bound is {args.p99} us")
-    spread(oracle, watch)
-    return fails + (biased(oracle, watch) if args.unbiased else [])
+    oldest = [group[0] for group in echoes]
+    spread(oldest, watch)
+    return fails + (biased(oldest, watch) if args.unbiased else [])
 
 
 def main():
     args = ask()
-    fails = compare(read(args.oracle, args.port), read(args.watch, args.port), args)
+    fails = compare(*(read(path, args.port, args.method) for path in (args.oracle, args.watch)), args)
     for reason in fails:
         print("FAIL:", reason)
     sys.exit(bool(fails))
