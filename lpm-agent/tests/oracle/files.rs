@@ -7,13 +7,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use lpm_bench::{testbed::Pair, traffic::PORT};
+use lpm_bench::testbed::Pair;
 
 /// Where everything of a run lies, and the tools that go from one to the next.
 pub(crate) struct Files {
+    directory: PathBuf,
     pub(crate) capture: PathBuf,
     fields: PathBuf,
-    oracle: PathBuf,
     pub(crate) second: PathBuf,
     pub(crate) watch: PathBuf,
 }
@@ -22,12 +22,17 @@ impl Files {
     pub(crate) fn new(directory: &Path) -> Self {
         let at = |name| directory.join(name);
         Self {
+            directory: directory.to_owned(),
             capture: at("hook.pcap"),
             fields: at("fields.tsv"),
-            oracle: at("oracle.jsonl"),
             second: at("second.jsonl"),
             watch: at("watch.jsonl"),
         }
+    }
+
+    /// A file of this name beside the others.
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// Header fields as tshark prints them.
@@ -40,46 +45,55 @@ impl Files {
         into(&mut tshark, &self.fields);
     }
 
-    pub(crate) fn oracle(&self, mutation: Option<&str>) {
-        let mut oracle = script("oracle.py");
+    /// What a method should give; the file it is written to.
+    pub(crate) fn oracle(&self, method: &str, options: &[&str]) -> PathBuf {
+        let name = match method {
+            "ts" => "oracle.py",
+            "seq" => "seq.py",
+            "handshake" => "handshake.py",
+            other => panic!("no script for the method {other}"),
+        };
+        let path = self.at(&format!("oracle-{method}.jsonl"));
+        let mut oracle = script(name);
         oracle
             .arg("--local")
+            .args(Pair::CLIENT.map(|address: IpAddr| address.to_string()))
+            .args(options);
+        into(oracle.stdin(self.read_fields()), &path);
+        path
+    }
+
+    /// What another reading of a method's rules gives, in `second`.
+    pub(crate) fn second_reading(&self, name: &str, options: &[&str]) {
+        let mut slotted = script(name);
+        slotted
+            .args(options)
             .args(Pair::CLIENT.map(|address: IpAddr| address.to_string()));
-        oracle.args(mutation.iter().flat_map(|rule| ["--mutate", rule]));
-        into(
-            oracle.stdin(File::open(&self.fields).expect("the fields")),
-            &self.oracle,
-        );
+        into(slotted.stdin(self.read_fields()), &self.second);
     }
 
-    pub(crate) fn second_reading(&self) {
-        let mut slotted = script("slotted.py");
-        slotted.args(Pair::CLIENT.map(|address: IpAddr| address.to_string()));
-        into(
-            slotted.stdin(File::open(&self.fields).expect("the fields")),
-            &self.second,
-        );
+    fn read_fields(&self) -> File {
+        File::open(&self.fields).expect("the fields")
     }
+}
 
-    pub(crate) fn compare(&self, watch: &Path) -> Verdict {
-        let mut compare = script("compare.py");
-        compare
-            .arg(&self.oracle)
-            .arg(watch)
-            .args(["--port", &PORT.to_string()])
-            // Two packets of one direction on two CPUs have no order.
-            .args(["--crossed", "0.0001"]);
-        let output = compare.output().expect("compare.py");
-        assert!(
-            output.stderr.is_empty(),
-            "compare.py: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Verdict {
-            pass: output.status.success(),
-            text: String::from_utf8(output.stdout).expect("text"),
-        }
-    }
+/// Holds the samples of a method at a port against what there should be.
+pub(crate) fn compare(
+    oracle: &Path,
+    watch: &Path,
+    method: &str,
+    port: u16,
+    options: &[&str],
+) -> Verdict {
+    let mut compare = script("compare.py");
+    compare
+        .arg(oracle)
+        .arg(watch)
+        .args(["--method", method, "--port", &port.to_string()])
+        // Two packets of one direction on two CPUs have no order.
+        .args(["--crossed", "0.0001"])
+        .args(options);
+    Verdict::of(&mut compare)
 }
 
 /// What `compare.py` says.
@@ -89,6 +103,25 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    /// Of a script that ends with status 1 if something does not hold.
+    pub(crate) fn of(script: &mut Command) -> Self {
+        let output = script.output().expect("python3 to run");
+        assert!(
+            output.stderr.is_empty(),
+            "{script:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Self {
+            pass: output.status.success(),
+            text: String::from_utf8(output.stdout).expect("text"),
+        }
+    }
+
+    /// Whether all bounds hold.
+    pub(crate) fn holds(&self) -> bool {
+        self.pass
+    }
+
     pub(crate) fn expect_pass(&self, who: &str) {
         println!("--- {who}\n{}", self.text);
         assert!(
@@ -110,7 +143,7 @@ impl Verdict {
 }
 
 /// A script of `tests/oracle`.
-fn script(name: &str) -> Command {
+pub(crate) fn script(name: &str) -> Command {
     let mut command = Command::new("python3");
     // Leave no caches in the source tree.
     command.arg("-B").arg(script_directory().join(name));

@@ -8,9 +8,15 @@
 
 mod files;
 mod seen;
+mod sequence;
 mod traffic;
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use lpm_bench::{
     testbed::{Pair, PairConfig},
@@ -18,7 +24,7 @@ use lpm_bench::{
 };
 
 use self::{
-    files::{Files, script_directory},
+    files::{Files, compare, script_directory},
     seen::{Capture, Watch},
     traffic::traffic,
 };
@@ -34,35 +40,38 @@ fn samples_are_those_of_the_reference() {
         println!("LPM-SKIP oracle: {reason}");
         return;
     }
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    // For a look at what went wrong: a directory that stays.
-    let kept = std::env::var_os("LPM_ORACLE_DIRECTORY").map(PathBuf::from);
-    let files = Files::new(kept.as_deref().unwrap_or(directory.path()));
+    let _alone = alone();
+    let directory = Directory::new("ts");
+    let files = Files::new(&directory.path);
     let pair = Pair::new(&PairConfig::default()).expect("the testbed");
     let _server = Server::start(&pair.server, PORT).expect("a server beyond the wire");
     let _pod = Server::start(&pair.client, PORT).expect("a server in the pod");
     let _marker = Server::start(&pair.server, MARKER_PORT).expect("a server for markers");
 
-    let watch = Watch::start(&pair, &files);
+    let watch = Watch::start(&pair, &files.watch, &[]);
     watch.seen_after_now(&pair);
-    let capture = Capture::start(&pair, &files);
+    let capture = Capture::start(&pair, &files, &format!("tcp port {PORT}"));
     traffic(&pair);
     capture.stop();
     watch.seen_after_now(&pair);
     watch.stop();
 
     files.fields();
-    files.oracle(None);
+    let oracle = files.oracle("ts", &[]);
     // What the capture itself is worth: right rules pass on it.
-    files.second_reading();
-    files
-        .compare(&files.second)
-        .expect_pass("the second reading");
-    files.compare(&files.watch).expect_pass("lpm watch");
+    files.second_reading("slotted.py", &[]);
+    compare(&oracle, &files.second, "ts", PORT, &[]).expect_pass("the second reading");
+    compare(&oracle, &files.watch, "ts", PORT, &[]).expect_pass("lpm watch");
     for rule in MUTATIONS {
-        files.oracle(Some(rule));
-        files.compare(&files.watch).expect_failure(rule);
+        let broken = files.oracle("ts", &["--mutate", rule]);
+        compare(&broken, &files.watch, "ts", PORT, &[]).expect_failure(rule);
     }
+}
+
+/// One at a time: they would take each other's CPUs.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[test]
@@ -81,6 +90,27 @@ fn the_reference_passes_its_own_tests() {
         output.status.success() && words.contains("test_every_vector"),
         "{words}"
     );
+}
+
+/// Where the files of a test lie: gone after it, unless somebody wants to look
+/// at what went wrong.
+struct Directory {
+    path: PathBuf,
+    _temporary: tempfile::TempDir,
+}
+
+impl Directory {
+    fn new(test: &str) -> Self {
+        let temporary = tempfile::tempdir().expect("a temporary directory");
+        let kept = std::env::var_os("LPM_ORACLE_DIRECTORY").map(|kept| Path::new(&kept).join(test));
+        if let Some(kept) = &kept {
+            std::fs::create_dir_all(kept).expect("LPM_ORACLE_DIRECTORY");
+        }
+        Self {
+            path: kept.unwrap_or_else(|| temporary.path().to_owned()),
+            _temporary: temporary,
+        }
+    }
 }
 
 /// Why this machine cannot run the test.

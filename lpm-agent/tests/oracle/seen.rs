@@ -11,7 +11,7 @@ use std::{
 
 use lpm_bench::{
     testbed::{NsChild, Pair},
-    traffic::{Background, Limit, PORT, RequestConfig, requests},
+    traffic::{Background, Limit, RequestConfig, requests},
 };
 use nix::sys::signal::Signal;
 
@@ -24,19 +24,18 @@ pub(crate) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    pub(crate) fn start(pair: &Pair, files: &'a Files) -> Self {
-        let output = File::create(&files.watch).expect("a file for the samples");
+    /// With these further arguments; the samples go to `output`.
+    pub(crate) fn start(pair: &Pair, output: &'a Path, arguments: &[&str]) -> Self {
+        let file = File::create(output).expect("a file for the samples");
         let mut command = Command::new(env!("CARGO_BIN_EXE_lpm"));
         command
             .args(["--netns", pair.node.name(), "watch"])
             .args(["-i", Pair::POD_INTERFACE, "--format", "json"])
-            .stdout(output);
+            .args(arguments)
+            .stdout(file);
         // Started outside the namespaces, as a user would; the guard kills it.
         let child = pair.node.spawn(&mut command).expect("lpm watch");
-        Self {
-            child,
-            output: &files.watch,
-        }
+        Self { child, output }
     }
 
     /// Waits until a sample of a connection made from now on came out: then
@@ -87,7 +86,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    pub(crate) fn start(pair: &Pair, files: &Files) -> Self {
+    pub(crate) fn start(pair: &Pair, files: &Files, filter: &str) -> Self {
         let mut command = pair.node.command("tcpdump");
         command
             .args(["-i", Pair::POD_INTERFACE, "-w"])
@@ -104,7 +103,7 @@ impl Capture {
                 "--immediate-mode",
             ])
             .arg("--time-stamp-precision=nano")
-            .arg(format!("tcp port {PORT}"))
+            .arg(filter)
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let child = pair.node.spawn(&mut command).expect("tcpdump");

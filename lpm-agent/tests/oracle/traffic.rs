@@ -18,7 +18,7 @@ use lpm_bench::{
 pub(crate) fn traffic(pair: &Pair) {
     set_wire(pair, &Impairment::delay(Duration::from_micros(500)));
     let short = Limit::duration(Duration::from_secs(4));
-    let talks = talks(pair, short);
+    let talks = talks(pair, PORT, short);
     finish(talks);
 
     let lossy = Impairment {
@@ -32,7 +32,7 @@ pub(crate) fn traffic(pair: &Pair) {
         ..Impairment::delay(Duration::from_millis(8))
     };
     set_wire(pair, &lossy);
-    let mut talks = self::talks(pair, Limit::duration(Duration::from_secs(6)));
+    let mut talks = self::talks(pair, PORT, Limit::duration(Duration::from_secs(6)));
     let [server, _] = Pair::SERVER;
     let [pod, _] = Pair::CLIENT;
     for (netns, target) in [(&pair.client, server), (&pair.server, pod)] {
@@ -48,7 +48,7 @@ pub(crate) fn traffic(pair: &Pair) {
 }
 
 /// The wire does the same both ways, with other random decisions each way.
-fn set_wire(pair: &Pair, impairment: &Impairment) {
+pub(crate) fn set_wire(pair: &Pair, impairment: &Impairment) {
     for (seed, direction) in [(1, Direction::Forward), (2, Direction::Backward)] {
         let impairment = Impairment {
             seed,
@@ -61,8 +61,8 @@ fn set_wire(pair: &Pair, impairment: &Impairment) {
 /// Clients in the pod: requests with and without think time, idle gaps and new
 /// connections, over IPv4 and IPv6; messages that nobody answers, so that
 /// their ACKs wait for the delayed-ACK timer.
-fn talks(pair: &Pair, limit: Limit) -> Vec<Background<()>> {
-    let [v4, v6] = Pair::SERVER.map(|server| SocketAddr::new(server, PORT));
+pub(crate) fn talks(pair: &Pair, port: u16, limit: Limit) -> Vec<Background<()>> {
+    let [v4, v6] = Pair::SERVER.map(|server| SocketAddr::new(server, port));
     let asking = |target| RequestConfig {
         limit,
         ..RequestConfig::new(target)
@@ -115,7 +115,7 @@ fn talks(pair: &Pair, limit: Limit) -> Vec<Background<()>> {
     talks
 }
 
-fn finish(talks: Vec<Background<()>>) {
+pub(crate) fn finish(talks: Vec<Background<()>>) {
     for talk in talks {
         talk.join().expect("a client that ends well");
     }

@@ -1,0 +1,163 @@
+//! The methods `seq` and `handshake` against their references, where TCP
+//! carries no timestamps.
+
+use std::{net::SocketAddr, time::Duration};
+
+use lpm_bench::{
+    testbed::{
+        Impairment, Pair, PairConfig,
+        wire::{Jitter, Loss, Reorder},
+    },
+    traffic::{Background, BulkConfig, Limit, Server, bulk},
+};
+
+use crate::{
+    Directory, MARKER_PORT, alone,
+    files::{Files, compare},
+    missing,
+    seen::{Capture, Watch},
+    traffic::{finish, set_wire, talks},
+};
+
+/// What the wire does, and the port of the server that is asked meanwhile.
+struct Phase {
+    name: &'static str,
+    port: u16,
+    wire: Impairment,
+    /// Samples there must be, or the phase proves nothing.
+    least: [&'static str; 2],
+}
+
+fn phases() -> [Phase; 4] {
+    let long = Impairment {
+        jitter: Jitter::Uniform(Duration::from_millis(1)),
+        rate_bits_per_second: Some(50_000_000),
+        ..Impairment::delay(Duration::from_millis(4))
+    };
+    let losing = |share| Impairment {
+        loss: Loss::Random(share),
+        ..long.clone()
+    };
+    [
+        Phase {
+            name: "clean",
+            port: 5311,
+            wire: Impairment::delay(Duration::from_micros(500)),
+            least: ["10000", "50"],
+        },
+        Phase {
+            name: "1 % loss",
+            port: 5312,
+            wire: losing(0.01),
+            least: ["2000", "20"],
+        },
+        Phase {
+            name: "5 % loss",
+            port: 5313,
+            wire: losing(0.05),
+            least: ["1000", "10"],
+        },
+        Phase {
+            name: "reordering",
+            port: 5314,
+            wire: Impairment {
+                reorder: Some(Reorder {
+                    probability: 0.03,
+                    extra: Duration::from_millis(3),
+                }),
+                ..long.clone()
+            },
+            least: ["2000", "20"],
+        },
+    ]
+}
+
+/// Rules of `seq` that matter to some phase; each broken on purpose must show.
+const BROKEN: [&str; 8] = [
+    "copy",
+    "copy-stamped",
+    "duplicate",
+    "sack",
+    "beyond",
+    "youngest",
+    "prompt",
+    "padding",
+];
+
+#[test]
+#[ignore = "until the kernel programs have the methods"]
+fn samples_by_sequence_number_are_those_of_the_reference() {
+    if let Some(reason) = missing() {
+        println!("LPM-SKIP oracle: {reason}");
+        return;
+    }
+    let _alone = alone();
+    let directory = Directory::new("seq");
+    let files = Files::new(&directory.path);
+    let config = PairConfig {
+        timestamps: false,
+        ..PairConfig::default()
+    };
+    let pair = Pair::new(&config).expect("the testbed");
+    let _marker = Server::start(&pair.server, MARKER_PORT).expect("a server for markers");
+
+    let watch = Watch::start(&pair, &files.watch, &[]);
+    watch.seen_after_now(&pair);
+    let capture = Capture::start(&pair, &files, "tcp portrange 5311-5314");
+    for phase in &phases() {
+        talk(&pair, phase);
+    }
+    capture.stop();
+    set_wire(&pair, &Impairment::default());
+    watch.seen_after_now(&pair);
+    watch.stop();
+
+    files.fields();
+    let seq = files.oracle("seq", &[]);
+    let handshake = files.oracle("handshake", &[]);
+    let held = |who: &str, phase: &Phase, samples| {
+        let least = ["--min-samples", phase.least[0]];
+        let verdict = compare(&seq, samples, "seq", phase.port, &least);
+        verdict.expect_pass(&format!("{who}, seq, {}", phase.name));
+    };
+    files.second_reading("slotted_seq.py", &[]);
+    for phase in &phases() {
+        held("the second reading", phase, &files.second);
+    }
+    for phase in &phases() {
+        held("lpm watch", phase, &files.watch);
+        let least = ["--min-samples", phase.least[1], "--lone-for-prompt", "0"];
+        let verdict = compare(&handshake, &files.watch, "handshake", phase.port, &least);
+        verdict.expect_pass(&format!("lpm watch, handshake, {}", phase.name));
+    }
+    for rule in BROKEN {
+        files.second_reading("slotted_seq.py", &["--break", rule]);
+        let found = phases().iter().any(|phase| {
+            let least = ["--min-samples", phase.least[0]];
+            !compare(&seq, &files.second, "seq", phase.port, &least).holds()
+        });
+        assert!(found, "rule {rule} was broken and nobody noticed");
+    }
+}
+
+/// Requests, paced messages and bulk both ways.
+fn talk(pair: &Pair, phase: &Phase) {
+    let servers = [&pair.server, &pair.client].map(|netns| Server::start(netns, phase.port));
+    let [_far, _pod] = servers.map(|server| server.expect("a server"));
+    set_wire(pair, &phase.wire);
+    let limit = Limit::duration(Duration::from_secs(5));
+    let mut talking = talks(pair, phase.port, limit);
+    let ([server, _], [pod, _]) = (Pair::SERVER, Pair::CLIENT);
+    if phase.name != "clean" {
+        for (netns, target) in [(&pair.client, server), (&pair.server, pod)] {
+            let config = BulkConfig {
+                target: SocketAddr::new(target, phase.port),
+                limit: Limit::duration(Duration::from_secs(4)),
+                verify: true,
+            };
+            let talk = Background::start(netns, move |control| bulk(&config, control).map(drop));
+            talking.push(talk.expect("a bulk client"));
+        }
+    }
+    finish(talking);
+}
