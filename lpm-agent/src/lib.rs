@@ -6,4 +6,5 @@ pub mod export;
 pub mod identity;
 pub mod kernel;
 pub mod passive;
+pub mod replay;
 pub mod session;

@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod config;
+mod replay;
 mod run;
 mod show;
 mod signals;
@@ -64,6 +65,9 @@ SIGHUP, or a change of the files, applies other names and rules without a restar
   lpm watch --format json --count 100 | jq .rtt_ns
   lpm watch --agent http://127.0.0.1:9477        what a running agent measures")]
     Watch(watch::Watch),
+    /// Measure the packets of a capture (pcap or pcapng) as if they passed now.
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(Box<replay::Replay>),
     /// Tell what this machine offers, with a fix for each thing missing.
     #[command(after_help = "Examples:
   lpm check                      kernel, BTF, capabilities, interfaces
@@ -165,6 +169,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Run(run) => run.execute(netns),
         Command::Top(top) => top.execute(netns),
         Command::Watch(watch) => watch.execute(netns),
+        Command::Replay(replay) => replay.execute(),
         Command::Check(check) => check.execute(netns),
         Command::Detach(detach) => detach.execute(netns),
         Command::Config(config) => config.execute(),

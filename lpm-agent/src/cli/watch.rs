@@ -200,7 +200,7 @@ impl Printer {
         let mut next = Some(first);
         let mut more = self.count < self.most;
         while more && let Some(sample) = next {
-            let link = links.get(&sample.ifindex);
+            let link = links.get(&sample.ifindex).map(|link| link.name.as_str());
             more = self.record(&SampleRecord::new(&sample, &clock, link, &names))?;
             next = watcher.ready();
         }
@@ -229,7 +229,8 @@ impl Printer {
     }
 }
 
-fn text(record: &SampleRecord) -> String {
+/// A line for people.
+pub(super) fn text(record: &SampleRecord) -> String {
     let name = |name: &Option<crate::identity::Name>| {
         name.as_ref()
             .map(show::who)
@@ -251,7 +252,7 @@ fn text(record: &SampleRecord) -> String {
 }
 
 /// A line as pping's option for ppviz prints it.
-fn ppviz(record: &SampleRecord) -> String {
+pub(super) fn ppviz(record: &SampleRecord) -> String {
     let time = humantime::parse_rfc3339(&record.time)
         .ok()
         .and_then(|time| time.duration_since(UNIX_EPOCH).ok())

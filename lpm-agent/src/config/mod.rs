@@ -96,7 +96,15 @@ impl Method {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Ts, Self::Seq, Self::Handshake, Self::Icmp, Self::Dns];
 
-    fn layout(self) -> layout::Method {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.layout().as_str()
+    }
+
+    /// As the kernel programs have it.
+    #[must_use]
+    pub fn layout(self) -> layout::Method {
         match self {
             Self::Ts => layout::Method::Ts,
             Self::Seq => layout::Method::Seq,

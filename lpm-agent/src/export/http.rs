@@ -291,7 +291,10 @@ fn sample_lines(watcher: &Watcher, samples: &[lpm_common::layout::Sample]) -> Ve
         .flat_map(|sample| {
             let link = links.get(&sample.ifindex);
             line(&StreamLine::Sample(Box::new(SampleRecord::new(
-                sample, &clock, link, &names,
+                sample,
+                &clock,
+                link.map(|link| link.name.as_str()),
+                &names,
             ))))
         })
         .collect()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     identity::{Name, Names},
-    passive::{Clock, flow::plain_address, model::Link},
+    passive::{Clock, flow::plain_address},
 };
 
 /// Version of [`SampleRecord`] and of the other records.
@@ -55,17 +55,16 @@ pub struct SampleRecord {
 }
 
 impl SampleRecord {
-    /// Makes a record of what the kernel handed out; `link` is the interface, if still watched.
+    /// Makes a record of what the matcher handed out; `interface` is the name, if known.
     #[must_use]
-    pub fn new(sample: &Sample, clock: &Clock, link: Option<&Link>, names: &Names) -> Self {
+    pub fn new(sample: &Sample, clock: &Clock, interface: Option<&str>, names: &Names) -> Self {
         let (src, dst) = (plain_address(sample.src), plain_address(sample.dst));
         let time = clock.wall_of_monotonic(sample.time_ns);
         let name = |address| names.lookup(address).map(|name| Name::clone(name));
         Self {
             schema: SCHEMA,
             time: humantime::format_rfc3339_nanos(time).to_string(),
-            interface: link
-                .map_or_else(|| format!("if{}", sample.ifindex), |link| link.name.clone()),
+            interface: interface.map_or_else(|| format!("if{}", sample.ifindex), str::to_owned),
             vantage: Vantage::from_raw(sample.vantage)
                 .map_or("unknown", Vantage::as_str)
                 .into(),
@@ -104,7 +103,7 @@ impl SampleRecord {
 }
 
 /// Outer VLAN id of a flow's segment word; `None`: untagged.
-pub(super) fn vlan(segment: u32) -> Option<u16> {
+pub(crate) fn vlan(segment: u32) -> Option<u16> {
     let id = u16::try_from(segment & 0xfff).ok()?;
     (id != 0).then_some(id)
 }
@@ -144,13 +143,8 @@ pub(crate) mod tests {
 
     #[test]
     fn json_is_as_the_contract_has_it() {
-        let link = Link {
-            name: "va".to_owned(),
-            vantage: Vantage::Pod,
-            mode: "tcx",
-        };
         let clock = wall_clock().expect("clocks");
-        let mut record = SampleRecord::new(&sample(), &clock, Some(&link), &Names::default());
+        let mut record = SampleRecord::new(&sample(), &clock, Some("va"), &Names::default());
         assert!(
             humantime::parse_rfc3339(&record.time).is_ok(),
             "{}",

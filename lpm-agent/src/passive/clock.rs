@@ -54,6 +54,17 @@ impl Clock {
         })
     }
 
+    /// The clock of a capture, whose samples are timed in wall time: nanoseconds since 1970.
+    #[must_use]
+    pub const fn of_capture() -> Self {
+        Self {
+            hz: 1,
+            jiffies: 0,
+            monotonic_ns: 0,
+            realtime_ns: 0,
+        }
+    }
+
     /// Clocks for a test: `hz` jiffies a second, now at `jiffies`.
     #[cfg(test)]
     pub(crate) fn fixed(hz: u32, jiffies: u32, realtime_ns: u64) -> Self {

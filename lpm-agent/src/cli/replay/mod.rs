@@ -1,0 +1,249 @@
+//! `lpm replay`: captures through the matcher.
+
+mod output;
+mod progress;
+mod report;
+mod tables;
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use lpm_common::layout::{Methods, Vantage};
+
+use self::{output::Output, progress::Bar};
+use crate::{
+    config::Method,
+    identity::Names,
+    replay::{
+        Anonymizer, Capture, Choice, Input, Local, Replay as Run, ReplayError, Settings,
+        anonymize::Key,
+    },
+};
+
+/// Packets between two looks at the progress bar.
+const STRIDE: u64 = 4096;
+
+pub(super) const EXAMPLES: &str = "Examples:
+  lpm replay trace.pcap                             every round trip
+  lpm replay trace.pcapng.gz --summary              what each flow came to
+  lpm replay trace.pcap --histograms --format csv   for a spreadsheet
+  lpm replay trace.pcap --local 10.0.0.0/8 --format json | jq .rtt_ns
+  ssh node tcpdump -i eth0 -s 128 --time-stamp-precision=nano -w - tcp | lpm replay -
+  lpm replay trace.pcap --anonymize --format csv > to-share.csv
+
+Which end of a flow is the local one: the one that --local holds; else the one that opens the
+connection; else, where its opening was not captured, the lower address.
+
+A capture that is truncated or corrupt is used up to there; then the exit code is 1.";
+
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// The capture: pcap or pcapng, also compressed by gzip; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// How it is printed; by default text on a terminal, JSON lines else.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// What each flow came to, in place of its round trips.
+    #[arg(long)]
+    summary: bool,
+    /// The distribution of all round trips by method, leg and echo, in place of each.
+    #[arg(long)]
+    histograms: bool,
+    /// Addresses (CIDR) whose ends are local; may be given several times.
+    #[arg(long, value_name = "CIDR", value_parser = range)]
+    local: Vec<IpNet>,
+    /// Only packets of this interface of a pcapng file, by name; may be given several times. For
+    /// a capture without names it is the name.
+    #[arg(short, long, value_name = "NAME")]
+    interface: Vec<String>,
+    /// As what the interfaces are seen: pod, overlay, bridge, nic or node; for one alone,
+    /// NAME=VANTAGE. May be given several times.
+    #[arg(long, value_name = "[NAME=]VANTAGE", value_parser = vantage)]
+    vantage: Vec<(Option<String>, Vantage)>,
+    /// How round trips are measured; all by default.
+    #[arg(long, value_name = "METHOD", value_delimiter = ',', value_parser = method)]
+    methods: Vec<Method>,
+    /// Put other addresses in place of addresses: the same ones throughout, prefixes kept. Ports,
+    /// times and interfaces stay.
+    #[arg(long, conflicts_with = "names")]
+    anonymize: bool,
+    /// File with the key for that: 64 hexadecimal digits. Without it the key is a new one, and
+    /// nobody can undo it.
+    #[arg(long, value_name = "FILE", requires = "anonymize")]
+    key: Option<PathBuf>,
+    /// Names file: addresses to namespaces, pods, workloads, services, nodes.
+    #[arg(long, value_name = "FILE")]
+    names: Option<PathBuf>,
+    /// Flows followed at a time, 256 bytes each; a power of two.
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = flows)]
+    flows: u32,
+    /// Seconds without a packet after which a flow may make room for another.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    idle: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+    /// Comma-separated values; the first line names the columns, the first column is the schema.
+    Csv,
+    /// Round trips as ppviz of pping reads them.
+    Ppviz,
+}
+
+fn range(text: &str) -> Result<IpNet, String> {
+    let range = text
+        .parse()
+        .or_else(|_| text.parse().map(|address: std::net::IpAddr| address.into()));
+    range.map_err(|_| "give an address or a range such as 10.0.0.0/8 or fd00::/8".to_owned())
+}
+
+fn vantage(text: &str) -> Result<(Option<String>, Vantage), String> {
+    let (name, word) = match text.rsplit_once('=') {
+        Some((name, word)) => (Some(name.to_owned()), word),
+        None => (None, text),
+    };
+    let vantage = (1..=5)
+        .filter_map(Vantage::from_raw)
+        .find(|vantage| vantage.as_str() == word);
+    vantage
+        .map(|vantage| (name, vantage))
+        .ok_or_else(|| "give pod, overlay, bridge, nic or node".to_owned())
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    let mut all = Method::ALL.into_iter();
+    all.find(|method| method.as_str() == text)
+        .ok_or_else(|| "give ts, seq, handshake, icmp or dns".to_owned())
+}
+
+fn flows(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(flows) if flows.is_power_of_two() && (4..=1 << 26).contains(&flows) => Ok(flows),
+        _ => Err("give a power of two, 4 to 67108864".to_owned()),
+    }
+}
+
+impl Replay {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let shown = self.shown();
+        let format = self.format.unwrap_or_else(|| {
+            if io::stdout().is_terminal() {
+                Format::Text
+            } else {
+                Format::Json
+            }
+        });
+        if (self.summary || self.histograms) && format == Format::Ppviz {
+            bail!("--format ppviz is for round trips; give text, json or csv");
+        }
+        if self.summary && self.histograms && format == Format::Csv {
+            bail!("--summary and --histograms are two tables; for CSV give one of them");
+        }
+        let file = shown.display();
+        let input = Input::open(&self.file).with_context(|| format!("{file} cannot be opened"));
+        let input = input.map_err(|error| anyhow!("{error:#}; give a capture, or - for stdin"))?;
+        let progress = input.progress();
+        let mut output = self.output(format)?;
+        let capture = Capture::new(input).map_err(|error| anyhow!("{file} {error}"))?;
+        let mut run = Run::new(capture, self.settings(), self.choice());
+
+        let bar = Bar::new(progress, self.summary || self.histograms);
+        let ended = loop {
+            match run.run(STRIDE, &mut output) {
+                Ok(true) => bar.show(),
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        bar.clear();
+        let ended = match ended {
+            Ok(()) => Ok(()),
+            Err(ReplayError::Output(error)) => return Err(error.into()),
+            Err(ReplayError::Capture(error)) => {
+                run.end(&mut output);
+                Err(anyhow!("{file} {error}"))
+            }
+        };
+        output.finish(run.places())?;
+        // The report is worth an attempt only.
+        let _ = io::stderr().write_all(report::text(&shown, &run, &output).as_bytes());
+        ended?;
+        if run.unreadable() {
+            bail!(
+                "{file} has no packet of a link type that is read; {}",
+                crate::replay::link::REMEDY
+            );
+        }
+        Ok(())
+    }
+
+    /// The file as messages name it.
+    fn shown(&self) -> PathBuf {
+        if self.file == Path::new("-") {
+            PathBuf::from("standard input")
+        } else {
+            self.file.clone()
+        }
+    }
+
+    fn output(&self, format: Format) -> anyhow::Result<Output> {
+        let anonymizer = if self.anonymize {
+            Some(Anonymizer::new(self.key()?))
+        } else {
+            None
+        };
+        let names = match &self.names {
+            Some(path) => Names::read(path)?,
+            None => Names::default(),
+        };
+        let (flows, histograms) = (self.summary, self.histograms);
+        Ok(Output::new(format, (flows, histograms), anonymizer, names)?)
+    }
+
+    fn key(&self) -> anyhow::Result<Key> {
+        let Some(path) = &self.key else {
+            return Key::random().context("no random key can be had");
+        };
+        let text = fs::read_to_string(path)
+            .map_err(|error| anyhow!("the key {} cannot be read: {error}", path.display()))?;
+        Key::parse(&text).ok_or_else(|| {
+            anyhow!(
+                "{} is no key: give 64 hexadecimal digits whose halves differ, such as \
+                 `openssl rand -hex 32` prints",
+                path.display()
+            )
+        })
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            flow_entries: self.flows,
+            methods: if self.methods.is_empty() {
+                Methods::ALL
+            } else {
+                self.methods.iter().map(|method| method.layout()).collect()
+            },
+            idle_seconds: self.idle.into(),
+            local: Local::new(self.local.clone()),
+            keep_flows: self.summary,
+        }
+    }
+
+    fn choice(&self) -> Choice {
+        Choice {
+            only: self.interface.clone(),
+            vantages: self.vantage.clone(),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Where round trips and flows go: lines on stdout as they come, tables at the end.
+
+use std::io::{self, BufWriter, Stdout, Write as _};
+
+use lpm_common::layout::Sample;
+use serde::Serialize;
+
+use super::{super::watch, Format, tables};
+use crate::{
+    export::sample::{SCHEMA, SampleRecord},
+    identity::Names,
+    passive::{Clock, Flow},
+    replay::{Anonymizer, ByClass, Flows, Places, Sink},
+};
+
+/// A round trip as a line of CSV. Columns are only ever added at the end; anything else is a new
+/// schema.
+#[derive(Serialize)]
+struct Row<'a> {
+    schema: u32,
+    time: &'a str,
+    interface: &'a str,
+    vantage: &'a str,
+    vlan: Option<u16>,
+    src: std::net::IpAddr,
+    sport: u16,
+    dst: std::net::IpAddr,
+    dport: u16,
+    rtt_ns: u64,
+    leg: &'a str,
+    echo: &'a str,
+    method: &'a str,
+    id: u32,
+}
+
+/// Takes what comes out of a replay.
+pub(super) struct Output {
+    lines: Option<Lines>,
+    format: Format,
+    /// What each flow came to, if that was asked for.
+    flows: Option<Flows>,
+    histograms: bool,
+    /// All round trips.
+    pub(super) times: ByClass,
+    anonymizer: Option<Anonymizer>,
+    names: Names,
+}
+
+/// Lines as they come.
+enum Lines {
+    Text(BufWriter<Stdout>),
+    Json(BufWriter<Stdout>),
+    Ppviz(BufWriter<Stdout>),
+    Csv(Box<csv::Writer<Stdout>>),
+}
+
+impl Output {
+    pub(super) fn new(
+        format: Format,
+        (flows, histograms): (bool, bool),
+        anonymizer: Option<Anonymizer>,
+        names: Names,
+    ) -> io::Result<Self> {
+        let lines = if flows || histograms {
+            None
+        } else {
+            Some(Lines::new(format)?)
+        };
+        Ok(Self {
+            lines,
+            format,
+            flows: flows.then(Flows::default),
+            histograms,
+            times: ByClass::default(),
+            anonymizer,
+            names,
+        })
+    }
+
+    /// Writes the tables, and everything that waits.
+    pub(super) fn finish(&mut self, places: &Places) -> io::Result<()> {
+        if let Some(lines) = &mut self.lines {
+            return lines.flush();
+        }
+        let mut out = BufWriter::new(io::stdout());
+        if let Some(flows) = &self.flows {
+            let anonymizer = self.anonymizer.as_mut();
+            tables::flows(
+                &mut out,
+                self.format,
+                flows,
+                (places, &self.names),
+                anonymizer,
+            )?;
+        }
+        if self.histograms {
+            if self.flows.is_some() && self.format == Format::Text {
+                writeln!(out)?;
+            }
+            tables::histograms(&mut out, self.format, &self.times)?;
+        }
+        out.flush()
+    }
+
+    /// Parts of flows that the summary left out.
+    pub(super) fn left_out(&self) -> u64 {
+        self.flows.as_ref().map_or(0, |flows| flows.left_out)
+    }
+}
+
+impl Sink for Output {
+    fn sample(&mut self, sample: &Sample, interface: &str) -> io::Result<()> {
+        self.times.observe(sample);
+        if let Some(flows) = &mut self.flows {
+            flows.sample(sample);
+        }
+        let Some(lines) = &mut self.lines else {
+            return Ok(());
+        };
+        let clock = Clock::of_capture();
+        let mut record = SampleRecord::new(sample, &clock, Some(interface), &self.names);
+        if let Some(anonymizer) = &mut self.anonymizer {
+            record.src = anonymizer.address(record.src);
+            record.dst = anonymizer.address(record.dst);
+        }
+        lines.write(&record)
+    }
+
+    fn flow(&mut self, flow: &Flow) {
+        if let Some(flows) = &mut self.flows {
+            flows.ended(flow);
+        }
+    }
+
+    fn carry(&mut self, flow: &Flow) -> Option<[u64; 2]> {
+        self.flows.as_mut()?.carry(flow)
+    }
+
+    fn warning(&mut self, text: &str) {
+        // Without stderr there is nobody to tell.
+        let _ = writeln!(io::stderr(), "lpm: {text}");
+    }
+}
+
+impl Lines {
+    fn new(format: Format) -> io::Result<Self> {
+        const BUFFER: usize = 64 << 10;
+        let out = || BufWriter::with_capacity(BUFFER, io::stdout());
+        Ok(match format {
+            Format::Text => Self::Text(out()),
+            Format::Json => Self::Json(out()),
+            Format::Ppviz => Self::Ppviz(out()),
+            Format::Csv => {
+                // The header by hand: it is there without a round trip, too.
+                let mut builder = csv::WriterBuilder::new();
+                let builder = builder.has_headers(false).buffer_capacity(BUFFER);
+                let mut csv = builder.from_writer(io::stdout());
+                csv.write_record(HEADER)?;
+                Self::Csv(Box::new(csv))
+            }
+        })
+    }
+
+    fn write(&mut self, record: &SampleRecord) -> io::Result<()> {
+        match self {
+            Self::Text(out) => writeln!(out, "{}", watch::text(record)),
+            Self::Ppviz(out) => writeln!(out, "{}", watch::ppviz(record)),
+            Self::Json(out) => {
+                serde_json::to_writer(&mut *out, record)?;
+                writeln!(out)
+            }
+            Self::Csv(csv) => csv.serialize(Row::of(record)).map_err(io::Error::from),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Text(out) | Self::Json(out) | Self::Ppviz(out) => out.flush(),
+            Self::Csv(csv) => csv.flush(),
+        }
+    }
+}
+
+/// The columns of [`Row`].
+const HEADER: [&str; 14] = [
+    "schema",
+    "time",
+    "interface",
+    "vantage",
+    "vlan",
+    "src",
+    "sport",
+    "dst",
+    "dport",
+    "rtt_ns",
+    "leg",
+    "echo",
+    "method",
+    "id",
+];
+
+impl<'a> Row<'a> {
+    fn of(record: &'a SampleRecord) -> Self {
+        Self {
+            schema: SCHEMA,
+            time: &record.time,
+            interface: &record.interface,
+            vantage: &record.vantage,
+            vlan: record.vlan,
+            src: record.src,
+            sport: record.sport,
+            dst: record.dst,
+            dport: record.dport,
+            rtt_ns: record.rtt_ns,
+            leg: &record.leg,
+            echo: &record.echo,
+            method: &record.method,
+            id: record.id,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What was seen of a capture, and what was not measured and why: for stderr, at the end.
+
+use std::{fmt::Write as _, io::Read, path::Path, time::Duration};
+
+use lpm_common::counter::Counter;
+
+use super::{super::show, output::Output};
+use crate::replay::Replay;
+
+/// A few lines.
+pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> String {
+    let seen = run.seen();
+    let span = seen
+        .span_ns
+        .map(|(first, last)| Duration::from_nanos(last - first));
+    let mut text = format!(
+        "lpm: {}: {} packets, {}B in {}; {} samples\n",
+        file.display(),
+        seen.packets,
+        show::count(precise(seen.bytes)),
+        span.map_or_else(|| "no time".to_owned(), |span| show::time(nanos(span))),
+        output.times.count(),
+    );
+    let mut line = |what: &str, reasons: Vec<(String, u64)>| {
+        let reasons: Vec<String> = reasons
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
+        if !reasons.is_empty() {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "lpm: {what}: {}", reasons.join(", "));
+        }
+    };
+    line("packets not measured", not_measured(run));
+    line("flows not measured", labelled(run, "map_drops"));
+    line(
+        "capture",
+        vec![
+            ("packets cut by the snap length".to_owned(), seen.cut),
+            (
+                "settings of the clock: flows began anew".to_owned(),
+                run.places().steps,
+            ),
+            (
+                "echoes before what they answer: no samples".to_owned(),
+                run.backwards(),
+            ),
+        ],
+    );
+    line(
+        "summary",
+        vec![("parts of flows are left out".to_owned(), output.left_out())],
+    );
+    text
+}
+
+fn not_measured<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
+    let seen = run.seen();
+    let mut reasons = labelled(run, "parse_skipped");
+    reasons.extend([
+        ("of a link type that is not read".to_owned(), seen.unread),
+        (
+            "of interfaces not asked for".to_owned(),
+            seen.elsewhere.saturating_sub(run.places().beyond),
+        ),
+        (
+            "of interfaces beyond 65,535".to_owned(),
+            run.places().beyond,
+        ),
+        ("without a time".to_owned(), run.untimed()),
+    ]);
+    reasons
+}
+
+/// The counters of one metric, by their label.
+fn labelled<R: Read>(run: &Replay<R>, metric: &str) -> Vec<(String, u64)> {
+    let counters = Counter::ALL
+        .iter()
+        .map(|counter| (counter.metric(), *counter));
+    counters
+        .filter(|((name, _), _)| *name == metric)
+        .map(|((_, label), counter)| (label.to_owned(), run.counter(counter)))
+        .collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn precise(count: u64) -> f64 {
+    count as f64
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

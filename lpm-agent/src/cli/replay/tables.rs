@@ -1,0 +1,383 @@
+//! The tables at the end: what each flow came to, and how all round trips are distributed.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+};
+
+use lpm_common::layout::Vantage;
+use serde::Serialize;
+
+use super::{super::show, Format};
+use crate::{
+    export::{
+        records::{Both, End},
+        sample::{SCHEMA, vlan},
+    },
+    identity::Names,
+    replay::{
+        Anonymizer, ByClass, Flows, Places,
+        flows::{FlowId, FlowTotals},
+        times::{Class, Times},
+    },
+};
+
+/// Percentiles that are shown.
+const PERCENTILES: [u64; 3] = [50, 90, 99];
+
+/// One flow.
+#[derive(Serialize)]
+struct FlowLine {
+    schema: u32,
+    kind: &'static str,
+    interface: String,
+    vantage: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vlan: Option<u16>,
+    local: End,
+    remote: End,
+    packets: Both,
+    bytes: Both,
+    parts: u64,
+    opened: bool,
+    closed: bool,
+    rtt: Vec<TimesLine>,
+}
+
+/// Round trips of one kind.
+#[derive(Clone, Serialize)]
+struct TimesLine {
+    method: &'static str,
+    leg: &'static str,
+    echo: &'static str,
+    count: u64,
+    min_ns: u64,
+    mean_ns: u64,
+    p50_ns: u64,
+    p90_ns: u64,
+    p99_ns: u64,
+    max_ns: u64,
+}
+
+impl TimesLine {
+    fn of((class, times): (Class, &Times)) -> Self {
+        let [p50_ns, p90_ns, p99_ns] = PERCENTILES.map(|p| times.percentile_ns(p));
+        Self {
+            method: class.method(),
+            leg: class.leg(),
+            echo: class.echo(),
+            count: times.count(),
+            min_ns: times.min_ns(),
+            mean_ns: times.mean_ns(),
+            p50_ns,
+            p90_ns,
+            p99_ns,
+            max_ns: times.max_ns(),
+        }
+    }
+
+    /// Its cells, from the method on.
+    fn cells(&self) -> Vec<String> {
+        let words = [self.method, self.leg, self.echo].map(str::to_owned);
+        let times = [
+            self.min_ns,
+            self.mean_ns,
+            self.p50_ns,
+            self.p90_ns,
+            self.p99_ns,
+            self.max_ns,
+        ];
+        words
+            .into_iter()
+            .chain([self.count.to_string()])
+            .chain(times.map(show::time))
+            .collect()
+    }
+}
+
+/// Headings of [`TimesLine::cells`]; true: to the right.
+const TIMES: [(&str, bool); 10] = [
+    ("METHOD", false),
+    ("LEG", false),
+    ("ECHO", false),
+    ("SAMPLES", true),
+    ("MIN", true),
+    ("MEAN", true),
+    ("P50", true),
+    ("P90", true),
+    ("P99", true),
+    ("MAX", true),
+];
+
+const FLOW_COLUMNS: [&str; 25] = [
+    "schema",
+    "interface",
+    "vantage",
+    "vlan",
+    "local",
+    "local_port",
+    "remote",
+    "remote_port",
+    "packets_from_local",
+    "packets_to_local",
+    "bytes_from_local",
+    "bytes_to_local",
+    "parts",
+    "opened",
+    "closed",
+    "method",
+    "leg",
+    "echo",
+    "count",
+    "min_ns",
+    "mean_ns",
+    "p50_ns",
+    "p90_ns",
+    "p99_ns",
+    "max_ns",
+];
+
+/// Writes what each flow came to.
+pub(super) fn flows(
+    out: &mut impl Write,
+    format: Format,
+    flows: &Flows,
+    (places, names): (&Places, &Names),
+    mut anonymizer: Option<&mut Anonymizer>,
+) -> io::Result<()> {
+    let sorted = flows.sorted();
+    let lines = sorted
+        .into_iter()
+        .map(|(id, totals)| flow_line(id, totals, (places, names), anonymizer.as_deref_mut()));
+    match format {
+        Format::Json => {
+            for line in lines {
+                serde_json::to_writer(&mut *out, &line)?;
+                writeln!(out)?;
+            }
+            Ok(())
+        }
+        Format::Csv => {
+            let mut csv = csv::Writer::from_writer(out);
+            csv.write_record(FLOW_COLUMNS)?;
+            for line in lines {
+                flow_rows(&mut csv, &line)?;
+            }
+            csv.flush()
+        }
+        Format::Text | Format::Ppviz => flow_table(out, lines),
+    }
+}
+
+fn flow_line(
+    id: &FlowId,
+    totals: &FlowTotals,
+    (places, names): (&Places, &Names),
+    mut anonymizer: Option<&mut Anonymizer>,
+) -> FlowLine {
+    let spot = places.all().get(id.place);
+    let mut end = |(address, port): (IpAddr, u16)| End {
+        name: names.lookup(address).map(|name| (**name).clone()),
+        address: match &mut anonymizer {
+            Some(anonymizer) => anonymizer.address(address),
+            None => address,
+        },
+        port,
+        holder: None,
+    };
+    let [from, to] = totals.traffic;
+    FlowLine {
+        schema: SCHEMA,
+        kind: "flow",
+        interface: spot.map(|spot| spot.name.clone()).unwrap_or_default(),
+        vantage: spot
+            .and_then(|spot| spot.vantage)
+            .map_or("unknown", Vantage::as_str),
+        vlan: vlan(id.segment),
+        local: end(id.local),
+        remote: end(id.remote),
+        packets: Both {
+            from_local: from.packets,
+            to_local: to.packets,
+        },
+        bytes: Both {
+            from_local: from.bytes,
+            to_local: to.bytes,
+        },
+        parts: totals.parts,
+        opened: totals.opened,
+        closed: totals.closed,
+        rtt: totals.times.iter().map(TimesLine::of).collect(),
+    }
+}
+
+/// A row for each kind of round trip; one without, if there are none.
+fn flow_rows<W: Write>(csv: &mut csv::Writer<W>, line: &FlowLine) -> io::Result<()> {
+    let flow = [
+        line.schema.to_string(),
+        line.interface.clone(),
+        line.vantage.to_owned(),
+        line.vlan.map(|vlan| vlan.to_string()).unwrap_or_default(),
+        line.local.address.to_string(),
+        line.local.port.to_string(),
+        line.remote.address.to_string(),
+        line.remote.port.to_string(),
+        line.packets.from_local.to_string(),
+        line.packets.to_local.to_string(),
+        line.bytes.from_local.to_string(),
+        line.bytes.to_local.to_string(),
+        line.parts.to_string(),
+        line.opened.to_string(),
+        line.closed.to_string(),
+    ];
+    let mut row = |times: [String; 10]| csv.write_record(flow.iter().chain(&times));
+    if line.rtt.is_empty() {
+        row(Default::default())?;
+    }
+    for times in &line.rtt {
+        row([
+            times.method.to_owned(),
+            times.leg.to_owned(),
+            times.echo.to_owned(),
+            times.count.to_string(),
+            times.min_ns.to_string(),
+            times.mean_ns.to_string(),
+            times.p50_ns.to_string(),
+            times.p90_ns.to_string(),
+            times.p99_ns.to_string(),
+            times.max_ns.to_string(),
+        ])?;
+    }
+    Ok(())
+}
+
+fn flow_table(out: &mut impl Write, lines: impl Iterator<Item = FlowLine>) -> io::Result<()> {
+    let mut headings = vec![
+        ("LOCAL", false),
+        ("REMOTE", false),
+        ("IFACE", false),
+        ("PACKETS", true),
+        ("BYTES", true),
+    ];
+    headings.extend(TIMES);
+    let mut rows = Vec::new();
+    for line in lines {
+        let bytes = line.bytes.total();
+        #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+        let flow = [
+            show::end(line.local.address, line.local.port),
+            show::end(line.remote.address, line.remote.port),
+            line.interface,
+            line.packets.total().to_string(),
+            show::count(bytes as f64),
+        ];
+        let with = |times: Vec<String>| flow.iter().cloned().chain(times).collect::<Vec<_>>();
+        if line.rtt.is_empty() {
+            rows.push(with(vec!["-".to_owned(); TIMES.len()]));
+        }
+        rows.extend(line.rtt.iter().map(|times| with(times.cells())));
+    }
+    table(out, &headings, &rows)
+}
+
+/// A distribution.
+#[derive(Serialize)]
+struct HistogramLine {
+    schema: u32,
+    kind: &'static str,
+    #[serde(flatten)]
+    times: TimesLine,
+    sum_ns: u64,
+    /// Those that hold something.
+    buckets: Vec<Bucket>,
+}
+
+#[derive(Serialize)]
+struct Bucket {
+    /// Inclusive.
+    le_ns: u64,
+    /// Of this bucket alone.
+    count: u64,
+}
+
+const HISTOGRAM_COLUMNS: [&str; 6] = ["schema", "method", "leg", "echo", "le_ns", "count"];
+
+/// Writes how all round trips are distributed.
+pub(super) fn histograms(out: &mut impl Write, format: Format, all: &ByClass) -> io::Result<()> {
+    match format {
+        Format::Json => {
+            for (class, times) in all.iter() {
+                let buckets = times.buckets();
+                let line = HistogramLine {
+                    schema: SCHEMA,
+                    kind: "histogram",
+                    times: TimesLine::of((class, times)),
+                    sum_ns: times.sum_ns(),
+                    buckets: buckets
+                        .map(|(le_ns, count)| Bucket { le_ns, count })
+                        .collect(),
+                };
+                serde_json::to_writer(&mut *out, &line)?;
+                writeln!(out)?;
+            }
+            Ok(())
+        }
+        Format::Csv => {
+            let mut csv = csv::Writer::from_writer(out);
+            csv.write_record(HISTOGRAM_COLUMNS)?;
+            for (class, times) in all.iter() {
+                for (le_ns, count) in times.buckets() {
+                    csv.serialize((
+                        SCHEMA,
+                        class.method(),
+                        class.leg(),
+                        class.echo(),
+                        le_ns,
+                        count,
+                    ))?;
+                }
+            }
+            csv.flush()
+        }
+        Format::Text | Format::Ppviz => histogram_text(out, all),
+    }
+}
+
+fn histogram_text(out: &mut impl Write, all: &ByClass) -> io::Result<()> {
+    const WIDTH: u64 = 50;
+    let rows: Vec<_> = all.iter().map(|line| TimesLine::of(line).cells()).collect();
+    table(out, &TIMES, &rows)?;
+    for (class, times) in all.iter() {
+        writeln!(out, "\n{} {} {}", class.method(), class.leg(), class.echo())?;
+        let most = times.buckets().map(|(_, count)| count).max().unwrap_or(1);
+        for (le_ns, count) in times.buckets() {
+            let marks = (u128::from(count) * u128::from(WIDTH)).div_ceil(u128::from(most));
+            let marks = "#".repeat(usize::try_from(marks).unwrap_or(0));
+            writeln!(out, "<= {:>8} {count:>9} {marks}", show::time(le_ns))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a table whose columns are as wide as they must be.
+fn table(out: &mut impl Write, headings: &[(&str, bool)], rows: &[Vec<String>]) -> io::Result<()> {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].len());
+        cells.chain([headings[column].0.len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut text = String::new();
+        for ((cell, width), (_, right)) in cells.zip(&widths).zip(headings) {
+            let pad = " ".repeat(width - cell.len());
+            let (before, after) = if *right { (&*pad, "") } else { ("", &*pad) };
+            text.extend([before, cell, after, "  "]);
+        }
+        writeln!(out, "{}", text.trim_end())
+    };
+    line(&mut headings.iter().map(|(heading, _)| *heading))?;
+    for row in rows {
+        line(&mut row.iter().map(String::as_str))?;
+    }
+    Ok(())
+}

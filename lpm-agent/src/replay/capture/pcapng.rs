@@ -1,0 +1,292 @@
+//! The newer format: sections of blocks, any number of interfaces.
+//!
+//! <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcapng/>
+
+use std::io::Read;
+
+use pcap_parser::{
+    InterfaceDescriptionBlock, OptionCode, parse_enhancedpacketblock_be,
+    parse_enhancedpacketblock_le, parse_interfacedescriptionblock_be,
+    parse_interfacedescriptionblock_le, parse_sectionheaderblock,
+};
+
+use super::{
+    CaptureError, Interface, Packet,
+    window::{LONGEST, Window},
+};
+
+/// A section header, in either byte order.
+pub(super) const SECTION: u32 = 0x0a0d_0d0a;
+const INTERFACE: u32 = 1;
+/// Two kinds of packets without what is needed: the obsolete one, and the one without a time.
+const OBSOLETE_PACKET: u32 = 2;
+const SIMPLE_PACKET: u32 = 3;
+const ENHANCED_PACKET: u32 = 6;
+/// Where an enhanced packet's bytes begin.
+const ENHANCED_HEADER: usize = 28;
+/// Interfaces of a capture: more is an attack on memory.
+const MOST_INTERFACES: usize = 65_536;
+
+/// The section at hand.
+#[derive(Default)]
+pub(super) struct PcapNg {
+    big_endian: bool,
+    /// Number of the section's first interface among all.
+    first: usize,
+    /// Of the section's interfaces.
+    clocks: Vec<Clock>,
+    /// Packets that carry no time.
+    pub(super) untimed: u64,
+}
+
+/// How an interface writes times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Clock {
+    /// Ticks in a second.
+    per_second: u64,
+    /// Seconds to add.
+    offset: i64,
+}
+
+/// A block's type and length.
+struct Frame {
+    kind: u32,
+    len: usize,
+}
+
+impl PcapNg {
+    /// The next packet; `None`: there is none. Interfaces met on the way are added.
+    pub(super) fn next<'w, R: Read>(
+        &mut self,
+        window: &'w mut Window<R>,
+        interfaces: &mut Vec<Interface>,
+    ) -> Result<Option<Packet<'w>>, CaptureError> {
+        loop {
+            let Some(frame) = self.frame(window)? else {
+                return Ok(None);
+            };
+            match frame.kind {
+                SECTION => self.section(window, &frame, interfaces.len())?,
+                INTERFACE => self.interface(window, &frame, interfaces)?,
+                ENHANCED_PACKET => return self.packet(window, &frame).map(Some),
+                SIMPLE_PACKET | OBSOLETE_PACKET => self.untimed += 1,
+                _ => {}
+            }
+            window.pass(frame.len);
+        }
+    }
+
+    fn u32(&self, bytes: &[u8]) -> u32 {
+        let bytes = bytes.first_chunk().copied().unwrap_or_default();
+        if self.big_endian {
+            u32::from_be_bytes(bytes)
+        } else {
+            u32::from_le_bytes(bytes)
+        }
+    }
+
+    /// Finds the next block, and has the whole of it in the window.
+    fn frame<R: Read>(&mut self, window: &mut Window<R>) -> Result<Option<Frame>, CaptureError> {
+        if window.want(12)? == 0 {
+            return Ok(None);
+        }
+        window.need(12)?;
+        let bytes = window.bytes();
+        if self.u32(bytes) == SECTION {
+            // The byte order of a section is told by its header, and its length needs it.
+            self.big_endian = match &bytes[8..12] {
+                [0x1a, 0x2b, 0x3c, 0x4d] => true,
+                [0x4d, 0x3c, 0x2b, 0x1a] => false,
+                _ => {
+                    let what = "a section header has no byte order mark";
+                    return Err(CaptureError::corrupt(window.offset(), what));
+                }
+            };
+        }
+        let kind = self.u32(bytes);
+        let len = usize::try_from(self.u32(&bytes[4..])).unwrap_or(usize::MAX);
+        if !(12..=LONGEST).contains(&len) || !len.is_multiple_of(4) {
+            let what = format!("a block says that it is {len} bytes long");
+            return Err(CaptureError::corrupt(window.offset(), what));
+        }
+        window.need(len)?;
+        let again = self.u32(&window.bytes()[len - 4..]);
+        if usize::try_from(again) != Ok(len) {
+            let what = format!("a block gives its length as {len} and as {again}");
+            return Err(CaptureError::corrupt(window.offset(), what));
+        }
+        Ok(Some(Frame { kind, len }))
+    }
+
+    fn section<R: Read>(
+        &mut self,
+        window: &Window<R>,
+        frame: &Frame,
+        interfaces: usize,
+    ) -> Result<(), CaptureError> {
+        let unreadable = || CaptureError::corrupt(window.offset(), "a section header is malformed");
+        let bytes = &window.bytes()[..frame.len];
+        let (_, header) = parse_sectionheaderblock(bytes).map_err(|_| unreadable())?;
+        if header.major_version != 1 {
+            let what = format!(
+                "version {}.{} of pcapng; only 1.x is known",
+                header.major_version, header.minor_version
+            );
+            return Err(CaptureError::corrupt(window.offset(), what));
+        }
+        self.first = interfaces;
+        self.clocks.clear();
+        Ok(())
+    }
+
+    fn interface<R: Read>(
+        &mut self,
+        window: &Window<R>,
+        frame: &Frame,
+        interfaces: &mut Vec<Interface>,
+    ) -> Result<(), CaptureError> {
+        let corrupt = |what: &str| CaptureError::corrupt(window.offset(), what);
+        let bytes = &window.bytes()[..frame.len];
+        let parsed = if self.big_endian {
+            parse_interfacedescriptionblock_be(bytes)
+        } else {
+            parse_interfacedescriptionblock_le(bytes)
+        };
+        let (_, block) = parsed.map_err(|_| corrupt("an interface description is malformed"))?;
+        if interfaces.len() >= MOST_INTERFACES {
+            return Err(corrupt("more than 65,536 interfaces"));
+        }
+        let clock = self
+            .clock(&block)
+            .ok_or_else(|| corrupt("an interface has an impossible resolution of time"))?;
+        self.clocks.push(clock);
+        let name = block.if_name().and_then(Result::ok);
+        interfaces.push(Interface {
+            // Control characters would speak to the reader's terminal.
+            name: name
+                .map(|name| name.chars().filter(|c| !c.is_control()).collect())
+                .filter(|name: &String| !name.is_empty()),
+            link: u16::try_from(block.linktype.0).unwrap_or(u16::MAX),
+        });
+        Ok(())
+    }
+
+    /// `None`: no clock ticks so.
+    fn clock(&self, block: &InterfaceDescriptionBlock<'_>) -> Option<Clock> {
+        let value = |code| {
+            let option = block.options.iter().find(|option| option.code == code)?;
+            option.as_bytes().ok()
+        };
+        let per_second = match value(OptionCode::IfTsresol) {
+            None => 1_000_000,
+            Some([power]) if power & 0x80 == 0 => 10_u64.checked_pow(u32::from(*power))?,
+            Some([power]) => 1_u64.checked_shl(u32::from(power & 0x7f))?,
+            Some(_) => return None,
+        };
+        let offset = match value(OptionCode::IfTsoffset) {
+            None => 0,
+            Some(bytes) => {
+                let bytes = *bytes.first_chunk()?;
+                if self.big_endian {
+                    i64::from_be_bytes(bytes)
+                } else {
+                    i64::from_le_bytes(bytes)
+                }
+            }
+        };
+        Some(Clock { per_second, offset })
+    }
+
+    fn packet<'w, R: Read>(
+        &self,
+        window: &'w mut Window<R>,
+        frame: &Frame,
+    ) -> Result<Packet<'w>, CaptureError> {
+        let offset = window.offset();
+        let corrupt = |what: &str| CaptureError::corrupt(offset, what);
+        let bytes = &window.bytes()[..frame.len];
+        let parsed = if self.big_endian {
+            parse_enhancedpacketblock_be(bytes)
+        } else {
+            parse_enhancedpacketblock_le(bytes)
+        };
+        let (_, block) = parsed.map_err(|_| corrupt("a packet's lengths do not fit its block"))?;
+        let captured = usize::try_from(block.caplen).unwrap_or(usize::MAX);
+        let id = usize::try_from(block.if_id).unwrap_or(usize::MAX);
+        let (len, ticks) = (
+            block.origlen.max(block.caplen),
+            u64::from(block.ts_high) << 32 | u64::from(block.ts_low),
+        );
+        let clock = self
+            .clocks
+            .get(id)
+            .ok_or_else(|| corrupt("a packet names an interface that the section does not have"))?;
+        let time_ns = clock
+            .nanos(ticks)
+            .ok_or_else(|| corrupt("a packet has a time outside the years 1970 to 2554"))?;
+        if captured > frame.len - ENHANCED_HEADER - 4 {
+            return Err(corrupt("a packet's lengths do not fit its block"));
+        }
+        window.pass(frame.len);
+        Ok(Packet {
+            interface: self.first + id,
+            time_ns,
+            data: window.passed(frame.len - ENHANCED_HEADER - captured, captured),
+            len,
+        })
+    }
+}
+
+impl Clock {
+    /// Nanoseconds since 1970; `None`: they do not fit.
+    fn nanos(self, ticks: u64) -> Option<u64> {
+        const SECOND: u64 = 1_000_000_000;
+        let plain = match self.per_second {
+            SECOND => ticks,
+            1_000_000 => ticks.checked_mul(1000)?,
+            per_second => {
+                let nanos = u128::from(ticks) * u128::from(SECOND) / u128::from(per_second);
+                u64::try_from(nanos).ok()?
+            }
+        };
+        if self.offset == 0 {
+            return Some(plain);
+        }
+        let offset = i128::from(self.offset) * i128::from(SECOND);
+        u64::try_from(i128::from(plain) + offset).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_of_every_kind() {
+        for (per_second, ticks, nanos) in [
+            (1_000_000, 5, Some(5_000)),
+            (1_000_000_000, 5, Some(5)),
+            (1, 5, Some(5_000_000_000)),
+            (1 << 20, 1 << 19, Some(500_000_000)),
+            (10_000_000_000_000_000_000, 20_000_000_000, Some(2)),
+            (1, u64::MAX, None),
+            (1_000_000, u64::MAX, None),
+        ] {
+            let clock = Clock {
+                per_second,
+                offset: 0,
+            };
+            assert_eq!(clock.nanos(ticks), nanos, "{per_second}");
+        }
+        let later = Clock {
+            per_second: 1_000_000,
+            offset: 10,
+        };
+        assert_eq!(later.nanos(5), Some(10_000_005_000));
+        let before = Clock {
+            per_second: 1_000_000,
+            offset: -1,
+        };
+        assert_eq!(before.nanos(5), None, "before 1970");
+    }
+}

@@ -1,0 +1,310 @@
+//! The kernel's part for packets of a file: the same pipeline and matcher, on memory of its own.
+//!
+//! Memory is allocated once; a packet allocates nothing.
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::atomic::Ordering::Relaxed,
+};
+
+use lpm_common::{
+    counter::{COUNTERS, Counter},
+    env::{Claims, Env, Matched},
+    hash::SEEDS,
+    layout::{FlowEntry, InterfaceConfig, Leg, Methods, Sample, UNIT_NS},
+    matcher,
+    packet::{Direction, Meta},
+    pipeline::{self, Interfaces},
+    shared::AtomicU64,
+    table::{self, Table},
+};
+
+use super::{bytes::Captured, link::View, orient::Local};
+use crate::{kernel::load::LoadSettings, passive::Flow};
+
+/// Jiffies per second. They only tell how long a flow was silent, and at this rate they wrap after
+/// more than a year.
+const HZ: u32 = 100;
+const NANOS_PER_JIFFY: u64 = 1_000_000_000 / HZ as u64;
+
+/// How far a packet may lie before one that stands earlier in the capture, nanoseconds: several
+/// queues or CPUs wrote into one capture. Beyond, the clock was set.
+pub const DISORDER_NS: u64 = 10_000_000;
+
+/// The same in the matcher's units, rounded up.
+#[expect(clippy::cast_possible_truncation, reason = "156,251")]
+const DISORDER_UNITS: u32 = (DISORDER_NS / UNIT_NS) as u32 + 1;
+
+/// Sizes and constants.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Flows followed at a time; a power of two, at least 4. 256 bytes each.
+    pub flow_entries: u32,
+    /// The methods that are on.
+    pub methods: Methods,
+    /// Seconds without a packet after which a flow may lose its entry.
+    pub idle_seconds: u32,
+    /// Which addresses are local ends.
+    pub local: Local,
+    /// Whether flows that lose their entry shall be kept for [`Engine::retired`].
+    pub keep_flows: bool,
+}
+
+/// The flow table, the clock and what came out.
+pub struct Engine {
+    settings: Settings,
+    seeds: [u32; SEEDS],
+    flows: Box<[FlowEntry]>,
+    counters: [Cell<u64>; COUNTERS],
+    /// Vantage of the interface of the packet at hand.
+    vantage: Cell<u8>,
+    now_ns: Cell<u64>,
+    jiffies: Cell<u32>,
+    samples: RefCell<Vec<Sample>>,
+    retired: RefCell<Vec<Flow>>,
+    backwards: Cell<u64>,
+}
+
+impl Engine {
+    /// With an empty table.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let flows = (0..settings.flow_entries)
+            .map(|_| FlowEntry::default())
+            .collect();
+        Self {
+            settings,
+            seeds: LoadSettings::new().seeds,
+            flows,
+            counters: [const { Cell::new(0) }; COUNTERS],
+            vantage: Cell::new(0),
+            now_ns: Cell::new(0),
+            jiffies: Cell::new(0),
+            samples: RefCell::default(),
+            retired: RefCell::default(),
+            backwards: Cell::new(0),
+        }
+    }
+
+    /// Measures a packet that passed an interface. `newest_ns` is the latest time that was seen
+    /// there: the flows' idle times must not go back when packets are out of order.
+    pub fn packet(&self, view: &View<'_>, place: &Place) {
+        self.now_ns.set(place.now_ns);
+        self.vantage.set(place.vantage);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the low 32 bits are wanted"
+        )]
+        self.jiffies.set((place.newest_ns / NANOS_PER_JIFFY) as u32);
+        let bytes = Captured {
+            data: view.data,
+            len: view.len,
+        };
+        let meta = Meta {
+            len: view.len,
+            segments: 1,
+            ifindex: place.ifindex,
+            vlan: view.segment,
+        };
+        let direction = self
+            .settings
+            .local
+            .direction(self, &bytes, &meta, view.link);
+        let way = (view.link, direction);
+        if pipeline::quick(&bytes, &meta, way, &self.seeds, self, self) {
+            return;
+        }
+        self.thorough(&bytes, &meta, view, direction);
+    }
+
+    /// The steps that the kernel takes for a packet that the quick way does not know.
+    fn thorough(&self, bytes: &Captured<'_>, meta: &Meta, view: &View<'_>, direction: Direction) {
+        let packet = pipeline::network(bytes, meta, view.link, self)
+            .and_then(|network| pipeline::transport(bytes, meta, &network, self));
+        let Some(packet) = packet else { return };
+        if pipeline::appears(&packet, meta.ifindex, direction, &self.seeds, self) {
+            pipeline::appear(&packet, meta.ifindex, direction, &self.seeds, self, self);
+        }
+        pipeline::measure(&packet, meta, direction, &self.seeds, self, self);
+    }
+
+    /// Hands out the samples of the packets since the last time.
+    pub fn samples(&self, mut take: impl FnMut(&Sample)) {
+        let mut samples = self.samples.borrow_mut();
+        samples.iter().for_each(&mut take);
+        samples.clear();
+    }
+
+    /// Hands out the flows that lost their entries since the last time.
+    pub fn retired(&self, mut take: impl FnMut(&Flow)) {
+        let mut retired = self.retired.borrow_mut();
+        retired.iter().for_each(&mut take);
+        retired.clear();
+    }
+
+    /// The flows in the table.
+    pub fn flows(&self) -> impl Iterator<Item = (Flow, &FlowEntry)> {
+        let entries = self.flows.iter().enumerate();
+        entries.filter_map(|(index, entry)| Some((Flow::read(index, entry)?, entry)))
+    }
+
+    /// Whether flows that lose their entry are kept for [`Self::retired`].
+    #[must_use]
+    pub fn keeps_flows(&self) -> bool {
+        self.settings.keep_flows
+    }
+
+    /// Secrets of the hash.
+    pub(super) fn seeds(&self) -> &[u32; SEEDS] {
+        &self.seeds
+    }
+
+    /// The value of a counter.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].get()
+    }
+
+    /// Echoes whose time lies before that of what they answer: no samples.
+    #[must_use]
+    pub fn backwards(&self) -> u64 {
+        self.backwards.get()
+    }
+
+    /// Forgets all flows.
+    pub fn clear(&self) {
+        for entry in &self.flows {
+            entry.fingerprint.store(0, Relaxed);
+        }
+    }
+}
+
+/// Where and when a packet passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Number of the interface in flow keys.
+    pub ifindex: u32,
+    /// A [`lpm_common::layout::Vantage`]; 0: not known.
+    pub vantage: u8,
+    /// Nanoseconds since 1970.
+    pub now_ns: u64,
+    /// The latest time seen at the interface, nanoseconds since 1970.
+    pub newest_ns: u64,
+}
+
+impl Env for Engine {
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn jiffies(&self) -> u32 {
+        self.jiffies.get()
+    }
+
+    fn hz(&self) -> u32 {
+        HZ
+    }
+
+    fn methods(&self) -> Methods {
+        self.settings.methods
+    }
+
+    fn add64(&self, to: &AtomicU64, n: u64) {
+        // One thread: no need for a locked add.
+        to.store(to.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    fn count(&self, counter: Counter, n: u64) {
+        let cell = &self.counters[counter as usize];
+        cell.set(cell.get() + n);
+    }
+
+    fn matched(&self, entry: &FlowEntry, matched: &Matched) {
+        // The echo was captured before what it answers, as far as disorder goes: the difference
+        // wrapped.
+        if matched.units > u32::MAX - DISORDER_UNITS {
+            self.backwards.set(self.backwards.get() + 1);
+            return;
+        }
+        matcher::update_statistics(&entry.slots[usize::from(matched.leg)], matched.units);
+        self.samples.borrow_mut().push(sample(entry, matched));
+    }
+
+    fn retire(&self, entry: &FlowEntry) {
+        if self.settings.keep_flows {
+            self.retired.borrow_mut().extend(Flow::read(0, entry));
+        }
+    }
+
+    fn publish(&self, to: &AtomicU64, fingerprint: u64) {
+        to.store(fingerprint, Relaxed);
+    }
+
+    fn segment_size(&self) -> u32 {
+        // A capture does not say; the MSS of the SYNs does.
+        0
+    }
+}
+
+/// As the kernel hands it out.
+fn sample(entry: &FlowEntry, matched: &Matched) -> Sample {
+    let cold = &entry.cold;
+    let local = [0, 1, 2, 3].map(|i: usize| cold.local[i].load(Relaxed));
+    let remote = [0, 1, 2, 3].map(|i: usize| cold.remote[i].load(Relaxed));
+    let (local_port, remote_port) = (
+        cold.local_port.load(Relaxed),
+        cold.remote_port.load(Relaxed),
+    );
+    let ((src, sport), (dst, dport)) = if matched.leg == Leg::Remote as u8 {
+        ((local, local_port), (remote, remote_port))
+    } else {
+        ((remote, remote_port), (local, local_port))
+    };
+    Sample {
+        time_ns: matched.now_ns,
+        rtt_ns: u64::from(matched.units) * UNIT_NS,
+        src,
+        dst,
+        id: matched.id,
+        ifindex: cold.ifindex.load(Relaxed),
+        segment: cold.segment.load(Relaxed),
+        sport,
+        dport,
+        leg: matched.leg,
+        echo: matched.echo,
+        method: matched.method,
+        vantage: cold.vantage.load(Relaxed),
+        reserved: 0,
+    }
+}
+
+impl Table for Engine {
+    fn entry(&self, index: u32) -> Option<&FlowEntry> {
+        self.flows.get(index as usize)
+    }
+
+    fn set_mask(&self) -> u32 {
+        self.settings.flow_entries / table::WAYS - 1
+    }
+
+    fn idle_jiffies(&self) -> u32 {
+        self.settings.idle_seconds * HZ
+    }
+}
+
+impl Claims for Engine {
+    fn claim(&self, _: u32) -> bool {
+        true
+    }
+
+    fn release(&self, _: u32) {}
+}
+
+impl Interfaces for Engine {
+    fn config(&self, _: u32) -> Option<InterfaceConfig> {
+        Some(InterfaceConfig {
+            vantage: self.vantage.get(),
+            ..InterfaceConfig::default()
+        })
+    }
+}

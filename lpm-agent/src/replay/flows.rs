@@ -1,0 +1,136 @@
+//! What each flow came to, for the summary.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use lpm_common::layout::{Leg, Sample, Traffic};
+
+use super::{places, times::ByClass};
+use crate::passive::{Flow, flow::plain_address};
+
+/// Flows that are kept; of further ones only the number is told. Some 500 bytes each.
+const MOST: usize = 100_000;
+
+/// One flow at one interface, whatever became of its entry or of the interface's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId {
+    /// Place of the interface in [`super::Places::all`].
+    pub place: usize,
+    /// VLAN ids as in [`lpm_common::layout::FlowCold::segment`].
+    pub segment: u32,
+    /// Address and port of the local end.
+    pub local: (IpAddr, u16),
+    /// Address and port of the remote end.
+    pub remote: (IpAddr, u16),
+}
+
+impl FlowId {
+    fn of_sample(sample: &Sample) -> Option<Self> {
+        let src = (plain_address(sample.src), sample.sport);
+        let dst = (plain_address(sample.dst), sample.dport);
+        let (local, remote) = if sample.leg == Leg::Remote as u8 {
+            (src, dst)
+        } else {
+            (dst, src)
+        };
+        Some(Self {
+            place: places::index(sample.ifindex)?,
+            segment: sample.segment,
+            local,
+            remote,
+        })
+    }
+
+    fn of_flow(flow: &Flow) -> Option<Self> {
+        Some(Self {
+            place: places::index(flow.ifindex)?,
+            segment: flow.segment,
+            local: (flow.local, flow.local_port),
+            remote: (flow.remote, flow.remote_port),
+        })
+    }
+}
+
+/// What it came to.
+#[derive(Clone, Debug, Default)]
+pub struct FlowTotals {
+    /// From the local end, and to it, as captured: a host's captures hold segments put together.
+    pub traffic: [Traffic; 2],
+    /// Connections, or parts of one between which the flow was forgotten.
+    pub parts: u64,
+    /// The SYN of one was seen.
+    pub opened: bool,
+    /// The last one was closed: FIN from both ends, or RST.
+    pub closed: bool,
+    /// Its round trips.
+    pub times: ByClass,
+}
+
+/// All flows.
+#[derive(Debug, Default)]
+pub struct Flows {
+    totals: HashMap<FlowId, FlowTotals>,
+    /// Parts of flows beyond those that are kept.
+    pub left_out: u64,
+}
+
+impl Flows {
+    /// Counts a sample.
+    pub fn sample(&mut self, sample: &Sample) {
+        if let Some(totals) = FlowId::of_sample(sample).and_then(|id| self.totals(id)) {
+            totals.times.observe(sample);
+        }
+    }
+
+    /// Takes what an entry counted, of which this is the end.
+    pub fn ended(&mut self, flow: &Flow) {
+        let Some(id) = FlowId::of_flow(flow) else {
+            return;
+        };
+        let Some(totals) = self.totals(id) else {
+            self.left_out += 1;
+            return;
+        };
+        totals.parts += 1;
+        totals.opened |= flow.opened;
+        totals.closed = flow.closed;
+        for (sum, word) in totals.traffic.iter_mut().zip(flow.traffic) {
+            *sum += Traffic::unpack(word);
+        }
+    }
+
+    /// Takes what an entry has counted so far; see [`Traffic`]: its words wrap. One packet without
+    /// a byte is left in each that is not empty, for `left` to be written back.
+    pub fn carry(&mut self, flow: &Flow) -> Option<[u64; 2]> {
+        const ONE: Traffic = Traffic {
+            packets: 1,
+            bytes: 0,
+        };
+        let totals = self.totals(FlowId::of_flow(flow)?)?;
+        let mut left = [0; 2];
+        for ((sum, word), left) in totals.traffic.iter_mut().zip(flow.traffic).zip(&mut left) {
+            if word != 0 {
+                *left = ONE.pack();
+                *sum += Traffic::unpack(word.wrapping_sub(*left));
+            }
+        }
+        Some(left)
+    }
+
+    fn totals(&mut self, id: FlowId) -> Option<&mut FlowTotals> {
+        if self.totals.len() >= MOST && !self.totals.contains_key(&id) {
+            return None;
+        }
+        Some(self.totals.entry(id).or_default())
+    }
+
+    /// The flows, those with most samples first.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<(&FlowId, &FlowTotals)> {
+        let mut all: Vec<_> = self.totals.iter().collect();
+        all.sort_by(|(id, totals), (other, others)| {
+            let counts = others.times.count().cmp(&totals.times.count());
+            counts.then_with(|| id.cmp(other))
+        });
+        all
+    }
+}

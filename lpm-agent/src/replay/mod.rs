@@ -1,0 +1,244 @@
+//! Captures through the same matcher as packets: `lpm replay`.
+//!
+//! [`capture`] reads packets from a file, [`link`] takes off what stands before IP, [`places`]
+//! keeps interfaces and clocks apart, [`orient`] says which end is local, [`engine`] is the
+//! kernel's part; [`Replay`] drives them. Memory does not grow with the capture: one buffer, one
+//! table, and with [`flows`] a bounded number of summaries. Nothing here needs the kernel.
+
+pub mod anonymize;
+pub mod bytes;
+pub mod capture;
+pub mod engine;
+pub mod flows;
+pub mod link;
+pub mod orient;
+pub mod places;
+pub mod times;
+
+use std::{
+    io::{self, Read},
+    sync::atomic::Ordering,
+};
+
+use lpm_common::{counter::Counter, env::Env as _, layout::Sample};
+
+pub use self::{
+    anonymize::Anonymizer,
+    capture::{Capture, CaptureError, Input},
+    engine::{Engine, Settings},
+    flows::Flows,
+    orient::Local,
+    places::{Choice, Places},
+    times::ByClass,
+};
+use self::{capture::Packet, places::Entry};
+use crate::passive::Flow;
+
+/// Packets after which the words that count a flow's traffic are emptied: they wrap at 67 million
+/// packets, or at 275 GB.
+const CARRY: u64 = 1 << 18;
+
+/// Longest packet that is believed, bytes: more no stack makes (BIG TCP).
+const LONGEST: u32 = 1 << 19;
+
+/// Who takes what comes out.
+pub trait Sink {
+    /// A round trip, at the interface of this name.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn sample(&mut self, sample: &Sample, interface: &str) -> io::Result<()>;
+
+    /// A flow lost its entry, or the capture has ended.
+    fn flow(&mut self, flow: &Flow);
+
+    /// What a flow's entry counted so far is to be taken; returns what shall be left there.
+    fn carry(&mut self, flow: &Flow) -> Option<[u64; 2]>;
+
+    /// Something that the user should know, once.
+    fn warning(&mut self, text: &str);
+}
+
+/// Why a replay ended before the capture did.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The capture is at fault.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// What came out cannot be written.
+    #[error(transparent)]
+    Output(io::Error),
+}
+
+/// What was seen of a capture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Packets in the capture.
+    pub packets: u64,
+    /// Their bytes on the wire.
+    pub bytes: u64,
+    /// Those of which the end was not captured.
+    pub cut: u64,
+    /// Those of link types that are not read.
+    pub unread: u64,
+    /// Those of interfaces that were not asked for.
+    pub elsewhere: u64,
+    /// Earliest and latest time, nanoseconds since 1970.
+    pub span_ns: Option<(u64, u64)>,
+}
+
+/// A capture on its way through the matcher.
+pub struct Replay<R> {
+    capture: Capture<R>,
+    engine: Engine,
+    places: Places,
+    seen: Seen,
+    warned: usize,
+}
+
+impl<R: Read> Replay<R> {
+    /// Of a capture that was opened.
+    #[must_use]
+    pub fn new(capture: Capture<R>, settings: Settings, choice: Choice) -> Self {
+        Self {
+            capture,
+            engine: Engine::new(settings),
+            places: Places::new(choice),
+            seen: Seen::default(),
+            warned: 0,
+        }
+    }
+
+    /// Replays up to this many packets; false: the capture has ended, and its flows were handed
+    /// out.
+    ///
+    /// # Errors
+    /// The capture is at fault (everything before was handed out, call [`Self::end`]), or what
+    /// came out cannot be written.
+    pub fn run(&mut self, packets: u64, sink: &mut impl Sink) -> Result<bool, ReplayError> {
+        for _ in 0..packets {
+            if !self.packet(sink)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands out the flows that still have entries.
+    pub fn end(&mut self, sink: &mut impl Sink) {
+        hand_out(&self.engine, sink);
+    }
+
+    fn packet(&mut self, sink: &mut impl Sink) -> Result<bool, ReplayError> {
+        let Some((packet, interfaces)) = self.capture.next_packet()? else {
+            self.end(sink);
+            return Ok(false);
+        };
+        while let Some(interface) = interfaces.get(self.warned) {
+            self.warned += 1;
+            if let Some(warning) = places::warning(interface) {
+                sink.warning(&warning);
+            }
+        }
+        self.seen.count(&packet);
+        let interface = &interfaces[packet.interface];
+        if !link::is_known(interface.link) {
+            self.seen.unread += 1;
+            return Ok(true);
+        }
+        let longest = LONGEST.max(u32::try_from(packet.data.len()).unwrap_or(u32::MAX));
+        match link::view(interface.link, packet.data, packet.len.min(longest)) {
+            Ok(view) => {
+                let source = (packet.interface, view.ifindex);
+                match self.places.enter(source, interface, packet.time_ns) {
+                    Entry::At(place) => self.engine.packet(&view, &place),
+                    Entry::Anew(place) => {
+                        hand_out(&self.engine, sink);
+                        self.engine.packet(&view, &place);
+                    }
+                    Entry::Elsewhere => self.seen.elsewhere += 1,
+                }
+            }
+            Err(skip) => self.engine.count(skip.counter(), 1),
+        }
+        self.came_out(sink)?;
+        Ok(true)
+    }
+
+    /// Hands on what the packet brought about.
+    fn came_out(&mut self, sink: &mut impl Sink) -> Result<(), ReplayError> {
+        let places = &self.places;
+        let mut outcome = Ok(());
+        self.engine.samples(|sample| {
+            let name = places.spot(sample.ifindex).map_or("", |spot| &spot.name);
+            if outcome.is_ok() {
+                outcome = sink.sample(sample, name);
+            }
+        });
+        self.engine.retired(|flow| sink.flow(flow));
+        if self.engine.keeps_flows() && self.seen.packets.is_multiple_of(CARRY) {
+            for (flow, entry) in self.engine.flows() {
+                if let Some(left) = sink.carry(&flow) {
+                    for (hot, left) in entry.hot.iter().zip(left) {
+                        hot.traffic.store(left, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        outcome.map_err(ReplayError::Output)
+    }
+
+    /// What was seen so far.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// The interfaces that packets came from.
+    #[must_use]
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// The value of a counter.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.engine.counter(counter)
+    }
+
+    /// Echoes whose time lies before that of what they answer: no samples.
+    #[must_use]
+    pub fn backwards(&self) -> u64 {
+        self.engine.backwards()
+    }
+
+    /// Whether there were packets, and all of them of link types that are not read.
+    #[must_use]
+    pub fn unreadable(&self) -> bool {
+        self.seen.packets > 0 && self.seen.unread == self.seen.packets
+    }
+
+    /// Packets that carry no time.
+    #[must_use]
+    pub fn untimed(&self) -> u64 {
+        self.capture.untimed()
+    }
+}
+
+/// Hands out all flows that have entries, and frees these.
+fn hand_out(engine: &Engine, sink: &mut impl Sink) {
+    for (flow, _) in engine.flows() {
+        sink.flow(&flow);
+    }
+    engine.clear();
+}
+
+impl Seen {
+    fn count(&mut self, packet: &Packet<'_>) {
+        self.packets += 1;
+        self.bytes += u64::from(packet.len);
+        self.cut += u64::from(packet.data.len() < packet.len as usize);
+        let (first, last) = self.span_ns.unwrap_or((packet.time_ns, packet.time_ns));
+        self.span_ns = Some((first.min(packet.time_ns), last.max(packet.time_ns)));
+    }
+}

@@ -1,0 +1,101 @@
+//! Which end of a flow is the local one. A hook of the kernel knows; a capture does not say.
+
+use ipnet::IpNet;
+use lpm_common::{
+    bytes::Bytes as _,
+    hash,
+    packet::{Direction, FlowKey, Meta, flag},
+    parse::{self, Link, Network},
+    table,
+};
+
+use super::{bytes::Captured, engine::Engine};
+use crate::passive::flow::plain_address;
+
+/// The addresses whose ends are local.
+#[derive(Clone, Debug, Default)]
+pub struct Local {
+    ranges: Vec<IpNet>,
+}
+
+impl Local {
+    /// Those in these ranges. None: see [`Self::direction`].
+    #[must_use]
+    pub fn new(ranges: Vec<IpNet>) -> Self {
+        Self { ranges }
+    }
+
+    /// Which way a packet goes.
+    ///
+    /// The end in the ranges is local. Where that does not decide, because there are none, or both
+    /// ends or neither is in them: what the flow's earlier packets decided; else the end that
+    /// opens the connection; else, the opening not having been captured, the lower address and
+    /// port.
+    pub(super) fn direction(
+        &self,
+        engine: &Engine,
+        bytes: &Captured<'_>,
+        meta: &Meta,
+        link: Link,
+    ) -> Direction {
+        // What cannot be read is counted by the pipeline, whichever way it goes.
+        let Ok(network) = parse::network(bytes, link, meta) else {
+            return Direction::FromLocal;
+        };
+        if !self.ranges.is_empty() {
+            match (self.holds(network.src), self.holds(network.dst)) {
+                (true, false) => return Direction::FromLocal,
+                (false, true) => return Direction::ToLocal,
+                _ => {}
+            }
+        }
+        by_flow(engine, bytes, meta, &network)
+    }
+
+    fn holds(&self, words: [u32; 4]) -> bool {
+        let address = plain_address(words);
+        self.ranges.iter().any(|range| range.contains(&address))
+    }
+}
+
+/// By what the flow's earlier packets decided, or by this first one.
+fn by_flow(engine: &Engine, bytes: &Captured<'_>, meta: &Meta, network: &Network) -> Direction {
+    let Ok(ports) = bytes.be32(network.l4) else {
+        return Direction::FromLocal;
+    };
+    let [sport, dport] = [ports >> 16, ports & 0xffff].map(|port| u16::try_from(port).unwrap_or(0));
+    let key = FlowKey {
+        local: network.src,
+        remote: network.dst,
+        local_port: sport,
+        remote_port: dport,
+        ifindex: meta.ifindex,
+        segment: network.segment,
+        v6: network.v6,
+    };
+    if knows(engine, &key) {
+        return Direction::FromLocal;
+    }
+    let key = FlowKey {
+        local: key.remote,
+        remote: key.local,
+        local_port: key.remote_port,
+        remote_port: key.local_port,
+        ..key
+    };
+    if knows(engine, &key) {
+        return Direction::ToLocal;
+    }
+    let flags = bytes.byte(network.l4 + 13).unwrap_or(0);
+    let from_lower = (plain_address(network.src), sport) <= (plain_address(network.dst), dport);
+    match flags & (flag::SYN | flag::ACK) {
+        flag::SYN => Direction::FromLocal,
+        opened if opened & flag::SYN != 0 => Direction::ToLocal,
+        _ if from_lower => Direction::FromLocal,
+        _ => Direction::ToLocal,
+    }
+}
+
+fn knows(engine: &Engine, key: &FlowKey) -> bool {
+    table::find(engine, hash::of_key(engine.seeds(), key)).is_some()
+}
