@@ -6,6 +6,8 @@
 //! who does not know the secrets can make flows collide on purpose, and two
 //! multiplications do for an IPv4 flow.
 
+use crate::packet::Wrap;
+
 /// Secrets, chosen at load time.
 pub trait Seeds {
     /// Secret number `i`, 0 to 13.
@@ -56,9 +58,25 @@ pub fn fingerprint<S: Seeds>(
     ifindex: u32,
     segment: u32,
 ) -> u64 {
+    wrapped(seeds, addresses, ports, ifindex, segment, &Wrap::default())
+}
+
+/// Likewise, of a flow inside tunnels.
+#[inline(always)]
+pub fn wrapped<S: Seeds>(
+    seeds: &S,
+    addresses: u64,
+    ports: u32,
+    ifindex: u32,
+    segment: u32,
+    wrap: &Wrap,
+) -> u64 {
     let mut hash = addresses.wrapping_add(product(seeds, 8, ports, ifindex));
     if segment != 0 {
-        hash = hash.wrapping_add(product(seeds, 10, segment, 1));
+        hash = hash.wrapping_add(product(seeds, 10, segment, wrap.inner_tags + 1));
+    }
+    if wrap.outer_vni | wrap.outer_tags != 0 {
+        hash = hash.wrapping_add(product(seeds, 12, wrap.outer_vni, wrap.outer_tags));
     }
     // Spread to all bits (the finaliser of splitmix64, one round).
     hash ^= hash >> 32;
@@ -75,5 +93,5 @@ pub fn of_key<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> u64 {
         v4(seeds, key.local[3], key.remote[3])
     };
     let ports = u32::from(key.local_port) << 16 | u32::from(key.remote_port);
-    fingerprint(seeds, addresses, ports, key.ifindex, key.segment)
+    wrapped(seeds, addresses, ports, key.ifindex, key.segment, &key.wrap)
 }

@@ -118,10 +118,24 @@ pub struct FlowKey {
     pub remote_port: u16,
     /// Interface of the vantage.
     pub ifindex: u32,
-    /// VLAN ids, as in [`crate::layout::FlowCold::segment`].
+    /// VLAN ids or VNI, as in [`crate::layout::FlowCold::segment`].
     pub segment: u32,
+    /// What else the flow's packets are wrapped in.
+    pub wrap: Wrap,
     /// Whether the addresses are IPv6.
     pub v6: bool,
+}
+
+/// What tells flows inside tunnels apart beside the innermost tunnel, which is
+/// in [`FlowKey::segment`]; all 0 for a flow outside of any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wrap {
+    /// VNI of the outer one of two tunnels.
+    pub outer_vni: u32,
+    /// VLAN ids of the outermost frame, as in [`FlowKey::segment`].
+    pub outer_tags: u32,
+    /// VLAN ids of the inner frame, likewise.
+    pub inner_tags: u32,
 }
 
 /// The third word of an IPv4-mapped address, as it is in memory.

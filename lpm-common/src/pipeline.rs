@@ -1,6 +1,7 @@
 //! A packet's way through the other modules: the quick way for the common
 //! layout and known flows, the thorough way, in steps, for everything else.
 
+pub mod inside;
 pub mod joined;
 
 use crate::{

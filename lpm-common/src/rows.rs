@@ -9,12 +9,16 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::{
     counter::Counter,
     env::{Claims, Env},
-    layout::{FlowEntry, NameValue, PairKey, PeerKind},
+    layout::{FlowEntry, NameValue, PairKey, PeerKind, tunnel},
     pipeline::Interfaces,
 };
 
 /// The row that takes what has no row of its own.
 pub const OVERFLOW: u32 = 0;
+
+/// Bit of a pair's vantage: of flows inside a tunnel's packets. They are no
+/// vantage's that any aggregate takes: the pod's own veth counts them.
+pub const INSIDE: u8 = 0x80;
 
 /// The claim under which rows are given out (a set's number is never this).
 const CLAIM: u32 = u32::MAX;
@@ -90,7 +94,12 @@ fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32>
         ];
         rows.name(local).unwrap_or(nobody)
     };
-    let pair = PairKey::new(cold.vantage.load(Relaxed), local, remote);
+    let inside = if tunnel::is_inside(cold.segment.load(Relaxed)) {
+        INSIDE
+    } else {
+        0
+    };
+    let pair = PairKey::new(cold.vantage() | inside, local, remote);
     if let Some(row) = rows.row(pair) {
         return Some(row);
     }

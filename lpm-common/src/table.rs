@@ -210,8 +210,8 @@ fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &Birth) {
     cold.remote_port.store(birth.key.remote_port, Relaxed);
     cold.ifindex.store(birth.ifindex, Relaxed);
     cold.segment.store(birth.key.segment, Relaxed);
-    cold.vantage.store(birth.vantage, Relaxed);
-    cold.opened.store(u8::from(birth.opened), Relaxed);
+    cold.set_birth(birth.vantage, birth.opened);
+    cold.set_outer_vni(birth.key.wrap.outer_vni);
     cold.first_seen.store(now, Relaxed);
     for mss in &cold.announced_mss {
         mss.store(0, Relaxed);

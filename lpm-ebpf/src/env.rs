@@ -256,8 +256,8 @@ fn stream(entry: &FlowEntry, now_ns: u64, units_and_id: u64, what: u32) {
         leg: leg as u8,
         echo: what as u8,
         method: (what >> 16) as u8,
-        vantage: cold.vantage.load(Relaxed),
-        reserved: 0,
+        vantage: cold.vantage(),
+        outer_vni: cold.outer_vni(),
     });
     // Waking the reader costs microseconds; it looks by itself every 20 ms, and
     // is woken only for a ring that fills up faster.

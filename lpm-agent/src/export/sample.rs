@@ -137,7 +137,7 @@ pub(crate) mod tests {
             echo: Echo::Prompt as u8,
             method: Method::Ts as u8,
             vantage: Vantage::Pod as u8,
-            reserved: 0,
+            outer_vni: 0,
         }
     }
 

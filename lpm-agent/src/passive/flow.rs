@@ -97,8 +97,8 @@ impl Flow {
             remote_port: cold.remote_port.load(Ordering::Relaxed),
             ifindex: cold.ifindex.load(Ordering::Relaxed),
             segment: cold.segment.load(Ordering::Relaxed),
-            vantage: Vantage::from_raw(cold.vantage.load(Ordering::Relaxed)),
-            opened: cold.opened.load(Ordering::Relaxed) != 0,
+            vantage: Vantage::from_raw(cold.vantage()),
+            opened: cold.opened(),
             closed: is_closed(entry),
             first_seen: cold.first_seen.load(Ordering::Relaxed),
             last_seen: entry.last_seen.load(Ordering::Relaxed),
@@ -173,10 +173,7 @@ pub(crate) mod tests {
         entry.cold.local_port.store(4000, Ordering::Relaxed);
         entry.cold.remote_port.store(5301, Ordering::Relaxed);
         entry.cold.ifindex.store(7, Ordering::Relaxed);
-        entry
-            .cold
-            .vantage
-            .store(Vantage::Pod as u8, Ordering::Relaxed);
+        entry.cold.set_birth(Vantage::Pod as u8, false);
         entry.fingerprint.store(fingerprint, Ordering::Release);
     }
 

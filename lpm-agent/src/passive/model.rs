@@ -174,7 +174,7 @@ impl Model {
             {
                 continue;
             }
-            if let Some(vantage) = Vantage::from_raw(entry.cold.vantage.load(Ordering::Relaxed)) {
+            if let Some(vantage) = Vantage::from_raw(entry.cold.vantage()) {
                 *active.entry(vantage).or_default() += 1;
             }
         }

@@ -1,6 +1,9 @@
 //! One flow at one vantage: four cache lines.
 
-use core::mem::{offset_of, size_of};
+use core::{
+    mem::{offset_of, size_of},
+    sync::atomic::Ordering::Relaxed,
+};
 
 use crate::shared::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
@@ -161,14 +164,16 @@ pub struct FlowCold {
     pub remote_port: AtomicU16,
     /// Interface of the vantage.
     pub ifindex: AtomicU32,
-    /// VLAN ids (outer in bits 0..12, inner in bits 12..24), later VNI; 0: none.
+    /// VLAN ids (outer in bits 0..12, inner in bits 12..24) or, inside a tunnel,
+    /// its VNI and kind: see [`super::tunnel`]; 0: none.
     pub segment: AtomicU32,
-    /// [`super::Vantage`] of the interface when the flow appeared.
-    pub vantage: AtomicU8,
-    /// 1 if the flow's SYN was seen, 0 if it was joined mid-stream.
-    pub opened: AtomicU8,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: AtomicU16,
+    /// The [`super::Vantage`] of the interface when the flow appeared in bits
+    /// 0..7; bit 7: the flow's SYN was seen.
+    pub birth: AtomicU8,
+    /// Bits 16..24 of the VNI of the tunnel around the innermost one; 0: none.
+    pub outer_vni_high: AtomicU8,
+    /// Bits 0..16 of the same.
+    pub outer_vni_low: AtomicU16,
     /// Low 32 bits of jiffies at the flow's first packet.
     pub first_seen: AtomicU32,
     /// MSS option of the SYN sent by each direction, bytes; 0: not seen.
@@ -176,6 +181,46 @@ pub struct FlowCold {
     /// Low 32 bits of jiffies at the start of a run of stale TSvals, per
     /// direction.
     pub stale_since: [AtomicU32; 2],
+}
+
+const OPENED: u8 = 0x80;
+
+impl FlowCold {
+    /// The [`super::Vantage`] of the interface when the flow appeared.
+    #[inline(always)]
+    #[must_use]
+    pub fn vantage(&self) -> u8 {
+        self.birth.load(Relaxed) & !OPENED
+    }
+
+    /// Whether the flow's SYN was seen; false: it was joined mid-stream.
+    #[inline(always)]
+    #[must_use]
+    pub fn opened(&self) -> bool {
+        self.birth.load(Relaxed) & OPENED != 0
+    }
+
+    /// Notes how the flow appeared.
+    #[inline(always)]
+    pub fn set_birth(&self, vantage: u8, opened: bool) {
+        let opened = if opened { OPENED } else { 0 };
+        self.birth.store(vantage | opened, Relaxed);
+    }
+
+    /// VNI of the tunnel around the innermost one.
+    #[inline(always)]
+    #[must_use]
+    pub fn outer_vni(&self) -> u32 {
+        u32::from(self.outer_vni_high.load(Relaxed)) << 16
+            | u32::from(self.outer_vni_low.load(Relaxed))
+    }
+
+    /// Notes the VNI of the tunnel around the innermost one.
+    #[inline(always)]
+    pub fn set_outer_vni(&self, vni: u32) {
+        self.outer_vni_high.store((vni >> 16) as u8, Relaxed);
+        self.outer_vni_low.store(vni as u16, Relaxed);
+    }
 }
 
 const LINE: usize = 64;

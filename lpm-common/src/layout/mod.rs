@@ -10,11 +10,13 @@ mod control;
 mod flow;
 mod names;
 mod sample;
+pub mod tunnel;
 
 pub use control::{Control, Histogram, InterfaceConfig, Vantage};
 pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, Traffic, UNIT_NS};
 pub use names::{NameKey, NameValue, PairKey, PeerKind, Row};
 pub use sample::{Echo, Leg, Method, Methods, Sample};
+pub use tunnel::{Tunnel, TunnelKind};
 
 /// Version of every layout in this module; part of the name of any pin.
 pub const LAYOUT_VERSION: u32 = 2;

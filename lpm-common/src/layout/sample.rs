@@ -146,7 +146,7 @@ pub struct Sample {
     pub id: u32,
     /// Interface of the vantage.
     pub ifindex: u32,
-    /// VLAN ids as in [`super::FlowCold::segment`].
+    /// VLAN ids or VNI as in [`super::FlowCold::segment`].
     pub segment: u32,
     /// Host byte order.
     pub sport: u16,
@@ -160,8 +160,8 @@ pub struct Sample {
     pub method: u8,
     /// A [`super::Vantage`].
     pub vantage: u8,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: u32,
+    /// VNI of the tunnel around the innermost one, see [`super::tunnel`].
+    pub outer_vni: u32,
 }
 
 const _: () = assert!(size_of::<Sample>() == 72);

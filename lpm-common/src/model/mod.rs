@@ -4,7 +4,9 @@
 //! It holds the same maps as the kernel object, and does in
 //! [`crate::env::Env::matched`] what the kernel programs do.
 
+pub mod around;
 pub mod frame;
+mod inside;
 pub mod vectors;
 
 use core::cell::{Cell, RefCell};
@@ -21,7 +23,7 @@ use crate::{
     layout::{FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, UNIT_NS},
     matcher,
     packet::{Direction, Meta},
-    parse::{Link, Packet},
+    parse::{Link, Packet, tunnel::TunnelPorts},
     pipeline::{
         self, Interfaces,
         joined::{self, Homes},
@@ -64,6 +66,9 @@ pub struct Model {
     pub interfaces: HashMap<u32, InterfaceConfig>,
     /// Map `NAMES`, whole addresses only.
     pub names: HashMap<[u32; 4], NameValue>,
+    /// Tunnels whose insides are measured; none: the programs that look into
+    /// none.
+    pub tunnels: TunnelPorts,
     /// Generation of the names.
     pub generation: u32,
     /// Map `PAIRS`.
@@ -113,6 +118,7 @@ impl Model {
             counters: [const { Cell::new(0) }; COUNTERS],
             interfaces: HashMap::new(),
             names: HashMap::new(),
+            tunnels: TunnelPorts::default(),
             generation: 1,
             pairs: RefCell::default(),
             homes: RefCell::default(),
@@ -124,9 +130,13 @@ impl Model {
         }
     }
 
-    /// Runs a frame through the programs' two ways, as a hook does.
+    /// Runs a frame through the programs' two ways, as a hook does: through
+    /// those of the programs that look into tunnels if there are any.
     pub fn packet(&self, frame: &[u8], arrival: &Arrival) {
         let meta = self.begin(frame, arrival);
+        if self.tunnels != TunnelPorts::default() {
+            return self.packet_inside(frame, &meta, arrival);
+        }
         let way = (arrival.link, arrival.direction);
         let seeds = &self.settings.seeds;
         if pipeline::quick(&frame, &meta, way, seeds, self, self) {
@@ -135,11 +145,17 @@ impl Model {
         let (link, direction) = way;
         let packet = pipeline::network(&frame, &meta, link, self)
             .and_then(|network| pipeline::transport(&frame, &meta, &network, self));
-        let Some(packet) = packet else { return };
-        if pipeline::appears(&packet, meta.ifindex, direction, seeds, self) {
-            pipeline::appear(&packet, meta.ifindex, direction, seeds, self, self);
+        if let Some(packet) = packet {
+            self.thorough(&packet, &meta, direction);
         }
-        pipeline::measure(&packet, &meta, direction, seeds, self, self);
+    }
+
+    fn thorough(&self, packet: &Packet, meta: &Meta, direction: Direction) {
+        let seeds = &self.settings.seeds;
+        if pipeline::appears(packet, meta.ifindex, direction, seeds, self) {
+            pipeline::appear(packet, meta.ifindex, direction, seeds, self, self);
+        }
+        pipeline::measure(packet, meta, direction, seeds, self, self);
     }
 
     /// Runs a frame through the programs of the joined hooks.

@@ -4,7 +4,7 @@
 use super::{Link, Packet, Skip, number, options};
 use crate::{
     bytes::Bytes,
-    packet::{MAPPED, Meta, TcpHead},
+    packet::{MAPPED, Meta, TcpHead, Wrap},
 };
 
 /// VLAN tags that are followed inside the frame.
@@ -35,21 +35,27 @@ pub struct Network {
 /// [`Skip`]: why there is nothing to measure in it.
 #[inline(always)]
 pub fn network<B: Bytes>(bytes: &B, link: Link, meta: &Meta) -> Result<Network, Skip> {
-    let (l3, ethertype, segment) = match link {
-        Link::Ethernet => ethernet(bytes, meta.vlan)?,
+    let (l3, ethertype, segment) = self::link(bytes, link, meta.vlan)?;
+    match ethertype {
+        number::IPV4 => ipv4(bytes, l3, segment),
+        number::IPV6 => ipv6(bytes, l3, segment),
+        _ => Err(Skip::NotIp),
+    }
+}
+
+/// Offset of the network header, its ethertype, and the VLAN ids.
+#[inline(always)]
+pub(super) fn link<B: Bytes>(bytes: &B, link: Link, vlan: u32) -> Result<(u32, u16, u32), Skip> {
+    match link {
+        Link::Ethernet => ethernet(bytes, vlan),
         Link::Ip => {
             let ethertype = match bytes.byte(0)? >> 4 {
                 4 => number::IPV4,
                 6 => number::IPV6,
                 _ => return Err(Skip::NotIp),
             };
-            (0, ethertype, meta.vlan)
+            Ok((0, ethertype, vlan))
         }
-    };
-    match ethertype {
-        number::IPV4 => ipv4(bytes, l3, segment),
-        number::IPV6 => ipv6(bytes, l3, segment),
-        _ => Err(Skip::NotIp),
     }
 }
 
@@ -67,6 +73,7 @@ pub fn transport<B: Bytes>(bytes: &B, network: &Network) -> Result<Packet, Skip>
         sport: (ports >> 16) as u16,
         dport: (ports & 0xffff) as u16,
         segment: network.segment,
+        wrap: Wrap::default(),
         v6: network.v6,
         head,
     })

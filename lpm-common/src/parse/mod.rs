@@ -6,13 +6,14 @@
 mod common;
 mod full;
 mod options;
+pub mod tunnel;
 
 pub use common::{Common, CommonTcp, common, common_head};
 pub use full::{Network, network, transport};
 
 use crate::{
     counter::Counter,
-    packet::{Direction, FlowKey, TcpHead},
+    packet::{Direction, FlowKey, TcpHead, Wrap},
 };
 
 /// What the frames of an interface begin with.
@@ -75,6 +76,8 @@ pub struct Packet {
     pub dport: u16,
     /// VLAN ids, as in [`crate::layout::FlowCold::segment`].
     pub segment: u32,
+    /// What else it is wrapped in.
+    pub wrap: Wrap,
     /// Whether the addresses are IPv6.
     pub v6: bool,
     /// The TCP header.
@@ -97,6 +100,7 @@ impl Packet {
             remote_port,
             ifindex,
             segment: self.segment,
+            wrap: self.wrap,
             v6: self.v6,
         }
     }

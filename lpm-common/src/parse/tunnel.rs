@@ -1,0 +1,356 @@
+//! Tunnels: the frame inside a `VxLAN` (RFC 7348) or Geneve (RFC 8926) packet.
+//!
+//! Only where a tunnel packet's inside begins and ends, and which network it
+//! belongs to: the inside is then read as any other frame, through [`Within`].
+
+use super::{Link, Skip, full, number};
+use crate::{
+    bytes::{Bytes, OutOfBounds, Prefix},
+    layout::{TunnelKind, tunnel::segment_of},
+    packet::Meta,
+};
+
+/// Ports of one kind of tunnel that can be set.
+pub const PORTS: usize = 4;
+
+/// Tunnels inside each other that are followed.
+pub const LEVELS: u32 = 2;
+
+const UDP: u8 = 17;
+const UDP_HEADER: u32 = 8;
+/// Both tunnels' fixed header.
+const TUNNEL_HEADER: u32 = 8;
+
+/// `VxLAN`: there is a VNI (RFC 7348 section 5).
+pub(crate) const VXLAN_HAS_VNI: u8 = 0x08;
+/// `VxLAN`-GPE: there is a next protocol (draft-ietf-nvo3-vxlan-gpe).
+const VXLAN_NEXT_PROTOCOL: u8 = 0x04;
+/// Geneve: Ethernet inside.
+const TRANSPARENT_ETHERNET: u16 = 0x6558;
+/// Geneve: a control message, not a packet of the network.
+const GENEVE_CONTROL: u8 = 0x80;
+
+/// Which UDP destination ports are tunnels'.
+pub trait Tunnels {
+    /// The number of the [`TunnelKind`] that this port is of; 0: of none.
+    fn kind_of(&self, port: u16) -> u32;
+}
+
+/// Ports of tunnels; 0: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunnelPorts {
+    /// `VxLAN`'s.
+    pub vxlan: [u16; PORTS],
+    /// Geneve's.
+    pub geneve: [u16; PORTS],
+}
+
+impl Tunnels for TunnelPorts {
+    fn kind_of(&self, port: u16) -> u32 {
+        if port == 0 {
+            0
+        } else if self.vxlan.contains(&port) {
+            TunnelKind::Vxlan as u32
+        } else if self.geneve.contains(&port) {
+            TunnelKind::Geneve as u32
+        } else {
+            0
+        }
+    }
+}
+
+/// What a tunnel packet carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Where the inner frame begins; 0: this is no tunnel packet.
+    pub at: u32,
+    /// Where it ends, by the outer headers.
+    pub end: u32,
+    /// Number of the [`TunnelKind`].
+    pub kind: u32,
+    /// The network's number, 24 bits.
+    pub vni: u32,
+    /// VLAN ids of the outer frame, as in [`crate::packet::Wrap::outer_tags`].
+    pub tags: u32,
+    /// Whether the inner frame begins with its IP header.
+    pub is_ip: bool,
+}
+
+impl Inside {
+    /// What the inner frame begins with.
+    #[inline(always)]
+    #[must_use]
+    pub const fn link(&self) -> Link {
+        if self.is_ip { Link::Ip } else { Link::Ethernet }
+    }
+}
+
+/// Looks for a tunnel packet in a frame.
+///
+/// A fragment is none: its tunnel header, or what it carries, is elsewhere;
+/// read as an ordinary packet it is skipped as the fragment that it is.
+///
+/// # Errors
+/// [`Skip`]: it is a tunnel's by its port, but its inside cannot be read.
+#[inline(always)]
+pub fn open<B: Bytes, T: Tunnels>(
+    bytes: &B,
+    link: Link,
+    vlan: u32,
+    tunnels: &T,
+) -> Result<Inside, Skip> {
+    let (l3, ethertype, tags) = full::link(bytes, link, vlan)?;
+    let (l4, end) = match ethertype {
+        number::IPV4 => udp4(bytes, l3)?,
+        number::IPV6 => udp6(bytes, l3)?,
+        _ => (0, 0),
+    };
+    if l4 == 0 {
+        return Ok(Inside::default());
+    }
+    let kind = tunnels.kind_of(bytes.be16(l4 + 2)?);
+    if kind == 0 {
+        return Ok(Inside::default());
+    }
+    if end > bytes.len() {
+        return Err(Skip::Truncated);
+    }
+    let end = udp_end(bytes, l4, end)?;
+    let at = l4 + UDP_HEADER;
+    let vni = bytes.be32(at + 4)? >> 8;
+    let (at, is_ip) = if kind == TunnelKind::Vxlan as u32 {
+        vxlan(bytes, at)?
+    } else {
+        geneve(bytes, at, end)?
+    };
+    Ok(Inside {
+        at,
+        end,
+        kind,
+        vni,
+        tags,
+        is_ip,
+    })
+}
+
+/// Offset of the UDP header, and where the IP header says that the packet
+/// ends; 0: not UDP, or a fragment.
+#[inline(always)]
+fn udp4<B: Bytes>(bytes: &B, l3: u32) -> Result<(u32, u32), Skip> {
+    let first = bytes.byte(l3)?;
+    let header = u32::from(first & 0xf) * 4;
+    if first >> 4 != 4 || header < 20 {
+        return Err(Skip::Malformed);
+    }
+    if bytes.byte(l3 + 9)? != UDP || bytes.be16(l3 + 6)? & 0x3fff != 0 {
+        return Ok((0, 0));
+    }
+    let total = u32::from(bytes.be16(l3 + 2)?);
+    let end = if total == 0 { bytes.len() } else { l3 + total };
+    Ok((l3 + header, end))
+}
+
+/// Likewise; tunnels send no extension headers.
+#[inline(always)]
+fn udp6<B: Bytes>(bytes: &B, l3: u32) -> Result<(u32, u32), Skip> {
+    if bytes.byte(l3)? >> 4 != 6 {
+        return Err(Skip::Malformed);
+    }
+    if bytes.byte(l3 + 6)? != UDP {
+        return Ok((0, 0));
+    }
+    let payload = u32::from(bytes.be16(l3 + 4)?);
+    let l4 = l3 + 40;
+    let end = if payload == 0 {
+        bytes.len()
+    } else {
+        l4 + payload
+    };
+    Ok((l4, end))
+}
+
+/// Where the UDP header says that its payload ends.
+#[inline(always)]
+fn udp_end<B: Bytes>(bytes: &B, l4: u32, ip_end: u32) -> Result<u32, Skip> {
+    let length = u32::from(bytes.be16(l4 + 4)?);
+    // A length of 0 is that of a packet beyond 64 KiB (RFC 2675 section 4).
+    let end = if length == 0 && ip_end > l4 + 0xffff {
+        ip_end
+    } else {
+        l4 + length
+    };
+    if end > ip_end || end < l4 + UDP_HEADER + TUNNEL_HEADER {
+        return Err(Skip::Malformed);
+    }
+    Ok(end)
+}
+
+/// Where the inner frame begins, and whether it does with its IP header. The
+/// reserved bits are ignored, as the RFC wants it of a receiver.
+#[inline(always)]
+fn vxlan<B: Bytes>(bytes: &B, at: u32) -> Result<(u32, bool), Skip> {
+    let flags = bytes.byte(at)?;
+    if flags & VXLAN_HAS_VNI == 0 {
+        return Err(Skip::Malformed);
+    }
+    let mut is_ip = false;
+    if flags & VXLAN_NEXT_PROTOCOL != 0 {
+        is_ip = match bytes.byte(at + 3)? {
+            1 | 2 => true,
+            3 => false,
+            _ => return Err(Skip::NotIp),
+        };
+    }
+    Ok((at + TUNNEL_HEADER, is_ip))
+}
+
+#[inline(always)]
+fn geneve<B: Bytes>(bytes: &B, at: u32, end: u32) -> Result<(u32, bool), Skip> {
+    let first = bytes.byte(at)?;
+    if first >> 6 != 0 {
+        return Err(Skip::Malformed);
+    }
+    if bytes.byte(at + 1)? & GENEVE_CONTROL != 0 {
+        return Err(Skip::NotIp);
+    }
+    let is_ip = match bytes.be16(at + 2)? {
+        TRANSPARENT_ETHERNET => false,
+        number::IPV4 | number::IPV6 => true,
+        _ => return Err(Skip::NotIp),
+    };
+    let at = at + TUNNEL_HEADER + u32::from(first & 0x3f) * 4;
+    if at > end {
+        return Err(Skip::Malformed);
+    }
+    Ok((at, is_ip))
+}
+
+/// Where the inside of the usual tunnel packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortcut {
+    /// This is no tunnel packet, or none that looks like the usual one.
+    Plain,
+    /// Ask [`open`].
+    Long,
+    /// A frame in a `VxLAN` packet.
+    Inside {
+        /// Where it begins.
+        base: u32,
+        /// Its length, bytes.
+        len: u32,
+        /// [`crate::layout::FlowCold::segment`] of its flow.
+        segment: u32,
+    },
+}
+
+/// Looks for the usual tunnel packet, at fixed offsets: IPv4 without options,
+/// UDP, `VxLAN` with nothing but a VNI.
+#[inline(always)]
+pub fn shortcut<P: Prefix, T: Tunnels>(
+    bytes: &P,
+    meta: &Meta,
+    link: Link,
+    tunnels: &T,
+) -> Shortcut {
+    let l3 = match link {
+        Link::Ethernet => number::ETHERNET_HEADER as usize,
+        Link::Ip => 0,
+    };
+    let (l4, tunnel) = (l3 + 20, l3 + 28);
+    if !bytes.covers(tunnel)
+        || (l3 != 0 && bytes.be16(l3 - 2) != number::IPV4)
+        || bytes.byte(l3) != 0x45
+        || bytes.byte(l3 + 9) != UDP
+    {
+        return Shortcut::Plain;
+    }
+    if bytes.be16(l3 + 6) & 0x3fff != 0 {
+        return Shortcut::Long;
+    }
+    let kind = tunnels.kind_of(bytes.be16(l4 + 2));
+    if kind == 0 {
+        return Shortcut::Plain;
+    }
+    let inner = tunnel + TUNNEL_HEADER as usize;
+    let total = u32::from(bytes.be16(l3 + 2));
+    let end = l3 as u32 + total;
+    if kind != TunnelKind::Vxlan as u32
+        || end < inner as u32
+        || u32::from(bytes.be16(l4 + 4)) + 20 != total
+        || end > meta.len
+        || meta.vlan != 0
+        || !bytes.covers(inner + 20)
+        || bytes.byte(tunnel) != VXLAN_HAS_VNI
+    {
+        return Shortcut::Long;
+    }
+    let len = end - inner as u32;
+    // See [`crate::pipeline::inside::network`].
+    if meta.segments > 1 && inner_end(bytes, inner) != len {
+        return Shortcut::Long;
+    }
+    if is_tunnel(bytes, inner, tunnels) {
+        return Shortcut::Long;
+    }
+    Shortcut::Inside {
+        base: inner as u32,
+        len,
+        segment: segment_of(kind, bytes.be32(tunnel + 4) >> 8, 0),
+    }
+}
+
+/// Whether the frame at `inner` may be a tunnel packet again.
+#[inline(always)]
+fn is_tunnel<P: Prefix, T: Tunnels>(bytes: &P, inner: usize, tunnels: &T) -> bool {
+    let l3 = inner + 14;
+    match bytes.be16(inner + 12) {
+        number::IPV4 if !bytes.covers(l3 + 24) || bytes.byte(l3) != 0x45 => true,
+        number::IPV4 => {
+            bytes.byte(l3 + 9) == UDP
+                && (bytes.be16(l3 + 6) & 0x3fff != 0 || tunnels.kind_of(bytes.be16(l3 + 22)) != 0)
+        }
+        // Read the long way unless it is TCP.
+        _ => false,
+    }
+}
+
+/// Where the IP header of the frame at `inner` says that it ends.
+#[inline(always)]
+fn inner_end<P: Prefix>(bytes: &P, inner: usize) -> u32 {
+    match bytes.be16(inner + 12) {
+        number::IPV4 => 14 + u32::from(bytes.be16(inner + 16)),
+        number::IPV6 => 54 + u32::from(bytes.be16(inner + 18)),
+        _ => 0,
+    }
+}
+
+/// A frame inside a packet: `len` bytes from `base` on, and nothing beyond.
+#[derive(Clone, Copy, Debug)]
+pub struct Within<B> {
+    bytes: B,
+    base: u32,
+    len: u32,
+}
+
+impl<B> Within<B> {
+    /// The part of a packet's bytes.
+    #[inline(always)]
+    pub const fn new(bytes: B, base: u32, len: u32) -> Self {
+        Self { bytes, base, len }
+    }
+}
+
+impl<B: Bytes> Bytes for Within<B> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Result<[u8; N], OutOfBounds> {
+        if offset.wrapping_add(N as u32) > self.len {
+            return Err(OutOfBounds);
+        }
+        self.bytes.load(self.base.wrapping_add(offset))
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.len
+    }
+}
