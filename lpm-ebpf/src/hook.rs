@@ -7,7 +7,7 @@ use aya_ebpf::{
 use lpm_common::{
     packet::Direction,
     parse::{Link, Network, Packet},
-    pipeline,
+    pipeline::{self, inside::Unwrapped},
 };
 
 use crate::{
@@ -99,6 +99,7 @@ fn quick<W: Way>(skb: *mut __sk_buff) -> u32 {
 pub struct Scratch {
     pub(crate) network: Network,
     pub(crate) packet: Packet,
+    pub(crate) left: Unwrapped,
 }
 
 #[inline(always)]
@@ -151,7 +152,7 @@ fn transport(skb: *mut __sk_buff) -> u32 {
 
 /// Not 0: the flow has no entry, or starts anew.
 #[inline(never)]
-fn appears<W: Way>(skb: *mut __sk_buff) -> u32 {
+pub(crate) fn appears<W: Way>(skb: *mut __sk_buff) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     u32::from(pipeline::appears(
         &scratch.packet,
@@ -163,7 +164,7 @@ fn appears<W: Way>(skb: *mut __sk_buff) -> u32 {
 }
 
 #[inline(never)]
-fn appear<W: Way>(skb: *mut __sk_buff) {
+pub(crate) fn appear<W: Way>(skb: *mut __sk_buff) {
     let Some(scratch) = scratch() else { return };
     let env = Kernel::new(skb);
     #[cfg(feature = "log")]

@@ -13,6 +13,7 @@
 
 pub mod env;
 pub mod hook;
+pub mod inside;
 pub mod joined;
 pub mod maps;
 pub mod packet;

@@ -64,6 +64,7 @@ impl Prefix for Linear {
 
 /// All of the packet, its parts outside the linear one included. They are
 /// copied, never pulled: pulling could move the packet's head.
+#[derive(Clone, Copy)]
 pub struct Whole {
     skb: *mut __sk_buff,
     len: u32,

@@ -3,7 +3,11 @@
 
 use core::ptr::read_volatile;
 
-use lpm_common::hash::{SEEDS, Seeds};
+use lpm_common::{
+    hash::{SEEDS, Seeds},
+    layout::TunnelKind,
+    parse::tunnel::{PORTS, Tunnels},
+};
 
 /// Sets of the flow table minus 1; a power of two minus 1.
 #[unsafe(no_mangle)]
@@ -29,6 +33,13 @@ pub static LPM_METHODS: u32 = u32::MAX;
 /// Secrets of the flow hash.
 #[unsafe(no_mangle)]
 pub static LPM_SEEDS: [u32; SEEDS] = [0; SEEDS];
+
+/// UDP ports of `VxLAN`; 0: none.
+#[unsafe(no_mangle)]
+pub static LPM_VXLAN_PORTS: [u32; PORTS] = [0; PORTS];
+/// UDP ports of Geneve; 0: none.
+#[unsafe(no_mangle)]
+pub static LPM_GENEVE_PORTS: [u32; PORTS] = [0; PORTS];
 
 macro_rules! setting {
     ($(#[$doc:meta])* $name:ident, $static:ident) => {
@@ -89,5 +100,34 @@ impl Seeds for Secrets {
     fn seed(&self, i: usize) -> u32 {
         // SAFETY: within the array; volatile, because the loader writes it.
         unsafe { read_volatile((&raw const LPM_SEEDS).cast::<u32>().add(i % SEEDS)) }
+    }
+}
+
+/// The ports in [`LPM_VXLAN_PORTS`] and [`LPM_GENEVE_PORTS`].
+pub struct Ports;
+
+#[inline(always)]
+fn has(ports: *const [u32; PORTS], port: u16) -> bool {
+    for i in 0..PORTS {
+        // SAFETY: within the array; volatile, because the loader writes it. The
+        // verifier knows the values, and leaves out what compares with none.
+        let known = unsafe { read_volatile(ports.cast::<u32>().add(i)) };
+        if known != 0 && known == u32::from(port) {
+            return true;
+        }
+    }
+    false
+}
+
+impl Tunnels for Ports {
+    #[inline(always)]
+    fn kind_of(&self, port: u16) -> u32 {
+        if has(&raw const LPM_VXLAN_PORTS, port) {
+            TunnelKind::Vxlan as u32
+        } else if has(&raw const LPM_GENEVE_PORTS, port) {
+            TunnelKind::Geneve as u32
+        } else {
+            0
+        }
     }
 }

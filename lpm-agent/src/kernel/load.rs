@@ -48,25 +48,36 @@ impl AsFd for LoadedProgram {
     }
 }
 
-/// Names of the programs that are attached, in the order of [`Programs`].
-pub(crate) const PROGRAM_NAMES: [&str; 4] = [
+/// Names of the programs that are always loaded, in the order of [`Programs`].
+const ALWAYS: [&str; 4] = [
     "lpm_from_local",
     "lpm_to_local",
     "lpm_from_local_l3",
     "lpm_to_local_l3",
 ];
 
+/// Names of those that are loaded if the settings want them.
+const IF_WANTED: [&str; 2] = ["lpm_from_local_inner", "lpm_to_local_inner"];
+
+/// Whether a program of ours that is attached is called so.
+pub(crate) fn is_program_name(name: &str) -> bool {
+    ALWAYS.contains(&name) || IF_WANTED.contains(&name)
+}
+
 /// The programs that are attached to interfaces.
 #[derive(Debug)]
-pub struct Programs([LoadedProgram; 4]);
+pub struct Programs {
+    always: [LoadedProgram; 4],
+    wanted: Vec<LoadedProgram>,
+}
 
 impl Programs {
     /// The program for packets that the local side sends.
     #[must_use]
     pub fn from_local(&self, layer: Layer) -> &LoadedProgram {
         match layer {
-            Layer::Ethernet => &self.0[0],
-            Layer::Network => &self.0[2],
+            Layer::Ethernet => &self.always[0],
+            Layer::Network => &self.always[2],
         }
     }
 
@@ -74,14 +85,22 @@ impl Programs {
     #[must_use]
     pub fn to_local(&self, layer: Layer) -> &LoadedProgram {
         match layer {
-            Layer::Ethernet => &self.0[1],
-            Layer::Network => &self.0[3],
+            Layer::Ethernet => &self.always[1],
+            Layer::Network => &self.always[3],
         }
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &LoadedProgram> {
-        self.0.iter()
+        self.always.iter().chain(&self.wanted)
+    }
+
+    /// The programs that look into tunnels, for packets from the local side and to it; `None`:
+    /// they were not asked for when the object was loaded.
+    #[must_use]
+    pub fn inner(&self) -> Option<(&LoadedProgram, &LoadedProgram)> {
+        let named = |name| self.wanted.iter().find(|program| program.name == name);
+        Some((named(IF_WANTED[0])?, named(IF_WANTED[1])?))
     }
 }
 
@@ -89,6 +108,7 @@ impl Programs {
 #[derive(Debug)]
 pub struct Kernel {
     ebpf: Ebpf,
+    settings: LoadSettings,
 }
 
 impl Kernel {
@@ -118,8 +138,14 @@ impl Kernel {
                     LoadError::Object { source }
                 }
             })?;
-        let mut kernel = Self { ebpf };
+        let mut kernel = Self {
+            ebpf,
+            settings: settings.clone(),
+        };
         for (name, program) in kernel.ebpf.programs_mut() {
+            if !settings.wants(name) {
+                continue;
+            }
             let name = name.to_owned();
             let loaded = <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load);
             loaded.map_err(|source| LoadError::Program {
@@ -132,13 +158,20 @@ impl Kernel {
 
     /// The programs to attach; they stay loaded as long as the result (or a hook) holds them.
     pub fn programs(&self) -> Result<Programs, LoadError> {
-        let [a, b, c, d] = PROGRAM_NAMES;
-        Ok(Programs([
-            self.loaded(a)?,
-            self.loaded(b)?,
-            self.loaded(c)?,
-            self.loaded(d)?,
-        ]))
+        let [a, b, c, d] = ALWAYS;
+        Ok(Programs {
+            always: [
+                self.loaded(a)?,
+                self.loaded(b)?,
+                self.loaded(c)?,
+                self.loaded(d)?,
+            ],
+            wanted: IF_WANTED
+                .into_iter()
+                .filter(|name| self.settings.wants(name))
+                .map(|name| self.loaded(name))
+                .collect::<Result<_, _>>()?,
+        })
     }
 
     fn loaded(&self, name: &'static str) -> Result<LoadedProgram, LoadError> {

@@ -2,7 +2,7 @@
 
 use aya::{maps::MapInfo, programs::loaded_programs};
 
-use super::{load::PROGRAM_NAMES, presence::RunningAgent, tc::Filter};
+use super::{load::is_program_name, presence::RunningAgent, tc::Filter};
 
 /// Every program of ours is called so in the kernel.
 const PROGRAM_PREFIX: &str = "lpm_";
@@ -39,10 +39,7 @@ pub(crate) fn owner(filter: &Filter, agents: &[RunningAgent], tags: &[u64]) -> O
         return Owner::Agent(agent.pid);
     }
     let place = (FIRST_HANDLE..FIRST_HANDLE + HANDLES).contains(&filter.handle);
-    let name = filter
-        .name
-        .as_deref()
-        .is_some_and(|name| PROGRAM_NAMES.contains(&name));
+    let name = filter.name.as_deref().is_some_and(is_program_name);
     if !place || !name {
         return Owner::Other;
     }

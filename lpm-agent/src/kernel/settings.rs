@@ -1,9 +1,17 @@
 //! What is fixed when the programs are loaded: sizes and constants.
 
 use aya::EbpfLoader;
-use lpm_common::{hash::SEEDS, layout::Methods, table::WAYS};
+use lpm_common::{
+    hash::SEEDS,
+    layout::Methods,
+    parse::tunnel::{PORTS, TunnelPorts},
+    table::WAYS,
+};
 
 use super::load_error::LoadError;
+
+/// End of the names of the programs that look into tunnels.
+pub(super) const INNER: &str = "_inner";
 
 /// Sizes and constants that are fixed when the programs are loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +30,8 @@ pub struct LoadSettings {
     pub names: u32,
     /// Bytes of the ring buffer of samples; a power of two and of pages.
     pub samples_bytes: u32,
+    /// Ports of the tunnels that are looked into; none: the programs that do are not loaded.
+    pub tunnels: TunnelPorts,
     /// For test runs: the programs take each packet's `tstamp` for the time.
     pub packet_clock: bool,
     /// The methods that are on.
@@ -29,6 +39,11 @@ pub struct LoadSettings {
 }
 
 impl LoadSettings {
+    /// Whether a program of the object is needed: what is not costs nobody anything.
+    pub(super) fn wants(&self, program: &str) -> bool {
+        !program.ends_with(INNER) || self.tunnels != TunnelPorts::default()
+    }
+
     /// The defaults with a fresh secret: 64 Ki flows (16 MiB).
     #[must_use]
     pub fn new() -> Self {
@@ -40,6 +55,7 @@ impl LoadSettings {
             idle_seconds: 60,
             names: 65_536,
             samples_bytes: 1 << 20,
+            tunnels: TunnelPorts::default(),
             packet_clock: false,
             methods: Methods::ALL,
         }
@@ -111,6 +127,7 @@ pub(super) fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
 /// The object's constants, by the names they have in it.
 pub(super) struct Constants {
     words: [(&'static str, u32); 7],
+    ports: [(&'static str, [u32; PORTS]); 2],
     seeds: [u32; SEEDS],
 }
 
@@ -126,8 +143,13 @@ impl Constants {
             ("LPM_PACKET_CLOCK", u32::from(settings.packet_clock)),
             ("LPM_METHODS", settings.methods.0),
         ];
+        let ports = [
+            ("LPM_VXLAN_PORTS", settings.tunnels.vxlan.map(u32::from)),
+            ("LPM_GENEVE_PORTS", settings.tunnels.geneve.map(u32::from)),
+        ];
         Self {
             words,
+            ports,
             seeds: settings.seeds,
         }
     }
@@ -145,6 +167,9 @@ pub(super) fn configure<'a>(settings: &LoadSettings, constants: &'a Constants) -
         .map_max_entries("SAMPLES", settings.samples_bytes);
     for (name, value) in &constants.words {
         loader.override_global(name, value, true);
+    }
+    for (name, ports) in &constants.ports {
+        loader.override_global(name, ports.as_slice(), true);
     }
     loader.override_global("LPM_SEEDS", constants.seeds.as_slice(), true);
     loader

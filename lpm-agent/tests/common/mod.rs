@@ -35,7 +35,10 @@ use lpm_agent::kernel::{
     rules::Rules,
 };
 use lpm_bench::testbed::Netns;
-use lpm_common::layout::{InterfaceConfig, Methods};
+use lpm_common::{
+    layout::{InterfaceConfig, Methods},
+    parse::tunnel::TunnelPorts,
+};
 
 /// How long anything may take before a test fails; far more than it ever needs.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -51,6 +54,10 @@ pub const SETTINGS: LoadSettings = LoadSettings {
     samples_bytes: 1 << 16,
     packet_clock: false,
     methods: Methods::ALL,
+    tunnels: TunnelPorts {
+        vxlan: [0; 4],
+        geneve: [0; 4],
+    },
 };
 
 /// Whether tests of the kernel can run here. If not, the reason is printed as a skip.

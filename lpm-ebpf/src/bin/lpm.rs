@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use lpm_ebpf::{
     hook::{FromLocal, FromLocalIp, ToLocal, ToLocalIp, measure},
-    joined,
+    inside, joined,
     store::control,
 };
 
@@ -64,6 +64,18 @@ pub fn lpm_node_to_l3(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn lpm_node_out(ctx: TcContext) -> i32 {
     joined::out_of_veth(&ctx)
+}
+
+/// Packets sent by the local end; tunnels are looked into.
+#[classifier]
+pub fn lpm_from_local_inner(ctx: TcContext) -> i32 {
+    inside::measure::<FromLocal>(&ctx)
+}
+
+/// Packets sent to the local end; tunnels are looked into.
+#[classifier]
+pub fn lpm_to_local_inner(ctx: TcContext) -> i32 {
+    inside::measure::<ToLocal>(&ctx)
 }
 
 /// Never attached: the agent test-runs it to learn how jiffies and

@@ -2,6 +2,8 @@
 //! `BPF_PROG_TEST_RUN` and through `lpm_common::model` must leave the same
 //! flow table, histograms and counters, word for word.
 
+mod inside;
+
 use std::{
     path::Path,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -27,7 +29,7 @@ use lpm_common::{
         vectors,
     },
     packet::Direction,
-    parse::Link,
+    parse::{Link, tunnel::TunnelPorts},
 };
 use proptest::prelude::*;
 
@@ -47,17 +49,24 @@ struct Pair {
     control: MmapArray<Control>,
     counters: PerCpuArray<aya::maps::MapData, [u64; COUNTERS]>,
     seeds: [u32; SEEDS],
+    tunnels: TunnelPorts,
     before: [u64; COUNTERS],
 }
 
 impl Pair {
     /// None, and said why, where programs cannot be loaded.
     fn new() -> Option<Self> {
+        Self::with(TunnelPorts::default())
+    }
+
+    /// The programs that look into these tunnels, if there are any.
+    fn with(tunnels: TunnelPorts) -> Option<Self> {
         let mut settings = LoadSettings::new();
         settings.flow_entries = FLOW_ENTRIES;
         settings.rows = ROWS;
         settings.stripes = 1;
         settings.packet_clock = true;
+        settings.tunnels = tunnels;
         let mut kernel = match Kernel::load(&settings) {
             Ok(kernel) => kernel,
             Err(error) if !nix::unistd::geteuid().is_root() => {
@@ -73,6 +82,7 @@ impl Pair {
             counters: kernel.take("COUNTERS").unwrap(),
             kernel,
             seeds: settings.seeds,
+            tunnels,
             before: [0; COUNTERS],
         })
     }
@@ -89,7 +99,8 @@ impl Pair {
         }
         self.control.get(0).unwrap().generation.store(1, Relaxed);
         self.before = self.counts();
-        let model = Model::new(Settings {
+        self.clear_rows();
+        let mut model = Model::new(Settings {
             flow_entries: FLOW_ENTRIES,
             rows: ROWS,
             seeds: self.seeds,
@@ -97,10 +108,22 @@ impl Pair {
             idle_seconds: LoadSettings::new().idle_seconds,
             methods: LoadSettings::new().methods,
         });
+        model.tunnels = self.tunnels;
         for entry in &model.flows {
             clear(entry);
         }
         model
+    }
+
+    /// Rows are given out in the order in which pairs appear.
+    fn clear_rows(&mut self) {
+        self.control.get(0).unwrap().next_row.store(0, Relaxed);
+        let map = self.kernel.ebpf_mut().map_mut("PAIRS").unwrap();
+        let mut pairs = HashMap::<_, u64, u32>::try_from(map).unwrap();
+        let known: Vec<_> = pairs.keys().map(Result::unwrap).collect();
+        for pair in known {
+            pairs.remove(&pair).unwrap();
+        }
     }
 
     fn counts(&self) -> [u64; COUNTERS] {
@@ -115,7 +138,10 @@ impl Pair {
 
     /// False: this kernel's test run does not take such a frame.
     fn packet(&mut self, frame: &[u8], arrival: &Arrival) -> bool {
+        let inside = self.tunnels != TunnelPorts::default();
         let name = match (arrival.link, arrival.direction) {
+            (Link::Ethernet, Direction::FromLocal) if inside => "lpm_from_local_inner",
+            (Link::Ethernet, Direction::ToLocal) if inside => "lpm_to_local_inner",
             (Link::Ethernet, Direction::FromLocal) => "lpm_from_local",
             (Link::Ethernet, Direction::ToLocal) => "lpm_to_local",
             (Link::Ip, Direction::FromLocal) => "lpm_from_local_l3",

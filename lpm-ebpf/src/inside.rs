@@ -1,0 +1,129 @@
+//! One packet at a hook where tunnels are looked into; see
+//! `lpm_common::pipeline::inside`. These programs take the place of those of
+//! [`crate::hook`] where the configuration wants it, and are loaded only then.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
+use lpm_common::{
+    parse::tunnel::LEVELS,
+    pipeline::{
+        self,
+        inside::{self, Step, Unwrapped},
+    },
+};
+
+use crate::{
+    env::Kernel,
+    hook::{Way, appear, appears, scratch},
+    packet::{Linear, Whole, meta},
+    settings::{Ports, Secrets},
+    store::Store,
+};
+
+/// Measures the packet, or what is inside. Always lets it pass.
+#[inline(always)]
+#[must_use]
+pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    if quick::<W>(skb) == 0 {
+        thorough::<W>(skb);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// 0: it takes the thorough way.
+#[inline(never)]
+fn quick<W: Way>(skb: *mut __sk_buff) -> u32 {
+    let bytes = Linear::new(&TcContext::new(skb));
+    let (env, meta) = (Kernel::new(skb), meta(skb));
+    let done = inside::quick(&bytes, &meta, W::WAY, &Secrets, (&Store, &Ports), &env);
+    u32::from(done)
+}
+
+/// As `hook::thorough`, step by step through `SCRATCH`.
+#[inline(never)]
+fn thorough<W: Way>(skb: *mut __sk_buff) {
+    whole::<W>(skb);
+    for _ in 0..=LEVELS {
+        match unwrap(skb) {
+            ENTERED => {}
+            PLAIN => break,
+            _ => return,
+        }
+    }
+    if network(skb) == 0 || transport(skb) == 0 {
+        return;
+    }
+    if appears::<W>(skb) != 0 {
+        appear::<W>(skb);
+    }
+    known::<W>(skb);
+}
+
+const PLAIN: u32 = 0;
+const ENTERED: u32 = 1;
+const SKIPPED: u32 = 2;
+
+#[inline(never)]
+fn whole<W: Way>(skb: *mut __sk_buff) {
+    if let Some(scratch) = scratch() {
+        scratch.left = Unwrapped::whole(&meta(skb), W::WAY.0);
+    }
+}
+
+/// Takes one tunnel off.
+#[inline(never)]
+fn unwrap(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else {
+        return SKIPPED;
+    };
+    let meta = meta(skb);
+    let bytes = Whole::new(skb, meta.len);
+    match inside::unwrap(bytes, &scratch.left, &meta, &Ports, &Kernel::new(skb)) {
+        Step::Plain => PLAIN,
+        Step::Entered(left) => {
+            scratch.left = left;
+            ENTERED
+        }
+        Step::Skipped => SKIPPED,
+    }
+}
+
+/// 0: there is nothing to measure.
+#[inline(never)]
+fn network(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let meta = meta(skb);
+    let bytes = Whole::new(skb, meta.len);
+    let env = Kernel::new(skb);
+    let Some(network) = inside::network(bytes, &scratch.left, &meta, &env) else {
+        return 0;
+    };
+    scratch.network = network;
+    1
+}
+
+/// 0: there is nothing to measure.
+#[inline(never)]
+fn transport(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let meta = meta(skb);
+    let bytes = Whole::new(skb, meta.len);
+    let env = Kernel::new(skb);
+    let Some(packet) = inside::transport(bytes, &scratch.left, &meta, &scratch.network, &env)
+    else {
+        return 0;
+    };
+    scratch.packet = packet;
+    1
+}
+
+#[inline(never)]
+fn known<W: Way>(skb: *mut __sk_buff) {
+    let Some(scratch) = scratch() else { return };
+    let env = Kernel::new(skb);
+    let meta = inside::meta_of(&scratch.left, &meta(skb));
+    pipeline::measure(&scratch.packet, &meta, W::WAY.1, &Secrets, &Store, &env);
+}
