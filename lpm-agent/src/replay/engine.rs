@@ -273,8 +273,8 @@ fn sample(entry: &FlowEntry, matched: &Matched) -> Sample {
         leg: matched.leg,
         echo: matched.echo,
         method: matched.method,
-        vantage: cold.vantage.load(Relaxed),
-        reserved: 0,
+        vantage: cold.vantage(),
+        outer_vni: cold.outer_vni(),
     }
 }
 

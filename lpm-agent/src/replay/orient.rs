@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use lpm_common::{
     bytes::Bytes as _,
     hash,
-    packet::{Direction, FlowKey, Meta, flag},
+    packet::{Direction, FlowKey, Meta, Wrap, flag},
     parse::{self, Link, Network},
     table,
 };
@@ -71,6 +71,7 @@ fn by_flow(engine: &Engine, bytes: &Captured<'_>, meta: &Meta, network: &Network
         remote_port: dport,
         ifindex: meta.ifindex,
         segment: network.segment,
+        wrap: Wrap::default(),
         v6: network.v6,
     };
     if knows(engine, &key) {
