@@ -58,6 +58,48 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, E: Env>(
     true
 }
 
+/// The thorough way as a whole, for packets that [`quick`] does not know: what
+/// host code does. The kernel programs take its steps one by one, and hand
+/// over from each to the next through a map, for the verifier's sake.
+pub fn thorough<B, S, T, E>(
+    bytes: &B,
+    meta: &Meta,
+    (link, direction): (Link, Direction),
+    seeds: &S,
+    table: &T,
+    env: &E,
+) where
+    B: Bytes,
+    S: Seeds,
+    T: Table + Claims + Interfaces,
+    E: Env,
+{
+    let packet =
+        network(bytes, meta, link, env).and_then(|network| transport(bytes, meta, &network, env));
+    if let Some(packet) = packet {
+        enter(&packet, meta, direction, seeds, table, env);
+    }
+}
+
+/// The steps from the third on, likewise, of a packet that was read.
+pub fn enter<S, T, E>(
+    packet: &Packet,
+    meta: &Meta,
+    direction: Direction,
+    seeds: &S,
+    table: &T,
+    env: &E,
+) where
+    S: Seeds,
+    T: Table + Claims + Interfaces,
+    E: Env,
+{
+    if appears(packet, meta.ifindex, direction, seeds, table) {
+        appear(packet, meta.ifindex, direction, seeds, table, env);
+    }
+    measure(packet, meta, direction, seeds, table, env);
+}
+
 /// The thorough way, first step: reads any packet up to its TCP header. None:
 /// there is nothing to measure in it, and it is counted.
 #[inline(always)]

@@ -13,7 +13,7 @@ use lpm_common::{
     hash::SEEDS,
     layout::{FlowEntry, InterfaceConfig, Leg, Methods, Sample, UNIT_NS},
     matcher,
-    packet::{Direction, Meta},
+    packet::Meta,
     pipeline::{self, Interfaces},
     shared::AtomicU64,
     table::{self, Table},
@@ -114,18 +114,7 @@ impl Engine {
         if pipeline::quick(&bytes, &meta, way, &self.seeds, self, self) {
             return;
         }
-        self.thorough(&bytes, &meta, view, direction);
-    }
-
-    /// The steps that the kernel takes for a packet that the quick way does not know.
-    fn thorough(&self, bytes: &Captured<'_>, meta: &Meta, view: &View<'_>, direction: Direction) {
-        let packet = pipeline::network(bytes, meta, view.link, self)
-            .and_then(|network| pipeline::transport(bytes, meta, &network, self));
-        let Some(packet) = packet else { return };
-        if pipeline::appears(&packet, meta.ifindex, direction, &self.seeds, self) {
-            pipeline::appear(&packet, meta.ifindex, direction, &self.seeds, self, self);
-        }
-        pipeline::measure(&packet, meta, direction, &self.seeds, self, self);
+        pipeline::thorough(&bytes, &meta, way, &self.seeds, self, self);
     }
 
     /// Hands out the samples of the packets since the last time.

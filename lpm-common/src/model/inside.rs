@@ -3,7 +3,10 @@
 use super::{Arrival, Model};
 use crate::{
     packet::Meta,
-    pipeline::inside::{self, Step, Unwrapped},
+    pipeline::{
+        self,
+        inside::{self, Step, Unwrapped},
+    },
 };
 
 impl Model {
@@ -24,7 +27,8 @@ impl Model {
         let packet = inside::network(frame, &left, meta, self)
             .and_then(|network| inside::transport(frame, &left, meta, &network, self));
         if let Some(packet) = packet {
-            self.thorough(&packet, &inside::meta_of(&left, meta), arrival.direction);
+            let meta = inside::meta_of(&left, meta);
+            pipeline::enter(&packet, &meta, arrival.direction, seeds, self, self);
         }
     }
 }

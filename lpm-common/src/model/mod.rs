@@ -142,20 +142,7 @@ impl Model {
         if pipeline::quick(&frame, &meta, way, seeds, self, self) {
             return;
         }
-        let (link, direction) = way;
-        let packet = pipeline::network(&frame, &meta, link, self)
-            .and_then(|network| pipeline::transport(&frame, &meta, &network, self));
-        if let Some(packet) = packet {
-            self.thorough(&packet, &meta, direction);
-        }
-    }
-
-    fn thorough(&self, packet: &Packet, meta: &Meta, direction: Direction) {
-        let seeds = &self.settings.seeds;
-        if pipeline::appears(packet, meta.ifindex, direction, seeds, self) {
-            pipeline::appear(packet, meta.ifindex, direction, seeds, self, self);
-        }
-        pipeline::measure(packet, meta, direction, seeds, self, self);
+        pipeline::thorough(&frame, &meta, way, seeds, self, self);
     }
 
     /// Runs a frame through the programs of the joined hooks.

@@ -41,7 +41,10 @@ pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -
             continue;
         }
         // The byte after the last option's kind may be payload, or nothing.
-        let length = u32::from(bytes.byte(at + 1).map_err(|_| Skip::Malformed)?);
+        if at + 1 >= end {
+            return Err(Skip::Malformed);
+        }
+        let length = u32::from(bytes.byte(at + 1)?);
         if length < 2 || at + length > end {
             return Err(Skip::Malformed);
         }
