@@ -7,6 +7,7 @@
 //! RFC 7323 and the terms ask for. Each rule broken on purpose must be found.
 
 mod files;
+mod forced;
 mod seen;
 mod sequence;
 mod traffic;
