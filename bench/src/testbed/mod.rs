@@ -14,6 +14,7 @@ mod netns;
 mod overlay;
 mod pair;
 mod reach;
+mod redirect;
 mod vlan;
 pub mod wire;
 
@@ -23,5 +24,6 @@ pub use netns::{NAME_PREFIX, Netns};
 pub use overlay::{Flavour, Overlay, OverlayConfig, Pod};
 pub use pair::{Pair, PairConfig};
 pub use reach::{DEADLINE, connect_time, wait_reachable};
+pub use redirect::{Redirect, RedirectedPod};
 pub use vlan::VlanPair;
 pub use wire::{DelayLine, Direction, Impairment, WireEnd};

@@ -203,6 +203,16 @@ impl Reader {
             "1 for each interface that is watched",
             links,
         )?;
+        let known = self.model.one_sided();
+        let one_sided = self.model.links().into_iter().filter_map(|(index, link)| {
+            let labels = vec![("interface", link.name)];
+            Some((labels, i64::from(*known.get(&index)?)))
+        });
+        out.gauges(
+            "interface_one_sided",
+            "1 for each interface that carries packets of one direction only, a pod's because its CNI redirects past it",
+            one_sided,
+        )?;
         let times = (self.program_times)()
             .into_iter()
             .map(|(program, time)| (vec![("program", program.to_owned())], time.as_secs_f64()));

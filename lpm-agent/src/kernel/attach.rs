@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use super::attach_error::AttachError;
 use super::{
     bpf::{self, Direction},
-    interfaces::Interface,
+    interfaces::{Interface, Layer},
     load::{LoadedProgram, Programs},
     netlink::Route,
     ours::{FIRST_HANDLE, HANDLES, Owner, owner},
@@ -62,6 +62,8 @@ pub(crate) fn kernel_at_least(major: u8, minor: u8) -> bool {
 #[derive(Debug)]
 pub(crate) struct Attachment {
     hooks: Vec<Hook>,
+    /// The third one, while hooks are joined.
+    joined: Option<Hook>,
     /// For people, if something is other than usual: another priority than 1.
     pub(crate) note: Option<String>,
 }
@@ -99,7 +101,9 @@ impl Attacher {
         interface: &Interface,
         vantage: Vantage,
     ) -> Result<Attachment, AttachError> {
-        let Some(layer) = interface.layer() else {
+        let layer = interface.layer();
+        let joinable = vantage != Vantage::Node || layer == Some(Layer::Ethernet);
+        let Some(layer) = layer.filter(|_| joinable) else {
             return Err(AttachError::LinkType {
                 interface: interface.name.clone(),
                 link_type: interface.link_type,
@@ -107,10 +111,10 @@ impl Attacher {
         };
         let programs = Arc::clone(&self.programs);
         let (from, to) = (programs.from_local(layer), programs.to_local(layer));
-        let (ingress, egress) = if vantage.ingress_is_from_local() {
-            (from, to)
-        } else {
-            (to, from)
+        let (ingress, egress) = match vantage {
+            Vantage::Node => (programs.node_from(), programs.node_out()),
+            _ if vantage.ingress_is_from_local() => (from, to),
+            _ => (to, from),
         };
         if self.mode == Mode::Netlink
             && let Err(source) = tc::ensure_clsact(&mut self.route, interface.index)
@@ -124,14 +128,11 @@ impl Attacher {
         }
         let mut attachment = Attachment {
             hooks: Vec::new(),
+            joined: None,
             note: None,
         };
         for (direction, program) in [(Direction::Ingress, ingress), (Direction::Egress, egress)] {
-            let hooked = match self.mode {
-                Mode::Netlink => self.hook_filter(interface, direction, program, &mut attachment),
-                Mode::Tcx | Mode::Auto => hook_tcx(interface, direction, program),
-            };
-            match hooked {
+            match self.hook(interface, direction, program, &mut attachment) {
                 Ok(hook) => attachment.hooks.push(hook),
                 Err(error) => {
                     self.detach(interface, attachment);
@@ -142,33 +143,74 @@ impl Attacher {
         Ok(attachment)
     }
 
+    /// Adds the program for packets that may go to a pod past whose veth the CNI redirects.
+    pub(crate) fn join(
+        &mut self,
+        interface: &Interface,
+        attachment: &mut Attachment,
+    ) -> Result<(), AttachError> {
+        if let (None, Some(layer)) = (&attachment.joined, interface.layer()) {
+            let programs = Arc::clone(&self.programs);
+            let program = programs.node_to(layer);
+            let hook = self.hook(interface, Direction::Ingress, program, attachment)?;
+            attachment.joined = Some(hook);
+        }
+        Ok(())
+    }
+
+    /// Takes it off again.
+    pub(crate) fn part(&mut self, interface: &Interface, attachment: &mut Attachment) {
+        if let Some(hook) = attachment.joined.take() {
+            self.unhook(interface, &hook);
+        }
+    }
+
+    fn hook(
+        &mut self,
+        interface: &Interface,
+        direction: Direction,
+        program: &LoadedProgram,
+        attachment: &mut Attachment,
+    ) -> Result<Hook, AttachError> {
+        match self.mode {
+            Mode::Netlink => self.hook_filter(interface, direction, program, attachment),
+            Mode::Tcx | Mode::Auto => hook_tcx(interface, direction, program),
+        }
+    }
+
     /// Takes both programs off; whatever else is on the hooks stays.
     pub(crate) fn detach(&mut self, interface: &Interface, attachment: Attachment) {
-        for hook in attachment.hooks {
-            let Hook::Filter { place, program } = hook else {
-                continue;
-            };
-            match self.our_filter(place, program) {
-                Ok(Some(filter)) => {
-                    if let Err(error) = tc::delete(&mut self.route, &filter)
-                        && !is_gone(&error)
-                    {
-                        tracing::error!(interface = interface.name, direction = %place.direction, %error, "a filter of ours could not be deleted; run `lpm detach`");
-                    }
+        // A TCX link goes when it is dropped.
+        for hook in attachment.hooks.into_iter().chain(attachment.joined) {
+            self.unhook(interface, &hook);
+        }
+    }
+
+    fn unhook(&mut self, interface: &Interface, hook: &Hook) {
+        let Hook::Filter { place, program } = *hook else {
+            return;
+        };
+        match self.our_filter(place, program) {
+            Ok(Some(filter)) => {
+                if let Err(error) = tc::delete(&mut self.route, &filter)
+                    && !is_gone(&error)
+                {
+                    tracing::error!(interface = interface.name, direction = %place.direction, %error, "a filter of ours could not be deleted; run `lpm detach`");
                 }
-                // Deleted or replaced by somebody else, or gone with the interface.
-                Ok(None) => {}
-                Err(error) if is_gone(&error) => {}
-                Err(error) => {
-                    tracing::error!(interface = interface.name, direction = %place.direction, %error, "the filters could not be listed; run `lpm detach`");
-                }
+            }
+            // Deleted or replaced by somebody else, or gone with the interface.
+            Ok(None) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => {
+                tracing::error!(interface = interface.name, direction = %place.direction, %error, "the filters could not be listed; run `lpm detach`");
             }
         }
     }
 
     /// Whether both programs are where they were put.
     pub(crate) fn is_intact(&mut self, interface: u32, attachment: &Attachment) -> bool {
-        attachment.hooks.iter().all(|hook| match hook {
+        let mut hooks = attachment.hooks.iter().chain(&attachment.joined);
+        hooks.all(|hook| match hook {
             Hook::Tcx(link) => bpf::tcx_link_interface(link).is_ok_and(|found| found == interface),
             Hook::Filter { place, program } => {
                 matches!(self.our_filter(*place, *program), Ok(Some(_)))

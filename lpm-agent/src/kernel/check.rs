@@ -337,6 +337,7 @@ fn jit() -> Item {
 /// Interfaces and agents of the calling thread's namespace.
 fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
     let all = interfaces::list()?;
+    let joined = presence::joined()?;
     let candidates = all
         .values()
         .map(|interface| {
@@ -345,6 +346,13 @@ fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
                 (Some(_), None) => (
                     None,
                     format!("link type {} cannot be read", interface.link_type),
+                ),
+                (Some(Vantage::Pod), _) if joined.contains_key(&interface.index) => (
+                    Some(Vantage::Node.as_str()),
+                    format!(
+                        "one direction only: the CNI redirects past it (says the agent with process id {})",
+                        joined[&interface.index]
+                    ),
                 ),
                 (vantage, _) => (vantage.map(Vantage::as_str), decision.reason),
             };

@@ -27,6 +27,7 @@ use super::{
     interfaces::Interface,
     load::Programs,
     netns::{Netns, NetnsError},
+    one_sided::Evidence,
     rules::Rules,
     worker::Worker,
 };
@@ -44,6 +45,8 @@ pub struct Settings {
     pub netns: Option<Netns>,
     /// Makes the kernel's settings of an interface. `vantage` is overwritten by the rules'.
     pub describe: Describe,
+    /// What tells which interfaces carry one direction only; `None`: nobody looks.
+    pub evidence: Option<Box<dyn Evidence>>,
 }
 
 impl Settings {
@@ -55,6 +58,7 @@ impl Settings {
             mode: Mode::Auto,
             netns: None,
             describe: Box::new(|_, _| InterfaceConfig::default()),
+            evidence: None,
         }
     }
 }
@@ -89,6 +93,14 @@ pub enum Event {
         error: AttachError,
         /// It will be tried again.
         retry: bool,
+    },
+    /// It has been found that the interface carries one direction only, or that it does not any
+    /// more. A pod's is detached and attached next, as another vantage.
+    OneSided {
+        /// As it is.
+        interface: AttachedInterface,
+        /// One direction only.
+        one_sided: bool,
     },
     /// Filters that an agent left which is gone were removed.
     LeftoversRemoved {

@@ -49,11 +49,15 @@ impl AsFd for LoadedProgram {
 }
 
 /// Names of the programs that are always loaded, in the order of [`Programs`].
-const ALWAYS: [&str; 4] = [
+const ALWAYS: [&str; 8] = [
     "lpm_from_local",
     "lpm_to_local",
     "lpm_from_local_l3",
     "lpm_to_local_l3",
+    "lpm_node_from",
+    "lpm_node_to",
+    "lpm_node_to_l3",
+    "lpm_node_out",
 ];
 
 /// Names of those that are loaded if the settings want them.
@@ -67,7 +71,7 @@ pub(crate) fn is_program_name(name: &str) -> bool {
 /// The programs that are attached to interfaces.
 #[derive(Debug)]
 pub struct Programs {
-    always: [LoadedProgram; 4],
+    always: Vec<LoadedProgram>,
     wanted: Vec<LoadedProgram>,
 }
 
@@ -88,6 +92,27 @@ impl Programs {
             Layer::Ethernet => &self.always[1],
             Layer::Network => &self.always[3],
         }
+    }
+
+    /// At a pod's veth where hooks are joined: the program for what the pod sends.
+    #[must_use]
+    pub fn node_from(&self) -> &LoadedProgram {
+        &self.always[4]
+    }
+
+    /// At the ingress of any interface where hooks are joined: for what may go to such a pod.
+    #[must_use]
+    pub fn node_to(&self, layer: Layer) -> &LoadedProgram {
+        match layer {
+            Layer::Ethernet => &self.always[5],
+            Layer::Network => &self.always[6],
+        }
+    }
+
+    /// At the egress of such a pod's veth.
+    #[must_use]
+    pub fn node_out(&self) -> &LoadedProgram {
+        &self.always[7]
     }
 
     /// All of them.
@@ -158,19 +183,13 @@ impl Kernel {
 
     /// The programs to attach; they stay loaded as long as the result (or a hook) holds them.
     pub fn programs(&self) -> Result<Programs, LoadError> {
-        let [a, b, c, d] = ALWAYS;
+        let load_all = |names: &[&'static str]| -> Result<Vec<LoadedProgram>, LoadError> {
+            let wanted = names.iter().filter(|name| self.settings.wants(name));
+            wanted.map(|name| self.loaded(name)).collect()
+        };
         Ok(Programs {
-            always: [
-                self.loaded(a)?,
-                self.loaded(b)?,
-                self.loaded(c)?,
-                self.loaded(d)?,
-            ],
-            wanted: IF_WANTED
-                .into_iter()
-                .filter(|name| self.settings.wants(name))
-                .map(|name| self.loaded(name))
-                .collect::<Result<_, _>>()?,
+            always: load_all(&ALWAYS)?,
+            wanted: load_all(&IF_WANTED)?,
         })
     }
 

@@ -21,6 +21,7 @@ mod load_error;
 pub mod mmap;
 mod netlink;
 pub mod netns;
+pub mod one_sided;
 mod ours;
 pub mod presence;
 pub mod privileges;

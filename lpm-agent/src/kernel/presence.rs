@@ -6,6 +6,7 @@
 //! network namespace and vanish with the process, however it dies: who is listed, lives.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, BufRead},
     os::{linux::net::SocketAddrExt, unix::net::SocketAddr, unix::net::UnixDatagram},
@@ -13,6 +14,9 @@ use std::{
 
 /// Begin of every agent's socket name; the number is the version of what follows.
 const PREFIX: &str = "lpm-agent/1/";
+
+/// Likewise of the sign for an interface whose packets are measured at joined hooks.
+const JOINED: &str = "lpm-agent-node/1/";
 
 /// This agent's sign; gone when dropped.
 #[derive(Debug)]
@@ -34,11 +38,33 @@ pub(crate) fn announce(programs: &[u32]) -> io::Result<Presence> {
     UnixDatagram::bind_addr(&address).map(Presence)
 }
 
+/// Tells that an interface carries one direction only and is watched as `node`.
+pub(crate) fn announce_joined(ifindex: u32) -> io::Result<Presence> {
+    let name = format!("{JOINED}{}/{ifindex}", std::process::id());
+    let address = SocketAddr::from_abstract_name(name)?;
+    UnixDatagram::bind_addr(&address).map(Presence)
+}
+
 /// The agents of the calling thread's network namespace, this process's own included.
 pub fn running_agents() -> io::Result<Vec<RunningAgent>> {
+    Ok(names()?.iter().filter_map(|name| parse(name)).collect())
+}
+
+/// The interfaces of the calling thread's network namespace that a running agent watches as
+/// `node`, and that agent's process id.
+pub(crate) fn joined() -> io::Result<BTreeMap<u32, u32>> {
+    let parse = |name: &String| {
+        let (pid, ifindex) = name.strip_prefix(JOINED)?.split_once('/')?;
+        Some((ifindex.parse().ok()?, pid.parse().ok()?))
+    };
+    Ok(names()?.iter().filter_map(parse).collect())
+}
+
+/// The abstract socket names of the calling thread's network namespace.
+fn names() -> io::Result<Vec<String>> {
     // Of the thread, not of the process: another thread may be in another namespace.
     let table = fs::File::open("/proc/thread-self/net/unix")?;
-    let mut agents = Vec::new();
+    let mut names = Vec::new();
     for line in io::BufReader::new(table).lines() {
         // The name is last; an abstract one starts with '@'. Anybody can bind any name, so what
         // does not parse is not ours.
@@ -47,9 +73,9 @@ pub fn running_agents() -> io::Result<Vec<RunningAgent>> {
             .rsplit(' ')
             .next()
             .and_then(|name| name.strip_prefix('@'));
-        agents.extend(name.and_then(parse));
+        names.extend(name.map(str::to_owned));
     }
-    Ok(agents)
+    Ok(names)
 }
 
 fn name_of(pid: u32, programs: &[u32]) -> String {

@@ -22,6 +22,8 @@ pub enum Watch {
     Bridge,
     /// A network card of the node.
     Nic,
+    /// A pod's veth past which the CNI redirects packets (found without being told).
+    Node,
 }
 
 impl Watch {
@@ -34,6 +36,7 @@ impl Watch {
             Self::Overlay => Vantage::Overlay,
             Self::Bridge => Vantage::Bridge,
             Self::Nic => Vantage::Nic,
+            Self::Node => Vantage::Node,
         })
     }
 }

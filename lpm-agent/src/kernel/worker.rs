@@ -1,5 +1,7 @@
 //! The work of the hotplug thread: see [`super::hotplug`].
 
+mod joining;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -25,6 +27,7 @@ use super::{
     interfaces::{self, Interface},
     load::Programs,
     netlink::{Heard, Listener},
+    one_sided::{Evidence, Judge},
     presence::{self, Presence},
     rules::Rules,
 };
@@ -47,6 +50,8 @@ struct Retry {
 struct Active {
     shown: AttachedInterface,
     attachment: Attachment,
+    /// Of one that is watched as `node`: the sign for `lpm check`.
+    sign: Option<Presence>,
 }
 
 pub(crate) struct Worker {
@@ -54,6 +59,9 @@ pub(crate) struct Worker {
     attacher: Attacher,
     rules: Rules,
     describe: Describe,
+    evidence: Option<Box<dyn Evidence>>,
+    judge: Judge,
+    weigh_at: Instant,
     table: Box<dyn InterfaceTable>,
     on_event: Box<dyn FnMut(Event) + Send>,
     /// Every interface of the namespace.
@@ -86,6 +94,9 @@ impl Worker {
             attacher,
             rules: settings.rules,
             describe: settings.describe,
+            evidence: settings.evidence,
+            judge: Judge::default(),
+            weigh_at: Instant::now() + joining::WEIGHING,
             table,
             on_event,
             known: BTreeMap::new(),
@@ -99,6 +110,7 @@ impl Worker {
         worker.remove_leftovers();
         worker.attach_asked_for()?;
         worker.consider_all();
+        worker.join_hooks();
         Ok(worker)
     }
 
@@ -154,6 +166,8 @@ impl Worker {
             self.listen();
             self.retry();
             self.inspect();
+            self.weigh();
+            self.join_hooks();
         }
         self.detach_all();
     }
@@ -164,7 +178,7 @@ impl Worker {
             .retries
             .values()
             .map(|retry| retry.at)
-            .fold(self.inspect_at, Instant::min);
+            .fold(self.inspect_at.min(self.weigh_at), Instant::min);
         let wait = next.saturating_duration_since(Instant::now());
         // Rounded up: waking a millisecond early would spin until the time has come.
         let wait = PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX);
@@ -232,6 +246,7 @@ impl Worker {
         self.known.remove(&index);
         self.retries.remove(&index);
         self.detach(index, true);
+        self.judge.forget(index);
     }
 
     /// Lists the interfaces and makes good whatever was missed.
@@ -306,7 +321,7 @@ impl Worker {
         let Some(interface) = self.known.get(&index).cloned() else {
             return;
         };
-        let wanted = self.rules.decide(&interface, &self.known).vantage;
+        let wanted = self.wanted(&interface);
         if let Some(active) = self.active.get_mut(&index) {
             if Some(active.shown.vantage) == wanted {
                 let old = std::mem::replace(&mut active.shown.interface, interface);
@@ -341,6 +356,11 @@ impl Worker {
         if let Err(error) = self.table.set(index, config) {
             tracing::error!(interface = interface.name, %error, "the interface's settings do not fit into the kernel's map INTERFACES");
         }
+        if vantage == Vantage::Node
+            && let Some(Err(error)) = self.evidence.as_mut().map(|by| by.join(index))
+        {
+            tracing::error!(interface = interface.name, %error, "it will not be noticed when the CNI stops redirecting past it");
+        }
         let attachment = match self.attacher.attach(interface, vantage) {
             Ok(attachment) => attachment,
             Err(error) => {
@@ -360,6 +380,10 @@ impl Worker {
             Active {
                 shown: shown.clone(),
                 attachment,
+                // Without it only `lpm check` knows less.
+                sign: (vantage == Vantage::Node)
+                    .then(|| presence::announce_joined(index).ok())
+                    .flatten(),
             },
         );
         lock(&self.state).attached.insert(index, shown.clone());
@@ -393,11 +417,22 @@ impl Worker {
     }
 
     fn detach(&mut self, index: u32, gone: bool) {
-        let Some(Active { shown, attachment }) = self.active.remove(&index) else {
+        let Some(Active {
+            shown,
+            attachment,
+            sign,
+        }) = self.active.remove(&index)
+        else {
             return;
         };
+        drop(sign);
         self.attacher.detach(&shown.interface, attachment);
         self.forget(index);
+        if shown.vantage == Vantage::Node
+            && let Some(Err(error)) = self.evidence.as_mut().map(|by| by.part(index))
+        {
+            tracing::error!(interface = shown.interface.name, %error, "addresses of its pod stay in the kernel's map HOMES");
+        }
         lock(&self.state).attached.remove(&index);
         (self.on_event)(Event::Detached {
             interface: shown,

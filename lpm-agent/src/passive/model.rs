@@ -80,6 +80,7 @@ pub struct Model {
     idle: Duration,
     windows: Mutex<Windows>,
     links: RwLock<BTreeMap<u32, Link>>,
+    one_sided: RwLock<BTreeMap<u32, bool>>,
     packets: AtomicU64,
     bytes: AtomicU64,
 }
@@ -107,6 +108,7 @@ impl Model {
             idle,
             windows: Mutex::default(),
             links: RwLock::default(),
+            one_sided: RwLock::default(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         })
@@ -287,6 +289,26 @@ impl Model {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Whether interfaces carry one direction only, by index, as far as it is known.
+    #[must_use]
+    pub fn one_sided(&self) -> BTreeMap<u32, bool> {
+        self.one_sided
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// It has been found whether an interface carries one direction only; `None`: it is gone.
+    /// Returns what was known before.
+    pub fn set_one_sided(&self, index: u32, one_sided: Option<bool>) -> Option<bool> {
+        let mut known = self.one_sided.write();
+        let known = known.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut());
+        match one_sided {
+            Some(one_sided) => known.insert(index, one_sided),
+            None => known.remove(&index),
+        }
     }
 
     /// An interface is watched now, or has another name.

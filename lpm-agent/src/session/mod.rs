@@ -3,6 +3,7 @@
 //! `lpm run`, `lpm top` and `lpm watch` are each a session and something that shows it. Ending a
 //! session (dropping it) detaches everything.
 
+mod joined;
 mod keeper;
 mod log;
 mod ring;
@@ -14,6 +15,7 @@ use std::{
 };
 
 use aya::programs::loaded_programs;
+use lpm_common::layout::Vantage;
 use thiserror::Error;
 
 use crate::{
@@ -30,6 +32,7 @@ use crate::{
     passive::{Model, model::Link},
 };
 
+use joined::Joined;
 use keeper::Keeper;
 use log::ProgramLog;
 
@@ -87,6 +90,15 @@ pub enum Notice {
         /// It will be tried again.
         retry: bool,
     },
+    /// An interface carries one direction only, or does not any more.
+    OneSided {
+        /// Which.
+        interface: String,
+        /// As what it was watched until now.
+        vantage: Vantage,
+        /// One direction only.
+        one_sided: bool,
+    },
     /// Filters of an agent that is gone were removed.
     LeftoversRemoved {
         /// On which interface.
@@ -134,6 +146,11 @@ impl fmt::Display for Notice {
                     }
                 )
             }
+            Self::OneSided {
+                interface,
+                vantage,
+                one_sided,
+            } => one_sided_text(f, interface, *vantage, *one_sided),
             Self::LeftoversRemoved { interface, filters } => {
                 write!(
                     f,
@@ -141,6 +158,25 @@ impl fmt::Display for Notice {
                 )
             }
         }
+    }
+}
+
+fn one_sided_text(
+    f: &mut fmt::Formatter<'_>,
+    interface: &str,
+    vantage: Vantage,
+    one_sided: bool,
+) -> fmt::Result {
+    match (vantage, one_sided) {
+        (Vantage::Pod, true) => write!(
+            f,
+            "{interface} carries one direction only: the CNI redirects past it; what goes to its pod is measured where it enters the node (vantage node)"
+        ),
+        (_, true) => write!(
+            f,
+            "{interface} carries one direction only: nothing is measured there"
+        ),
+        (_, false) => write!(f, "{interface} carries both directions"),
     }
 }
 
@@ -172,6 +208,7 @@ impl Session {
         let log = ProgramLog::start(&mut kernel).map_err(SessionError::Thread)?;
         let programs = Arc::new(kernel.programs()?);
         let interfaces = kernel.interfaces()?;
+        let (homes, forwarded) = (kernel.take("HOMES")?, kernel.take("FORWARDED")?);
         let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
         let tables = Arc::new(KernelTables::new(kernel)?);
         let directory = Arc::new(Directory::default());
@@ -183,6 +220,7 @@ impl Session {
         let settings = Settings {
             mode: config.attach,
             netns: netns.1,
+            evidence: Some(Box::new(Joined::new(Arc::clone(&model), homes, forwarded))),
             ..Settings::new(config.rules(&only))
         };
         let on_event = move |event| {
@@ -287,10 +325,26 @@ fn follow(model: &Model, event: Event) -> Option<Notice> {
                 let interface = &interface.interface.name;
                 tracing::error!(interface, %error, "its flows stay in the table until they are evicted");
             }
+            if gone {
+                model.set_one_sided(interface.interface.index, None);
+            }
             Some(Notice::Detached {
                 interface: interface.interface.name,
                 gone,
             })
+        }
+        Event::OneSided {
+            interface,
+            one_sided,
+        } => {
+            let before = model.set_one_sided(interface.interface.index, Some(one_sided));
+            // That an interface carries both directions is news only after it did not.
+            let notice = Notice::OneSided {
+                interface: interface.interface.name,
+                vantage: interface.vantage,
+                one_sided,
+            };
+            (one_sided || before == Some(true)).then_some(notice)
         }
         Event::Failed { error, retry, .. } => Some(Notice::Failed { error, retry }),
         Event::LeftoversRemoved { interface, filters } => {

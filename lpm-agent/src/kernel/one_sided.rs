@@ -1,0 +1,172 @@
+//! Finds the interfaces that carry packets of one direction only.
+//!
+//! A CNI that redirects into the pod (`bpf_redirect_peer`: Cilium's and Calico's eBPF host
+//! routing) leaves the veth's egress without packets. No flow is measured there then, so such a
+//! pod is watched from the vantage `node` instead (`lpm_common::pipeline::joined`). Whether a CNI
+//! does so is not asked of the CNI: the flows tell, per interface, and tell also when it stops.
+
+use std::{collections::BTreeMap, io};
+
+use lpm_common::layout::Vantage;
+
+/// Packets without which nothing is concluded.
+const ENOUGH: u64 = 20;
+
+/// What the flows in the table show of one interface, in packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sides {
+    /// Of flows that were seen in both directions.
+    pub both: u64,
+    /// Of flows that were seen from the local end only, though they must have been answered.
+    pub from_only: u64,
+    /// Of flows that were seen towards the local end only, likewise.
+    pub to_only: u64,
+    /// Towards the local end, of all flows.
+    pub to_local: u64,
+    /// Of these, where hooks are joined: those that came out of the interface itself after all.
+    pub forwarded: u64,
+}
+
+/// Where the evidence comes from, and who must know which interfaces are joined.
+pub trait Evidence: Send {
+    /// What is known of each interface with flows.
+    fn look(&mut self) -> BTreeMap<u32, Sides>;
+
+    /// The hooks are about to be joined for this interface.
+    ///
+    /// # Errors
+    /// The kernel's map is full, or gone: then it is not noticed when the CNI stops redirecting.
+    fn join(&mut self, ifindex: u32) -> io::Result<()>;
+
+    /// They are not joined for it any more: nobody lives there.
+    ///
+    /// # Errors
+    /// The kernel's map is gone.
+    fn part(&mut self, ifindex: u32) -> io::Result<()>;
+}
+
+/// What is concluded, interface by interface.
+#[derive(Debug, Default)]
+pub(crate) struct Judge {
+    verdicts: BTreeMap<u32, bool>,
+    /// Of joined interfaces: `to_local` and `forwarded` when the last conclusion was drawn.
+    since: BTreeMap<u32, (u64, u64)>,
+}
+
+impl Judge {
+    /// Whether this interface carries one direction only; `None`: nothing is known yet.
+    pub(crate) fn verdict(&self, ifindex: u32) -> Option<bool> {
+        self.verdicts.get(&ifindex).copied()
+    }
+
+    /// The interface is gone: the next one with its index is another.
+    pub(crate) fn forget(&mut self, ifindex: u32) {
+        self.verdicts.remove(&ifindex);
+        self.since.remove(&ifindex);
+    }
+
+    /// Weighs what was seen of an interface. Returns the verdict if it is another than before.
+    pub(crate) fn weigh(&mut self, ifindex: u32, vantage: Vantage, sides: Sides) -> Option<bool> {
+        let verdict = match vantage {
+            Vantage::Node => self.still_redirected(ifindex, sides)?,
+            Vantage::Pod => redirected(sides)?,
+            Vantage::Overlay | Vantage::Bridge | Vantage::Nic => lopsided(sides)?,
+        };
+        let before = self.verdicts.insert(ifindex, verdict);
+        (before != Some(verdict)).then(|| {
+            self.since.remove(&ifindex);
+            verdict
+        })
+    }
+
+    fn still_redirected(&mut self, ifindex: u32, sides: Sides) -> Option<bool> {
+        let since = self
+            .since
+            .entry(ifindex)
+            .or_insert((sides.to_local, sides.forwarded));
+        let (Some(to_local), Some(forwarded)) = (
+            sides.to_local.checked_sub(since.0),
+            sides.forwarded.checked_sub(since.1),
+        ) else {
+            // Flows have left the table meanwhile.
+            *since = (sides.to_local, sides.forwarded);
+            return None;
+        };
+        if to_local < ENOUGH {
+            return None;
+        }
+        *since = (sides.to_local, sides.forwarded);
+        Some(forwarded < to_local / 20 * 19)
+    }
+}
+
+/// A pod's veth: already a tenth of the packets in flows without a way back is worth measuring,
+/// because where hooks are joined the others are measured too (health checks from the node itself
+/// pass the veth both ways, whatever the CNI does).
+fn redirected(sides: Sides) -> Option<bool> {
+    if sides.from_only >= ENOUGH && sides.from_only >= sides.both / 10 {
+        return Some(true);
+    }
+    (sides.both >= ENOUGH).then_some(false)
+}
+
+/// Another interface: nothing can be done there but say so, if it holds for most packets.
+fn lopsided(sides: Sides) -> Option<bool> {
+    let lone = sides.from_only + sides.to_only;
+    (lone.max(sides.both) >= ENOUGH).then_some(lone > sides.both)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sides(both: u64, from_only: u64) -> Sides {
+        Sides {
+            both,
+            from_only,
+            ..Sides::default()
+        }
+    }
+
+    fn joined(to_local: u64, forwarded: u64) -> Sides {
+        Sides {
+            to_local,
+            forwarded,
+            ..Sides::default()
+        }
+    }
+
+    #[test]
+    fn a_pod_past_whose_veth_packets_are_redirected() {
+        let mut judge = Judge::default();
+        let mut pod = |both, from_only| judge.weigh(7, Vantage::Pod, sides(both, from_only));
+        assert_eq!(pod(0, 19), None, "too few");
+        assert_eq!(pod(30, 0), Some(false), "as was taken for granted");
+        assert_eq!(pod(1000, 40), None, "a few that never came back");
+        assert_eq!(pod(200, 40), Some(true), "and the node's own checks");
+        assert_eq!(pod(200, 60), None, "known already");
+    }
+
+    #[test]
+    fn a_cni_that_stops_redirecting() {
+        let mut judge = Judge::default();
+        judge.weigh(7, Vantage::Pod, sides(0, 100));
+        assert_eq!(judge.verdict(7), Some(true));
+        let mut node = |to, forwarded| judge.weigh(7, Vantage::Node, joined(to, forwarded));
+        assert_eq!(node(0, 0), None, "the first look");
+        assert_eq!(node(500, 0), None, "redirected");
+        assert_eq!(node(800, 150), None, "half of them");
+        assert_eq!(node(300, 150), None, "flows have left the table");
+        assert_eq!(node(310, 160), None, "too few");
+        assert_eq!(node(700, 548), Some(false), "all but two");
+    }
+
+    #[test]
+    fn another_interface_is_only_told_of() {
+        let mut judge = Judge::default();
+        assert_eq!(judge.weigh(3, Vantage::Nic, sides(100, 90)), Some(false));
+        assert_eq!(judge.weigh(3, Vantage::Nic, sides(100, 120)), Some(true));
+        judge.forget(3);
+        assert_eq!(judge.verdict(3), None);
+    }
+}
