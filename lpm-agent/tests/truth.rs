@@ -6,18 +6,29 @@ mod common;
 use std::{path::Path, time::Duration};
 
 use common::kernel_is_usable;
-use lpm_bench::truth::{Laboratory, Plan, Report};
+use lpm_bench::truth::{Laboratory, Method, Plan, Report};
 
 /// What samples may show beyond the truth, beside no delay: 10 % of the round
 /// trip or 1 ms, because others work on this machine at the same time.
 const BAND: (f64, f64) = (0.1, 1e6);
 
 #[test]
-fn samples_show_the_wires_delay() {
+fn samples_by_timestamps_show_the_wires_delay() {
+    samples_show_the_wires_delay(Method::Ts);
+}
+
+#[test]
+#[ignore = "until the kernel programs have the methods"]
+fn samples_by_sequence_number_show_the_wires_delay() {
+    samples_show_the_wires_delay(Method::Seq);
+}
+
+fn samples_show_the_wires_delay(method: Method) {
     if !kernel_is_usable() {
         return;
     }
-    let laboratory = Laboratory::new(Path::new(env!("CARGO_BIN_EXE_lpm"))).expect("a laboratory");
+    let lpm = Path::new(env!("CARGO_BIN_EXE_lpm"));
+    let laboratory = Laboratory::new(lpm, method).expect("a laboratory");
     let measure = |milliseconds| {
         let delay = Duration::from_millis(milliseconds);
         let plan = Plan {

@@ -15,6 +15,7 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     cargo xtask bench cost\n  \
     cargo xtask bench truth\n  \
+    cargo xtask bench truth --method seq     connections without timestamps\n  \
     cargo xtask bench cost --peer NAME=COMMAND     beside another monitor\n  \
     cargo xtask bench cost -- --help     what the harness itself takes")]
 pub(crate) struct Args {

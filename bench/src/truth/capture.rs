@@ -4,7 +4,7 @@
 //! `tests/oracle` then says which samples somebody with any memory would have.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{BufRead, BufReader},
     net::IpAddr,
@@ -16,7 +16,7 @@ use std::{
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{Echo, Error, Leg, Sample, Spread, bucket, figures::float};
+use super::{Echo, Error, Leg, Method, Sample, Spread, bucket, figures::float};
 use crate::testbed::{Netns, NsChild};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -40,6 +40,9 @@ pub struct Reference {
     rtt_ns: u64,
     leg: Leg,
     echo: Echo,
+    /// One ACK may cover several segments: samples of one group exclude each
+    /// other, the oldest is first.
+    group: Option<u64>,
 }
 
 /// The agent's samples beside those of a matcher without limits: prompt echoes
@@ -140,19 +143,26 @@ impl Capture {
 }
 
 impl Reference {
-    /// What a matcher without limits finds in a capture; `scripts` is
-    /// `tests/oracle`, `local` are the pod's addresses.
+    /// What a matcher without limits finds in a capture, by timestamps or by
+    /// sequence numbers; `scripts` is `tests/oracle`, `local` are the pod's
+    /// addresses.
     pub fn of_capture(
         capture: &Path,
         scripts: &Path,
+        method: Method,
         local: &[IpAddr],
     ) -> Result<Vec<Self>, Error> {
-        let oracle = || {
+        let name = match method {
+            Method::Seq => "seq.py",
+            _ => "oracle.py",
+        };
+        let oracle = |name| {
             let mut command = Command::new("python3");
-            command.arg("-B").arg(scripts.join("oracle.py"));
+            command.arg("-B").arg(scripts.join(name));
             command
         };
-        let options = String::from_utf8_lossy(&output(oracle().arg("--fields"))?).into_owned();
+        let fields = output(oracle("oracle.py").arg("--fields"))?;
+        let options = String::from_utf8_lossy(&fields).into_owned();
         let mut tshark = Command::new("tshark");
         tshark.arg("-r").arg(capture).arg("-n");
         tshark.args(["-o", "tcp.relative_sequence_numbers:FALSE", "-T", "fields"]);
@@ -160,14 +170,14 @@ impl Reference {
         let fields = capture.with_extension("tsv");
         std::fs::write(&fields, output(&mut tshark)?)
             .map_err(Error::io("cannot write tshark's fields"))?;
-        let mut matcher = oracle();
+        let mut matcher = oracle(name);
         matcher
             .arg("--local")
             .args(local.iter().map(IpAddr::to_string));
         matcher.stdin(File::open(&fields).map_err(Error::io("cannot read tshark's fields"))?);
         let lines = output(&mut matcher)?;
         let read = |line: &[u8]| {
-            serde_json::from_slice(line).map_err(|error| tool("oracle.py", &error.to_string()))
+            serde_json::from_slice(line).map_err(|error| tool(name, &error.to_string()))
         };
         let lines = lines.split(|byte| *byte == b'\n');
         lines.filter(|line| !line.is_empty()).map(read).collect()
@@ -185,11 +195,18 @@ impl Unlimited {
     pub fn compare(samples: &[Sample], reference: &[Reference]) -> Option<Self> {
         let mut open: HashMap<_, _> = reference.iter().map(|r| (r.key(), r)).collect();
         let wanted = |r: &Reference| r.leg == Leg::Remote && r.echo == Echo::Prompt;
-        let full = Spread::of_times(reference.iter().filter(|r| wanted(r)).map(|r| r.rtt_ns))?;
+        let mut groups = HashSet::new();
+        let mut oldest = |r: &&Reference| r.group.is_none_or(|group| groups.insert(group));
+        let full = reference.iter().filter(|r| oldest(r) && wanted(r));
+        let full = Spread::of_times(full.map(|r| r.rtt_ns))?;
         let (mut chosen, mut clocks, mut false_samples) = (Vec::new(), Vec::new(), 0);
+        let mut met = HashSet::new();
         for s in samples {
-            // Each only once: the second sample of one TSval is false too.
+            // Each only once: the second sample of one id is false too.
             match open.remove(&(s.src, s.sport, s.dst, s.dport, s.id)) {
+                Some(reference) if reference.group.is_some_and(|g| !met.insert(g)) => {
+                    false_samples += 1;
+                }
                 Some(reference) if wanted(reference) => {
                     chosen.push(reference.rtt_ns);
                     clocks.push(float(s.rtt_ns) - float(reference.rtt_ns));

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Capture, Client, Echo, Error, Ledger, Leg, Monitor, Outcome, Reference, Sample, Spread, Stamps,
-    Unlimited,
+    Capture, Client, Echo, Error, Ledger, Leg, Method, Monitor, Outcome, Reference, Sample, Spread,
+    Stamps, Unlimited,
     figures::float,
     outcome::{Judged, times},
 };
@@ -74,12 +74,17 @@ pub struct Laboratory {
     monitor: Monitor,
     _servers: [Server; 3],
     pair: Pair,
+    method: Method,
 }
 
 impl Laboratory {
-    /// Lays it out and starts the binary `lpm` at the pod's veth.
-    pub fn new(lpm: &Path) -> Result<Self, Error> {
-        let pair = Pair::new(&PairConfig::default())?;
+    /// Lays it out and starts the binary `lpm` at the pod's veth; TCP carries
+    /// timestamps if the method is that of timestamps.
+    pub fn new(lpm: &Path, method: Method) -> Result<Self, Error> {
+        let pair = Pair::new(&PairConfig {
+            timestamps: method == Method::Ts,
+            ..PairConfig::default()
+        })?;
         for netns in [&pair.client, &pair.server] {
             // Each connection finds out by itself: what an earlier delay was is
             // no matter of the next.
@@ -95,6 +100,7 @@ impl Laboratory {
             monitor,
             _servers: servers,
             pair,
+            method,
         })
     }
 
@@ -128,8 +134,8 @@ impl Laboratory {
         let seconds = plan.round.as_secs_f64() * f64::from(rounds);
         let mut outcome = self.judge(plan, &client, stamps, seconds)?;
         if let Some((capture, scripts)) = capture {
-            let reference = Reference::of_capture(&capture, scripts, &Pair::CLIENT)?;
-            let mut samples = self.monitor.samples();
+            let reference = Reference::of_capture(&capture, scripts, self.method, &Pair::CLIENT)?;
+            let mut samples = self.samples();
             samples.retain(|s| s.dport == PACED_PORT || s.sport == PACED_PORT);
             outcome.unlimited = Unlimited::compare(&samples, &reference);
         }
@@ -141,7 +147,7 @@ impl Laboratory {
         for rounds in 1..=5 {
             self.round(plan)?;
             self.monitor.settle()?;
-            let samples = self.monitor.samples();
+            let samples = self.samples();
             let prompt = times(&samples, Leg::Remote, &[Echo::Prompt], PACED_PORT);
             if prompt.is_some_and(|spread| spread.count >= plan.samples) {
                 return Ok(rounds);
@@ -151,6 +157,13 @@ impl Laboratory {
             "five rounds of traffic gave fewer than {} prompt samples at {:?}",
             plan.samples, plan.delay
         )))
+    }
+
+    /// The samples so far that the method made: handshakes are measured beside it.
+    fn samples(&self) -> Vec<Sample> {
+        let mut samples = self.monitor.samples();
+        samples.retain(|sample| sample.method == self.method);
+        samples
     }
 
     /// Messages from the pod, and a few to it.
@@ -209,8 +222,8 @@ impl Laboratory {
         }
         let records = wire.take_records();
         let ledger = Ledger::new(&records);
-        let samples = self.monitor.samples();
-        let all = Judged::of(samples.iter(), &ledger);
+        let all = Judged::of(self.monitor.samples().iter(), &ledger);
+        let samples = self.samples();
         let judged = Judged::of(samples.iter().filter(|s| s.dport == PACED_PORT), &ledger);
         let nothing = |what: &str| Error::Incomplete(format!("no {what} at {:?}", plan.delay));
         let prompt = || nothing("prompt sample");

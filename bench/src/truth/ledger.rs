@@ -2,11 +2,19 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use super::monitor::{Leg, Sample};
-use crate::testbed::wire::Record;
+use super::monitor::{Leg, Method, Sample};
+use crate::testbed::wire::{Record, TcpIdentity};
 
-/// Source and destination of the stamped packet, and its `TSval`.
-type Key = (IpAddr, u16, IpAddr, u16, u32);
+/// Source and destination of the stamped packet.
+type Flow = (IpAddr, u16, IpAddr, u16);
+
+/// A flow and what a packet of it is known by.
+type Key = (Flow, u32);
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
 
 /// When a packet came to the wire and left it, `CLOCK_MONOTONIC` ns.
 #[derive(Debug, Clone, Copy)]
@@ -15,11 +23,18 @@ struct Passage {
     departure_ns: u64,
 }
 
-/// What the wire knows about every `TSval` that crossed it.
+/// What the wire knows about every `TSval`, segment and acknowledgement that
+/// crossed it.
 #[derive(Debug, Default)]
 pub struct Ledger {
     stamps: HashMap<Key, Passage>,
     echoes: HashMap<Key, Passage>,
+    /// Segments by the sequence number after them.
+    ends: HashMap<Key, Passage>,
+    /// By the flow they acknowledge: those that went beyond all before.
+    acknowledgements: HashMap<Flow, Vec<(u32, Passage)>>,
+    /// Answers to a SYN: SYN-ACK, or RST with ACK.
+    answers: HashMap<Key, Passage>,
 }
 
 /// What really happened to a sample's two packets.
@@ -41,28 +56,51 @@ impl Ledger {
             let (Some(tcp), Some(departure_ns)) = (&record.tcp, record.departure_ns) else {
                 continue;
             };
-            let Some((value, echo)) = tcp.timestamps else {
-                continue;
-            };
             let passage = Passage {
                 arrival_ns: record.arrival_ns,
                 departure_ns,
             };
-            let source = (tcp.source, tcp.source_port);
-            let destination = (tcp.destination, tcp.destination_port);
-            // The first one counts, both as stamp and as echo.
-            ledger
-                .stamps
-                .entry(key(source, destination, value))
-                .or_insert(passage);
-            if tcp.flags & 0x10 != 0 {
-                ledger
-                    .echoes
-                    .entry(key(destination, source, echo))
-                    .or_insert(passage);
-            }
+            ledger.timestamps(tcp, passage);
+            ledger.numbers(tcp, passage);
         }
         ledger
+    }
+
+    /// The first one counts, both as stamp and as echo.
+    fn timestamps(&mut self, tcp: &TcpIdentity, passage: Passage) {
+        let Some((value, echo)) = tcp.timestamps else {
+            return;
+        };
+        let (out, back) = flows(tcp);
+        self.stamps.entry((out, value)).or_insert(passage);
+        if tcp.flags & ACK != 0 {
+            self.echoes.entry((back, echo)).or_insert(passage);
+        }
+    }
+
+    /// The first one counts, as with timestamps.
+    fn numbers(&mut self, tcp: &TcpIdentity, passage: Passage) {
+        let (out, back) = flows(tcp);
+        let flag = |bit| u32::from(tcp.flags & bit != 0);
+        let size = tcp.payload + flag(SYN) + flag(FIN);
+        if size > 0 {
+            let end = tcp.sequence.wrapping_add(size);
+            self.ends.entry((out, end)).or_insert(passage);
+        }
+        if tcp.flags & ACK == 0 {
+            return;
+        }
+        if tcp.flags & (SYN | RST) != 0 {
+            let answer = (back, tcp.acknowledgement);
+            self.answers.entry(answer).or_insert(passage);
+        }
+        let seen = self.acknowledgements.entry(back).or_default();
+        let news = seen
+            .last()
+            .is_none_or(|(last, _)| ahead(tcp.acknowledgement, *last) > 0);
+        if tcp.flags & RST == 0 && news {
+            seen.push((tcp.acknowledgement, passage));
+        }
     }
 
     /// The truth about a sample of the remote leg; None for the local leg and
@@ -72,22 +110,48 @@ impl Ledger {
         if sample.leg != Leg::Remote {
             return None;
         }
-        let key = key(
-            (sample.src, sample.sport),
-            (sample.dst, sample.dport),
-            sample.id,
-        );
-        let (stamp, echo) = (self.stamps.get(&key)?, self.echoes.get(&key)?);
+        let flow = (sample.src, sample.sport, sample.dst, sample.dport);
+        let key = (flow, sample.id);
+        let (stamp, echo) = match sample.method {
+            Method::Ts => (self.stamps.get(&key)?, self.echoes.get(&key)?),
+            Method::Seq => (self.ends.get(&key)?, self.acknowledged(flow, sample.id)?),
+            // A SYN-ACK of the pod is answered by an ACK.
+            Method::Handshake => (
+                self.ends.get(&key)?,
+                self.answers
+                    .get(&key)
+                    .or_else(|| self.acknowledged(flow, sample.id))?,
+            ),
+            Method::Icmp | Method::Dns => return None,
+        };
         let held = |passage: &Passage| passage.departure_ns.saturating_sub(passage.arrival_ns);
         Some(Truth {
             delay_ns: held(stamp) + held(echo),
             beyond_ns: echo.departure_ns.checked_sub(stamp.arrival_ns)?,
         })
     }
+
+    /// The first acknowledgement at a sequence number or beyond.
+    fn acknowledged(&self, flow: Flow, end: u32) -> Option<&Passage> {
+        let seen = self.acknowledgements.get(&flow)?;
+        let first = seen.partition_point(|(number, _)| ahead(*number, end) < 0);
+        seen.get(first).map(|(_, passage)| passage)
+    }
 }
 
-fn key(from: (IpAddr, u16), to: (IpAddr, u16), id: u32) -> Key {
-    (from.0, from.1, to.0, to.1, id)
+/// The direction of a segment, and the other.
+fn flows(tcp: &TcpIdentity) -> (Flow, Flow) {
+    let (source, destination) = (
+        (tcp.source, tcp.source_port),
+        (tcp.destination, tcp.destination_port),
+    );
+    let flow = |from: (IpAddr, u16), to: (IpAddr, u16)| (from.0, from.1, to.0, to.1);
+    (flow(source, destination), flow(destination, source))
+}
+
+/// How far a sequence number lies beyond another, modulo 2^32.
+fn ahead(a: u32, b: u32) -> i32 {
+    a.wrapping_sub(b).cast_signed()
 }
 
 #[cfg(test)]
@@ -139,6 +203,7 @@ mod tests {
             rtt_ns: 1,
             leg,
             echo: Echo::Prompt,
+            method: Method::Ts,
             id,
             vlan: None,
         }
@@ -157,5 +222,37 @@ mod tests {
         assert_eq!(truth.beyond_ns, 170);
         assert_eq!(ledger.truth(&sample(8, Leg::Remote)), None);
         assert_eq!(ledger.truth(&sample(7, Leg::Local)), None);
+    }
+
+    #[test]
+    fn the_first_acknowledgement_that_covers_counts() {
+        let numbered = |from, to, times, sequence, payload, acknowledgement, flags| {
+            let mut record = record(from, to, times, (0, 0));
+            let tcp = record.tcp.as_mut().expect("TCP");
+            (tcp.timestamps, tcp.sequence, tcp.payload) = (None, sequence, payload);
+            (tcp.acknowledgement, tcp.flags) = (acknowledgement, flags);
+            record
+        };
+        let last = u32::MAX;
+        let ledger = Ledger::new(&[
+            numbered(POD, FAR, [100, 150], last, 0, 0, SYN),
+            numbered(FAR, POD, [200, 270], 40, 0, 0, SYN | ACK),
+            numbered(POD, FAR, [300, 350], 0, 10, 41, ACK),
+            numbered(FAR, POD, [400, 450], 41, 0, 5, ACK),
+            numbered(FAR, POD, [500, 570], 41, 0, 15, ACK),
+            numbered(FAR, POD, [600, 680], 41, 0, 15, ACK),
+        ]);
+        let of = |method, id| {
+            ledger.truth(&Sample {
+                method,
+                ..sample(id, Leg::Remote)
+            })
+        };
+        let syn = of(Method::Handshake, 0).expect("SYN and SYN-ACK");
+        assert_eq!((syn.delay_ns, syn.beyond_ns), (50 + 70, 170));
+        let data = of(Method::Seq, 10).expect("a segment and its ACK");
+        assert_eq!((data.delay_ns, data.beyond_ns), (50 + 70, 270));
+        assert_eq!(of(Method::Seq, 11), None);
+        assert_eq!(of(Method::Ts, 10), None);
     }
 }

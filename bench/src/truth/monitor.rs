@@ -47,6 +47,23 @@ pub enum Echo {
     Data,
 }
 
+/// How a sample was made.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// By TCP timestamps.
+    #[default]
+    Ts,
+    /// By TCP sequence numbers.
+    Seq,
+    /// A TCP handshake.
+    Handshake,
+    /// ICMP echo.
+    Icmp,
+    /// A DNS query and its answer.
+    Dns,
+}
+
 /// A sample as the agent's stream has it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Sample {
@@ -68,7 +85,11 @@ pub struct Sample {
     pub leg: Leg,
     /// Which kind of echo.
     pub echo: Echo,
-    /// The `TSval`.
+    /// How it was made.
+    #[serde(default)]
+    pub method: Method,
+    /// The `TSval`; of `seq` and `handshake` the sequence number after the
+    /// stamped segment.
     pub id: u32,
     /// Outer VLAN id, if there is one.
     #[serde(default)]

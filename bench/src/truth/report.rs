@@ -234,8 +234,8 @@ impl Report {
         let mut text = String::from(
             "## What the slot policy skipped\n\n\
              Samples are of the remote leg of the flows that count; stamps are of all flows and \
-             both legs. \"Without limits\" is a matcher that stamps every TSval, on a capture at \
-             the same hook; \"mean off\" is what choosing does to the mean, by the capture's clock; \
+             both legs. \"Without limits\" is a matcher that stamps every TSval, or every segment, on \
+             a capture at the same hook; \"mean off\" is what choosing does to the mean, by the capture's clock; \
              \"clocks\" is the agent's time less the capture's, of the same samples (mean, sigma, \
              us).\n\n\
              | delay | flows | samples/s | prompt/s | stamps stored | slots full | spaced | passed | \

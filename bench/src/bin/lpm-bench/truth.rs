@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use lpm_bench::truth::{Laboratory, Plan, Report};
+use lpm_bench::truth::{Laboratory, Method, Plan, Report};
 
 /// Measured round-trip times against the delay line's own log.
 ///
@@ -16,8 +16,13 @@ use lpm_bench::truth::{Laboratory, Plan, Report};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     lpm-bench truth\n  \
+    lpm-bench truth --method seq\n  \
     lpm-bench truth --delays 1ms,20ms --output /tmp/truth.md")]
 pub(crate) struct Args {
+    /// How round trips are measured: `ts`, or `seq` on connections without
+    /// timestamps
+    #[arg(long, value_enum, default_value_t = By::Ts)]
+    method: By,
     /// One-way delays of the wire, the same in both directions
     #[arg(
         long,
@@ -36,8 +41,48 @@ pub(crate) struct Args {
     #[arg(long)]
     no_capture: bool,
     /// Where to write the tables as Markdown; the figures go beside it as JSON
-    #[arg(long, default_value = "bench/results/truth.md")]
-    output: PathBuf,
+    /// [default: bench/results/truth.md, or truth-seq.md]
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+/// A method whose every sample the wire's log can judge.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum By {
+    /// TCP timestamps.
+    Ts,
+    /// TCP sequence numbers.
+    Seq,
+}
+
+impl By {
+    fn method(self) -> Method {
+        match self {
+            Self::Ts => Method::Ts,
+            Self::Seq => Method::Seq,
+        }
+    }
+
+    fn output(self) -> &'static str {
+        match self {
+            Self::Ts => "bench/results/truth.md",
+            Self::Seq => "bench/results/truth-seq.md",
+        }
+    }
+
+    /// How the results begin.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Ts => {
+                "# Error against the ground truth\n\nBy `cargo xtask bench truth`; connections \
+                 without timestamps are in [truth-seq.md](truth-seq.md)."
+            }
+            Self::Seq => {
+                "# Error against the ground truth, without timestamps\n\n\
+                 By `cargo xtask bench truth --method seq`."
+            }
+        }
+    }
 }
 
 pub(crate) fn main(args: &Args) -> Result<()> {
@@ -52,7 +97,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         );
     }
     let directory = Temporary::new()?;
-    let laboratory = Laboratory::new(&lpm)?;
+    let laboratory = Laboratory::new(&lpm, args.method.method())?;
     let mut outcomes = Vec::new();
     for delay in [&[Duration::ZERO], &args.delays[..]].concat() {
         eprintln!("measuring at {delay:?} each way ...");
@@ -71,12 +116,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         outcomes.push(outcome);
     }
     let report = Report::new(outcomes, None);
-    let text =
-        format!("# Error against the ground truth\n\nBy `cargo xtask bench truth`. {report}");
+    let text = format!("{} {report}", args.method.title());
     print!("{text}");
-    write(&args.output, text.as_bytes())?;
+    let output = args.output.as_deref();
+    let output = output.unwrap_or(Path::new(args.method.output()));
+    write(output, text.as_bytes())?;
     let json = serde_json::to_vec_pretty(&report)?;
-    write(&args.output.with_extension("json"), &json)?;
+    write(&output.with_extension("json"), &json)?;
     if !report.holds() {
         bail!("a bound does not hold; see the list above");
     }
