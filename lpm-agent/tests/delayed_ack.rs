@@ -18,7 +18,7 @@ use lpm_bench::{
     traffic::{
         Background, Limit, PORT, PacedConfig, PacedSize, RequestConfig, Server, paced, requests,
     },
-    truth::{Echo, Ledger, Leg, Monitor, Sample, Spread},
+    truth::{Echo, Ledger, Leg, Method, Monitor, Sample, Spread},
 };
 
 /// One way: long enough to be told from what a busy machine adds.
@@ -75,7 +75,9 @@ impl Scene {
     /// the wire's log.
     fn remote(&self) -> impl Fn(Echo) -> Option<Spread> {
         self.monitor.settle().expect("all samples");
-        let samples: Vec<Sample> = self.monitor.take_samples();
+        let mut samples: Vec<Sample> = self.monitor.take_samples();
+        // A SYN-ACK is always prompt.
+        samples.retain(|sample| sample.method == Method::Ts);
         assert_eq!(self.pair.wire().missed().expect("a count"), 0);
         let ledger = Ledger::new(&self.pair.wire().take_records());
         for sample in samples.iter().filter(|sample| sample.leg == Leg::Remote) {
