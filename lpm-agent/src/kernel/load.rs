@@ -144,6 +144,16 @@ impl Kernel {
 
     /// Loads an object file's bytes, aligned to 8.
     pub fn load_object(object: &[u8], settings: &LoadSettings) -> Result<Self, LoadError> {
+        let mut kernel = Self::prepare(object, settings)?;
+        kernel.load_programs()?;
+        Ok(kernel)
+    }
+
+    /// Makes the maps of an object, with the settings in them, and loads none of its programs.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`].
+    pub fn prepare(object: &[u8], settings: &LoadSettings) -> Result<Self, LoadError> {
         if object.is_empty() {
             return Err(LoadError::NoObject);
         }
@@ -163,12 +173,15 @@ impl Kernel {
                     LoadError::Object { source }
                 }
             })?;
-        let mut kernel = Self {
+        Ok(Self {
             ebpf,
             settings: settings.clone(),
-        };
-        for (name, program) in kernel.ebpf.programs_mut() {
-            if !settings.wants(name) {
+        })
+    }
+
+    fn load_programs(&mut self) -> Result<(), LoadError> {
+        for (name, program) in self.ebpf.programs_mut() {
+            if !self.settings.wants(name) {
                 continue;
             }
             let name = name.to_owned();
@@ -178,7 +191,7 @@ impl Kernel {
                 source: Box::new(source),
             })?;
         }
-        Ok(kernel)
+        Ok(())
     }
 
     /// The programs to attach; they stay loaded as long as the result (or a hook) holds them.

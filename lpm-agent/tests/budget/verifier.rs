@@ -1,0 +1,209 @@
+//! What the verifier says of each program, on every kernel the same way: the object is loaded once
+//! more with the verifier's statistics asked for (`log_level` 4), into the maps that the agent's
+//! own load made, so that its settings are the constants that they are in earnest.
+//!
+//! `bpf_prog_info` tells the number of instructions from 5.16 on only, and no kernel tells the
+//! stack of a chain of calls.
+
+use std::{
+    collections::HashMap,
+    io, mem,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+};
+
+use aya::maps::{Map, MapData};
+use aya_obj::{
+    Object, ProgramSection,
+    generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type},
+};
+use lpm_agent::kernel::load::Kernel;
+
+use super::stack;
+
+pub(crate) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lpm.bpf.o"));
+
+/// Statistics and nothing else (`BPF_LOG_STATS`).
+const STATISTICS: u32 = 4;
+const LOG_BYTES: usize = 1 << 16;
+
+/// What the verifier had to do for one program.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    /// The program.
+    pub(crate) name: String,
+    /// Instructions that it looked at; kernels refuse 1,000,000.
+    pub(crate) instructions: u32,
+    /// Bytes of stack on the deepest chain of calls, as 5.10 counts; kernels refuse more than 512.
+    pub(crate) stack: u32,
+}
+
+/// Loads every program of the object, into the maps of `kernel`.
+///
+/// # Panics
+/// When the kernel refuses one; the message holds the end of the verifier's log.
+pub(crate) fn verify(kernel: &mut Kernel) -> Vec<Verified> {
+    let mut object = Object::parse(OBJECT).expect("an object");
+    let btf = object
+        .fixup_and_sanitize_btf(aya::features().btf().expect("a kernel with BTF"))
+        .expect("BTF that the kernel takes")
+        .map(aya_obj::btf::Btf::to_bytes)
+        .expect("an object with BTF");
+    let btf = load_btf(&btf);
+    relocate(&mut object, kernel);
+    let mut verified: Vec<_> = object
+        .programs
+        .iter()
+        .map(|(name, program)| {
+            let kind = match program.section {
+                ProgramSection::Xdp { .. } => bpf_prog_type::BPF_PROG_TYPE_XDP,
+                ProgramSection::SchedClassifier => bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
+                ref other => panic!("{name}: teach this test about {other:?}"),
+            };
+            let function = &object.functions[&program.function_key()];
+            let log = load(name, kind, &program.license, function, &btf);
+            let depths = depths(&log).unwrap_or_else(|| panic!("{name}: no stack depth in {log}"));
+            Verified {
+                name: name.clone(),
+                instructions: processed(&log)
+                    .unwrap_or_else(|| panic!("{name}: no `processed` in {log}")),
+                stack: stack::deepest(&function.instructions, &depths),
+            }
+        })
+        .collect();
+    verified.sort_by(|a, b| a.name.cmp(&b.name));
+    verified
+}
+
+/// Puts the descriptors of the maps that `kernel` holds into the instructions.
+fn relocate(object: &mut Object, kernel: &mut Kernel) {
+    let maps: HashMap<_, _> = object.maps.drain().collect();
+    let ebpf = kernel.ebpf_mut();
+    let numbers: Vec<_> = maps
+        .iter()
+        .map(|(name, map)| {
+            let held = ebpf.map(name).unwrap_or_else(|| panic!("no map {name}"));
+            (name.as_str(), data(held).fd().as_fd().as_raw_fd(), map)
+        })
+        .collect();
+    let text = object
+        .functions
+        .keys()
+        .map(|&(section, _)| section)
+        .collect();
+    object
+        .relocate_maps(numbers.into_iter(), &text)
+        .expect("maps");
+    object.relocate_calls(&text).expect("calls");
+    object.sanitize_functions(aya::features());
+}
+
+fn data(map: &Map) -> &MapData {
+    match map {
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::RingBuf(data)
+        | Map::PerfEventArray(data)
+        | Map::Unsupported(data) => data,
+        other => panic!("teach this test about {other:?}"),
+    }
+}
+
+/// Loads one program and returns the verifier's statistics.
+fn load(
+    name: &str,
+    kind: bpf_prog_type,
+    license: &std::ffi::CStr,
+    function: &aya_obj::Function,
+    btf: &OwnedFd,
+) -> String {
+    let mut log = vec![0_u8; LOG_BYTES];
+    let functions = function.func_info.func_info_bytes();
+    let lines = function.line_info.line_info_bytes();
+    let mut attr = zeroed();
+    // SAFETY: writing plain numbers into a union; what the pointers name outlives the call.
+    let want = unsafe { &mut attr.__bindgen_anon_3 };
+    want.prog_type = kind as u32;
+    want.insns = function.instructions.as_ptr() as u64;
+    want.insn_cnt = count(function.instructions.len());
+    want.license = license.as_ptr() as u64;
+    want.prog_btf_fd = btf.as_raw_fd().cast_unsigned();
+    want.func_info = functions.as_ptr() as u64;
+    want.func_info_cnt = count(function.func_info.len());
+    want.func_info_rec_size = count(function.func_info_rec_size);
+    want.line_info = lines.as_ptr() as u64;
+    want.line_info_cnt = count(function.line_info.len());
+    want.line_info_rec_size = count(function.line_info_rec_size);
+    want.log_level = STATISTICS;
+    want.log_buf = log.as_mut_ptr() as u64;
+    want.log_size = count(log.len());
+    let result = call(bpf_cmd::BPF_PROG_LOAD, &mut attr);
+    let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+    let log = String::from_utf8_lossy(&log[..end]).into_owned();
+    if let Err(error) = result {
+        panic!("{name}: {error}: {log}");
+    }
+    log
+}
+
+fn load_btf(bytes: &[u8]) -> OwnedFd {
+    let mut attr = zeroed();
+    // SAFETY: writing plain numbers into a union; the bytes outlive the call.
+    let want = unsafe { &mut attr.__bindgen_anon_7 };
+    want.btf = bytes.as_ptr() as u64;
+    want.btf_size = count(bytes.len());
+    call(bpf_cmd::BPF_BTF_LOAD, &mut attr).expect("load the BTF")
+}
+
+/// `processed N insns`, the last one.
+fn processed(log: &str) -> Option<u32> {
+    let line = log
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("processed "))?;
+    line.split(' ').nth(1)?.parse().ok()
+}
+
+/// `stack depth A+B+C`: one number per function, in the order of their code.
+fn depths(log: &str) -> Option<Vec<u32>> {
+    let line = log
+        .lines()
+        .find_map(|line| line.strip_prefix("stack depth "))?;
+    // Since 6.16 the deepest chain's sum may stand behind them.
+    let line = line.split(' ').next()?;
+    line.split('+').map(|depth| depth.parse().ok()).collect()
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).expect("short")
+}
+
+fn zeroed() -> bpf_attr {
+    // SAFETY: a union of plain numbers; the kernel wants zeroes in what is not used.
+    unsafe { mem::zeroed() }
+}
+
+fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    // SAFETY: attr lives across the call and is as large as stated.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as u32,
+            &raw mut *attr,
+            mem::size_of::<bpf_attr>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: both commands used here return a new descriptor that is ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// For [`stack`]'s sake: what an instruction is.
+pub(crate) type Instruction = bpf_insn;
