@@ -25,7 +25,7 @@ use super::{
     negotiate::Format,
     text,
 };
-use crate::passive::{Model, model::Labels};
+use crate::passive::{Model, model::Labels, segments::Place};
 
 /// Gives the run time of each kernel program so far; empty: the kernel does not measure it.
 pub type ProgramTimes = Box<dyn Fn() -> Vec<(&'static str, Duration)> + Send + Sync>;
@@ -106,6 +106,7 @@ impl Collector for Reader {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut out = Families(encoder);
         self.round_trips(&mut out)?;
+        self.segments(&mut out)?;
         // An error here means that the map is gone, and then no counter is known.
         let counters = self.model.counters().map_err(|_| fmt::Error)?;
         self.flows(&mut out, &counters)?;
@@ -152,6 +153,41 @@ impl Reader {
             "Round trips measured, at all vantages",
             None,
             [(method, found.samples)],
+        )
+    }
+
+    fn segments(&self, out: &mut Families<'_>) -> fmt::Result {
+        let labels = |from: Place, to: Place| {
+            vec![
+                ("from", from.as_str().to_owned()),
+                ("to", to.as_str().to_owned()),
+            ]
+        };
+        let (times, negative, ambiguous) = self.model.segments(|segments| {
+            let times = segments.times();
+            let times = times.map(|(from, to, counts)| (labels(from, to), counts.clone()));
+            let negative = segments.negative();
+            let negative = negative.map(|(from, to, count)| (labels(from, to), count));
+            let (times, negative): (Vec<_>, Vec<_>) = (times.collect(), negative.collect());
+            (times, negative, segments.ambiguous())
+        });
+        out.histograms(
+            "segment",
+            "Round trip between two places that see a flow, one observation per flow and window \
+             (10 s): the difference of their remote legs' minima",
+            times,
+        )?;
+        out.counters(
+            "segment_negative",
+            "Differences below zero, which say nothing: the minima are of different packets",
+            None,
+            negative,
+        )?;
+        out.counters(
+            "segment_ambiguous",
+            "Flows, per window, that share addresses and ports at one kind of vantage",
+            None,
+            [(vec![], ambiguous)],
         )
     }
 

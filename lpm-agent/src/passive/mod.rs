@@ -8,6 +8,7 @@ pub mod clock;
 pub mod flow;
 pub mod histogram;
 pub mod model;
+pub mod segments;
 pub mod sides;
 pub mod tables;
 pub mod window;

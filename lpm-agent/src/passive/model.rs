@@ -17,6 +17,7 @@ use lpm_common::{
 
 use super::{
     Clock, Counts, Flow, Tables,
+    segments::Segments,
     tables::{MINIMA, place},
     window::{Windows, words},
 };
@@ -268,6 +269,11 @@ impl Model {
             }
         }
         all
+    }
+
+    /// Reads what lies between the places that see a flow.
+    pub fn segments<T>(&self, read: impl FnOnce(&Segments) -> T) -> T {
+        read(self.windows().segments())
     }
 
     /// How full a map is, 0 to 1: entries held by active flows, rows taken.

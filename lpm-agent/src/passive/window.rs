@@ -9,7 +9,7 @@ use std::{
 
 use lpm_common::layout::{FlowEntry, Traffic, UNIT_NS};
 
-use super::{Counts, Tables, flow::interface_of, tables::WAYS};
+use super::{Counts, Tables, flow::interface_of, segments::Segments, tables::WAYS};
 
 /// Attempts to take the claim of a set that the kernel holds: it does so for a microsecond.
 const CLAIM_ATTEMPTS: usize = 1000;
@@ -25,6 +25,8 @@ pub struct Windows {
     wrapped: Traffic,
     /// Of flows that the agent itself forgot, their interface being gone.
     forgotten: Traffic,
+    /// What lies between the places that see a flow.
+    segments: Segments,
 }
 
 /// An entry at the last look.
@@ -53,20 +55,24 @@ impl Windows {
             }
             let words = words(entry);
             let born = entry.cold.first_seen.load(Ordering::Relaxed);
-            self.take_minima(entry);
+            let minima = self.take_minima(entry);
             fence(Ordering::Acquire);
-            if entry.fingerprint.load(Ordering::Relaxed) == fingerprint {
-                self.carry(index, (fingerprint, born), words);
+            if entry.fingerprint.load(Ordering::Relaxed) == fingerprint
+                && self.carry(index, (fingerprint, born), words)
+            {
+                self.segments.see(&entry.cold, minima);
             }
         }
+        self.segments.end_window();
     }
 
-    fn take_minima(&mut self, entry: &FlowEntry) {
-        for leg in [0_u8, 1] {
+    /// Takes both minima and returns them, as they are in the entry.
+    fn take_minima(&mut self, entry: &FlowEntry) -> [u32; 2] {
+        [0_u8, 1].map(|leg| {
             let window = &entry.slots[usize::from(leg)].window_min;
             // A look first: most flows are idle, and a swap would take their cache lines.
             if window.load(Ordering::Relaxed) == u32::MAX {
-                continue;
+                return u32::MAX;
             }
             let units = window.swap(u32::MAX, Ordering::AcqRel);
             if units != u32::MAX {
@@ -74,11 +80,18 @@ impl Windows {
                 let minimum = Duration::from_nanos(u64::from(units) * UNIT_NS);
                 self.minima.entry((row, leg)).or_default().observe(minimum);
             }
-        }
+            units
+        })
     }
 
-    /// Notices that a flow's words wrapped.
-    fn carry(&mut self, index: usize, (fingerprint, born): (u64, u32), words: [u64; 2]) {
+    /// What lies between the places that see a flow.
+    #[must_use]
+    pub fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// Notices that a flow's words wrapped. Returns whether it had packets since the last look.
+    fn carry(&mut self, index: usize, (fingerprint, born): (u64, u32), words: [u64; 2]) -> bool {
         let seen = &mut self.seen[index];
         if (seen.fingerprint, seen.born) != (fingerprint, born) {
             *seen = Seen {
@@ -87,14 +100,16 @@ impl Windows {
                 words,
                 lost: [Traffic::default(); 2],
             };
-            return;
+            return true;
         }
+        let active = seen.words != words;
         for (way, word) in words.into_iter().enumerate() {
             let lost = lost(seen.words[way], word);
             seen.lost[way] += lost;
             self.wrapped += lost;
             seen.words[way] = word;
         }
+        active
     }
 
     /// A flow's traffic by direction, from the words in its entry, as if they did not wrap.
