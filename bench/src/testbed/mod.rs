@@ -15,6 +15,7 @@ mod overlay;
 mod pair;
 mod reach;
 mod redirect;
+mod segmented;
 mod vlan;
 pub mod wire;
 
@@ -25,5 +26,6 @@ pub use overlay::{Flavour, Overlay, OverlayConfig, Pod};
 pub use pair::{Pair, PairConfig};
 pub use reach::{DEADLINE, connect_time, wait_reachable};
 pub use redirect::{Redirect, RedirectedPod};
+pub use segmented::Segmented;
 pub use vlan::VlanPair;
 pub use wire::{DelayLine, Direction, Impairment, WireEnd};
