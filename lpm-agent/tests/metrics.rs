@@ -120,8 +120,13 @@ fn metrics_in_three_formats() {
         format!("lpm_rtt_seconds_bucket{{le=\"+Inf\",{RTT},leg=\"remote\",echo=\"data\"}}");
     assert_eq!(value(&text, &infinite), count("data"));
     let stored = value(&text, "lpm_stamps_total{result=\"stored\"}");
-    let samples = value(&text, "lpm_samples_total{method=\"ts\"}");
-    assert!(stored >= samples && samples > Some(0.0), "{text}");
+    let by_method =
+        |method: &str| value(&text, &format!("lpm_samples_total{{method=\"{method}\"}}"));
+    let timed = by_method("ts");
+    assert!(stored >= timed && timed > Some(0.0), "{text}");
+    // One connection: SYN to SYN-ACK, SYN-ACK to ACK.
+    assert_eq!(by_method("handshake"), Some(2.0), "{text}");
+    let samples = timed.map(|timed| timed + 2.0);
     let attached = "lpm_interface_attached{interface=\"vethclient\",vantage=\"pod\"}";
     assert_eq!(value(&text, attached), Some(1.0));
     assert!(value(&text, "lpm_packets_total") >= Some(1000.0), "{text}");

@@ -58,6 +58,16 @@ counters! {
     StampSpaced => "stamps", "spaced";
     /// Stamps that a later echo passed.
     StampPassed => "stamps", "passed";
+    /// Stamps whose echo could answer another packet as well: sent again, lost
+    /// or late segments, repeated acknowledgments (Karn's rule).
+    StampVoided => "stamps", "voided";
+    /// Samples of the method `seq`.
+    SampledSeq => "samples", "seq";
+    /// Samples of the method `handshake`.
+    SampledHandshake => "samples", "handshake";
+    /// Segments older than others before them, by their TSvals: late, not
+    /// sent again.
+    Reordered => "reordered_packets", "";
     /// Stamps too old for the 32-bit time.
     StampExpired => "stamps", "expired";
     /// New echoes that found no stamp (also those of TSvals never stamped).
@@ -94,6 +104,18 @@ impl Counter {
     #[must_use]
     pub const fn is_of_skipped(self) -> bool {
         self as u32 >= Self::SkippedNotIp as u32 && self as u32 <= Self::SkippedTooDeep as u32
+    }
+
+    /// The counter of a method's samples (its number); those of `ts` are what
+    /// the histograms hold beyond the others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sampled(method: u8) -> Option<Self> {
+        match method {
+            2 => Some(Self::SampledSeq),
+            3 => Some(Self::SampledHandshake),
+            _ => None,
+        }
     }
 }
 

@@ -31,6 +31,9 @@ pub trait Env {
     /// Takes a matched round trip: histogram, statistics, watchers.
     fn matched(&self, entry: &FlowEntry, matched: &Matched);
 
+    /// Segments of a direction that passed before, or were left out before.
+    fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32);
+
     /// A flow loses its entry: what the agent has not yet taken from it (the
     /// window's minima) must be kept.
     fn retire(&self, entry: &FlowEntry);

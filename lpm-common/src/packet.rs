@@ -64,6 +64,8 @@ pub struct TcpHead {
     pub flags: u8,
     /// Whether the timestamp option is there (0 is a legal value of both).
     pub has_timestamp: bool,
+    /// Whether a SACK option names blocks beyond a hole (RFC 2018).
+    pub sack: bool,
     /// Maximum segment size option of a SYN, bytes; 0: none.
     pub mss: u16,
 }

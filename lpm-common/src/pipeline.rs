@@ -9,8 +9,8 @@ use crate::{
     env::{Claims, Env},
     hash::{self, Seeds},
     layout::InterfaceConfig,
-    matcher::{self, Wire},
-    packet::{Direction, Meta},
+    matcher::{self, At, SHAKE, Wire},
+    packet::{Direction, Meta, TcpHead},
     parse::{self, Common, Link, Network, Packet, Skip},
     table::{self, Birth, Table},
 };
@@ -21,8 +21,32 @@ pub trait Interfaces {
     fn config(&self, ifindex: u32) -> Option<InterfaceConfig>;
 }
 
-/// Measures a packet of the common layout whose flow has an entry. False: it
-/// is something else, and nothing was counted; see [`network`].
+/// A packet of a flow that has an entry: what one step hands to the next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// Of the flow's key.
+    pub fingerprint: u64,
+    /// The TCP header.
+    pub head: TcpHead,
+    /// Size on the wire.
+    pub wire: Wire,
+    /// What [`matcher::prepare`] said.
+    pub next: u32,
+}
+
+/// What [`quick`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Quick {
+    /// Nothing: a rare layout, or a flow without entry; see [`network`].
+    Uncommon = 0,
+    /// The packet is measured, or counted as skipped, or nobody's.
+    Measured = 1,
+    /// It has handed over a [`Known`] packet; see [`prepare`].
+    Known = 2,
+}
+
+/// Measures a packet of the common layout whose flow has an entry.
 #[inline(always)]
 pub fn quick<P: Prefix, S: Seeds, T: Table, E: Env>(
     bytes: &P,
@@ -31,14 +55,15 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, E: Env>(
     seeds: &S,
     table: &T,
     env: &E,
-) -> bool {
+    hand_over: impl FnOnce(&Known),
+) -> Quick {
     let packet = match parse::common(bytes, meta.len, link, direction, seeds) {
         Common::Tcp(packet) => packet,
         Common::Skip(skip) => {
             env.count(skip.counter(), u64::from(meta.segments));
-            return true;
+            return Quick::Measured;
         }
-        Common::Uncommon => return false,
+        Common::Uncommon => return Quick::Uncommon,
     };
     let fingerprint = hash::fingerprint(
         seeds,
@@ -48,14 +73,74 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, E: Env>(
         meta.vlan,
     );
     let Some(entry) = table::find(table, fingerprint) else {
-        return false;
+        return Quick::Uncommon;
     };
     let Some(head) = parse::common_head(&bytes.after(packet.l4), &packet) else {
-        return false;
+        return Quick::Uncommon;
     };
-    let wire = Wire::new(meta.len, meta.segments, head.headers);
-    matcher::packet(entry, fingerprint, direction, &head, wire, env);
-    true
+    let at = At {
+        entry,
+        fingerprint,
+        direction,
+        wire: Wire::new(meta.len, meta.segments, head.headers),
+    };
+    of_flow(&at, &head, env, hand_over)
+}
+
+/// The end of the quick way: a packet whose flow has an entry.
+#[inline(always)]
+pub(crate) fn of_flow<E: Env>(
+    at: &At<'_>,
+    head: &TcpHead,
+    env: &E,
+    hand_over: impl FnOnce(&Known),
+) -> Quick {
+    if matcher::timed(at, head, env) {
+        return Quick::Measured;
+    }
+    hand_over(&Known {
+        fingerprint: at.fingerprint,
+        head: *head,
+        wire: at.wire,
+        next: 0,
+    });
+    Quick::Known
+}
+
+/// Both ways as a whole: what host code does.
+pub fn measure<B, S, T, E>(
+    bytes: &B,
+    meta: &Meta,
+    way: (Link, Direction),
+    seeds: &S,
+    table: &T,
+    env: &E,
+) where
+    B: Bytes + Prefix,
+    S: Seeds,
+    T: Table + Claims + Interfaces,
+    E: Env,
+{
+    let quick =
+        |hand_over: &mut dyn FnMut(&Known)| quick(bytes, meta, way, seeds, table, env, hand_over);
+    if after(quick, way.1, table, env) == Quick::Uncommon {
+        thorough(bytes, meta, way, seeds, table, env);
+    }
+}
+
+/// A quick way and, if it hands over a packet, what comes after it.
+pub fn after<T: Table, E: Env>(
+    quick: impl FnOnce(&mut dyn FnMut(&Known)) -> Quick,
+    direction: Direction,
+    table: &T,
+    env: &E,
+) -> Quick {
+    let mut known = None;
+    let done = quick(&mut |packet| known = Some(*packet));
+    if let Some(known) = known {
+        finish(known, direction, table, env);
+    }
+    done
 }
 
 /// The thorough way as a whole, for packets that [`quick`] does not know: what
@@ -97,7 +182,7 @@ pub fn enter<S, T, E>(
     if appears(packet, meta.ifindex, direction, seeds, table) {
         appear(packet, meta.ifindex, direction, seeds, table, env);
     }
-    measure(packet, meta, direction, seeds, table, env);
+    finish(known(packet, meta, direction, seeds), direction, table, env);
 }
 
 /// The thorough way, first step: reads any packet up to its TCP header. None:
@@ -141,7 +226,7 @@ pub fn appears<S: Seeds, T: Table>(
 ) -> bool {
     let fingerprint = hash::of_key(seeds, &packet.key(direction, ifindex));
     match table::find(table, fingerprint) {
-        Some(entry) => packet.head.opens() && table::restarts(entry, direction),
+        Some(entry) => packet.head.opens() && table::restarts(entry, direction, &packet.head),
         None => true,
     }
 }
@@ -173,19 +258,75 @@ pub fn appear<S, T, E>(
     table::obtain(table, table, env, fingerprint, &birth);
 }
 
-/// Last step: measures the packet if its flow has an entry.
+/// What the last steps need of a packet whose flow ought to have an entry now.
 #[inline(always)]
-pub fn measure<S: Seeds, T: Table, E: Env>(
-    packet: &Packet,
-    meta: &Meta,
-    direction: Direction,
-    seeds: &S,
-    table: &T,
-    env: &E,
-) {
-    let fingerprint = hash::of_key(seeds, &packet.key(direction, meta.ifindex));
-    if let Some(entry) = table::find(table, fingerprint) {
-        let wire = Wire::new(meta.len, meta.segments, packet.head.headers);
-        matcher::packet(entry, fingerprint, direction, &packet.head, wire, env);
+pub fn known<S: Seeds>(packet: &Packet, meta: &Meta, direction: Direction, seeds: &S) -> Known {
+    Known {
+        fingerprint: hash::of_key(seeds, &packet.key(direction, meta.ifindex)),
+        head: packet.head,
+        wire: Wire::new(meta.len, meta.segments, packet.head.headers),
+        next: 0,
     }
+}
+
+/// Fifth step; see [`matcher::prepare`].
+#[inline(always)]
+pub fn prepare<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) -> u32 {
+    match at(known, direction, table) {
+        Some(at) => matcher::prepare(&at, &known.head, env),
+        None => matcher::Next::Done as u32,
+    }
+}
+
+/// Sixth step, if [`matcher::SHAKE`] is in [`Known::next`].
+#[inline(always)]
+pub fn shake<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
+    if let Some(at) = at(known, direction, table) {
+        matcher::shake(&at, &known.head, known.next, env);
+    }
+}
+
+/// Last step, if the low byte of [`Known::next`] is [`TS`].
+#[inline(always)]
+pub fn by_ts<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
+    if let Some(at) = at(known, direction, table) {
+        matcher::by_ts(&at, &known.head, env);
+    }
+}
+
+/// Last step, if it is [`SEQ`].
+#[inline(always)]
+pub fn by_seq<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
+    if let Some(at) = at(known, direction, table) {
+        matcher::by_seq(&at, &known.head, known.next, env);
+    }
+}
+
+/// [`matcher::Next::Ts`] as it stands in [`Known::next`].
+pub const TS: u32 = matcher::Next::Ts as u32;
+/// [`matcher::Next::Seq`], likewise.
+pub const SEQ: u32 = matcher::Next::Seq as u32;
+
+/// All of the last steps, where nothing has to stand between them.
+pub fn finish<T: Table, E: Env>(mut known: Known, direction: Direction, table: &T, env: &E) {
+    known.next = prepare(&known, direction, table, env);
+    if known.next & SHAKE != 0 {
+        shake(&known, direction, table, env);
+    }
+    match known.next & 0xff {
+        TS => by_ts(&known, direction, table, env),
+        SEQ => by_seq(&known, direction, table, env),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn at<'t, T: Table>(known: &Known, direction: Direction, table: &'t T) -> Option<At<'t>> {
+    let entry = table::find(table, known.fingerprint)?;
+    Some(At {
+        entry,
+        fingerprint: known.fingerprint,
+        direction,
+        wire: known.wire,
+    })
 }

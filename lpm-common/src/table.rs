@@ -12,7 +12,7 @@ use crate::{
     env::{Claims, Env},
     layout::{FlowEntry, Traffic},
     matcher::state,
-    packet::{Direction, FlowKey},
+    packet::{Direction, FlowKey, TcpHead},
 };
 
 /// Entries of a set.
@@ -219,11 +219,25 @@ fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &Birth) {
     env.publish(&entry.fingerprint, fingerprint);
 }
 
-/// Whether a SYN starts the flow anew: the other end has answered the last
-/// one, or either end has closed. A repeated SYN does not.
+/// More data than a SYN brings along (RFC 7413): one segment.
+const DATA_ON_SYN: u32 = 1 << 13;
+
+/// Whether a SYN starts the flow anew: it is not the one that came before, and
+/// not the other half of a simultaneous open (RFC 9293 section 3.5).
+#[inline(always)]
 #[must_use]
-pub fn restarts(entry: &FlowEntry, direction: Direction) -> bool {
-    let other = &entry.hot[direction.reverse().index()];
-    let own = entry.hot[direction.index()].state.load(Relaxed);
-    other.traffic.load(Relaxed) != 0 || (own | other.state.load(Relaxed)) & state::CLOSING != 0
+pub fn restarts(entry: &FlowEntry, direction: Direction, head: &TcpHead) -> bool {
+    let own = &entry.hot[direction.index()];
+    let state = own.state.load(Relaxed);
+    let other = entry.hot[direction.reverse().index()].state.load(Relaxed);
+    if (state | other) & state::CLOSING != 0 {
+        return true;
+    }
+    if state & state::HAS_SEQ == 0 {
+        return other & state::HANDSHAKE == 0;
+    }
+    let since = own.seq_end.load(Relaxed).wrapping_sub(head.seq);
+    // Nothing came after the last one, but for the data that came with it.
+    let again = since == 1 || (state & state::HANDSHAKE != 0 && since <= DATA_ON_SYN);
+    !again
 }

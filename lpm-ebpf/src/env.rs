@@ -14,13 +14,13 @@ use lpm_common::{
     counter::Counter,
     env::{Env, Matched},
     histogram::{self, SUM_WORD, WORDS},
-    layout::{DirectionSlots, FlowEntry, Leg, Methods, Sample, UNIT_NS},
+    layout::{DirectionSlots, FlowEntry, Leg, Method, Methods, Sample, UNIT_NS},
     matcher, rows,
     shared::{AtomicU32, AtomicU64},
 };
 
 use crate::{
-    maps::{COUNTS, SAMPLES},
+    maps::{COUNTS, ROWS, SAMPLES},
     settings,
     store::{Store, control, histogram},
 };
@@ -144,6 +144,11 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
+    fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32) {
+        retransmitted(self.skb, entry, u32::from(direction), segments);
+    }
+
+    #[inline(always)]
     fn retire(&self, entry: &FlowEntry) {
         retire(self.skb, entry);
     }
@@ -175,8 +180,27 @@ fn record(skb: *mut __sk_buff, entry: &FlowEntry, now_ns: u64, units_and_id: u64
         None => resolve(skb, entry),
     };
     observe(row, leg * 4 + echo, u64::from(units) * UNIT_NS);
+    let method = (what >> 16) as u8;
+    if method == Method::Seq as u8 {
+        count(Counter::SampledSeq, 1);
+    } else if method == Method::Handshake as u8 {
+        count(Counter::SampledHandshake, 1);
+    }
     if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
         stream(entry, now_ns, units_and_id, what);
+    }
+}
+
+/// Counts in the flow's row.
+#[inline(never)]
+fn retransmitted(skb: *mut __sk_buff, entry: &FlowEntry, direction: u32, segments: u32) {
+    let row = match rows::known(entry, &Store) {
+        Some(row) => row,
+        None => resolve(skb, entry),
+    };
+    if let Some(row) = ROWS.get(row) {
+        let counts = &row.0.retransmitted;
+        add64(&counts[direction as usize & 1], u64::from(segments));
     }
 }
 

@@ -6,15 +6,15 @@ use aya_ebpf::{
 };
 use lpm_common::{
     packet::Direction,
-    parse::{Link, Network, Packet},
-    pipeline::{self, inside::Unwrapped},
+    parse::Link,
+    pipeline::{self, Quick},
 };
 
 use crate::{
     env::Kernel,
-    maps::SCRATCH,
     packet::{Linear, Whole, ifindex, meta},
     settings::Secrets,
+    steps::{self, hand_over, scratch},
     store::Store,
 };
 
@@ -66,61 +66,40 @@ way!(
 #[must_use]
 pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    if quick::<W>(skb) == 0 {
-        thorough::<W>(skb);
+    let mut quick = quick::<W>(skb);
+    if quick == UNCOMMON {
+        quick = thorough::<W>(skb);
+    }
+    if quick == KNOWN {
+        steps::finish(skb, W::WAY.1);
     }
     TC_ACT_UNSPEC
 }
 
-/// 0: it takes the thorough way. A function of its own, so that its stack is
-/// not that of the thorough way as well: all calls together have 512 bytes.
+pub(crate) const UNCOMMON: u32 = Quick::Uncommon as u32;
+pub(crate) const MEASURED: u32 = Quick::Measured as u32;
+pub(crate) const KNOWN: u32 = Quick::Known as u32;
+
+/// A [`Quick`]. A function of its own, so that its stack is not that of the
+/// other ways as well: all calls together have 512 bytes.
 #[inline(never)]
 fn quick<W: Way>(skb: *mut __sk_buff) -> u32 {
     let bytes = Linear::new(&TcContext::new(skb));
     let env = Kernel::new(skb);
-    u32::from(pipeline::quick(
-        &bytes,
-        &meta(skb),
-        W::WAY,
-        &Secrets,
-        &Store,
-        &env,
-    ))
+    let meta = meta(skb);
+    pipeline::quick(&bytes, &meta, W::WAY, &Secrets, &Store, &env, hand_over) as u32
 }
 
-// The thorough way is functions, one after the other: so their stack and
-// registers are not those of the packets that need none of them, nor each
-// other's. What one finds for the next goes through a map, where the verifier
-// forgets by which of the many ways it got there: on the stack each way would
-// be followed to the end.
-
-/// This CPU's packet on the thorough way.
-#[derive(Clone, Copy)]
-pub struct Scratch {
-    pub(crate) network: Network,
-    pub(crate) packet: Packet,
-    pub(crate) left: Unwrapped,
-}
-
-#[inline(always)]
-pub(crate) fn scratch() -> Option<&'static mut Scratch> {
-    // SAFETY: this CPU's own value; TC programs do not interrupt each other on
-    // one CPU, and no function below keeps its reference over a call of
-    // another.
-    SCRATCH
-        .get_ptr_mut(0)
-        .map(|scratch| unsafe { &mut *scratch })
-}
-
+/// The thorough way, to the packet's entry. A [`Quick`].
 #[inline(never)]
-fn thorough<W: Way>(skb: *mut __sk_buff) {
+fn thorough<W: Way>(skb: *mut __sk_buff) -> u32 {
     if network::<W>(skb) == 0 || transport(skb) == 0 {
-        return;
+        return MEASURED;
     }
     if appears::<W>(skb) != 0 {
         appear::<W>(skb);
     }
-    known::<W>(skb);
+    known::<W>(skb)
 }
 
 /// 0: there is nothing to measure.
@@ -186,15 +165,11 @@ pub(crate) fn appear<W: Way>(skb: *mut __sk_buff) {
 }
 
 #[inline(never)]
-fn known<W: Way>(skb: *mut __sk_buff) {
-    let Some(scratch) = scratch() else { return };
-    let env = Kernel::new(skb);
-    pipeline::measure(
-        &scratch.packet,
-        &meta(skb),
-        W::WAY.1,
-        &Secrets,
-        &Store,
-        &env,
-    );
+fn known<W: Way>(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else {
+        return MEASURED;
+    };
+    let meta = meta(skb);
+    scratch.known = pipeline::known(&scratch.packet, &meta, W::WAY.1, &Secrets);
+    KNOWN
 }

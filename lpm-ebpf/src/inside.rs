@@ -16,9 +16,10 @@ use lpm_common::{
 
 use crate::{
     env::Kernel,
-    hook::{Way, appear, appears, scratch},
+    hook::{KNOWN, MEASURED, UNCOMMON, Way, appear, appears},
     packet::{Linear, Whole, meta},
     settings::{Ports, Secrets},
+    steps::{self, hand_over, scratch},
     store::Store,
 };
 
@@ -27,39 +28,43 @@ use crate::{
 #[must_use]
 pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    if quick::<W>(skb) == 0 {
-        thorough::<W>(skb);
+    let mut quick = quick::<W>(skb);
+    if quick == UNCOMMON {
+        quick = thorough::<W>(skb);
+    }
+    if quick == KNOWN {
+        steps::finish(skb, W::WAY.1);
     }
     TC_ACT_UNSPEC
 }
 
-/// 0: it takes the thorough way.
+/// A `pipeline::Quick`.
 #[inline(never)]
 fn quick<W: Way>(skb: *mut __sk_buff) -> u32 {
     let bytes = Linear::new(&TcContext::new(skb));
     let (env, meta) = (Kernel::new(skb), meta(skb));
-    let done = inside::quick(&bytes, &meta, W::WAY, &Secrets, (&Store, &Ports), &env);
-    u32::from(done)
+    let maps = (&Store, &Ports);
+    inside::quick(&bytes, &meta, W::WAY, &Secrets, maps, &env, hand_over) as u32
 }
 
 /// As `hook::thorough`, step by step through `SCRATCH`.
 #[inline(never)]
-fn thorough<W: Way>(skb: *mut __sk_buff) {
+fn thorough<W: Way>(skb: *mut __sk_buff) -> u32 {
     whole::<W>(skb);
     for _ in 0..=LEVELS {
         match unwrap(skb) {
             ENTERED => {}
             PLAIN => break,
-            _ => return,
+            _ => return MEASURED,
         }
     }
     if network(skb) == 0 || transport(skb) == 0 {
-        return;
+        return MEASURED;
     }
     if appears::<W>(skb) != 0 {
         appear::<W>(skb);
     }
-    known::<W>(skb);
+    known::<W>(skb)
 }
 
 const PLAIN: u32 = 0;
@@ -121,9 +126,11 @@ fn transport(skb: *mut __sk_buff) -> u32 {
 }
 
 #[inline(never)]
-fn known<W: Way>(skb: *mut __sk_buff) {
-    let Some(scratch) = scratch() else { return };
-    let env = Kernel::new(skb);
+fn known<W: Way>(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else {
+        return MEASURED;
+    };
     let meta = inside::meta_of(&scratch.left, &meta(skb));
-    pipeline::measure(&scratch.packet, &meta, W::WAY.1, &Secrets, &Store, &env);
+    scratch.known = pipeline::known(&scratch.packet, &meta, W::WAY.1, &Secrets);
+    KNOWN
 }

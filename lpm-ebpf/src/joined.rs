@@ -9,19 +9,18 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use lpm_common::{
+    packet::Direction,
     parse,
-    pipeline::{
-        self, Interfaces,
-        joined::{self, Quick},
-    },
+    pipeline::{self, Interfaces, joined},
 };
 
 use crate::{
     env::Kernel,
-    hook::{FromLocal, ToLocal, Way, scratch},
+    hook::{FromLocal, KNOWN, MEASURED, ToLocal, UNCOMMON, Way},
     maps::FORWARDED,
     packet::{Linear, Whole, ifindex, meta},
     settings::Secrets,
+    steps::{self, hand_over, scratch},
     store::Store,
 };
 
@@ -30,8 +29,12 @@ use crate::{
 #[must_use]
 pub fn from_pod(ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    if quick_from(skb) == 0 {
-        thorough::<FromLocal>(skb, 0);
+    let mut quick = quick_from(skb);
+    if quick == UNCOMMON {
+        quick = thorough::<FromLocal>(skb, 0);
+    }
+    if quick == KNOWN {
+        steps::finish(skb, Direction::FromLocal);
     }
     TC_ACT_UNSPEC
 }
@@ -62,32 +65,36 @@ pub fn out_of_veth(ctx: &TcContext) -> i32 {
 
 #[inline(always)]
 fn measure_to<W: Way>(skb: *mut __sk_buff) {
-    if quick_to::<W>(skb) == 0 {
-        thorough::<W>(skb, 1);
+    let mut quick = quick_to::<W>(skb);
+    if quick == UNCOMMON {
+        quick = thorough::<W>(skb, 1);
+    }
+    if quick == KNOWN {
+        steps::finish(skb, Direction::ToLocal);
     }
 }
 
 // The quick ways are functions, so that their stack is not that of the
 // thorough ways, which come on top.
 
-/// 0: the thorough way has to look.
+/// A `pipeline::Quick`.
 #[inline(never)]
 fn quick_from(skb: *mut __sk_buff) -> u32 {
     let meta = joined::meta(&meta(skb));
     let bytes = Linear::new(&TcContext::new(skb));
     let env = Kernel::new(skb);
-    let done = pipeline::quick(&bytes, &meta, FromLocal::WAY, &Secrets, &Store, &env);
-    u32::from(done)
+    let way = FromLocal::WAY;
+    pipeline::quick(&bytes, &meta, way, &Secrets, &Store, &env, hand_over) as u32
 }
 
-/// 0: the thorough way has to look.
+/// A `pipeline::Quick`.
 #[inline(never)]
 fn quick_to<W: Way>(skb: *mut __sk_buff) -> u32 {
     let meta = joined::meta(&meta(skb));
     let bytes = Linear::new(&TcContext::new(skb));
     let env = Kernel::quiet(skb);
-    let done = joined::quick_to_pod(&bytes, &meta, W::WAY.0, &Secrets, &Store, &env);
-    u32::from(done != Quick::Uncommon)
+    let link = W::WAY.0;
+    joined::quick_to_pod(&bytes, &meta, link, &Secrets, &Store, &env, hand_over) as u32
 }
 
 /// Tells the agent that the CNI did not redirect.
@@ -106,14 +113,14 @@ fn forwarded(ctx: &TcContext, skb: *mut __sk_buff) {
 
 /// As `hook::thorough`, step by step through `SCRATCH`.
 #[inline(never)]
-fn thorough<W: Way>(skb: *mut __sk_buff, quiet: u32) {
+fn thorough<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
     if network::<W>(skb, quiet) == 0 || transport(skb, quiet) == 0 {
-        return;
+        return MEASURED;
     }
     if appears::<W>() != 0 {
         appear::<W>(skb);
     }
-    known::<W>(skb);
+    known::<W>(skb)
 }
 
 #[inline(always)]
@@ -176,9 +183,11 @@ fn appear<W: Way>(skb: *mut __sk_buff) {
 }
 
 #[inline(never)]
-fn known<W: Way>(skb: *mut __sk_buff) {
-    let Some(scratch) = scratch() else { return };
-    let env = Kernel::new(skb);
+fn known<W: Way>(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else {
+        return MEASURED;
+    };
     let meta = joined::meta(&meta(skb));
-    pipeline::measure(&scratch.packet, &meta, W::WAY.1, &Secrets, &Store, &env);
+    scratch.known = pipeline::known(&scratch.packet, &meta, W::WAY.1, &Secrets);
+    KNOWN
 }

@@ -18,6 +18,7 @@ pub mod joined;
 pub mod maps;
 pub mod packet;
 pub mod settings;
+pub mod steps;
 pub mod store;
 
 /// The BPF target cannot unwind, and the verifier refuses what could panic:

@@ -10,7 +10,7 @@ use lpm_common::{
     layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, Row},
 };
 
-use crate::hook::Scratch;
+use crate::steps::Scratch;
 
 /// Memory that all CPUs and the agent share.
 #[repr(transparent)]
@@ -76,6 +76,6 @@ pub static CLAIMS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
 #[map]
 pub static SAMPLES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// Each CPU's packet on the thorough way.
+/// Each CPU's packet, between the steps.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);

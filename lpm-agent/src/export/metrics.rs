@@ -105,10 +105,10 @@ impl fmt::Debug for Reader {
 impl Collector for Reader {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut out = Families(encoder);
-        self.round_trips(&mut out)?;
-        self.segments(&mut out)?;
         // An error here means that the map is gone, and then no counter is known.
         let counters = self.model.counters().map_err(|_| fmt::Error)?;
+        self.round_trips(&mut out, &counters)?;
+        self.segments(&mut out)?;
         self.flows(&mut out, &counters)?;
         kernel_counters(&mut out, &counters)?;
         self.agent(&mut out)
@@ -116,7 +116,7 @@ impl Collector for Reader {
 }
 
 impl Reader {
-    fn round_trips(&self, out: &mut Families<'_>) -> fmt::Result {
+    fn round_trips(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS]) -> fmt::Result {
         let found = self.model.rtt();
         let rtt = found
             .by_labels
@@ -129,8 +129,7 @@ impl Reader {
             });
         out.histograms(
             "rtt",
-            "Round trips of TCP timestamps and their echoes, by how long the far end may have sat \
-             on the echo",
+            "Round trips of TCP, by how long the far end may have sat on the echo",
             rtt,
         )?;
         let flow_rtt = self
@@ -147,12 +146,40 @@ impl Reader {
             "Each flow's smallest round trip per window (10 s), one observation each",
             flow_rtt,
         )?;
-        let method = vec![("method", Method::Ts.as_str().to_owned())];
+        self.samples(out, counters, found.samples)
+    }
+
+    /// What the histograms of TCP hold beyond the samples of the other methods is `ts`'s.
+    fn samples(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS], all: u64) -> fmt::Result {
+        let of = |counter: Counter| counters[counter as usize];
+        let (seq, handshake) = (of(Counter::SampledSeq), of(Counter::SampledHandshake));
+        let by_method = [
+            // Read one after the other: a sample may be missing in between.
+            (Method::Ts, all.saturating_sub(seq + handshake)),
+            (Method::Seq, seq),
+            (Method::Handshake, handshake),
+        ];
         out.counters(
             "samples",
             "Round trips measured, at all vantages",
             None,
-            [(method, found.samples)],
+            by_method
+                .into_iter()
+                // A method that is off measures nothing, which is not 0.
+                .filter(|(method, count)| *method == Method::Ts || *count > 0)
+                .map(|(method, count)| (vec![("method", method.as_str().to_owned())], count)),
+        )?;
+        let retransmitted = self.model.retransmitted().into_iter();
+        out.counters(
+            "retransmissions",
+            "TCP segments any part of which was sent before, or was missing before; `leg` is the \
+             one that the sender's packets measure",
+            None,
+            retransmitted.map(|((labels, leg), count)| {
+                let mut set = label_set(&labels);
+                set.push(("leg", leg.as_str().to_owned()));
+                (set, count)
+            }),
         )
     }
 
@@ -283,7 +310,7 @@ fn label_set(labels: &Labels) -> LabelSet {
 
 /// The counters that are shown as the kernel counts them: name, help, name of the label (two of
 /// them share one value, split by `/`).
-const SHOWN: [(&str, &str, &[&str]); 7] = [
+const SHOWN: [(&str, &str, &[&str]); 8] = [
     ("flow_events", "Beginnings and ends of flows", &["event"]),
     (
         "packets_without_timestamp",
@@ -292,13 +319,18 @@ const SHOWN: [(&str, &str, &[&str]); 7] = [
     ),
     (
         "stamps",
-        "What became of TSvals that could have been measured",
+        "What became of TSvals and segments that could have been measured",
         &["result"],
+    ),
+    (
+        "reordered_packets",
+        "TCP packets with an older TSval than others before them: late, not sent again",
+        &[],
     ),
     ("unmatched_echoes", "New echoes that found no stamp", &[]),
     (
         "foreign_echoes",
-        "Echoes of a TSval that the other side never sent",
+        "Echoes of a TSval, or acknowledgments of a segment, that the other side never sent",
         &[],
     ),
     (
@@ -381,7 +413,7 @@ mod tests {
     fn what_was_never_measured_has_no_series() {
         let plain = text(&metrics(), Format::Text);
         for absent in [
-            "leg=\"local\"",
+            "leg=\"local\",echo",
             "echo=\"lone\"",
             "lpm_program_run",
             "lpm_flow_rtt",

@@ -245,6 +245,23 @@ impl Model {
         found
     }
 
+    /// Retransmitted segments by labels, and by the leg that their acknowledgments measure. Rows
+    /// without any are there too, once they have a flow: nothing was retransmitted is known.
+    #[must_use]
+    pub fn retransmitted(&self) -> BTreeMap<(Labels, Leg), u64> {
+        let mut all = BTreeMap::new();
+        for (row, labels) in self.rows() {
+            let Some(counts) = self.tables.row(row).map(|row| &row.retransmitted) else {
+                continue;
+            };
+            for leg in [Leg::Remote, Leg::Local] {
+                let count = counts[leg as usize].load(Ordering::Relaxed);
+                *all.entry((labels.clone(), leg)).or_default() += count;
+            }
+        }
+        all
+    }
+
     /// Per flow and window the minimum, by labels and leg.
     #[must_use]
     pub fn flow_rtt(&self) -> BTreeMap<(Labels, Leg), Counts> {

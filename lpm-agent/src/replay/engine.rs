@@ -63,6 +63,7 @@ pub struct Engine {
     samples: RefCell<Vec<Sample>>,
     retired: RefCell<Vec<Flow>>,
     backwards: Cell<u64>,
+    retransmitted: Cell<u64>,
 }
 
 impl Engine {
@@ -83,6 +84,7 @@ impl Engine {
             samples: RefCell::default(),
             retired: RefCell::default(),
             backwards: Cell::new(0),
+            retransmitted: Cell::new(0),
         }
     }
 
@@ -111,10 +113,7 @@ impl Engine {
             .local
             .direction(self, &bytes, &meta, view.link);
         let way = (view.link, direction);
-        if pipeline::quick(&bytes, &meta, way, &self.seeds, self, self) {
-            return;
-        }
-        pipeline::thorough(&bytes, &meta, way, &self.seeds, self, self);
+        pipeline::measure(&bytes, &meta, way, &self.seeds, self, self);
     }
 
     /// Hands out the samples of the packets since the last time.
@@ -146,6 +145,12 @@ impl Engine {
     /// Secrets of the hash.
     pub(super) fn seeds(&self) -> &[u32; SEEDS] {
         &self.seeds
+    }
+
+    /// Segments any part of which was in the capture, or missing in it, before.
+    #[must_use]
+    pub fn retransmissions(&self) -> u64 {
+        self.retransmitted.get()
     }
 
     /// The value of a counter.
@@ -217,6 +222,11 @@ impl Env for Engine {
         }
         matcher::update_statistics(&entry.slots[usize::from(matched.leg)], matched.units);
         self.samples.borrow_mut().push(sample(entry, matched));
+    }
+
+    fn retransmitted(&self, _: &FlowEntry, _: u8, segments: u32) {
+        let sum = &self.retransmitted;
+        sum.set(sum.get() + u64::from(segments));
     }
 
     fn retire(&self, entry: &FlowEntry) {

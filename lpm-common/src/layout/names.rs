@@ -119,12 +119,14 @@ impl PairKey {
 }
 
 /// Element of map `ROWS`: the label set of the histogram row with the same
-/// number; 0: the row is free.
+/// number (0: the row is free), and what is counted beside the histograms.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Row {
     /// A [`PairKey`].
     pub pair: AtomicU64,
+    /// Retransmitted segments by [`crate::packet::Direction`].
+    pub retransmitted: [AtomicU64; 2],
 }
 
-const _: () = assert!(size_of::<Row>() == 8);
+const _: () = assert!(size_of::<Row>() == 24);

@@ -1,13 +1,12 @@
-//! Matching: the first packet that echoes a stamped TSval makes the sample.
+//! From an echo to its sample: what all TCP methods share.
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{Clock, state};
+use super::{At, Clock, state};
 use crate::{
-    counter::Counter,
     env::{Env, Matched},
-    layout::{DirectionSlots, Echo, FlowEntry, Method, SLOTS, UNIT_NS},
-    packet::{Direction, TcpHead, flag},
+    layout::{DirectionSlots, Echo, Method, SLOTS, UNIT_NS},
+    packet::{TcpHead, flag},
 };
 
 /// A prompt echo's two segments passed at most this far apart, or
@@ -20,15 +19,22 @@ const PROMPT_SHARE: u32 = 20;
 /// so that slow stretches are not sampled more rarely than fast ones.
 const GAP_DECAY: u32 = 8;
 
-/// A stamp whose echo has come, if `i` is the number of a slot.
+/// A stamp whose echo has come, if `i` is the number of a slot. (No `Option`:
+/// what the compiler puts into its empty half the verifier takes for a read of
+/// nothing.)
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     /// Its slot.
-    i: usize,
+    pub(super) i: usize,
     /// When it was made, in units of 64 ns.
-    time: u32,
-    /// How many ticks it lies behind the newest TSval.
-    behind: u32,
+    pub(super) time: u32,
+    /// TSval, or end of sequence.
+    pub(super) id: u32,
+    /// How much is outstanding, in what the slots are spaced by: ticks, or KiB.
+    pub(super) outstanding: u32,
+    /// Bytes that the acknowledgment lacks to two full segments that none
+    /// before it covered; 0: it does not.
+    pub(super) behind_ack: u32,
 }
 
 impl Found {
@@ -36,7 +42,9 @@ impl Found {
     pub(super) const NONE: Self = Self {
         i: SLOTS,
         time: 0,
-        behind: 0,
+        id: 0,
+        outstanding: 0,
+        behind_ack: 0,
     };
 
     /// Whether there is one.
@@ -46,107 +54,45 @@ impl Found {
     }
 }
 
-/// Takes the TSecr of a packet with ACK, and its stamp out of its slot.
-/// Returns the direction's new state too.
-#[inline(always)]
-pub(super) fn find<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
-    head: &TcpHead,
-    env: &E,
-    state: u32,
-) -> (Found, u32) {
-    let own = &entry.hot[direction.index()];
-    let other = &entry.hot[direction.reverse().index()];
-    let other_state = other.state.load(Relaxed);
-    if other_state & state::HAS_TSVAL == 0 {
-        return (Found::NONE, state);
-    }
-    // Echoes are told apart by how far they lie behind the newest TSval. What
-    // lies ahead of it the other side never sent: no echo, and it must not
-    // make true echoes look old.
-    let newest = other.tsval.load(Relaxed);
-    let behind = newest.wrapping_sub(head.tsecr);
-    if behind > i32::MAX.cast_unsigned() {
-        env.count(Counter::ForeignEcho, 1);
-        return (Found::NONE, state);
-    }
-    if state & state::HAS_TSECR != 0 && behind >= newest.wrapping_sub(own.tsecr.load(Relaxed)) {
-        return (Found::NONE, state);
-    }
-    own.tsecr.store(head.tsecr, Relaxed);
-    let state = state | state::HAS_TSECR;
-    // The echo of a SYN-ACK belongs to the handshake (anchors, line 17).
-    if head.has(flag::SYN) || other_state & state::STAMPED == 0 {
-        return (Found::NONE, state);
-    }
-    let slots = &entry.slots[direction.reverse().index()];
-    let found = take(slots, newest, behind, env);
-    if !found.is_some() {
-        env.count(Counter::UnmatchedEcho, 1);
-    }
-    (found, state)
-}
-
 /// Makes the sample.
 #[inline(always)]
 pub(super) fn finish<E: Env>(
-    entry: &FlowEntry,
-    fingerprint: u64,
-    direction: Direction,
+    at: &At<'_>,
     head: &TcpHead,
     clock: &mut Clock<'_, E>,
-    found: Found,
+    (found, method): (Found, Method),
 ) {
-    let slots = &entry.slots[direction.reverse().index()];
+    let slots = &at.entry.slots[at.direction.reverse().index()];
     if !found.is_some() {
         return;
     }
     let units = clock.units().wrapping_sub(found.time);
-    let echo = classify(slots, found.i, head, units);
-    space(slots, found.behind);
+    let echo = classify(slots, found, head, units);
+    space(slots, found.outstanding);
+    sample(at, clock, (units, found.id), (echo, method));
+}
+
+/// Hands out the sample that a packet of this direction completes.
+#[inline(always)]
+pub(super) fn sample<E: Env>(
+    at: &At<'_>,
+    clock: &mut Clock<'_, E>,
+    (units, id): (u32, u32),
+    (echo, method): (Echo, Method),
+) {
     // The entry may have become another flow's meanwhile.
-    if entry.fingerprint.load(Relaxed) != fingerprint {
+    if at.entry.fingerprint.load(Relaxed) != at.fingerprint {
         return;
     }
     let matched = Matched {
         now_ns: clock.now_ns(),
         units,
-        id: head.tsecr,
-        leg: direction.reverse() as u8,
+        id,
+        leg: at.direction.reverse() as u8,
         echo: echo as u8,
-        method: Method::Ts as u8,
+        method: method as u8,
     };
-    clock.env.matched(entry, &matched);
-}
-
-/// Frees the slot of this TSval and all that the echo has passed.
-#[inline(always)]
-fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Found {
-    let mut found = Found::NONE;
-    let mut passed = 0;
-    for i in 0..SLOTS {
-        let stamp = slots.stamps[i].load(Relaxed);
-        if stamp == 0 {
-            continue;
-        }
-        let stamp_behind = newest.wrapping_sub((stamp >> 32) as u32);
-        if stamp_behind == behind {
-            slots.stamps[i].store(0, Relaxed);
-            found = Found {
-                i,
-                time: stamp as u32,
-                behind,
-            };
-        } else if stamp_behind > behind {
-            slots.stamps[i].store(0, Relaxed);
-            passed += 1;
-        }
-    }
-    if passed > 0 {
-        env.count(Counter::StampPassed, passed);
-    }
-    found
+    clock.env.matched(at.entry, &matched);
 }
 
 /// How long the far end may have sat on the echo.
@@ -155,12 +101,13 @@ fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Fo
 /// the echo waited at least for the last segment that made it due; a receiver
 /// acknowledges every second full segment at once (RFC 5681 section 4.2).
 #[inline(always)]
-fn classify(slots: &DirectionSlots, i: usize, head: &TcpHead, units: u32) -> Echo {
+fn classify(slots: &DirectionSlots, found: Found, head: &TcpHead, units: u32) -> Echo {
+    let i = found.i;
     if head.payload != 0 || head.has(flag::FIN) {
         return Echo::Data;
     }
     let second = slots.second[i].load(Relaxed);
-    if second == state::NOT_COMPLETE {
+    if second == state::NOT_COMPLETE || found.behind_ack != 0 {
         return Echo::Lone;
     }
     let covers = head

@@ -1,15 +1,19 @@
-//! The timestamp method: stamps and matches in a flow's entry.
+//! The TCP methods: stamps and matches in a flow's entry.
 //!
-//! The first packet with a TSval is stamped if it carries payload; the first
-//! packet the other way that echoes the TSval makes the sample. Every rule is
-//! one of `design.md` section 3b or of RFC 7323, named where it is applied.
+//! Each method is one file: `ts`, `seq`, `handshake`. A packet is stamped; the
+//! first packet the other way that answers it makes the sample. Every rule is
+//! one of the frozen terms or of an RFC, named where it is applied.
 
 mod echo;
-mod stamp;
+mod handshake;
+mod seq;
+mod sequence;
+mod slots;
 pub mod state;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod ts;
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -18,8 +22,9 @@ pub use statistics::update as update_statistics;
 use crate::{
     counter::Counter,
     env::Env,
-    layout::{FlowEntry, Traffic, UNIT_NS},
+    layout::{FlowEntry, Method, Traffic, UNIT_NS},
     packet::{Direction, TcpHead, flag},
+    shared::AtomicU32,
 };
 
 /// Seconds without a packet after which outstanding stamps are void: their
@@ -27,7 +32,7 @@ use crate::{
 const VOID_SECONDS: u32 = 200;
 
 /// Size of a packet on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wire {
     /// Segments (`gso_segs`), at least 1.
     pub segments: u32,
@@ -83,97 +88,192 @@ pub fn newer(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b)).cast_signed() > 0
 }
 
-/// Counts a packet of the flow, and stamps and matches what it carries.
-/// `fingerprint` is the one under which the entry was found.
+/// A packet of a flow: what the quick way and the steps after it hand to each
+/// other.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'e> {
+    /// Of the flow.
+    pub entry: &'e FlowEntry,
+    /// The one under which the entry was found.
+    pub fingerprint: u64,
+    /// Which way the packet goes.
+    pub direction: Direction,
+    /// Its size on the wire.
+    pub wire: Wire,
+}
+
+impl At<'_> {
+    #[inline(always)]
+    fn state(&self) -> &AtomicU32 {
+        &self.entry.hot[self.direction.index()].state
+    }
+
+    #[inline(always)]
+    fn other_state(&self) -> u32 {
+        self.entry.hot[self.direction.reverse().index()]
+            .state
+            .load(Relaxed)
+    }
+
+    /// Counts the packet; `now` in jiffies.
+    #[inline(always)]
+    fn count<E: Env>(&self, now: u32, env: &E) {
+        if self.entry.last_seen.load(Relaxed) != now {
+            self.entry.last_seen.store(now, Relaxed);
+        }
+        let traffic = Traffic {
+            packets: u64::from(self.wire.segments),
+            bytes: self.wire.bytes,
+        };
+        let own = &self.entry.hot[self.direction.index()];
+        env.add64(&own.traffic, traffic.pack());
+    }
+}
+
+/// Counts a packet with timestamps, and stamps and matches it by them. False:
+/// nothing was done, as there is more to it; see [`prepare`].
 ///
 /// The order is that of the memory: first everything is looked at, so that
 /// the misses of a cold flow's lines overlap; the clock and the atomic adds,
 /// which wait for all loads before them, come last.
 #[inline(always)]
-pub fn packet<E: Env>(
-    entry: &FlowEntry,
-    fingerprint: u64,
-    direction: Direction,
-    head: &TcpHead,
-    wire: Wire,
-    env: &E,
-) {
-    let own = &entry.hot[direction.index()];
+pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
+    let own = &at.entry.hot[at.direction.index()];
     let now = env.jiffies();
-    let before = entry.last_seen.load(Relaxed);
     let state = own.state.load(Relaxed);
+    if !env.methods().has(Method::Ts) || !head.has_timestamp {
+        return false;
+    }
     // Nearly every packet of a busy flow has nothing new in it.
-    let quiet = state & state::RESTLESS == state::HAS_TSVAL
+    let quiet = state & state::RESTLESS == state::CALM
         && head.tsval == own.tsval.load(Relaxed)
         && head.tsecr == own.tsecr.load(Relaxed)
-        && head.has_timestamp
+        && (head.payload == 0 || head.seq == own.seq_end.load(Relaxed))
         && !head.has_any(flag::SYN | flag::FIN | flag::RST);
-    if !quiet {
-        if now.wrapping_sub(before) > env.hz().wrapping_mul(VOID_SECONDS) {
-            expire(entry, env);
+    if quiet {
+        if head.payload != 0 {
+            let end = head.seq.wrapping_add(head.payload);
+            own.seq_end.store(end, Relaxed);
         }
-        news(entry, fingerprint, direction, head, env, state);
-        if !head.has_timestamp {
-            env.count(Counter::NoTimestamp, u64::from(wire.segments));
+    } else {
+        let unusual = (state | at.other_state()) & (state::SEQ | state::HANDSHAKE) != 0;
+        if unusual || head.has_any(flag::SYN | flag::RST) {
+            return false;
         }
+        expire(at, now, env);
+        let mut state = state;
+        if head.has(flag::FIN) {
+            state = close(at, head, env, state);
+        }
+        (_, state) = sequence::note(at, head, env, state);
+        ts::packet(at, head, env, state);
     }
-    if before != now {
-        entry.last_seen.store(now, Relaxed);
-    }
-    let traffic = Traffic {
-        packets: u64::from(wire.segments),
-        bytes: wire.bytes,
-    };
-    env.add64(&own.traffic, traffic.pack());
+    at.count(now, env);
+    true
 }
 
-/// A packet with something new in it.
+/// What remains to be done with a packet that [`prepare`] has counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Next {
+    /// Nothing.
+    Done = 0,
+    /// [`by_ts`].
+    Ts = 1,
+    /// [`by_seq`].
+    Seq = 2,
+}
+
+/// Beside [`Next`]: the packet may have to do with a handshake; [`shake`] comes
+/// before.
+pub const SHAKE: u32 = 1 << 16;
+
+/// Beside both, from this bit on: how the packet follows the ones before it.
+const COURSE: u32 = 8;
+
+/// First step with a packet that [`timed`] has left: counts it, follows its
+/// sequence numbers and the handshake. Returns [`Next`] and what goes with it,
+/// as a number: between the steps it goes through memory.
 #[inline(always)]
-fn news<E: Env>(
-    entry: &FlowEntry,
-    fingerprint: u64,
-    direction: Direction,
-    head: &TcpHead,
-    env: &E,
-    mut state: u32,
-) {
-    if head.has_any(flag::FIN | flag::RST) {
-        state = close(entry, direction, head, env, state);
+pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
+    let now = env.jiffies();
+    expire(at, now, env);
+    at.count(now, env);
+    if !head.has_timestamp {
+        env.count(Counter::NoTimestamp, u64::from(at.wire.segments));
     }
-    let own = &entry.hot[direction.index()].state;
-    if !head.has_timestamp || head.has(flag::RST) {
-        own.store(state, Relaxed);
+    let mut state = at.state().load(Relaxed);
+    if head.has_any(flag::FIN | flag::RST) {
+        state = close(at, head, env, state);
+    }
+    if head.has(flag::RST) {
+        at.state().store(state, Relaxed);
+        return Next::Done as u32 | SHAKE;
+    }
+    let course;
+    (course, state) = sequence::note(at, head, env, state);
+    let timed = head.has_timestamp && env.methods().has(Method::Ts);
+    if timed && state & state::SEQ != 0 {
+        state = seq::stop(at, env, state);
+    } else if !timed && state & state::SEQ == 0 && env.methods().has(Method::Seq) {
+        state = seq::start(at, env, state);
+    }
+    at.state().store(state, Relaxed);
+    let next = if timed {
+        Next::Ts
+    } else if state & state::SEQ != 0 {
+        Next::Seq
+    } else {
+        Next::Done
+    };
+    let shake = handshake::concerns(head, state, at.other_state());
+    next as u32 | (course as u32) << COURSE | if shake { SHAKE } else { 0 }
+}
+
+/// Step between, if [`SHAKE`] is in `next`: method `handshake`.
+#[inline(always)]
+pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
+    if head.has(flag::SYN) {
+        let mss = &at.entry.cold.announced_mss[at.direction.index()];
+        mss.store(head.mss, Relaxed);
+    }
+    if !env.methods().has(Method::Handshake) {
         return;
     }
-    let mut clock = Clock::new(env);
-    let mut echo = echo::Found::NONE;
-    if head.has(flag::ACK) {
-        (echo, state) = echo::find(entry, direction, head, env, state);
+    handshake::answer(at, head, env);
+    if !head.has(flag::RST) {
+        let again = next >> COURSE & 0xff == sequence::Course::Again as u32;
+        let state = at.state();
+        state.store(
+            handshake::stamp(at, head, again, env, state.load(Relaxed)),
+            Relaxed,
+        );
     }
-    let slot;
-    (slot, state) = stamp::find(entry, direction, head, &mut clock, state);
-    if slot != stamp::NONE {
-        state = stamp::store(entry, direction, head, &mut clock, slot, state);
-    }
-    // Before the sample goes its way, which may take long: another packet of
-    // this direction may be on another CPU at the same time.
-    own.store(state, Relaxed);
-    if echo.is_some() {
-        echo::finish(entry, fingerprint, direction, head, &mut clock, echo);
-    }
+}
+
+/// Last step: method `ts`.
+#[inline(always)]
+pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
+    ts::packet(at, head, env, at.state().load(Relaxed));
+}
+
+/// Last step: method `seq`. `next` is what [`prepare`] said.
+#[inline(always)]
+pub fn by_seq<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
+    seq::packet(
+        at,
+        head,
+        next >> COURSE & 0xff,
+        env,
+        at.state().load(Relaxed),
+    );
 }
 
 /// Notes the end of the connection: FIN from both ends, or a RST. Returns the
 /// direction's new state.
 #[inline(always)]
-fn close<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
-    head: &TcpHead,
-    env: &E,
-    state: u32,
-) -> u32 {
-    let other = entry.hot[direction.reverse().index()].state.load(Relaxed);
+fn close<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> u32 {
+    let other = at.other_state();
     if head.has(flag::RST) {
         if (state | other) & state::RST == 0 {
             env.count(Counter::FlowReset, 1);
@@ -186,8 +286,17 @@ fn close<E: Env>(
     state | state::FIN
 }
 
-/// Voids all outstanding stamps: the flow was silent for too long.
-fn expire<E: Env>(entry: &FlowEntry, env: &E) {
+/// Voids all outstanding stamps if the flow was silent for too long; `now` in
+/// jiffies.
+#[inline(always)]
+fn expire<E: Env>(at: &At<'_>, now: u32, env: &E) {
+    let silent = now.wrapping_sub(at.entry.last_seen.load(Relaxed));
+    if silent > env.hz().wrapping_mul(VOID_SECONDS) {
+        expire_all(at.entry, env);
+    }
+}
+
+fn expire_all<E: Env>(entry: &FlowEntry, env: &E) {
     let mut expired = 0;
     for slots in &entry.slots {
         for stamp in &slots.stamps {

@@ -22,14 +22,26 @@ pub const STAMPED: u32 = 1 << 5;
 pub const PENDING: u32 = 1 << 6;
 /// All of the pending bits.
 pub const ANY_PENDING: u32 = ((1 << SLOTS) - 1) * PENDING;
+/// The highest end of sequence is known.
+pub const HAS_SEQ: u32 = 1 << 9;
+/// The sender's packets carry no timestamps (or they are not used): its slots
+/// hold ends of sequence, and its newest "TSecr" is an acknowledgment number.
+pub const SEQ: u32 = 1 << 10;
+/// The first slot holds the stamp of a SYN.
+pub const HANDSHAKE: u32 = 1 << 11;
 /// Either way to close.
 pub const CLOSING: u32 = FIN | RST;
-/// If of these only [`HAS_TSVAL`] is set, a packet with known timestamps has
-/// nothing to tell.
-pub const RESTLESS: u32 = HAS_TSVAL | STALE | ANY_PENDING;
+/// If of these only those of [`CALM`] are set, a packet with known timestamps
+/// that follows the last one has nothing to tell.
+pub const RESTLESS: u32 = CALM | STALE | ANY_PENDING | SEQ | HANDSHAKE;
+/// See [`RESTLESS`].
+pub const CALM: u32 = HAS_TSVAL | HAS_SEQ;
+/// What one way of stamping leaves behind and the other must not find.
+pub(super) const METHOD: u32 = HAS_TSVAL | HAS_TSECR | STALE | STAMPED | ANY_PENDING;
 
-/// The upper bits: the low bits of the TSval before which nothing is stamped.
-const HOLD_SHIFT: u32 = 9;
+/// The upper bits: the low bits of the TSval, or of the end of sequence in
+/// KiB, before which nothing is stamped.
+const HOLD_SHIFT: u32 = 12;
 /// Beyond this distance the held TSval's low bits say nothing any more.
 pub(super) const MAX_HOLD: u32 = 1 << (31 - HOLD_SHIFT - 1);
 

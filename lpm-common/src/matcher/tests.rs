@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     counter::Counter,
-    layout::{Echo, Methods, UNIT_NS},
+    layout::{Echo, Method, Methods, UNIT_NS},
     model::{
         Model, Settings,
         vectors::{self, Case, Expected},
@@ -16,40 +16,59 @@ use crate::{
 };
 
 fn model() -> Model {
+    model_of(Methods::ALL)
+}
+
+fn model_of(methods: Methods) -> Model {
     Model::new(Settings {
         flow_entries: 64,
         rows: 8,
         seeds: core::array::from_fn(|i| 0x9e37_79b9_u32.wrapping_mul(i as u32 + 1)),
         hz: 250,
         idle_seconds: 60,
-        methods: Methods::ALL,
+        methods,
     })
 }
 
-fn run(case: &Case, v6: bool) -> Vec<Expected> {
-    let model = model();
+/// The samples, and the retransmissions.
+fn run(case: &Case, v6: bool, otherwise: Methods) -> (Vec<Expected>, u64) {
+    let model = model_of(case.methods().unwrap_or(otherwise));
     let mut samples = Vec::new();
     for (at, packet) in case.packets.iter().enumerate() {
         model.packet(&packet.frame(v6).bytes(), &packet.arrival(7));
-        samples.extend(model.samples.take().into_iter().map(|sample| Expected {
-            at,
-            rtt_ns: u64::from(sample.units) * UNIT_NS,
-            leg: if sample.leg == 0 { "remote" } else { "local" }.to_string(),
-            echo: Echo::ALL[usize::from(sample.echo)].as_str().to_string(),
-            id: sample.id,
-            method: "ts".to_string(),
-            may_skip: false,
+        samples.extend(model.samples.take().into_iter().map(|sample| {
+            Expected {
+                at,
+                rtt_ns: u64::from(sample.units) * UNIT_NS,
+                leg: if sample.leg == 0 { "remote" } else { "local" }.to_string(),
+                echo: Echo::ALL[usize::from(sample.echo)].as_str().to_string(),
+                id: sample.id,
+                method: Method::from_raw(sample.method)
+                    .unwrap()
+                    .as_str()
+                    .to_string(),
+                may_skip: false,
+            }
         }));
     }
-    samples
+    let retransmitted = model.retransmitted.borrow();
+    (samples, retransmitted.iter().flatten().sum())
 }
 
 /// What is missing or too much, as text.
-fn differences(case: &Case, got: &[Expected]) -> Vec<String> {
+fn differences(case: &Case, (got, again): &(Vec<Expected>, u64)) -> Vec<String> {
     let mut differences = Vec::new();
     let same = |a: &Expected, b: &Expected| {
-        (a.at, a.rtt_ns, &a.leg, &a.echo, a.id) == (b.at, b.rtt_ns, &b.leg, &b.echo, b.id)
+        (a.at, a.rtt_ns, &a.leg, &a.echo, a.id, &a.method)
+            == (b.at, b.rtt_ns, &b.leg, &b.echo, b.id, &b.method)
     };
+    if case.retransmissions.is_some_and(|wanted| wanted != *again) {
+        let wanted = case.retransmissions;
+        differences.push(std::format!(
+            "{}: {again} retransmissions, not {wanted:?}",
+            case.name
+        ));
+    }
     for sample in got {
         if !case.samples.iter().any(|wanted| same(wanted, sample)) {
             differences.push(std::format!("{}: false {sample:?}", case.name));
@@ -65,16 +84,22 @@ fn differences(case: &Case, got: &[Expected]) -> Vec<String> {
 
 #[test]
 fn vectors_hold() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/ts.json");
-    let cases = vectors::read(&path);
-    assert!(cases.len() >= 30, "only {} vectors", cases.len());
-    let mut wrong = Vec::new();
-    for case in &cases {
-        for v6 in [false, true] {
-            wrong.extend(differences(case, &run(case, v6)));
+    let only_ts = [Method::Ts].into_iter().collect();
+    for (file, least, methods) in [("ts", 70, only_ts), ("seq", 15, Methods::ALL)] {
+        let path = std::format!(
+            "{}/../tests/vectors/{file}.json",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let cases = vectors::read(Path::new(&path));
+        assert!(cases.len() >= least, "only {} of {file}", cases.len());
+        let mut wrong = Vec::new();
+        for case in &cases {
+            for v6 in [false, true] {
+                wrong.extend(differences(case, &run(case, v6, methods)));
+            }
         }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

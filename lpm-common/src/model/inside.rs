@@ -4,7 +4,7 @@ use super::{Arrival, Model};
 use crate::{
     packet::Meta,
     pipeline::{
-        self,
+        self, Known, Quick,
         inside::{self, Step, Unwrapped},
     },
 };
@@ -13,7 +13,11 @@ impl Model {
     pub(super) fn packet_inside(&self, frame: &[u8], meta: &Meta, arrival: &Arrival) {
         let way = (arrival.link, arrival.direction);
         let seeds = &self.settings.seeds;
-        if inside::quick(&frame, meta, way, seeds, (self, &self.tunnels), self) {
+        let quick = |hand_over: &mut dyn FnMut(&Known)| {
+            let tables = (self, &self.tunnels);
+            inside::quick(&frame, meta, way, seeds, tables, self, hand_over)
+        };
+        if pipeline::after(quick, arrival.direction, self, self) != Quick::Uncommon {
             return;
         }
         let mut left = Unwrapped::whole(meta, arrival.link);

@@ -25,7 +25,7 @@ use crate::{
     packet::{Direction, Meta},
     parse::{Link, Packet, tunnel::TunnelPorts},
     pipeline::{
-        self, Interfaces,
+        self, Interfaces, Known, Quick,
         joined::{self, Homes},
     },
     rows::{self, Rows},
@@ -60,6 +60,8 @@ pub struct Model {
     pub flows: Vec<FlowEntry>,
     /// Map `HISTOGRAMS`, one stripe: `[row * 8 + place][word]`.
     pub histograms: RefCell<Vec<[u64; WORDS]>>,
+    /// Map `ROWS`: retransmitted segments by direction.
+    pub retransmitted: RefCell<Vec<[u64; 2]>>,
     /// Map `COUNTERS`.
     pub counters: [Cell<u64>; COUNTERS],
     /// Map `INTERFACES`.
@@ -115,6 +117,7 @@ impl Model {
             settings,
             flows,
             histograms: RefCell::new(histograms),
+            retransmitted: RefCell::new((0..settings.rows).map(|_| [0; 2]).collect()),
             counters: [const { Cell::new(0) }; COUNTERS],
             interfaces: HashMap::new(),
             names: HashMap::new(),
@@ -138,11 +141,7 @@ impl Model {
             return self.packet_inside(frame, &meta, arrival);
         }
         let way = (arrival.link, arrival.direction);
-        let seeds = &self.settings.seeds;
-        if pipeline::quick(&frame, &meta, way, seeds, self, self) {
-            return;
-        }
-        pipeline::thorough(&frame, &meta, way, seeds, self, self);
+        pipeline::measure(&frame, &meta, way, &self.settings.seeds, self, self);
     }
 
     /// Runs a frame through the programs of the joined hooks.
@@ -150,21 +149,22 @@ impl Model {
         let meta = joined::meta(&self.begin(frame, arrival));
         let (link, direction) = (arrival.link, arrival.direction);
         let seeds = &self.settings.seeds;
-        let done = match direction {
+        let quick = |hand_over: &mut dyn FnMut(&Known)| match direction {
             Direction::FromLocal => {
-                pipeline::quick(&frame, &meta, (link, direction), seeds, self, self)
+                let way = (link, direction);
+                pipeline::quick(&frame, &meta, way, seeds, self, self, hand_over)
             }
             Direction::ToLocal => {
                 self.quiet.set(true);
-                joined::quick_to_pod(&frame, &meta, link, seeds, self, self)
-                    != joined::Quick::Uncommon
+                joined::quick_to_pod(&frame, &meta, link, seeds, self, self, hand_over)
             }
         };
-        let packet = if done {
-            None
-        } else {
+        let quick = pipeline::after(quick, direction, self, self);
+        let packet = if quick == Quick::Uncommon {
             pipeline::network(&frame, &meta, link, self)
                 .and_then(|network| pipeline::transport(&frame, &meta, &network, self))
+        } else {
+            None
         };
         self.quiet.set(false);
         let Some(packet) = packet else { return };
@@ -175,7 +175,8 @@ impl Model {
         if joined::appears(&packet, direction, seeds, self) {
             joined::appear(&packet, arrival.ifindex, direction, seeds, self, self);
         }
-        pipeline::measure(&packet, &meta, direction, seeds, self, self);
+        let known = pipeline::known(&packet, &meta, direction, seeds);
+        pipeline::finish(known, direction, self, self);
     }
 
     fn begin(&self, frame: &[u8], arrival: &Arrival) -> Meta {
@@ -238,7 +239,15 @@ impl Env for Model {
         let row = rows::of_flow(entry, self, self);
         let place = u32::from(matched.leg) * 4 + u32::from(matched.echo);
         self.observe(row, place, matched.units);
+        if let Some(counter) = Counter::sampled(matched.method) {
+            self.count(counter, 1);
+        }
         self.samples.borrow_mut().push(*matched);
+    }
+
+    fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32) {
+        let row = rows::of_flow(entry, self, self) as usize;
+        self.retransmitted.borrow_mut()[row][usize::from(direction)] += u64::from(segments);
     }
 
     fn retire(&self, entry: &FlowEntry) {

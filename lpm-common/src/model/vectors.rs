@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{Arrival, frame::Frame};
 use crate::{
+    layout::{Method, Methods},
     packet::{Direction, flag},
     parse::Link,
 };
@@ -107,6 +108,22 @@ pub fn ends(v6: bool) -> (IpAddr, IpAddr) {
     } else {
         let address = |last| IpAddr::V4(Ipv4Addr::new(198, 18, 5, last));
         (address(1), address(2))
+    }
+}
+
+impl Case {
+    /// The methods that are on; None: not said.
+    ///
+    /// # Panics
+    /// If one is not known.
+    #[must_use]
+    pub fn methods(&self) -> Option<Methods> {
+        let known = |name: &String| {
+            let mut all = Method::ALL.into_iter();
+            all.find(|method| method.as_str() == name)
+                .unwrap_or_else(|| panic!("method {name:?}"))
+        };
+        Some(self.methods.as_ref()?.iter().map(known).collect())
     }
 }
 

@@ -190,7 +190,7 @@ pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> 
         payload: packet.end - headers,
         headers: headers as u16,
         options: length.wrapping_sub(TCP_HEADER as u32) as u8,
-        flags,
+        flags: flags & !flag::SYN,
         ..TcpHead::default()
     };
     if length >= (TCP_HEADER + TIMESTAMP) as u32 {
@@ -200,6 +200,12 @@ pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> 
         head.has_timestamp = true;
         head.tsval = bytes.be32(24);
         head.tsecr = bytes.be32(28);
+        // How common stacks put blocks beside timestamps; any other way is
+        // not looked for here: only packets whose timestamps are not used
+        // need to know.
+        if length > (TCP_HEADER + TIMESTAMP) as u32 && bytes.covers(TCP_HEADER + TIMESTAMP + 4) {
+            head.sack = bytes.be32(32) >> 8 == number::SACK_NEXT;
+        }
     } else if length != TCP_HEADER as u32 {
         return None;
     }

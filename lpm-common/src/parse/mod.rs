@@ -131,6 +131,8 @@ pub(crate) mod number {
     /// NOP, NOP, timestamp, length 10: how every common stack starts its
     /// options (RFC 7323 appendix A).
     pub(crate) const TIMESTAMP_FIRST: u32 = 0x0101_080a;
+    /// NOP, NOP, SACK, before its length.
+    pub(crate) const SACK_NEXT: u32 = 0x01_0105;
 
     const fn ethertype(ethertype: EtherType) -> u16 {
         u16::from_be(ethertype as u16)

@@ -9,6 +9,7 @@ use crate::{
 const END: u8 = 0;
 const NOP: u8 = 1;
 const MSS: u8 = 2;
+const SACK: u8 = 5;
 const TIMESTAMP: u8 = 8;
 
 /// Options that are followed, no-operations included. The longest list that
@@ -25,6 +26,7 @@ pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -
     let mut at = at;
     let mut timestamp = 0;
     let mut mss = 0;
+    let mut sack = 0;
     let mut done = false;
     for _ in 0..MAX_OPTIONS {
         if at >= end {
@@ -51,6 +53,9 @@ pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -
         if kind == TIMESTAMP && length == 10 && timestamp == 0 {
             timestamp = at;
         }
+        if kind == SACK {
+            sack = at;
+        }
         if kind == MSS && length == 4 {
             mss = at;
         }
@@ -64,6 +69,7 @@ pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -
         head.tsecr = bytes.be32(timestamp + 6)?;
         head.has_timestamp = true;
     }
+    head.sack = sack != 0;
     if mss != 0 && head.has(flag::SYN) {
         head.mss = bytes.be16(mss + 2)?;
     }

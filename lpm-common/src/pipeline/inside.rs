@@ -13,7 +13,7 @@ use crate::{
         Link, Network, Packet, Skip,
         tunnel::{Inside, LEVELS, Shortcut, Tunnels, Within, open, shortcut},
     },
-    pipeline,
+    pipeline::{self, Known, Quick},
     table::Table,
 };
 
@@ -175,12 +175,13 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
     seeds: &S,
     (table, tunnels): (&T, &U),
     env: &E,
-) -> bool {
+    hand_over: impl FnOnce(&Known),
+) -> Quick {
     let mut inner = *meta;
     let mut base = 0;
     match shortcut(bytes, meta, link, tunnels) {
         Shortcut::Plain => {}
-        Shortcut::Long => return false,
+        Shortcut::Long => return Quick::Uncommon,
         Shortcut::Inside {
             base: at,
             len,
@@ -194,7 +195,7 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
     // What is inside VxLAN without a next protocol begins as a frame of an
     // Ethernet device does.
     if base != 0 && matches!(link, Link::Ip) {
-        return false;
+        return Quick::Uncommon;
     }
     pipeline::quick(
         &bytes.after(base),
@@ -203,6 +204,7 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
         seeds,
         table,
         env,
+        hand_over,
     )
 }
 

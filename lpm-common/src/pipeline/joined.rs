@@ -18,10 +18,10 @@ use crate::{
     env::{Claims, Env},
     hash::{self, Seeds},
     layout::Vantage,
-    matcher::{self, Wire},
+    matcher::{At, Wire},
     packet::{Direction, Meta, flag},
     parse::{self, Common, Link, Packet},
-    pipeline::Interfaces,
+    pipeline::{Interfaces, Known, Quick, of_flow},
     table::{self, Birth, Table},
 };
 
@@ -51,18 +51,8 @@ pub const fn meta(meta: &Meta) -> Meta {
     }
 }
 
-/// What [`quick_to_pod`] has done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quick {
-    /// The packet is measured.
-    Measured,
-    /// It is nobody's, and nothing was counted.
-    Nobodys,
-    /// The thorough way has to look: a rare layout, or the beginning of a flow.
-    Uncommon,
-}
-
-/// A packet that may be on its way to a pod. `meta` is [`meta`]'s.
+/// A packet that may be on its way to a pod. `meta` is [`meta`]'s. What is
+/// nobody's is not counted; the beginning of a flow is [`Quick::Uncommon`].
 #[inline(always)]
 pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
     bytes: &P,
@@ -71,10 +61,11 @@ pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
     seeds: &S,
     table: &T,
     env: &E,
+    hand_over: impl FnOnce(&Known),
 ) -> Quick {
     let packet = match parse::common(bytes, meta.len, link, Direction::ToLocal, seeds) {
         Common::Tcp(packet) => packet,
-        Common::Skip(_) => return Quick::Nobodys,
+        Common::Skip(_) => return Quick::Measured,
         Common::Uncommon => return Quick::Uncommon,
     };
     let fingerprint = hash::fingerprint(seeds, packet.addresses, packet.ports, GROUP, 0);
@@ -85,15 +76,19 @@ pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
         return if opens {
             Quick::Uncommon
         } else {
-            Quick::Nobodys
+            Quick::Measured
         };
     };
     let Some(head) = parse::common_head(&tcp, &packet) else {
         return Quick::Uncommon;
     };
-    let wire = Wire::new(meta.len, meta.segments, head.headers);
-    matcher::packet(entry, fingerprint, Direction::ToLocal, &head, wire, env);
-    Quick::Measured
+    let at = At {
+        entry,
+        fingerprint,
+        direction: Direction::ToLocal,
+        wire: Wire::new(meta.len, meta.segments, head.headers),
+    };
+    of_flow(&at, &head, env, hand_over)
 }
 
 /// Whether a packet of the common layout goes to a pod whose flow is known.
@@ -124,7 +119,7 @@ pub fn appears<S: Seeds, T: Table + Homes + Interfaces>(
 ) -> bool {
     let fingerprint = hash::of_key(seeds, &packet.key(direction, GROUP));
     match table::find(table, fingerprint) {
-        Some(entry) => packet.head.opens() && table::restarts(entry, direction),
+        Some(entry) => packet.head.opens() && table::restarts(entry, direction, &packet.head),
         None if direction == Direction::FromLocal => true,
         None => packet.head.opens() && home(packet, table).is_some(),
     }

@@ -1,0 +1,78 @@
+//! Method `handshake`: SYN to SYN-ACK, and SYN-ACK to ACK (RFC 9293 section
+//! 3.5). A SYN is stamped in its direction's first slot, whatever method the
+//! flow's data is measured by; what acknowledges it makes the sample.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::{
+    At, Clock, echo,
+    slots::{put, void},
+    state,
+};
+use crate::{
+    env::Env,
+    layout::{Echo, Method},
+    packet::{TcpHead, flag},
+};
+
+/// The slot of a SYN.
+const SLOT: usize = 0;
+
+/// Whether the packet may have to do with a handshake.
+#[inline(always)]
+pub(super) fn concerns(head: &TcpHead, state: u32, other_state: u32) -> bool {
+    head.has(flag::SYN) || (state | other_state) & state::HANDSHAKE != 0
+}
+
+/// Stamps a SYN that does not come `again`. Returns the direction's new state.
+#[inline(always)]
+pub(super) fn stamp<E: Env>(
+    at: &At<'_>,
+    head: &TcpHead,
+    again: bool,
+    env: &E,
+    mut state: u32,
+) -> u32 {
+    let slots = &at.entry.slots[at.direction.index()];
+    if state & state::HANDSHAKE != 0 {
+        // A SYN that comes again: nobody knows which one will be answered
+        // (Karn). Anything else: its answer has come, or went another way.
+        void(slots, env);
+        state &= !state::HANDSHAKE;
+    }
+    if head.has(flag::SYN) && !again {
+        let units = Clock::new(env).units();
+        put(slots, SLOT, head.seq.wrapping_add(1), units);
+        state |= state::HANDSHAKE;
+    }
+    state
+}
+
+/// Matches a packet against the SYN of the other direction.
+#[inline(always)]
+pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
+    let reverse = at.direction.reverse().index();
+    let other = &at.entry.hot[reverse];
+    if !head.has(flag::ACK) || other.state.load(Relaxed) & state::HANDSHAKE == 0 {
+        return;
+    }
+    let slot = &at.entry.slots[reverse].stamps[SLOT];
+    let stamp = slot.load(Relaxed);
+    let id = (stamp >> 32) as u32;
+    // From the SYN itself to all that came with it (RFC 7413: data on a SYN).
+    let sent = other.seq_end.load(Relaxed).wrapping_sub(id);
+    if stamp == 0 || head.ack.wrapping_sub(id) > sent {
+        return;
+    }
+    slot.store(0, Relaxed);
+    let echo = if head.has(flag::SYN) {
+        Echo::Prompt
+    } else if head.payload != 0 {
+        Echo::Data
+    } else {
+        Echo::Lone
+    };
+    let mut clock = Clock::new(env);
+    let units = clock.units().wrapping_sub(stamp as u32);
+    echo::sample(at, &mut clock, (units, id), (echo, Method::Handshake));
+}

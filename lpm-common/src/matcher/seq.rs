@@ -1,0 +1,210 @@
+//! Method `seq`: a segment is stamped when it passes for the first time; the
+//! first packet the other way that acknowledges all of it makes the sample
+//! (RFC 9293 section 3.4, RFC 6298 section 3).
+//!
+//! Karn's rule, and more: whatever comes again, is missing or is acknowledged
+//! twice voids the stamps of its direction: a hole delays the acknowledgments
+//! of segments that were never sent again. What is stamped while the hole is
+//! open is voided by the duplicate acknowledgment that it draws (RFC 5681
+//! section 4.2).
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::{
+    At, Clock,
+    echo::{self, Found},
+    newer,
+    sequence::Course,
+    slots::{self, NONE, Token},
+    state,
+};
+use crate::{
+    counter::Counter,
+    env::Env,
+    layout::{DirectionSlots, FlowEntry, Method, SLOTS},
+    packet::{Direction, TcpHead, flag},
+};
+
+/// Stamps are spaced by KiB of sequence numbers.
+const KIB: u32 = 10;
+
+/// Of these, slots with ends of sequence in them have the first two only.
+const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
+
+/// A packet without timestamps, or whose timestamps are not used.
+#[inline(always)]
+pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, course: u32, env: &E, mut state: u32) {
+    let (entry, direction) = (at.entry, at.direction);
+    let own = &entry.hot[direction.index()];
+    let mut clock = Clock::new(env);
+    let mut found = Found::NONE;
+    if head.has(flag::ACK) {
+        (found, state) = acknowledge(entry, direction, head, env, state);
+    }
+    let slot;
+    (slot, state) = find_slot(entry, direction, head, course, &mut clock, state);
+    if slot != NONE {
+        let end = own.seq_end.load(Relaxed);
+        let gap = entry.slots[direction.index()].gap.load(Relaxed);
+        let token = Token {
+            id: end,
+            next: (end >> KIB).wrapping_add(slots::spacing(gap, end)),
+        };
+        state = slots::store(entry, direction, head, &mut clock, (slot, token), state);
+    }
+    own.state.store(state, Relaxed);
+    if found.is_some() {
+        echo::finish(at, head, &mut clock, (found, Method::Seq));
+    }
+}
+
+/// Starts anew with sequence numbers in a direction that had timestamps, or
+/// nothing yet. Returns its new state.
+#[inline(always)]
+pub(super) fn start<E: Env>(at: &At<'_>, env: &E, state: u32) -> u32 {
+    let (entry, direction) = (at.entry, at.direction);
+    let slots = &entry.slots[direction.index()];
+    if state & state::HANDSHAKE == 0 {
+        slots::void(slots, env);
+    }
+    slots.gap.store(0, Relaxed);
+    state::with_hold(state & !state::METHOD | state::SEQ, 0)
+}
+
+/// The direction has timestamps after all, which are used. Returns its new
+/// state; the next packet begins with them.
+#[inline(always)]
+pub(super) fn stop<E: Env>(at: &At<'_>, env: &E, state: u32) -> u32 {
+    let slots = &at.entry.slots[at.direction.index()];
+    if state & state::HANDSHAKE == 0 {
+        slots::void(slots, env);
+    }
+    slots.gap.store(0, Relaxed);
+    state & !(state::METHOD | state::SEQ)
+}
+
+/// Takes the acknowledgment number, and its stamp out of its slot. Returns the
+/// direction's new state too.
+#[inline(always)]
+fn acknowledge<E: Env>(
+    entry: &FlowEntry,
+    direction: Direction,
+    head: &TcpHead,
+    env: &E,
+    state: u32,
+) -> (Found, u32) {
+    let own = &entry.hot[direction.index()];
+    let other = &entry.hot[direction.reverse().index()];
+    let other_state = other.state.load(Relaxed);
+    if other_state & state::HAS_SEQ == 0 {
+        return (Found::NONE, state);
+    }
+    let end = other.seq_end.load(Relaxed);
+    if newer(head.ack, end) {
+        env.count(Counter::ForeignEcho, 1);
+        return (Found::NONE, state);
+    }
+    let slots = &entry.slots[direction.reverse().index()];
+    let last = own.tsecr.load(Relaxed);
+    let first = state & state::HAS_TSECR == 0;
+    // Twice the same without payload while something is outstanding (RFC 5681
+    // section 2; that the window has not changed is not asked), or blocks
+    // beyond a hole (RFC 2018).
+    let twice = !first && head.ack == last && head.payload == 0 && head.ack != end;
+    if other_state & state::SEQ != 0 && (twice || head.sack) {
+        slots::void(slots, env);
+    }
+    if !first && !newer(head.ack, last) {
+        return (Found::NONE, state);
+    }
+    own.tsecr.store(head.ack, Relaxed);
+    let state = state | state::HAS_TSECR;
+    if other_state & USABLE != state::STAMPED | state::SEQ {
+        return (Found::NONE, state);
+    }
+    let mut found = take(slots, head.ack, end, env);
+    // Counted from the acknowledgment before: where that covered a part, what
+    // is new may be less than two full segments and have waited.
+    let two =
+        u32::from(slots.full_segment.load(Relaxed)).saturating_sub(u32::from(head.options)) * 2;
+    found.behind_ack = if first {
+        u32::MAX
+    } else {
+        two.saturating_sub(head.ack.wrapping_sub(last))
+    };
+    (found, state)
+}
+
+/// Frees the slots of all that is acknowledged; the oldest makes the sample:
+/// it is what TSecr would name (RFC 7323 section 4.3).
+#[inline(always)]
+fn take<E: Env>(slots: &DirectionSlots, ack: u32, end: u32, env: &E) -> Found {
+    let mut found = Found::NONE;
+    let mut passed = 0;
+    let mut oldest = 0;
+    for i in 0..SLOTS {
+        let stamp = slots.stamps[i].load(Relaxed);
+        let id = (stamp >> 32) as u32;
+        if stamp == 0 || newer(id, ack) {
+            continue;
+        }
+        slots.stamps[i].store(0, Relaxed);
+        let behind = end.wrapping_sub(id);
+        if found.is_some() {
+            passed += 1;
+        }
+        if !found.is_some() || behind > oldest {
+            oldest = behind;
+            found = Found {
+                i,
+                time: stamp as u32,
+                id,
+                outstanding: behind >> KIB,
+                ..Found::NONE
+            };
+        }
+    }
+    if passed > 0 {
+        env.count(Counter::StampPassed, passed);
+    }
+    found
+}
+
+/// The slot that the packet shall have ([`NONE`]: none) and the direction's
+/// new state.
+#[inline(always)]
+fn find_slot<E: Env>(
+    entry: &FlowEntry,
+    direction: Direction,
+    head: &TcpHead,
+    course: u32,
+    clock: &mut Clock<'_, E>,
+    state: u32,
+) -> (usize, u32) {
+    let own = &entry.hot[direction.index()];
+    let slots = &entry.slots[direction.index()];
+    let end = own.seq_end.load(Relaxed);
+    if head.has(flag::SYN) {
+        return (NONE, state);
+    }
+    if course == Course::Hole as u32 || course == Course::Again as u32 {
+        slots::void(slots, clock.env);
+        return (NONE, state & !state::ANY_PENDING);
+    }
+    if head.payload == 0 || course != Course::Next as u32 {
+        return (NONE, state);
+    }
+    let state = slots::complete(entry, direction, head, clock, state);
+    if state::holds(state, end >> KIB) && !slots::all_free(slots) {
+        clock.env.count(Counter::StampSpaced, 1);
+        return (NONE, state);
+    }
+    let mut slot = slots::free(slots);
+    if slot == NONE {
+        slot = slots::overdue(slots, clock);
+    }
+    if slot == NONE {
+        clock.env.count(Counter::StampSlotsFull, 1);
+    }
+    (slot, state)
+}

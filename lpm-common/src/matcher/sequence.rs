@@ -1,0 +1,90 @@
+//! Sequence numbers: what is new, what is missing, what comes again
+//! (RFC 9293 section 3.4). Followed for every TCP flow, so that
+//! retransmissions are counted; method `seq` rests on it.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::{At, newer, state};
+use crate::{
+    counter::Counter,
+    env::Env,
+    packet::{TcpHead, flag},
+};
+
+/// How a packet follows the ones before it in its direction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Course {
+    /// It takes no sequence number, or is a keep-alive.
+    Nothing = 0,
+    /// The first one seen.
+    First = 1,
+    /// It starts where the last one ended.
+    Next = 2,
+    /// It leaves something out: lost, or late.
+    Hole = 3,
+    /// Part of it passed before, or was left out before.
+    Again = 4,
+}
+
+/// Sequence numbers that a packet takes: its payload, SYN and FIN.
+#[inline(always)]
+pub(super) fn length(head: &TcpHead) -> u32 {
+    head.payload + u32::from(head.has(flag::SYN)) + u32::from(head.has(flag::FIN))
+}
+
+/// Notes the packet's end and counts it if it comes again. Returns its
+/// [`Course`] and the direction's new state.
+#[inline(always)]
+pub(super) fn note<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> (Course, u32) {
+    let own = &at.entry.hot[at.direction.index()].seq_end;
+    let length = length(head);
+    if length == 0 {
+        return (Course::Nothing, state);
+    }
+    let next = head.seq.wrapping_add(length);
+    if state & state::HAS_SEQ == 0 {
+        own.store(next, Relaxed);
+        return (Course::First, state | state::HAS_SEQ);
+    }
+    let end = own.load(Relaxed);
+    if head.seq == end {
+        own.store(next, Relaxed);
+        return (Course::Next, state);
+    }
+    if newer(head.seq, end) {
+        own.store(next, Relaxed);
+        return (Course::Hole, state);
+    }
+    if length <= 1 && head.payload == length && head.seq.wrapping_add(1) == end {
+        // A keep-alive repeats the last byte, or something in its place, when
+        // all is acknowledged (RFC 9293 section 3.8.4). Of a flow measured by
+        // timestamps nobody remembers what is.
+        let other = &at.entry.hot[at.direction.reverse().index()];
+        let outstanding = at.other_state() & (state::SEQ | state::HAS_TSECR)
+            == state::SEQ | state::HAS_TSECR
+            && other.tsecr.load(Relaxed) != end;
+        if !outstanding {
+            return (Course::Nothing, state);
+        }
+    }
+    if newer(next, end) {
+        own.store(next, Relaxed);
+    }
+    again(at, head, env);
+    (Course::Again, state)
+}
+
+/// Counts what comes again. A packet with an older TSval than others before it
+/// was sent before them: it is late, not repeated.
+fn again<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
+    let newest = at.entry.hot[at.direction.index()].tsval.load(Relaxed);
+    if head.has_timestamp
+        && at.state().load(Relaxed) & (state::HAS_TSVAL | state::SEQ) == state::HAS_TSVAL
+        && newer(newest, head.tsval)
+    {
+        env.count(Counter::Reordered, u64::from(at.wire.segments));
+    } else {
+        env.retransmitted(at.entry, at.direction as u8, at.wire.segments);
+    }
+}
