@@ -58,7 +58,7 @@ pub fn out_of_veth(ctx: &TcContext) -> i32 {
         measure_to::<ToLocal>(skb);
     } else {
         // The hook where it came in has measured it.
-        forwarded(ctx, skb);
+        forwarded(skb);
     }
     TC_ACT_UNSPEC
 }
@@ -97,11 +97,12 @@ fn quick_to<W: Way>(skb: *mut __sk_buff) -> u32 {
     joined::quick_to_pod(&bytes, &meta, link, &Secrets, &Store, &env, hand_over) as u32
 }
 
-/// Tells the agent that the CNI did not redirect.
-#[inline(always)]
-fn forwarded(ctx: &TcContext, skb: *mut __sk_buff) {
+/// Tells the agent that the CNI did not redirect. A function of its own: its
+/// stack would be below that of all others.
+#[inline(never)]
+fn forwarded(skb: *mut __sk_buff) {
     let meta = joined::meta(&meta(skb));
-    let bytes = Linear::new(ctx);
+    let bytes = Linear::new(&TcContext::new(skb));
     if !joined::is_to_known(&bytes, &meta, ToLocal::WAY.0, &Secrets, &Store) {
         return;
     }
