@@ -206,6 +206,7 @@ mod tests {
             method: Method::Ts,
             id,
             vlan: None,
+            tunnels: Vec::new(),
         }
     }
 

@@ -22,6 +22,6 @@ pub use error::Error;
 pub use figures::{Spread, bucket};
 pub use laboratory::{Laboratory, Plan};
 pub use ledger::{Ledger, Truth};
-pub use monitor::{Echo, Leg, Method, Monitor, Sample};
+pub use monitor::{Echo, Leg, Method, Monitor, Sample, Tunnel};
 pub use outcome::{Client, Outcome, Stamps};
 pub use report::{Judgement, Report};

@@ -64,6 +64,15 @@ pub enum Method {
     Dns,
 }
 
+/// A tunnel around a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+pub struct Tunnel {
+    /// `vxlan` or `geneve`.
+    pub kind: String,
+    /// Number of its network.
+    pub vni: u32,
+}
+
 /// A sample as the agent's stream has it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Sample {
@@ -94,6 +103,9 @@ pub struct Sample {
     /// Outer VLAN id, if there is one.
     #[serde(default)]
     pub vlan: Option<u16>,
+    /// The tunnels around the flow, outermost first.
+    #[serde(default)]
+    pub tunnels: Vec<Tunnel>,
 }
 
 /// `lpm run` in a namespace, with its stream of samples open; ended on drop.

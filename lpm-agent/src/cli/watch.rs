@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{Measure, client::Agent, runtime, show, signals};
 use crate::{
-    export::{http::StreamLine, sample::SampleRecord, stream::Watcher},
+    export::{http::StreamLine, sample::SampleRecord, stream::Watcher, tunnel::place},
     passive::clock::wall_clock,
     session::{Notice, Session},
 };
@@ -240,7 +240,7 @@ pub(super) fn text(record: &SampleRecord) -> String {
     format!(
         "{} {} {:<6} {:<6} {:>8} {}{} > {}{}",
         record.time,
-        record.interface,
+        place(&record.interface, &record.tunnels),
         record.leg,
         record.echo,
         show::time(record.rtt_ns),

@@ -1,5 +1,7 @@
 //! The configuration: one YAML file, every key with a default, unknown keys refused.
 
+mod tunnels;
+
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -8,10 +10,12 @@ use std::{
     time::Duration,
 };
 
-use lpm_common::layout;
+use lpm_common::{layout, parse::tunnel::TunnelPorts};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use tunnels::Tunnels;
 
 use crate::kernel::{
     attach::Mode,
@@ -29,6 +33,8 @@ pub struct Config {
     /// Which interfaces are watched, as which vantage: the first rule that fits decides, then the
     /// built-in ones (veths into other namespaces are pods, tunnels overlays, cards NICs). Hot.
     pub interfaces: Vec<Rule>,
+    /// UDP ports of the tunnels that a rule's `inner: true` looks into.
+    pub tunnels: Tunnels,
     /// How programs are attached: `tcx` (6.6 and later), `netlink`, or what the kernel has.
     pub attach: Mode,
     /// Network namespace whose interfaces are watched: a name of `ip netns`, or a path; absent:
@@ -61,6 +67,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9477)),
             interfaces: Vec::new(),
+            tunnels: Tunnels::default(),
             attach: Mode::Auto,
             netns: None,
             flows: 1 << 16,
@@ -197,6 +204,7 @@ impl Config {
         if self.methods.is_empty() {
             return wrong("methods", "[]".to_owned(), "name at least one");
         }
+        self.tunnels.check()?;
         for (key, value) in [("flow_idle", self.flow_idle), ("window", self.window)] {
             if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&value) {
                 let value = humantime::format_duration(value).to_string();
@@ -219,6 +227,16 @@ impl Config {
     #[must_use]
     pub fn method_set(&self) -> layout::Methods {
         self.methods.iter().map(|method| method.layout()).collect()
+    }
+
+    /// The tunnels that programs must look into: none unless a rule asks for it.
+    #[must_use]
+    pub fn looked_into(&self) -> TunnelPorts {
+        if self.interfaces.iter().any(|rule| rule.inner) {
+            self.tunnels.ports()
+        } else {
+            TunnelPorts::default()
+        }
     }
 
     /// As YAML, every key spelt out.
@@ -251,6 +269,7 @@ impl Config {
     pub fn cold_changes(&self, other: &Self) -> Vec<&'static str> {
         [
             ("listen", self.listen != other.listen),
+            ("tunnels", self.looked_into() != other.looked_into()),
             ("attach", self.attach != other.attach),
             ("netns", self.netns != other.netns),
             ("flows", self.flows != other.flows),

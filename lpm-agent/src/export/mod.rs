@@ -9,6 +9,7 @@ pub mod records;
 pub mod sample;
 pub mod stream;
 pub mod text;
+pub mod tunnel;
 
 pub use http::Server;
 pub use metrics::Metrics;

@@ -5,7 +5,7 @@ use std::{io, net::IpAddr, sync::Arc, time::Duration};
 use lpm_common::layout::{Echo, Leg, Vantage};
 use serde::{Deserialize, Serialize};
 
-use super::sample::vlan;
+use super::{sample::vlan, tunnel::TunnelRecord};
 use crate::{
     identity::{
         Name, Names,
@@ -98,6 +98,9 @@ pub struct FlowRecord {
     /// Outer VLAN id, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
+    /// The tunnels that the flow was seen inside, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tunnels: Vec<TunnelRecord>,
     /// The end on this node's side of the vantage.
     pub local: End,
     /// The other end.
@@ -153,6 +156,7 @@ impl FlowRecord {
             interface,
             vantage: flow.vantage.map_or("unknown", Vantage::as_str).to_owned(),
             vlan: vlan(flow.segment),
+            tunnels: TunnelRecord::all(flow.segment, flow.outer_vni),
             local: end(local, holder(local, remote)),
             remote: end(remote, holder(remote, local)),
             first_seen: humantime::format_rfc3339_millis(clock.wall(flow.first_seen)).to_string(),

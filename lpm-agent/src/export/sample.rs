@@ -2,9 +2,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use lpm_common::layout::{Echo, Leg, Method, Sample, Vantage};
+use lpm_common::layout::{Echo, Leg, Method, Sample, Vantage, tunnel};
 use serde::{Deserialize, Serialize};
 
+use super::tunnel::TunnelRecord;
 use crate::{
     identity::{Name, Names},
     passive::{Clock, flow::plain_address},
@@ -46,6 +47,9 @@ pub struct SampleRecord {
     /// Outer VLAN id, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
+    /// The tunnels that the flow was seen inside, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tunnels: Vec<TunnelRecord>,
     /// Who the sender is, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub src_name: Option<Name>,
@@ -90,6 +94,7 @@ impl SampleRecord {
                 .into(),
             id: sample.id,
             vlan: vlan(sample.segment),
+            tunnels: TunnelRecord::all(sample.segment, sample.outer_vni),
             src_name: name(src),
             dst_name: name(dst),
         }
@@ -102,8 +107,11 @@ impl SampleRecord {
     }
 }
 
-/// Outer VLAN id of a flow's segment word; `None`: untagged.
+/// Outer VLAN id of a flow's segment word; `None`: untagged, or inside a tunnel.
 pub(crate) fn vlan(segment: u32) -> Option<u16> {
+    if tunnel::is_inside(segment) {
+        return None;
+    }
     let id = u16::try_from(segment & 0xfff).ok()?;
     (id != 0).then_some(id)
 }

@@ -15,6 +15,7 @@ use super::{
     netlink::Route,
     ours::{FIRST_HANDLE, HANDLES, Owner, owner},
     presence,
+    rules::Extras,
     tc::{self, Filter, Place},
 };
 
@@ -100,6 +101,7 @@ impl Attacher {
         &mut self,
         interface: &Interface,
         vantage: Vantage,
+        extras: Extras,
     ) -> Result<Attachment, AttachError> {
         let layer = interface.layer();
         let joinable = vantage != Vantage::Node || layer == Some(Layer::Ethernet);
@@ -110,7 +112,11 @@ impl Attacher {
             });
         };
         let programs = Arc::clone(&self.programs);
-        let (from, to) = (programs.from_local(layer), programs.to_local(layer));
+        let (from, to) = if extras.inner {
+            inner_programs(&programs, interface, layer)?
+        } else {
+            (programs.from_local(layer), programs.to_local(layer))
+        };
         let (ingress, egress) = match vantage {
             Vantage::Node => (programs.node_from(), programs.node_out()),
             _ if vantage.ingress_is_from_local() => (from, to),
@@ -322,6 +328,24 @@ pub(crate) fn remove_leftovers(
         }
     }
     Ok(removed)
+}
+
+/// The programs that look into tunnels.
+fn inner_programs<'p>(
+    programs: &'p Programs,
+    interface: &Interface,
+    layer: Layer,
+) -> Result<(&'p LoadedProgram, &'p LoadedProgram), AttachError> {
+    if layer != Layer::Ethernet {
+        return Err(AttachError::InnerLinkType {
+            interface: interface.name.clone(),
+            link_type: interface.link_type,
+        });
+    }
+    programs.inner().ok_or_else(|| AttachError::NotLoaded {
+        interface: interface.name.clone(),
+        key: "inner",
+    })
 }
 
 /// How far we look for a priority that is free.

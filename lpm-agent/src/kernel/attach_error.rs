@@ -25,6 +25,26 @@ pub enum AttachError {
         /// The `ARPHRD_*` number.
         link_type: u16,
     },
+    /// It is asked for what the programs were not loaded for.
+    #[error(
+        "interface {interface} is to be watched with `{key}`, for which the agent loaded no program when it started: restart it"
+    )]
+    NotLoaded {
+        /// Its name.
+        interface: String,
+        /// The rule's key.
+        key: &'static str,
+    },
+    /// Tunnels are looked into on Ethernet only.
+    #[error(
+        "interface {interface} has no Ethernet header (link type {link_type}), and `inner: true` reads Ethernet frames only: remove it from the rule"
+    )]
+    InnerLinkType {
+        /// Its name.
+        interface: String,
+        /// The `ARPHRD_*` number.
+        link_type: u16,
+    },
     /// The kernel refused a TCX link.
     #[error("attach {program} to the {direction} of {interface} by TCX: {source}; {}", remedy(.source))]
     Tcx {

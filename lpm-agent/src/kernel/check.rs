@@ -354,7 +354,10 @@ fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
                         joined[&interface.index]
                     ),
                 ),
-                (vantage, _) => (vantage.map(Vantage::as_str), decision.reason),
+                (vantage, _) => {
+                    let reason = format!("{}{}", decision.reason, decision.extras);
+                    (vantage.map(Vantage::as_str), reason)
+                }
             };
             Candidate {
                 interface: interface.clone(),

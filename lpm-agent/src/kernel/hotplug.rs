@@ -28,7 +28,7 @@ use super::{
     load::Programs,
     netns::{Netns, NetnsError},
     one_sided::Evidence,
-    rules::Rules,
+    rules::{Extras, Rules},
     worker::Worker,
 };
 
@@ -120,6 +120,8 @@ pub struct AttachedInterface {
     pub interface: Interface,
     /// As what it is watched.
     pub vantage: Vantage,
+    /// With what beyond the usual.
+    pub extras: Extras,
     /// How: `Tcx` or `Netlink`.
     pub mode: Mode,
     /// Since when.

@@ -53,6 +53,17 @@ pub struct Rule {
     pub kind: Option<String>,
     /// The vantage to watch it as, or `none`.
     pub vantage: Watch,
+    /// Also measure the flows inside the packets of tunnels (`tunnels` tells their ports): for the
+    /// network card under an overlay. Ethernet only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inner: bool,
+}
+
+/// What an interface is watched with beyond the usual.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Extras {
+    /// Flows inside tunnels.
+    pub inner: bool,
 }
 
 impl Rule {
@@ -64,6 +75,17 @@ impl Rule {
                 .kind
                 .as_deref()
                 .is_none_or(|kind| kind == interface.kind.as_str())
+    }
+}
+
+impl fmt::Display for Extras {
+    /// To be put after what else is said of the interface.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.inner {
+            ", tunnels looked into"
+        } else {
+            ""
+        })
     }
 }
 
@@ -82,6 +104,8 @@ pub struct Rules {
 pub struct Decision {
     /// The vantage to watch it as; `None`: leave it alone.
     pub vantage: Option<Vantage>,
+    /// And with what.
+    pub extras: Extras,
     /// For people: which rule decided.
     pub reason: String,
 }
@@ -90,6 +114,7 @@ impl Decision {
     fn new(vantage: impl Into<Option<Vantage>>, reason: impl fmt::Display) -> Self {
         Self {
             vantage: vantage.into(),
+            extras: Extras::default(),
             reason: reason.to_string(),
         }
     }
@@ -112,11 +137,16 @@ impl Rules {
             if !self.only.contains(&interface.name) {
                 return Decision::new(None, "not among the interfaces asked for");
             }
-            let vantage = self.by_rules(interface, all).vantage;
-            return Decision::new(
+            let by_rules = self.by_rules(interface, all);
+            let vantage = by_rules.vantage;
+            let named = Decision::new(
                 vantage.unwrap_or_else(|| interface.natural_vantage()),
                 "asked for by name",
             );
+            return Decision {
+                extras: by_rules.extras,
+                ..named
+            };
         }
         self.by_rules(interface, all)
     }
@@ -125,7 +155,11 @@ impl Rules {
         for (number, rule) in self.rules.iter().enumerate() {
             if rule.fits(interface) {
                 let reason = format!("rule {} of the configuration", number + 1);
-                return Decision::new(rule.vantage.vantage(), reason);
+                let decision = Decision::new(rule.vantage.vantage(), reason);
+                return Decision {
+                    extras: Extras { inner: rule.inner },
+                    ..decision
+                };
             }
         }
         built_in(interface, all)
@@ -272,6 +306,7 @@ mod tests {
             name: name.map(str::to_owned),
             kind: kind.map(str::to_owned),
             vantage,
+            inner: false,
         };
         let rules = Rules {
             only: Vec::new(),

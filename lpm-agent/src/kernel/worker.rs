@@ -29,7 +29,7 @@ use super::{
     netlink::{Heard, Listener},
     one_sided::{Evidence, Judge},
     presence::{self, Presence},
-    rules::Rules,
+    rules::{Extras, Rules},
 };
 
 /// The first wait before an attempt that failed is repeated; doubled up to [`LONGEST_RETRY`].
@@ -133,7 +133,7 @@ impl Worker {
             let decision = self.rules.decide(&interface, &self.known);
             if let Some(vantage) = decision.vantage
                 && !self.active.contains_key(&interface.index)
-                && let Err(error) = self.attach(&interface, vantage)
+                && let Err(error) = self.attach(&interface, vantage, decision.extras)
             {
                 self.detach_all();
                 return Err(error.into());
@@ -322,8 +322,9 @@ impl Worker {
             return;
         };
         let wanted = self.wanted(&interface);
+        let extras = self.rules.decide(&interface, &self.known).extras;
         if let Some(active) = self.active.get_mut(&index) {
-            if Some(active.shown.vantage) == wanted {
+            if Some(active.shown.vantage) == wanted && active.shown.extras == extras {
                 let old = std::mem::replace(&mut active.shown.interface, interface);
                 let shown = active.shown.clone();
                 lock(&self.state).attached.insert(index, shown.clone());
@@ -341,14 +342,19 @@ impl Worker {
             self.retries.remove(&index);
             return;
         };
-        match self.attach(&interface, vantage) {
+        match self.attach(&interface, vantage, extras) {
             // Gone: the message that says so is under way.
             Ok(()) | Err(AttachError::Gone { .. }) => drop(self.retries.remove(&index)),
             Err(error) => self.failed(interface, vantage, error),
         }
     }
 
-    fn attach(&mut self, interface: &Interface, vantage: Vantage) -> Result<(), AttachError> {
+    fn attach(
+        &mut self,
+        interface: &Interface,
+        vantage: Vantage,
+        extras: Extras,
+    ) -> Result<(), AttachError> {
         let index = interface.index;
         let mut config = (self.describe)(interface, vantage);
         config.vantage = vantage as u8;
@@ -361,7 +367,7 @@ impl Worker {
         {
             tracing::error!(interface = interface.name, %error, "it will not be noticed when the CNI stops redirecting past it");
         }
-        let attachment = match self.attacher.attach(interface, vantage) {
+        let attachment = match self.attacher.attach(interface, vantage, extras) {
             Ok(attachment) => attachment,
             Err(error) => {
                 self.forget(index);
@@ -371,6 +377,7 @@ impl Worker {
         let shown = AttachedInterface {
             interface: interface.clone(),
             vantage,
+            extras,
             mode: self.attacher.mode,
             since: SystemTime::now(),
             note: attachment.note.clone(),
@@ -393,8 +400,13 @@ impl Worker {
 
     fn failed(&mut self, interface: Interface, vantage: Vantage, error: AttachError) {
         lock(&self.state).failures += 1;
-        // A link type does not change; everything else may.
-        let retry = !matches!(error, AttachError::LinkType { .. });
+        // A link type does not change, nor do the programs; everything else may.
+        let retry = !matches!(
+            error,
+            AttachError::LinkType { .. }
+                | AttachError::InnerLinkType { .. }
+                | AttachError::NotLoaded { .. }
+        );
         if retry {
             let wait = self
                 .retries

@@ -32,8 +32,10 @@ pub struct Flow {
     pub remote_port: u16,
     /// Interface of the vantage, in the namespace of the agent's interfaces.
     pub ifindex: u32,
-    /// VLAN ids as in [`FlowCold::segment`]; 0: none.
+    /// VLAN ids or VNI as in [`FlowCold::segment`]; 0: none.
     pub segment: u32,
+    /// VNI of the tunnel around the innermost one, see [`lpm_common::layout::tunnel`].
+    pub outer_vni: u32,
     /// Where it is seen from; `None`: a number that this version does not know.
     pub vantage: Option<Vantage>,
     /// The SYN was seen.
@@ -97,6 +99,7 @@ impl Flow {
             remote_port: cold.remote_port.load(Ordering::Relaxed),
             ifindex: cold.ifindex.load(Ordering::Relaxed),
             segment: cold.segment.load(Ordering::Relaxed),
+            outer_vni: cold.outer_vni(),
             vantage: Vantage::from_raw(cold.vantage()),
             opened: cold.opened(),
             closed: is_closed(entry),

@@ -115,6 +115,7 @@ impl fmt::Display for Notice {
                 interface,
                 vantage,
                 mode,
+                extras,
                 note,
                 ..
             }) => {
@@ -125,6 +126,7 @@ impl fmt::Display for Notice {
                     vantage.as_str(),
                     mode.as_str()
                 )?;
+                write!(f, "{extras}")?;
                 note.iter().try_for_each(|note| write!(f, ": {note}"))
             }
             Self::Detached {
@@ -298,6 +300,7 @@ fn load_settings(config: &Config) -> LoadSettings {
         stripes: config.stripes,
         idle_seconds: u32::try_from(config.flow_idle.as_secs()).unwrap_or(u32::MAX),
         methods: config.method_set(),
+        tunnels: config.looked_into(),
         ..LoadSettings::new()
     }
 }

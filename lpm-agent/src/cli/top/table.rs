@@ -8,7 +8,7 @@ use super::{
     super::show,
     snapshot::{Rated, Snapshot},
 };
-use crate::export::records::End;
+use crate::export::{records::End, tunnel::place};
 
 /// Which table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -150,7 +150,7 @@ fn flow_row(rated: &Rated) -> Vec<String> {
     vec![
         end(&flow.local),
         end(&flow.remote),
-        flow.interface.clone(),
+        place(&flow.interface, &flow.tunnels),
         flow.vantage.clone(),
         show::maybe(flow.rtt_ns.remote.smoothed),
         show::maybe(flow.rtt_ns.remote.min),

@@ -1,0 +1,100 @@
+//! Which UDP ports carry tunnels.
+
+use lpm_common::parse::tunnel::{PORTS, TunnelPorts};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+
+/// UDP destination ports of tunnels, at most four of each kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tunnels {
+    /// `VxLAN` (RFC 7348): 4789 is its own, 8472 that of Linux and so of flannel and Cilium.
+    pub vxlan: Vec<u16>,
+    /// Geneve (RFC 8926): 6081.
+    pub geneve: Vec<u16>,
+}
+
+impl Default for Tunnels {
+    fn default() -> Self {
+        Self {
+            vxlan: vec![4789, 8472],
+            geneve: vec![6081],
+        }
+    }
+}
+
+impl Tunnels {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key, ports: &[u16], remedy| {
+            let value = format!("{ports:?}");
+            Err(ConfigError::Value { key, value, remedy })
+        };
+        for (key, ports) in [
+            ("tunnels.vxlan", &self.vxlan),
+            ("tunnels.geneve", &self.geneve),
+        ] {
+            if ports.len() > PORTS {
+                return wrong(key, ports, "give at most four ports");
+            }
+            if ports.contains(&0) {
+                return wrong(key, ports, "give ports of 1 to 65535");
+            }
+        }
+        if self.vxlan.iter().any(|port| self.geneve.contains(port)) {
+            let remedy = "a port is of one kind: take it from tunnels.vxlan or from here";
+            return wrong("tunnels.geneve", &self.geneve, remedy);
+        }
+        Ok(())
+    }
+
+    /// As the programs want them.
+    pub(super) fn ports(&self) -> TunnelPorts {
+        let of = |ports: &[u16]| std::array::from_fn(|i| ports.get(i).copied().unwrap_or(0));
+        TunnelPorts {
+            vxlan: of(&self.vxlan),
+            geneve: of(&self.geneve),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{super::Config, *};
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("lpm.yaml"))
+    }
+
+    #[test]
+    fn nothing_is_looked_into_unless_a_rule_asks() {
+        let config = parse("tunnels: {vxlan: [7000]}").expect("a configuration");
+        assert_eq!(config.looked_into(), TunnelPorts::default());
+        let config = parse(
+            "tunnels: {vxlan: [7000]}\ninterfaces: [{name: eth0, vantage: nic, inner: true}]",
+        )
+        .expect("a configuration");
+        let ports = TunnelPorts {
+            vxlan: [7000, 0, 0, 0],
+            geneve: [6081, 0, 0, 0],
+        };
+        assert_eq!(config.looked_into(), ports);
+        assert_eq!(Config::default().cold_changes(&config), ["tunnels"]);
+    }
+
+    #[test]
+    fn ports_that_cannot_work_are_refused() {
+        for (text, key) in [
+            ("tunnels: {vxlan: [1, 2, 3, 4, 5]}", "tunnels.vxlan"),
+            ("tunnels: {vxlan: [0]}", "tunnels.vxlan"),
+            ("tunnels: {geneve: [8472]}", "tunnels.geneve"),
+            ("tunnels: {gre: [1]}", "gre"),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}
