@@ -7,6 +7,9 @@
 //! are dropped, also after a panic.
 
 pub mod cost;
+pub mod replay;
 pub mod testbed;
 pub mod traffic;
 pub mod truth;
+
+pub use truth::machine;

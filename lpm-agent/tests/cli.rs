@@ -34,6 +34,7 @@ fn every_command_has_help_with_an_example() {
         "run",
         "top",
         "watch",
+        "replay",
         "check",
         "detach",
         "config",
@@ -49,7 +50,7 @@ fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         names(
             &succeeds(lpm().args(["completions", shell])),
-            &["watch", "detach"],
+            &["watch", "replay", "detach"],
         );
     }
 }

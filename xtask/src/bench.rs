@@ -10,11 +10,12 @@ use crate::{
     setup::{self, Part},
 };
 
-/// Measure the cost per packet or the error against the ground truth.
+/// Measure the cost per packet, the error against the ground truth, or how fast captures are read.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask bench cost\n  \
     cargo xtask bench truth\n  \
+    cargo xtask bench replay\n  \
     cargo xtask bench truth --method seq     connections without timestamps\n  \
     cargo xtask bench cost --peer NAME=COMMAND     beside another monitor\n  \
     cargo xtask bench cost -- --help     what the harness itself takes")]
@@ -32,6 +33,8 @@ enum Kind {
     Cost,
     /// Measured round-trip times against the delay line's own log
     Truth,
+    /// How fast `lpm replay` reads a capture of 1 GB, and with how much memory
+    Replay,
 }
 
 /// The command `cargo xtask bench`.
@@ -41,6 +44,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         Kind::Cost => ("cost", Part::Run),
         // Captures and the reference that reads them.
         Kind::Truth => ("truth", Part::Test),
+        Kind::Replay => ("replay", Part::Run),
     };
     setup::ensure(&[Part::Run, part])?;
     build::main(&build::Args::default())?;

@@ -64,7 +64,7 @@ impl Spread {
 
 /// Nanoseconds as a float; exact below 2^53 ns, 104 days.
 #[expect(clippy::cast_precision_loss, reason = "see above")]
-pub(super) fn float(ns: u64) -> f64 {
+pub(crate) fn float(ns: u64) -> f64 {
     ns as f64
 }
 

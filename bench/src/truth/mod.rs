@@ -19,9 +19,10 @@ mod report;
 
 pub use capture::{Capture, Reference, Unlimited};
 pub use error::Error;
+pub(crate) use figures::float;
 pub use figures::{Spread, bucket};
 pub use laboratory::{Laboratory, Plan};
 pub use ledger::{Ledger, Truth};
 pub use monitor::{Echo, Leg, Method, Monitor, Sample, Tunnel};
 pub use outcome::{Client, Outcome, Stamps};
-pub use report::{Judgement, Report};
+pub use report::{Judgement, Report, machine};

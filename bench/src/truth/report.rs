@@ -312,7 +312,8 @@ fn millis(ns: u64) -> String {
 }
 
 /// Kernel, CPUs and what else was going on.
-fn machine() -> String {
+#[must_use]
+pub fn machine() -> String {
     let read = |path| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.trim().to_owned()

@@ -1,8 +1,12 @@
 //! `lpm replay`: captures through the matcher.
 
 mod bad;
+mod cli;
 mod ends;
 mod formats;
+mod large;
+#[path = "../lpm/mod.rs"]
+mod lpm;
 mod run;
 mod talk;
 mod write;

@@ -1,5 +1,6 @@
 //! `lpm-bench`: the benchmarks that `cargo xtask bench` runs.
 
+mod replay;
 mod truth;
 
 use anyhow::Result;
@@ -11,12 +12,14 @@ use lpm_bench::cost;
 #[command(version)]
 enum Command {
     Cost(cost::Args),
+    Replay(replay::Args),
     Truth(truth::Args),
 }
 
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Cost(args) => cost::main(&args),
+        Command::Replay(args) => replay::main(&args),
         Command::Truth(args) => truth::main(&args),
     }
 }

@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn a_long_record_fits() {
-        let mut window = Window::new(&[1_u8; 1 << 20][..]);
+        let bytes = vec![1_u8; 1 << 20];
+        let mut window = Window::new(&bytes[..]);
         window.need(1000).expect("there");
         window.pass(1000);
         window.need(900_000).expect("there");
