@@ -155,7 +155,7 @@ impl Lines {
                 let mut builder = csv::WriterBuilder::new();
                 let builder = builder.has_headers(false).buffer_capacity(BUFFER);
                 let mut csv = builder.from_writer(io::stdout());
-                csv.write_record(HEADER)?;
+                csv.write_record(HEADER).map_err(plain)?;
                 Self::Csv(Box::new(csv))
             }
         })
@@ -169,7 +169,7 @@ impl Lines {
                 serde_json::to_writer(&mut *out, record)?;
                 writeln!(out)
             }
-            Self::Csv(csv) => csv.serialize(Row::of(record)).map_err(io::Error::from),
+            Self::Csv(csv) => csv.serialize(Row::of(record)).map_err(plain),
         }
     }
 
@@ -178,6 +178,17 @@ impl Lines {
             Self::Text(out) | Self::Json(out) | Self::Ppviz(out) => out.flush(),
             Self::Csv(csv) => csv.flush(),
         }
+    }
+}
+
+/// The system's error inside that of CSV, so that a closed pipe is known for one.
+pub(super) fn plain(error: csv::Error) -> io::Error {
+    if !error.is_io_error() {
+        return error.into();
+    }
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use lpm_common::layout::Vantage;
 use serde::Serialize;
 
-use super::{super::show, Format};
+use super::{super::show, Format, output::plain};
 use crate::{
     export::{
         records::{Both, End},
@@ -159,7 +159,7 @@ pub(super) fn flows(
         }
         Format::Csv => {
             let mut csv = csv::Writer::from_writer(out);
-            csv.write_record(FLOW_COLUMNS)?;
+            csv.write_record(FLOW_COLUMNS).map_err(plain)?;
             for line in lines {
                 flow_rows(&mut csv, &line)?;
             }
@@ -230,7 +230,7 @@ fn flow_rows<W: Write>(csv: &mut csv::Writer<W>, line: &FlowLine) -> io::Result<
         line.opened.to_string(),
         line.closed.to_string(),
     ];
-    let mut row = |times: [String; 10]| csv.write_record(flow.iter().chain(&times));
+    let mut row = |times: [String; 10]| csv.write_record(flow.iter().chain(&times)).map_err(plain);
     if line.rtt.is_empty() {
         row(Default::default())?;
     }
@@ -324,7 +324,7 @@ pub(super) fn histograms(out: &mut impl Write, format: Format, all: &ByClass) ->
         }
         Format::Csv => {
             let mut csv = csv::Writer::from_writer(out);
-            csv.write_record(HISTOGRAM_COLUMNS)?;
+            csv.write_record(HISTOGRAM_COLUMNS).map_err(plain)?;
             for (class, times) in all.iter() {
                 for (le_ns, count) in times.buckets() {
                     csv.serialize((
@@ -334,7 +334,8 @@ pub(super) fn histograms(out: &mut impl Write, format: Format, all: &ByClass) ->
                         class.echo(),
                         le_ns,
                         count,
-                    ))?;
+                    ))
+                    .map_err(plain)?;
                 }
             }
             csv.flush()
