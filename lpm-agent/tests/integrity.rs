@@ -156,6 +156,7 @@ fn malformed_frames_pass_as_they_are_and_are_counted() {
     let monitor = monitor(&node, &["-i", "va", "-i", "vb"]);
     let model = Model::new(Settings {
         flow_entries: 64,
+        query_entries: 16,
         rows: 8,
         seeds: [1; 14],
         hz: 100,

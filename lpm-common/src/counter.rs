@@ -78,15 +78,51 @@ counters! {
     FlowsFull => "map_drops", "flows/full";
     /// Packets without an entry: another CPU was making one in the same set.
     FlowsBusy => "map_drops", "flows/busy";
-    /// Samples counted in the overflow row: all rows are in use.
+    /// Samples of flows counted in the overflow row, or of questions not
+    /// counted in any: all rows are in use.
     RowsFull => "map_drops", "rows/full";
-    /// Samples counted in the overflow row: another CPU was taking a row.
+    /// Likewise: another CPU was taking a row.
     RowsBusy => "map_drops", "rows/busy";
     /// Samples that a watcher missed.
     SamplesFull => "map_drops", "samples/full";
+    /// Questions without an entry: all of the set's wait for their answers.
+    QueriesFull => "map_drops", "queries/full";
+    /// Questions without an entry: another CPU was making one in the same set.
+    QueriesBusy => "map_drops", "queries/busy";
+    /// Echo requests sent again before their answer.
+    IcmpRepeated => "query_events", "icmp/repeated";
+    /// First echo replies to requests that were sent again: no sample.
+    IcmpAmbiguous => "query_events", "icmp/ambiguous";
+    /// Further echo replies.
+    IcmpDuplicate => "query_events", "icmp/duplicate";
+    /// Echo replies after the time for them was up.
+    IcmpLate => "query_events", "icmp/late";
+    /// Echo replies to nothing that was seen.
+    IcmpUnasked => "query_events", "icmp/unasked";
+    /// DNS queries sent again, with the same ports and id, before the answer.
+    DnsRepeated => "query_events", "dns/repeated";
+    /// First answers to queries that were sent again: no sample.
+    DnsAmbiguous => "query_events", "dns/ambiguous";
+    /// Further answers.
+    DnsDuplicate => "query_events", "dns/duplicate";
+    /// Answers after the time for them was up.
+    DnsLate => "query_events", "dns/late";
+    /// Answers to nothing that was seen.
+    DnsUnasked => "query_events", "dns/unasked";
+    /// Answers that were cut short (TC): the query may be asked again over TCP.
+    DnsTruncated => "query_events", "dns/truncated";
+    /// TCP segments, and packets of merged datagrams, with more messages than
+    /// the one that was read.
+    DnsFurther => "query_events", "dns/further";
+    /// UDP messages shorter than a header, or queries without a question.
+    DnsMalformed => "query_events", "dns/malformed";
+    /// Messages that are no standard query (opcode).
+    DnsOpcode => "query_events", "dns/opcode";
+    /// TCP segments of port 53 that do not begin with a message.
+    DnsNoMessage => "query_events", "dns/no_message";
     /// Packets that are not IP.
     SkippedNotIp => "parse_skipped", "not_ip";
-    /// IP packets that are not TCP.
+    /// IP packets that are neither TCP nor what another method measures.
     SkippedNotTcp => "parse_skipped", "not_tcp";
     /// Fragments: only the first holds a TCP header, and not its whole length.
     SkippedFragment => "parse_skipped", "fragment";
@@ -103,7 +139,7 @@ impl Counter {
     #[inline(always)]
     #[must_use]
     pub const fn is_of_skipped(self) -> bool {
-        self as u32 >= Self::SkippedNotIp as u32 && self as u32 <= Self::SkippedTooDeep as u32
+        self as u32 >= Self::DnsMalformed as u32 && self as u32 <= Self::SkippedTooDeep as u32
     }
 
     /// The counter of a method's samples (its number); those of `ts` are what

@@ -46,6 +46,15 @@ pub fn v6<S: Seeds>(seeds: &S, local: [u32; 4], remote: [u32; 4]) -> u64 {
         .wrapping_add(0x2545_f491_4f6c_dd1d)
 }
 
+/// Fingerprint of a question between the ends of `key`; `kind` and `id` tell it
+/// from others, and from flows.
+#[inline(always)]
+pub fn question<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey, kind: u32, id: u32) -> u64 {
+    let ports = u32::from(key.local_port) << 16 | u32::from(key.remote_port);
+    let addresses = addresses(seeds, key).wrapping_add(product(seeds, 12, kind, id));
+    fingerprint(seeds, addresses, ports, key.ifindex, key.segment)
+}
+
 /// Joins the parts to a fingerprint, which is never 0.
 ///
 /// `ports` is the local port in the high and the remote port in the low 16
@@ -85,13 +94,18 @@ pub fn wrapped<S: Seeds>(
     if hash == 0 { 1 } else { hash }
 }
 
-/// Fingerprint of a whole key.
-pub fn of_key<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> u64 {
-    let addresses = if key.v6 {
+#[inline(always)]
+fn addresses<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> u64 {
+    if key.v6 {
         v6(seeds, key.local, key.remote)
     } else {
         v4(seeds, key.local[3], key.remote[3])
-    };
+    }
+}
+
+/// Fingerprint of a whole key.
+pub fn of_key<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> u64 {
+    let addresses = addresses(seeds, key);
     let ports = u32::from(key.local_port) << 16 | u32::from(key.remote_port);
     wrapped(seeds, addresses, ports, key.ifindex, key.segment, &key.wrap)
 }

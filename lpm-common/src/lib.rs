@@ -9,7 +9,8 @@
 //! The life of a packet: [`parse`] finds the TCP header and its timestamps,
 //! [`hash`] turns the flow key into a fingerprint, [`table`] finds (or claims)
 //! the flow's entry, [`matcher`] stamps and matches, [`histogram`] says in
-//! which bucket the round trip is counted. [`layout`] fixes the memory that
+//! which bucket the round trip is counted. [`query`] does the same for questions
+//! and answers (ICMP echo, DNS). [`layout`] fixes the memory that
 //! the kernel and the agent share.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -38,6 +39,7 @@ pub mod model;
 pub mod packet;
 pub mod parse;
 pub mod pipeline;
+pub mod query;
 pub mod rows;
 pub mod shared;
 pub mod table;

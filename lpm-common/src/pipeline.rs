@@ -8,10 +8,11 @@ use crate::{
     bytes::{Bytes, Prefix},
     env::{Claims, Env},
     hash::{self, Seeds},
-    layout::InterfaceConfig,
+    layout::{InterfaceConfig, Method},
     matcher::{self, At, SHAKE, Wire},
     packet::{Direction, Meta, TcpHead},
-    parse::{self, Common, Link, Network, Packet, Skip},
+    parse::{self, Common, Link, Network, Packet, Skip, number},
+    query::{self, Ledger, Queries, Query, Role},
     table::{self, Birth, Table},
 };
 
@@ -57,7 +58,7 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, E: Env>(
     env: &E,
     hand_over: impl FnOnce(&Known),
 ) -> Quick {
-    let packet = match parse::common(bytes, meta.len, link, direction, seeds) {
+    let packet = match parse::common(bytes, meta.len, link, direction, seeds, env.methods()) {
         Common::Tcp(packet) => packet,
         Common::Skip(skip) => {
             env.count(skip.counter(), u64::from(meta.segments));
@@ -118,7 +119,7 @@ pub fn measure<B, S, T, E>(
 ) where
     B: Bytes + Prefix,
     S: Seeds,
-    T: Table + Claims + Interfaces,
+    T: Table + Claims + Interfaces + Queries + Ledger,
     E: Env,
 {
     let quick =
@@ -156,13 +157,39 @@ pub fn thorough<B, S, T, E>(
 ) where
     B: Bytes,
     S: Seeds,
-    T: Table + Claims + Interfaces,
+    T: Table + Claims + Interfaces + Queries + Ledger,
     E: Env,
 {
-    let packet =
-        network(bytes, meta, link, env).and_then(|network| transport(bytes, meta, &network, env));
-    if let Some(packet) = packet {
+    let Some(network) = network(bytes, meta, link, env) else {
+        return;
+    };
+    if is_datagram(&network) {
+        let query = datagram(bytes, meta, &network, direction, env);
+        question(&query, seeds, table, env);
+    } else if let Some(packet) = transport(bytes, meta, &network, env) {
+        let query = message(bytes, &packet, meta.ifindex, direction, env);
+        question(&query, seeds, table, env);
         enter(&packet, meta, direction, seeds, table, env);
+    }
+}
+
+/// The last step for a question or an answer, likewise.
+pub fn question<S, T, E>(query: &Query, seeds: &S, table: &T, env: &E)
+where
+    S: Seeds,
+    T: Queries + Claims + Ledger,
+    E: Env,
+{
+    let fingerprint = query.fingerprint(seeds);
+    match query.head.role {
+        Role::Neither => {}
+        Role::Asks => query::ask(query, table.row(query), fingerprint, table, env),
+        Role::Answers => {
+            let sample = query::answer(query, fingerprint, table, env);
+            if sample.found {
+                table.answered(query, &sample);
+            }
+        }
     }
 }
 
@@ -185,11 +212,12 @@ pub fn enter<S, T, E>(
     finish(known(packet, meta, direction, seeds), direction, table, env);
 }
 
-/// The thorough way, first step: reads any packet up to its TCP header. None:
-/// there is nothing to measure in it, and it is counted.
+/// The thorough way, first step: reads any packet up to its TCP header, or
+/// that of a protocol for [`datagram`]. None: there is nothing to measure in
+/// it, and it is counted.
 #[inline(always)]
 pub fn network<B: Bytes, E: Env>(bytes: &B, meta: &Meta, link: Link, env: &E) -> Option<Network> {
-    counted(parse::network(bytes, link, meta), meta, env)
+    counted(parse::network(bytes, link, meta, env.methods()), meta, env)
 }
 
 /// Second step: reads the TCP header, likewise.
@@ -210,6 +238,59 @@ fn counted<T, E: Env>(read: Result<T, Skip>, meta: &Meta, env: &E) -> Option<T> 
         Err(skip) => {
             env.count(skip.counter(), u64::from(meta.segments));
             None
+        }
+    }
+}
+
+/// Whether a packet is for [`datagram`] and not for [`transport`].
+#[inline(always)]
+#[must_use]
+pub const fn is_datagram(network: &Network) -> bool {
+    network.protocol != number::TCP
+}
+
+/// Second step for other protocols than TCP: reads a question or an answer.
+/// `Role::Neither` in it: there is nothing to measure, and it is counted.
+#[inline(always)]
+pub fn datagram<B: Bytes, E: Env>(
+    bytes: &B,
+    meta: &Meta,
+    network: &Network,
+    direction: Direction,
+    env: &E,
+) -> Query {
+    match query::datagram(bytes, network, direction, meta.ifindex) {
+        Ok(mut query) => {
+            if meta.segments > 1 {
+                query.head.detail |= query::dns::FURTHER;
+            }
+            query
+        }
+        Err(counter) => {
+            env.count(counter, u64::from(meta.segments));
+            Query::default()
+        }
+    }
+}
+
+/// After the second step of a TCP packet: reads the question or the answer that
+/// it carries. `Role::Neither` in it: there is none.
+#[inline(always)]
+pub fn message<B: Bytes, E: Env>(
+    bytes: &B,
+    packet: &Packet,
+    ifindex: u32,
+    direction: Direction,
+    env: &E,
+) -> Query {
+    if !env.methods().has(Method::Dns) || !query::dns::over_tcp(packet, direction) {
+        return Query::default();
+    }
+    match query::dns::tcp(bytes, packet, direction, ifindex) {
+        Ok(query) => query,
+        Err(counter) => {
+            env.count(counter, 1);
+            Query::default()
         }
     }
 }

@@ -9,8 +9,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::{
     counter::Counter,
     env::{Claims, Env},
-    layout::{FlowEntry, NameValue, PairKey, PeerKind, tunnel},
+    layout::{Family, FlowEntry, InterfaceConfig, Method, NameValue, PairKey, PeerKind, tunnel},
     pipeline::Interfaces,
+    query::Query,
 };
 
 /// The row that takes what has no row of its own.
@@ -61,12 +62,44 @@ pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {
     row
 }
 
+/// Whoever has no name.
+const NOBODY: NameValue = NameValue {
+    namespace: 0,
+    kind: PeerKind::External as u8,
+    own: 0,
+};
+
+/// The local end, where the interface tells it.
+#[inline(always)]
+fn fixed(config: InterfaceConfig) -> Option<NameValue> {
+    (config.local_kind != 0).then_some(NameValue {
+        namespace: config.local_namespace,
+        kind: config.local_kind,
+        own: 0,
+    })
+}
+
+/// The row of a question; 0: it has none, which is counted.
+#[inline(always)]
+pub fn of_question<R: Rows, E: Env>(query: &Query, rows: &R, env: &E) -> u32 {
+    let config = rows.config(query.ifindex).unwrap_or_default();
+    let local = match fixed(config) {
+        Some(fixed) => fixed,
+        None => rows.name(query.key.local).unwrap_or(NOBODY),
+    };
+    let dns = query.head.method == Method::Dns as u8;
+    let remote = if dns {
+        NameValue::default()
+    } else {
+        rows.name(query.key.remote).unwrap_or(NOBODY)
+    };
+    let family = if dns { Family::Dns } else { Family::Icmp };
+    let pair = PairKey::new(config.vantage, local, remote).with(family);
+    row_of(pair, rows, env).unwrap_or(OVERFLOW)
+}
+
 fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32> {
     let cold = &entry.cold;
-    let nobody = NameValue {
-        kind: PeerKind::External as u8,
-        ..NameValue::default()
-    };
     let [a, b, c, d] = &cold.remote;
     let remote = [
         a.load(Relaxed),
@@ -74,16 +107,10 @@ fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32>
         c.load(Relaxed),
         d.load(Relaxed),
     ];
-    let remote = rows.name(remote).unwrap_or(nobody);
-    let fixed = rows
-        .config(cold.ifindex.load(Relaxed))
-        .filter(|config| config.local_kind != 0);
-    let local = if let Some(config) = fixed {
-        NameValue {
-            namespace: config.local_namespace,
-            kind: config.local_kind,
-            own: 0,
-        }
+    let remote = rows.name(remote).unwrap_or(NOBODY);
+    let config = rows.config(cold.ifindex.load(Relaxed)).unwrap_or_default();
+    let local = if let Some(fixed) = fixed(config) {
+        fixed
     } else {
         let [a, b, c, d] = &cold.local;
         let local = [
@@ -92,7 +119,7 @@ fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32>
             c.load(Relaxed),
             d.load(Relaxed),
         ];
-        rows.name(local).unwrap_or(nobody)
+        rows.name(local).unwrap_or(NOBODY)
     };
     let inside = if tunnel::is_inside(cold.segment.load(Relaxed)) {
         INSIDE
@@ -100,6 +127,12 @@ fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32>
         0
     };
     let pair = PairKey::new(cold.vantage() | inside, local, remote);
+    row_of(pair, rows, env)
+}
+
+/// The row of a pair; the overflow row if there is no other.
+#[inline(always)]
+fn row_of<R: Rows, E: Env>(pair: PairKey, rows: &R, env: &E) -> Option<u32> {
     if let Some(row) = rows.row(pair) {
         return Some(row);
     }

@@ -37,8 +37,9 @@ pub fn set_of(fingerprint: u64, set_mask: u32) -> u32 {
     (fingerprint >> 32) as u32 & set_mask
 }
 
+/// The way of a set that is tried in this attempt.
 #[inline(always)]
-fn way(fingerprint: u64, attempt: u32) -> u32 {
+pub(crate) fn way(fingerprint: u64, attempt: u32) -> u32 {
     (fingerprint as u32).wrapping_add(attempt) % WAYS
 }
 

@@ -9,13 +9,17 @@ use core::{
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns},
+    maps::ring_buf::RingBufEntry,
 };
 use lpm_common::{
     counter::Counter,
     env::{Env, Matched},
     histogram::{self, SUM_WORD, WORDS},
     layout::{DirectionSlots, FlowEntry, Leg, Method, Methods, Sample, UNIT_NS},
-    matcher, rows,
+    matcher,
+    pipeline::Interfaces,
+    query::{self, Query},
+    rows,
     shared::{AtomicU32, AtomicU64},
 };
 
@@ -149,6 +153,13 @@ impl Env for Kernel {
     }
 
     #[inline(always)]
+    fn unanswered(&self, row: u32, place: u32) {
+        if let Some(histogram) = histogram(row, place & 7, 0) {
+            add64(&histogram.words[0], 1);
+        }
+    }
+
+    #[inline(always)]
     fn retire(&self, entry: &FlowEntry) {
         retire(self.skb, entry);
     }
@@ -201,6 +212,17 @@ fn retransmitted(skb: *mut __sk_buff, entry: &FlowEntry, direction: u32, segment
     if let Some(row) = ROWS.get(row) {
         let counts = &row.0.retransmitted;
         add64(&counts[direction as usize & 1], u64::from(segments));
+    }
+}
+
+/// An answered question: its histogram, its watchers.
+#[inline(always)]
+pub(crate) fn answered(query: &Query, sample: &query::Sample) {
+    if sample.row != rows::OVERFLOW {
+        observe(sample.row, u32::from(query.head.place) & 7, sample.rtt_ns);
+    }
+    if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
+        stream_answer(query, sample);
     }
 }
 
@@ -283,8 +305,27 @@ fn stream(entry: &FlowEntry, now_ns: u64, units_and_id: u64, what: u32) {
         vantage: cold.vantage(),
         outer_vni: cold.outer_vni(),
     });
-    // Waking the reader costs microseconds; it looks by itself every 20 ms, and
-    // is woken only for a ring that fills up faster.
+    submit(record);
+}
+
+/// Writes the sample of an answered question to the ring buffer.
+#[inline(never)]
+fn stream_answer(query: &Query, sample: &query::Sample) {
+    let vantage = Store
+        .config(sample.ifindex)
+        .map_or(0, |config| config.vantage);
+    let Some(mut record) = SAMPLES.reserve::<Sample>(0) else {
+        count(Counter::SamplesFull, 1);
+        return;
+    };
+    record.write(query::record(query, sample, vantage));
+    submit(record);
+}
+
+/// Waking the reader costs microseconds; it looks by itself every 20 ms, and is
+/// woken only for a ring that fills up faster.
+#[inline(always)]
+fn submit(record: RingBufEntry<Sample>) {
     let unread = SAMPLES.query(u64::from(BPF_RB_AVAIL_DATA));
     let wake = if unread < WAKE_BYTES {
         BPF_RB_NO_WAKEUP

@@ -8,11 +8,13 @@ use lpm_common::{
     packet::Direction,
     parse::Link,
     pipeline::{self, Quick},
+    query::Role,
 };
 
 use crate::{
     env::Kernel,
     packet::{Linear, Whole, ifindex, meta},
+    questions::{DATAGRAM, question},
     settings::Secrets,
     steps::{self, hand_over, scratch},
     store::Store,
@@ -93,8 +95,20 @@ fn quick<W: Way>(skb: *mut __sk_buff) -> u32 {
 /// The thorough way, to the packet's entry. A [`Quick`].
 #[inline(never)]
 fn thorough<W: Way>(skb: *mut __sk_buff) -> u32 {
-    if network::<W>(skb) == 0 || transport(skb) == 0 {
+    let found = network::<W>(skb);
+    if found == 0 {
         return MEASURED;
+    }
+    if found == DATAGRAM {
+        datagram::<W>(skb);
+        question(skb);
+        return MEASURED;
+    }
+    if transport(skb) == 0 {
+        return MEASURED;
+    }
+    if message::<W>(skb) != 0 {
+        question(skb);
     }
     if appears::<W>(skb) != 0 {
         appear::<W>(skb);
@@ -112,7 +126,31 @@ fn network<W: Way>(skb: *mut __sk_buff) -> u32 {
         return 0;
     };
     scratch.network = network;
-    1
+    if pipeline::is_datagram(&network) {
+        DATAGRAM
+    } else {
+        1
+    }
+}
+
+#[inline(never)]
+pub(crate) fn datagram<W: Way>(skb: *mut __sk_buff) {
+    let Some(scratch) = scratch() else { return };
+    let env = Kernel::new(skb);
+    let meta = meta(skb);
+    let bytes = Whole::new(skb, meta.len);
+    scratch.query = pipeline::datagram(&bytes, &meta, &scratch.network, W::WAY.1, &env);
+}
+
+/// 0: the segment carries no question and no answer.
+#[inline(never)]
+pub(crate) fn message<W: Way>(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let env = Kernel::new(skb);
+    let meta = meta(skb);
+    let bytes = Whole::new(skb, meta.len);
+    scratch.query = pipeline::message(&bytes, &scratch.packet, meta.ifindex, W::WAY.1, &env);
+    u32::from(scratch.query.head.role != Role::Neither)
 }
 
 /// 0: there is nothing to measure.

@@ -16,8 +16,9 @@ use lpm_common::{
 
 use crate::{
     env::Kernel,
-    hook::{KNOWN, MEASURED, UNCOMMON, Way, appear, appears},
+    hook::{KNOWN, MEASURED, UNCOMMON, Way, appear, appears, datagram, message},
     packet::{Linear, Whole, meta},
+    questions::{DATAGRAM, question},
     settings::{Ports, Secrets},
     steps::{self, hand_over, scratch},
     store::Store,
@@ -58,13 +59,31 @@ fn thorough<W: Way>(skb: *mut __sk_buff) -> u32 {
             _ => return MEASURED,
         }
     }
-    if network(skb) == 0 || transport(skb) == 0 {
+    let found = network(skb);
+    if found == 0 {
         return MEASURED;
+    }
+    if found == DATAGRAM {
+        datagram::<W>(skb);
+        question(skb);
+        return MEASURED;
+    }
+    if transport(skb) == 0 {
+        return MEASURED;
+    }
+    if level() == 0 && message::<W>(skb) != 0 {
+        question(skb);
     }
     if appears::<W>(skb) != 0 {
         appear::<W>(skb);
     }
     known::<W>(skb)
+}
+
+/// Tunnels that were taken off.
+#[inline(always)]
+fn level() -> u32 {
+    scratch().map_or(0, |scratch| scratch.left.level)
 }
 
 const PLAIN: u32 = 0;
@@ -107,7 +126,11 @@ fn network(skb: *mut __sk_buff) -> u32 {
         return 0;
     };
     scratch.network = network;
-    1
+    if pipeline::is_datagram(&network) {
+        DATAGRAM
+    } else {
+        1
+    }
 }
 
 /// 0: there is nothing to measure.

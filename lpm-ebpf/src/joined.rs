@@ -19,6 +19,7 @@ use crate::{
     hook::{FromLocal, KNOWN, MEASURED, ToLocal, UNCOMMON, Way},
     maps::FORWARDED,
     packet::{Linear, Whole, ifindex, meta},
+    questions::{DATAGRAM, question},
     settings::Secrets,
     steps::{self, hand_over, scratch},
     store::Store,
@@ -115,13 +116,52 @@ fn forwarded(skb: *mut __sk_buff) {
 /// As `hook::thorough`, step by step through `SCRATCH`.
 #[inline(never)]
 fn thorough<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
-    if network::<W>(skb, quiet) == 0 || transport(skb, quiet) == 0 {
+    let found = network::<W>(skb, quiet);
+    if found == 0 {
         return MEASURED;
+    }
+    if found == DATAGRAM {
+        if datagram::<W>(skb, quiet) != 0 {
+            question(skb);
+        }
+        return MEASURED;
+    }
+    if transport(skb, quiet) == 0 {
+        return MEASURED;
+    }
+    if message::<W>(skb, quiet) != 0 {
+        question(skb);
     }
     if appears::<W>() != 0 {
         appear::<W>(skb);
     }
     known::<W>(skb)
+}
+
+/// 0: it is no question and no answer of a pod's.
+#[inline(never)]
+fn datagram<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let meta = joined::meta(&meta(skb));
+    let bytes = Whole::new(skb, meta.len);
+    let (network, direction) = (&scratch.network, W::WAY.1);
+    let mut query = pipeline::datagram(&bytes, &meta, network, direction, &env(skb, quiet));
+    let found = joined::question(&mut query, ifindex(skb), direction, &Secrets, &Store);
+    scratch.query = query;
+    u32::from(found)
+}
+
+/// 0: the segment carries no question and no answer of a pod's.
+#[inline(never)]
+fn message<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let meta = joined::meta(&meta(skb));
+    let bytes = Whole::new(skb, meta.len);
+    let (packet, direction) = (&scratch.packet, W::WAY.1);
+    let mut query = pipeline::message(&bytes, packet, meta.ifindex, direction, &env(skb, quiet));
+    let found = joined::question(&mut query, ifindex(skb), direction, &Secrets, &Store);
+    scratch.query = query;
+    u32::from(found)
 }
 
 #[inline(always)]
@@ -143,7 +183,11 @@ fn network<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
         return 0;
     };
     scratch.network = network;
-    1
+    if pipeline::is_datagram(&network) {
+        DATAGRAM
+    } else {
+        1
+    }
 }
 
 #[inline(never)]

@@ -17,6 +17,7 @@ pub mod inside;
 pub mod joined;
 pub mod maps;
 pub mod packet;
+pub mod questions;
 pub mod settings;
 pub mod steps;
 pub mod store;

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use lpm_common::{
     counter::COUNTERS,
-    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, Row},
+    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, QueryEntry, Row},
 };
 
 use crate::steps::Scratch;
@@ -27,8 +27,13 @@ const LOAD: u32 = 1;
 #[map]
 pub static FLOWS: Array<Shared<FlowEntry>> = Array::with_max_entries(LOAD, BPF_F_MMAPABLE);
 
+/// Questions that wait for their answers (load: sets times ways).
+#[map]
+pub static QUERIES: Array<Shared<QueryEntry>> = Array::with_max_entries(LOAD, BPF_F_MMAPABLE);
+
 /// Histograms (load): `((stripe * rows) + row) * 8 + leg * 4 + echo`, with
-/// the window minima of evicted flows in place 3 of each leg.
+/// the window minima of evicted flows in place 3 of each leg; for rows of
+/// questions see `lpm_common::layout::Family`.
 #[map]
 pub static HISTOGRAMS: Array<Shared<Histogram>> = Array::with_max_entries(LOAD, BPF_F_MMAPABLE);
 

@@ -12,6 +12,9 @@ use lpm_common::{
 /// Sets of the flow table minus 1; a power of two minus 1.
 #[unsafe(no_mangle)]
 pub static LPM_SET_MASK: u32 = 0;
+/// Sets of the table of questions minus 1; a power of two minus 1.
+#[unsafe(no_mangle)]
+pub static LPM_QUERY_MASK: u32 = 0;
 /// Histogram rows per stripe.
 #[unsafe(no_mangle)]
 pub static LPM_ROWS: u32 = 1;
@@ -58,6 +61,11 @@ setting!(
     /// Sets of the flow table minus 1.
     set_mask,
     LPM_SET_MASK
+);
+setting!(
+    /// Sets of the table of questions minus 1.
+    query_mask,
+    LPM_QUERY_MASK
 );
 setting!(
     /// Histogram rows per stripe.

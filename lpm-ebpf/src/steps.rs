@@ -12,6 +12,7 @@ use lpm_common::{
     packet::Direction,
     parse::{Network, Packet},
     pipeline::{self, Known, SEQ, TS, inside::Unwrapped},
+    query::{self, Query},
 };
 
 use crate::{env::Kernel, maps::SCRATCH, store::Store};
@@ -23,6 +24,10 @@ pub struct Scratch {
     pub(crate) packet: Packet,
     pub(crate) left: Unwrapped,
     pub(crate) known: Known,
+    pub(crate) query: Query,
+    /// The question's.
+    pub(crate) fingerprint: u64,
+    pub(crate) sample: query::Sample,
 }
 
 #[inline(always)]

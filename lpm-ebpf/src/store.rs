@@ -5,14 +5,15 @@ use core::sync::atomic::Ordering::Relaxed;
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use lpm_common::{
     env::Claims,
-    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey},
+    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey, QueryEntry},
     pipeline::{Interfaces, joined::Homes},
+    query::Queries,
     rows::Rows,
     table::Table,
 };
 
 use crate::{
-    maps::{CLAIMS, CONTROL, FLOWS, HISTOGRAMS, HOMES, INTERFACES, NAMES, PAIRS, ROWS},
+    maps::{CLAIMS, CONTROL, FLOWS, HISTOGRAMS, HOMES, INTERFACES, NAMES, PAIRS, QUERIES, ROWS},
     settings,
 };
 
@@ -26,7 +27,8 @@ pub fn control() -> Option<&'static Control> {
     CONTROL.get(0).map(|shared| &shared.0)
 }
 
-/// The histogram of a row; `place` is leg * 4 + echo.
+/// The histogram of a row; `place` is leg * 4 + echo for TCP, see
+/// `lpm_common::layout::Family`.
 #[inline(always)]
 #[must_use]
 pub fn histogram(row: u32, place: u32, cpu: u32) -> Option<&'static Histogram> {
@@ -49,6 +51,18 @@ impl Table for Store {
     #[inline(always)]
     fn idle_jiffies(&self) -> u32 {
         settings::idle_jiffies()
+    }
+}
+
+impl Queries for Store {
+    #[inline(always)]
+    fn query(&self, index: u32) -> Option<&QueryEntry> {
+        QUERIES.get(index).map(|shared| &shared.0)
+    }
+
+    #[inline(always)]
+    fn query_mask(&self) -> u32 {
+        settings::query_mask()
     }
 }
 

@@ -23,7 +23,7 @@ use prometheus_client::{
 use super::{
     families::{Families, LabelSet},
     negotiate::Format,
-    text,
+    questions, text,
 };
 use crate::passive::{Model, model::Labels, segments::Place};
 
@@ -153,11 +153,14 @@ impl Reader {
     fn samples(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS], all: u64) -> fmt::Result {
         let of = |counter: Counter| counters[counter as usize];
         let (seq, handshake) = (of(Counter::SampledSeq), of(Counter::SampledHandshake));
+        let [icmp, dns] = questions::encode(&self.model, out)?;
         let by_method = [
             // Read one after the other: a sample may be missing in between.
             (Method::Ts, all.saturating_sub(seq + handshake)),
             (Method::Seq, seq),
             (Method::Handshake, handshake),
+            icmp,
+            dns,
         ];
         out.counters(
             "samples",
@@ -300,7 +303,7 @@ impl Reader {
     }
 }
 
-fn label_set(labels: &Labels) -> LabelSet {
+pub(super) fn label_set(labels: &Labels) -> LabelSet {
     vec![
         ("namespace", labels.namespace.to_string()),
         ("peer_namespace", labels.peer_namespace.to_string()),
@@ -310,7 +313,7 @@ fn label_set(labels: &Labels) -> LabelSet {
 
 /// The counters that are shown as the kernel counts them: name, help, name of the label (two of
 /// them share one value, split by `/`).
-const SHOWN: [(&str, &str, &[&str]); 8] = [
+const SHOWN: [(&str, &str, &[&str]); 9] = [
     ("flow_events", "Beginnings and ends of flows", &["event"]),
     (
         "packets_without_timestamp",
@@ -332,6 +335,11 @@ const SHOWN: [(&str, &str, &[&str]); 8] = [
         "foreign_echoes",
         "Echoes of a TSval, or acknowledgments of a segment, that the other side never sent",
         &[],
+    ),
+    (
+        "query_events",
+        "What else became of ICMP echo and DNS messages",
+        &["method", "event"],
     ),
     (
         "map_drops",

@@ -5,6 +5,7 @@ mod histograms;
 pub mod http;
 pub mod metrics;
 pub mod negotiate;
+mod questions;
 pub mod records;
 pub mod sample;
 pub mod stream;

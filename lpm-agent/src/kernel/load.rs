@@ -7,7 +7,7 @@ use aya::{
     maps::{Map, MapData, MapError},
     programs::{SchedClassifier, TestRunOptions},
 };
-use lpm_common::layout::{Control, FlowEntry, Histogram, Row};
+use lpm_common::layout::{Control, FlowEntry, Histogram, QueryEntry, Row};
 
 use super::{
     interfaces::Layer,
@@ -260,6 +260,11 @@ impl Kernel {
     /// The flow table.
     pub fn flows(&self) -> Result<MmapArray<FlowEntry>, LoadError> {
         self.mapped("FLOWS")
+    }
+
+    /// The table of questions.
+    pub fn queries(&self) -> Result<MmapArray<QueryEntry>, LoadError> {
+        self.mapped("QUERIES")
     }
 
     /// The histograms.

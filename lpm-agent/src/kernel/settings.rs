@@ -18,6 +18,9 @@ pub(super) const INNER: &str = "_inner";
 pub struct LoadSettings {
     /// Entries of the flow table, 256 bytes each; a power of two.
     pub flow_entries: u32,
+    /// Entries of the table of questions (ICMP echo, DNS) that wait for their answers, 32 bytes
+    /// each; a power of two.
+    pub query_entries: u32,
     /// Rows of histograms: pairs of namespaces, and one for what does not fit.
     pub rows: u32,
     /// Copies of each row's histograms against contention between CPUs; a power of two.
@@ -49,6 +52,7 @@ impl LoadSettings {
     pub fn new() -> Self {
         Self {
             flow_entries: 1 << 16,
+            query_entries: 1 << 14,
             rows: 512,
             stripes: 2,
             seeds: random(),
@@ -95,6 +99,12 @@ pub(super) fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
             "must be a power of two, at least 4",
         ),
         (
+            "query_entries",
+            settings.query_entries,
+            settings.query_entries.is_power_of_two() && settings.query_entries >= WAYS,
+            "must be a power of two, at least 4",
+        ),
+        (
             "stripes",
             settings.stripes,
             settings.stripes.is_power_of_two(),
@@ -126,7 +136,7 @@ pub(super) fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
 
 /// The object's constants, by the names they have in it.
 pub(super) struct Constants {
-    words: [(&'static str, u32); 7],
+    words: [(&'static str, u32); 8],
     ports: [(&'static str, [u32; PORTS]); 2],
     seeds: [u32; SEEDS],
 }
@@ -136,6 +146,7 @@ impl Constants {
         let hz = jiffies_per_second();
         let words = [
             ("LPM_SET_MASK", settings.flow_entries / WAYS - 1),
+            ("LPM_QUERY_MASK", settings.query_entries / WAYS - 1),
             ("LPM_ROWS", settings.rows),
             ("LPM_STRIPE_MASK", settings.stripes - 1),
             ("LPM_IDLE_JIFFIES", settings.idle_seconds.saturating_mul(hz)),
@@ -160,6 +171,7 @@ pub(super) fn configure<'a>(settings: &LoadSettings, constants: &'a Constants) -
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("FLOWS", settings.flow_entries)
+        .map_max_entries("QUERIES", settings.query_entries)
         .map_max_entries("HISTOGRAMS", settings.rows * settings.stripes * 8)
         .map_max_entries("ROWS", settings.rows)
         .map_max_entries("PAIRS", settings.rows)

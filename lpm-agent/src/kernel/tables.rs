@@ -8,7 +8,7 @@ use std::{
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, lpm_trie};
 use lpm_common::{
     counter::COUNTERS,
-    layout::{Control, FlowEntry, Histogram, NameKey, NameValue, Row},
+    layout::{Control, FlowEntry, Histogram, NameKey, NameValue, QueryEntry, Row},
 };
 
 use super::{
@@ -24,6 +24,7 @@ const BPF_NOEXIST: u64 = 1;
 pub struct KernelTables {
     kernel: Kernel,
     flows: MmapArray<FlowEntry>,
+    queries: MmapArray<QueryEntry>,
     histograms: MmapArray<Histogram>,
     rows: MmapArray<Row>,
     control: MmapArray<Control>,
@@ -45,6 +46,7 @@ impl KernelTables {
         }
         Ok(Self {
             flows: kernel.flows()?,
+            queries: kernel.queries()?,
             histograms: kernel.histograms()?,
             rows: kernel.rows()?,
             control,
@@ -63,6 +65,14 @@ impl Tables for KernelTables {
 
     fn flow(&self, index: usize) -> Option<&FlowEntry> {
         self.flows.get(index)
+    }
+
+    fn query_count(&self) -> usize {
+        self.queries.len()
+    }
+
+    fn query(&self, index: usize) -> Option<&QueryEntry> {
+        self.queries.get(index)
     }
 
     fn stripes(&self) -> usize {

@@ -130,6 +130,14 @@ fn monotonic_and_realtime() -> io::Result<(u64, u64)> {
     Ok((best.1, best.2))
 }
 
+/// `CLOCK_MONOTONIC` now, nanoseconds.
+///
+/// # Errors
+/// The clock cannot be read.
+pub fn monotonic_ns() -> io::Result<u64> {
+    nanos(ClockId::CLOCK_MONOTONIC)
+}
+
 fn nanos(clock: ClockId) -> io::Result<u64> {
     let now = Duration::from(clock_gettime(clock)?);
     u64::try_from(now.as_nanos()).map_err(io::Error::other)

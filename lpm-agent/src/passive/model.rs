@@ -1,5 +1,7 @@
 //! The agent's model: what the exporters ask.
 
+mod questions;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -12,9 +14,10 @@ use std::{
 
 use lpm_common::{
     counter::{COUNTERS, Counter},
-    layout::{Echo, Leg, PairKey, PeerKind, Traffic, Vantage},
+    layout::{Echo, Family, Leg, PairKey, PeerKind, Traffic, Vantage},
 };
 
+pub use self::questions::{Answers, Echoes};
 use super::{
     Clock, Counts, Flow, Tables,
     segments::Segments,
@@ -127,14 +130,16 @@ impl Model {
         &self.directory
     }
 
-    /// Ends a window: each flow's minimum becomes an observation, and the clocks are compared
-    /// anew.
+    /// Ends a window: each flow's minimum becomes an observation, questions without an answer are
+    /// counted, and the clocks are compared anew.
     ///
     /// # Errors
-    /// The kernel's clocks cannot be read; the window was ended nevertheless.
+    /// The kernel's clocks cannot be read, or claims not be made; the window was ended
+    /// nevertheless.
     pub fn end_window(&self) -> io::Result<()> {
         self.windows().take(&*self.tables);
-        self.tables.run_clock()
+        let counted = self.count_unanswered();
+        self.tables.run_clock().and(counted)
     }
 
     /// The clocks now.
@@ -222,11 +227,14 @@ impl Model {
         )
     }
 
-    /// Round trips by labels, leg and echo, and how many there are.
+    /// Round trips of TCP by labels, leg and echo, and how many there are.
     #[must_use]
     pub fn rtt(&self) -> RoundTrips {
         let mut found = RoundTrips::default();
         for row in 0..self.used_rows() {
+            if self.family(row) != Some(Family::Tcp) {
+                continue;
+            }
             let labels = self.row_labels(row);
             for leg in [Leg::Remote, Leg::Local] {
                 for echo in Echo::ALL {
@@ -363,9 +371,24 @@ impl Model {
         next.clamp(1, self.tables.row_count())
     }
 
-    /// The rows whose flows are counted there and nowhere else, with their labels.
+    /// What a row holds; `None`: nothing yet.
+    fn family(&self, row: usize) -> Option<Family> {
+        if row == OVERFLOW_ROW {
+            return Some(Family::Tcp);
+        }
+        self.row_pair(row)?.family()
+    }
+
+    fn row_pair(&self, row: usize) -> Option<PairKey> {
+        let pair = self.tables.row(row)?.pair.load(Ordering::Acquire);
+        (pair != 0).then_some(PairKey(pair))
+    }
+
+    /// The rows of TCP whose flows are counted there and nowhere else, with their labels.
     fn rows(&self) -> impl Iterator<Item = (usize, Labels)> {
-        (0..self.used_rows()).filter_map(|row| Some((row, self.row_labels(row)?)))
+        (0..self.used_rows())
+            .filter(|row| self.family(*row) == Some(Family::Tcp))
+            .filter_map(|row| Some((row, self.row_labels(row)?)))
     }
 
     /// The labels of a row by its number; see [`Self::labels`].
@@ -373,8 +396,7 @@ impl Model {
         if row == OVERFLOW_ROW {
             return Some(overflow());
         }
-        let pair = self.tables.row(row)?.pair.load(Ordering::Acquire);
-        self.labels(PairKey(pair))
+        self.labels(self.row_pair(row)?)
     }
 
     /// The labels of a row; `None`: its flows are counted at another vantage too.

@@ -4,14 +4,14 @@ use std::io;
 
 use lpm_common::{
     counter::COUNTERS,
-    layout::{Control, FlowEntry, Histogram, NameKey, NameValue, Row},
+    layout::{Control, FlowEntry, Histogram, NameKey, NameValue, QueryEntry, Row},
 };
 
 /// Entries of a set of the flow table: a claim (map `CLAIMS`) is for one set.
 pub const WAYS: usize = 4;
 
 /// Histograms of one row in one stripe: two legs times three echoes, and for each leg the minima
-/// of evicted flows.
+/// of evicted flows; for rows of questions see [`lpm_common::layout::Family`].
 pub const PER_ROW: usize = 8;
 
 /// Place within a leg's histograms of the one that holds the minima of evicted flows.
@@ -30,6 +30,12 @@ pub trait Tables: Send + Sync {
 
     /// An element of map `FLOWS`; `None`: past the end.
     fn flow(&self, index: usize) -> Option<&FlowEntry>;
+
+    /// Elements of map `QUERIES`.
+    fn query_count(&self) -> usize;
+
+    /// An element of map `QUERIES`; `None`: past the end.
+    fn query(&self, index: usize) -> Option<&QueryEntry>;
 
     /// Copies of each row's histograms.
     fn stripes(&self) -> usize;
@@ -52,7 +58,8 @@ pub trait Tables: Send + Sync {
     /// Runs `lpm_clock`, which writes the two clocks to [`Tables::control`].
     fn run_clock(&self) -> io::Result<()>;
 
-    /// Takes the claim for a set of the flow table; false: the kernel holds it just now.
+    /// Takes the claim for a set of the flow table, or (with [`lpm_common::query::CLAIMS`] added)
+    /// of the table of questions; false: the kernel holds it just now.
     fn claim(&self, set: u32) -> io::Result<bool>;
 
     /// Gives it back.
@@ -76,6 +83,7 @@ pub(crate) mod memory {
     /// Tables without a kernel.
     pub(crate) struct Memory {
         pub(crate) flows: Vec<FlowEntry>,
+        pub(crate) queries: Vec<QueryEntry>,
         pub(crate) histograms: Vec<Histogram>,
         pub(crate) rows: Vec<Row>,
         pub(crate) control: Control,
@@ -90,6 +98,7 @@ pub(crate) mod memory {
             };
             Self {
                 flows: (0..flows).map(|_| FlowEntry::default()).collect(),
+                queries: (0..8).map(|_| QueryEntry::default()).collect(),
                 histograms: (0..rows * stripes * PER_ROW).map(|_| histogram()).collect(),
                 rows: (0..rows).map(|_| Row::default()).collect(),
                 control: Control::default(),
@@ -106,6 +115,14 @@ pub(crate) mod memory {
 
         fn flow(&self, index: usize) -> Option<&FlowEntry> {
             self.flows.get(index)
+        }
+
+        fn query_count(&self) -> usize {
+            self.queries.len()
+        }
+
+        fn query(&self, index: usize) -> Option<&QueryEntry> {
+            self.queries.get(index)
         }
 
         fn stripes(&self) -> usize {

@@ -198,7 +198,8 @@ fn belongs(entry: &FlowEntry, ifindex: u32) -> bool {
     entry.fingerprint.load(Ordering::Acquire) != 0 && interface_of(&entry.cold) == ifindex
 }
 
-fn claim(tables: &dyn Tables, set: u32) -> std::io::Result<()> {
+/// Takes the claim of a set, which the kernel holds for a microsecond at most.
+pub(super) fn claim(tables: &dyn Tables, set: u32) -> std::io::Result<()> {
     for _ in 0..CLAIM_ATTEMPTS {
         if tables.claim(set)? {
             return Ok(());
@@ -206,7 +207,7 @@ fn claim(tables: &dyn Tables, set: u32) -> std::io::Result<()> {
         std::thread::yield_now();
     }
     Err(std::io::Error::other(format!(
-        "set {set} of the flow table stays claimed"
+        "set {set:#x} of a table stays claimed"
     )))
 }
 

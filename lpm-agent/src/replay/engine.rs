@@ -11,10 +11,12 @@ use lpm_common::{
     counter::{COUNTERS, Counter},
     env::{Claims, Env, Matched},
     hash::SEEDS,
-    layout::{FlowEntry, InterfaceConfig, Leg, Methods, Sample, UNIT_NS},
+    layout::{FlowEntry, InterfaceConfig, Leg, Methods, QueryEntry, Sample, UNIT_NS},
     matcher,
     packet::Meta,
     pipeline::{self, Interfaces},
+    query::{self, Ledger, Queries, Query},
+    rows,
     shared::AtomicU64,
     table::{self, Table},
 };
@@ -26,6 +28,9 @@ use crate::{kernel::load::LoadSettings, passive::Flow};
 /// more than a year.
 const HZ: u32 = 100;
 const NANOS_PER_JIFFY: u64 = 1_000_000_000 / HZ as u64;
+
+/// Questions (ICMP echo, DNS) that wait for their answers at a time, 32 bytes each.
+const QUERY_ENTRIES: u32 = 1 << 14;
 
 /// How far a packet may lie before one that stands earlier in the capture, nanoseconds: several
 /// queues or CPUs wrote into one capture. Beyond, the clock was set.
@@ -55,6 +60,7 @@ pub struct Engine {
     settings: Settings,
     seeds: [u32; SEEDS],
     flows: Box<[FlowEntry]>,
+    queries: Box<[QueryEntry]>,
     counters: [Cell<u64>; COUNTERS],
     /// Vantage of the interface of the packet at hand.
     vantage: Cell<u8>,
@@ -77,6 +83,7 @@ impl Engine {
             settings,
             seeds: LoadSettings::new().seeds,
             flows,
+            queries: (0..QUERY_ENTRIES).map(|_| QueryEntry::default()).collect(),
             counters: [const { Cell::new(0) }; COUNTERS],
             vantage: Cell::new(0),
             now_ns: Cell::new(0),
@@ -170,6 +177,9 @@ impl Engine {
         for entry in &self.flows {
             entry.fingerprint.store(0, Relaxed);
         }
+        for entry in &self.queries {
+            entry.fingerprint.store(0, Relaxed);
+        }
     }
 }
 
@@ -228,6 +238,8 @@ impl Env for Engine {
         let sum = &self.retransmitted;
         sum.set(sum.get() + u64::from(segments));
     }
+
+    fn unanswered(&self, _row: u32, _place: u32) {}
 
     fn retire(&self, entry: &FlowEntry) {
         if self.settings.keep_flows {
@@ -288,6 +300,28 @@ impl Table for Engine {
 
     fn idle_jiffies(&self) -> u32 {
         self.settings.idle_seconds * HZ
+    }
+}
+
+impl Queries for Engine {
+    fn query(&self, index: u32) -> Option<&QueryEntry> {
+        self.queries.get(index as usize)
+    }
+
+    fn query_mask(&self) -> u32 {
+        QUERY_ENTRIES / table::WAYS - 1
+    }
+}
+
+impl Ledger for Engine {
+    fn row(&self, _: &Query) -> u32 {
+        // There are no names.
+        rows::OVERFLOW
+    }
+
+    fn answered(&self, query: &Query, sample: &query::Sample) {
+        let record = query::record(query, sample, self.vantage.get());
+        self.samples.borrow_mut().push(record);
     }
 }
 

@@ -3,9 +3,12 @@
 use ipnet::IpNet;
 use lpm_common::{
     bytes::Bytes as _,
+    env::Env as _,
     hash,
     packet::{Direction, FlowKey, Meta, Wrap, flag},
     parse::{self, Link, Network},
+    pipeline,
+    query::{self, Role},
     table,
 };
 
@@ -39,7 +42,7 @@ impl Local {
         link: Link,
     ) -> Direction {
         // What cannot be read is counted by the pipeline, whichever way it goes.
-        let Ok(network) = parse::network(bytes, link, meta) else {
+        let Ok(network) = parse::network(bytes, link, meta, engine.methods()) else {
             return Direction::FromLocal;
         };
         if !self.ranges.is_empty() {
@@ -49,12 +52,23 @@ impl Local {
                 _ => {}
             }
         }
+        if pipeline::is_datagram(&network) {
+            return by_role(bytes, &network);
+        }
         by_flow(engine, bytes, meta, &network)
     }
 
     fn holds(&self, words: [u32; 4]) -> bool {
         let address = plain_address(words);
         self.ranges.iter().any(|range| range.contains(&address))
+    }
+}
+
+/// The end that asks is local.
+fn by_role(bytes: &Captured<'_>, network: &Network) -> Direction {
+    match query::datagram(bytes, network, Direction::FromLocal, 0) {
+        Ok(query) if query.head.role == Role::Asks => Direction::FromLocal,
+        _ => Direction::ToLocal,
     }
 }
 

@@ -46,6 +46,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Small maps: many tests load them at once.
 pub const SETTINGS: LoadSettings = LoadSettings {
     flow_entries: 1024,
+    query_entries: 64,
     rows: 8,
     stripes: 1,
     seeds: [1; 14],

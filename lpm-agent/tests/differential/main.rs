@@ -22,10 +22,11 @@ use lpm_common::{
     counter::{COUNTERS, Counter},
     hash::SEEDS,
     histogram::WORDS,
-    layout::{Control, FlowEntry, Histogram, InterfaceConfig, Vantage},
+    layout::{Control, FlowEntry, Histogram, InterfaceConfig, QueryEntry, Vantage},
     model::{
         Arrival, Model, Settings,
         frame::{Frame, layouts},
+        question::{Message, echo},
         vectors,
     },
     packet::Direction,
@@ -37,6 +38,8 @@ use proptest::prelude::*;
 /// that exists.
 const LOOPBACK: u32 = 1;
 const FLOW_ENTRIES: u32 = 64;
+/// Few, so that sets fill up.
+const QUERY_ENTRIES: u32 = 8;
 const ROWS: u32 = 8;
 /// Longest frame that every kernel takes for a test run: it has to fit in a
 /// page with its headroom.
@@ -45,6 +48,7 @@ const LONGEST: usize = 3_000;
 struct Pair {
     kernel: Kernel,
     flows: MmapArray<FlowEntry>,
+    queries: MmapArray<QueryEntry>,
     histograms: MmapArray<Histogram>,
     control: MmapArray<Control>,
     counters: PerCpuArray<aya::maps::MapData, [u64; COUNTERS]>,
@@ -63,6 +67,7 @@ impl Pair {
     fn with(tunnels: TunnelPorts) -> Option<Self> {
         let mut settings = LoadSettings::new();
         settings.flow_entries = FLOW_ENTRIES;
+        settings.query_entries = QUERY_ENTRIES;
         settings.rows = ROWS;
         settings.stripes = 1;
         settings.packet_clock = true;
@@ -77,6 +82,7 @@ impl Pair {
         };
         Some(Self {
             flows: kernel.flows().unwrap(),
+            queries: kernel.queries().unwrap(),
             histograms: kernel.histograms().unwrap(),
             control: kernel.control().unwrap(),
             counters: kernel.take("COUNTERS").unwrap(),
@@ -92,6 +98,11 @@ impl Pair {
         for entry in self.flows.iter() {
             clear(entry);
         }
+        for entry in self.queries.iter() {
+            for word in query_words(entry) {
+                word.store(0, Relaxed);
+            }
+        }
         for histogram in self.histograms.iter() {
             for word in &histogram.words {
                 word.store(0, Relaxed);
@@ -102,6 +113,7 @@ impl Pair {
         self.clear_rows();
         let mut model = Model::new(Settings {
             flow_entries: FLOW_ENTRIES,
+            query_entries: QUERY_ENTRIES,
             rows: ROWS,
             seeds: self.seeds,
             hz: jiffies_per_second(),
@@ -205,6 +217,11 @@ impl Pair {
         for (i, (kernel, host)) in self.flows.iter().zip(&model.flows).enumerate() {
             assert_eq!(snapshot(kernel), snapshot(host), "{what}: flow entry {i}");
         }
+        for (i, (kernel, host)) in self.queries.iter().zip(&model.queries).enumerate() {
+            let [kernel, host] =
+                [kernel, host].map(|entry| query_words(entry).each_ref().map(|w| w.load(Relaxed)));
+            assert_eq!(kernel, host, "{what}: question {i}");
+        }
         let host = model.histograms.borrow();
         for (i, (kernel, host)) in self.histograms.iter().zip(host.iter()).enumerate() {
             let kernel: [u64; WORDS] = std::array::from_fn(|word| kernel.words[word].load(Relaxed));
@@ -222,6 +239,11 @@ impl Pair {
 /// An entry as words.
 fn words(entry: &FlowEntry) -> &[AtomicU64; 32] {
     // SAFETY: 256 bytes of atomics, aligned to 64.
+    unsafe { &*std::ptr::from_ref(entry).cast() }
+}
+
+fn query_words(entry: &QueryEntry) -> &[AtomicU64; 4] {
+    // SAFETY: 32 bytes of atomics, aligned to 32.
     unsafe { &*std::ptr::from_ref(entry).cast() }
 }
 
@@ -404,4 +426,122 @@ fn any_packets(joined: bool) {
             Ok(())
         })
         .unwrap();
+}
+
+/// A question or an answer in any layout: as it should be, with noise in its
+/// header, or cut.
+fn any_question() -> impl Strategy<Value = (Frame, Direction, usize, u64)> {
+    let what = (0_u8..4, 0_u16..3, 0_u16..8, any::<bool>(), any::<bool>());
+    let noise = prop_oneof![
+        8 => Just(None),
+        1 => any::<(prop::sample::Index, u8)>().prop_map(Some),
+    ];
+    let cut = prop_oneof![8 => Just(usize::MAX), 1 => 55_usize..140];
+    let gap = prop_oneof![9 => 0_u64..3_000_000, 1 => 0_u64..12_000_000_000];
+    (what, noise, 0_usize..30, cut, gap).prop_map(
+        |((kind, id, rcode, v6, from_local), noise, shape, cut, gap)| {
+            let (local, remote) = vectors::ends(v6);
+            let answers = rcode % 2 == 1;
+            // The local end asks servers; now and then it is the other way.
+            let from_local = if kind > 0 && rcode < 6 {
+                !answers
+            } else {
+                from_local
+            };
+            let (src, dst) = if from_local {
+                (local, remote)
+            } else {
+                (remote, local)
+            };
+            let (sport, dport) = if from_local { (4000, 53) } else { (53, 4000) };
+            let message = if answers {
+                Message::answer(id, rcode)
+            } else {
+                Message::query(id)
+            };
+            let mut frame = match kind {
+                0 => echo(src, dst, answers, 1, id),
+                1 => Message::tcp(&[message.clone(), message], src, dst, sport, dport),
+                _ => message.udp(src, dst, sport, dport),
+            };
+            if let Some((at, byte)) = noise {
+                let bytes = frame
+                    .other
+                    .as_mut()
+                    .map_or(&mut frame.data, |other| &mut other.1);
+                let at = at.index(bytes.len().min(20));
+                bytes[at] = byte;
+            }
+            if let Some((_, layout)) = layouts(local, remote, 1, 2).into_iter().nth(shape) {
+                frame.ethernet = layout.ethernet;
+                frame.tags = layout.tags;
+                frame.ip_options = layout.ip_options;
+                frame.extensions = layout.extensions;
+            }
+            let direction = if from_local {
+                Direction::FromLocal
+            } else {
+                Direction::ToLocal
+            };
+            (frame, direction, cut, gap)
+        },
+    )
+}
+
+#[test]
+fn any_questions_and_answers_leave_the_same_state() {
+    any_questions(false);
+}
+
+#[test]
+fn any_questions_and_answers_at_joined_hooks_leave_the_same_state() {
+    any_questions(true);
+}
+
+fn any_questions(joined: bool) {
+    let Some(mut pair) = Pair::new() else { return };
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let (mut samples, mut unanswered) = (0, 0);
+    let seen = std::cell::RefCell::new((&mut samples, &mut unanswered));
+    let pair = std::cell::RefCell::new(&mut pair);
+    runner
+        .run(&prop::collection::vec(any_question(), 1..60), |packets| {
+            let mut pair = pair.borrow_mut();
+            let model = if joined {
+                pair.reset_joined()
+            } else {
+                pair.reset()
+            };
+            let mut now = 0;
+            for (frame, direction, cut, gap) in packets {
+                now += gap;
+                let mut arrival = arrival(&frame, now);
+                arrival.direction = direction;
+                let bytes = frame.bytes();
+                let bytes = &bytes[..bytes.len().min(cut)];
+                if joined {
+                    if pair.joined_packet(bytes, &arrival) {
+                        model.joined_packet(bytes, &arrival);
+                    }
+                } else if pair.packet(bytes, &arrival) {
+                    model.packet(bytes, &arrival);
+                }
+            }
+            pair.assert_same(&model, "random questions");
+            let mut seen = seen.borrow_mut();
+            *seen.0 += model.answers.borrow().len();
+            let histograms = model.histograms.borrow();
+            *seen.1 += histograms.iter().skip(8).map(|place| place[0]).sum::<u64>();
+            Ok(())
+        })
+        .unwrap();
+    println!("{samples} answers, {unanswered} unanswered");
+    assert!(
+        samples > 100 && unanswered > 10,
+        "the packets have to do with each other"
+    );
 }

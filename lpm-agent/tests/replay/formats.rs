@@ -237,6 +237,7 @@ type Known = (u64, u64, u32, u8, u8, u8);
 fn model(frames: &[(u64, Vec<u8>, Direction)]) -> Vec<Known> {
     let model = Model::new(ModelSettings {
         flow_entries: 64,
+        query_entries: 16,
         rows: 8,
         seeds: [1; 14],
         hz: 100,

@@ -9,12 +9,17 @@
 mod control;
 mod flow;
 mod names;
+mod query;
 mod sample;
 pub mod tunnel;
 
 pub use control::{Control, Histogram, InterfaceConfig, Vantage};
 pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, Traffic, UNIT_NS};
-pub use names::{NameKey, NameValue, PairKey, PeerKind, Row};
+pub use names::{Family, NameKey, NameValue, PairKey, PeerKind, Row};
+pub use query::{
+    DNS_TIMEOUT_NS, DNS_UNANSWERED, ICMP_TIMEOUT_NS, ICMP_UNANSWERED, NOWHERE, Phase, QueryEntry,
+    REPEATED, Rcode, timeout_ns,
+};
 pub use sample::{Echo, Leg, Method, Methods, Sample};
 pub use tunnel::{Tunnel, TunnelKind};
 

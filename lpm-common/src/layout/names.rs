@@ -71,11 +71,28 @@ pub struct NameValue {
 
 const _: () = assert!(size_of::<NameValue>() == 4);
 
+/// What the eight histograms of a row hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Family {
+    /// TCP: leg times four plus echo; the minima of evicted flows in the
+    /// fourth place of each leg.
+    Tcp = 0,
+    /// ICMP echo: leg times four; [`super::ICMP_UNANSWERED`].
+    Icmp = 1,
+    /// DNS: by [`super::Rcode`]; [`super::DNS_UNANSWERED`]. The remote end is
+    /// left out of the label set.
+    Dns = 2,
+}
+
 /// Key of map `PAIRS` and label set of a histogram row, packed into 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PairKey(pub u64);
 
 impl PairKey {
+    /// Bits above `own` that hold the [`Family`].
+    const FAMILY: u64 = 0x7f;
+
     /// Packs the label set of a flow.
     #[must_use]
     pub fn new(vantage: u8, local: NameValue, remote: NameValue) -> Self {
@@ -87,6 +104,20 @@ impl PairKey {
                 | u64::from(local.namespace) << 32
                 | u64::from(remote.namespace) << 48,
         )
+    }
+
+    /// The same label set for another family (flows are [`Family::Tcp`]).
+    #[must_use]
+    pub fn with(self, family: Family) -> Self {
+        Self(self.0 & !(Self::FAMILY << 25) | (family as u64) << 25)
+    }
+
+    /// What the row holds; None: not known to this version.
+    #[must_use]
+    pub fn family(self) -> Option<Family> {
+        [Family::Tcp, Family::Icmp, Family::Dns]
+            .into_iter()
+            .find(|family| *family as u64 == self.0 >> 25 & Self::FAMILY)
     }
 
     /// The [`super::Vantage`] as a number.
@@ -102,7 +133,7 @@ impl PairKey {
         NameValue {
             namespace: u16::from_le_bytes([low, high]),
             kind,
-            own,
+            own: own & 1,
         }
     }
 

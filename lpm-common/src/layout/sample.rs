@@ -136,13 +136,15 @@ impl FromIterator<Method> for Methods {
 pub struct Sample {
     /// `CLOCK_MONOTONIC` of the echo, nanoseconds.
     pub time_ns: u64,
-    /// Round trip, nanoseconds, a multiple of [`super::UNIT_NS`].
+    /// Round trip, nanoseconds; of TCP's methods a multiple of
+    /// [`super::UNIT_NS`].
     pub rtt_ns: u64,
     /// Sender of the stamped packet, network byte order, IPv4 mapped.
     pub src: [u32; 4],
     /// Its receiver.
     pub dst: [u32; 4],
-    /// What matched: the TSval; the end of the sequence (`seq`, `handshake`).
+    /// What matched: ICMP sequence number (high 16 bits) and id; the DNS id; the
+    /// TSval; the end of the sequence (`seq`, `handshake`).
     pub id: u32,
     /// Interface of the vantage.
     pub ifindex: u32,
@@ -154,7 +156,8 @@ pub struct Sample {
     pub dport: u16,
     /// A [`Leg`].
     pub leg: u8,
-    /// An [`Echo`].
+    /// An [`Echo`] in the low 4 bits; of a DNS answer also its response code, in
+    /// the high 4 bits.
     pub echo: u8,
     /// A [`Method`].
     pub method: u8,

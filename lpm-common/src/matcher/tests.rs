@@ -25,6 +25,7 @@ fn model_of(methods: Methods) -> Model {
         rows: 8,
         seeds: core::array::from_fn(|i| 0x9e37_79b9_u32.wrapping_mul(i as u32 + 1)),
         hz: 250,
+        query_entries: 16,
         idle_seconds: 60,
         methods,
     })

@@ -6,7 +6,7 @@ use std::{vec, vec::Vec};
 
 use crate::packet::flag;
 
-/// A TCP packet to be made.
+/// A packet to be made: TCP, if nothing else is said.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// Sender.
@@ -25,6 +25,11 @@ pub struct Frame {
     pub flags: u8,
     /// Bytes of payload.
     pub payload: u32,
+    /// What the payload begins with.
+    pub data: Vec<u8>,
+    /// Another protocol than TCP: its number, and all that follows the IP
+    /// header.
+    pub other: Option<(u8, Vec<u8>)>,
     /// Timestamp value and echo reply.
     pub timestamp: Option<(u32, u32)>,
     /// MSS option.
@@ -57,6 +62,8 @@ impl Frame {
             ack: 0,
             flags: flag::ACK,
             payload: 0,
+            data: Vec::new(),
+            other: None,
             timestamp: None,
             mss: None,
             ethernet: true,
@@ -74,7 +81,10 @@ impl Frame {
     /// If the addresses are of different families.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
-        let tcp = self.tcp();
+        let (protocol, body) = match &self.other {
+            Some((protocol, body)) => (*protocol, body.clone()),
+            None => (6, self.tcp()),
+        };
         let mut bytes = if self.ethernet {
             self.ethernet_header()
         } else {
@@ -83,18 +93,18 @@ impl Frame {
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let header = 20 + self.ip_options.len();
-                let total = u16::try_from(header + tcp.len()).unwrap_or(0);
+                let total = u16::try_from(header + body.len()).unwrap_or(0);
                 bytes.push(0x40 | u8::try_from(header / 4).unwrap_or(15));
                 bytes.push(0);
                 bytes.extend(total.to_be_bytes());
-                bytes.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
+                bytes.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
                 bytes.extend(src.octets());
                 bytes.extend(dst.octets());
                 bytes.extend(&self.ip_options);
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                let (first, extensions) = self.chain();
-                let length = u16::try_from(extensions.len() + tcp.len()).unwrap_or(0);
+                let (first, extensions) = self.chain(protocol);
+                let length = u16::try_from(extensions.len() + body.len()).unwrap_or(0);
                 bytes.extend([0x60, 0, 0, 0]);
                 bytes.extend(length.to_be_bytes());
                 bytes.extend([first, 64]);
@@ -104,7 +114,7 @@ impl Frame {
             }
             _ => panic!("one packet has addresses of one family"),
         }
-        bytes.extend(tcp);
+        bytes.extend(body);
         bytes.resize(bytes.len() + self.padding, 0);
         bytes
     }
@@ -121,13 +131,13 @@ impl Frame {
     }
 
     /// The first next-header number, and the extension headers.
-    fn chain(&self) -> (u8, Vec<u8>) {
+    fn chain(&self, protocol: u8) -> (u8, Vec<u8>) {
         let mut bytes = Vec::new();
         let numbers: Vec<u8> = self
             .extensions
             .iter()
             .map(|(number, _)| *number)
-            .chain([6])
+            .chain([protocol])
             .collect();
         for (i, (_, header)) in self.extensions.iter().enumerate() {
             bytes.push(numbers[i + 1]);
@@ -157,7 +167,9 @@ impl Frame {
         bytes.push(self.flags);
         bytes.extend([0xff, 0xff, 0, 0, 0, 0]);
         bytes.extend(options);
-        bytes.resize(bytes.len() + self.payload as usize, 0x5a);
+        let end = bytes.len() + self.data.len().max(self.payload as usize);
+        bytes.extend(&self.data);
+        bytes.resize(end, 0x5a);
         bytes
     }
 }

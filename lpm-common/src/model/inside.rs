@@ -28,11 +28,23 @@ impl Model {
                 Step::Skipped => return,
             }
         }
-        let packet = inside::network(frame, &left, meta, self)
-            .and_then(|network| inside::transport(frame, &left, meta, &network, self));
-        if let Some(packet) = packet {
-            let meta = inside::meta_of(&left, meta);
-            pipeline::enter(&packet, &meta, arrival.direction, seeds, self, self);
+        let Some(network) = inside::network(frame, &left, meta, self) else {
+            return;
+        };
+        let direction = arrival.direction;
+        if pipeline::is_datagram(&network) {
+            let query = pipeline::datagram(&frame, meta, &network, direction, self);
+            pipeline::question(&query, seeds, self, self);
+            return;
         }
+        let Some(packet) = inside::transport(frame, &left, meta, &network, self) else {
+            return;
+        };
+        if left.level == 0 {
+            let query = pipeline::message(&frame, &packet, meta.ifindex, direction, self);
+            pipeline::question(&query, seeds, self, self);
+        }
+        let inner = inside::meta_of(&left, meta);
+        pipeline::enter(&packet, &inner, direction, seeds, self, self);
     }
 }

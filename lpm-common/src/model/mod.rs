@@ -7,6 +7,7 @@
 pub mod around;
 pub mod frame;
 mod inside;
+pub mod question;
 pub mod vectors;
 
 use core::cell::{Cell, RefCell};
@@ -20,7 +21,7 @@ use crate::{
     env::{Claims, Env, Matched},
     hash::SEEDS,
     histogram::{self, SUM_WORD, WORDS},
-    layout::{FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, UNIT_NS},
+    layout::{FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, QueryEntry, UNIT_NS},
     matcher,
     packet::{Direction, Meta},
     parse::{Link, Packet, tunnel::TunnelPorts},
@@ -28,6 +29,7 @@ use crate::{
         self, Interfaces, Known, Quick,
         joined::{self, Homes},
     },
+    query::{self, Ledger, Queries, Query},
     rows::{self, Rows},
     shared::AtomicU64,
     table::Table,
@@ -46,6 +48,8 @@ pub struct Settings {
     pub seeds: [u32; SEEDS],
     /// Jiffies per second.
     pub hz: u32,
+    /// Entries of the table of questions; a power of two, at least 4.
+    pub query_entries: u32,
     /// Seconds without a packet after which a flow is idle.
     pub idle_seconds: u32,
     /// The methods that are on.
@@ -58,6 +62,8 @@ pub struct Model {
     pub settings: Settings,
     /// Map `FLOWS`.
     pub flows: Vec<FlowEntry>,
+    /// Map `QUERIES`.
+    pub queries: Vec<QueryEntry>,
     /// Map `HISTOGRAMS`, one stripe: `[row * 8 + place][word]`.
     pub histograms: RefCell<Vec<[u64; WORDS]>>,
     /// Map `ROWS`: retransmitted segments by direction.
@@ -82,8 +88,21 @@ pub struct Model {
     quiet: Cell<bool>,
     /// The samples so far, in order.
     pub samples: RefCell<Vec<Matched>>,
+    /// The answered questions so far, in order.
+    pub answers: RefCell<Vec<Answered>>,
     now_ns: Cell<u64>,
     segment_size: Cell<u32>,
+}
+
+/// A question that was answered in time, and asked once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The answer.
+    pub query: Query,
+    /// When it passed, nanoseconds.
+    pub now_ns: u64,
+    /// Since the question, nanoseconds.
+    pub rtt_ns: u64,
 }
 
 /// What comes with a packet beside its bytes.
@@ -112,10 +131,14 @@ impl Model {
         let flows = (0..settings.flow_entries)
             .map(|_| FlowEntry::default())
             .collect();
+        let queries = (0..settings.query_entries)
+            .map(|_| QueryEntry::default())
+            .collect();
         let histograms = (0..settings.rows * 8).map(|_| [0; WORDS]).collect();
         Self {
             settings,
             flows,
+            queries,
             histograms: RefCell::new(histograms),
             retransmitted: RefCell::new((0..settings.rows).map(|_| [0; 2]).collect()),
             counters: [const { Cell::new(0) }; COUNTERS],
@@ -128,6 +151,7 @@ impl Model {
             claims: RefCell::default(),
             quiet: Cell::new(false),
             samples: RefCell::default(),
+            answers: RefCell::default(),
             now_ns: Cell::new(0),
             segment_size: Cell::new(0),
         }
@@ -160,18 +184,33 @@ impl Model {
             }
         };
         let quick = pipeline::after(quick, direction, self, self);
-        let packet = if quick == Quick::Uncommon {
+        let network = if quick == Quick::Uncommon {
             pipeline::network(&frame, &meta, link, self)
-                .and_then(|network| pipeline::transport(&frame, &meta, &network, self))
         } else {
             None
         };
+        let question = |mut query: Query| {
+            if joined::question(&mut query, arrival.ifindex, direction, seeds, self) {
+                pipeline::question(&query, seeds, self, self);
+            }
+        };
+        if let Some(network) = network.filter(pipeline::is_datagram) {
+            let query = pipeline::datagram(&frame, &meta, &network, direction, self);
+            self.quiet.set(false);
+            question(query);
+            return;
+        }
+        let packet = network.and_then(|network| pipeline::transport(&frame, &meta, &network, self));
         self.quiet.set(false);
         let Some(packet) = packet else { return };
         let packet = Packet {
             segment: 0,
             ..packet
         };
+        self.quiet.set(direction == Direction::ToLocal);
+        let query = pipeline::message(&frame, &packet, meta.ifindex, direction, self);
+        self.quiet.set(false);
+        question(query);
         if joined::appears(&packet, direction, seeds, self) {
             joined::appear(&packet, arrival.ifindex, direction, seeds, self, self);
         }
@@ -196,8 +235,7 @@ impl Model {
         self.counters[counter as usize].get()
     }
 
-    fn observe(&self, row: u32, place: u32, units: u32) {
-        let ns = u64::from(units) * UNIT_NS;
+    fn observe(&self, row: u32, place: u32, ns: u64) {
         let mut histograms = self.histograms.borrow_mut();
         let words = &mut histograms[(row * 8 + place) as usize];
         words[histogram::bucket(ns)] += 1;
@@ -238,11 +276,15 @@ impl Env for Model {
         matcher::update_statistics(&entry.slots[usize::from(matched.leg)], matched.units);
         let row = rows::of_flow(entry, self, self);
         let place = u32::from(matched.leg) * 4 + u32::from(matched.echo);
-        self.observe(row, place, matched.units);
+        self.observe(row, place, u64::from(matched.units) * UNIT_NS);
         if let Some(counter) = Counter::sampled(matched.method) {
             self.count(counter, 1);
         }
         self.samples.borrow_mut().push(*matched);
+    }
+
+    fn unanswered(&self, row: u32, place: u32) {
+        self.histograms.borrow_mut()[(row * 8 + place) as usize][0] += 1;
     }
 
     fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32) {
@@ -255,7 +297,7 @@ impl Env for Model {
             let min = slots.window_min.load(Relaxed);
             if min != u32::MAX {
                 let row = rows::of_flow(entry, self, self);
-                self.observe(row, leg * 4 + 3, min);
+                self.observe(row, leg * 4 + 3, u64::from(min) * UNIT_NS);
             }
         }
     }
@@ -280,6 +322,33 @@ impl Table for Model {
 
     fn idle_jiffies(&self) -> u32 {
         self.settings.idle_seconds * self.settings.hz
+    }
+}
+
+impl Queries for Model {
+    fn query(&self, index: u32) -> Option<&QueryEntry> {
+        self.queries.get(index as usize)
+    }
+
+    fn query_mask(&self) -> u32 {
+        self.settings.query_entries / crate::table::WAYS - 1
+    }
+}
+
+impl Ledger for Model {
+    fn row(&self, query: &Query) -> u32 {
+        rows::of_question(query, self, self)
+    }
+
+    fn answered(&self, query: &Query, sample: &query::Sample) {
+        if sample.row != rows::OVERFLOW {
+            self.observe(sample.row, u32::from(query.head.place), sample.rtt_ns);
+        }
+        self.answers.borrow_mut().push(Answered {
+            query: *query,
+            now_ns: sample.now_ns,
+            rtt_ns: sample.rtt_ns,
+        });
     }
 }
 

@@ -1,12 +1,15 @@
 //! The common layout: Ethernet or none, no tag in the frame, IPv4 without
 //! options or IPv6 without extension headers, TCP without options or with the
-//! timestamp option first, no SYN.
+//! timestamp option first, no SYN, no DNS. It tells other protocols apart from
+//! questions and answers, which are read elsewhere.
 
 use super::{Link, Skip, number};
 use crate::{
     bytes::Prefix,
     hash::{self, Seeds},
+    layout::{Method, Methods},
     packet::{Direction, TcpHead, flag},
+    query,
 };
 
 /// Where a packet of the common layout has its TCP header, and whose it is.
@@ -47,6 +50,7 @@ pub fn common<P: Prefix, S: Seeds>(
     link: Link,
     direction: Direction,
     seeds: &S,
+    methods: Methods,
 ) -> Common {
     match link {
         Link::Ethernet => {
@@ -55,8 +59,8 @@ pub fn common<P: Prefix, S: Seeds>(
                 return Common::Uncommon;
             }
             match bytes.be16(12) {
-                number::IPV4 => v4(bytes, len, L3, direction, seeds),
-                number::IPV6 => v6(bytes, len, L3, direction, seeds),
+                number::IPV4 => v4(bytes, len, L3, direction, seeds, methods),
+                number::IPV6 => v6(bytes, len, L3, direction, seeds, methods),
                 _ => Common::Uncommon,
             }
         }
@@ -65,8 +69,8 @@ pub fn common<P: Prefix, S: Seeds>(
                 return Common::Uncommon;
             }
             match bytes.byte(0) >> 4 {
-                4 => v4(bytes, len, 0, direction, seeds),
-                6 => v6(bytes, len, 0, direction, seeds),
+                4 => v4(bytes, len, 0, direction, seeds, methods),
+                6 => v6(bytes, len, 0, direction, seeds, methods),
                 _ => Common::Skip(Skip::NotIp),
             }
         }
@@ -80,12 +84,13 @@ fn v4<P: Prefix, S: Seeds>(
     l3: usize,
     direction: Direction,
     seeds: &S,
+    methods: Methods,
 ) -> Common {
     if bytes.byte(l3) != 0x45 {
         return Common::Uncommon;
     }
     if bytes.byte(l3 + 9) != number::TCP {
-        return Common::Skip(Skip::NotTcp);
+        return other(bytes, l3 + 9, l3 + IPV4_HEADER, direction, methods);
     }
     let total = u32::from(bytes.be16(l3 + 2));
     // Any fragment, the first one included: more-fragments bit or an offset.
@@ -105,7 +110,25 @@ fn v4<P: Prefix, S: Seeds>(
         l3 as u32 + total,
         direction,
         addresses,
+        methods,
     )
+}
+
+/// Another protocol than TCP, its number at `protocol`: a question or an
+/// answer, as far as the first bytes tell, or nothing.
+#[inline(always)]
+fn other<P: Prefix>(
+    bytes: &P,
+    protocol: usize,
+    l4: usize,
+    direction: Direction,
+    methods: Methods,
+) -> Common {
+    if query::may_be(bytes.byte(protocol), bytes.be32(l4), direction, methods) {
+        Common::Uncommon
+    } else {
+        Common::Skip(Skip::NotTcp)
+    }
 }
 
 #[inline(always)]
@@ -115,12 +138,18 @@ fn v6<P: Prefix, S: Seeds>(
     l3: usize,
     direction: Direction,
     seeds: &S,
+    methods: Methods,
 ) -> Common {
-    if !bytes.covers(l3 + IPV6_HEADER + TCP_HEADER)
-        || bytes.byte(l3) >> 4 != 6
-        || bytes.byte(l3 + 6) != number::TCP
-    {
+    if !bytes.covers(l3 + IPV6_HEADER + TCP_HEADER) || bytes.byte(l3) >> 4 != 6 {
         return Common::Uncommon;
+    }
+    if bytes.byte(l3 + 6) != number::TCP {
+        return match bytes.byte(l3 + 6) {
+            number::UDP | number::ICMPV6 => {
+                other(bytes, l3 + 6, l3 + IPV6_HEADER, direction, methods)
+            }
+            _ => Common::Uncommon,
+        };
     }
     let payload = u32::from(bytes.be16(l3 + 4));
     if payload == 0 {
@@ -140,7 +169,15 @@ fn v6<P: Prefix, S: Seeds>(
         Direction::ToLocal => hash::v6(seeds, dst, src),
     };
     let end = (l3 + IPV6_HEADER) as u32 + payload;
-    ports(bytes, len, l3 + IPV6_HEADER, end, direction, addresses)
+    ports(
+        bytes,
+        len,
+        l3 + IPV6_HEADER,
+        end,
+        direction,
+        addresses,
+        methods,
+    )
 }
 
 /// `end` is where the IP header says that the packet ends.
@@ -152,6 +189,7 @@ fn ports<P: Prefix>(
     end: u32,
     direction: Direction,
     addresses: u64,
+    methods: Methods,
 ) -> Common {
     if end > len {
         return Common::Uncommon;
@@ -161,6 +199,10 @@ fn ports<P: Prefix>(
         Direction::FromLocal => ports,
         Direction::ToLocal => ports.rotate_left(16),
     };
+    // Also read for what it carries.
+    if methods.has(Method::Dns) && ports as u16 == query::dns::PORT {
+        return Common::Uncommon;
+    }
     Common::Tcp(CommonTcp {
         addresses,
         ports,

@@ -4,7 +4,9 @@
 use super::{Link, Packet, Skip, number, options};
 use crate::{
     bytes::Bytes,
+    layout::Methods,
     packet::{MAPPED, Meta, TcpHead, Wrap},
+    query,
 };
 
 /// VLAN tags that are followed inside the frame.
@@ -12,7 +14,7 @@ const MAX_TAGS: u32 = 2;
 /// IPv6 extension headers that are followed.
 const MAX_EXTENSIONS: u32 = 6;
 
-/// Where the TCP header is, and what stands before it.
+/// Where the header after IP's is, and what stands before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     /// Sender, words in network byte order; IPv4 mapped.
@@ -21,24 +23,32 @@ pub struct Network {
     pub dst: [u32; 4],
     /// VLAN ids, as in [`crate::layout::FlowCold::segment`].
     pub segment: u32,
-    /// Offset of the TCP header.
+    /// Offset of the TCP (or other, see `protocol`) header.
     pub l4: u32,
     /// Where the IP header says that the packet ends.
     pub end: u32,
     /// Whether the addresses are IPv6.
     pub v6: bool,
+    /// IP protocol number: TCP's, or one that [`query::accepts`].
+    pub protocol: u8,
 }
 
-/// Reads the headers of any packet up to that of TCP.
+/// Reads the headers of any packet up to that of TCP, or of a protocol that
+/// one of the methods measures.
 ///
 /// # Errors
 /// [`Skip`]: why there is nothing to measure in it.
 #[inline(always)]
-pub fn network<B: Bytes>(bytes: &B, link: Link, meta: &Meta) -> Result<Network, Skip> {
+pub fn network<B: Bytes>(
+    bytes: &B,
+    link: Link,
+    meta: &Meta,
+    methods: Methods,
+) -> Result<Network, Skip> {
     let (l3, ethertype, segment) = self::link(bytes, link, meta.vlan)?;
     match ethertype {
-        number::IPV4 => ipv4(bytes, l3, segment),
-        number::IPV6 => ipv6(bytes, l3, segment),
+        number::IPV4 => ipv4(bytes, l3, segment, methods),
+        number::IPV6 => ipv6(bytes, l3, segment, methods),
         _ => Err(Skip::NotIp),
     }
 }
@@ -57,6 +67,12 @@ pub(super) fn link<B: Bytes>(bytes: &B, link: Link, vlan: u32) -> Result<(u32, u
             Ok((0, ethertype, vlan))
         }
     }
+}
+
+/// Whether there is anything to measure behind an IP header.
+#[inline(always)]
+fn wanted(protocol: u8, methods: Methods) -> bool {
+    protocol == number::TCP || query::accepts(protocol, methods)
 }
 
 /// Reads the TCP header.
@@ -106,7 +122,7 @@ fn ethernet<B: Bytes>(bytes: &B, outer: u32) -> Result<(u32, u16, u32), Skip> {
 }
 
 #[inline(always)]
-fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32) -> Result<Network, Skip> {
+fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<Network, Skip> {
     let version_and_length = bytes.byte(l3)?;
     if version_and_length >> 4 != 4 {
         return Err(Skip::Malformed);
@@ -120,7 +136,8 @@ fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32) -> Result<Network, Skip> {
     if bytes.be16(l3 + 6)? & 0x3fff != 0 {
         return Err(Skip::Fragment);
     }
-    if bytes.byte(l3 + 9)? != number::TCP {
+    let protocol = bytes.byte(l3 + 9)?;
+    if !wanted(protocol, methods) {
         return Err(Skip::NotTcp);
     }
     let total = u32::from(bytes.be16(l3 + 2)?);
@@ -129,6 +146,7 @@ fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32) -> Result<Network, Skip> {
         dst: [0, 0, MAPPED, dst],
         segment,
         v6: false,
+        protocol,
         l4: l3 + header,
         // A length of 0 is a GSO packet beyond 64 KiB (IPv4 BIG TCP).
         end: if total == 0 { bytes.len() } else { l3 + total },
@@ -136,7 +154,7 @@ fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32) -> Result<Network, Skip> {
 }
 
 #[inline(always)]
-fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32) -> Result<Network, Skip> {
+fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<Network, Skip> {
     if bytes.byte(l3)? >> 4 != 6 {
         return Err(Skip::Malformed);
     }
@@ -150,7 +168,7 @@ fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32) -> Result<Network, Skip> {
     };
     let (src, dst) = (address(l3 + 8)?, address(l3 + 24)?);
     let payload = u32::from(bytes.be16(l3 + 4)?);
-    let l4 = extensions(bytes, l3 + 40, bytes.byte(l3 + 6)?)?;
+    let (l4, protocol) = extensions(bytes, l3 + 40, bytes.byte(l3 + 6)?, methods)?;
     // A length of 0 is a jumbogram (RFC 2675) or a GSO packet beyond 64 KiB.
     let end = if payload == 0 {
         bytes.len()
@@ -162,17 +180,24 @@ fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32) -> Result<Network, Skip> {
         dst,
         segment,
         v6: true,
+        protocol,
         l4,
         end,
     })
 }
 
-/// Follows extension headers (RFC 8200 section 4) to the TCP header.
+/// Follows extension headers (RFC 8200 section 4) to the header that is wanted:
+/// where it is, and its number.
 #[inline(always)]
-fn extensions<B: Bytes>(bytes: &B, mut at: u32, mut next: u8) -> Result<u32, Skip> {
+fn extensions<B: Bytes>(
+    bytes: &B,
+    mut at: u32,
+    mut next: u8,
+    methods: Methods,
+) -> Result<(u32, u8), Skip> {
     for _ in 0..MAX_EXTENSIONS {
         let units = match next {
-            number::TCP => return Ok(at),
+            _ if wanted(next, methods) => return Ok((at, next)),
             number::HOP_BY_HOP | number::ROUTING | number::DESTINATION => {
                 u32::from(bytes.byte(at + 1)?) * 8 + 8
             }
@@ -190,8 +215,8 @@ fn extensions<B: Bytes>(bytes: &B, mut at: u32, mut next: u8) -> Result<u32, Ski
         next = bytes.byte(at)?;
         at += units;
     }
-    if next == number::TCP {
-        Ok(at)
+    if wanted(next, methods) {
+        Ok((at, next))
     } else {
         Err(Skip::TooDeep)
     }

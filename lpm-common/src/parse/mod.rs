@@ -30,7 +30,7 @@ pub enum Link {
 pub enum Skip {
     /// Not IPv4 or IPv6.
     NotIp,
-    /// IP, but another protocol than TCP.
+    /// IP, but neither TCP nor what another method measures.
     NotTcp,
     /// Part of a packet.
     Fragment,
@@ -123,6 +123,9 @@ pub(crate) mod number {
         ethertype(EtherType::Ieee8021QinQ1),
     ];
     pub(crate) const TCP: u8 = IpProto::Tcp as u8;
+    pub(crate) const UDP: u8 = IpProto::Udp as u8;
+    pub(crate) const ICMP: u8 = IpProto::Icmp as u8;
+    pub(crate) const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
     pub(crate) const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
     pub(crate) const ROUTING: u8 = IpProto::Ipv6Route as u8;
     pub(crate) const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;

@@ -262,7 +262,11 @@ pub fn shortcut<P: Prefix, T: Tunnels>(
         || bytes.byte(l3) != 0x45
         || bytes.byte(l3 + 9) != UDP
     {
-        return Shortcut::Plain;
+        return if is_v6_tunnel(bytes, l3, tunnels) {
+            Shortcut::Long
+        } else {
+            Shortcut::Plain
+        };
     }
     if bytes.be16(l3 + 6) & 0x3fff != 0 {
         return Shortcut::Long;
@@ -299,6 +303,18 @@ pub fn shortcut<P: Prefix, T: Tunnels>(
     }
 }
 
+/// Whether a packet at `l3` is a tunnel's over IPv6 without extension headers:
+/// the quick way would take it for any other datagram.
+#[inline(always)]
+fn is_v6_tunnel<P: Prefix, T: Tunnels>(bytes: &P, l3: usize, tunnels: &T) -> bool {
+    const HEADERS: usize = 48;
+    bytes.covers(l3 + HEADERS)
+        && (l3 == 0 || bytes.be16(l3 - 2) == number::IPV6)
+        && bytes.byte(l3) >> 4 == 6
+        && bytes.byte(l3 + 6) == UDP
+        && tunnels.kind_of(bytes.be16(l3 + 42)) != 0
+}
+
 /// Whether the frame at `inner` may be a tunnel packet again.
 #[inline(always)]
 fn is_tunnel<P: Prefix, T: Tunnels>(bytes: &P, inner: usize, tunnels: &T) -> bool {
@@ -309,7 +325,7 @@ fn is_tunnel<P: Prefix, T: Tunnels>(bytes: &P, inner: usize, tunnels: &T) -> boo
             bytes.byte(l3 + 9) == UDP
                 && (bytes.be16(l3 + 6) & 0x3fff != 0 || tunnels.kind_of(bytes.be16(l3 + 22)) != 0)
         }
-        // Read the long way unless it is TCP.
+        number::IPV6 => is_v6_tunnel(bytes, l3, tunnels),
         _ => false,
     }
 }

@@ -141,6 +141,11 @@ pub fn network<B: Bytes, E: Env>(
         env.count(Skip::Malformed.counter(), u64::from(meta.segments));
         return None;
     }
+    // Questions and answers are measured at their ends' vantages only.
+    if left.level != 0 && pipeline::is_datagram(&network) {
+        env.count(Skip::NotTcp.counter(), u64::from(meta.segments));
+        return None;
+    }
     Some(network)
 }
 

@@ -17,11 +17,12 @@ use crate::{
     bytes::Prefix,
     env::{Claims, Env},
     hash::{self, Seeds},
-    layout::Vantage,
+    layout::{Methods, Vantage},
     matcher::{At, Wire},
     packet::{Direction, Meta, flag},
     parse::{self, Common, Link, Packet},
     pipeline::{Interfaces, Known, Quick, of_flow},
+    query::{self, Queries, Query, Role},
     table::{self, Birth, Table},
 };
 
@@ -63,7 +64,14 @@ pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
     env: &E,
     hand_over: impl FnOnce(&Known),
 ) -> Quick {
-    let packet = match parse::common(bytes, meta.len, link, Direction::ToLocal, seeds) {
+    let packet = match parse::common(
+        bytes,
+        meta.len,
+        link,
+        Direction::ToLocal,
+        seeds,
+        env.methods(),
+    ) {
         Common::Tcp(packet) => packet,
         Common::Skip(_) => return Quick::Measured,
         Common::Uncommon => return Quick::Uncommon,
@@ -100,8 +108,9 @@ pub fn is_to_known<P: Prefix, S: Seeds, T: Table>(
     seeds: &S,
     table: &T,
 ) -> bool {
-    let Common::Tcp(packet) = parse::common(bytes, meta.len, link, Direction::ToLocal, seeds)
-    else {
+    // No method: of questions and answers nothing is wanted here.
+    let found = parse::common(bytes, meta.len, link, Direction::ToLocal, seeds, Methods(0));
+    let Common::Tcp(packet) = found else {
         return false;
     };
     let fingerprint = hash::fingerprint(seeds, packet.addresses, packet.ports, GROUP, 0);
@@ -121,17 +130,52 @@ pub fn appears<S: Seeds, T: Table + Homes + Interfaces>(
     match table::find(table, fingerprint) {
         Some(entry) => packet.head.opens() && table::restarts(entry, direction, &packet.head),
         None if direction == Direction::FromLocal => true,
-        None => packet.head.opens() && home(packet, table).is_some(),
+        None => packet.head.opens() && home(packet.dst, table).is_some(),
     }
 }
 
-/// The interface of the pod that the packet goes to, while it is one of those
-/// that are joined.
+/// The interface of the pod with this address, while it is one of those that
+/// are joined.
 #[inline(always)]
-fn home<T: Homes + Interfaces>(packet: &Packet, table: &T) -> Option<u32> {
-    let home = table.home(packet.dst)?;
+fn home<T: Homes + Interfaces>(address: [u32; 4], table: &T) -> Option<u32> {
+    let home = table.home(address)?;
     let joined = table.config(home)?.vantage == Vantage::Node as u8;
     joined.then_some(home)
+}
+
+/// Makes a question or an answer one of the joined vantage's; `ifindex` is the
+/// hook's. False: it is neither, or nobody's.
+#[inline(always)]
+pub fn question<S, T>(
+    query: &mut Query,
+    ifindex: u32,
+    direction: Direction,
+    seeds: &S,
+    table: &T,
+) -> bool
+where
+    S: Seeds,
+    T: Queries + Interfaces + Homes,
+{
+    query.key.ifindex = GROUP;
+    query.key.segment = 0;
+    match (query.head.role, direction) {
+        (Role::Neither, _) => false,
+        (Role::Asks, Direction::FromLocal) => {
+            table.settle(query.key.local, ifindex);
+            query.ifindex = ifindex;
+            true
+        }
+        (Role::Asks, Direction::ToLocal) => match home(query.key.local, table) {
+            Some(home) => {
+                query.ifindex = home;
+                true
+            }
+            None => false,
+        },
+        (Role::Answers, Direction::FromLocal) => true,
+        (Role::Answers, Direction::ToLocal) => query::knows(table, query.fingerprint(seeds)),
+    }
 }
 
 /// Fourth step, if it does. `ifindex` is the hook's.
@@ -157,7 +201,7 @@ pub fn appear<S, T, E>(
         }
         Direction::ToLocal => match table::find(table, fingerprint) {
             Some(entry) => entry.cold.ifindex.load(Relaxed),
-            None => match home(packet, table) {
+            None => match home(packet.dst, table) {
                 Some(home) => home,
                 None => return,
             },

@@ -15,6 +15,7 @@ use crate::{
 };
 
 const SETTINGS: Settings = Settings {
+    query_entries: 16,
     flow_entries: 512,
     rows: 8,
     seeds: [

@@ -1,0 +1,74 @@
+//! ICMP echo (RFC 792; RFC 4443 section 4).
+//!
+//! The request's id and sequence number name the question. Requests of both
+//! ends are measured: those of the local end give the remote leg. Everything
+//! else, errors that quote an echo included, is neither question nor answer.
+
+use super::{Head, Role};
+use crate::{
+    bytes::Bytes,
+    counter::Counter,
+    layout::{ICMP_UNANSWERED, Leg, Method},
+    packet::Direction,
+    parse::{Network, number},
+};
+
+/// Bytes of the header of both messages.
+const HEADER: u32 = 8;
+
+/// Type and code of request and reply.
+const fn types(v6: bool) -> (u16, u16) {
+    if v6 {
+        (128 << 8, 129 << 8)
+    } else {
+        (8 << 8, 0)
+    }
+}
+
+/// Whether this is the type and code of a request or a reply.
+#[inline(always)]
+#[must_use]
+pub const fn is_echo(v6: bool, type_and_code: u16) -> bool {
+    let (request, reply) = types(v6);
+    type_and_code == request || type_and_code == reply
+}
+
+/// Reads a message.
+///
+/// # Errors
+/// [`Counter`]: why there is nothing to measure in it.
+#[inline(always)]
+pub fn read<B: Bytes>(bytes: &B, network: &Network, direction: Direction) -> Result<Head, Counter> {
+    // ICMPv6 in IPv4, or the other way, is nobody's.
+    if network.v6 != (network.protocol == number::ICMPV6) {
+        return Err(Counter::SkippedNotTcp);
+    }
+    let l4 = network.l4;
+    if l4 + HEADER > network.end {
+        return Err(Counter::SkippedMalformed);
+    }
+    let truncated = |_| Counter::SkippedTruncated;
+    let (request, reply) = types(network.v6);
+    let type_and_code = bytes.be16(l4).map_err(truncated)?;
+    let role = if type_and_code == request {
+        Role::Asks
+    } else if type_and_code == reply {
+        Role::Answers
+    } else {
+        return Err(Counter::SkippedNotTcp);
+    };
+    let id_and_sequence = bytes.be32(l4 + 4).map_err(truncated)?;
+    let leg = match (role, direction) {
+        (Role::Asks, Direction::FromLocal) | (Role::Answers, Direction::ToLocal) => Leg::Remote,
+        _ => Leg::Local,
+    } as u8;
+    Ok(Head {
+        role,
+        method: Method::Icmp as u8,
+        leg,
+        place: leg * 4,
+        unanswered: leg * 4 + ICMP_UNANSWERED,
+        detail: 0,
+        id: id_and_sequence.rotate_left(16),
+    })
+}

@@ -1,0 +1,199 @@
+//! Questions and answers: ICMP echo and DNS.
+//!
+//! A question is remembered in a table of its own until its answer comes;
+//! ends, method and id tell which answer is its. A question that is sent again
+//! before that makes the answer ambiguous (Karn's rule): it is answered, but
+//! no sample. Only the first answer counts. What went unanswered is found by
+//! the agent, which looks at the table, and by whoever needs the entry for
+//! another question: nothing sweeps in the kernel.
+//!
+//! A method is a file here: what it calls a question, what an answer, and
+//! where in a row of histograms the round trip is counted.
+
+pub mod dns;
+pub mod icmp;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use table::{CLAIMS, Queries, Sample, answer, ask, knows};
+
+use crate::{
+    bytes::Bytes,
+    counter::Counter,
+    hash::{self, Seeds},
+    layout::{self, Echo, Leg, Method, Methods},
+    packet::{Direction, FlowKey, Wrap},
+    parse::{Network, number},
+};
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Neither of both.
+    #[default]
+    Neither,
+    /// A question.
+    Asks,
+    /// An answer.
+    Answers,
+}
+
+/// What a method has read of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Question or answer.
+    pub role: Role,
+    /// A [`Method`].
+    pub method: u8,
+    /// Number of the [`crate::layout::Leg`] that the round trip covers.
+    pub leg: u8,
+    /// Of an answer: place in the row's histograms.
+    pub place: u8,
+    /// Of a question: place that counts it if unanswered, or
+    /// [`crate::layout::NOWHERE`].
+    pub unanswered: u8,
+    /// Of a DNS answer: the response code in its header in the low 4 bits;
+    /// [`dns::CUT_SHORT`], [`dns::FURTHER`].
+    pub detail: u8,
+    /// ICMP sequence number (high 16 bits) and id, or DNS id.
+    pub id: u32,
+}
+
+/// A question or an answer, with its ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Its ends and vantage; no ports for ICMP.
+    pub key: FlowKey,
+    /// Interface of the vantage, which is not the key's where hooks are joined.
+    pub ifindex: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The rest.
+    pub head: Head,
+}
+
+impl Query {
+    /// What names the question, whichever of both this is.
+    #[inline(always)]
+    #[must_use]
+    pub fn fingerprint<S: Seeds>(&self, seeds: &S) -> u64 {
+        let kind = u32::from(self.protocol) << 8 | u32::from(self.head.leg);
+        hash::question(seeds, &self.key, kind, self.head.id)
+    }
+}
+
+/// What host code gives a question, and takes of its answer.
+pub trait Ledger {
+    /// Its row of histograms; 0: none.
+    fn row(&self, query: &Query) -> u32;
+
+    /// A sample.
+    fn answered(&self, query: &Query, sample: &Sample);
+}
+
+/// A sample as watchers want it; `vantage` is the number of the
+/// [`crate::layout::Vantage`].
+#[inline(always)]
+#[must_use]
+pub fn record(query: &Query, sample: &Sample, vantage: u8) -> layout::Sample {
+    let (key, head) = (&query.key, &query.head);
+    let (src, dst, sport, dport) = if head.leg == Leg::Remote as u8 {
+        (key.local, key.remote, key.local_port, key.remote_port)
+    } else {
+        (key.remote, key.local, key.remote_port, key.local_port)
+    };
+    // A kernel answers an echo request at once, a server thinks.
+    let echo = if head.method == Method::Icmp as u8 {
+        Echo::Prompt
+    } else {
+        Echo::Data
+    } as u8;
+    layout::Sample {
+        time_ns: sample.now_ns,
+        rtt_ns: sample.rtt_ns,
+        src,
+        dst,
+        id: head.id,
+        ifindex: sample.ifindex,
+        segment: key.segment,
+        sport,
+        dport,
+        leg: head.leg,
+        echo: echo | (head.detail & dns::RCODE) << 4,
+        method: head.method,
+        vantage,
+        outer_vni: 0,
+    }
+}
+
+/// Whether packets of this protocol (not TCP) are looked into.
+#[inline(always)]
+#[must_use]
+pub fn accepts(protocol: u8, methods: Methods) -> bool {
+    (protocol == number::UDP && methods.has(Method::Dns))
+        || ((protocol == number::ICMP || protocol == number::ICMPV6) && methods.has(Method::Icmp))
+}
+
+/// Whether a packet of this protocol may be a question or an answer, from the
+/// first four bytes of its header; a look ahead for the quick way.
+#[inline(always)]
+#[must_use]
+pub fn may_be(protocol: u8, first: u32, direction: Direction, methods: Methods) -> bool {
+    if protocol == number::UDP {
+        // The remote end's port: the destination's of what the local end sends.
+        let port = match direction {
+            Direction::FromLocal => first & 0xffff,
+            Direction::ToLocal => first >> 16,
+        };
+        return methods.has(Method::Dns) && port == u32::from(dns::PORT);
+    }
+    if protocol == number::ICMP {
+        return methods.has(Method::Icmp) && icmp::is_echo(false, (first >> 16) as u16);
+    }
+    protocol == number::ICMPV6
+        && methods.has(Method::Icmp)
+        && icmp::is_echo(true, (first >> 16) as u16)
+}
+
+/// Reads a datagram (anything that [`accepts`]).
+///
+/// # Errors
+/// [`Counter`]: why there is nothing to measure in it.
+#[inline(always)]
+pub fn datagram<B: Bytes>(
+    bytes: &B,
+    network: &Network,
+    direction: Direction,
+    ifindex: u32,
+) -> Result<Query, Counter> {
+    if network.end > bytes.len() {
+        return Err(Counter::SkippedTruncated);
+    }
+    let (ports, head) = if network.protocol == number::UDP {
+        dns::udp(bytes, network, direction)?
+    } else {
+        (0, icmp::read(bytes, network, direction)?)
+    };
+    let (src, dst) = (network.src, network.dst);
+    let (sport, dport) = ((ports >> 16) as u16, ports as u16);
+    let (local, local_port, remote, remote_port) = match direction {
+        Direction::FromLocal => (src, sport, dst, dport),
+        Direction::ToLocal => (dst, dport, src, sport),
+    };
+    Ok(Query {
+        key: FlowKey {
+            local,
+            remote,
+            local_port,
+            remote_port,
+            ifindex,
+            segment: network.segment,
+            v6: network.v6,
+            wrap: Wrap::default(),
+        },
+        ifindex,
+        protocol: network.protocol,
+        head,
+    })
+}

@@ -1,0 +1,71 @@
+//! The last steps with a question or an answer (`lpm_common::query`), which all
+//! hooks share. They hand over through the map, as those of [`crate::steps`].
+
+use aya_ebpf::bindings::__sk_buff;
+use lpm_common::{
+    query::{self, Role},
+    rows,
+};
+
+use crate::{
+    env::{Kernel, answered},
+    settings::Secrets,
+    steps::scratch,
+    store::Store,
+};
+
+/// What a hook's step `network` answers for another protocol than TCP.
+pub(crate) const DATAGRAM: u32 = 2;
+
+/// Takes what was found, if it is a question or an answer.
+#[inline(always)]
+pub(crate) fn question(skb: *mut __sk_buff) {
+    match role() {
+        ASKS => ask(skb, question_row(skb)),
+        ANSWERS if answer(skb) != 0 => sampled(),
+        _ => {}
+    }
+}
+
+const ASKS: u32 = 1;
+const ANSWERS: u32 = 2;
+
+/// What was found: [`ASKS`], [`ANSWERS`] or neither.
+#[inline(never)]
+fn role() -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    scratch.fingerprint = scratch.query.fingerprint(&Secrets);
+    match scratch.query.head.role {
+        Role::Neither => 0,
+        Role::Asks => ASKS,
+        Role::Answers => ANSWERS,
+    }
+}
+
+#[inline(never)]
+fn question_row(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    rows::of_question(&scratch.query, &Store, &Kernel::new(skb))
+}
+
+#[inline(never)]
+fn ask(skb: *mut __sk_buff, row: u32) {
+    let Some(scratch) = scratch() else { return };
+    let env = Kernel::new(skb);
+    query::ask(&scratch.query, row, scratch.fingerprint, &Store, &env);
+}
+
+/// 0: there is no sample.
+#[inline(never)]
+fn answer(skb: *mut __sk_buff) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let env = Kernel::new(skb);
+    scratch.sample = query::answer(&scratch.query, scratch.fingerprint, &Store, &env);
+    u32::from(scratch.sample.found)
+}
+
+#[inline(never)]
+fn sampled() {
+    let Some(scratch) = scratch() else { return };
+    answered(&scratch.query, &scratch.sample);
+}
