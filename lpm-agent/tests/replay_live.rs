@@ -9,6 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -28,11 +29,27 @@ use nix::sys::signal::Signal;
 const MARKER_PORT: u16 = 5399;
 
 /// Share of the samples that one side may have alone: two packets on two CPUs pass the hook and
-/// the capture in different orders, and which of two stamps found a slot free follows from that.
-const ALONE: f64 = 0.002;
+/// the capture in different orders, and which of several stamps found a slot free follows from
+/// that. By sequence number each segment of a burst wants a slot; by timestamps only the first one
+/// of a tick.
+const ALONE: [(&str, f64); 2] = [("ts", 0.002), ("seq", 0.02)];
+
+/// Beyond this difference the CPU was taken away between hook and capture, nanoseconds; share of
+/// the samples that may be so.
+const TAKEN_AWAY: (f64, f64) = (500_000.0, 0.002);
 
 #[test]
 fn the_kernel_and_its_capture_have_the_same_samples() {
+    compared("ts", "oracle.py");
+}
+
+#[test]
+fn without_timestamps_too() {
+    compared("seq", "seq.py");
+}
+
+/// `method` is that of most samples, `script` the reference of it.
+fn compared(method: &str, script: &str) {
     if !kernel_is_usable() {
         return;
     }
@@ -40,26 +57,30 @@ fn the_kernel_and_its_capture_have_the_same_samples() {
         println!("LPM-SKIP replay: {tool} is not installed");
         return;
     }
+    let _alone = alone();
     let directory = tempfile::tempdir().expect("a temporary directory");
     // For a look at what went wrong: a directory that stays.
     let kept = std::env::var_os("LPM_REPLAY_DIRECTORY").map(PathBuf::from);
     let directory = kept.as_deref().unwrap_or(directory.path());
-    let file = directory.join("hook.pcap");
+    let file = directory.join(format!("{method}.pcap"));
 
-    let watched = live(&file);
+    let watched = live(&file, method == "ts");
     let kernel = of_port(&watched);
     let lines = replay(&file, &[]);
     let offline = of_port(&lines);
-    println!(
-        "{} samples in the kernel, {} offline",
-        kernel.len(),
-        offline.len()
+    let both = [&kernel, &offline].map(|samples| {
+        let of = |wanted: &str| samples.keys().filter(|key| key.6 == wanted).count();
+        (of(method), of("handshake"))
+    });
+    println!("in the kernel and offline, {method} and handshake: {both:?}");
+    assert!(
+        both.iter()
+            .all(|(most, handshakes)| *most > 1500 && *handshakes > 50)
     );
-    assert!(kernel.len() > 2000);
-    same_samples(&kernel, &offline);
+    same_samples(&kernel, &offline, method);
 
     // The other format tells the same, to the last digit.
-    let pcapng = directory.join("hook.pcapng");
+    let pcapng = directory.join(format!("{method}.pcapng"));
     succeeds(
         Command::new("editcap")
             .args(["-F", "pcapng"])
@@ -67,12 +88,27 @@ fn the_kernel_and_its_capture_have_the_same_samples() {
     );
     assert!(replay(&pcapng, &[]) == lines, "pcap and pcapng differ");
 
-    reference(directory, &file, &lines);
+    reference(
+        directory,
+        &file,
+        &[("lpm replay", &lines), ("lpm watch", &watched)],
+        (method, script),
+    );
+}
+
+/// One at a time: they would take each other's CPUs.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Talks over a wire with `lpm watch` and tcpdump at the pod's veth; the watcher's lines.
-fn live(file: &Path) -> Vec<String> {
-    let pair = Pair::new(&PairConfig::default()).expect("the testbed");
+fn live(file: &Path, timestamps: bool) -> Vec<String> {
+    let config = PairConfig {
+        timestamps,
+        ..PairConfig::default()
+    };
+    let pair = Pair::new(&config).expect("the testbed");
     let delay = Impairment::delay(Duration::from_micros(400));
     for direction in [Direction::Forward, Direction::Backward] {
         pair.wire().set(direction, delay.clone());
@@ -209,7 +245,11 @@ fn of_port(lines: &[String]) -> HashMap<Key, (u64, String)> {
     all
 }
 
-fn same_samples(kernel: &HashMap<Key, (u64, String)>, offline: &HashMap<Key, (u64, String)>) {
+fn same_samples(
+    kernel: &HashMap<Key, (u64, String)>,
+    offline: &HashMap<Key, (u64, String)>,
+    method: &str,
+) {
     let alone = |these: &HashMap<Key, _>, those: &HashMap<Key, _>| -> Vec<Key> {
         these
             .keys()
@@ -226,12 +266,15 @@ fn same_samples(kernel: &HashMap<Key, (u64, String)>, offline: &HashMap<Key, (u6
             echoes += usize::from(echo != class);
         }
     }
+    let all = differences.len();
+    differences.retain(|difference| difference.abs() < TAKEN_AWAY.0);
+    let taken_away = all - differences.len();
     differences.sort_by(f64::total_cmp);
     let mean = differences.iter().sum::<f64>() / float(differences.len() as u64);
     let at = |share: usize| differences[(differences.len() - 1) * share / 100] / 1000.0;
     println!(
         "kernel less replay: mean {:.3} us, p1 {:.2}, p50 {:.2}, p99 {:.2} us, {:.2} to {:.2}; \
-         only in the kernel {}, only offline {}, of another class {echoes}",
+         {taken_away} beyond that; only in the kernel {}, only offline {}, of another class {echoes}",
         mean / 1000.0,
         at(1),
         at(50),
@@ -242,9 +285,15 @@ fn same_samples(kernel: &HashMap<Key, (u64, String)>, offline: &HashMap<Key, (u6
         only[1].len(),
     );
     for (side, keys) in ["kernel", "offline"].iter().zip(&only) {
+        let allowed = ALONE
+            .iter()
+            .find(|(of, _)| *of == method)
+            .expect("a method")
+            .1;
         let share = float(keys.len() as u64) / float(kernel.len() as u64);
-        assert!(share <= ALONE, "only in the {side}: {keys:?}");
+        assert!(share <= allowed, "only in the {side}: {keys:?}");
     }
+    assert!(float(taken_away as u64) <= TAKEN_AWAY.1 * float(all as u64));
     assert!(mean.abs() <= 3000.0, "mean difference {mean} ns");
 }
 
@@ -253,8 +302,14 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
-/// The independent reference on the same file: the same clock, so the same times.
-fn reference(directory: &Path, file: &Path, lines: &[String]) {
+/// The independent reference on the same file: the same clock as replay's, so the same times. What
+/// one side has alone is none of its false samples.
+fn reference(
+    directory: &Path,
+    file: &Path,
+    sides: &[(&str, &[String])],
+    (method, script): (&str, &str),
+) {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle");
     let python = |script: &str| {
         let mut command = Command::new("python3");
@@ -274,26 +329,34 @@ fn reference(directory: &Path, file: &Path, lines: &[String]) {
     ]);
     tshark.args(options.split_whitespace());
     fs::write(at("fields.tsv"), succeeds(&mut tshark)).expect("the fields");
-    let mut oracle = python("oracle.py");
+    let mut oracle = python(script);
     oracle
         .arg("--local")
         .args(Pair::CLIENT.map(|address| address.to_string()));
     oracle.stdin(File::open(at("fields.tsv")).expect("the fields"));
     fs::write(at("oracle.jsonl"), succeeds(&mut oracle)).expect("its samples");
-    fs::write(at("replay.jsonl"), lines.join("\n")).expect("our samples");
-    let mut compare = python("compare.py");
-    compare.args([at("oracle.jsonl"), at("replay.jsonl")]);
-    compare.args([
-        "--min-samples",
-        "2000",
-        "--mean",
-        "0.1",
-        "--p99",
-        "0.1",
-        "--worst",
-        "0.2",
-    ]);
-    println!("{}", succeeds(&mut compare));
+    for (side, lines) in sides {
+        let of_port: Vec<&str> = lines.iter().map(String::as_str).collect();
+        fs::write(at("side.jsonl"), of_port.join("\n")).expect("the samples");
+        let mut compare = python("compare.py");
+        compare.args([at("oracle.jsonl"), at("side.jsonl")]);
+        compare.args([
+            "--method",
+            method,
+            "--port",
+            &PORT.to_string(),
+            "--min-samples",
+            "1500",
+        ]);
+        if *side == "lpm replay" {
+            compare.args(["--mean", "0.1", "--p99", "0.1", "--worst", "0.2"]);
+        } else {
+            // How well the kernel does is another test's business: here only what is false.
+            compare.args(["--crossed", "0.001", "--coverage", "0.9", "--border", "1"]);
+            compare.args(["--mean", "1000", "--p99", "100000", "--worst", "100000"]);
+        }
+        println!("--- {side}\n{}", succeeds(&mut compare));
+    }
 }
 
 /// The first of the tools that is not there.

@@ -7,7 +7,7 @@ use lpm_common::{
 };
 
 use crate::{
-    run::{Out, replay, replay_with, settings, undirected},
+    run::{Out, Seen, replay, replay_with, settings, undirected},
     talk::Talk,
     write::{ETHERNET, PCAP, PCAPNG, capture},
 };
@@ -153,17 +153,21 @@ fn full_segments_are_those_of_the_wire() {
 #[test]
 fn methods_can_be_chosen() {
     let bytes = bytes(&Talk::usual(false));
-    let settings = Settings {
-        methods: Methods(Method::Ts.bit()),
-        ..settings()
-    };
-    let out = replay_with(&bytes, settings, Choice::default());
-    assert!(
-        out.samples
-            .iter()
-            .all(|sample| sample.method == Method::Ts as u8)
-    );
-    assert_eq!(out.samples.len(), 10);
+    for (method, samples) in [
+        (Method::Ts, 10),
+        (Method::Seq, 10),
+        (Method::Handshake, 2),
+        (Method::Dns, 0),
+    ] {
+        let settings = Settings {
+            methods: Methods(method.bit()),
+            ..settings()
+        };
+        let out = replay_with(&bytes, settings, Choice::default());
+        let all = |sample: &Seen| sample.method == method as u8;
+        assert!(out.samples.iter().all(all), "{method:?}");
+        assert_eq!(out.samples.len(), samples, "{method:?}: {:?}", out.samples);
+    }
 }
 
 #[test]
