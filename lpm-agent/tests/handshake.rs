@@ -147,7 +147,6 @@ fn kinds(samples: &[Sample]) -> Vec<(Leg, Echo, usize)> {
 }
 
 #[test]
-#[ignore = "until the kernel programs have the methods"]
 fn accepted() {
     for timestamps in [true, false] {
         let Some(scene) = Scene::new(timestamps) else {
@@ -173,7 +172,6 @@ fn accepted() {
 }
 
 #[test]
-#[ignore = "until the kernel programs have the methods"]
 fn accepted_by_the_pod() {
     let Some(scene) = Scene::new(true) else {
         return;
@@ -187,7 +185,6 @@ fn accepted_by_the_pod() {
 }
 
 #[test]
-#[ignore = "until the kernel programs have the methods"]
 fn refused() {
     let Some(scene) = Scene::new(true) else {
         return;
@@ -207,7 +204,6 @@ fn refused() {
 }
 
 #[test]
-#[ignore = "until the kernel programs have the methods"]
 fn unanswered() {
     let Some(scene) = Scene::new(true) else {
         return;
@@ -225,7 +221,6 @@ fn unanswered() {
 }
 
 #[test]
-#[ignore = "until the kernel programs have the methods"]
 fn resent() {
     let Some(scene) = Scene::new(true) else {
         return;

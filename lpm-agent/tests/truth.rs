@@ -18,7 +18,6 @@ fn samples_by_timestamps_show_the_wires_delay() {
 }
 
 #[test]
-#[ignore = "until the kernel programs have the methods"]
 fn samples_by_sequence_number_show_the_wires_delay() {
     samples_show_the_wires_delay(Method::Seq);
 }

@@ -47,6 +47,8 @@ class Seq:
         mine, other = ways[p["src"]], ways[p["dst"]]
         if p["flags"] & SYN:
             self.synchronise(p, mine)
+            for s in mine.stamps + other.stamps:                  # a SYN-ACK again: whoever begins anew here loses them
+                s["allowed"] = False
             return
         if p["val"] is not None:
             self.stamped_flows.add(key)

@@ -21,10 +21,9 @@ use crate::{
 /// Ports without and with loss, and the share of echoes for which the methods
 /// may differ by more than a tick of the sender's clock: where an ACK was lost,
 /// the next one's TSecr names a segment, its number does not.
-const PHASES: [(u16, &str); 2] = [(5321, "0"), (5322, "0.002")];
+const PHASES: [(u16, &str); 2] = [(5321, "0"), (5322, "0.01")];
 
 #[test]
-#[ignore = "until the kernel programs have the methods"]
 fn both_methods_agree_on_the_same_packets() {
     if let Some(reason) = missing() {
         println!("LPM-SKIP oracle: {reason}");
@@ -56,6 +55,8 @@ fn both_methods_agree_on_the_same_packets() {
         set_wire(&pair, wire);
         finish(talks(&pair, port, Limit::duration(Duration::from_secs(4))));
     }
+    // Over the same wire: what is still under way passes before.
+    ts.seen_after_now(&pair);
     capture.stop();
     for watch in [&ts, &seq] {
         watch.seen_after_now(&pair);
