@@ -87,7 +87,8 @@ def judge(pairs, false, args):
         if o["echo"] != w["echo"]:
             # Where the clocks of hook and capture differ much, they do for the class, too.
             near = args.turn * 1000 + abs(w["rtt_ns"] - o["rtt_ns"])
-            if o["margin_ns"] is not None and o["margin_ns"] <= near and w["echo"] != "data":
+            turned = o["margin_ns"] is not None and o["margin_ns"] <= near and w["echo"] != "data"
+            if turned or o.get("crossed"):
                 border[o["leg"]] += 1
             elif (o["echo"], w["echo"]) == ("prompt", "lone"):
                 shy += 1
@@ -141,9 +142,7 @@ def compare(oracle, watch, args):
     """Prints the figures and returns the list of bounds that do not hold."""
     pairs, missing, false = pair(oracle, watch)
     border, shy = judge(pairs, false, args)
-    # Two ACKs that change places answer each other's stamps: by sequence number that shows in the class, too.
-    signs = ("no such", "the second", "echo") if args.method == "seq" else ("no such",)
-    crossed = [f for f in false if f[1].startswith(signs)][:int(args.crossed * len(watch))]
+    crossed = [f for f in false if f[1].startswith(("no such", "the second"))][:int(args.crossed * len(watch))]
     false = [f for f in false if f not in crossed]
     fails = []
     echoes = groups(oracle)

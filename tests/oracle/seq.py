@@ -4,7 +4,7 @@
 seq.py --local ADDR... [--forced] [--retransmissions] < fields.tsv > oracle.jsonl      fields.tsv as for oracle.py
 
 Written from RFC 9293 (what an acknowledgement covers), RFC 6298 3 (Karn) and RFC 5681 2 (duplicate ACK). The lines are
-those of oracle.py, and `group`: one ACK may cover several stamps. One of them makes the sample, the oldest that the
+those of oracle.py, `crossed` where its ACK may have changed places with another, and `group`: one ACK may cover several stamps. One of them makes the sample, the oldest that the
 matcher had; whoever has few slots may have stamped a younger one, and its time is as true. So all that are covered are
 listed, the oldest first.
 """
@@ -12,6 +12,9 @@ import collections, sys
 
 import oracle
 from oracle import ACK, FIN, RST, SLOTS, SYN, VOID_NS
+
+
+CROSS_NS = 20_000      # two packets of one direction this near to each other may pass hook and capture in different orders
 
 
 def after(a, b):
@@ -27,6 +30,7 @@ class Way:
         self.begun = False                      # whether its SYN or a segment with data was seen
         self.stamps = []                        # in the order of sending
         self.hold = self.rtt = 0                # as in oracle.py
+        self.last = (0, [])                     # when its last packet passed, and the samples that it made
 
 
 class Seq:
@@ -52,11 +56,22 @@ class Seq:
             return
         if p["val"] is not None:
             self.stamped_flows.add(key)
+        before = len(self.samples)
         if p["flags"] & ACK:
             self.acknowledge(p, mine, other)
+        self.crossed(p["t"], mine, self.samples[before:])
         self.send(p, mine, other)
         if key in self.stamped_flows and not self.forced:
             mine.stamps, other.stamps = [], []
+
+    @staticmethod
+    def crossed(t, way, made):
+        """Marks the samples of ACKs that may change places: each would answer the other's stamps."""
+        then, others = way.last
+        if t - then <= CROSS_NS:
+            for s in others + made:
+                s["crossed"] = True
+        way.last = (t, made)
 
     @staticmethod
     def synchronise(p, mine):

@@ -69,6 +69,16 @@ class Lines(unittest.TestCase):
         self.assertEqual(found(Seq([POD[0]]), talk),
                          [(5000 - k, "remote", "lone", 1001 + k, k < 3) for k in range(5)])
 
+    def test_acks_at_once_may_change_places(self):
+        def marks(gap):
+            talk = OPEN + [line(6000 + k, POD, 16, 1000 + k, 5000, 1) for k in range(2)] + [
+                line(11000 + gap * k, FAR, 16, 5000, 1001 + k, 0) for k in range(2)]
+            seq = Seq([POD[0]])
+            found(seq, talk)
+            return [s.get("crossed", False) for s in seq.samples]
+        self.assertEqual(marks(20), [True, True])
+        self.assertEqual(marks(21), [False, False])
+
     def test_sack_is_read(self):
         talk = OPEN + [line(6000, POD, 16, 1000, 5000, 9), line(11000, FAR, 16, 5000, 1009, 0, sack="1020,1040")]
         self.assertEqual(found(Seq([POD[0]]), talk), [])
