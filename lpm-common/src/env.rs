@@ -44,6 +44,19 @@ pub trait Env {
     /// Stores the fingerprint after everything that was stored before.
     fn publish(&self, to: &AtomicU64, fingerprint: u64);
 
+    /// Whether the packet at hand comes from a socket of this host that has this
+    /// address (network byte order, IPv4 mapped) and port. A packet whose
+    /// sender was translated on its way does not.
+    fn sent_here(&self, _address: [u32; 4], _port: u16) -> bool {
+        false
+    }
+
+    /// Whether a socket of this host is the flow's local end. Where nobody can
+    /// tell, it is: the address is the host's.
+    fn has_socket(&self, _entry: &FlowEntry) -> bool {
+        true
+    }
+
     /// `gso_size` of the packet at hand; 0: not GSO. Asked for only when a
     /// TSval is stored.
     fn segment_size(&self) -> u32;

@@ -8,7 +8,7 @@ use crate::{
     bytes::{Bytes, Prefix},
     env::{Claims, Env},
     hash::{self, Seeds},
-    layout::{InterfaceConfig, Method},
+    layout::{InterfaceConfig, Method, Vantage},
     matcher::{self, At, SHAKE, Wire},
     packet::{Direction, Meta, TcpHead},
     parse::{self, Common, Link, Network, Packet, Skip, number},
@@ -336,7 +336,14 @@ pub fn appear<S, T, E>(
         vantage,
         opened: packet.head.opens(),
     };
-    table::obtain(table, table, env, fingerprint, &birth);
+    let entry = table::obtain(table, table, env, fingerprint, &birth);
+    let sent = vantage == Vantage::Nic as u8 && direction == Direction::FromLocal;
+    if let Some(entry) = entry
+        && sent
+        && env.sent_here(packet.src, packet.sport)
+    {
+        entry.cold.set_hosts();
+    }
 }
 
 /// What the last steps need of a packet whose flow ought to have an entry now.

@@ -9,7 +9,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::{
     counter::Counter,
     env::{Claims, Env},
-    layout::{Family, FlowEntry, InterfaceConfig, Method, NameValue, PairKey, PeerKind, tunnel},
+    layout::{
+        Family, FlowEntry, InterfaceConfig, Method, NameValue, PairKey, PeerKind, Vantage, tunnel,
+    },
     pipeline::Interfaces,
     query::Query,
 };
@@ -98,6 +100,12 @@ pub fn of_question<R: Rows, E: Env>(query: &Query, rows: &R, env: &E) -> u32 {
     row_of(pair, rows, env).unwrap_or(OVERFLOW)
 }
 
+/// Whether a flow at one of the node's addresses is of the node's own sockets.
+/// Only a network card's flows are counted by that.
+fn is_hosts<E: Env>(entry: &FlowEntry, env: &E) -> bool {
+    entry.cold.vantage() != Vantage::Nic as u8 || entry.cold.is_hosts() || env.has_socket(entry)
+}
+
 fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32> {
     let cold = &entry.cold;
     let [a, b, c, d] = &cold.remote;
@@ -119,7 +127,10 @@ fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32>
             c.load(Relaxed),
             d.load(Relaxed),
         ];
-        rows.name(local).unwrap_or(NOBODY)
+        let name = rows.name(local).unwrap_or(NOBODY);
+        // What was masqueraded has the node's address too, and is a pod's.
+        let own = u8::from(name.own != 0 && is_hosts(entry, env));
+        NameValue { own, ..name }
     };
     let inside = if tunnel::is_inside(cold.segment.load(Relaxed)) {
         INSIDE

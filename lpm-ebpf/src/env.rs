@@ -25,7 +25,7 @@ use lpm_common::{
 
 use crate::{
     maps::{COUNTS, ROWS, SAMPLES},
-    settings,
+    settings, sockets,
     store::{Store, control, histogram},
 };
 
@@ -170,6 +170,16 @@ impl Env for Kernel {
         // SAFETY: a helper without arguments.
         let _ = unsafe { bpf_get_smp_processor_id() };
         to.store(fingerprint, Relaxed);
+    }
+
+    #[inline(always)]
+    fn sent_here(&self, address: [u32; 4], port: u16) -> bool {
+        sockets::sent_by(self.skb, address, port)
+    }
+
+    #[inline(always)]
+    fn has_socket(&self, entry: &FlowEntry) -> bool {
+        sockets::local(self.skb, entry) != 0
     }
 
     #[inline(always)]

@@ -19,6 +19,7 @@ pub mod maps;
 pub mod packet;
 pub mod questions;
 pub mod settings;
+mod sockets;
 pub mod steps;
 pub mod store;
 

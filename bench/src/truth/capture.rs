@@ -183,7 +183,10 @@ impl Reference {
         lines.filter(|line| !line.is_empty()).map(read).collect()
     }
 
-    fn key(&self) -> (IpAddr, u16, IpAddr, u16, u32) {
+    /// What tells it from all others at the hook: sender and receiver of the
+    /// stamped packet, and what matched.
+    #[must_use]
+    pub fn identity(&self) -> (IpAddr, u16, IpAddr, u16, u32) {
         (self.src, self.sport, self.dst, self.dport, self.id)
     }
 }
@@ -193,7 +196,7 @@ impl Unlimited {
     /// None if either has no prompt echo of the remote leg.
     #[must_use]
     pub fn compare(samples: &[Sample], reference: &[Reference]) -> Option<Self> {
-        let mut open: HashMap<_, _> = reference.iter().map(|r| (r.key(), r)).collect();
+        let mut open: HashMap<_, _> = reference.iter().map(|r| (r.identity(), r)).collect();
         let wanted = |r: &Reference| r.leg == Leg::Remote && r.echo == Echo::Prompt;
         let mut groups = HashSet::new();
         let mut oldest = |r: &&Reference| r.group.is_none_or(|group| groups.insert(group));

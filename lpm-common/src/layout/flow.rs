@@ -168,7 +168,8 @@ pub struct FlowCold {
     /// its VNI and kind: see [`super::tunnel`]; 0: none.
     pub segment: AtomicU32,
     /// The [`super::Vantage`] of the interface when the flow appeared in bits
-    /// 0..7; bit 7: the flow's SYN was seen.
+    /// 0..6; bit 6: a socket of this host sent its first packet; bit 7: the
+    /// flow's SYN was seen.
     pub birth: AtomicU8,
     /// Bits 16..24 of the VNI of the tunnel around the innermost one; 0: none.
     pub outer_vni_high: AtomicU8,
@@ -184,13 +185,14 @@ pub struct FlowCold {
 }
 
 const OPENED: u8 = 0x80;
+const HOSTS: u8 = 0x40;
 
 impl FlowCold {
     /// The [`super::Vantage`] of the interface when the flow appeared.
     #[inline(always)]
     #[must_use]
     pub fn vantage(&self) -> u8 {
-        self.birth.load(Relaxed) & !OPENED
+        self.birth.load(Relaxed) & !(OPENED | HOSTS)
     }
 
     /// Whether the flow's SYN was seen; false: it was joined mid-stream.
@@ -198,6 +200,19 @@ impl FlowCold {
     #[must_use]
     pub fn opened(&self) -> bool {
         self.birth.load(Relaxed) & OPENED != 0
+    }
+
+    /// Whether a socket of this host sent the flow's first packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_hosts(&self) -> bool {
+        self.birth.load(Relaxed) & HOSTS != 0
+    }
+
+    /// Notes that a socket of this host sent the flow's first packet.
+    #[inline(always)]
+    pub fn set_hosts(&self) {
+        self.birth.store(self.birth.load(Relaxed) | HOSTS, Relaxed);
     }
 
     /// Notes how the flow appeared.

@@ -156,6 +156,11 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
             "reads captures, apart from our parser",
         ));
         needs.push(Installed::boxed("python3", "python3", "runs the oracle"));
+        needs.push(Installed::boxed(
+            "nft",
+            "nftables",
+            "translates addresses as kube-proxy does",
+        ));
         needs.push(Installed::boxed("iperf3", "iperf3", "sends bulk traffic"));
         // Unpacked, because the package would start a server.
         needs.push(Unpacked::boxed(

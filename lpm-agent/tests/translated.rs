@@ -1,0 +1,341 @@
+//! Addresses translated on their way through a node, as kube-proxy's rules do with nftables and
+//! conntrack: services, masquerade, hairpin, node ports. Each hook sees its own side of the
+//! translation; its samples are those of a capture at that hook, and each aggregate takes a flow
+//! once.
+
+mod paths;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use lpm_bench::{
+    testbed::{Flavour, Netns, Overlay, OverlayConfig},
+    traffic::{Limit, PORT, Server},
+    truth::{Capture, Method, Monitor, Reference, Sample},
+};
+
+use paths::{agent, counted, file, kernel_is_usable, of, speak, talk};
+
+/// Virtual addresses: of `b0`, `a1`, `a0`, and of a machine outside.
+const SERVICES: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(198, 19, 100, 1),
+    Ipv4Addr::new(198, 19, 100, 2),
+    Ipv4Addr::new(198, 19, 100, 3),
+    Ipv4Addr::new(198, 19, 100, 4),
+];
+/// The node's address, and that of the machine outside: the other node.
+const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1));
+const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 2));
+/// The bridge's, the sender of what is masqueraded back into its own pod.
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 19, 1, 1));
+const CARD: &str = "eth0";
+
+/// As kube-proxy has them, in the least words.
+const RULES: &str = "
+table ip nat {
+  map services {
+    type ipv4_addr : ipv4_addr
+    elements = { 198.19.100.1 : 198.19.2.2, 198.19.100.2 : 198.19.1.3,
+                 198.19.100.3 : 198.19.1.2, 198.19.100.4 : 198.18.0.2 }
+  }
+  chain before {
+    type nat hook prerouting priority -100;
+    ip daddr 198.19.100.0/24 dnat to ip daddr map @services
+    iif eth0 ip daddr 198.18.0.1 tcp dport 5301 dnat to 198.19.1.3
+  }
+  chain own {
+    type nat hook output priority -100;
+    ip daddr 198.19.100.0/24 dnat to ip daddr map @services
+  }
+  chain after {
+    type nat hook postrouting priority 100;
+    ip saddr 198.19.1.0/24 oif eth0 masquerade
+    ip saddr 198.19.1.2 ip daddr 198.19.1.2 masquerade
+  }
+}
+";
+
+const NAMES: &str = "
+- {address: 198.19.1.2, namespace: alpha}
+- {address: 198.19.1.3, namespace: beta}
+- {address: 198.19.2.2, namespace: gamma}
+- {address: 198.18.0.2, namespace: outside, kind: node}
+- {cidr: 198.19.100.0/24, namespace: services, kind: service}
+";
+
+/// A flannel-like node whose packets are captured at every hook, with translation.
+struct Site {
+    // Dropped in this order: the namespaces last.
+    monitor: Monitor,
+    captures: BTreeMap<String, Capture>,
+    _directory: tempfile::TempDir,
+    _servers: Vec<Server>,
+    overlay: Overlay,
+}
+
+impl Site {
+    fn new() -> Self {
+        let config = OverlayConfig {
+            pods_per_node: 2,
+            ..OverlayConfig::new(Flavour::Flannel)
+        };
+        let overlay = Overlay::new(&config).expect("the overlay");
+        let [node, outside] = &overlay.nodes;
+        node.sysctl("net.bridge.bridge-nf-call-iptables", "1")
+            .expect("netfilter sees what is bridged, as Kubernetes asks for");
+        node.bridge_batch("link set dev vetha0 hairpin on")
+            .expect("a pod reaches itself, as the kubelet asks for");
+        // In place of the default route, without which no packet to a service is made.
+        node.ip("route add 198.19.100.0/24 via 198.18.0.2")
+            .expect("a route");
+        let rules = file(RULES);
+        let path = rules.path().to_str().expect("a path");
+        node.output("nft", &["-f", path]).expect("nft's rules");
+        let pods = ["a0", "a1", "b0"].map(|name| &overlay.pod(name).netns);
+        let servers = pods.into_iter().chain([outside]);
+        let servers = servers.map(|at| Server::start(at, PORT).expect("a server"));
+        let servers = servers.collect();
+        let configuration = file("methods: [ts]\n");
+        let monitor = agent(node, configuration.path(), file(NAMES).path());
+        let directory = tempfile::tempdir().expect("a directory");
+        let captures = [CARD, Flavour::Flannel.vxlan(), "vetha0", "vetha1"].map(|hook| {
+            let file = directory.path().join(format!("{hook}.pcap"));
+            let capture = Capture::start(node, hook, PORT, &file).expect("tcpdump");
+            (hook.to_owned(), capture)
+        });
+        Self {
+            monitor,
+            captures: captures.into(),
+            _directory: directory,
+            _servers: servers,
+            overlay,
+        }
+    }
+
+    fn netns(&self, pod: &str) -> &Netns {
+        &self.overlay.pod(pod).netns
+    }
+
+    /// Lets `client` talk to `server`; the samples that came of it.
+    fn talk(&self, client: &Netns, server: IpAddr) -> Vec<Sample> {
+        let before = self.monitor.samples().len();
+        talk(client, server, 40);
+        self.monitor.settle().expect("all samples");
+        self.monitor.samples().split_off(before)
+    }
+
+    /// Observations in the histograms of all namespaces.
+    fn counted(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let namespaces = ["alpha", "beta", "gamma", "outside", "services", "host", ""];
+        let mut all = BTreeMap::new();
+        for one in namespaces {
+            for other in namespaces {
+                let count = counted(&self.monitor, one, other);
+                if count > 0 {
+                    all.insert((one, other), count);
+                }
+            }
+        }
+        all
+    }
+
+    /// Each sample at a hook is one that a capture at that hook gives, once.
+    fn true_at_each_hook(self) {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle");
+        let samples = self.monitor.samples();
+        for (hook, capture) in self.captures {
+            let file: PathBuf = capture.stop().expect("a whole capture");
+            let local: Vec<IpAddr> = match &*hook {
+                CARD => vec![NODE],
+                "vetha0" => vec![[198, 19, 1, 2].into()],
+                "vetha1" => vec![[198, 19, 1, 3].into()],
+                _ => vec![[198, 19, 1, 2].into(), [198, 19, 1, 3].into()],
+            };
+            let reference = Reference::of_capture(&file, &scripts, Method::Ts, &local);
+            let reference = reference.expect("the reference");
+            let mut open: HashMap<_, u32> = HashMap::new();
+            for sample in &reference {
+                *open.entry(sample.identity()).or_default() += 1;
+            }
+            let here: Vec<_> = samples.iter().filter(|s| s.interface == hook).collect();
+            println!(
+                "{hook}: {} samples, {} by the capture",
+                here.len(),
+                reference.len()
+            );
+            assert!(here.len() * 10 > reference.len() * 9, "most are there");
+            for sample in here {
+                let key = (
+                    sample.src,
+                    sample.sport,
+                    sample.dst,
+                    sample.dport,
+                    sample.id,
+                );
+                match open.get_mut(&key) {
+                    Some(left @ 1..) => *left -= 1,
+                    left => panic!("{hook}: {sample:?} is not in the capture: {left:?}"),
+                }
+            }
+        }
+    }
+}
+
+/// Where a flow's samples must be: at which hook, between which addresses, and the namespaces
+/// that they count for; none, if they count elsewhere.
+type Seen<'a> = (&'a str, [IpAddr; 2], &'a str, &'a str);
+
+/// What has been counted since, by namespaces.
+fn grown(
+    site: &Site,
+    before: &BTreeMap<(&'static str, &'static str), u64>,
+) -> Vec<(&'static str, &'static str, u64)> {
+    let now = site.counted();
+    let grown = now.into_iter().map(|((one, other), now)| {
+        let before = before.get(&(one, other)).copied().unwrap_or(0);
+        (one, other, now - before)
+    });
+    grown.filter(|(.., count)| *count > 0).collect()
+}
+
+#[test]
+fn each_hook_has_its_own_side_and_each_flow_counts_once() {
+    if !kernel_is_usable() {
+        return;
+    }
+    if let Some(tool) = ["nft", "tshark", "tcpdump", "python3"]
+        .into_iter()
+        .find(absent)
+    {
+        println!("LPM-SKIP translated: {tool} is not installed");
+        return;
+    }
+    let site = Site::new();
+    let [a0, node, outside] = [
+        site.netns("a0"),
+        &site.overlay.nodes[0],
+        &site.overlay.nodes[1],
+    ];
+    let ip = |pod: &str| IpAddr::V4(site.overlay.pod(pod).v4);
+    let [far, near, itself, out] = SERVICES.map(IpAddr::V4);
+    // Who talks to whom; where samples must be, between which addresses; which aggregates get
+    // those of which of these places.
+    let device = Flavour::Flannel.vxlan();
+    let cases: [(&str, &Netns, IpAddr, &[Seen]); 7] = [
+        (
+            "a service across the overlay",
+            a0,
+            far,
+            &[
+                ("vetha0", [ip("a0"), far], "alpha", "services"),
+                (device, [ip("a0"), ip("b0")], "", ""),
+            ],
+        ),
+        (
+            "a service on the same node",
+            a0,
+            near,
+            &[
+                ("vetha0", [ip("a0"), near], "alpha", "services"),
+                ("vetha1", [ip("a0"), ip("a1")], "beta", "alpha"),
+            ],
+        ),
+        (
+            "a service of the pod itself: hairpin",
+            a0,
+            itself,
+            &[
+                ("vetha0", [ip("a0"), itself], "alpha", "services"),
+                ("vetha0", [ip("a0"), GATEWAY], "alpha", "host"),
+            ],
+        ),
+        (
+            "masqueraded",
+            a0,
+            OUTSIDE,
+            &[
+                ("vetha0", [ip("a0"), OUTSIDE], "alpha", "outside"),
+                (CARD, [NODE, OUTSIDE], "", ""),
+            ],
+        ),
+        (
+            "the node's own",
+            node,
+            OUTSIDE,
+            &[(CARD, [NODE, OUTSIDE], "host", "outside")],
+        ),
+        (
+            "the node's own to a service",
+            node,
+            out,
+            &[(CARD, [NODE, OUTSIDE], "host", "outside")],
+        ),
+        (
+            "a node port",
+            outside,
+            NODE,
+            &[
+                ("vetha1", [ip("a1"), OUTSIDE], "beta", "outside"),
+                (CARD, [NODE, OUTSIDE], "", ""),
+            ],
+        ),
+    ];
+    for (what, client, server, places) in cases {
+        let before = site.counted();
+        let samples = site.talk(client, server);
+        let mut expected = Vec::new();
+        for (hook, ends, namespace, peer) in places {
+            let found = of(&samples, hook, *ends).len() as u64;
+            println!("{what}: {found} at {hook} between {ends:?}");
+            assert!(found >= 40, "{what}: {found} at {hook}");
+            if !namespace.is_empty() {
+                expected.push((*namespace, *peer, found));
+            }
+        }
+        let all: usize = places
+            .iter()
+            .map(|(hook, ends, ..)| of(&samples, hook, *ends).len())
+            .sum();
+        assert_eq!(all, samples.len(), "{what}: samples elsewhere");
+        expected.sort_unstable();
+        assert_eq!(grown(&site, &before), expected, "{what}");
+    }
+    site.true_at_each_hook();
+}
+
+#[test]
+fn a_server_of_the_node_counts_for_the_node() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let overlay = Overlay::new(&OverlayConfig::new(Flavour::Flannel)).expect("the overlay");
+    let [node, outside] = &overlay.nodes;
+    let _server = Server::start(node, PORT).expect("a server");
+    let monitor = agent(node, file("").path(), file(NAMES).path());
+    for family in [NODE, "fd00:18::1".parse().expect("an address")] {
+        let before = counted(&monitor, "host", "outside") + counted(&monitor, "host", "");
+        let (pairs, asking) = speak(outside, SocketAddr::new(family, PORT), Limit::count(40));
+        pairs.join().expect("it ends well");
+        asking.join().expect("it ends well");
+        monitor.settle().expect("all samples");
+        let samples = monitor.take_samples();
+        let now = counted(&monitor, "host", "outside") + counted(&monitor, "host", "");
+        println!(
+            "{family}: {} samples, {} counted",
+            samples.len(),
+            now - before
+        );
+        assert!(samples.len() > 30);
+        assert!(samples.iter().all(|s| s.interface == CARD), "{samples:?}");
+        assert_eq!(now - before, samples.len() as u64);
+    }
+}
+
+fn absent(tool: &&str) -> bool {
+    let run = Command::new(tool).arg("--version").output();
+    !run.is_ok_and(|output| output.status.success())
+}
