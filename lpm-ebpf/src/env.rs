@@ -1,8 +1,8 @@
 //! Clocks, atomic adds, counters, and where samples go.
 
 use core::{
-    hint::black_box,
     intrinsics::{AtomicOrdering, atomic_xadd},
+    ptr,
     sync::atomic::Ordering::Relaxed,
 };
 
@@ -21,6 +21,7 @@ use lpm_common::{
     query::{self, Query},
     rows,
     shared::{AtomicU32, AtomicU64},
+    table,
 };
 
 use crate::{
@@ -76,17 +77,21 @@ fn add64(to: &AtomicU64, n: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(to.as_ptr(), n) };
 }
 
-/// A function of its own: it is rare, and stands in many places.
-#[inline(never)]
+#[inline(always)]
 fn count(counter: Counter, n: u64) {
-    // Opaque, so that the comparison with the length stays: the verifier does
-    // not know that the number is a counter's.
-    let place = black_box(counter as usize);
-    // SAFETY: this CPU's own value; TC programs do not interrupt each other
-    // on one CPU.
-    let counts = COUNTS.get_ptr_mut(0).map(|counts| unsafe { &mut *counts });
-    if let Some(count) = counts.and_then(|counts| counts.get_mut(place)) {
-        *count += n;
+    lpm_count(counter as u32, n);
+}
+
+global! {
+    /// It is rare, and stands in many places.
+    fn lpm_count(place: u32, n: u64) {
+        // SAFETY: this CPU's own value; TC programs do not interrupt each other
+        // on one CPU.
+        let counts = COUNTS.get_ptr_mut(0).map(|counts| unsafe { &mut *counts });
+        if let Some(count) = counts.and_then(|counts| counts.get_mut(place as usize)) {
+            *count += n;
+        }
+        0
     }
 }
 
@@ -138,9 +143,8 @@ impl Env for Kernel {
     fn matched(&self, entry: &FlowEntry, matched: &Matched) {
         let what =
             u32::from(matched.method) << 16 | u32::from(matched.leg) << 8 | u32::from(matched.echo);
-        record(
-            self.skb,
-            entry,
+        lpm_record(
+            entry.fingerprint.load(Relaxed),
             matched.now_ns,
             u64::from(matched.units) << 32 | u64::from(matched.id),
             what,
@@ -149,7 +153,8 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32) {
-        retransmitted(self.skb, entry, u32::from(direction), segments);
+        let fingerprint = entry.fingerprint.load(Relaxed);
+        lpm_retransmitted(fingerprint, u32::from(direction), segments);
     }
 
     #[inline(always)]
@@ -161,7 +166,7 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn retire(&self, entry: &FlowEntry) {
-        retire(self.skb, entry);
+        retire(entry);
     }
 
     #[inline(always)]
@@ -189,39 +194,57 @@ impl Env for Kernel {
     }
 }
 
-/// A sample: `what` is method, leg and echo. Its leg's statistics, its histogram, its watchers. A function of
-/// its own, so that the packets without a sample need not step over it.
-#[inline(never)]
-fn record(skb: *mut __sk_buff, entry: &FlowEntry, now_ns: u64, units_and_id: u64, what: u32) {
-    let units = (units_and_id >> 32) as u32;
-    let (leg, echo) = (what >> 8 & 1, what & 3);
-    matcher::update_statistics(&entry.slots[leg as usize & 1], units);
-    let row = match rows::known(entry, &Store) {
-        Some(row) => row,
-        None => resolve(skb, entry),
-    };
-    observe(row, leg * 4 + echo, u64::from(units) * UNIT_NS);
-    let method = (what >> 16) as u8;
-    if method == Method::Seq as u8 {
-        count(Counter::SampledSeq, 1);
-    } else if method == Method::Handshake as u8 {
-        count(Counter::SampledHandshake, 1);
-    }
-    if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
-        stream(entry, now_ns, units_and_id, what);
+// What takes an entry takes its fingerprint instead and finds it again: a
+// number is all that a function which is verified once can be given. An entry
+// that changed hands meanwhile is not found, and rightly.
+
+global! {
+    /// A sample: its leg's statistics, its histogram, its watchers. `what` is
+    /// method, leg and echo. A function of its own, so that the packets without
+    /// a sample need not step over it.
+    fn lpm_record(
+        fingerprint: u64,
+        now_ns: u64,
+        units_and_id: u64,
+        what: u32,
+    ) {
+        let Some(entry) = table::find(&Store, fingerprint) else {
+            return 0;
+        };
+        let units = (units_and_id >> 32) as u32;
+        let (leg, echo) = (what >> 8 & 1, what & 3);
+        matcher::update_statistics(&entry.slots[leg as usize & 1], units);
+        let row = match rows::known(entry, &Store) {
+            Some(row) => row,
+            None => lpm_resolve(fingerprint),
+        };
+        observe(row, leg * 4 + echo, u64::from(units) * UNIT_NS);
+        let method = (what >> 16) as u8;
+        if method == Method::Seq as u8 {
+            count(Counter::SampledSeq, 1);
+        } else if method == Method::Handshake as u8 {
+            count(Counter::SampledHandshake, 1);
+        }
+        if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
+            lpm_stream(fingerprint, now_ns, units_and_id, what);
+        }
+        0
     }
 }
 
-/// Counts in the flow's row.
-#[inline(never)]
-fn retransmitted(skb: *mut __sk_buff, entry: &FlowEntry, direction: u32, segments: u32) {
-    let row = match rows::known(entry, &Store) {
-        Some(row) => row,
-        None => resolve(skb, entry),
-    };
-    if let Some(row) = ROWS.get(row) {
-        let counts = &row.0.retransmitted;
-        add64(&counts[direction as usize & 1], u64::from(segments));
+global! {
+    /// Counts in the flow's row.
+    fn lpm_retransmitted(
+        fingerprint: u64,
+        direction: u32,
+        segments: u32,
+    ) {
+        let row = lpm_resolve(fingerprint);
+        if let Some(row) = ROWS.get(row) {
+            let counts = &row.0.retransmitted;
+            add64(&counts[direction as usize & 1], u64::from(segments));
+        }
+        0
     }
 }
 
@@ -236,10 +259,14 @@ pub(crate) fn answered(query: &Query, sample: &query::Sample) {
     }
 }
 
-/// Once per flow, and when names change.
-#[inline(never)]
-fn resolve(skb: *mut __sk_buff, entry: &FlowEntry) -> u32 {
-    rows::of_flow(entry, &Store, &Kernel::new(skb))
+global! {
+    /// The flow's row. Once per flow, and when names change.
+    fn lpm_resolve(fingerprint: u64) {
+        match table::find(&Store, fingerprint) {
+            Some(entry) => rows::of_flow(entry, &Store, &Kernel::new(ptr::null_mut())),
+            None => rows::OVERFLOW,
+        }
+    }
 }
 
 #[inline(always)]
@@ -254,68 +281,73 @@ fn observe(row: u32, place: u32, ns: u64) {
 
 /// Keeps the window's minima that the agent has not taken yet.
 #[inline(never)]
-fn retire(skb: *mut __sk_buff, entry: &FlowEntry) {
-    retire_leg(skb, entry, &entry.slots[0], Leg::Remote);
-    retire_leg(skb, entry, &entry.slots[1], Leg::Local);
+fn retire(entry: &FlowEntry) {
+    retire_leg(entry, &entry.slots[0], Leg::Remote);
+    retire_leg(entry, &entry.slots[1], Leg::Local);
 }
 
 #[inline(always)]
-fn retire_leg(skb: *mut __sk_buff, entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
+fn retire_leg(entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
     let min = slots.window_min.load(Relaxed);
     if min != u32::MAX {
-        let row = resolve(skb, entry);
+        let row = lpm_resolve(entry.fingerprint.load(Relaxed));
         observe(row, leg as u32 * 4 + MINIMA, u64::from(min) * UNIT_NS);
     }
 }
 
-/// Writes the sample to the ring buffer.
-#[inline(never)]
-fn stream(entry: &FlowEntry, now_ns: u64, units_and_id: u64, what: u32) {
-    let Some(mut record) = SAMPLES.reserve::<Sample>(0) else {
-        count(Counter::SamplesFull, 1);
-        return;
-    };
-    let cold = &entry.cold;
-    let leg = what >> 8 & 1;
-    let (src, dst) = if leg == Leg::Remote as u32 {
-        (&cold.local, &cold.remote)
-    } else {
-        (&cold.remote, &cold.local)
-    };
-    let (local_port, remote_port) = (
-        cold.local_port.load(Relaxed),
-        cold.remote_port.load(Relaxed),
-    );
-    let (sport, dport) = if leg == Leg::Remote as u32 {
-        (local_port, remote_port)
-    } else {
-        (remote_port, local_port)
-    };
-    let address = |from: &[AtomicU32; 4]| {
-        [
-            from[0].load(Relaxed),
-            from[1].load(Relaxed),
-            from[2].load(Relaxed),
-            from[3].load(Relaxed),
-        ]
-    };
-    record.write(Sample {
-        time_ns: now_ns,
-        rtt_ns: (units_and_id >> 32) * UNIT_NS,
-        src: address(src),
-        dst: address(dst),
-        id: units_and_id as u32,
-        ifindex: cold.ifindex.load(Relaxed),
-        segment: cold.segment.load(Relaxed),
-        sport,
-        dport,
-        leg: leg as u8,
-        echo: what as u8,
-        method: (what >> 16) as u8,
-        vantage: cold.vantage(),
-        outer_vni: cold.outer_vni(),
-    });
-    submit(record);
+global! {
+    /// Writes the sample to the ring buffer.
+    fn lpm_stream(fingerprint: u64, now_ns: u64, units_and_id: u64, what: u32) {
+        let Some(entry) = table::find(&Store, fingerprint) else {
+            return 0;
+        };
+        let Some(mut record) = SAMPLES.reserve::<Sample>(0) else {
+            count(Counter::SamplesFull, 1);
+            return 0;
+        };
+        let cold = &entry.cold;
+        let leg = what >> 8 & 1;
+        let (src, dst) = if leg == Leg::Remote as u32 {
+            (&cold.local, &cold.remote)
+        } else {
+            (&cold.remote, &cold.local)
+        };
+        let (local_port, remote_port) = (
+            cold.local_port.load(Relaxed),
+            cold.remote_port.load(Relaxed),
+        );
+        let (sport, dport) = if leg == Leg::Remote as u32 {
+            (local_port, remote_port)
+        } else {
+            (remote_port, local_port)
+        };
+        let address = |from: &[AtomicU32; 4]| {
+            [
+                from[0].load(Relaxed),
+                from[1].load(Relaxed),
+                from[2].load(Relaxed),
+                from[3].load(Relaxed),
+            ]
+        };
+        record.write(Sample {
+            time_ns: now_ns,
+            rtt_ns: (units_and_id >> 32) * UNIT_NS,
+            src: address(src),
+            dst: address(dst),
+            id: units_and_id as u32,
+            ifindex: cold.ifindex.load(Relaxed),
+            segment: cold.segment.load(Relaxed),
+            sport,
+            dport,
+            leg: leg as u8,
+            echo: what as u8,
+            method: (what >> 16) as u8,
+            vantage: cold.vantage(),
+            outer_vni: cold.outer_vni(),
+        });
+        submit(record);
+        0
+    }
 }
 
 /// Writes the sample of an answered question to the ring buffer.

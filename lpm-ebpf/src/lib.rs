@@ -11,6 +11,9 @@
 )]
 #![feature(core_intrinsics)]
 
+#[macro_use]
+mod global;
+
 pub mod env;
 pub mod hook;
 pub mod inside;

@@ -50,60 +50,68 @@ pub(crate) fn hand_over(known: &Known) {
 /// Measures the packet that was handed over.
 #[inline(always)]
 pub(crate) fn finish(skb: *mut __sk_buff, direction: Direction) {
-    match direction {
-        Direction::FromLocal => of_direction::<false>(skb),
-        Direction::ToLocal => of_direction::<true>(skb),
-    }
-}
-
-const fn direction(to_local: bool) -> Direction {
-    if to_local {
-        Direction::ToLocal
-    } else {
-        Direction::FromLocal
-    }
-}
-
-#[inline(always)]
-fn of_direction<const TO_LOCAL: bool>(skb: *mut __sk_buff) {
-    let next = prepare::<TO_LOCAL>(skb);
+    let (prepare, shake, by_ts, by_seq): (Step, Step, Step, Step) = match direction {
+        Direction::FromLocal => (
+            lpm_prepare_from,
+            lpm_shake_from,
+            lpm_by_ts_from,
+            lpm_by_seq_from,
+        ),
+        Direction::ToLocal => (lpm_prepare_to, lpm_shake_to, lpm_by_ts_to, lpm_by_seq_to),
+    };
+    let next = prepare(skb);
     if next & SHAKE != 0 {
-        shake::<TO_LOCAL>(skb);
+        shake(skb);
     }
     match next & 0xff {
-        TS => by_ts::<TO_LOCAL>(skb),
-        SEQ => by_seq::<TO_LOCAL>(skb),
-        _ => {}
-    }
+        TS => by_ts(skb),
+        SEQ => by_seq(skb),
+        _ => 0,
+    };
 }
 
-/// Which step is the last one.
-#[inline(never)]
-fn prepare<const TO_LOCAL: bool>(skb: *mut __sk_buff) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    let env = Kernel::new(skb);
-    let next = pipeline::prepare(&scratch.known, direction(TO_LOCAL), &Store, &env);
-    scratch.known.next = next;
-    next
+type Step = extern "C" fn(*mut __sk_buff) -> u32;
+
+macro_rules! steps {
+    ($($direction:ident: $prepare:ident $shake:ident $by_ts:ident $by_seq:ident;)*) => { $(
+        global! {
+            /// Which step is the last one.
+            fn $prepare(skb: *mut __sk_buff) {
+                let Some(scratch) = scratch() else { return 0 };
+                let env = Kernel::new(skb);
+                let next = pipeline::prepare(&scratch.known, Direction::$direction, &Store, &env);
+                scratch.known.next = next;
+                next
+            }
+        }
+        global! {
+            fn $shake(skb: *mut __sk_buff) {
+                let Some(scratch) = scratch() else { return 0 };
+                let env = Kernel::new(skb);
+                pipeline::shake(&scratch.known, Direction::$direction, &Store, &env);
+                0
+            }
+        }
+        global! {
+            fn $by_ts(skb: *mut __sk_buff) {
+                let Some(scratch) = scratch() else { return 0 };
+                let env = Kernel::new(skb);
+                pipeline::by_ts(&scratch.known, Direction::$direction, &Store, &env);
+                0
+            }
+        }
+        global! {
+            fn $by_seq(skb: *mut __sk_buff) {
+                let Some(scratch) = scratch() else { return 0 };
+                let env = Kernel::new(skb);
+                pipeline::by_seq(&scratch.known, Direction::$direction, &Store, &env);
+                0
+            }
+        }
+    )* };
 }
 
-#[inline(never)]
-fn shake<const TO_LOCAL: bool>(skb: *mut __sk_buff) {
-    let Some(scratch) = scratch() else { return };
-    let env = Kernel::new(skb);
-    pipeline::shake(&scratch.known, direction(TO_LOCAL), &Store, &env);
-}
-
-#[inline(never)]
-fn by_ts<const TO_LOCAL: bool>(skb: *mut __sk_buff) {
-    let Some(scratch) = scratch() else { return };
-    let env = Kernel::new(skb);
-    pipeline::by_ts(&scratch.known, direction(TO_LOCAL), &Store, &env);
-}
-
-#[inline(never)]
-fn by_seq<const TO_LOCAL: bool>(skb: *mut __sk_buff) {
-    let Some(scratch) = scratch() else { return };
-    let env = Kernel::new(skb);
-    pipeline::by_seq(&scratch.known, direction(TO_LOCAL), &Store, &env);
+steps! {
+    FromLocal: lpm_prepare_from lpm_shake_from lpm_by_ts_from lpm_by_seq_from;
+    ToLocal: lpm_prepare_to lpm_shake_to lpm_by_ts_to lpm_by_seq_to;
 }
