@@ -12,6 +12,12 @@ pub trait Bytes {
     /// [`OutOfBounds`] if the packet is shorter.
     fn load<const N: usize>(&self, offset: u32) -> Result<[u8; N], OutOfBounds>;
 
+    /// As [`crate::env::Env::forget`].
+    #[inline(always)]
+    fn forget(&self, x: u32) -> u32 {
+        x
+    }
+
     /// Length of the packet, link-layer header included, bytes.
     fn len(&self) -> u32;
 

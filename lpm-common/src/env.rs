@@ -9,6 +9,17 @@ use crate::{
 /// Clocks, counters, atomic adds and the way out for samples. The kernel
 /// programs and the host model each implement it.
 pub trait Env {
+    /// `x`, of which the kernel's verifier knows nothing any more.
+    ///
+    /// Where several ways meet, it follows each of them to the end unless what
+    /// it knows of all numbers is the same. Before 6.4 every number counts for
+    /// that, whether it matters or not; so numbers that depend on the way are
+    /// forgotten where the ways meet.
+    #[inline(always)]
+    fn forget(&self, x: u32) -> u32 {
+        x
+    }
+
     /// `CLOCK_MONOTONIC`, nanoseconds. Costs up to 100 ns in a virtual
     /// machine: asked for only when a TSval is stored or matched.
     fn now_ns(&self) -> u64;

@@ -2,7 +2,6 @@
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},
-    ptr,
     sync::atomic::Ordering::Relaxed,
 };
 
@@ -97,6 +96,11 @@ global! {
 
 impl Env for Kernel {
     #[inline(always)]
+    fn forget(&self, x: u32) -> u32 {
+        x ^ settings::nothing()
+    }
+
+    #[inline(always)]
     fn now_ns(&self) -> u64 {
         if settings::packet_clock() != 0 {
             return self.packet_ns();
@@ -144,6 +148,7 @@ impl Env for Kernel {
         let what =
             u32::from(matched.method) << 16 | u32::from(matched.leg) << 8 | u32::from(matched.echo);
         lpm_record(
+            self.skb,
             entry.fingerprint.load(Relaxed),
             matched.now_ns,
             u64::from(matched.units) << 32 | u64::from(matched.id),
@@ -154,7 +159,7 @@ impl Env for Kernel {
     #[inline(always)]
     fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32) {
         let fingerprint = entry.fingerprint.load(Relaxed);
-        lpm_retransmitted(fingerprint, u32::from(direction), segments);
+        lpm_retransmitted(self.skb, fingerprint, u32::from(direction), segments);
     }
 
     #[inline(always)]
@@ -166,7 +171,7 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn retire(&self, entry: &FlowEntry) {
-        retire(entry);
+        retire(self.skb, entry);
     }
 
     #[inline(always)]
@@ -203,6 +208,7 @@ global! {
     /// method, leg and echo. A function of its own, so that the packets without
     /// a sample need not step over it.
     fn lpm_record(
+        skb: *mut __sk_buff,
         fingerprint: u64,
         now_ns: u64,
         units_and_id: u64,
@@ -216,7 +222,7 @@ global! {
         matcher::update_statistics(&entry.slots[leg as usize & 1], units);
         let row = match rows::known(entry, &Store) {
             Some(row) => row,
-            None => lpm_resolve(fingerprint),
+            None => lpm_resolve(skb, fingerprint),
         };
         observe(row, leg * 4 + echo, u64::from(units) * UNIT_NS);
         let method = (what >> 16) as u8;
@@ -235,11 +241,12 @@ global! {
 global! {
     /// Counts in the flow's row.
     fn lpm_retransmitted(
+        skb: *mut __sk_buff,
         fingerprint: u64,
         direction: u32,
         segments: u32,
     ) {
-        let row = lpm_resolve(fingerprint);
+        let row = lpm_resolve(skb, fingerprint);
         if let Some(row) = ROWS.get(row) {
             let counts = &row.0.retransmitted;
             add64(&counts[direction as usize & 1], u64::from(segments));
@@ -261,9 +268,9 @@ pub(crate) fn answered(query: &Query, sample: &query::Sample) {
 
 global! {
     /// The flow's row. Once per flow, and when names change.
-    fn lpm_resolve(fingerprint: u64) {
+    fn lpm_resolve(skb: *mut __sk_buff, fingerprint: u64) {
         match table::find(&Store, fingerprint) {
-            Some(entry) => rows::of_flow(entry, &Store, &Kernel::new(ptr::null_mut())),
+            Some(entry) => rows::of_flow(entry, &Store, &Kernel::new(skb)),
             None => rows::OVERFLOW,
         }
     }
@@ -281,16 +288,16 @@ fn observe(row: u32, place: u32, ns: u64) {
 
 /// Keeps the window's minima that the agent has not taken yet.
 #[inline(never)]
-fn retire(entry: &FlowEntry) {
-    retire_leg(entry, &entry.slots[0], Leg::Remote);
-    retire_leg(entry, &entry.slots[1], Leg::Local);
+fn retire(skb: *mut __sk_buff, entry: &FlowEntry) {
+    retire_leg(skb, entry, &entry.slots[0], Leg::Remote);
+    retire_leg(skb, entry, &entry.slots[1], Leg::Local);
 }
 
 #[inline(always)]
-fn retire_leg(entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
+fn retire_leg(skb: *mut __sk_buff, entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
     let min = slots.window_min.load(Relaxed);
     if min != u32::MAX {
-        let row = lpm_resolve(entry.fingerprint.load(Relaxed));
+        let row = lpm_resolve(skb, entry.fingerprint.load(Relaxed));
         observe(row, leg as u32 * 4 + MINIMA, u64::from(min) * UNIT_NS);
     }
 }

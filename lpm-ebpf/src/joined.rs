@@ -109,7 +109,9 @@ fn forwarded(skb: *mut __sk_buff) {
     }
     if let Some(count) = FORWARDED.get_ptr_mut(ifindex(skb)) {
         // SAFETY: an element of the map, which is only added to atomically.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, u64::from(meta.segments)) };
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, u64::from(meta.segments))
+        };
     }
 }
 

@@ -8,6 +8,8 @@ use lpm_common::{
     packet::Meta,
 };
 
+use crate::settings;
+
 /// The linear part of the packet, read in place.
 pub struct Linear {
     data: usize,
@@ -80,6 +82,11 @@ impl Whole {
 }
 
 impl Bytes for Whole {
+    #[inline(always)]
+    fn forget(&self, x: u32) -> u32 {
+        x ^ settings::nothing()
+    }
+
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Result<[u8; N], OutOfBounds> {
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();

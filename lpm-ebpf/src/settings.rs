@@ -1,13 +1,15 @@
 //! Settings that the agent fixes when it loads the object. They live in
 //! read-only data, so the verifier takes them for constants.
 
-use core::ptr::read_volatile;
+use core::{cell::UnsafeCell, ptr::read_volatile};
 
 use lpm_common::{
     hash::{SEEDS, Seeds},
     layout::TunnelKind,
     parse::tunnel::{PORTS, Tunnels},
 };
+
+use crate::maps::Shared;
 
 /// Sets of the flow table minus 1; a power of two minus 1.
 #[unsafe(no_mangle)]
@@ -138,4 +140,18 @@ impl Tunnels for Ports {
             0
         }
     }
+}
+
+/// 0, always; nobody writes it. As it could be written the verifier does not
+/// know, unlike of the settings above.
+#[unsafe(no_mangle)]
+pub static LPM_NOTHING: Shared<UnsafeCell<u32>> = Shared(UnsafeCell::new(0));
+
+/// 0, as far as anybody can tell.
+#[inline(always)]
+#[must_use]
+pub(crate) fn nothing() -> u32 {
+    // SAFETY: a valid pointer; volatile, because the compiler must not know
+    // the value either.
+    unsafe { read_volatile(LPM_NOTHING.0.get()) }
 }

@@ -47,6 +47,15 @@ impl Found {
         behind_ack: 0,
     };
 
+    /// See [`Env::forget`].
+    #[inline(always)]
+    pub(super) fn forget<E: Env>(&mut self, env: &E) {
+        self.i = env.forget(self.i as u32) as usize;
+        self.time = env.forget(self.time);
+        self.id = env.forget(self.id);
+        self.outstanding = env.forget(self.outstanding);
+    }
+
     /// Whether there is one.
     #[inline(always)]
     pub(super) fn is_some(self) -> bool {

@@ -140,32 +140,34 @@ fn acknowledge<E: Env>(
 #[inline(always)]
 fn take<E: Env>(slots: &DirectionSlots, ack: u32, end: u32, env: &E) -> Found {
     let mut found = Found::NONE;
-    let mut passed = 0;
+    let mut passed: u32 = 0;
     let mut oldest = 0;
     for i in 0..SLOTS {
         let stamp = slots.stamps[i].load(Relaxed);
         let id = (stamp >> 32) as u32;
-        if stamp == 0 || newer(id, ack) {
-            continue;
+        if stamp != 0 && !newer(id, ack) {
+            slots.stamps[i].store(0, Relaxed);
+            let behind = end.wrapping_sub(id);
+            if found.is_some() {
+                passed += 1;
+            }
+            if !found.is_some() || behind > oldest {
+                oldest = behind;
+                found = Found {
+                    i,
+                    time: stamp as u32,
+                    id,
+                    outstanding: behind >> KIB,
+                    ..Found::NONE
+                };
+            }
         }
-        slots.stamps[i].store(0, Relaxed);
-        let behind = end.wrapping_sub(id);
-        if found.is_some() {
-            passed += 1;
-        }
-        if !found.is_some() || behind > oldest {
-            oldest = behind;
-            found = Found {
-                i,
-                time: stamp as u32,
-                id,
-                outstanding: behind >> KIB,
-                ..Found::NONE
-            };
-        }
+        passed = env.forget(passed);
+        oldest = env.forget(oldest);
+        found.forget(env);
     }
     if passed > 0 {
-        env.count(Counter::StampPassed, passed);
+        env.count(Counter::StampPassed, u64::from(passed));
     }
     found
 }
@@ -199,7 +201,7 @@ fn find_slot<E: Env>(
         clock.env.count(Counter::StampSpaced, 1);
         return (NONE, state);
     }
-    let mut slot = slots::free(slots);
+    let mut slot = slots::free(slots, clock.env);
     if slot == NONE {
         slot = slots::overdue(slots, clock);
     }

@@ -19,12 +19,13 @@ pub(super) const NONE: usize = SLOTS;
 
 /// A slot without a stamp, or [`NONE`].
 #[inline(always)]
-pub(super) fn free(slots: &DirectionSlots) -> usize {
+pub(super) fn free<E: Env>(slots: &DirectionSlots, env: &E) -> usize {
     let mut slot = NONE;
     for i in 0..SLOTS {
         if slots.stamps[i].load(Relaxed) == 0 {
             slot = i;
         }
+        slot = env.forget(slot as u32) as usize;
     }
     slot
 }
@@ -48,6 +49,7 @@ pub(super) fn overdue<E: Env>(slots: &DirectionSlots, clock: &mut Clock<'_, E>) 
         if now.wrapping_sub(slots.stamps[i].load(Relaxed) as u32) > VOID_UNITS {
             slot = i;
         }
+        slot = clock.env.forget(slot as u32) as usize;
     }
     if slot != NONE {
         clock.env.count(Counter::StampExpired, 1);
@@ -82,6 +84,7 @@ pub(super) fn store<E: Env>(
     let slots = &entry.slots[direction.index()];
     clock.env.count(Counter::Stamped, 1);
     let full = full_segment(entry, direction, head, clock.env);
+    let full = clock.env.forget(full);
     let pending = state::PENDING << i;
     let two = full.wrapping_mul(2);
     let complete = full != 0 && head.payload >= two;
@@ -89,11 +92,12 @@ pub(super) fn store<E: Env>(
     slots.second[i].store(if complete { 0 } else { state::NOT_COMPLETE }, Relaxed);
     put(slots, i, token.id, clock.units());
     let state = state::with_hold(state | state::STAMPED, token.next);
-    if full == 0 || complete {
+    let state = if full == 0 || complete {
         state & !pending
     } else {
         state | pending
-    }
+    };
+    clock.env.forget(state)
 }
 
 /// Makes the slot live.
@@ -112,9 +116,10 @@ pub(super) fn void<E: Env>(slots: &DirectionSlots, env: &E) {
             stamp.store(0, Relaxed);
             voided += 1;
         }
+        voided = env.forget(voided);
     }
     if voided > 0 {
-        env.count(Counter::StampVoided, voided);
+        env.count(Counter::StampVoided, u64::from(voided));
     }
 }
 
@@ -177,11 +182,10 @@ pub(super) fn complete<E: Env>(
     let end = head.seq.wrapping_add(head.payload);
     for i in 0..SLOTS {
         let pending = state::PENDING << i;
-        if state & pending == 0 {
-            continue;
-        }
         let stamp = slots.stamps[i].load(Relaxed);
-        if stamp == 0 {
+        if state & pending == 0 {
+            // It waits for nothing.
+        } else if stamp == 0 {
             state &= !pending;
         } else if end
             .wrapping_sub(slots.targets[i].load(Relaxed))
@@ -192,6 +196,7 @@ pub(super) fn complete<E: Env>(
             slots.second[i].store(state::encode_second(units), Relaxed);
             state &= !pending;
         }
+        state = clock.env.forget(state);
     }
     state
 }

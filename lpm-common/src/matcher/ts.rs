@@ -100,14 +100,13 @@ fn find_echo<E: Env>(
 #[inline(always)]
 fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Found {
     let mut found = Found::NONE;
-    let mut passed = 0;
+    let mut passed: u32 = 0;
     for i in 0..SLOTS {
         let stamp = slots.stamps[i].load(Relaxed);
-        if stamp == 0 {
-            continue;
-        }
         let stamp_behind = newest.wrapping_sub((stamp >> 32) as u32);
-        if stamp_behind == behind {
+        if stamp == 0 {
+            // Nothing waits here.
+        } else if stamp_behind == behind {
             slots.stamps[i].store(0, Relaxed);
             found = Found {
                 i,
@@ -120,9 +119,11 @@ fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Fo
             slots.stamps[i].store(0, Relaxed);
             passed += 1;
         }
+        passed = env.forget(passed);
+        found.forget(env);
     }
     if passed > 0 {
-        env.count(Counter::StampPassed, passed);
+        env.count(Counter::StampPassed, u64::from(passed));
     }
     found
 }
@@ -194,7 +195,7 @@ fn edge<E: Env>(
         return (NONE, state);
     }
     let slots = &entry.slots[direction.index()];
-    let mut slot = slots::free(slots);
+    let mut slot = slots::free(slots, clock.env);
     if slot == NONE {
         slot = slots::overdue(slots, clock);
     }

@@ -29,6 +29,10 @@ pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -
     let mut sack = 0;
     let mut done = false;
     for _ in 0..MAX_OPTIONS {
+        at = bytes.forget(at);
+        timestamp = bytes.forget(timestamp);
+        mss = bytes.forget(mss);
+        sack = bytes.forget(sack);
         if at >= end {
             done = true;
             break;
