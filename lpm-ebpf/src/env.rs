@@ -6,7 +6,7 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, xdp_md},
     helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns},
     maps::ring_buf::RingBufEntry,
 };
@@ -24,6 +24,7 @@ use lpm_common::{
 };
 
 use crate::{
+    context::Context,
     maps::{COUNTS, ROWS, SAMPLES},
     settings, sockets,
     store::{Store, control, histogram},
@@ -35,18 +36,18 @@ const MINIMA: u32 = 3;
 /// Unread bytes of samples for which the reader is woken.
 const WAKE_BYTES: u64 = 1 << 16;
 
-/// The kernel around a TC program.
-pub struct Kernel {
-    skb: *mut __sk_buff,
+/// The kernel around a program.
+pub struct Kernel<C> {
+    skb: C,
     /// Another hook counts what is not looked into.
     quiet: bool,
 }
 
-impl Kernel {
+impl<C: Context> Kernel<C> {
     /// Around the packet at hand.
     #[inline(always)]
     #[must_use]
-    pub fn new(skb: *mut __sk_buff) -> Self {
+    pub fn new(skb: C) -> Self {
         Self { skb, quiet: false }
     }
 
@@ -54,16 +55,8 @@ impl Kernel {
     /// looked into is counted there.
     #[inline(always)]
     #[must_use]
-    pub fn quiet(skb: *mut __sk_buff) -> Self {
+    pub fn quiet(skb: C) -> Self {
         Self { skb, quiet: true }
-    }
-
-    /// In test runs, which give each packet its time. The setting is constant
-    /// when the verifier sees it, so that otherwise this is not even loaded.
-    #[inline(always)]
-    fn packet_ns(&self) -> u64 {
-        // SAFETY: the hook's context; TC programs may read this field.
-        unsafe { (*self.skb).tstamp }
     }
 }
 
@@ -94,7 +87,7 @@ global! {
     }
 }
 
-impl Env for Kernel {
+impl<C: Context> Env for Kernel<C> {
     #[inline(always)]
     fn forget(&self, x: u32) -> u32 {
         x ^ settings::nothing()
@@ -102,8 +95,10 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn now_ns(&self) -> u64 {
+        // The setting is constant when the verifier sees it, so that this is not
+        // even loaded but in test runs.
         if settings::packet_clock() != 0 {
-            return self.packet_ns();
+            return self.skb.packet_ns();
         }
         // SAFETY: a helper without arguments.
         unsafe { bpf_ktime_get_ns() }
@@ -115,7 +110,7 @@ impl Env for Kernel {
             let jiffy = NS_PER_SECOND
                 .checked_div(u64::from(settings::hz()))
                 .unwrap_or(0);
-            return self.packet_ns().checked_div(jiffy).unwrap_or(0) as u32;
+            return self.skb.packet_ns().checked_div(jiffy).unwrap_or(0) as u32;
         }
         // SAFETY: a helper without arguments (inlined by the verifier).
         unsafe { bpf_jiffies64() as u32 }
@@ -147,7 +142,7 @@ impl Env for Kernel {
     fn matched(&self, entry: &FlowEntry, matched: &Matched) {
         let what =
             u32::from(matched.method) << 16 | u32::from(matched.leg) << 8 | u32::from(matched.echo);
-        lpm_record(
+        (C::SAMPLES.record)(
             self.skb,
             entry.fingerprint.load(Relaxed),
             matched.now_ns,
@@ -159,7 +154,7 @@ impl Env for Kernel {
     #[inline(always)]
     fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32) {
         let fingerprint = entry.fingerprint.load(Relaxed);
-        lpm_retransmitted(self.skb, fingerprint, u32::from(direction), segments);
+        (C::SAMPLES.retransmitted)(self.skb, fingerprint, u32::from(direction), segments);
     }
 
     #[inline(always)]
@@ -184,7 +179,7 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn sent_here(&self, address: [u32; 4], port: u16) -> bool {
-        sockets::sent_by(self.skb, address, port)
+        self.skb.sent_by(address, port)
     }
 
     #[inline(always)]
@@ -194,8 +189,7 @@ impl Env for Kernel {
 
     #[inline(always)]
     fn segment_size(&self) -> u32 {
-        // SAFETY: the hook's context; TC programs may read this field.
-        unsafe { (*self.skb).gso_size }
+        self.skb.segment_size()
     }
 }
 
@@ -203,55 +197,39 @@ impl Env for Kernel {
 // number is all that a function which is verified once can be given. An entry
 // that changed hands meanwhile is not found, and rightly.
 
-global! {
-    /// A sample: its leg's statistics, its histogram, its watchers. `what` is
-    /// method, leg and echo. A function of its own, so that the packets without
-    /// a sample need not step over it.
-    fn lpm_record(
-        skb: *mut __sk_buff,
-        fingerprint: u64,
-        now_ns: u64,
-        units_and_id: u64,
-        what: u32,
-    ) {
-        let Some(entry) = table::find(&Store, fingerprint) else {
-            return 0;
-        };
-        let units = (units_and_id >> 32) as u32;
-        let (leg, echo) = (what >> 8 & 1, what & 3);
-        matcher::update_statistics(&entry.slots[leg as usize & 1], units);
-        let row = match rows::known(entry, &Store) {
-            Some(row) => row,
-            None => lpm_resolve(skb, fingerprint),
-        };
-        observe(row, leg * 4 + echo, u64::from(units) * UNIT_NS);
-        let method = (what >> 16) as u8;
-        if method == Method::Seq as u8 {
-            count(Counter::SampledSeq, 1);
-        } else if method == Method::Handshake as u8 {
-            count(Counter::SampledHandshake, 1);
-        }
-        if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
-            lpm_stream(fingerprint, now_ns, units_and_id, what);
-        }
-        0
+/// A sample: its leg's statistics, its histogram, its watchers. `what` is
+/// method, leg and echo.
+#[inline(always)]
+fn record<C: Context>(skb: C, fingerprint: u64, now_ns: u64, units_and_id: u64, what: u32) {
+    let Some(entry) = table::find(&Store, fingerprint) else {
+        return;
+    };
+    let units = (units_and_id >> 32) as u32;
+    let (leg, echo) = (what >> 8 & 1, what & 3);
+    matcher::update_statistics(&entry.slots[leg as usize & 1], units);
+    let row = match rows::known(entry, &Store) {
+        Some(row) => row,
+        None => (C::SAMPLES.resolve)(skb, fingerprint),
+    };
+    observe(row, leg * 4 + echo, u64::from(units) * UNIT_NS);
+    let method = (what >> 16) as u8;
+    if method == Method::Seq as u8 {
+        count(Counter::SampledSeq, 1);
+    } else if method == Method::Handshake as u8 {
+        count(Counter::SampledHandshake, 1);
+    }
+    if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
+        lpm_stream(fingerprint, now_ns, units_and_id, what);
     }
 }
 
-global! {
-    /// Counts in the flow's row.
-    fn lpm_retransmitted(
-        skb: *mut __sk_buff,
-        fingerprint: u64,
-        direction: u32,
-        segments: u32,
-    ) {
-        let row = lpm_resolve(skb, fingerprint);
-        if let Some(row) = ROWS.get(row) {
-            let counts = &row.0.retransmitted;
-            add64(&counts[direction as usize & 1], u64::from(segments));
-        }
-        0
+/// Counts in the flow's row.
+#[inline(always)]
+fn retransmitted<C: Context>(skb: C, fingerprint: u64, direction: u32, segments: u32) {
+    let row = (C::SAMPLES.resolve)(skb, fingerprint);
+    if let Some(row) = ROWS.get(row) {
+        let counts = &row.0.retransmitted;
+        add64(&counts[direction as usize & 1], u64::from(segments));
     }
 }
 
@@ -266,15 +244,64 @@ pub(crate) fn answered(query: &Query, sample: &query::Sample) {
     }
 }
 
-global! {
-    /// The flow's row. Once per flow, and when names change.
-    fn lpm_resolve(skb: *mut __sk_buff, fingerprint: u64) {
-        match table::find(&Store, fingerprint) {
-            Some(entry) => rows::of_flow(entry, &Store, &Kernel::new(skb)),
-            None => rows::OVERFLOW,
-        }
+/// The flow's row. Once per flow, and when names change.
+#[inline(always)]
+fn resolve(skb: impl Context, fingerprint: u64) -> u32 {
+    match table::find(&Store, fingerprint) {
+        Some(entry) => rows::of_flow(entry, &Store, &Kernel::new(skb)),
+        None => rows::OVERFLOW,
     }
 }
+
+/// What samples need of a context's own functions.
+pub struct Samples<C> {
+    record: extern "C" fn(C, u64, u64, u64, u32) -> u32,
+    retransmitted: extern "C" fn(C, u64, u32, u32) -> u32,
+    resolve: extern "C" fn(C, u64) -> u32,
+}
+
+macro_rules! samples {
+    ($name:ident, $context:ty: $record:ident $retransmitted:ident $resolve:ident) => {
+        global! {
+            /// A function of its own, so that the packets without a sample
+            /// need not step over it.
+            fn $record(
+                skb: $context,
+                fingerprint: u64,
+                now_ns: u64,
+                units_and_id: u64,
+                what: u32,
+            ) {
+                record(skb, fingerprint, now_ns, units_and_id, what);
+                0
+            }
+        }
+        global! {
+            fn $retransmitted(
+                skb: $context,
+                fingerprint: u64,
+                direction: u32,
+                segments: u32,
+            ) {
+                retransmitted(skb, fingerprint, direction, segments);
+                0
+            }
+        }
+        global! {
+            fn $resolve(skb: $context, fingerprint: u64) {
+                resolve(skb, fingerprint)
+            }
+        }
+        pub(crate) const $name: Samples<$context> = Samples {
+            record: $record,
+            retransmitted: $retransmitted,
+            resolve: $resolve,
+        };
+    };
+}
+
+samples!(OF_SKB, *mut __sk_buff: lpm_record lpm_retransmitted lpm_resolve);
+samples!(OF_XDP, *mut xdp_md: lpm_record_xdp lpm_retransmitted_xdp lpm_resolve_xdp);
 
 #[inline(always)]
 fn observe(row: u32, place: u32, ns: u64) {
@@ -288,16 +315,16 @@ fn observe(row: u32, place: u32, ns: u64) {
 
 /// Keeps the window's minima that the agent has not taken yet.
 #[inline(never)]
-fn retire(skb: *mut __sk_buff, entry: &FlowEntry) {
+fn retire(skb: impl Context, entry: &FlowEntry) {
     retire_leg(skb, entry, &entry.slots[0], Leg::Remote);
     retire_leg(skb, entry, &entry.slots[1], Leg::Local);
 }
 
 #[inline(always)]
-fn retire_leg(skb: *mut __sk_buff, entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
+fn retire_leg<C: Context>(skb: C, entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
     let min = slots.window_min.load(Relaxed);
     if min != u32::MAX {
-        let row = lpm_resolve(skb, entry.fingerprint.load(Relaxed));
+        let row = (C::SAMPLES.resolve)(skb, entry.fingerprint.load(Relaxed));
         observe(row, leg as u32 * 4 + MINIMA, u64::from(min) * UNIT_NS);
     }
 }

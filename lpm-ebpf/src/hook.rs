@@ -1,9 +1,6 @@
 //! One packet at a TC hook.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_UNSPEC},
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use lpm_common::{
     packet::Direction,
     parse::Link,
@@ -12,6 +9,7 @@ use lpm_common::{
 };
 
 use crate::{
+    context::Context,
     env::Kernel,
     packet::{Linear, Whole, ifindex, meta},
     questions::{DATAGRAM, question},
@@ -67,7 +65,13 @@ way!(
 #[inline(always)]
 #[must_use]
 pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
-    let skb = ctx.skb.skb;
+    run::<W>(ctx.skb.skb);
+    TC_ACT_UNSPEC
+}
+
+/// Measures the packet.
+#[inline(always)]
+pub(crate) fn run<W: Way>(skb: impl Context) {
     let mut quick = quick::<W>(skb);
     if quick == UNCOMMON {
         quick = thorough::<W>(skb);
@@ -75,7 +79,6 @@ pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
     if quick == KNOWN {
         steps::finish(skb, W::WAY.1);
     }
-    TC_ACT_UNSPEC
 }
 
 pub(crate) const UNCOMMON: u32 = Quick::Uncommon as u32;
@@ -85,8 +88,8 @@ pub(crate) const KNOWN: u32 = Quick::Known as u32;
 /// A [`Quick`]. A function of its own, so that its stack is not that of the
 /// other ways as well: all calls together have 512 bytes.
 #[inline(never)]
-fn quick<W: Way>(skb: *mut __sk_buff) -> u32 {
-    let bytes = Linear::new(&TcContext::new(skb));
+fn quick<W: Way>(skb: impl Context) -> u32 {
+    let bytes = Linear::new(skb);
     let env = Kernel::new(skb);
     let meta = meta(skb);
     pipeline::quick(&bytes, &meta, W::WAY, &Secrets, &Store, &env, hand_over) as u32
@@ -94,7 +97,7 @@ fn quick<W: Way>(skb: *mut __sk_buff) -> u32 {
 
 /// The thorough way, to the packet's entry. A [`Quick`].
 #[inline(never)]
-fn thorough<W: Way>(skb: *mut __sk_buff) -> u32 {
+fn thorough<W: Way>(skb: impl Context) -> u32 {
     let found = network::<W>(skb);
     if found == 0 {
         return MEASURED;
@@ -118,7 +121,7 @@ fn thorough<W: Way>(skb: *mut __sk_buff) -> u32 {
 
 /// 0: there is nothing to measure.
 #[inline(never)]
-fn network<W: Way>(skb: *mut __sk_buff) -> u32 {
+fn network<W: Way>(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let meta = meta(skb);
     let bytes = Whole::new(skb, meta.len);
@@ -134,7 +137,7 @@ fn network<W: Way>(skb: *mut __sk_buff) -> u32 {
 }
 
 #[inline(never)]
-pub(crate) fn datagram<W: Way>(skb: *mut __sk_buff) {
+pub(crate) fn datagram<W: Way>(skb: impl Context) {
     let Some(scratch) = scratch() else { return };
     let env = Kernel::new(skb);
     let meta = meta(skb);
@@ -144,7 +147,7 @@ pub(crate) fn datagram<W: Way>(skb: *mut __sk_buff) {
 
 /// 0: the segment carries no question and no answer.
 #[inline(never)]
-pub(crate) fn message<W: Way>(skb: *mut __sk_buff) -> u32 {
+pub(crate) fn message<W: Way>(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let env = Kernel::new(skb);
     let meta = meta(skb);
@@ -155,7 +158,7 @@ pub(crate) fn message<W: Way>(skb: *mut __sk_buff) -> u32 {
 
 /// 0: there is nothing to measure.
 #[inline(never)]
-fn transport(skb: *mut __sk_buff) -> u32 {
+fn transport(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let meta = meta(skb);
     let bytes = Whole::new(skb, meta.len);
@@ -169,7 +172,7 @@ fn transport(skb: *mut __sk_buff) -> u32 {
 
 /// Not 0: the flow has no entry, or starts anew.
 #[inline(never)]
-pub(crate) fn appears<W: Way>(skb: *mut __sk_buff) -> u32 {
+pub(crate) fn appears<W: Way>(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     u32::from(pipeline::appears(
         &scratch.packet,
@@ -181,12 +184,12 @@ pub(crate) fn appears<W: Way>(skb: *mut __sk_buff) -> u32 {
 }
 
 #[inline(never)]
-pub(crate) fn appear<W: Way>(skb: *mut __sk_buff) {
+pub(crate) fn appear<W: Way>(skb: impl Context) {
     let Some(scratch) = scratch() else { return };
     let env = Kernel::new(skb);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(
-        TcContext::new(skb),
+        TcContext::new(skb.as_ptr().cast()),
         "flow appears on interface {}: ports {} to {}",
         ifindex(skb),
         scratch.packet.sport,
@@ -203,7 +206,7 @@ pub(crate) fn appear<W: Way>(skb: *mut __sk_buff) {
 }
 
 #[inline(never)]
-fn known<W: Way>(skb: *mut __sk_buff) -> u32 {
+fn known<W: Way>(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else {
         return MEASURED;
     };

@@ -2,10 +2,7 @@
 //! `lpm_common::pipeline::inside`. These programs take the place of those of
 //! [`crate::hook`] where the configuration wants it, and are loaded only then.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_UNSPEC},
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use lpm_common::{
     parse::tunnel::LEVELS,
     pipeline::{
@@ -15,6 +12,7 @@ use lpm_common::{
 };
 
 use crate::{
+    context::Context,
     env::Kernel,
     hook::{KNOWN, MEASURED, UNCOMMON, Way, appear, appears, datagram, message},
     packet::{Linear, Whole, meta},
@@ -28,7 +26,13 @@ use crate::{
 #[inline(always)]
 #[must_use]
 pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
-    let skb = ctx.skb.skb;
+    run::<W>(ctx.skb.skb);
+    TC_ACT_UNSPEC
+}
+
+/// Measures the packet, or what is inside.
+#[inline(always)]
+pub(crate) fn run<W: Way>(skb: impl Context) {
     let mut quick = quick::<W>(skb);
     if quick == UNCOMMON {
         quick = thorough::<W>(skb);
@@ -36,13 +40,12 @@ pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
     if quick == KNOWN {
         steps::finish(skb, W::WAY.1);
     }
-    TC_ACT_UNSPEC
 }
 
 /// A `pipeline::Quick`.
 #[inline(never)]
-fn quick<W: Way>(skb: *mut __sk_buff) -> u32 {
-    let bytes = Linear::new(&TcContext::new(skb));
+fn quick<W: Way>(skb: impl Context) -> u32 {
+    let bytes = Linear::new(skb);
     let (env, meta) = (Kernel::new(skb), meta(skb));
     let maps = (&Store, &Ports);
     inside::quick(&bytes, &meta, W::WAY, &Secrets, maps, &env, hand_over) as u32
@@ -50,7 +53,7 @@ fn quick<W: Way>(skb: *mut __sk_buff) -> u32 {
 
 /// As `hook::thorough`, step by step through `SCRATCH`.
 #[inline(never)]
-fn thorough<W: Way>(skb: *mut __sk_buff) -> u32 {
+fn thorough<W: Way>(skb: impl Context) -> u32 {
     whole::<W>(skb);
     for _ in 0..=LEVELS {
         match unwrap(skb) {
@@ -91,7 +94,7 @@ const ENTERED: u32 = 1;
 const SKIPPED: u32 = 2;
 
 #[inline(never)]
-fn whole<W: Way>(skb: *mut __sk_buff) {
+fn whole<W: Way>(skb: impl Context) {
     if let Some(scratch) = scratch() {
         scratch.left = Unwrapped::whole(&meta(skb), W::WAY.0);
     }
@@ -99,7 +102,7 @@ fn whole<W: Way>(skb: *mut __sk_buff) {
 
 /// Takes one tunnel off.
 #[inline(never)]
-fn unwrap(skb: *mut __sk_buff) -> u32 {
+fn unwrap(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else {
         return SKIPPED;
     };
@@ -117,7 +120,7 @@ fn unwrap(skb: *mut __sk_buff) -> u32 {
 
 /// 0: there is nothing to measure.
 #[inline(never)]
-fn network(skb: *mut __sk_buff) -> u32 {
+fn network(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let meta = meta(skb);
     let bytes = Whole::new(skb, meta.len);
@@ -135,7 +138,7 @@ fn network(skb: *mut __sk_buff) -> u32 {
 
 /// 0: there is nothing to measure.
 #[inline(never)]
-fn transport(skb: *mut __sk_buff) -> u32 {
+fn transport(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let meta = meta(skb);
     let bytes = Whole::new(skb, meta.len);
@@ -149,7 +152,7 @@ fn transport(skb: *mut __sk_buff) -> u32 {
 }
 
 #[inline(never)]
-fn known<W: Way>(skb: *mut __sk_buff) -> u32 {
+fn known<W: Way>(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else {
         return MEASURED;
     };

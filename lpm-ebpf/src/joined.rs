@@ -82,7 +82,7 @@ fn measure_to<W: Way>(skb: *mut __sk_buff) {
 #[inline(never)]
 fn quick_from(skb: *mut __sk_buff) -> u32 {
     let meta = joined::meta(&meta(skb));
-    let bytes = Linear::new(&TcContext::new(skb));
+    let bytes = Linear::new(skb);
     let env = Kernel::new(skb);
     let way = FromLocal::WAY;
     pipeline::quick(&bytes, &meta, way, &Secrets, &Store, &env, hand_over) as u32
@@ -92,7 +92,7 @@ fn quick_from(skb: *mut __sk_buff) -> u32 {
 #[inline(never)]
 fn quick_to<W: Way>(skb: *mut __sk_buff) -> u32 {
     let meta = joined::meta(&meta(skb));
-    let bytes = Linear::new(&TcContext::new(skb));
+    let bytes = Linear::new(skb);
     let env = Kernel::quiet(skb);
     let link = W::WAY.0;
     joined::quick_to_pod(&bytes, &meta, link, &Secrets, &Store, &env, hand_over) as u32
@@ -103,7 +103,7 @@ fn quick_to<W: Way>(skb: *mut __sk_buff) -> u32 {
 #[inline(never)]
 fn forwarded(skb: *mut __sk_buff) {
     let meta = joined::meta(&meta(skb));
-    let bytes = Linear::new(&TcContext::new(skb));
+    let bytes = Linear::new(skb);
     if !joined::is_to_known(&bytes, &meta, ToLocal::WAY.0, &Secrets, &Store) {
         return;
     }
@@ -167,7 +167,7 @@ fn message<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
 }
 
 #[inline(always)]
-fn env(skb: *mut __sk_buff, quiet: u32) -> Kernel {
+fn env(skb: *mut __sk_buff, quiet: u32) -> Kernel<*mut __sk_buff> {
     if quiet == 0 {
         Kernel::new(skb)
     } else {

@@ -9,11 +9,12 @@
     clippy::cast_possible_truncation,
     reason = "numbers are cut to the bits that are meant"
 )]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
 #[macro_use]
 mod global;
 
+pub mod context;
 pub mod env;
 pub mod hook;
 pub mod inside;
@@ -25,6 +26,7 @@ pub mod settings;
 mod sockets;
 pub mod steps;
 pub mod store;
+pub mod xdp;
 
 /// The BPF target cannot unwind, and the verifier refuses what could panic:
 /// nothing ever comes here.

@@ -1,14 +1,11 @@
-//! The bytes of a packet at the TC hook.
+//! The bytes of a packet at its hook.
 
-use core::{ffi::c_void, mem::MaybeUninit};
-
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext};
 use lpm_common::{
     bytes::{Bytes, OutOfBounds, Prefix},
     packet::Meta,
 };
 
-use crate::settings;
+use crate::{context::Context, settings};
 
 /// The linear part of the packet, read in place.
 pub struct Linear {
@@ -20,11 +17,9 @@ impl Linear {
     /// Of the packet at hand.
     #[inline(always)]
     #[must_use]
-    pub fn new(ctx: &TcContext) -> Self {
-        Self {
-            data: ctx.data(),
-            end: ctx.data_end(),
-        }
+    pub fn new(skb: impl Context) -> Self {
+        let (data, end) = skb.linear();
+        Self { data, end }
     }
 }
 
@@ -64,24 +59,23 @@ impl Prefix for Linear {
     }
 }
 
-/// All of the packet, its parts outside the linear one included. They are
-/// copied, never pulled: pulling could move the packet's head.
+/// All of the packet that can be read at its hook.
 #[derive(Clone, Copy)]
-pub struct Whole {
-    skb: *mut __sk_buff,
+pub struct Whole<C> {
+    skb: C,
     len: u32,
 }
 
-impl Whole {
+impl<C: Context> Whole<C> {
     /// Of the packet at hand.
     #[inline(always)]
     #[must_use]
-    pub fn new(skb: *mut __sk_buff, len: u32) -> Self {
+    pub fn new(skb: C, len: u32) -> Self {
         Self { skb, len }
     }
 }
 
-impl Bytes for Whole {
+impl<C: Context> Bytes for Whole<C> {
     #[inline(always)]
     fn forget(&self, x: u32) -> u32 {
         x ^ settings::nothing()
@@ -89,22 +83,7 @@ impl Bytes for Whole {
 
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Result<[u8; N], OutOfBounds> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: the helper writes N bytes, or fails.
-        let result = unsafe {
-            bpf_skb_load_bytes(
-                self.skb.cast::<c_void>(),
-                offset,
-                bytes.as_mut_ptr().cast::<c_void>(),
-                N as u32,
-            )
-        };
-        if result == 0 {
-            // SAFETY: the helper has written all of it.
-            Ok(unsafe { bytes.assume_init() })
-        } else {
-            Err(OutOfBounds)
-        }
+        self.skb.load(offset)
     }
 
     #[inline(always)]
@@ -116,34 +95,13 @@ impl Bytes for Whole {
 /// What the kernel knows of the packet.
 #[inline(always)]
 #[must_use]
-pub(crate) fn meta(skb: *mut __sk_buff) -> Meta {
-    // SAFETY: the hook's context; each field is one that TC programs may read.
-    let (len, segments, ifindex, tagged) = unsafe {
-        (
-            (*skb).len,
-            (*skb).gso_segs,
-            (*skb).ifindex,
-            (*skb).vlan_present,
-        )
-    };
-    let vlan = if tagged == 0 {
-        0
-    } else {
-        // SAFETY: as above.
-        unsafe { (*skb).vlan_tci & 0xfff }
-    };
-    Meta {
-        len,
-        segments: if segments == 0 { 1 } else { segments },
-        ifindex,
-        vlan,
-    }
+pub(crate) fn meta(skb: impl Context) -> Meta {
+    skb.meta()
 }
 
 /// The interface that the packet is at.
 #[inline(always)]
 #[must_use]
-pub(crate) fn ifindex(skb: *mut __sk_buff) -> u32 {
-    // SAFETY: the hook's context; TC programs may read this field.
-    unsafe { (*skb).ifindex }
+pub(crate) fn ifindex(skb: impl Context) -> u32 {
+    skb.ifindex()
 }

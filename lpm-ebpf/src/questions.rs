@@ -1,13 +1,13 @@
 //! The last steps with a question or an answer (`lpm_common::query`), which all
 //! hooks share. They hand over through the map, as those of [`crate::steps`].
 
-use aya_ebpf::bindings::__sk_buff;
 use lpm_common::{
     query::{self, Role},
     rows,
 };
 
 use crate::{
+    context::Context,
     env::{Kernel, answered},
     settings::Secrets,
     steps::scratch,
@@ -19,7 +19,7 @@ pub(crate) const DATAGRAM: u32 = 2;
 
 /// Takes what was found, if it is a question or an answer.
 #[inline(always)]
-pub(crate) fn question(skb: *mut __sk_buff) {
+pub(crate) fn question(skb: impl Context) {
     match role() {
         ASKS => ask(skb, question_row(skb)),
         ANSWERS if answer(skb) != 0 => sampled(),
@@ -43,13 +43,13 @@ fn role() -> u32 {
 }
 
 #[inline(never)]
-fn question_row(skb: *mut __sk_buff) -> u32 {
+fn question_row(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     rows::of_question(&scratch.query, &Store, &Kernel::new(skb))
 }
 
 #[inline(never)]
-fn ask(skb: *mut __sk_buff, row: u32) {
+fn ask(skb: impl Context, row: u32) {
     let Some(scratch) = scratch() else { return };
     let env = Kernel::new(skb);
     query::ask(&scratch.query, row, scratch.fingerprint, &Store, &env);
@@ -57,7 +57,7 @@ fn ask(skb: *mut __sk_buff, row: u32) {
 
 /// 0: there is no sample.
 #[inline(never)]
-fn answer(skb: *mut __sk_buff) -> u32 {
+fn answer(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let env = Kernel::new(skb);
     scratch.sample = query::answer(&scratch.query, scratch.fingerprint, &Store, &env);

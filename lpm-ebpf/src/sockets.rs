@@ -16,6 +16,8 @@ use lpm_common::{
     shared::{AtomicU16, AtomicU32},
 };
 
+use crate::context::Context;
+
 /// `BPF_TCP_LISTEN` of `linux/bpf.h`.
 const LISTEN: u32 = 10;
 
@@ -54,7 +56,7 @@ fn is_mapped(address: [u32; 4]) -> bool {
 /// Not 0: a socket of the interface's network namespace has the flow's addresses
 /// and ports. One that only listens does not.
 #[inline(never)]
-pub(crate) fn local(skb: *mut __sk_buff, entry: &FlowEntry) -> u32 {
+pub(crate) fn local(skb: impl Context, entry: &FlowEntry) -> u32 {
     let cold = &entry.cold;
     let (mut tuple, length) = if is_mapped(words(&cold.local)) {
         let length = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>();
@@ -66,7 +68,7 @@ pub(crate) fn local(skb: *mut __sk_buff, entry: &FlowEntry) -> u32 {
     // given back.
     unsafe {
         let socket = bpf_skc_lookup_tcp(
-            skb.cast::<c_void>(),
+            skb.as_ptr(),
             &raw mut tuple,
             length as u32,
             CURRENT_NETNS,

@@ -6,7 +6,7 @@
 //! of the many ways it got there: on the stack each way would be followed to
 //! the end.
 
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use lpm_common::{
     matcher::SHAKE,
     packet::Direction,
@@ -15,7 +15,7 @@ use lpm_common::{
     query::{self, Query},
 };
 
-use crate::{env::Kernel, maps::SCRATCH, store::Store};
+use crate::{context::Context, env::Kernel, maps::SCRATCH, store::Store};
 
 /// This CPU's packet, between the steps.
 #[derive(Clone, Copy)]
@@ -28,6 +28,8 @@ pub struct Scratch {
     /// The question's.
     pub(crate) fingerprint: u64,
     pub(crate) sample: query::Sample,
+    /// At XDP, the place in the packet that is read.
+    pub(crate) offset: usize,
 }
 
 #[inline(always)]
@@ -49,16 +51,8 @@ pub(crate) fn hand_over(known: &Known) {
 
 /// Measures the packet that was handed over.
 #[inline(always)]
-pub(crate) fn finish(skb: *mut __sk_buff, direction: Direction) {
-    let (prepare, shake, by_ts, by_seq): (Step, Step, Step, Step) = match direction {
-        Direction::FromLocal => (
-            lpm_prepare_from,
-            lpm_shake_from,
-            lpm_by_ts_from,
-            lpm_by_seq_from,
-        ),
-        Direction::ToLocal => (lpm_prepare_to, lpm_shake_to, lpm_by_ts_to, lpm_by_seq_to),
-    };
+pub(crate) fn finish<C: Context>(skb: C, direction: Direction) {
+    let [prepare, shake, by_ts, by_seq] = C::STEPS[direction.index()];
     let next = prepare(skb);
     if next & SHAKE != 0 {
         shake(skb);
@@ -70,13 +64,14 @@ pub(crate) fn finish(skb: *mut __sk_buff, direction: Direction) {
     };
 }
 
-type Step = extern "C" fn(*mut __sk_buff) -> u32;
+/// A step, for one kind of context and one direction.
+pub type Step<C> = extern "C" fn(C) -> u32;
 
 macro_rules! steps {
-    ($($direction:ident: $prepare:ident $shake:ident $by_ts:ident $by_seq:ident;)*) => { $(
+    ($($context:ty, $direction:ident: $prepare:ident $shake:ident $by_ts:ident $by_seq:ident;)*) => { $(
         global! {
             /// Which step is the last one.
-            fn $prepare(skb: *mut __sk_buff) {
+            fn $prepare(skb: $context) {
                 let Some(scratch) = scratch() else { return 0 };
                 let env = Kernel::new(skb);
                 let next = pipeline::prepare(&scratch.known, Direction::$direction, &Store, &env);
@@ -85,7 +80,7 @@ macro_rules! steps {
             }
         }
         global! {
-            fn $shake(skb: *mut __sk_buff) {
+            fn $shake(skb: $context) {
                 let Some(scratch) = scratch() else { return 0 };
                 let env = Kernel::new(skb);
                 pipeline::shake(&scratch.known, Direction::$direction, &Store, &env);
@@ -93,7 +88,7 @@ macro_rules! steps {
             }
         }
         global! {
-            fn $by_ts(skb: *mut __sk_buff) {
+            fn $by_ts(skb: $context) {
                 let Some(scratch) = scratch() else { return 0 };
                 let env = Kernel::new(skb);
                 pipeline::by_ts(&scratch.known, Direction::$direction, &Store, &env);
@@ -101,7 +96,7 @@ macro_rules! steps {
             }
         }
         global! {
-            fn $by_seq(skb: *mut __sk_buff) {
+            fn $by_seq(skb: $context) {
                 let Some(scratch) = scratch() else { return 0 };
                 let env = Kernel::new(skb);
                 pipeline::by_seq(&scratch.known, Direction::$direction, &Store, &env);
@@ -112,6 +107,28 @@ macro_rules! steps {
 }
 
 steps! {
-    FromLocal: lpm_prepare_from lpm_shake_from lpm_by_ts_from lpm_by_seq_from;
-    ToLocal: lpm_prepare_to lpm_shake_to lpm_by_ts_to lpm_by_seq_to;
+    *mut __sk_buff, FromLocal: lpm_prepare_from lpm_shake_from lpm_by_ts_from lpm_by_seq_from;
+    *mut __sk_buff, ToLocal: lpm_prepare_to lpm_shake_to lpm_by_ts_to lpm_by_seq_to;
+    *mut xdp_md, ToLocal: lpm_prepare_xdp lpm_shake_xdp lpm_by_ts_xdp lpm_by_seq_xdp;
 }
+
+/// At TC, by direction.
+pub(crate) const OF_SKB: [[Step<*mut __sk_buff>; 4]; 2] = [
+    [
+        lpm_prepare_from,
+        lpm_shake_from,
+        lpm_by_ts_from,
+        lpm_by_seq_from,
+    ],
+    [lpm_prepare_to, lpm_shake_to, lpm_by_ts_to, lpm_by_seq_to],
+];
+
+const RECEIVED: [Step<*mut xdp_md>; 4] = [
+    lpm_prepare_xdp,
+    lpm_shake_xdp,
+    lpm_by_ts_xdp,
+    lpm_by_seq_xdp,
+];
+
+/// At XDP, where packets come only to the local end.
+pub(crate) const OF_XDP: [[Step<*mut xdp_md>; 4]; 2] = [RECEIVED; 2];

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use aya::{
     Ebpf, TestRun,
     maps::{Map, MapData, MapError},
-    programs::{SchedClassifier, TestRunOptions},
+    programs::{Program, SchedClassifier, TestRunOptions},
 };
 use lpm_common::layout::{Control, FlowEntry, Histogram, QueryEntry, Row};
 
@@ -61,7 +61,12 @@ const ALWAYS: [&str; 8] = [
 ];
 
 /// Names of those that are loaded if the settings want them.
-const IF_WANTED: [&str; 2] = ["lpm_from_local_inner", "lpm_to_local_inner"];
+const IF_WANTED: [&str; 4] = [
+    "lpm_from_local_inner",
+    "lpm_to_local_inner",
+    "lpm_xdp",
+    "lpm_xdp_inner",
+];
 
 /// Whether a program of ours that is attached is called so.
 pub(crate) fn is_program_name(name: &str) -> bool {
@@ -124,8 +129,18 @@ impl Programs {
     /// they were not asked for when the object was loaded.
     #[must_use]
     pub fn inner(&self) -> Option<(&LoadedProgram, &LoadedProgram)> {
-        let named = |name| self.wanted.iter().find(|program| program.name == name);
-        Some((named(IF_WANTED[0])?, named(IF_WANTED[1])?))
+        Some((self.named(IF_WANTED[0])?, self.named(IF_WANTED[1])?))
+    }
+
+    /// The XDP program, for packets that a network card received; `None`: it was not asked for
+    /// when the object was loaded.
+    #[must_use]
+    pub fn xdp(&self, inner: bool) -> Option<&LoadedProgram> {
+        self.named(IF_WANTED[if inner { 3 } else { 2 }])
+    }
+
+    fn named(&self, name: &str) -> Option<&LoadedProgram> {
+        self.wanted.iter().find(|program| program.name == name)
     }
 }
 
@@ -185,7 +200,12 @@ impl Kernel {
                 continue;
             }
             let name = name.to_owned();
-            let loaded = <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load);
+            let loaded = match program {
+                Program::Xdp(program) => program.load(),
+                program => {
+                    <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load)
+                }
+            };
             loaded.map_err(|source| LoadError::Program {
                 program: name,
                 source: Box::new(source),
@@ -207,7 +227,10 @@ impl Kernel {
     }
 
     fn loaded(&self, name: &'static str) -> Result<LoadedProgram, LoadError> {
-        let program = self.classifier(name)?;
+        let program = self.ebpf.program(name).ok_or(LoadError::Missing {
+            what: "program",
+            name,
+        })?;
         let failed = |source| LoadError::Program {
             program: name.to_owned(),
             source: Box::new(source),

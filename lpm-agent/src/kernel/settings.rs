@@ -10,6 +10,9 @@ use lpm_common::{
 
 use super::load_error::LoadError;
 
+/// Begin of the names of the XDP programs.
+const XDP: &str = "lpm_xdp";
+
 /// End of the names of the programs that look into tunnels.
 pub(super) const INNER: &str = "_inner";
 
@@ -35,7 +38,9 @@ pub struct LoadSettings {
     pub samples_bytes: u32,
     /// Ports of the tunnels that are looked into; none: the programs that do are not loaded.
     pub tunnels: TunnelPorts,
-    /// For test runs: the programs take each packet's `tstamp` for the time.
+    /// Whether an interface is watched by XDP; false: the programs that do are not loaded.
+    pub xdp: bool,
+    /// For test runs: the programs take each packet's `tstamp` (by XDP, its metadata) for the time.
     pub packet_clock: bool,
     /// The methods that are on.
     pub methods: Methods,
@@ -44,7 +49,8 @@ pub struct LoadSettings {
 impl LoadSettings {
     /// Whether a program of the object is needed: what is not costs nobody anything.
     pub(super) fn wants(&self, program: &str) -> bool {
-        !program.ends_with(INNER) || self.tunnels != TunnelPorts::default()
+        let inner = !program.ends_with(INNER) || self.tunnels != TunnelPorts::default();
+        inner && (!program.starts_with(XDP) || self.xdp)
     }
 
     /// The defaults with a fresh secret: 64 Ki flows (16 MiB).
@@ -60,6 +66,7 @@ impl LoadSettings {
             names: 65_536,
             samples_bytes: 1 << 20,
             tunnels: TunnelPorts::default(),
+            xdp: false,
             packet_clock: false,
             methods: Methods::ALL,
         }

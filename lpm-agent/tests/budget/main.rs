@@ -23,6 +23,7 @@ fn programs_keep_within_the_verifiers_budget() {
     settings.flow_entries = 64;
     settings.tunnels.vxlan[0] = 4789;
     settings.tunnels.geneve[0] = 6081;
+    settings.xdp = true;
     let mut kernel = Kernel::prepare(verifier::OBJECT, &settings).unwrap();
     let verified = verifier::verify(&mut kernel);
     for program in &verified {

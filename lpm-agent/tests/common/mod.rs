@@ -55,6 +55,7 @@ pub const SETTINGS: LoadSettings = LoadSettings {
     samples_bytes: 1 << 16,
     packet_clock: false,
     methods: Methods::ALL,
+    xdp: false,
     tunnels: TunnelPorts {
         vxlan: [0; 4],
         geneve: [0; 4],

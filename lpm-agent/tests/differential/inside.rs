@@ -84,7 +84,7 @@ fn any_packets_inside_leave_the_same_state() {
         return;
     };
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 200,
+        cases: 100,
         failure_persistence: None,
         ..ProptestConfig::default()
     });

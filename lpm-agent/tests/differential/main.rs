@@ -3,6 +3,7 @@
 //! flow table, histograms and counters, word for word.
 
 mod inside;
+mod xdp;
 
 use std::{
     path::Path,
@@ -72,6 +73,7 @@ impl Pair {
         settings.stripes = 1;
         settings.packet_clock = true;
         settings.tunnels = tunnels;
+        settings.xdp = true;
         let mut kernel = match Kernel::load(&settings) {
             Ok(kernel) => kernel,
             Err(error) if !nix::unistd::geteuid().is_root() => {

@@ -94,7 +94,7 @@ pub fn bench_minimal(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn minimal(ctx: &TcContext) {
-    let bytes = Linear::new(ctx);
+    let bytes = Linear::new(ctx.skb.skb);
     if !bytes.covers(54) || bytes.be16(12) != 0x0800 || bytes.byte(14) != 0x45 {
         return;
     }

@@ -7,8 +7,8 @@ use core::sync::atomic::Ordering::Relaxed;
 use aya_ebpf::{
     bindings::TC_ACT_UNSPEC,
     helpers::{bpf_jiffies64, bpf_ktime_get_ns},
-    macros::classifier,
-    programs::TcContext,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 use lpm_ebpf::{
     hook::{FromLocal, FromLocalIp, ToLocal, ToLocalIp, measure},
@@ -76,6 +76,18 @@ pub fn lpm_from_local_inner(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn lpm_to_local_inner(ctx: TcContext) -> i32 {
     inside::measure::<ToLocal>(&ctx)
+}
+
+/// Packets that a network card received, before there is an skb.
+#[xdp]
+pub fn lpm_xdp(ctx: XdpContext) -> u32 {
+    lpm_ebpf::xdp::measure::<ToLocal>(&ctx)
+}
+
+/// Likewise; tunnels are looked into.
+#[xdp]
+pub fn lpm_xdp_inner(ctx: XdpContext) -> u32 {
+    lpm_ebpf::xdp::measure_inside::<ToLocal>(&ctx)
 }
 
 /// Never attached: the agent test-runs it to learn how jiffies and

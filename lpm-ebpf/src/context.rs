@@ -1,0 +1,270 @@
+//! What a packet comes in: the kernel's contexts behind one trait, so that one
+//! code serves TC and XDP. All of it is folded away at compile time.
+
+use core::{
+    arch::asm,
+    ffi::c_void,
+    hint::black_box,
+    mem::{MaybeUninit, offset_of},
+    ptr::read_volatile,
+};
+
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    helpers::bpf_skb_load_bytes,
+};
+use lpm_common::{bytes::OutOfBounds, packet::Meta};
+
+use crate::{
+    env::{self, Samples},
+    sockets,
+    steps::{self, Step, scratch},
+};
+
+/// A pointer to the context of the hook at which a packet is.
+pub trait Context: Copy {
+    /// The last steps with a packet, by direction.
+    const STEPS: [[Step<Self>; 4]; 2];
+    /// What samples need.
+    const SAMPLES: Samples<Self>;
+
+    /// As the kernel's helpers want it.
+    fn as_ptr(self) -> *mut c_void;
+
+    /// Where the linear part of the packet begins and ends.
+    fn linear(self) -> (usize, usize);
+
+    /// The `N` bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`]: the packet is shorter, or they cannot be read here.
+    fn load<const N: usize>(self, offset: u32) -> Result<[u8; N], OutOfBounds>;
+
+    /// What the kernel knows of the packet.
+    fn meta(self) -> Meta;
+
+    /// The interface that the packet is at.
+    fn ifindex(self) -> u32;
+
+    /// `gso_size`; 0: not GSO, or not known.
+    fn segment_size(self) -> u32;
+
+    /// The packet's time in test runs, nanoseconds.
+    fn packet_ns(self) -> u64;
+
+    /// Whether the packet comes from a socket with this address and port.
+    fn sent_by(self, address: [u32; 4], port: u16) -> bool;
+}
+
+impl Context for *mut __sk_buff {
+    const STEPS: [[Step<Self>; 4]; 2] = steps::OF_SKB;
+    const SAMPLES: Samples<Self> = env::OF_SKB;
+
+    #[inline(always)]
+    fn as_ptr(self) -> *mut c_void {
+        self.cast()
+    }
+
+    #[inline(always)]
+    fn linear(self) -> (usize, usize) {
+        // SAFETY: the hook's context; TC programs may read these fields.
+        unsafe { ((*self).data as usize, (*self).data_end as usize) }
+    }
+
+    /// Outside the linear part too. The bytes are copied, never pulled: pulling
+    /// could move the packet's head.
+    #[inline(always)]
+    fn load<const N: usize>(self, offset: u32) -> Result<[u8; N], OutOfBounds> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the helper writes N bytes, or fails.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.as_ptr(),
+                offset,
+                bytes.as_mut_ptr().cast::<c_void>(),
+                N as u32,
+            )
+        };
+        if result == 0 {
+            // SAFETY: the helper has written all of it.
+            Ok(unsafe { bytes.assume_init() })
+        } else {
+            Err(OutOfBounds)
+        }
+    }
+
+    #[inline(always)]
+    fn meta(self) -> Meta {
+        // SAFETY: the hook's context; each field is one that TC programs may read.
+        let (len, segments, ifindex, tagged) = unsafe {
+            (
+                (*self).len,
+                (*self).gso_segs,
+                (*self).ifindex,
+                (*self).vlan_present,
+            )
+        };
+        let vlan = if tagged == 0 {
+            0
+        } else {
+            // SAFETY: as above.
+            unsafe { (*self).vlan_tci & 0xfff }
+        };
+        Meta {
+            len,
+            segments: if segments == 0 { 1 } else { segments },
+            ifindex,
+            vlan,
+        }
+    }
+
+    #[inline(always)]
+    fn ifindex(self) -> u32 {
+        // SAFETY: the hook's context; TC programs may read this field.
+        unsafe { (*self).ifindex }
+    }
+
+    #[inline(always)]
+    fn segment_size(self) -> u32 {
+        // SAFETY: the hook's context; TC programs may read this field.
+        unsafe { (*self).gso_size }
+    }
+
+    #[inline(always)]
+    fn packet_ns(self) -> u64 {
+        // SAFETY: the hook's context; TC programs may read this field.
+        unsafe { (*self).tstamp }
+    }
+
+    #[inline(always)]
+    fn sent_by(self, address: [u32; 4], port: u16) -> bool {
+        sockets::sent_by(self, address, port)
+    }
+}
+
+/// Headers are looked for in so many bytes of an XDP packet, a power of two.
+/// Two tunnels with all options and the TCP header take less than half.
+const XDP_HEADERS: usize = 1 << 10;
+
+/// A field of the context that holds a pointer. The field has 32 bits; read in
+/// plain Rust the compiler may keep them as such, and what was kept so is no
+/// pointer to the verifier any more.
+#[inline(always)]
+fn pointer<const FIELD: usize>(xdp: *mut xdp_md) -> usize {
+    let pointer;
+    // SAFETY: reads a field of the hook's context that XDP programs may read.
+    unsafe {
+        asm!(
+            "{} = *(u32 *)({} + {})",
+            out(reg) pointer,
+            in(reg) xdp,
+            const FIELD,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+    pointer
+}
+
+/// Place of the byte of [`word`]'s result that is not 0 if there is one.
+const LOADED: usize = 7;
+
+/// The first bytes of the result are those at `offset`. A function of its own,
+/// as a helper would be: the verifier forgets about the pointers in it.
+#[inline(never)]
+fn word<const N: usize>(xdp: *mut xdp_md, offset: u32) -> u64 {
+    const { assert!(N <= LOADED, "a word has room for so many") };
+    let Some(scratch) = scratch() else { return 0 };
+    // By way of a map: otherwise the verifier would keep apart all the values
+    // that an offset can have, and follow each to the end.
+    scratch.offset = offset as usize;
+    // SAFETY: a reference; volatile, so that it is read from the map.
+    let offset = unsafe { read_volatile(&raw const scratch.offset) };
+    if offset > XDP_HEADERS - N {
+        return 0;
+    }
+    let (data, end) = xdp.linear();
+    // Opaque, so that the mask stays: from it the verifier learns a bound. Then
+    // the pointer, so that what is compared is what is read by.
+    let at = black_box(data + (black_box(offset) & (XDP_HEADERS - 1)));
+    if at + N > end {
+        return 0;
+    }
+    let mut word = [0; 8];
+    // SAFETY: within the packet, as was just compared.
+    let bytes = unsafe { *(at as *const [u8; N]) };
+    if let Some(place) = word.first_chunk_mut::<N>() {
+        *place = bytes;
+    }
+    word[LOADED] = 1;
+    u64::from_ne_bytes(word)
+}
+
+/// There is the frame and nothing else: no segments, no tag beside it, and of a
+/// packet in several buffers the first one (a driver gives none to programs
+/// that do not say that they can take it; these do not).
+impl Context for *mut xdp_md {
+    const STEPS: [[Step<Self>; 4]; 2] = steps::OF_XDP;
+    const SAMPLES: Samples<Self> = env::OF_XDP;
+
+    #[inline(always)]
+    fn as_ptr(self) -> *mut c_void {
+        self.cast()
+    }
+
+    #[inline(always)]
+    fn linear(self) -> (usize, usize) {
+        (
+            pointer::<{ offset_of!(xdp_md, data) }>(self),
+            pointer::<{ offset_of!(xdp_md, data_end) }>(self),
+        )
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(self, offset: u32) -> Result<[u8; N], OutOfBounds> {
+        let word = word::<N>(self, offset).to_ne_bytes();
+        match word.first_chunk::<N>() {
+            Some(bytes) if word[LOADED] != 0 => Ok(*bytes),
+            _ => Err(OutOfBounds),
+        }
+    }
+
+    #[inline(always)]
+    fn meta(self) -> Meta {
+        let (data, end) = self.linear();
+        Meta {
+            len: (end - data) as u32,
+            segments: 1,
+            ifindex: self.ifindex(),
+            vlan: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn ifindex(self) -> u32 {
+        // SAFETY: the hook's context; XDP programs may read this field.
+        unsafe { (*self).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn segment_size(self) -> u32 {
+        0
+    }
+
+    /// Test runs put it before the packet, as its metadata.
+    #[inline(always)]
+    fn packet_ns(self) -> u64 {
+        let at = pointer::<{ offset_of!(xdp_md, data_meta) }>(self);
+        let (end, _) = self.linear();
+        if at + size_of::<u64>() > end {
+            return 0;
+        }
+        // SAFETY: within the metadata, as was just compared.
+        unsafe { (at as *const u64).read_unaligned() }
+    }
+
+    /// What a card received has no socket yet.
+    #[inline(always)]
+    fn sent_by(self, _: [u32; 4], _: u16) -> bool {
+        false
+    }
+}

@@ -1,0 +1,26 @@
+//! One packet at the XDP hook of a network card: what it received, before the
+//! kernel has made an skb of it. The way out stays with TC; both are one
+//! vantage.
+
+use aya_ebpf::{bindings::xdp_action::XDP_PASS, programs::XdpContext};
+
+use crate::{
+    hook::{self, Way},
+    inside,
+};
+
+/// Measures the packet. Always lets it pass.
+#[inline(always)]
+#[must_use]
+pub fn measure<W: Way>(ctx: &XdpContext) -> u32 {
+    hook::run::<W>(ctx.ctx);
+    XDP_PASS
+}
+
+/// Measures the packet, or what is inside. Always lets it pass.
+#[inline(always)]
+#[must_use]
+pub fn measure_inside<W: Way>(ctx: &XdpContext) -> u32 {
+    inside::run::<W>(ctx.ctx);
+    XDP_PASS
+}
