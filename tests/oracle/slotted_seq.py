@@ -62,6 +62,8 @@ class Slotted:
 
     def ack(self, p, out, back):
         before = self.acked.get(out)
+        if ahead(p["ack"], self.next.get(back, p["ack"])) > 0:
+            return                              # of what was never sent
         if self.trouble(p, out, back):
             self.slots[back] = []
         news = before is None or ahead(p["ack"], before) > 0
