@@ -16,6 +16,19 @@ use paths::{agent, eventually, file, kernel_is_usable, speak, value};
 /// One way.
 const DELAY: Duration = Duration::from_millis(5);
 
+/// The wires' ends inside the node are no place on the way.
+const CONFIGURATION: &str = "
+window: 1s
+methods: [ts]
+tunnels: {vxlan: [7000]}
+interfaces:
+- {name: eth0, vantage: nic, inner: true}
+- {name: f0, vantage: none}
+- {name: f1, vantage: none}
+- {name: g0, vantage: none}
+- {name: g1, vantage: none}
+";
+
 /// Number and sum (seconds) of a segment's observations.
 fn segment(monitor: &Monitor, (from, to): (&str, &str)) -> (f64, f64) {
     let [count, sum] = ["count", "sum"].map(|what| {
@@ -32,10 +45,7 @@ fn the_slow_segment_shows() {
     }
     let testbed = Segmented::new().expect("the testbed");
     let _server = Server::start(&testbed.pods[1], PORT).expect("a server");
-    let configuration = file(
-        "window: 1s\nmethods: [ts]\ninterfaces:\n- {name: f0, vantage: none}\n- {name: f1, vantage: none}\n\
-         - {name: g0, vantage: none}\n- {name: g1, vantage: none}\n",
-    );
+    let configuration = file(CONFIGURATION);
     let monitor = agent(&testbed.nodes[0], configuration.path(), file("").path());
     let targets = Segmented::addresses(1).map(|address| SocketAddr::new(address, PORT));
     let traffic = targets.map(|target| speak(&testbed.pods[0], target, Limit::default()));
@@ -43,15 +53,16 @@ fn the_slow_segment_shows() {
     let segments = [
         ("pod", ("local", "pod")),
         ("forwarding", ("pod", "overlay")),
-        ("wire", ("overlay", "remote")),
+        ("overlay", ("overlay", "nic")),
+        ("wire", ("nic", "remote")),
     ];
     for (slow, _) in segments {
         testbed.slow(slow, &Impairment::delay(DELAY));
         // What is in the windows now, and what is on its way.
         let ended = |windows: f64| {
-            let (count, _) = segment(&monitor, segments[2].1);
+            let (count, _) = segment(&monitor, segments[3].1);
             eventually("windows end", || {
-                segment(&monitor, segments[2].1).0 >= count + windows * 4.0
+                segment(&monitor, segments[3].1).0 >= count + windows * 4.0
             });
         };
         ended(2.0);
