@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     path::Path,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::kernel_is_usable;
@@ -26,6 +26,9 @@ use nix::sys::socket::{
 };
 use serde_json::Value;
 
+/// How long anything may take before a test fails; far more than it ever needs.
+const LIMIT: Duration = Duration::from_secs(30);
+
 /// One way, across the wire.
 const DELAY: Duration = Duration::from_millis(2);
 const RTT_NS: u64 = 4_000_000;
@@ -35,7 +38,7 @@ fn monitor(node: &Netns, tunnels: &str) -> Monitor {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     writeln!(
         file,
-        "interfaces: [{{name: eth0, vantage: nic, inner: true}}]\ntunnels: {tunnels}"
+        "interfaces: [{{name: eth0, vantage: nic, inner: true}}]\ntunnels: {tunnels}\nwindow: 1s"
     )
     .expect("write");
     let lpm = Path::new(env!("CARGO_BIN_EXE_lpm"));
@@ -318,4 +321,19 @@ fn same_addresses_and_ports_in_three_networks_stay_apart() {
         format!("[{two}]"),
     ];
     assert_eq!(found, expected);
+    // Views of flows that share addresses and ports cannot be joined: they are left out.
+    let begun = Instant::now();
+    let ambiguous = || {
+        monitor
+            .counter("lpm_segment_ambiguous_total")
+            .expect("a count")
+    };
+    while ambiguous() == 0 {
+        assert!(begun.elapsed() < LIMIT, "no window tells of them");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let joined = monitor
+        .counter("lpm_segment_seconds_count")
+        .expect("a count");
+    assert_eq!(joined, 0);
 }

@@ -16,7 +16,7 @@ use lpm_bench::{
         RedirectedPod,
     },
     traffic::{Limit, PORT, Server},
-    truth::{Echo, Ledger, Leg, Monitor, Sample},
+    truth::{Echo, Ledger, Leg, Method, Monitor, Sample},
 };
 
 use paths::{
@@ -62,10 +62,10 @@ fn from_the_network_card_into_the_pod_and_back_again() {
         interface,
         addresses: &Pair::CLIENT,
     };
-    let redirect = Redirect::install(&pair.node, &[Pair::WIRE_INTERFACE], &[pod]);
+    let redirect = Redirect::install(&pair.node, &[Pair::WIRE_INTERFACE], &[pod], false);
     let redirect = redirect.expect("the CNI");
     let _servers = [&pair.server, &pair.client].map(|at| Server::start(at, PORT).expect("server"));
-    let configuration = file("interfaces: [{name: wire0, vantage: nic}]\nmethods: [ts]\n");
+    let configuration = file("interfaces: [{name: wire0, vantage: nic}]\n");
     let names = file(
         "- {cidr: 198.18.1.0/24, namespace: pods}\n- {cidr: 198.18.2.0/24, namespace: far}\n\
          - {cidr: \"fd00:18:1::/64\", namespace: pods}\n- {cidr: \"fd00:18:2::/64\", namespace: far}\n",
@@ -118,6 +118,12 @@ fn from_the_network_card_into_the_pod_and_back_again() {
         // The local leg has none of the wire.
         let local = spread(&found, Leg::Local, Echo::Prompt).expect("the local leg");
         assert!(local.p50 < RTT_NS / 2.0, "{local:?}");
+        // Handshakes both ways, those that began with a SYN to the pod included.
+        for leg in [Leg::Remote, Leg::Local] {
+            let shakes = found.iter().filter(|s| s.method == Method::Handshake);
+            let shakes = shakes.filter(|s| s.leg == leg).count();
+            assert!(shakes >= 4, "{shakes} handshakes of the {leg:?} leg");
+        }
         let vantages = seen_at(&samples);
         assert!(vantages.len() == 2, "the pod and the card: {vantages:?}");
     }
@@ -166,11 +172,11 @@ fn between_pods_of_a_node_and_across_the_overlay() {
             addresses,
         });
     let hooks = [overlay.flavour.vxlan(), &a0.interface, &a1.interface];
-    let _redirect = Redirect::install(node, &hooks, &redirected).expect("the CNI");
+    let _redirect = Redirect::install(node, &hooks, &redirected, true).expect("the CNI");
     let names: String = [(a0, "alpha"), (a1, "beta"), (b0, "gamma")]
         .map(|(pod, namespace)| format!("- {{address: {}, namespace: {namespace}}}\n", pod.v4))
         .concat();
-    let (configuration, names) = (file("methods: [ts]\n"), file(&names));
+    let (configuration, names) = (file("attach: netlink\n"), file(&names));
     let _servers = [a1, b0].map(|pod| Server::start(&pod.netns, PORT).expect("a server"));
     let monitor = agent(node, configuration.path(), names.path());
     let begin = |pod: &lpm_bench::testbed::Pod| {

@@ -9,7 +9,10 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::HashMap,
-    programs::{SchedClassifier, TcAttachType},
+    programs::{
+        SchedClassifier, TcAttachType,
+        tc::{NlOptions, TcAttachOptions},
+    },
 };
 use nix::net::if_::if_nametoindex;
 
@@ -40,11 +43,13 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// Puts the program on the ingress of these interfaces of a node.
+    /// Puts the program on the ingress of these interfaces of a node: where the
+    /// kernel likes it best, or in any case as a filter, as below 6.6.
     pub fn install(
         node: &Netns,
         interfaces: &[&str],
         pods: &[RedirectedPod<'_>],
+        as_filter: bool,
     ) -> Result<Self, Error> {
         let mut ebpf = load()?;
         let map = ebpf.map_mut("TESTBED_PODS");
@@ -66,9 +71,13 @@ impl Redirect {
                 // Below 6.6 this is a filter, which needs the qdisc; where it is there already
                 // this fails and is right.
                 let _ = aya::programs::tc::qdisc_add_clsact(interface);
-                program
-                    .attach(interface, TcAttachType::Ingress)
-                    .map_err(wrong)?;
+                let attached = if as_filter {
+                    let options = TcAttachOptions::Netlink(NlOptions::default());
+                    program.attach_with_options(interface, TcAttachType::Ingress, options)
+                } else {
+                    program.attach(interface, TcAttachType::Ingress)
+                };
+                attached.map_err(wrong)?;
             }
             Ok(())
         })??;
