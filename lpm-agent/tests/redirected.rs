@@ -132,14 +132,32 @@ fn from_the_network_card_into_the_pod_and_back_again() {
     assert!(samples > 400, "{samples}");
     assert_eq!(counted(&monitor, "far", "pods"), 0);
 
+    // Without an agent the interface's own counters hint at it.
+    drop(monitor);
+    let line = check(&pair.node, interface);
+    assert!(line.contains("if the CNI redirects past it"), "{line}");
+    let monitor = agent(&pair.node, configuration.path(), names.path());
+    let (pairs, asking) = speak(&pair.client, target, Limit::default());
+    eventually("the pod is watched as node by the next agent", || {
+        watched_as(&monitor, interface, "node")
+    });
+    pairs.stop().expect("it ends well");
+    asking.stop().expect("it ends well");
+
     // The CNI stops redirecting: back to the veth.
     drop(redirect);
+    goes_back(&pair, &monitor);
+}
+
+/// With traffic at the veth both ways, the pod is watched there again.
+fn goes_back(pair: &Pair, monitor: &Monitor) {
+    let (interface, target) = (Pair::POD_INTERFACE, SocketAddr::new(Pair::SERVER[0], PORT));
     let (pairs, asking) = speak(&pair.client, target, Limit::default());
     eventually("the pod is watched at its veth again", || {
-        watched_as(&monitor, interface, "pod")
+        watched_as(monitor, interface, "pod")
     });
     eventually("both directions", || {
-        one_sided(&monitor, interface) == Some(0.0)
+        one_sided(monitor, interface) == Some(0.0)
     });
     drop(monitor.take_samples());
     monitor

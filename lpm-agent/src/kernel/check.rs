@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     attach::{Mode, kernel_at_least},
     bpf::{self, Direction},
+    counters,
     interfaces::{self, Interface, Layer},
     load::{Kernel, LoadSettings, object_is_embedded},
     netns::{Netns, NetnsError},
@@ -338,6 +339,7 @@ fn jit() -> Item {
 fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
     let all = interfaces::list()?;
     let joined = presence::joined()?;
+    let packets = counters::packets()?;
     let candidates = all
         .values()
         .map(|interface| {
@@ -355,7 +357,10 @@ fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
                     ),
                 ),
                 (vantage, _) => {
-                    let reason = format!("{}{}", decision.reason, decision.extras);
+                    let mut reason = format!("{}{}", decision.reason, decision.extras);
+                    let counted = packets.get(&interface.name).copied();
+                    let counted = counted.filter(|_| vantage == Some(Vantage::Pod));
+                    reason.extend(counted.and_then(counters::remark));
                     (vantage.map(Vantage::as_str), reason)
                 }
             };

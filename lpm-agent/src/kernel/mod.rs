@@ -13,6 +13,7 @@ pub mod attach;
 mod attach_error;
 mod bpf;
 pub mod check;
+mod counters;
 pub mod detach;
 pub mod hotplug;
 pub mod interfaces;

@@ -1,0 +1,58 @@
+//! Packets that interfaces have counted since they exist, for `lpm check`: without an agent
+//! nothing else tells that a veth carries one direction only.
+
+use std::{collections::HashMap, fs, io};
+
+/// Packets without which nothing is said.
+const ENOUGH: u64 = 100;
+
+/// Packets that an interface has received and sent.
+pub(super) type Packets = [u64; 2];
+
+/// Those of the calling thread's network namespace, by name.
+pub(super) fn packets() -> io::Result<HashMap<String, Packets>> {
+    // Of the thread, not of the process: another thread may be in another namespace.
+    Ok(parse(&fs::read_to_string("/proc/thread-self/net/dev")?))
+}
+
+/// Two lines of titles; then each name, its eight numbers of what was received, and of what was
+/// sent. Packets are the second of each.
+fn parse(table: &str) -> HashMap<String, Packets> {
+    let row = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        let mut numbers = numbers.split_whitespace();
+        let received = numbers.nth(1)?.parse().ok()?;
+        let sent = numbers.nth(7)?.parse().ok()?;
+        Some((name.trim().to_owned(), [received, sent]))
+    };
+    table.lines().filter_map(row).collect()
+}
+
+/// What there is to say of a pod's veth, if next to nothing went to its pod. A pod that only sends
+/// datagrams looks the same.
+pub(super) fn remark([received, sent]: Packets) -> Option<String> {
+    (received >= ENOUGH && sent < received / 20).then(|| {
+        format!(
+            "; {received} packets came from it, {sent} went to it: if the CNI redirects past it, the agent will watch it as node"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_the_kernel() {
+        let table = "Inter-|   Receive                 |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n\
+             wire0:  106560    1060    0    0    0     0          0         0  3835330    2879    0    0    0     0       0          0\n\
+             vethclient: 3716026    1075    0    0    0     0          0         0      984      10    0    0    0     0       0          0\n";
+        let packets = parse(table);
+        assert_eq!(packets.len(), 2);
+        assert_eq!(packets["vethclient"], [1075, 10]);
+        assert_eq!(remark(packets["wire0"]), None);
+        let said = remark(packets["vethclient"]).expect("one direction");
+        assert!(said.contains("1075") && said.contains("10 went"), "{said}");
+        assert_eq!(remark([99, 0]), None, "too few");
+    }
+}
