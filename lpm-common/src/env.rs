@@ -2,7 +2,8 @@
 
 use crate::{
     counter::Counter,
-    layout::{FlowEntry, Methods},
+    layout::{Echo, FlowEntry, Methods},
+    matcher,
     shared::AtomicU64,
 };
 
@@ -39,6 +40,14 @@ pub trait Env {
     /// Counts.
     fn count(&self, counter: Counter, n: u64);
 
+    /// Takes a stamp and its echo, and finds out how long the far end may have
+    /// sat on it.
+    #[inline(always)]
+    fn echoed(&self, entry: &FlowEntry, echoed: &Echoed) {
+        let echo = matcher::classify(entry, echoed);
+        self.matched(entry, &echoed.matched(echo));
+    }
+
     /// Takes a matched round trip: histogram, statistics, watchers.
     fn matched(&self, entry: &FlowEntry, matched: &Matched);
 
@@ -73,7 +82,77 @@ pub trait Env {
     fn segment_size(&self) -> u32;
 }
 
-/// A stamp and its echo.
+/// A stamp and its echo, of a method that has slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echoed {
+    /// When the echo passed, `CLOCK_MONOTONIC` nanoseconds.
+    pub now_ns: u64,
+    /// Round trip in [`crate::layout::UNIT_NS`].
+    pub units: u32,
+    /// TSval, or end of sequence.
+    pub id: u32,
+    /// The echo's acknowledgment number.
+    pub ack: u32,
+    /// The stamp's slot.
+    pub slot: u8,
+    /// Number of the [`crate::layout::Leg`].
+    pub leg: u8,
+    /// Number of the [`crate::layout::Method`].
+    pub method: u8,
+    /// Whether the echo brings payload or FIN.
+    pub data: bool,
+    /// Whether it lacks something to two full segments that no acknowledgment
+    /// before it covered.
+    pub lacks: bool,
+}
+
+impl Echoed {
+    /// With its [`crate::layout::Echo`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn matched(&self, echo: Echo) -> Matched {
+        Matched {
+            now_ns: self.now_ns,
+            units: self.units,
+            id: self.id,
+            leg: self.leg,
+            echo: echo as u8,
+            method: self.method,
+        }
+    }
+
+    /// All but the time, the round trip and the id as one number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(&self) -> u64 {
+        (self.ack as u64) << 32
+            | (self.method as u64) << 16
+            | (self.leg as u64) << 8
+            | (self.data as u64) << 5
+            | (self.lacks as u64) << 4
+            | self.slot as u64
+    }
+
+    /// The reverse of [`Self::pack`]; `units` and `id` are the high and the low
+    /// half of `units_and_id`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(now_ns: u64, units_and_id: u64, packed: u64) -> Self {
+        Self {
+            now_ns,
+            units: (units_and_id >> 32) as u32,
+            id: units_and_id as u32,
+            ack: (packed >> 32) as u32,
+            slot: (packed & 0xf) as u8,
+            leg: (packed >> 8 & 1) as u8,
+            method: (packed >> 16 & 0xff) as u8,
+            data: packed >> 5 & 1 != 0,
+            lacks: packed >> 4 & 1 != 0,
+        }
+    }
+}
+
+/// A round trip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matched {
     /// When the echo passed, `CLOCK_MONOTONIC` nanoseconds.

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use lpm_common::{
     counter::Counter,
-    env::{Env, Matched},
+    env::{Echoed, Env, Matched},
     histogram::{self, SUM_WORD, WORDS},
     layout::{DirectionSlots, FlowEntry, Leg, Method, Methods, Sample, UNIT_NS},
     matcher,
@@ -139,6 +139,17 @@ impl<C: Context> Env for Kernel<C> {
     }
 
     #[inline(always)]
+    fn echoed(&self, entry: &FlowEntry, echoed: &Echoed) {
+        (C::SAMPLES.echoed)(
+            self.skb,
+            entry.fingerprint.load(Relaxed),
+            echoed.now_ns,
+            u64::from(echoed.units) << 32 | u64::from(echoed.id),
+            echoed.pack(),
+        );
+    }
+
+    #[inline(always)]
     fn matched(&self, entry: &FlowEntry, matched: &Matched) {
         let what =
             u32::from(matched.method) << 16 | u32::from(matched.leg) << 8 | u32::from(matched.echo);
@@ -197,13 +208,37 @@ impl<C: Context> Env for Kernel<C> {
 // number is all that a function which is verified once can be given. An entry
 // that changed hands meanwhile is not found, and rightly.
 
-/// A sample: its leg's statistics, its histogram, its watchers. `what` is
-/// method, leg and echo.
+/// A sample of a method that has slots.
 #[inline(always)]
-fn record<C: Context>(skb: C, fingerprint: u64, now_ns: u64, units_and_id: u64, what: u32) {
+fn echoed<C: Context>(skb: C, fingerprint: u64, now_ns: u64, units_and_id: u64, packed: u64) {
     let Some(entry) = table::find(&Store, fingerprint) else {
         return;
     };
+    let echoed = Echoed::unpack(now_ns, units_and_id, packed);
+    let echo = matcher::classify(entry, &echoed);
+    let what = packed as u32 & 0xff_0100 | echo as u32;
+    record(skb, entry, fingerprint, now_ns, units_and_id, what);
+}
+
+/// A sample.
+#[inline(always)]
+fn matched<C: Context>(skb: C, fingerprint: u64, now_ns: u64, units_and_id: u64, what: u32) {
+    if let Some(entry) = table::find(&Store, fingerprint) {
+        record(skb, entry, fingerprint, now_ns, units_and_id, what);
+    }
+}
+
+/// A sample: its leg's statistics, its histogram, its watchers. `what` is
+/// method, leg and echo.
+#[inline(always)]
+fn record<C: Context>(
+    skb: C,
+    entry: &FlowEntry,
+    fingerprint: u64,
+    now_ns: u64,
+    units_and_id: u64,
+    what: u32,
+) {
     let units = (units_and_id >> 32) as u32;
     let (leg, echo) = (what >> 8 & 1, what & 3);
     matcher::update_statistics(&entry.slots[leg as usize & 1], units);
@@ -255,16 +290,29 @@ fn resolve(skb: impl Context, fingerprint: u64) -> u32 {
 
 /// What samples need of a context's own functions.
 pub struct Samples<C> {
+    echoed: extern "C" fn(C, u64, u64, u64, u64) -> u32,
     record: extern "C" fn(C, u64, u64, u64, u32) -> u32,
     retransmitted: extern "C" fn(C, u64, u32, u32) -> u32,
     resolve: extern "C" fn(C, u64) -> u32,
 }
 
 macro_rules! samples {
-    ($name:ident, $context:ty: $record:ident $retransmitted:ident $resolve:ident) => {
+    ($name:ident, $context:ty: $echoed:ident $record:ident $retransmitted:ident $resolve:ident) => {
         global! {
             /// A function of its own, so that the packets without a sample
             /// need not step over it.
+            fn $echoed(
+                skb: $context,
+                fingerprint: u64,
+                now_ns: u64,
+                units_and_id: u64,
+                packed: u64,
+            ) {
+                echoed(skb, fingerprint, now_ns, units_and_id, packed);
+                0
+            }
+        }
+        global! {
             fn $record(
                 skb: $context,
                 fingerprint: u64,
@@ -272,7 +320,7 @@ macro_rules! samples {
                 units_and_id: u64,
                 what: u32,
             ) {
-                record(skb, fingerprint, now_ns, units_and_id, what);
+                matched(skb, fingerprint, now_ns, units_and_id, what);
                 0
             }
         }
@@ -293,6 +341,7 @@ macro_rules! samples {
             }
         }
         pub(crate) const $name: Samples<$context> = Samples {
+            echoed: $echoed,
             record: $record,
             retransmitted: $retransmitted,
             resolve: $resolve,
@@ -300,8 +349,8 @@ macro_rules! samples {
     };
 }
 
-samples!(OF_SKB, *mut __sk_buff: lpm_record lpm_retransmitted lpm_resolve);
-samples!(OF_XDP, *mut xdp_md: lpm_record_xdp lpm_retransmitted_xdp lpm_resolve_xdp);
+samples!(OF_SKB, *mut __sk_buff: lpm_echoed lpm_record lpm_retransmitted lpm_resolve);
+samples!(OF_XDP, *mut xdp_md: lpm_echoed_xdp lpm_record_xdp lpm_retransmitted_xdp lpm_resolve_xdp);
 
 #[inline(always)]
 fn observe(row: u32, place: u32, ns: u64) {

@@ -41,8 +41,9 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
         .map(|scratch| unsafe { &mut *scratch })
 }
 
-/// Hands a packet over to [`finish`].
-#[inline(never)]
+/// Hands a packet over to [`finish`]. Not a function of its own: the packet
+/// would be put together on the stack for it.
+#[inline(always)]
 pub(crate) fn hand_over(known: &Known) {
     if let Some(scratch) = scratch() {
         scratch.known = *known;

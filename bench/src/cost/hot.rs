@@ -23,7 +23,8 @@ pub(super) fn measure(args: &Args) -> Result<Vec<Series>> {
         41140,
         5301,
     );
-    frame.payload = 100;
+    // Without payload: the same bytes again would be a retransmission, which is news.
+    frame.payload = 0;
     frame.timestamp = Some((1000, 1000));
     let frame = frame.bytes();
     let mut series: Vec<Series> = contenders

@@ -4,8 +4,8 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::{At, Clock, state};
 use crate::{
-    env::{Env, Matched},
-    layout::{DirectionSlots, Echo, Method, SLOTS, UNIT_NS},
+    env::{Echoed, Env, Matched},
+    layout::{DirectionSlots, Echo, FlowEntry, Method, SLOTS, UNIT_NS},
     packet::{TcpHead, flag},
 };
 
@@ -76,9 +76,23 @@ pub(super) fn finish<E: Env>(
         return;
     }
     let units = clock.units().wrapping_sub(found.time);
-    let echo = classify(slots, found, head, units);
     space(slots, found.outstanding);
-    sample(at, clock, (units, found.id), (echo, method));
+    // The entry may have become another flow's meanwhile.
+    if at.entry.fingerprint.load(Relaxed) != at.fingerprint {
+        return;
+    }
+    let echoed = Echoed {
+        now_ns: clock.now_ns(),
+        units,
+        id: found.id,
+        ack: head.ack,
+        slot: found.i as u8,
+        leg: at.direction.reverse() as u8,
+        method: method as u8,
+        data: head.payload != 0 || head.has(flag::FIN),
+        lacks: found.behind_ack != 0,
+    };
+    clock.env.echoed(at.entry, &echoed);
 }
 
 /// Hands out the sample that a packet of this direction completes.
@@ -110,21 +124,27 @@ pub(super) fn sample<E: Env>(
 /// the echo waited at least for the last segment that made it due; a receiver
 /// acknowledges every second full segment at once (RFC 5681 section 4.2).
 #[inline(always)]
-fn classify(slots: &DirectionSlots, found: Found, head: &TcpHead, units: u32) -> Echo {
-    let i = found.i;
-    if head.payload != 0 || head.has(flag::FIN) {
+#[must_use]
+pub fn classify(entry: &FlowEntry, echoed: &Echoed) -> Echo {
+    let slots = &entry.slots[usize::from(echoed.leg & 1)];
+    let i = usize::from(echoed.slot);
+    if echoed.data {
         return Echo::Data;
     }
-    let second = slots.second[i].load(Relaxed);
-    if second == state::NOT_COMPLETE || found.behind_ack != 0 {
+    // The second half is for the verifier.
+    if echoed.lacks || i >= SLOTS {
         return Echo::Lone;
     }
-    let covers = head
+    let second = slots.second[i].load(Relaxed);
+    if second == state::NOT_COMPLETE {
+        return Echo::Lone;
+    }
+    let covers = echoed
         .ack
         .wrapping_sub(slots.targets[i].load(Relaxed))
         .cast_signed()
         >= 0;
-    let share = units / PROMPT_SHARE;
+    let share = echoed.units / PROMPT_SHARE;
     let most = if share > PROMPT_UNITS {
         share
     } else {

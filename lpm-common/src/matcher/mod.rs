@@ -17,6 +17,7 @@ mod ts;
 
 use core::sync::atomic::Ordering::Relaxed;
 
+pub use echo::classify;
 pub use statistics::update as update_statistics;
 
 use crate::{
@@ -115,9 +116,10 @@ impl At<'_> {
             .load(Relaxed)
     }
 
-    /// Counts the packet; `now` in jiffies.
+    /// Counts the packet.
     #[inline(always)]
-    fn count<E: Env>(&self, now: u32, env: &E) {
+    fn count<E: Env>(&self, env: &E) {
+        let now = env.jiffies();
         if self.entry.last_seen.load(Relaxed) != now {
             self.entry.last_seen.store(now, Relaxed);
         }
@@ -139,7 +141,6 @@ impl At<'_> {
 #[inline(always)]
 pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
     let own = &at.entry.hot[at.direction.index()];
-    let now = env.jiffies();
     let state = own.state.load(Relaxed);
     if !env.methods().has(Method::Ts) || !head.has_timestamp {
         return false;
@@ -160,7 +161,7 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
         if unusual || head.has_any(flag::SYN | flag::RST) {
             return false;
         }
-        expire(at, now, env);
+        expire(at, env);
         let mut state = state;
         if head.has(flag::FIN) {
             state = close(at, head, env, state);
@@ -168,7 +169,7 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
         (_, state) = sequence::note(at, head, env, state);
         ts::packet(at, head, env, state);
     }
-    at.count(now, env);
+    at.count(env);
     true
 }
 
@@ -196,9 +197,8 @@ const COURSE: u32 = 8;
 /// as a number: between the steps it goes through memory.
 #[inline(always)]
 pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
-    let now = env.jiffies();
-    expire(at, now, env);
-    at.count(now, env);
+    expire(at, env);
+    at.count(env);
     if !head.has_timestamp {
         env.count(Counter::NoTimestamp, u64::from(at.wire.segments));
     }
@@ -286,11 +286,10 @@ fn close<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> u32 {
     state | state::FIN
 }
 
-/// Voids all outstanding stamps if the flow was silent for too long; `now` in
-/// jiffies.
+/// Voids all outstanding stamps if the flow was silent for too long.
 #[inline(always)]
-fn expire<E: Env>(at: &At<'_>, now: u32, env: &E) {
-    let silent = now.wrapping_sub(at.entry.last_seen.load(Relaxed));
+fn expire<E: Env>(at: &At<'_>, env: &E) {
+    let silent = env.jiffies().wrapping_sub(at.entry.last_seen.load(Relaxed));
     if silent > env.hz().wrapping_mul(VOID_SECONDS) {
         expire_all(at.entry, env);
     }
