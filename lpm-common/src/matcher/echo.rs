@@ -47,10 +47,11 @@ impl Found {
         behind_ack: 0,
     };
 
-    /// See [`Env::forget`].
+    /// See [`Env::forget`]. Not the slot: an index that the verifier does not
+    /// know needs bounds, which kernels before 5.11 lose when it is put on the
+    /// stack.
     #[inline(always)]
     pub(super) fn forget<E: Env>(&mut self, env: &E) {
-        self.i = env.forget(self.i as u32) as usize;
         self.time = env.forget(self.time);
         self.id = env.forget(self.id);
         self.outstanding = env.forget(self.outstanding);

@@ -201,7 +201,7 @@ fn find_slot<E: Env>(
         clock.env.count(Counter::StampSpaced, 1);
         return (NONE, state);
     }
-    let mut slot = slots::free(slots, clock.env);
+    let mut slot = slots::free(slots);
     if slot == NONE {
         slot = slots::overdue(slots, clock);
     }

@@ -19,13 +19,12 @@ pub(super) const NONE: usize = SLOTS;
 
 /// A slot without a stamp, or [`NONE`].
 #[inline(always)]
-pub(super) fn free<E: Env>(slots: &DirectionSlots, env: &E) -> usize {
+pub(super) fn free(slots: &DirectionSlots) -> usize {
     let mut slot = NONE;
     for i in 0..SLOTS {
         if slots.stamps[i].load(Relaxed) == 0 {
             slot = i;
         }
-        slot = env.forget(slot as u32) as usize;
     }
     slot
 }
@@ -49,7 +48,6 @@ pub(super) fn overdue<E: Env>(slots: &DirectionSlots, clock: &mut Clock<'_, E>) 
         if now.wrapping_sub(slots.stamps[i].load(Relaxed) as u32) > VOID_UNITS {
             slot = i;
         }
-        slot = clock.env.forget(slot as u32) as usize;
     }
     if slot != NONE {
         clock.env.count(Counter::StampExpired, 1);

@@ -195,7 +195,7 @@ fn edge<E: Env>(
         return (NONE, state);
     }
     let slots = &entry.slots[direction.index()];
-    let mut slot = slots::free(slots, clock.env);
+    let mut slot = slots::free(slots);
     if slot == NONE {
         slot = slots::overdue(slots, clock);
     }

@@ -114,7 +114,10 @@ fn ethernet<B: Bytes>(bytes: &B, outer: u32) -> Result<(u32, u16, u32), Skip> {
         shift += 12;
         ethertype = bytes.be16(at + 2)?;
         at += 4;
+        shift = bytes.forget(shift);
+        segment = bytes.forget(segment);
     }
+    let (at, segment) = (bytes.forget(at), bytes.forget(segment));
     if number::VLAN_TAGS.contains(&ethertype) {
         return Err(Skip::TooDeep);
     }
@@ -213,7 +216,7 @@ fn extensions<B: Bytes>(
             _ => return Err(Skip::NotTcp),
         };
         next = bytes.byte(at)?;
-        at += units;
+        at = bytes.forget(at + units);
     }
     if wanted(next, methods) {
         Ok((at, next))

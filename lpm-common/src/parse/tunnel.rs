@@ -105,10 +105,11 @@ pub fn open<B: Bytes, T: Tunnels>(
         number::IPV6 => udp6(bytes, l3)?,
         _ => (0, 0),
     };
+    let (l4, end, tags) = (bytes.forget(l4), bytes.forget(end), bytes.forget(tags));
     if l4 == 0 {
         return Ok(Inside::default());
     }
-    let kind = tunnels.kind_of(bytes.be16(l4 + 2)?);
+    let kind = bytes.forget(tunnels.kind_of(bytes.be16(l4 + 2)?));
     if kind == 0 {
         return Ok(Inside::default());
     }
@@ -124,7 +125,7 @@ pub fn open<B: Bytes, T: Tunnels>(
         geneve(bytes, at, end)?
     };
     Ok(Inside {
-        at,
+        at: bytes.forget(at),
         end,
         kind,
         vni,
@@ -363,6 +364,11 @@ impl<B: Bytes> Bytes for Within<B> {
             return Err(OutOfBounds);
         }
         self.bytes.load(self.base.wrapping_add(offset))
+    }
+
+    #[inline(always)]
+    fn forget(&self, x: u32) -> u32 {
+        self.bytes.forget(x)
     }
 
     #[inline(always)]

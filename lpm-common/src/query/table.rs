@@ -156,11 +156,9 @@ fn victim<Q: Queries>(table: &Q, fingerprint: u64, now: u64) -> Option<&QueryEnt
         }
         let age = now.saturating_sub(entry.sent_ns.load(Relaxed));
         let open = Phase::of(entry.state.load(Relaxed)) == Phase::Open;
-        if open && age <= timeout_ns(entry.method.load(Relaxed)) {
-            continue;
-        }
+        let waits = open && age <= timeout_ns(entry.method.load(Relaxed));
         let rank = u64::from(!open) << 62 | (age & ((1 << 62) - 1)) | 1;
-        if rank >= best_rank {
+        if !waits && rank >= best_rank {
             best = Some(entry);
             best_rank = rank;
         }
