@@ -85,6 +85,7 @@ fn a_rename_is_followed() {
             kind: None,
             vantage: Watch::None,
             inner: false,
+            xdp: None,
         }],
         ..Rules::default()
     };
@@ -164,6 +165,7 @@ fn rules_can_change() {
         kind: Some("veth".into()),
         vantage: Watch::None,
         inner: false,
+        xdp: None,
     };
     agent.hotplug.set_rules(Rules {
         rules: vec![no_pods],

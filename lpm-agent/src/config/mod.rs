@@ -239,6 +239,12 @@ impl Config {
         }
     }
 
+    /// Whether an interface is to be watched by XDP.
+    #[must_use]
+    pub fn by_xdp(&self) -> bool {
+        self.interfaces.iter().any(|rule| rule.xdp.is_some())
+    }
+
     /// As YAML, every key spelt out.
     ///
     /// # Errors

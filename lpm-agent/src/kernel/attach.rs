@@ -17,6 +17,7 @@ use super::{
     presence,
     rules::Extras,
     tc::{self, Filter, Place},
+    xdp,
 };
 
 /// How programs are attached.
@@ -74,6 +75,8 @@ pub(crate) struct Attachment {
 enum Hook {
     /// Closing it detaches the program.
     Tcx(OwnedFd),
+    /// Likewise.
+    Xdp(OwnedFd),
     /// Stays until it is deleted.
     Filter { place: Place, program: u32 },
 }
@@ -137,7 +140,12 @@ impl Attacher {
             joined: None,
             note: None,
         };
-        for (direction, program) in [(Direction::Ingress, ingress), (Direction::Egress, egress)] {
+        if let Some(mode) = extras.xdp {
+            let link = xdp::attach(&programs, interface, vantage, extras, mode)?;
+            attachment.hooks.push(Hook::Xdp(link));
+        }
+        let by_tc = [(Direction::Ingress, ingress), (Direction::Egress, egress)];
+        for (direction, program) in by_tc.into_iter().skip(usize::from(extras.xdp.is_some())) {
             match self.hook(interface, direction, program, &mut attachment) {
                 Ok(hook) => attachment.hooks.push(hook),
                 Err(error) => {
@@ -218,6 +226,7 @@ impl Attacher {
         let mut hooks = attachment.hooks.iter().chain(&attachment.joined);
         hooks.all(|hook| match hook {
             Hook::Tcx(link) => bpf::tcx_link_interface(link).is_ok_and(|found| found == interface),
+            Hook::Xdp(link) => bpf::xdp_link_interface(link).is_ok_and(|found| found == interface),
             Hook::Filter { place, program } => {
                 matches!(self.our_filter(*place, *program), Ok(Some(_)))
             }

@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use super::bpf::Direction;
+use super::{bpf::Direction, xdp::XdpError};
 
 /// Why an interface is not watched though it should be.
 #[derive(Debug, Error)]
@@ -45,6 +45,9 @@ pub enum AttachError {
         /// The `ARPHRD_*` number.
         link_type: u16,
     },
+    /// It cannot be watched by XDP.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
     /// The kernel refused a TCX link.
     #[error("attach {program} to the {direction} of {interface} by TCX: {source}; {}", remedy(.source))]
     Tcx {

@@ -36,8 +36,34 @@ pub(crate) fn tcx_attach_first(
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Attaches an XDP program to an interface (links to XDP: Linux 5.9); `flags` choose the mode.
+/// Another program there is never replaced. Looked up and detached as for [`tcx_attach_first`].
+pub(crate) fn xdp_attach(program: impl AsFd, interface: u32, flags: u32) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = fd_number(&program)?;
+    attr.link_create.__bindgen_anon_2.target_ifindex = interface;
+    attr.link_create.attach_type = bpf_attach_type::BPF_XDP as u32;
+    attr.link_create.flags = flags;
+    let fd = call(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
+    // SAFETY: BPF_LINK_CREATE returned this descriptor to us and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The interface an XDP link holds on to: 0 once that interface has gone.
+pub(crate) fn xdp_link_interface(link: impl AsFd) -> io::Result<u32> {
+    let info = link_info(link)?;
+    // SAFETY: every member of the union is plain numbers, and the link is an XDP link.
+    Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+}
+
 /// The interface a TCX link holds on to: 0 once that interface has gone.
 pub(crate) fn tcx_link_interface(link: impl AsFd) -> io::Result<u32> {
+    let info = link_info(link)?;
+    // SAFETY: every member of the union is plain numbers, and the link is a TCX link.
+    Ok(unsafe { info.__bindgen_anon_1.tcx.ifindex })
+}
+
+fn link_info(link: impl AsFd) -> io::Result<bpf_link_info> {
     // SAFETY: bpf_link_info is plain numbers and unions of them; all zero is a value of it.
     let mut info: bpf_link_info = unsafe { MaybeUninit::zeroed().assume_init() };
     let mut attr = zeroed_attr();
@@ -45,8 +71,7 @@ pub(crate) fn tcx_link_interface(link: impl AsFd) -> io::Result<u32> {
     attr.info.info = (&raw mut info) as u64;
     attr.info.info_len = u32::try_from(mem::size_of::<bpf_link_info>()).unwrap_or(u32::MAX);
     call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    // SAFETY: every member of the union is plain numbers, and the link is a TCX link.
-    Ok(unsafe { info.__bindgen_anon_1.tcx.ifindex })
+    Ok(info)
 }
 
 /// Which way packets pass a hook, as the interface sees it.

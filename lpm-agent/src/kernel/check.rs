@@ -16,7 +16,7 @@ use super::{
     netns::{Netns, NetnsError},
     presence::{self, RunningAgent},
     privileges,
-    rules::Rules,
+    rules::{Extras, Rules},
 };
 
 /// How a thing stands.
@@ -340,6 +340,7 @@ fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
     let all = interfaces::list()?;
     let joined = presence::joined()?;
     let packets = counters::packets()?;
+    let agents = presence::running_agents()?;
     let candidates = all
         .values()
         .map(|interface| {
@@ -361,6 +362,7 @@ fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
                     let counted = packets.get(&interface.name).copied();
                     let counted = counted.filter(|_| vantage == Some(Vantage::Pod));
                     reason.extend(counted.and_then(counters::remark));
+                    reason.extend(xdp_there(interface, decision.extras, &agents));
                     (vantage.map(Vantage::as_str), reason)
                 }
             };
@@ -371,7 +373,21 @@ fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
             }
         })
         .collect();
-    Ok((candidates, presence::running_agents()?))
+    Ok((candidates, agents))
+}
+
+/// What is on the XDP hook that a rule asks for.
+fn xdp_there(interface: &Interface, extras: Extras, agents: &[RunningAgent]) -> Option<String> {
+    let program = interface.xdp.filter(|_| extras.xdp.is_some())?;
+    let owner = agents
+        .iter()
+        .find(|agent| agent.programs.contains(&program));
+    Some(match owner {
+        Some(agent) => format!("; the agent with process id {} does", agent.pid),
+        None => format!(
+            "; cannot be: XDP program {program} of somebody else is there (`bpftool net` names it)"
+        ),
+    })
 }
 
 impl fmt::Display for Report {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, io};
 use lpm_common::layout::Vantage;
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp},
 };
 use serde::Serialize;
 
@@ -103,6 +103,8 @@ pub struct Interface {
     pub peer: Option<u32>,
     /// The other end lives in another network namespace.
     pub peer_elsewhere: bool,
+    /// The kernel's number of its XDP program; `None`: it has none.
+    pub xdp: Option<u32>,
 }
 
 impl Interface {
@@ -157,6 +159,7 @@ impl Interface {
             master: None,
             peer: None,
             peer_elsewhere: false,
+            xdp: None,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -165,6 +168,12 @@ impl Interface {
                 LinkAttribute::Controller(master) => interface.master = Some(*master),
                 LinkAttribute::Link(peer) => interface.peer = Some(*peer),
                 LinkAttribute::LinkNetNsId(_) => interface.peer_elsewhere = true,
+                LinkAttribute::Xdp(attributes) => {
+                    interface.xdp = attributes.iter().find_map(|attribute| match attribute {
+                        LinkXdp::ProgId(id) => Some(*id),
+                        _ => None,
+                    });
+                }
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         if let LinkInfo::Kind(kind) = info {
@@ -212,6 +221,7 @@ pub(crate) mod tests {
             master: None,
             peer: None,
             peer_elsewhere: false,
+            xdp: None,
         }
     }
 

@@ -31,5 +31,6 @@ mod settings;
 pub mod tables;
 mod tc;
 mod worker;
+pub mod xdp;
 
 pub use bpf::Direction;

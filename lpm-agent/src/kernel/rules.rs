@@ -6,7 +6,10 @@ use lpm_common::layout::Vantage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::interfaces::{Interface, Kind};
+use super::{
+    interfaces::{Interface, Kind},
+    xdp::XdpMode,
+};
 
 /// What a rule makes of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -57,6 +60,11 @@ pub struct Rule {
     /// network card under an overlay. Ethernet only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inner: bool,
+    /// Look at what it receives by XDP, `native` in the driver or `generic`, instead of TC; for the
+    /// vantages `nic` and `overlay`. Another XDP program there is left alone, and the interface is
+    /// then not watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp: Option<XdpMode>,
 }
 
 /// What an interface is watched with beyond the usual.
@@ -64,6 +72,8 @@ pub struct Rule {
 pub struct Extras {
     /// Flows inside tunnels.
     pub inner: bool,
+    /// XDP for what it receives.
+    pub xdp: Option<XdpMode>,
 }
 
 impl Rule {
@@ -81,11 +91,13 @@ impl Rule {
 impl fmt::Display for Extras {
     /// To be put after what else is said of the interface.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.inner {
-            ", tunnels looked into"
-        } else {
-            ""
-        })
+        if self.inner {
+            f.write_str(", tunnels looked into")?;
+        }
+        match self.xdp {
+            Some(mode) => write!(f, ", receives by XDP ({mode})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -157,7 +169,10 @@ impl Rules {
                 let reason = format!("rule {} of the configuration", number + 1);
                 let decision = Decision::new(rule.vantage.vantage(), reason);
                 return Decision {
-                    extras: Extras { inner: rule.inner },
+                    extras: Extras {
+                        inner: rule.inner,
+                        xdp: rule.xdp,
+                    },
                     ..decision
                 };
             }
@@ -307,6 +322,7 @@ mod tests {
             kind: kind.map(str::to_owned),
             vantage,
             inner: false,
+            xdp: None,
         };
         let rules = Rules {
             only: Vec::new(),

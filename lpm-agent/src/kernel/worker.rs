@@ -401,12 +401,13 @@ impl Worker {
     fn failed(&mut self, interface: Interface, vantage: Vantage, error: AttachError) {
         lock(&self.state).failures += 1;
         // A link type does not change, nor do the programs; everything else may.
-        let retry = !matches!(
-            error,
+        let retry = match &error {
             AttachError::LinkType { .. }
-                | AttachError::InnerLinkType { .. }
-                | AttachError::NotLoaded { .. }
-        );
+            | AttachError::InnerLinkType { .. }
+            | AttachError::NotLoaded { .. } => false,
+            AttachError::Xdp(error) => error.may_pass(),
+            _ => true,
+        };
         if retry {
             let wait = self
                 .retries

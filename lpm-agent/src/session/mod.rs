@@ -301,6 +301,7 @@ fn load_settings(config: &Config) -> LoadSettings {
         idle_seconds: u32::try_from(config.flow_idle.as_secs()).unwrap_or(u32::MAX),
         methods: config.method_set(),
         tunnels: config.looked_into(),
+        xdp: config.by_xdp(),
         ..LoadSettings::new()
     }
 }

@@ -1,0 +1,160 @@
+//! XDP in place of TC for what a network card receives.
+
+use std::{fmt, io, os::fd::OwnedFd};
+
+use lpm_common::layout::Vantage;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    attach::AttachError,
+    bpf,
+    interfaces::{Interface, Layer},
+    load::Programs,
+    rules::Extras,
+};
+
+/// Where the XDP program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver, before there is an skb; not every driver can.
+    Native,
+    /// In the kernel's network stack; every interface can. What the driver merged (GRO) is seen
+    /// as one packet and counted as one.
+    Generic,
+}
+
+impl XdpMode {
+    /// The word used in the configuration and in output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+
+    /// `XDP_FLAGS_DRV_MODE` and `XDP_FLAGS_SKB_MODE` of `linux/if_link.h`.
+    fn flags(self) -> u32 {
+        match self {
+            Self::Native => 1 << 2,
+            Self::Generic => 1 << 1,
+        }
+    }
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an interface is not watched by XDP though its rule says so.
+#[derive(Debug, Error)]
+pub enum XdpError {
+    /// XDP sees what an interface receives only.
+    #[error(
+        "`xdp` is for what a network card or a tunnel receives from afar, and {interface} is watched as {}: use `vantage: nic` or `overlay`, or remove `xdp` from its rule",
+        .vantage.as_str()
+    )]
+    Vantage {
+        /// Its name.
+        interface: String,
+        /// As what it is watched.
+        vantage: Vantage,
+    },
+    /// The program reads Ethernet frames.
+    #[error(
+        "interface {interface} has no Ethernet header, which `xdp` needs: remove it from its rule"
+    )]
+    LinkType {
+        /// Its name.
+        interface: String,
+    },
+    /// An interface has room for one XDP program, and somebody has it.
+    #[error(
+        "{interface} has an XDP program of somebody else{}, which lpm does not replace: `bpftool net` names it; remove it, or `xdp` from the interface's rule",
+        .program.map(|id| format!(" (id {id})")).unwrap_or_default()
+    )]
+    Taken {
+        /// Its name.
+        interface: String,
+        /// The kernel's number of that program, if known.
+        program: Option<u32>,
+    },
+    /// The kernel or the driver refused.
+    #[error("attach XDP ({mode}) to {interface}: {source}; {}", remedy(.source, *.mode))]
+    Refused {
+        /// Its name.
+        interface: String,
+        /// Which kind.
+        mode: XdpMode,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl XdpError {
+    /// Whether another attempt may end otherwise.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Taken { .. } | Self::Refused { .. })
+    }
+}
+
+fn remedy(error: &io::Error, mode: XdpMode) -> &'static str {
+    match (error.raw_os_error(), mode) {
+        (Some(libc::EPERM | libc::EACCES), _) => {
+            "it needs CAP_NET_ADMIN (and CAP_BPF): run as root or grant them"
+        }
+        (Some(libc::EOPNOTSUPP | libc::ERANGE | libc::EINVAL), XdpMode::Native) => {
+            "the driver has no XDP, or none with this MTU or these offloads: use `xdp: generic`, or TC by leaving it out"
+        }
+        (Some(libc::EINVAL), _) => "links to XDP came with Linux 5.9: leave `xdp` out",
+        _ => "leave `xdp` out of the rule to use TC",
+    }
+}
+
+/// Attaches the XDP program; closing what is returned detaches it. It goes with the process.
+pub(crate) fn attach(
+    programs: &Programs,
+    interface: &Interface,
+    vantage: Vantage,
+    extras: Extras,
+    mode: XdpMode,
+) -> Result<OwnedFd, AttachError> {
+    let name = || interface.name.clone();
+    if !matches!(vantage, Vantage::Nic | Vantage::Overlay) {
+        let interface = name();
+        return Err(XdpError::Vantage { interface, vantage }.into());
+    }
+    if interface.layer() != Some(Layer::Ethernet) {
+        return Err(XdpError::LinkType { interface: name() }.into());
+    }
+    let program = programs
+        .xdp(extras.inner)
+        .ok_or_else(|| AttachError::NotLoaded {
+            interface: name(),
+            key: "xdp",
+        })?;
+    bpf::xdp_attach(program, interface.index, mode.flags()).map_err(|source| {
+        let interface = match source.raw_os_error() {
+            Some(libc::ENODEV) => return AttachError::Gone { interface: name() },
+            Some(libc::EBUSY | libc::EEXIST) => {
+                return XdpError::Taken {
+                    interface: name(),
+                    program: interface.xdp,
+                }
+                .into();
+            }
+            _ => name(),
+        };
+        XdpError::Refused {
+            interface,
+            mode,
+            source,
+        }
+        .into()
+    })
+}
