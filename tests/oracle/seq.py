@@ -88,17 +88,18 @@ class Seq:
         ack, last = p["ack"], mine.ack
         pure = not p["len"] and not p["flags"] & FIN
         outstanding = other.high is not None and after(other.high, ack)
-        beyond = other.high is not None and after(ack, other.high)
-        if last is None or after(ack, last) and not beyond:
+        if other.high is None or after(ack, other.high):          # of what was not seen, or was never sent
+            return
+        if last is None or after(ack, last):
             mine.ack = ack
         if p["sack"] or pure and ack == last and outstanding:
             other.stamps = []
         elif last is None or after(ack, last):
             covered = [s for s in other.stamps if not after(s["end"], ack)]
             other.stamps = other.stamps[len(covered):]
-            self.answer(p, covered, last, other, not beyond)
+            self.answer(p, covered, last, other)
 
-    def answer(self, p, covered, last, way, sure):
+    def answer(self, p, covered, last, way):
         covered = [s for s in covered if p["t"] - s["t"] < VOID_NS]
         self.groups += 1
         for s in covered:
@@ -107,7 +108,7 @@ class Seq:
             self.samples.append(dict(
                 src=p["dst"][0], sport=p["dst"][1], dst=p["src"][0], dport=p["src"][1], id=s["end"], stamp_ns=s["t"],
                 time_ns=p["t"], rtt_ns=rtt, leg="remote" if p["dst"][0] in self.local else "local", echo=echo, method="seq",
-                allowed=s["allowed"] and sure, margin_ns=margin, group=self.groups))
+                allowed=s["allowed"], margin_ns=margin, group=self.groups))
         if covered:
             way.rtt = p["t"] - covered[0]["t"]
 
