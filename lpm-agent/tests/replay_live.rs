@@ -144,6 +144,8 @@ fn marker(pair: &Pair, watch: &Lpm, lines: &mut Vec<String>) {
         let talk = Background::start(&pair.client, move |control| requests(&config, control));
         talk.expect("a marker").join().expect("a marker's answers");
         lines.extend(watch.lines.try_iter());
+        let ended = watch.child.try_wait().expect("the state of lpm watch");
+        assert!(ended.is_none(), "it ended: {}", watch.said());
         lines[begun..].iter().any(|line| line.contains(&wanted))
     });
 }
