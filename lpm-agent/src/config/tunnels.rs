@@ -26,7 +26,7 @@ impl Default for Tunnels {
 }
 
 impl Tunnels {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let wrong = |key, ports: &[u16], remedy| {
             let value = format!("{ports:?}");
             Err(ConfigError::Value { key, value, remedy })
@@ -50,7 +50,8 @@ impl Tunnels {
     }
 
     /// As the programs want them.
-    pub(super) fn ports(&self) -> TunnelPorts {
+    #[must_use]
+    pub fn ports(&self) -> TunnelPorts {
         let of = |ports: &[u16]| std::array::from_fn(|i| ports.get(i).copied().unwrap_or(0));
         TunnelPorts {
             vxlan: of(&self.vxlan),

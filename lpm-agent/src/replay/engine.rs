@@ -11,12 +11,18 @@ use lpm_common::{
     counter::{COUNTERS, Counter},
     env::{Claims, Env, Matched},
     hash::SEEDS,
-    layout::{FlowEntry, InterfaceConfig, Leg, Methods, QueryEntry, Sample, UNIT_NS},
+    layout::{
+        FlowEntry, InterfaceConfig, Leg, Method, Methods, NOWHERE, Phase, QueryEntry, Sample,
+        UNIT_NS, timeout_ns,
+    },
     matcher,
     packet::Meta,
-    pipeline::{self, Interfaces},
+    parse::tunnel::TunnelPorts,
+    pipeline::{
+        self, Interfaces,
+        inside::{self, Step, Unwrapped},
+    },
     query::{self, Ledger, Queries, Query},
-    rows,
     shared::AtomicU64,
     table::{self, Table},
 };
@@ -29,8 +35,12 @@ use crate::{kernel::load::LoadSettings, passive::Flow};
 const HZ: u32 = 100;
 const NANOS_PER_JIFFY: u64 = 1_000_000_000 / HZ as u64;
 
-/// Questions (ICMP echo, DNS) that wait for their answers at a time, 32 bytes each.
+/// Questions (ICMP echo, DNS) that wait for their answers at a time, at most, 32 bytes each.
 const QUERY_ENTRIES: u32 = 1 << 14;
+
+/// Rows of questions, by method; 0 would be none.
+const ICMP_ROW: u32 = 1;
+const DNS_ROW: u32 = 2;
 
 /// How far a packet may lie before one that stands earlier in the capture, nanoseconds: several
 /// queues or CPUs wrote into one capture. Beyond, the clock was set.
@@ -51,6 +61,8 @@ pub struct Settings {
     pub idle_seconds: u32,
     /// Which addresses are local ends.
     pub local: Local,
+    /// Ports of the tunnels whose insides are measured; by default none.
+    pub tunnels: TunnelPorts,
     /// Whether flows that lose their entry shall be kept for [`Engine::retired`].
     pub keep_flows: bool,
 }
@@ -70,6 +82,7 @@ pub struct Engine {
     retired: RefCell<Vec<Flow>>,
     backwards: Cell<u64>,
     retransmitted: Cell<u64>,
+    unanswered: [Cell<u64>; 2],
 }
 
 impl Engine {
@@ -79,11 +92,14 @@ impl Engine {
         let flows = (0..settings.flow_entries)
             .map(|_| FlowEntry::default())
             .collect();
+        let queries = (0..(settings.flow_entries / 4).clamp(16, QUERY_ENTRIES))
+            .map(|_| QueryEntry::default())
+            .collect();
         Self {
             settings,
             seeds: LoadSettings::new().seeds,
             flows,
-            queries: (0..QUERY_ENTRIES).map(|_| QueryEntry::default()).collect(),
+            queries,
             counters: [const { Cell::new(0) }; COUNTERS],
             vantage: Cell::new(0),
             now_ns: Cell::new(0),
@@ -92,6 +108,7 @@ impl Engine {
             retired: RefCell::default(),
             backwards: Cell::new(0),
             retransmitted: Cell::new(0),
+            unanswered: [const { Cell::new(0) }; 2],
         }
     }
 
@@ -115,12 +132,41 @@ impl Engine {
             ifindex: place.ifindex,
             vlan: view.segment,
         };
-        let direction = self
-            .settings
-            .local
-            .direction(self, &bytes, &meta, view.link);
+        if self.settings.tunnels != TunnelPorts::default() {
+            let whole = Unwrapped::whole(&meta, view.link);
+            match self.unwrap(&bytes, whole, &meta) {
+                Some(left) if left.level == 0 => {}
+                Some(left) => return self.inside(&bytes, &left, &meta),
+                None => return,
+            }
+        }
+        let local = &self.settings.local;
+        let direction = local.direction(self, &bytes, &meta, view.link);
         let way = (view.link, direction);
         pipeline::measure(&bytes, &meta, way, &self.seeds, self, self);
+    }
+
+    /// Takes the tunnels off; `None`: there is nothing to measure, and it is counted.
+    fn unwrap(&self, bytes: &Captured<'_>, whole: Unwrapped, meta: &Meta) -> Option<Unwrapped> {
+        let mut left = whole;
+        loop {
+            match inside::unwrap(*bytes, &left, meta, &self.settings.tunnels, self) {
+                Step::Plain => return Some(left),
+                Step::Entered(inner) => left = inner,
+                Step::Skipped => return None,
+            }
+        }
+    }
+
+    /// Measures what was inside tunnels: its ends say which of them is local.
+    fn inside(&self, bytes: &Captured<'_>, left: &Unwrapped, meta: &Meta) {
+        let packet = inside::network(*bytes, left, meta, self)
+            .and_then(|network| inside::transport(*bytes, left, meta, &network, self));
+        let Some(packet) = packet else { return };
+        let local = &self.settings.local;
+        let direction = local.inside(self, &packet, meta.ifindex);
+        let inner = inside::meta_of(left, meta);
+        pipeline::enter(&packet, &inner, direction, &self.seeds, self, self);
     }
 
     /// Hands out the samples of the packets since the last time.
@@ -154,6 +200,23 @@ impl Engine {
         &self.seeds
     }
 
+    /// Echo requests and DNS queries that were not answered in time. Those still waiting are
+    /// counted by [`Self::clear`], if they were asked long enough before the latest packet.
+    #[must_use]
+    pub fn unanswered(&self) -> Unanswered {
+        let [icmp, dns] = [0, 1].map(|method: usize| self.unanswered[method].get());
+        Unanswered { icmp, dns }
+    }
+
+    /// Whether a question went unanswered.
+    fn is_overdue(&self, entry: &QueryEntry) -> bool {
+        let waits = entry.fingerprint.load(Relaxed) != 0
+            && Phase::of(entry.state.load(Relaxed)) == Phase::Open
+            && entry.unanswered.load(Relaxed) != NOWHERE;
+        let sent = entry.sent_ns.load(Relaxed);
+        waits && self.now_ns.get().saturating_sub(sent) > timeout_ns(entry.method.load(Relaxed))
+    }
+
     /// Segments any part of which was in the capture, or missing in it, before.
     #[must_use]
     pub fn retransmissions(&self) -> u64 {
@@ -172,15 +235,27 @@ impl Engine {
         self.backwards.get()
     }
 
-    /// Forgets all flows.
+    /// Forgets all flows and questions.
     pub fn clear(&self) {
         for entry in &self.flows {
             entry.fingerprint.store(0, Relaxed);
         }
         for entry in &self.queries {
+            if self.is_overdue(entry) {
+                Env::unanswered(self, entry.row.load(Relaxed), 0);
+            }
             entry.fingerprint.store(0, Relaxed);
         }
     }
+}
+
+/// Questions that nobody answered in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unanswered {
+    /// ICMP echo requests.
+    pub icmp: u64,
+    /// DNS queries over UDP.
+    pub dns: u64,
 }
 
 /// Where and when a packet passed.
@@ -239,7 +314,10 @@ impl Env for Engine {
         sum.set(sum.get() + u64::from(segments));
     }
 
-    fn unanswered(&self, _row: u32, _place: u32) {}
+    fn unanswered(&self, row: u32, _place: u32) {
+        let sum = &self.unanswered[usize::from(row == DNS_ROW)];
+        sum.set(sum.get() + 1);
+    }
 
     fn retire(&self, entry: &FlowEntry) {
         if self.settings.keep_flows {
@@ -309,14 +387,19 @@ impl Queries for Engine {
     }
 
     fn query_mask(&self) -> u32 {
-        QUERY_ENTRIES / table::WAYS - 1
+        // As many as a u32 counted were made.
+        u32::try_from(self.queries.len()).unwrap_or(table::WAYS) / table::WAYS - 1
     }
 }
 
 impl Ledger for Engine {
-    fn row(&self, _: &Query) -> u32 {
-        // There are no names.
-        rows::OVERFLOW
+    fn row(&self, query: &Query) -> u32 {
+        // There are no names; a row says of which method the question is.
+        if query.head.method == Method::Dns as u8 {
+            DNS_ROW
+        } else {
+            ICMP_ROW
+        }
     }
 
     fn answered(&self, query: &Query, sample: &query::Sample) {

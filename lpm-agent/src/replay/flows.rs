@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use lpm_common::layout::{Leg, Sample, Traffic};
+use lpm_common::layout::{Leg, Method, Sample, Traffic};
 
 use super::{places, times::ByClass};
 use crate::passive::{Flow, flow::plain_address};
@@ -17,7 +17,9 @@ pub struct FlowId {
     pub place: usize,
     /// VLAN ids as in [`lpm_common::layout::FlowCold::segment`].
     pub segment: u32,
-    /// Address and port of the local end.
+    /// VNI of the outer one of two tunnels; 0: none.
+    pub outer_vni: u32,
+    /// Address and port of the local end; port 0: all questions (DNS, ping) of that address.
     pub local: (IpAddr, u16),
     /// Address and port of the remote end.
     pub remote: (IpAddr, u16),
@@ -32,9 +34,16 @@ impl FlowId {
         } else {
             (dst, src)
         };
+        // A resolver's client asks each question from another port.
+        let local = if sample.method == Method::Dns as u8 {
+            (local.0, 0)
+        } else {
+            local
+        };
         Some(Self {
             place: places::index(sample.ifindex)?,
             segment: sample.segment,
+            outer_vni: sample.outer_vni,
             local,
             remote,
         })
@@ -44,6 +53,7 @@ impl FlowId {
         Some(Self {
             place: places::index(flow.ifindex)?,
             segment: flow.segment,
+            outer_vni: flow.outer_vni,
             local: (flow.local, flow.local_port),
             remote: (flow.remote, flow.remote_port),
         })

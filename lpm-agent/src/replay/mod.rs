@@ -25,7 +25,7 @@ use lpm_common::{counter::Counter, env::Env as _, layout::Sample};
 pub use self::{
     anonymize::Anonymizer,
     capture::{Capture, CaptureError, Input},
-    engine::{Engine, Settings},
+    engine::{Engine, Settings, Unanswered},
     flows::Flows,
     orient::Local,
     places::{Choice, Places},
@@ -198,6 +198,18 @@ impl<R: Read> Replay<R> {
     #[must_use]
     pub fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// Segments any part of which was in the capture, or missing in it, before.
+    #[must_use]
+    pub fn retransmissions(&self) -> u64 {
+        self.engine.retransmissions()
+    }
+
+    /// Questions that nobody answered in time.
+    #[must_use]
+    pub fn unanswered(&self) -> Unanswered {
+        self.engine.unanswered()
     }
 
     /// The value of a counter.

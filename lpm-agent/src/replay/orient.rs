@@ -6,7 +6,7 @@ use lpm_common::{
     env::Env as _,
     hash,
     packet::{Direction, FlowKey, Meta, Wrap, flag},
-    parse::{self, Link, Network},
+    parse::{self, Link, Network, Packet},
     pipeline,
     query::{self, Role},
     table,
@@ -45,17 +45,33 @@ impl Local {
         let Ok(network) = parse::network(bytes, link, meta, engine.methods()) else {
             return Direction::FromLocal;
         };
-        if !self.ranges.is_empty() {
-            match (self.holds(network.src), self.holds(network.dst)) {
-                (true, false) => return Direction::FromLocal,
-                (false, true) => return Direction::ToLocal,
-                _ => {}
-            }
+        if let Some(direction) = self.by_range(network.src, network.dst) {
+            return direction;
         }
         if pipeline::is_datagram(&network) {
             return by_role(bytes, &network);
         }
         by_flow(engine, bytes, meta, &network)
+    }
+
+    /// Which way a packet goes that was found inside a tunnel, likewise.
+    pub(super) fn inside(&self, engine: &Engine, packet: &Packet, ifindex: u32) -> Direction {
+        self.by_range(packet.src, packet.dst).unwrap_or_else(|| {
+            let key = packet.key(Direction::FromLocal, ifindex);
+            by_key(engine, &key, packet.head.flags)
+        })
+    }
+
+    /// `None`: the ranges do not decide.
+    fn by_range(&self, src: [u32; 4], dst: [u32; 4]) -> Option<Direction> {
+        if self.ranges.is_empty() {
+            return None;
+        }
+        match (self.holds(src), self.holds(dst)) {
+            (true, false) => Some(Direction::FromLocal),
+            (false, true) => Some(Direction::ToLocal),
+            _ => None,
+        }
     }
 
     fn holds(&self, words: [u32; 4]) -> bool {
@@ -88,25 +104,31 @@ fn by_flow(engine: &Engine, bytes: &Captured<'_>, meta: &Meta, network: &Network
         wrap: Wrap::default(),
         v6: network.v6,
     };
-    if knows(engine, &key) {
+    let flags = bytes.byte(network.l4 + 13).unwrap_or(0);
+    by_key(engine, &key, flags)
+}
+
+/// `key` is the flow's if the sender is the local end, `flags` are the packet's.
+fn by_key(engine: &Engine, key: &FlowKey, flags: u8) -> Direction {
+    if knows(engine, key) {
         return Direction::FromLocal;
     }
-    let key = FlowKey {
+    let reverse = FlowKey {
         local: key.remote,
         remote: key.local,
         local_port: key.remote_port,
         remote_port: key.local_port,
-        ..key
+        ..*key
     };
-    if knows(engine, &key) {
+    if knows(engine, &reverse) {
         return Direction::ToLocal;
     }
-    let flags = bytes.byte(network.l4 + 13).unwrap_or(0);
-    let from_lower = (plain_address(network.src), sport) <= (plain_address(network.dst), dport);
+    let sender = (plain_address(key.local), key.local_port);
+    let receiver = (plain_address(key.remote), key.remote_port);
     match flags & (flag::SYN | flag::ACK) {
         flag::SYN => Direction::FromLocal,
         opened if opened & flag::SYN != 0 => Direction::ToLocal,
-        _ if from_lower => Direction::FromLocal,
+        _ if sender <= receiver => Direction::FromLocal,
         _ => Direction::ToLocal,
     }
 }

@@ -2,7 +2,7 @@
 
 use lpm_common::{
     histogram,
-    layout::{Echo, Leg, Method, Sample},
+    layout::{Echo, Leg, Method, Rcode, Sample},
 };
 
 /// Of what kind a sample is.
@@ -14,6 +14,8 @@ pub struct Class {
     leg: u8,
     /// An [`Echo`].
     echo: u8,
+    /// A [`Rcode`] of a DNS answer.
+    rcode: Option<u8>,
 }
 
 impl Class {
@@ -23,7 +25,12 @@ impl Class {
         Self {
             method: sample.method,
             leg: sample.leg,
-            echo: sample.echo,
+            echo: sample.echo & 0xf,
+            rcode: if sample.method == Method::Dns as u8 {
+                Some(sample.echo >> 4)
+            } else {
+                None
+            },
         }
     }
 
@@ -41,6 +48,13 @@ impl Class {
         } else {
             Leg::Local.as_str()
         }
+    }
+
+    /// The response code of a DNS answer.
+    #[must_use]
+    pub fn rcode(self) -> Option<&'static str> {
+        let rcode = Rcode::from_raw(self.rcode?);
+        Some(rcode.unwrap_or(Rcode::Other).as_str())
     }
 
     /// `prompt`, `lone` or `data`.

@@ -84,7 +84,8 @@ fn csv_has_a_schema() {
     let scene = Scene::new();
     let out = succeeds(&mut scene.replay(&["--format", "csv"]));
     let mut lines = out.lines();
-    let header = "schema,time,interface,vantage,vlan,src,sport,dst,dport,rtt_ns,leg,echo,method,id";
+    let header = "schema,time,interface,vantage,vlan,src,sport,dst,dport,rtt_ns,leg,echo,method,id,\
+                  tunnels,rcode";
     assert!(lines.next().expect("a header").starts_with(header));
     let row = lines.find(|line| line.contains(",ts,")).expect("a sample");
     let expected = "1,2026-01-02T02:53:20.011600000Z,\"va, \"\"b\"\"\",unknown,,198.18.5.1,41140,\
@@ -172,7 +173,7 @@ fn histograms_add_up() {
     assert_eq!(counted, samples.len() as u64);
     let csv = succeeds(&mut scene.replay(&["--histograms", "--format", "csv"]));
     assert!(
-        csv.starts_with("schema,method,leg,echo,le_ns,count\n"),
+        csv.starts_with("schema,method,leg,echo,le_ns,count,rcode\n"),
         "{csv}"
     );
     let text = succeeds(&mut scene.replay(&["--histograms", "--summary", "--format", "text"]));

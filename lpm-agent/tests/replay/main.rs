@@ -7,6 +7,7 @@ mod formats;
 mod large;
 #[path = "../lpm/mod.rs"]
 mod lpm;
+mod others;
 mod run;
 mod talk;
 mod write;

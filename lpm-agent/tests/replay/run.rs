@@ -9,11 +9,13 @@ use lpm_agent::{
     passive::{Flow, flow::plain_address},
     replay::{
         Capture, CaptureError, Choice, Flows, Input, Local, Replay, ReplayError, Settings, Sink,
+        engine::Unanswered,
     },
 };
 use lpm_common::{
     counter::Counter,
     layout::{Methods, Sample},
+    parse::tunnel::TunnelPorts,
 };
 
 /// What came out.
@@ -28,6 +30,7 @@ pub(crate) struct Out {
     pub(crate) steps: u64,
     pub(crate) backwards: u64,
     pub(crate) untimed: u64,
+    pub(crate) unanswered: Unanswered,
     pub(crate) counters: Vec<(Counter, u64)>,
 }
 
@@ -99,6 +102,7 @@ pub(crate) fn undirected() -> Settings {
         methods: Methods::ALL,
         idle_seconds: 60,
         local: Local::default(),
+        tunnels: TunnelPorts::default(),
         keep_flows: true,
     }
 }
@@ -136,6 +140,7 @@ pub(crate) fn replay_from(source: impl Read, settings: Settings, choice: Choice)
     out.steps = run.places().steps;
     out.backwards = run.backwards();
     out.untimed = run.untimed();
+    out.unanswered = run.unanswered();
     out.counters = Counter::ALL
         .iter()
         .map(|counter| (*counter, run.counter(*counter)))

@@ -14,11 +14,14 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
-use lpm_common::layout::{Methods, Vantage};
+use lpm_common::{
+    layout::{Methods, TunnelKind, Vantage},
+    parse::tunnel::TunnelPorts,
+};
 
 use self::{output::Output, progress::Bar};
 use crate::{
-    config::Method,
+    config::{Method, Tunnels},
     identity::Names,
     replay::{
         Anonymizer, Capture, Choice, Input, Local, Replay as Run, ReplayError, Settings,
@@ -43,6 +46,10 @@ connection; else, where its opening was not captured, the lower address.
 A capture that is truncated or corrupt is used up to there; then the exit code is 1.";
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 pub(super) struct Replay {
     /// The capture: pcap or pcapng, also compressed by gzip; `-` is standard input.
     #[arg(value_name = "FILE")]
@@ -70,6 +77,12 @@ pub(super) struct Replay {
     /// How round trips are measured; all by default.
     #[arg(long, value_name = "METHOD", value_delimiter = ',', value_parser = method)]
     methods: Vec<Method>,
+    /// Measure the flows inside VxLAN (ports 4789 and 8472) and Geneve (6081), too.
+    #[arg(long)]
+    inner: bool,
+    /// Another port of tunnels, such as vxlan=7000; may be given several times.
+    #[arg(long, value_name = "KIND=PORT", requires = "inner", value_parser = tunnel)]
+    tunnel: Vec<(TunnelKind, u16)>,
     /// Put other addresses in place of addresses: the same ones throughout, prefixes kept. Ports,
     /// times and interfaces stay.
     #[arg(long, conflicts_with = "names")]
@@ -121,6 +134,15 @@ fn vantage(text: &str) -> Result<(Option<String>, Vantage), String> {
         .ok_or_else(|| "give pod, overlay, bridge, nic or node".to_owned())
 }
 
+fn tunnel(text: &str) -> Result<(TunnelKind, u16), String> {
+    let parsed = text.split_once('=').and_then(|(word, port)| {
+        let mut kinds = [TunnelKind::Vxlan, TunnelKind::Geneve].into_iter();
+        let kind = kinds.find(|kind| kind.as_str() == word)?;
+        Some((kind, port.parse().ok().filter(|port| *port != 0)?))
+    });
+    parsed.ok_or_else(|| "give vxlan=PORT or geneve=PORT, 1 to 65535".to_owned())
+}
+
 fn method(text: &str) -> Result<Method, String> {
     let mut all = Method::ALL.into_iter();
     all.find(|method| method.as_str() == text)
@@ -153,10 +175,11 @@ impl Replay {
         let file = shown.display();
         let input = Input::open(&self.file).with_context(|| format!("{file} cannot be opened"));
         let input = input.map_err(|error| anyhow!("{error:#}; give a capture, or - for stdin"))?;
+        let tunnels = self.tunnels()?;
         let progress = input.progress();
         let mut output = self.output(format)?;
         let capture = Capture::new(input).map_err(|error| anyhow!("{file} {error}"))?;
-        let mut run = Run::new(capture, self.settings(), self.choice());
+        let mut run = Run::new(capture, self.settings(tunnels), self.choice());
 
         let bar = Bar::new(progress, self.summary || self.histograms);
         let ended = loop {
@@ -226,7 +249,23 @@ impl Replay {
         })
     }
 
-    fn settings(&self) -> Settings {
+    /// Ports of the tunnels to look into.
+    fn tunnels(&self) -> anyhow::Result<TunnelPorts> {
+        if !self.inner {
+            return Ok(TunnelPorts::default());
+        }
+        let mut tunnels = Tunnels::default();
+        for (kind, port) in &self.tunnel {
+            match kind {
+                TunnelKind::Vxlan => tunnels.vxlan.push(*port),
+                TunnelKind::Geneve => tunnels.geneve.push(*port),
+            }
+        }
+        tunnels.check()?;
+        Ok(tunnels.ports())
+    }
+
+    fn settings(&self, tunnels: TunnelPorts) -> Settings {
         Settings {
             flow_entries: self.flows,
             methods: if self.methods.is_empty() {
@@ -236,6 +275,7 @@ impl Replay {
             },
             idle_seconds: self.idle.into(),
             local: Local::new(self.local.clone()),
+            tunnels,
             keep_flows: self.summary,
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     export::sample::{SCHEMA, SampleRecord},
     identity::Names,
     passive::{Clock, Flow},
-    replay::{Anonymizer, ByClass, Flows, Places, Sink},
+    replay::{Anonymizer, ByClass, Flows, Places, Sink, times::Class},
 };
 
 /// A round trip as a line of CSV. Columns are only ever added at the end; anything else is a new
@@ -31,6 +31,8 @@ struct Row<'a> {
     echo: &'a str,
     method: &'a str,
     id: u32,
+    tunnels: String,
+    rcode: Option<&'static str>,
 }
 
 /// Takes what comes out of a replay.
@@ -123,7 +125,7 @@ impl Sink for Output {
             record.src = anonymizer.address(record.src);
             record.dst = anonymizer.address(record.dst);
         }
-        lines.write(&record)
+        lines.write(&record, Class::of(sample))
     }
 
     fn flow(&mut self, flow: &Flow) {
@@ -161,7 +163,7 @@ impl Lines {
         })
     }
 
-    fn write(&mut self, record: &SampleRecord) -> io::Result<()> {
+    fn write(&mut self, record: &SampleRecord, class: Class) -> io::Result<()> {
         match self {
             Self::Text(out) => writeln!(out, "{}", watch::text(record)),
             Self::Ppviz(out) => writeln!(out, "{}", watch::ppviz(record)),
@@ -169,7 +171,7 @@ impl Lines {
                 serde_json::to_writer(&mut *out, record)?;
                 writeln!(out)
             }
-            Self::Csv(csv) => csv.serialize(Row::of(record)).map_err(plain),
+            Self::Csv(csv) => csv.serialize(Row::of(record, class)).map_err(plain),
         }
     }
 
@@ -193,7 +195,7 @@ pub(super) fn plain(error: csv::Error) -> io::Error {
 }
 
 /// The columns of [`Row`].
-const HEADER: [&str; 14] = [
+const HEADER: [&str; 16] = [
     "schema",
     "time",
     "interface",
@@ -208,10 +210,12 @@ const HEADER: [&str; 14] = [
     "echo",
     "method",
     "id",
+    "tunnels",
+    "rcode",
 ];
 
 impl<'a> Row<'a> {
-    fn of(record: &'a SampleRecord) -> Self {
+    fn of(record: &'a SampleRecord, class: Class) -> Self {
         Self {
             schema: SCHEMA,
             time: &record.time,
@@ -224,9 +228,11 @@ impl<'a> Row<'a> {
             dport: record.dport,
             rtt_ns: record.rtt_ns,
             leg: &record.leg,
-            echo: &record.echo,
+            echo: class.echo(),
             method: &record.method,
             id: record.id,
+            tunnels: tables::tunnels(&record.tunnels),
+            rcode: class.rcode(),
         }
     }
 }

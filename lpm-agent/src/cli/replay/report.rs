@@ -48,6 +48,15 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
             ),
         ],
     );
+    let unanswered = run.unanswered();
+    line(
+        "seen",
+        vec![
+            ("retransmissions".to_owned(), run.retransmissions()),
+            ("unanswered DNS queries".to_owned(), unanswered.dns),
+            ("unanswered echo requests".to_owned(), unanswered.icmp),
+        ],
+    );
     line(
         "summary",
         vec![("parts of flows are left out".to_owned(), output.left_out())],

@@ -13,6 +13,7 @@ use crate::{
     export::{
         records::{Both, End},
         sample::{SCHEMA, vlan},
+        tunnel::{TunnelRecord, place},
     },
     identity::Names,
     replay::{
@@ -34,6 +35,8 @@ struct FlowLine {
     vantage: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     vlan: Option<u16>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tunnels: Vec<TunnelRecord>,
     local: End,
     remote: End,
     packets: Both,
@@ -50,6 +53,8 @@ struct TimesLine {
     method: &'static str,
     leg: &'static str,
     echo: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rcode: Option<&'static str>,
     count: u64,
     min_ns: u64,
     mean_ns: u64,
@@ -66,6 +71,7 @@ impl TimesLine {
             method: class.method(),
             leg: class.leg(),
             echo: class.echo(),
+            rcode: class.rcode(),
             count: times.count(),
             min_ns: times.min_ns(),
             mean_ns: times.mean_ns(),
@@ -78,7 +84,7 @@ impl TimesLine {
 
     /// Its cells, from the method on.
     fn cells(&self) -> Vec<String> {
-        let words = [self.method, self.leg, self.echo].map(str::to_owned);
+        let words = [self.method, self.leg, self.rcode.unwrap_or(self.echo)].map(str::to_owned);
         let times = [
             self.min_ns,
             self.mean_ns,
@@ -109,7 +115,7 @@ const TIMES: [(&str, bool); 10] = [
     ("MAX", true),
 ];
 
-const FLOW_COLUMNS: [&str; 25] = [
+const FLOW_COLUMNS: [&str; 27] = [
     "schema",
     "interface",
     "vantage",
@@ -135,7 +141,14 @@ const FLOW_COLUMNS: [&str; 25] = [
     "p90_ns",
     "p99_ns",
     "max_ns",
+    "tunnels",
+    "rcode",
 ];
+
+/// Tunnels as a cell of CSV, outermost first: `vxlan:3/geneve:7`.
+pub(super) fn tunnels(tunnels: &[TunnelRecord]) -> String {
+    place("", tunnels).trim_start_matches('/').to_owned()
+}
 
 /// Writes what each flow came to.
 pub(super) fn flows(
@@ -194,6 +207,7 @@ fn flow_line(
             .and_then(|spot| spot.vantage)
             .map_or("unknown", Vantage::as_str),
         vlan: vlan(id.segment),
+        tunnels: TunnelRecord::all(id.segment, id.outer_vni),
         local: end(id.local),
         remote: end(id.remote),
         packets: Both {
@@ -230,9 +244,12 @@ fn flow_rows<W: Write>(csv: &mut csv::Writer<W>, line: &FlowLine) -> io::Result<
         line.opened.to_string(),
         line.closed.to_string(),
     ];
-    let mut row = |times: [String; 10]| csv.write_record(flow.iter().chain(&times)).map_err(plain);
+    let tunnels = tunnels(&line.tunnels);
+    let mut row = |times: [String; 12]| csv.write_record(flow.iter().chain(&times)).map_err(plain);
     if line.rtt.is_empty() {
-        row(Default::default())?;
+        let mut none: [String; 12] = Default::default();
+        none[10].clone_from(&tunnels);
+        row(none)?;
     }
     for times in &line.rtt {
         row([
@@ -246,6 +263,8 @@ fn flow_rows<W: Write>(csv: &mut csv::Writer<W>, line: &FlowLine) -> io::Result<
             times.p90_ns.to_string(),
             times.p99_ns.to_string(),
             times.max_ns.to_string(),
+            tunnels.clone(),
+            times.rcode.unwrap_or_default().to_owned(),
         ])?;
     }
     Ok(())
@@ -267,7 +286,7 @@ fn flow_table(out: &mut impl Write, lines: impl Iterator<Item = FlowLine>) -> io
         let flow = [
             show::end(line.local.address, line.local.port),
             show::end(line.remote.address, line.remote.port),
-            line.interface,
+            place(&line.interface, &line.tunnels),
             line.packets.total().to_string(),
             show::count(bytes as f64),
         ];
@@ -300,7 +319,7 @@ struct Bucket {
     count: u64,
 }
 
-const HISTOGRAM_COLUMNS: [&str; 6] = ["schema", "method", "leg", "echo", "le_ns", "count"];
+const HISTOGRAM_COLUMNS: [&str; 7] = ["schema", "method", "leg", "echo", "le_ns", "count", "rcode"];
 
 /// Writes how all round trips are distributed.
 pub(super) fn histograms(out: &mut impl Write, format: Format, all: &ByClass) -> io::Result<()> {
@@ -334,6 +353,7 @@ pub(super) fn histograms(out: &mut impl Write, format: Format, all: &ByClass) ->
                         class.echo(),
                         le_ns,
                         count,
+                        class.rcode(),
                     ))
                     .map_err(plain)?;
                 }
@@ -349,7 +369,8 @@ fn histogram_text(out: &mut impl Write, all: &ByClass) -> io::Result<()> {
     let rows: Vec<_> = all.iter().map(|line| TimesLine::of(line).cells()).collect();
     table(out, &TIMES, &rows)?;
     for (class, times) in all.iter() {
-        writeln!(out, "\n{} {} {}", class.method(), class.leg(), class.echo())?;
+        let kind = class.rcode().unwrap_or_else(|| class.echo());
+        writeln!(out, "\n{} {} {kind}", class.method(), class.leg())?;
         let most = times.buckets().map(|(_, count)| count).max().unwrap_or(1);
         for (le_ns, count) in times.buckets() {
             let marks = (u128::from(count) * u128::from(WIDTH)).div_ceil(u128::from(most));
