@@ -2,6 +2,8 @@
 //!
 //! Memory is allocated once; a packet allocates nothing.
 
+mod questions;
+
 use std::{
     cell::{Cell, RefCell},
     sync::atomic::Ordering::Relaxed,
@@ -11,10 +13,7 @@ use lpm_common::{
     counter::{COUNTERS, Counter},
     env::{Claims, Env, Matched},
     hash::SEEDS,
-    layout::{
-        FlowEntry, InterfaceConfig, Leg, Method, Methods, NOWHERE, Phase, QueryEntry, Sample,
-        UNIT_NS, timeout_ns,
-    },
+    layout::{FlowEntry, InterfaceConfig, Leg, Methods, QueryEntry, Sample, UNIT_NS},
     matcher,
     packet::Meta,
     parse::tunnel::TunnelPorts,
@@ -22,11 +21,11 @@ use lpm_common::{
         self, Interfaces,
         inside::{self, Step, Unwrapped},
     },
-    query::{self, Ledger, Queries, Query},
     shared::AtomicU64,
     table::{self, Table},
 };
 
+pub use self::questions::Unanswered;
 use super::{bytes::Captured, link::View, orient::Local};
 use crate::{kernel::load::LoadSettings, passive::Flow};
 
@@ -34,13 +33,6 @@ use crate::{kernel::load::LoadSettings, passive::Flow};
 /// more than a year.
 const HZ: u32 = 100;
 const NANOS_PER_JIFFY: u64 = 1_000_000_000 / HZ as u64;
-
-/// Questions (ICMP echo, DNS) that wait for their answers at a time, at most, 32 bytes each.
-const QUERY_ENTRIES: u32 = 1 << 14;
-
-/// Rows of questions, by method; 0 would be none.
-const ICMP_ROW: u32 = 1;
-const DNS_ROW: u32 = 2;
 
 /// How far a packet may lie before one that stands earlier in the capture, nanoseconds: several
 /// queues or CPUs wrote into one capture. Beyond, the clock was set.
@@ -92,14 +84,11 @@ impl Engine {
         let flows = (0..settings.flow_entries)
             .map(|_| FlowEntry::default())
             .collect();
-        let queries = (0..(settings.flow_entries / 4).clamp(16, QUERY_ENTRIES))
-            .map(|_| QueryEntry::default())
-            .collect();
         Self {
-            settings,
             seeds: LoadSettings::new().seeds,
             flows,
-            queries,
+            queries: questions::table(settings.flow_entries),
+            settings,
             counters: [const { Cell::new(0) }; COUNTERS],
             vantage: Cell::new(0),
             now_ns: Cell::new(0),
@@ -200,23 +189,6 @@ impl Engine {
         &self.seeds
     }
 
-    /// Echo requests and DNS queries that were not answered in time. Those still waiting are
-    /// counted by [`Self::clear`], if they were asked long enough before the latest packet.
-    #[must_use]
-    pub fn unanswered(&self) -> Unanswered {
-        let [icmp, dns] = [0, 1].map(|method: usize| self.unanswered[method].get());
-        Unanswered { icmp, dns }
-    }
-
-    /// Whether a question went unanswered.
-    fn is_overdue(&self, entry: &QueryEntry) -> bool {
-        let waits = entry.fingerprint.load(Relaxed) != 0
-            && Phase::of(entry.state.load(Relaxed)) == Phase::Open
-            && entry.unanswered.load(Relaxed) != NOWHERE;
-        let sent = entry.sent_ns.load(Relaxed);
-        waits && self.now_ns.get().saturating_sub(sent) > timeout_ns(entry.method.load(Relaxed))
-    }
-
     /// Segments any part of which was in the capture, or missing in it, before.
     #[must_use]
     pub fn retransmissions(&self) -> u64 {
@@ -240,22 +212,8 @@ impl Engine {
         for entry in &self.flows {
             entry.fingerprint.store(0, Relaxed);
         }
-        for entry in &self.queries {
-            if self.is_overdue(entry) {
-                Env::unanswered(self, entry.row.load(Relaxed), 0);
-            }
-            entry.fingerprint.store(0, Relaxed);
-        }
+        self.clear_questions();
     }
-}
-
-/// Questions that nobody answered in time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unanswered {
-    /// ICMP echo requests.
-    pub icmp: u64,
-    /// DNS queries over UDP.
-    pub dns: u64,
 }
 
 /// Where and when a packet passed.
@@ -315,8 +273,7 @@ impl Env for Engine {
     }
 
     fn unanswered(&self, row: u32, _place: u32) {
-        let sum = &self.unanswered[usize::from(row == DNS_ROW)];
-        sum.set(sum.get() + 1);
+        self.count_unanswered(row);
     }
 
     fn retire(&self, entry: &FlowEntry) {
@@ -378,33 +335,6 @@ impl Table for Engine {
 
     fn idle_jiffies(&self) -> u32 {
         self.settings.idle_seconds * HZ
-    }
-}
-
-impl Queries for Engine {
-    fn query(&self, index: u32) -> Option<&QueryEntry> {
-        self.queries.get(index as usize)
-    }
-
-    fn query_mask(&self) -> u32 {
-        // As many as a u32 counted were made.
-        u32::try_from(self.queries.len()).unwrap_or(table::WAYS) / table::WAYS - 1
-    }
-}
-
-impl Ledger for Engine {
-    fn row(&self, query: &Query) -> u32 {
-        // There are no names; a row says of which method the question is.
-        if query.head.method == Method::Dns as u8 {
-            DNS_ROW
-        } else {
-            ICMP_ROW
-        }
-    }
-
-    fn answered(&self, query: &Query, sample: &query::Sample) {
-        let record = query::record(query, sample, self.vantage.get());
-        self.samples.borrow_mut().push(record);
     }
 }
 

@@ -4,6 +4,7 @@ mod bad;
 mod cli;
 mod ends;
 mod formats;
+mod harm;
 mod large;
 #[path = "../lpm/mod.rs"]
 mod lpm;

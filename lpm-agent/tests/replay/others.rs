@@ -173,7 +173,7 @@ fn pings_of_either_end() {
             (20_000 * MS, echo(local, remote, false, 77, 9).bytes()),
         ]);
         let out = replay(&bytes);
-        let ids = [1 << 16 | 77, 1 << 16 | 5];
+        let ids = [0x1_004d, 0x1_0005];
         assert_eq!(
             of(&out, Method::Icmp),
             [(3 * MS, ids[0], 0), (MS, ids[1], 1)]

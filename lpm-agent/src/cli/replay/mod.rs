@@ -1,5 +1,6 @@
 //! `lpm replay`: captures through the matcher.
 
+mod histograms;
 mod output;
 mod progress;
 mod report;

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Stdout, Write as _};
 use lpm_common::layout::Sample;
 use serde::Serialize;
 
-use super::{super::watch, Format, tables};
+use super::{super::watch, Format, histograms, tables};
 use crate::{
     export::sample::{SCHEMA, SampleRecord},
     identity::Names,
@@ -99,7 +99,7 @@ impl Output {
             if self.flows.is_some() && self.format == Format::Text {
                 writeln!(out)?;
             }
-            tables::histograms(&mut out, self.format, &self.times)?;
+            histograms::histograms(&mut out, self.format, &self.times)?;
         }
         out.flush()
     }

@@ -1,4 +1,4 @@
-//! The tables at the end: what each flow came to, and how all round trips are distributed.
+//! The table of flows at the end, and what it shares with that of distributions.
 
 use std::{
     io::{self, Write},
@@ -17,7 +17,7 @@ use crate::{
     },
     identity::Names,
     replay::{
-        Anonymizer, ByClass, Flows, Places,
+        Anonymizer, Flows, Places,
         flows::{FlowId, FlowTotals},
         times::{Class, Times},
     },
@@ -49,7 +49,7 @@ struct FlowLine {
 
 /// Round trips of one kind.
 #[derive(Clone, Serialize)]
-struct TimesLine {
+pub(super) struct TimesLine {
     method: &'static str,
     leg: &'static str,
     echo: &'static str,
@@ -65,7 +65,7 @@ struct TimesLine {
 }
 
 impl TimesLine {
-    fn of((class, times): (Class, &Times)) -> Self {
+    pub(super) fn of((class, times): (Class, &Times)) -> Self {
         let [p50_ns, p90_ns, p99_ns] = PERCENTILES.map(|p| times.percentile_ns(p));
         Self {
             method: class.method(),
@@ -83,7 +83,7 @@ impl TimesLine {
     }
 
     /// Its cells, from the method on.
-    fn cells(&self) -> Vec<String> {
+    pub(super) fn cells(&self) -> Vec<String> {
         let words = [self.method, self.leg, self.rcode.unwrap_or(self.echo)].map(str::to_owned);
         let times = [
             self.min_ns,
@@ -102,7 +102,7 @@ impl TimesLine {
 }
 
 /// Headings of [`TimesLine::cells`]; true: to the right.
-const TIMES: [(&str, bool); 10] = [
+pub(super) const TIMES: [(&str, bool); 10] = [
     ("METHOD", false),
     ("LEG", false),
     ("ECHO", false),
@@ -299,90 +299,12 @@ fn flow_table(out: &mut impl Write, lines: impl Iterator<Item = FlowLine>) -> io
     table(out, &headings, &rows)
 }
 
-/// A distribution.
-#[derive(Serialize)]
-struct HistogramLine {
-    schema: u32,
-    kind: &'static str,
-    #[serde(flatten)]
-    times: TimesLine,
-    sum_ns: u64,
-    /// Those that hold something.
-    buckets: Vec<Bucket>,
-}
-
-#[derive(Serialize)]
-struct Bucket {
-    /// Inclusive.
-    le_ns: u64,
-    /// Of this bucket alone.
-    count: u64,
-}
-
-const HISTOGRAM_COLUMNS: [&str; 7] = ["schema", "method", "leg", "echo", "le_ns", "count", "rcode"];
-
-/// Writes how all round trips are distributed.
-pub(super) fn histograms(out: &mut impl Write, format: Format, all: &ByClass) -> io::Result<()> {
-    match format {
-        Format::Json => {
-            for (class, times) in all.iter() {
-                let buckets = times.buckets();
-                let line = HistogramLine {
-                    schema: SCHEMA,
-                    kind: "histogram",
-                    times: TimesLine::of((class, times)),
-                    sum_ns: times.sum_ns(),
-                    buckets: buckets
-                        .map(|(le_ns, count)| Bucket { le_ns, count })
-                        .collect(),
-                };
-                serde_json::to_writer(&mut *out, &line)?;
-                writeln!(out)?;
-            }
-            Ok(())
-        }
-        Format::Csv => {
-            let mut csv = csv::Writer::from_writer(out);
-            csv.write_record(HISTOGRAM_COLUMNS).map_err(plain)?;
-            for (class, times) in all.iter() {
-                for (le_ns, count) in times.buckets() {
-                    csv.serialize((
-                        SCHEMA,
-                        class.method(),
-                        class.leg(),
-                        class.echo(),
-                        le_ns,
-                        count,
-                        class.rcode(),
-                    ))
-                    .map_err(plain)?;
-                }
-            }
-            csv.flush()
-        }
-        Format::Text | Format::Ppviz => histogram_text(out, all),
-    }
-}
-
-fn histogram_text(out: &mut impl Write, all: &ByClass) -> io::Result<()> {
-    const WIDTH: u64 = 50;
-    let rows: Vec<_> = all.iter().map(|line| TimesLine::of(line).cells()).collect();
-    table(out, &TIMES, &rows)?;
-    for (class, times) in all.iter() {
-        let kind = class.rcode().unwrap_or_else(|| class.echo());
-        writeln!(out, "\n{} {} {kind}", class.method(), class.leg())?;
-        let most = times.buckets().map(|(_, count)| count).max().unwrap_or(1);
-        for (le_ns, count) in times.buckets() {
-            let marks = (u128::from(count) * u128::from(WIDTH)).div_ceil(u128::from(most));
-            let marks = "#".repeat(usize::try_from(marks).unwrap_or(0));
-            writeln!(out, "<= {:>8} {count:>9} {marks}", show::time(le_ns))?;
-        }
-    }
-    Ok(())
-}
-
 /// Writes a table whose columns are as wide as they must be.
-fn table(out: &mut impl Write, headings: &[(&str, bool)], rows: &[Vec<String>]) -> io::Result<()> {
+pub(super) fn table(
+    out: &mut impl Write,
+    headings: &[(&str, bool)],
+    rows: &[Vec<String>],
+) -> io::Result<()> {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].len());
         cells.chain([headings[column].0.len()]).max().unwrap_or(0)
