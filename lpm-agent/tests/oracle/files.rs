@@ -164,7 +164,7 @@ fn stdout(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn into(command: &mut Command, file: &Path) {
+pub(crate) fn into(command: &mut Command, file: &Path) {
     let target = File::create(file).expect("a file to write");
     let output = command
         .stdout(target)

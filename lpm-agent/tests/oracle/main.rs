@@ -8,6 +8,7 @@
 
 mod files;
 mod forced;
+mod replayed;
 mod seen;
 mod sequence;
 mod traffic;
