@@ -180,3 +180,37 @@ fn somebody_elses_program_stays_and_is_named() {
         assert_eq!(program(&pair.node), before);
     }
 }
+
+#[test]
+fn what_is_not_configured_changes_no_program() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let load = |tunnels: bool, xdp: bool| {
+        let mut settings = LoadSettings { xdp, ..SETTINGS };
+        settings.tunnels.vxlan[0] = if tunnels { 4789 } else { 0 };
+        let kernel = Kernel::load(&settings).expect("programs");
+        let programs = kernel.programs().expect("programs");
+        let tags = programs.iter().map(|program| (program.name, program.tag));
+        tags.collect::<BTreeMap<_, _>>()
+    };
+    let plain = load(false, false);
+    let extra = [
+        "lpm_from_local_inner",
+        "lpm_to_local_inner",
+        "lpm_xdp",
+        "lpm_xdp_inner",
+    ];
+    assert!(
+        extra.iter().all(|name| !plain.contains_key(name)),
+        "{plain:?}"
+    );
+    let all = load(true, true);
+    assert!(extra.iter().all(|name| all.contains_key(name)), "{all:?}");
+    // The tag is a hash of the instructions: what everybody runs stays the same.
+    for (name, tag) in &plain {
+        assert_eq!(all[name], *tag, "{name}");
+    }
+    assert!(!load(true, false).contains_key("lpm_xdp_inner"));
+    assert!(!load(false, true).contains_key("lpm_xdp_inner"));
+}

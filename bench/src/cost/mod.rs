@@ -2,6 +2,7 @@
 //! beside an empty program, a minimal monitor and, if asked, another one.
 
 mod hot;
+mod layers;
 mod live;
 mod peer;
 mod programs;
@@ -66,6 +67,7 @@ enum Traffic {
 pub fn main(args: &Args) -> Result<()> {
     let mut report = report::Report::new(args);
     report.hot(&hot::measure(args)?);
+    report.layers(&layers::measure(args)?);
     for &flows in &args.flows {
         eprintln!("measuring {flows} live flows, {} rounds ...", args.rounds);
         report.live(flows, args.traffic, &live::measure(args, flows)?);

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{Args, Traffic, live::Series};
+use super::{Args, Traffic, layers::Case, live::Series};
 
 /// Collects the tables, and prints each as soon as it is there.
 pub(super) struct Report {
@@ -39,6 +39,25 @@ impl Report {
     pub(super) fn hot(&mut self, series: &[Series]) {
         self.line("## Hot: BPF_PROG_TEST_RUN, a packet of a known flow, nothing new in it\n");
         self.table(series);
+    }
+
+    pub(super) fn layers(&mut self, cases: &[Case]) {
+        self.line("## Hot: tunnels and XDP, each with and without being configured\n");
+        self.line("| packet | program | tunnels and XDP configured | gross ns | net ns |");
+        self.line("|---|---|---|---|---|");
+        for case in cases {
+            let pairs = case.gross.iter().zip(&case.empty);
+            let net: Vec<f64> = pairs.map(|(gross, empty)| gross - empty).collect();
+            self.line(&format!(
+                "| {} | {} | {} | {} | {} |",
+                case.packet,
+                case.program,
+                if case.configured { "yes" } else { "no" },
+                quartiles(&case.gross, 1),
+                quartiles(&net, 1),
+            ));
+        }
+        self.line("");
     }
 
     pub(super) fn live(&mut self, flows: usize, traffic: Traffic, series: &[Series]) {

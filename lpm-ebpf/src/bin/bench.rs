@@ -5,11 +5,11 @@
 #![no_main]
 
 use aya_ebpf::{
-    bindings::TC_ACT_UNSPEC,
+    bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
     helpers::{bpf_ktime_get_ns, generated::bpf_redirect_peer},
-    macros::{classifier, map},
+    macros::{classifier, map, xdp},
     maps::HashMap,
-    programs::TcContext,
+    programs::{TcContext, XdpContext},
 };
 use lpm_common::bytes::Prefix;
 use lpm_ebpf::packet::Linear;
@@ -83,6 +83,12 @@ fn redirect(ctx: &TcContext) -> Option<i32> {
 #[classifier]
 pub fn bench_empty(_ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
+}
+
+/// Nothing, by XDP.
+#[xdp]
+pub fn bench_xdp_empty(_ctx: XdpContext) -> u32 {
+    XDP_PASS
 }
 
 /// Parse, one kernel hash lookup, the clock, an update; no matching.
