@@ -7,7 +7,7 @@ mod paths;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -333,6 +333,77 @@ fn a_server_of_the_node_counts_for_the_node() {
         assert!(samples.iter().all(|s| s.interface == CARD), "{samples:?}");
         assert_eq!(now - before, samples.len() as u64);
     }
+}
+
+/// Asks the machine outside over UDP port 53 from a namespace, this often.
+fn ask_dns(client: &Netns, count: u16) {
+    // One question: the root's NS records (RFC 1035 section 4.1.2).
+    let query = |id: u16| {
+        let head = [0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        [&id.to_be_bytes()[..], &head, &[0, 0, 2, 0, 1]].concat()
+    };
+    let asking = || -> std::io::Result<()> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(paths::LIMIT))?;
+        for id in 0..count {
+            socket.send_to(&query(id), (OUTSIDE, 53))?;
+            socket.recv(&mut [0; 64])?;
+        }
+        Ok(())
+    };
+    client.run_in(asking).expect("enter").expect("answers");
+}
+
+/// Answers each query with what it asked, on a thread that ends with the process.
+fn serve_dns(server: &Netns) {
+    let socket = server.run_in(|| UdpSocket::bind((OUTSIDE, 53)));
+    let socket = socket.expect("enter").expect("a socket");
+    std::thread::spawn(move || {
+        let mut bytes = [0; 64];
+        while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+            bytes[2] |= 0x80;
+            if socket.send_to(&bytes[..length], from).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn masqueraded_questions_are_not_the_nodes() {
+    if !kernel_is_usable() {
+        return;
+    }
+    if absent(&"nft") {
+        println!("LPM-SKIP translated: nft is not installed");
+        return;
+    }
+    let overlay = Overlay::new(&OverlayConfig::new(Flavour::Flannel)).expect("the overlay");
+    let [node, outside] = &overlay.nodes;
+    let rules = file(RULES);
+    let path = rules.path().to_str().expect("a path");
+    node.output("nft", &["-f", path]).expect("nft's rules");
+    serve_dns(outside);
+    let monitor = agent(node, file("").path(), file(NAMES).path());
+    let pod = &overlay.pod("a0").netns;
+    for (client, dns, pings) in [(pod, 5, "3"), (node, 7, "4")] {
+        ask_dns(client, dns);
+        let arguments = ["-c", pings, "-i", "0.05", &OUTSIDE.to_string()];
+        client.output("ping", &arguments).expect("ping");
+    }
+    let count = |metric: &str, namespace: &str| {
+        let series = format!("lpm_{metric}_seconds_count{{namespace=\"{namespace}\"");
+        let metrics = monitor.metrics().expect("metrics");
+        let lines = metrics.lines().filter(|line| line.starts_with(&series));
+        let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+        values.sum::<u64>()
+    };
+    let counted = ["alpha", "host"].map(|of| (count("dns", of), count("icmp_rtt", of)));
+    assert_eq!(counted, [(5, 3), (7, 4)], "the pod's, the node's own");
+    // The machine outside pings the node, which answers itself.
+    let arguments = ["-c", "2", "-i", "0.05", &NODE.to_string()];
+    outside.output("ping", &arguments).expect("ping");
+    assert_eq!(count("icmp_rtt", "host"), 4 + 2);
 }
 
 fn absent(tool: &&str) -> bool {

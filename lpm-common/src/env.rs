@@ -71,6 +71,13 @@ pub trait Env {
         false
     }
 
+    /// Likewise for a question: also from a socket that has no address of its
+    /// own, and from one without port, which is 0. Where nobody can tell, it
+    /// does.
+    fn asked_here(&self, _address: [u32; 4], _port: u16) -> bool {
+        true
+    }
+
     /// Whether a socket of this host is the flow's local end. Where nobody can
     /// tell, it is: the address is the host's.
     fn has_socket(&self, _entry: &FlowEntry) -> bool {

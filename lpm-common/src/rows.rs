@@ -10,7 +10,8 @@ use crate::{
     counter::Counter,
     env::{Claims, Env},
     layout::{
-        Family, FlowEntry, InterfaceConfig, Method, NameValue, PairKey, PeerKind, Vantage, tunnel,
+        Family, FlowEntry, InterfaceConfig, Leg, Method, NameValue, PairKey, PeerKind, Vantage,
+        tunnel,
     },
     pipeline::Interfaces,
     query::Query,
@@ -85,9 +86,12 @@ fn fixed(config: InterfaceConfig) -> Option<NameValue> {
 #[inline(always)]
 pub fn of_question<R: Rows, E: Env>(query: &Query, rows: &R, env: &E) -> u32 {
     let config = rows.config(query.ifindex).unwrap_or_default();
-    let local = match fixed(config) {
-        Some(fixed) => fixed,
-        None => rows.name(query.key.local).unwrap_or(NOBODY),
+    let local = if let Some(fixed) = fixed(config) {
+        fixed
+    } else {
+        let name = rows.name(query.key.local).unwrap_or(NOBODY);
+        let own = u8::from(name.own != 0 && is_hosts_question(query, config, env));
+        NameValue { own, ..name }
     };
     let dns = query.head.method == Method::Dns as u8;
     let remote = if dns {
@@ -104,6 +108,15 @@ pub fn of_question<R: Rows, E: Env>(query: &Query, rows: &R, env: &E) -> u32 {
 /// Only a network card's flows are counted by that.
 fn is_hosts<E: Env>(entry: &FlowEntry, env: &E) -> bool {
     entry.cold.vantage() != Vantage::Nic as u8 || entry.cold.is_hosts() || env.has_socket(entry)
+}
+
+/// Likewise of a question. To one that comes from afar the node itself answers.
+#[inline(always)]
+fn is_hosts_question<E: Env>(query: &Query, config: InterfaceConfig, env: &E) -> bool {
+    let key = &query.key;
+    config.vantage != Vantage::Nic as u8
+        || query.head.leg != Leg::Remote as u8
+        || env.asked_here(key.local, key.local_port)
 }
 
 fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32> {

@@ -54,6 +54,9 @@ pub trait Context: Copy {
 
     /// Whether the packet comes from a socket with this address and port.
     fn sent_by(self, address: [u32; 4], port: u16) -> bool;
+
+    /// Likewise, where the socket may have no address, and 0 is no port.
+    fn asked_by(self, address: [u32; 4], port: u16) -> bool;
 }
 
 impl Context for *mut __sk_buff {
@@ -139,6 +142,11 @@ impl Context for *mut __sk_buff {
     #[inline(always)]
     fn sent_by(self, address: [u32; 4], port: u16) -> bool {
         sockets::sent_by(self, address, port)
+    }
+
+    #[inline(always)]
+    fn asked_by(self, address: [u32; 4], port: u16) -> bool {
+        sockets::asked_by(self, address, port)
     }
 }
 
@@ -265,6 +273,11 @@ impl Context for *mut xdp_md {
     /// What a card received has no socket yet.
     #[inline(always)]
     fn sent_by(self, _: [u32; 4], _: u16) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn asked_by(self, _: [u32; 4], _: u16) -> bool {
         false
     }
 }

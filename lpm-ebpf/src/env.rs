@@ -194,6 +194,11 @@ impl<C: Context> Env for Kernel<C> {
     }
 
     #[inline(always)]
+    fn asked_here(&self, address: [u32; 4], port: u16) -> bool {
+        self.skb.asked_by(address, port)
+    }
+
+    #[inline(always)]
     fn has_socket(&self, entry: &FlowEntry) -> bool {
         sockets::local(self.skb, entry) != 0
     }

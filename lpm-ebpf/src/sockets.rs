@@ -48,6 +48,36 @@ pub(crate) fn sent_by(skb: *mut __sk_buff, address: [u32; 4], port: u16) -> bool
     }
 }
 
+/// Likewise for a question, whose socket may be bound to no address, and if the
+/// port is 0 (ICMP) has none.
+#[inline(always)]
+pub(crate) fn asked_by(skb: *mut __sk_buff, address: [u32; 4], port: u16) -> bool {
+    // SAFETY: the hook's context; TC programs may read this field.
+    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: as above.
+    unsafe {
+        if port != 0 && (*socket).src_port != u32::from(port) {
+            return false;
+        }
+        if is_mapped(address) {
+            let own = (*socket).src_ip4;
+            return own == 0 || own == address[3];
+        }
+        let mut differs = 0;
+        let mut bound = 0;
+        differs |= (*socket).src_ip6[0] ^ address[0];
+        differs |= (*socket).src_ip6[1] ^ address[1];
+        differs |= (*socket).src_ip6[2] ^ address[2];
+        differs |= (*socket).src_ip6[3] ^ address[3];
+        bound |= (*socket).src_ip6[0] | (*socket).src_ip6[1];
+        bound |= (*socket).src_ip6[2] | (*socket).src_ip6[3];
+        bound == 0 || differs == 0
+    }
+}
+
 #[inline(always)]
 fn is_mapped(address: [u32; 4]) -> bool {
     address[0] == 0 && address[1] == 0 && address[2] == MAPPED

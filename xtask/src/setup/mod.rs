@@ -156,6 +156,7 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
             "reads captures, apart from our parser",
         ));
         needs.push(Installed::boxed("python3", "python3", "runs the oracle"));
+        needs.push(Installed::boxed("ping", "iputils-ping", "sends ICMP echo"));
         needs.push(Installed::boxed(
             "nft",
             "nftables",
