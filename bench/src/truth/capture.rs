@@ -43,6 +43,9 @@ pub struct Reference {
     /// One ACK may cover several segments: samples of one group exclude each
     /// other, the oldest is first.
     group: Option<u64>,
+    /// Its ACK may have changed places with another on two CPUs.
+    #[serde(default)]
+    crossed: bool,
 }
 
 /// The agent's samples beside those of a matcher without limits: prompt echoes
@@ -208,7 +211,7 @@ impl Unlimited {
             // Each only once: the second sample of one id is false too.
             match open.remove(&(s.src, s.sport, s.dst, s.dport, s.id)) {
                 Some(reference) if reference.group.is_some_and(|g| !met.insert(g)) => {
-                    false_samples += 1;
+                    false_samples += usize::from(!reference.crossed);
                 }
                 Some(reference) if wanted(reference) => {
                     chosen.push(reference.rtt_ns);
