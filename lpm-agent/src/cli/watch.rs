@@ -237,17 +237,25 @@ pub(super) fn text(record: &SampleRecord) -> String {
             .filter(|who| !who.is_empty())
             .map(|who| format!(" ({who})"))
     };
+    // Questions have answers of one kind each.
+    let kind = match &*record.method {
+        question @ ("icmp" | "dns") => question,
+        _ => &record.echo,
+    };
+    let rcode = record.rcode.as_ref();
+    let rcode = rcode.map(|rcode| format!(" {rcode}")).unwrap_or_default();
     format!(
-        "{} {} {:<6} {:<6} {:>8} {}{} > {}{}",
+        "{} {} {:<6} {:<6} {:>8} {}{} > {}{}{}",
         record.time,
         place(&record.interface, &record.tunnels),
         record.leg,
-        record.echo,
+        kind,
         show::time(record.rtt_ns),
         show::end(record.src, record.sport),
         name(&record.src_name).unwrap_or_default(),
         show::end(record.dst, record.dport),
         name(&record.dst_name).unwrap_or_default(),
+        rcode,
     )
 }
 
@@ -258,8 +266,13 @@ pub(super) fn ppviz(record: &SampleRecord) -> String {
         .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
         .unwrap_or_default();
     let rtt = record.rtt();
+    let protocol = match &*record.method {
+        "icmp" => "ICMP",
+        "dns" => "DNS",
+        _ => "TCP",
+    };
     format!(
-        "{}.{:09} {}.{:09} TCP {}:{}+{}:{}",
+        "{}.{:09} {}.{:09} {protocol} {}:{}+{}:{}",
         time.as_secs(),
         time.subsec_nanos(),
         rtt.as_secs(),

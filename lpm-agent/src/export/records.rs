@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
-use lpm_common::layout::{Echo, Leg, Vantage};
+use lpm_common::layout::{Echo, Leg, Method, Vantage};
 use serde::{Deserialize, Serialize};
 
 use super::{sample::vlan, tunnel::TunnelRecord};
@@ -11,7 +11,7 @@ use crate::{
         Name, Names,
         processes::{Holder, Sockets},
     },
-    passive::{Clock, Counts, Model, flow::LegTimes, model::KnownFlow},
+    passive::{Clock, Counts, Labels, Model, flow::LegTimes, model::KnownFlow},
 };
 
 /// One end of a flow.
@@ -188,6 +188,12 @@ pub struct LatencyRecord {
     pub leg: String,
     /// `prompt`, `lone` or `data`.
     pub echo: String,
+    /// `icmp` or `dns`; absent: the methods of TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Response code, if it is `dns`; the server is not told apart then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rcode: Option<String>,
     /// Number of samples.
     pub count: u64,
     /// Mean, nanoseconds.
@@ -251,30 +257,64 @@ pub fn flows(model: &Model, sockets: Option<&Sockets>) -> io::Result<Vec<FlowRec
         .collect())
 }
 
-/// Round trips by pair of namespaces, leg and echo.
-#[must_use]
-pub fn latencies(model: &Model) -> Vec<LatencyRecord> {
-    let record = |((labels, leg, echo), counts): ((_, Leg, Echo), Counts)| {
-        let labels: crate::passive::Labels = labels;
-        Some(LatencyRecord {
-            namespace: labels.namespace.to_string(),
-            peer_namespace: labels.peer_namespace.to_string(),
-            peer_kind: labels.peer_kind.as_str().to_owned(),
+impl LatencyRecord {
+    /// `None`: nothing was measured.
+    fn new(namespace: &str, leg: Leg, echo: Echo, counts: &Counts) -> Option<Self> {
+        Some(Self {
+            namespace: namespace.to_owned(),
+            peer_namespace: String::new(),
+            peer_kind: String::new(),
             leg: leg.as_str().to_owned(),
             echo: echo.as_str().to_owned(),
+            method: None,
+            rcode: None,
             count: counts.count(),
             mean_ns: counts.mean().map(nanos)?,
             p50_ns: counts.quantile(0.5).map(nanos)?,
             p90_ns: counts.quantile(0.9).map(nanos)?,
             p99_ns: counts.quantile(0.99).map(nanos)?,
         })
-    };
-    model
-        .rtt()
-        .by_labels
-        .into_iter()
-        .filter_map(record)
-        .collect()
+    }
+
+    fn with_peer(self, labels: &Labels) -> Self {
+        Self {
+            peer_namespace: labels.peer_namespace.to_string(),
+            peer_kind: labels.peer_kind.as_str().to_owned(),
+            ..self
+        }
+    }
+
+    fn by(self, method: Method) -> Self {
+        Self {
+            method: Some(method.as_str().to_owned()),
+            ..self
+        }
+    }
+}
+
+/// Round trips by pair of namespaces, leg and echo; then those of ICMP echo, and of DNS by
+/// namespace and response code.
+#[must_use]
+pub fn latencies(model: &Model) -> Vec<LatencyRecord> {
+    let tcp = model.rtt().by_labels.into_iter();
+    let tcp = tcp.filter_map(|((labels, leg, echo), counts)| {
+        let record = LatencyRecord::new(&labels.namespace, leg, echo, &counts)?;
+        Some(record.with_peer(&labels))
+    });
+    let icmp = model.echoes().by_labels.into_iter();
+    let icmp = icmp.filter_map(|((labels, leg), counts)| {
+        let record = LatencyRecord::new(&labels.namespace, leg, Echo::Prompt, &counts)?;
+        Some(record.with_peer(&labels).by(Method::Icmp))
+    });
+    let dns = model.dns().by_namespace.into_iter();
+    let dns = dns.filter_map(|((namespace, rcode), counts)| {
+        let record = LatencyRecord::new(&namespace, Leg::Remote, Echo::Data, &counts)?;
+        Some(LatencyRecord {
+            rcode: Some(rcode.as_str().to_owned()),
+            ..record.by(Method::Dns)
+        })
+    });
+    tcp.chain(icmp).chain(dns).collect()
 }
 
 /// The interfaces that are watched, with the sums over their flows.

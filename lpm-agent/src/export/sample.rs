@@ -28,11 +28,11 @@ pub struct SampleRecord {
     pub vantage: String,
     /// Sender of the stamped packet.
     pub src: IpAddr,
-    /// Its TCP port.
+    /// Its TCP or UDP port; 0: ICMP has none.
     pub sport: u16,
     /// Receiver of the stamped packet.
     pub dst: IpAddr,
-    /// Its TCP port.
+    /// Its TCP or UDP port.
     pub dport: u16,
     /// Round trip, nanoseconds.
     pub rtt_ns: u64,
@@ -42,8 +42,12 @@ pub struct SampleRecord {
     pub echo: String,
     /// `ts`, `seq`, `handshake`, `icmp` or `dns`.
     pub method: String,
-    /// What matched: TSval, end of sequence, ICMP or DNS id.
+    /// What matched: TSval, end of sequence, ICMP sequence number (high 16 bits) and id, DNS id.
     pub id: u32,
+    /// Response code of a DNS answer: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `REFUSED`, `FORMERR`,
+    /// `NOTIMP` or `other`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rcode: Option<String>,
     /// Outer VLAN id, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
@@ -84,15 +88,12 @@ impl SampleRecord {
             }
             .as_str()
             .into(),
-            echo: Echo::ALL
-                .into_iter()
-                .find(|echo| *echo as u8 == sample.echo)
-                .map_or("unknown", Echo::as_str)
-                .into(),
+            echo: sample.echo().map_or("unknown", Echo::as_str).into(),
             method: Method::from_raw(sample.method)
                 .map_or("unknown", Method::as_str)
                 .into(),
             id: sample.id,
+            rcode: sample.rcode().map(|rcode| rcode.as_str().to_owned()),
             vlan: vlan(sample.segment),
             tunnels: TunnelRecord::all(sample.segment, sample.outer_vni),
             src_name: name(src),
@@ -169,6 +170,19 @@ pub(crate) mod tests {
             serde_json::from_str::<SampleRecord>(&json).expect("read back"),
             record
         );
+    }
+
+    #[test]
+    fn dns_tells_its_response_code() {
+        let sample = Sample {
+            method: Method::Dns as u8,
+            echo: Echo::Data as u8 | 3 << 4,
+            ..sample()
+        };
+        let clock = wall_clock().expect("clocks");
+        let record = SampleRecord::new(&sample, &clock, None, &Names::default());
+        let said = (&*record.method, &*record.echo, record.rcode.as_deref());
+        assert_eq!(said, ("dns", "data", Some("NXDOMAIN")));
     }
 
     #[test]

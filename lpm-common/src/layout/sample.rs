@@ -2,6 +2,8 @@
 
 use core::mem::size_of;
 
+use super::Rcode;
+
 /// Which part of the path a sample covers, seen from the vantage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -165,6 +167,23 @@ pub struct Sample {
     pub vantage: u8,
     /// VNI of the tunnel around the innermost one, see [`super::tunnel`].
     pub outer_vni: u32,
+}
+
+impl Sample {
+    /// How long the far end may have sat on the echo; None: not known to this
+    /// version.
+    #[must_use]
+    pub fn echo(&self) -> Option<Echo> {
+        let mut all = Echo::ALL.into_iter();
+        all.find(|echo| *echo as u8 == self.echo & 0xf)
+    }
+
+    /// The response code of a DNS answer; None: it is none.
+    #[must_use]
+    pub fn rcode(&self) -> Option<Rcode> {
+        let code = (self.echo >> 4).min(Rcode::Other as u8);
+        Rcode::from_raw(code).filter(|_| self.method == Method::Dns as u8)
+    }
 }
 
 const _: () = assert!(size_of::<Sample>() == 72);

@@ -201,17 +201,15 @@ fn namespaces(snapshot: &Snapshot) -> Vec<Vec<String>> {
         .latency
         .iter()
         .map(|row| {
-            let peer = if row.peer_namespace.is_empty() {
-                "-"
-            } else {
-                &row.peer_namespace
-            };
+            let or_none = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
+            // DNS tells answers apart by their response code, not by the server.
+            let peer = row.rcode.as_ref().unwrap_or(&row.peer_namespace);
             vec![
                 row.namespace.clone(),
-                peer.to_owned(),
-                row.peer_kind.clone(),
+                or_none(peer),
+                or_none(&row.peer_kind),
                 row.leg.clone(),
-                row.echo.clone(),
+                row.method.as_ref().unwrap_or(&row.echo).clone(),
                 row.count.to_string(),
                 show::time(row.mean_ns),
                 show::time(row.p50_ns),
