@@ -59,6 +59,7 @@ pub(crate) fn search_path() -> Vec<PathBuf> {
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
     dirs.extend([
         paths::tools().join("usr/bin"),
+        paths::tools().join("usr/sbin"),
         "/usr/sbin".into(),
         "/sbin".into(),
     ]);

@@ -62,6 +62,25 @@ pub(crate) fn unpack(package: &str) -> Result<()> {
     )
 }
 
+/// The libraries that a package depends on, by the names they have on this release.
+fn libraries(package: &str) -> Result<Vec<String>> {
+    let mut command = Command::new("apt-cache");
+    command.args([
+        "depends",
+        "--no-recommends",
+        "--no-suggests",
+        "--no-enhances",
+    ]);
+    let listed = process::output(command.arg(package))?;
+    let names = listed
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "));
+    Ok(names
+        .filter(|name| name.starts_with("lib"))
+        .map(str::to_owned)
+        .collect())
+}
+
 fn require_apt(packages: &[&str]) -> Result<()> {
     if process::which("apt-get").is_none() {
         bail!(
@@ -145,6 +164,8 @@ pub(crate) struct Unpacked {
     program: &'static str,
     package: &'static str,
     why: &'static str,
+    /// Whether the libraries that it depends on are installed, if they are not yet.
+    libraries: bool,
 }
 
 impl Unpacked {
@@ -158,6 +179,21 @@ impl Unpacked {
             program,
             package,
             why,
+            libraries: false,
+        })
+    }
+
+    /// The same for a program that needs libraries which may not be there.
+    pub(crate) fn with_libraries(
+        program: &'static str,
+        package: &'static str,
+        why: &'static str,
+    ) -> Box<dyn Need> {
+        Box::new(Self {
+            program,
+            package,
+            why,
+            libraries: true,
         })
     }
 }
@@ -176,13 +212,22 @@ impl Need for Unpacked {
     }
 
     fn how(&self) -> String {
+        let libraries = if self.libraries {
+            " (its libraries are)"
+        } else {
+            ""
+        };
         format!(
-            "unpacked from the package {} into target/tools, not installed",
+            "unpacked from the package {} into target/tools, not installed{libraries}",
             self.package
         )
     }
 
     fn install(&self) -> Result<()> {
+        if self.libraries {
+            let libraries = libraries(self.package)?;
+            install(&libraries.iter().map(String::as_str).collect::<Vec<_>>())?;
+        }
         unpack(self.package)
     }
 }

@@ -163,7 +163,17 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
             "translates addresses as kube-proxy does",
         ));
         needs.push(Installed::boxed("iperf3", "iperf3", "sends bulk traffic"));
-        // Unpacked, because the package would start a server.
+        needs.push(Installed::boxed(
+            "ping",
+            "iputils-ping",
+            "sends the echo requests that `icmp` is held against",
+        ));
+        // Unpacked, because the packages would start servers.
+        needs.push(Unpacked::with_libraries(
+            "unbound",
+            "unbound",
+            "the resolver that `dns` is held against",
+        ));
         needs.push(Unpacked::boxed(
             "promtool",
             "prometheus",
