@@ -278,6 +278,9 @@ impl Context for *mut xdp_md {
 
     #[inline(always)]
     fn asked_by(self, _: [u32; 4], _: u16) -> bool {
-        false
+        // Asked of the context, so that it stays an argument of the step that
+        // asks: the compiler leaves out what a step has no use for, and newer
+        // verifiers miss it.
+        black_box(self).is_null()
     }
 }

@@ -42,6 +42,9 @@ pub struct Config {
     pub netns: Option<String>,
     /// Entries of the flow table, 256 bytes each; a power of two.
     pub flows: u32,
+    /// Entries of the table of ICMP echo requests and DNS queries that wait for their answers, 32
+    /// bytes each; a power of two.
+    pub queries: u32,
     /// Rows of histograms: pairs of namespaces that are told apart, 16 KiB each and stripe.
     pub rows: u32,
     /// Copies of the histograms against contention between CPUs; a power of two.
@@ -71,6 +74,7 @@ impl Default for Config {
             attach: Mode::Auto,
             netns: None,
             flows: 1 << 16,
+            queries: 1 << 14,
             rows: 512,
             stripes: 2,
             flow_idle: Duration::from_secs(30),
@@ -191,6 +195,13 @@ impl Config {
                 "give a power of two, 64 to 16777216",
             );
         }
+        if !self.queries.is_power_of_two() || !(64..=1 << 20).contains(&self.queries) {
+            return wrong(
+                "queries",
+                self.queries.to_string(),
+                "give a power of two, 64 to 1048576",
+            );
+        }
         if !(2..=65_535).contains(&self.rows) {
             return wrong("rows", self.rows.to_string(), "give 2 to 65535");
         }
@@ -279,6 +290,7 @@ impl Config {
             ("attach", self.attach != other.attach),
             ("netns", self.netns != other.netns),
             ("flows", self.flows != other.flows),
+            ("queries", self.queries != other.queries),
             ("rows", self.rows != other.rows),
             ("stripes", self.stripes != other.stripes),
             ("flow_idle", self.flow_idle != other.flow_idle),

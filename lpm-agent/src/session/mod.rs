@@ -296,6 +296,7 @@ impl Session {
 fn load_settings(config: &Config) -> LoadSettings {
     LoadSettings {
         flow_entries: config.flows,
+        query_entries: config.queries,
         rows: config.rows,
         stripes: config.stripes,
         idle_seconds: u32::try_from(config.flow_idle.as_secs()).unwrap_or(u32::MAX),

@@ -12,7 +12,7 @@ use super::{
 const COUNT: usize = 40;
 
 /// Pings; gives the round trips that ping tells, ns, by sequence number.
-fn ping(from: &Netns, to: IpAddr, count: usize) -> BTreeMap<u64, u64> {
+pub(crate) fn ping(from: &Netns, to: IpAddr, count: usize) -> BTreeMap<u64, u64> {
     let count = count.to_string();
     let to = to.to_string();
     let mut ping = from.command("ping");

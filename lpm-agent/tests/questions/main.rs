@@ -5,6 +5,7 @@ mod dns;
 mod icmp;
 #[path = "../lpm/mod.rs"]
 mod lpm;
+mod masquerade;
 mod second;
 
 use std::{collections::BTreeMap, fs, time::Duration};
@@ -36,6 +37,11 @@ struct Site {
 impl Site {
     /// None: the kernel cannot be tested here.
     fn new() -> Option<Self> {
+        Self::watching("", &["-i", Pair::POD_INTERFACE])
+    }
+
+    /// Likewise, with more configuration and other arguments.
+    fn watching(configuration: &str, arguments: &[&str]) -> Option<Self> {
         if !kernel_is_usable() {
             return None;
         }
@@ -44,9 +50,10 @@ impl Site {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name).display().to_string();
         fs::write(path("names.yaml"), NAMES).expect("names");
-        let config = "names: names.yaml\nflows: 1024\nrows: 32\n";
+        let config = format!("names: names.yaml\nflows: 1024\nrows: 32\n{configuration}");
         fs::write(path("lpm.yaml"), config).expect("a configuration");
-        let arguments = ["-c", &path("lpm.yaml"), "-i", Pair::POD_INTERFACE];
+        let file = path("lpm.yaml");
+        let arguments = [&["-c", &file], arguments].concat();
         let agent = Agent::start(&pair.node, &arguments);
         let arguments = ["watch", "--agent", &agent.url, "--format", "json"];
         let watch = Lpm::spawn(&pair.node, command().args(arguments));
