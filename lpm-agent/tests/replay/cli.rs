@@ -2,17 +2,19 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc,
+    thread,
 };
 
 use lpm_agent::export::sample::SampleRecord;
 use serde_json::Value;
 
 use crate::{
-    lpm::{fails, lpm, succeeds},
+    lpm::{LIMIT, fails, lpm, succeeds},
     talk::Talk,
     write::{ETHERNET, PCAP, PCAPNG, capture},
 };
@@ -366,6 +368,34 @@ fn stdin_and_a_closed_pipe() {
         let said = String::from_utf8(output.stderr).expect("text");
         assert!(output.status.success(), "{said}");
         assert_eq!(said, "", "{format}");
+    }
+}
+
+/// `tcpdump -w - | lpm replay -`: a sample is there when its packet is.
+#[test]
+fn a_pipe_is_answered_while_it_is_open() {
+    let records = Talk::usual(false).records();
+    for kind in [PCAP, PCAPNG] {
+        let mut child = replay(Path::new("-"), &[])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("lpm");
+        let mut stdin = child.stdin.take().expect("stdin");
+        let bytes = capture(kind, false, &[(ETHERNET, None)], &records);
+        stdin.write_all(&bytes).expect("it reads");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout"));
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // Nobody listens any more: the test is over.
+                let _ = sender.send(line);
+            }
+        });
+        let line = lines.recv_timeout(LIMIT).expect("a line");
+        assert!(line.starts_with("{\"schema\":1,"), "{line}");
+        drop(stdin);
+        assert!(child.wait().expect("it ends").success());
     }
 }
 

@@ -33,6 +33,9 @@ use crate::{
 /// Packets between two looks at the progress bar.
 const STRIDE: u64 = 4096;
 
+/// The file that stands for standard input.
+const STDIN: &str = "-";
+
 pub(super) const EXAMPLES: &str = "Examples:
   lpm replay trace.pcap                             every round trip
   lpm replay trace.pcapng.gz --summary              what each flow came to
@@ -183,8 +186,15 @@ impl Replay {
         let mut run = Run::new(capture, self.settings(tunnels), self.choice());
 
         let bar = Bar::new(progress, self.summary || self.histograms);
+        let live = self.file == Path::new(STDIN);
         let ended = loop {
-            match run.run(STRIDE, &mut output) {
+            let packets = if live { 1 } else { STRIDE };
+            match run.run(packets, &mut output) {
+                // What comes through a pipe may be happening now.
+                Ok(true) if live => {
+                    output.flush()?;
+                    bar.show();
+                }
                 Ok(true) => bar.show(),
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),
@@ -214,7 +224,7 @@ impl Replay {
 
     /// The file as messages name it.
     fn shown(&self) -> PathBuf {
-        if self.file == Path::new("-") {
+        if self.file == Path::new(STDIN) {
             PathBuf::from("standard input")
         } else {
             self.file.clone()

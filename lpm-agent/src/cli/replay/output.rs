@@ -104,6 +104,11 @@ impl Output {
         out.flush()
     }
 
+    /// Writes the lines that wait.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.lines.as_mut().map_or(Ok(()), Lines::flush)
+    }
+
     /// Parts of flows that the summary left out.
     pub(super) fn left_out(&self) -> u64 {
         self.flows.as_ref().map_or(0, |flows| flows.left_out)

@@ -96,46 +96,52 @@ impl Pcap {
         }
         window.need(self.record_header)?;
         let offset = window.offset();
-        let mut wanted = self.record_header;
-        let (seconds, ticks, captured, len) = loop {
-            match (self.parse)(window.bytes()) {
-                Ok((_, record)) => {
-                    break (
-                        record.ts_sec,
-                        record.ts_usec,
-                        record.data.len(),
-                        record.origlen,
-                    );
-                }
-                Err(nom::Err::Incomplete(nom::Needed::Size(more))) => {
-                    wanted = window.bytes().len().saturating_add(more.get());
-                    if wanted - self.record_header > self.longest {
-                        let what = format!(
-                            "a record says that {} bytes were captured",
-                            wanted - self.record_header
-                        );
-                        return Err(CaptureError::corrupt(offset, what));
-                    }
-                    window.need(wanted)?;
-                }
-                Err(_) => return Err(CaptureError::corrupt(offset, "a record cannot be read")),
-            }
-        };
-        if captured > self.longest {
-            let what = format!("a record says that {captured} bytes were captured");
-            return Err(CaptureError::corrupt(offset, what));
-        }
+        let (seconds, ticks, captured, len) = self.whole(window)?;
         let nanos = u64::from(ticks) * u64::from(self.nanos_per_tick);
         if nanos >= 1_000_000_000 {
             let what = format!("a record's time has {ticks} parts of a second, a second or more");
             return Err(CaptureError::corrupt(offset, what));
         }
-        window.pass(wanted.max(self.record_header + captured));
+        window.pass(self.record_header + captured);
         Ok(Some(Packet {
             interface: 0,
             time_ns: u64::from(seconds) * 1_000_000_000 + nanos,
             data: window.passed(0, captured),
             len: len.max(u32::try_from(captured).unwrap_or(u32::MAX)),
         }))
+    }
+
+    /// Has the whole record in the window: seconds, parts of a second, length captured, length.
+    fn whole<R: Read>(
+        &self,
+        window: &mut Window<R>,
+    ) -> Result<(u32, u32, usize, u32), CaptureError> {
+        loop {
+            match (self.parse)(window.bytes()) {
+                Ok((_, record)) => {
+                    let captured = record.data.len();
+                    self.believe(captured, window.offset())?;
+                    return Ok((record.ts_sec, record.ts_usec, captured, record.origlen));
+                }
+                Err(nom::Err::Incomplete(nom::Needed::Size(more))) => {
+                    let wanted = window.bytes().len().saturating_add(more.get());
+                    self.believe(wanted - self.record_header, window.offset())?;
+                    window.need(wanted)?;
+                }
+                Err(_) => {
+                    let what = "a record cannot be read";
+                    return Err(CaptureError::corrupt(window.offset(), what));
+                }
+            }
+        }
+    }
+
+    /// Refuses lengths that no capture has: they would take all memory, or lead astray.
+    fn believe(&self, captured: usize, offset: u64) -> Result<(), CaptureError> {
+        if captured <= self.longest {
+            return Ok(());
+        }
+        let what = format!("a record says that {captured} bytes were captured");
+        Err(CaptureError::corrupt(offset, what))
     }
 }
