@@ -233,7 +233,7 @@ pub enum Shortcut {
     Plain,
     /// Ask [`open`].
     Long,
-    /// A frame in a `VxLAN` packet.
+    /// An Ethernet frame in a tunnel packet.
     Inside {
         /// Where it begins.
         base: u32,
@@ -244,8 +244,8 @@ pub enum Shortcut {
     },
 }
 
-/// Looks for the usual tunnel packet, at fixed offsets: IPv4 without options,
-/// UDP, `VxLAN` with nothing but a VNI.
+/// Looks for the usual tunnel packet: IPv4 without options, UDP, `VxLAN` with
+/// nothing but a VNI, or Geneve with Ethernet inside.
 #[inline(always)]
 pub fn shortcut<P: Prefix, T: Tunnels>(
     bytes: &P,
@@ -276,32 +276,68 @@ pub fn shortcut<P: Prefix, T: Tunnels>(
     if kind == 0 {
         return Shortcut::Plain;
     }
-    let inner = tunnel + TUNNEL_HEADER as usize;
     let total = u32::from(bytes.be16(l3 + 2));
     let end = l3 as u32 + total;
-    if kind != TunnelKind::Vxlan as u32
-        || end < inner as u32
+    if !bytes.covers(tunnel + TUNNEL_HEADER as usize)
         || u32::from(bytes.be16(l4 + 4)) + 20 != total
         || end > meta.len
         || meta.vlan != 0
-        || !bytes.covers(inner + 20)
-        || bytes.byte(tunnel) != VXLAN_HAS_VNI
     {
         return Shortcut::Long;
     }
-    let len = end - inner as u32;
-    // See [`crate::pipeline::inside::network`].
-    if meta.segments > 1 && inner_end(bytes, inner) != len {
+    let header = if kind == TunnelKind::Vxlan as u32 {
+        usual_vxlan(bytes, tunnel)
+    } else {
+        usual_geneve(bytes, tunnel)
+    };
+    let base = tunnel as u32 + header;
+    let frame = bytes.after(base);
+    if header == 0 || end < base || !frame.covers(20) {
         return Shortcut::Long;
     }
-    if is_tunnel(bytes, inner, tunnels) {
+    let len = end - base;
+    // See [`crate::pipeline::inside::network`].
+    if meta.segments > 1 && inner_end(&frame) != len {
+        return Shortcut::Long;
+    }
+    if is_tunnel(&frame, tunnels) {
         return Shortcut::Long;
     }
     Shortcut::Inside {
-        base: inner as u32,
+        base,
         len,
         segment: segment_of(kind, bytes.be32(tunnel + 4) >> 8, 0),
     }
+}
+
+/// Length of a `VxLAN` header with nothing but a VNI; 0: it is another.
+#[inline(always)]
+fn usual_vxlan<P: Prefix>(bytes: &P, at: usize) -> u32 {
+    if bytes.byte(at) == VXLAN_HAS_VNI {
+        TUNNEL_HEADER
+    } else {
+        0
+    }
+}
+
+/// Bytes of options in the usual Geneve packet, at most: with the headers
+/// before, what [`Prefix::after`] can leave out.
+const USUAL_OPTIONS: u32 = 160;
+
+/// Length of the header, options included, of a Geneve packet with Ethernet
+/// inside; 0: it is another.
+#[inline(always)]
+fn usual_geneve<P: Prefix>(bytes: &P, at: usize) -> u32 {
+    let first = bytes.byte(at);
+    let options = u32::from(first & 0x3f) * 4;
+    if first >> 6 != 0
+        || bytes.byte(at + 1) & GENEVE_CONTROL != 0
+        || bytes.be16(at + 2) != TRANSPARENT_ETHERNET
+        || options > USUAL_OPTIONS
+    {
+        return 0;
+    }
+    TUNNEL_HEADER + options
 }
 
 /// Whether a packet at `l3` is a tunnel's over IPv6 without extension headers:
@@ -316,11 +352,11 @@ fn is_v6_tunnel<P: Prefix, T: Tunnels>(bytes: &P, l3: usize, tunnels: &T) -> boo
         && tunnels.kind_of(bytes.be16(l3 + 42)) != 0
 }
 
-/// Whether the frame at `inner` may be a tunnel packet again.
+/// Whether a frame may be a tunnel packet again.
 #[inline(always)]
-fn is_tunnel<P: Prefix, T: Tunnels>(bytes: &P, inner: usize, tunnels: &T) -> bool {
-    let l3 = inner + 14;
-    match bytes.be16(inner + 12) {
+fn is_tunnel<P: Prefix, T: Tunnels>(bytes: &P, tunnels: &T) -> bool {
+    let l3 = number::ETHERNET_HEADER as usize;
+    match bytes.be16(l3 - 2) {
         number::IPV4 if !bytes.covers(l3 + 24) || bytes.byte(l3) != 0x45 => true,
         number::IPV4 => {
             bytes.byte(l3 + 9) == UDP
@@ -331,12 +367,12 @@ fn is_tunnel<P: Prefix, T: Tunnels>(bytes: &P, inner: usize, tunnels: &T) -> boo
     }
 }
 
-/// Where the IP header of the frame at `inner` says that it ends.
+/// Where the IP header of a frame says that it ends.
 #[inline(always)]
-fn inner_end<P: Prefix>(bytes: &P, inner: usize) -> u32 {
-    match bytes.be16(inner + 12) {
-        number::IPV4 => 14 + u32::from(bytes.be16(inner + 16)),
-        number::IPV6 => 54 + u32::from(bytes.be16(inner + 18)),
+fn inner_end<P: Prefix>(bytes: &P) -> u32 {
+    match bytes.be16(12) {
+        number::IPV4 => 14 + u32::from(bytes.be16(16)),
+        number::IPV6 => 54 + u32::from(bytes.be16(18)),
         _ => 0,
     }
 }

@@ -171,7 +171,7 @@ pub fn transport<B: Bytes, E: Env>(
 }
 
 /// As [`pipeline::quick`], for the usual tunnel packet too: Ethernet, IPv4
-/// without options, UDP, `VxLAN`, Ethernet, and then what that knows.
+/// without options, UDP, `VxLAN` or Geneve, Ethernet, and then what that knows.
 #[inline(always)]
 pub fn quick<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
     bytes: &P,
@@ -197,8 +197,7 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
             inner.vlan = segment;
         }
     }
-    // What is inside VxLAN without a next protocol begins as a frame of an
-    // Ethernet device does.
+    // What is inside begins as a frame of an Ethernet device does.
     if base != 0 && matches!(link, Link::Ip) {
         return Quick::Uncommon;
     }
