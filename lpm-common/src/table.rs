@@ -168,7 +168,9 @@ fn victim<'t, T: Table, E: Env>(table: &'t T, env: &E, fingerprint: u64) -> Opti
     best
 }
 
-/// Keeps what an entry counted when its flow loses it.
+/// Keeps what an entry counted when its flow loses it. No function of its own:
+/// its frame would be one more on the deepest chain of calls.
+#[inline(always)]
 fn give_up<E: Env>(entry: &FlowEntry, env: &E) {
     let [from, to] = &entry.hot;
     let mut traffic = Traffic::unpack(from.traffic.load(Relaxed));

@@ -368,7 +368,7 @@ fn observe(row: u32, place: u32, ns: u64) {
 }
 
 /// Keeps the window's minima that the agent has not taken yet.
-#[inline(never)]
+#[inline(always)]
 fn retire(skb: impl Context, entry: &FlowEntry) {
     retire_leg(skb, entry, &entry.slots[0], Leg::Remote);
     retire_leg(skb, entry, &entry.slots[1], Leg::Local);

@@ -11,9 +11,10 @@ const PSEUDO_CALL: u8 = 1;
 /// What 5.10 rounds each frame to.
 const ROUND: u32 = 32;
 
-/// Bytes of the deepest chain of calls that begins with the program's first instruction.
-/// `depths` has one number per function, in the order of their code.
-pub(crate) fn deepest(code: &[Instruction], depths: &[u32]) -> u32 {
+/// The deepest chain of calls that begins with the program's first instruction: the first
+/// instruction and the rounded frame of each function. `depths` has one number per function, in
+/// the order of their code.
+pub(crate) fn deepest(code: &[Instruction], depths: &[u32]) -> Vec<(usize, u32)> {
     let calls = calls(code);
     let mut starts: Vec<usize> = calls.iter().map(|&(_, to)| to).collect();
     starts.push(0);
@@ -29,14 +30,27 @@ pub(crate) fn deepest(code: &[Instruction], depths: &[u32]) -> u32 {
         .iter()
         .map(|&(from, to)| (function(from), function(to)))
         .collect();
-    below(0, &edges, depths)
+    let chain = below(0, &edges, depths);
+    chain
+        .into_iter()
+        .map(|function| (starts[function], frame(depths[function])))
+        .collect()
+}
+
+fn frame(depth: u32) -> u32 {
+    depth.max(1).next_multiple_of(ROUND)
 }
 
 /// The verifier refuses recursion, so this ends.
-fn below(function: usize, edges: &[(usize, usize)], depths: &[u32]) -> u32 {
+fn below(function: usize, edges: &[(usize, usize)], depths: &[u32]) -> Vec<usize> {
     let called = edges.iter().filter(|&&(from, _)| from == function);
-    let under = called.map(|&(_, to)| below(to, edges, depths)).max();
-    depths[function].max(1).next_multiple_of(ROUND) + under.unwrap_or(0)
+    let stack = |chain: &Vec<usize>| chain.iter().map(|&at| frame(depths[at])).sum::<u32>();
+    let under = called
+        .map(|&(_, to)| below(to, edges, depths))
+        .max_by_key(stack);
+    let mut chain = vec![function];
+    chain.extend(under.unwrap_or_default());
+    chain
 }
 
 /// Calls within the program: from and to which instruction.

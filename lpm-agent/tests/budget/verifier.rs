@@ -36,6 +36,8 @@ pub(crate) struct Verified {
     pub(crate) instructions: u32,
     /// Bytes of stack on the deepest chain of calls, as 5.10 counts; kernels refuse more than 512.
     pub(crate) stack: u32,
+    /// That chain: function and bytes.
+    pub(crate) chain: Vec<(String, u32)>,
 }
 
 /// Loads every program of the object, into the maps of `kernel`.
@@ -63,16 +65,40 @@ pub(crate) fn verify(kernel: &mut Kernel) -> Vec<Verified> {
             let function = &object.functions[&program.function_key()];
             let log = load(name, kind, &program.license, function, &btf);
             let depths = depths(&log).unwrap_or_else(|| panic!("{name}: no stack depth in {log}"));
+            let chain = stack::deepest(&function.instructions, &depths);
             Verified {
                 name: name.clone(),
                 instructions: processed(&log)
                     .unwrap_or_else(|| panic!("{name}: no `processed` in {log}")),
-                stack: stack::deepest(&function.instructions, &depths),
+                stack: chain.iter().map(|&(_, bytes)| bytes).sum(),
+                chain: chain
+                    .iter()
+                    .map(|&(at, bytes)| (name_at(&object, &function.instructions[at..]), bytes))
+                    .collect(),
             }
         })
         .collect();
     verified.sort_by(|a, b| a.name.cmp(&b.name));
     verified
+}
+
+/// The name of the function whose code `code` begins with. Equal code has equal names, as far as
+/// anybody cares.
+fn name_at(object: &Object, code: &[bpf_insn]) -> String {
+    let same = |function: &&aya_obj::Function| {
+        function.instructions.len() <= code.len()
+            && function
+                .instructions
+                .iter()
+                .zip(code)
+                .all(|(a, b)| a.code == b.code && a.off == b.off)
+    };
+    let longest = object
+        .functions
+        .values()
+        .filter(same)
+        .max_by_key(|function| function.instructions.len());
+    longest.map_or_else(|| "?".to_owned(), |function| function.name.clone())
 }
 
 /// Puts the descriptors of the maps that `kernel` holds into the instructions.
