@@ -1,7 +1,7 @@
 //! The maps. Sizes marked "load" are set by the agent.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_sock_tuple},
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
@@ -84,3 +84,7 @@ pub static SAMPLES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Each CPU's packet, between the steps.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Each CPU's ends of a flow, while a socket is looked for.
+#[map]
+pub static TUPLE: PerCpuArray<bpf_sock_tuple> = PerCpuArray::with_max_entries(1, 0);

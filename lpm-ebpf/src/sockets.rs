@@ -4,19 +4,15 @@
 use core::{ffi::c_void, mem::size_of, sync::atomic::Ordering::Relaxed};
 
 use aya_ebpf::{
-    bindings::{
-        __sk_buff, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
-    },
+    bindings::{__sk_buff, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1},
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use lpm_common::{
     layout::{FlowCold, FlowEntry},
     packet::MAPPED,
-    shared::{AtomicU16, AtomicU32},
 };
 
-use crate::context::Context;
+use crate::{context::Context, maps::TUPLE};
 
 /// `BPF_TCP_LISTEN` of `linux/bpf.h`.
 const LISTEN: u32 = 10;
@@ -88,22 +84,21 @@ fn is_mapped(address: [u32; 4]) -> bool {
 #[inline(never)]
 pub(crate) fn local(skb: impl Context, entry: &FlowEntry) -> u32 {
     let cold = &entry.cold;
-    let (mut tuple, length) = if is_mapped(words(&cold.local)) {
-        let length = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>();
-        (v4(cold), length)
+    // Not on the stack: this is the end of the deepest chain of calls.
+    let Some(tuple) = TUPLE.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: this CPU's own value, which nobody else uses.
+    let tuple = unsafe { &mut *tuple };
+    let length = if is_v4(cold) {
+        v4(tuple, cold)
     } else {
-        (v6(cold), size_of::<bpf_sock_tuple>())
+        v6(tuple, cold)
     };
     // SAFETY: the tuple is initialised to this length; a socket that is found is
     // given back.
     unsafe {
-        let socket = bpf_skc_lookup_tcp(
-            skb.as_ptr(),
-            &raw mut tuple,
-            length as u32,
-            CURRENT_NETNS,
-            0,
-        );
+        let socket = bpf_skc_lookup_tcp(skb.as_ptr(), tuple, length as u32, CURRENT_NETNS, 0);
         if socket.is_null() {
             return 0;
         }
@@ -114,43 +109,35 @@ pub(crate) fn local(skb: impl Context, entry: &FlowEntry) -> u32 {
 }
 
 #[inline(always)]
-fn words(address: &[AtomicU32; 4]) -> [u32; 4] {
-    [
-        address[0].load(Relaxed),
-        address[1].load(Relaxed),
-        address[2].load(Relaxed),
-        address[3].load(Relaxed),
-    ]
+fn is_v4(cold: &FlowCold) -> bool {
+    let [a, b, c, _] = &cold.local;
+    a.load(Relaxed) == 0 && b.load(Relaxed) == 0 && c.load(Relaxed) == MAPPED
 }
 
+/// The ends as a packet to the local one has them; returns the length.
 #[inline(always)]
-fn port(port: &AtomicU16) -> u16 {
-    port.load(Relaxed).to_be()
-}
-
-/// As a packet to the local end has them.
-#[inline(always)]
-fn v4(cold: &FlowCold) -> bpf_sock_tuple {
-    let mut tuple = v6(cold);
+fn v4(tuple: &mut bpf_sock_tuple, cold: &FlowCold) -> u32 {
     tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
         saddr: cold.remote[3].load(Relaxed),
         daddr: cold.local[3].load(Relaxed),
-        sport: port(&cold.remote_port),
-        dport: port(&cold.local_port),
+        sport: cold.remote_port.load(Relaxed).to_be(),
+        dport: cold.local_port.load(Relaxed).to_be(),
     };
-    tuple
+    size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32
 }
 
+/// Likewise, word by word, so that none has to wait on the stack.
 #[inline(always)]
-fn v6(cold: &FlowCold) -> bpf_sock_tuple {
-    bpf_sock_tuple {
-        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-            ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                saddr: words(&cold.remote),
-                daddr: words(&cold.local),
-                sport: port(&cold.remote_port),
-                dport: port(&cold.local_port),
-            },
-        },
+fn v6(tuple: &mut bpf_sock_tuple, cold: &FlowCold) -> u32 {
+    // SAFETY: all of the union is words.
+    let ends = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+    for (to, from) in ends.saddr.iter_mut().zip(&cold.remote) {
+        *to = from.load(Relaxed);
     }
+    for (to, from) in ends.daddr.iter_mut().zip(&cold.local) {
+        *to = from.load(Relaxed);
+    }
+    ends.sport = cold.remote_port.load(Relaxed).to_be();
+    ends.dport = cold.local_port.load(Relaxed).to_be();
+    size_of::<bpf_sock_tuple>() as u32
 }
