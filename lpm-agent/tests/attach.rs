@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    Agent, eventually, filters, kernel_is_usable, neighbour::Neighbour, node_with_pod,
-    tap::tap_of_type, tcx_chain,
+    Agent, eventually, filters, has_tcx, kernel_is_usable, modes, native, native_chain,
+    neighbour::Neighbour, node_with_pod, tap::tap_of_type, tcx_chain,
 };
 use lpm_agent::kernel::{
     Direction::{Egress, Ingress},
@@ -27,32 +27,32 @@ fn vantages_decide_which_program_is_where() {
         .expect("vxlan");
     pod.ip_batch("link add vx0 type vxlan id 7 dstport 7000")
         .expect("vxlan");
-    let agent = Agent::start(&node, Rules::default(), Mode::Tcx);
+    let agent = Agent::start(&node, Rules::default(), native());
     assert_eq!(
         agent.watched(),
         [("va".to_owned(), "pod"), ("vx0".to_owned(), "overlay")]
     );
     let (from, to) = (agent.id(FROM), agent.id(TO));
     assert_eq!(
-        tcx_chain(&node, "va", Ingress),
+        native_chain(&node, "va", Ingress),
         [from],
         "a pod's packets enter by its veth"
     );
-    assert_eq!(tcx_chain(&node, "va", Egress), [to]);
+    assert_eq!(native_chain(&node, "va", Egress), [to]);
     assert_eq!(
-        tcx_chain(&node, "vx0", Egress),
+        native_chain(&node, "vx0", Egress),
         [from],
         "local packets leave by the tunnel"
     );
-    assert_eq!(tcx_chain(&node, "vx0", Ingress), [to]);
+    assert_eq!(native_chain(&node, "vx0", Ingress), [to]);
     // In the pod the same veth is named as a network card: other rules, other direction.
-    let inside = Agent::start(&pod, Rules::default(), Mode::Tcx);
+    let inside = Agent::start(&pod, Rules::default(), native());
     assert_eq!(
         inside.watched(),
         [("eth0".to_owned(), "nic"), ("vx0".to_owned(), "overlay")]
     );
-    assert_eq!(tcx_chain(&pod, "eth0", Egress), [inside.id(FROM)]);
-    assert_eq!(tcx_chain(&pod, "eth0", Ingress), [inside.id(TO)]);
+    assert_eq!(native_chain(&pod, "eth0", Egress), [inside.id(FROM)]);
+    assert_eq!(native_chain(&pod, "eth0", Ingress), [inside.id(TO)]);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn stopping_detaches() {
         return;
     }
     let (node, _pod) = node_with_pod("va");
-    for mode in [Mode::Tcx, Mode::Netlink] {
+    for &mode in modes() {
         let agent = Agent::start(&node, Rules::default(), mode);
         let hooks = |direction| match mode {
             Mode::Netlink => filters(&node, "va", direction).len(),
@@ -82,7 +82,7 @@ fn stopping_detaches() {
 
 #[test]
 fn tcx_is_at_the_head_of_the_chain() {
-    if !kernel_is_usable() {
+    if !kernel_is_usable() || !has_tcx() {
         return;
     }
     let (node, _pod) = node_with_pod("va");
@@ -155,7 +155,7 @@ fn an_ingress_qdisc_is_no_clsact() {
 
 #[test]
 fn both_programs_or_none() {
-    if !kernel_is_usable() {
+    if !kernel_is_usable() || !has_tcx() {
         return;
     }
     let (node, _pod) = node_with_pod("va");
@@ -233,14 +233,14 @@ fn a_device_without_ethernet_header_gets_the_programs_for_it() {
     netns
         .ip_batch("tuntap add mode tun name tun7\nlink set tun7 up")
         .expect("tun");
-    let agent = Agent::start(&netns, Rules::only(["tun7".to_owned()]), Mode::Tcx);
+    let agent = Agent::start(&netns, Rules::only(["tun7".to_owned()]), native());
     assert_eq!(agent.watched(), [("tun7".to_owned(), "nic")]);
     assert_eq!(
-        tcx_chain(&netns, "tun7", Egress),
+        native_chain(&netns, "tun7", Egress),
         [agent.id("lpm_from_local_l3")]
     );
     assert_eq!(
-        tcx_chain(&netns, "tun7", Ingress),
+        native_chain(&netns, "tun7", Ingress),
         [agent.id("lpm_to_local_l3")]
     );
 }
@@ -263,5 +263,5 @@ fn an_unknown_link_type_is_refused() {
         panic!("{error}");
     };
     assert_eq!((interface.as_str(), *link_type), ("ib7", 32));
-    assert_eq!(tcx_chain(&netns, "ib7", Ingress), [0; 0]);
+    assert_eq!(native_chain(&netns, "ib7", Ingress), [0; 0]);
 }

@@ -5,8 +5,8 @@ mod common;
 use std::{fs, process::Command};
 
 use common::{
-    Agent, SETTINGS, filters, kernel_is_usable, neighbour::Neighbour, node_with_pod, path_of,
-    process::AgentProcess,
+    Agent, SETTINGS, filters, kernel_is_usable, modes, neighbour::Neighbour, node_with_pod,
+    path_of, process::AgentProcess,
 };
 use lpm_agent::kernel::{
     Direction::{Egress, Ingress},
@@ -75,7 +75,7 @@ fn the_next_agent_removes_them_too() {
     if !kernel_is_usable() {
         return;
     }
-    for mode in [Mode::Netlink, Mode::Tcx] {
+    for &mode in modes() {
         let (node, _pod, _neighbour) = left_behind();
         let agent = Agent::start(&node, Rules::default(), mode);
         let removed: usize = agent

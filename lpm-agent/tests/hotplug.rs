@@ -10,8 +10,8 @@ use std::{
 
 use aya::programs::loaded_programs;
 use common::{
-    Agent, Datagrams, eventually, filters, kernel_is_usable, neighbour::index_of, node_with_pod,
-    process::AgentProcess, tcx_chain,
+    Agent, Datagrams, eventually, filters, kernel_is_usable, modes, native, native_chain,
+    neighbour::index_of, node_with_pod, process::AgentProcess, tcx_chain,
 };
 use lpm_agent::kernel::{
     Direction::{Egress, Ingress},
@@ -35,15 +35,15 @@ fn a_new_interface_is_attached_and_a_gone_one_forgotten() {
         return;
     }
     let (node, pod) = node_with_pod("va");
-    let agent = Agent::start(&node, Rules::default(), Mode::Tcx);
+    let agent = Agent::start(&node, Rules::default(), native());
     add_pod_veth(&node, &pod, "veth7");
     eventually("the new interface", || agent.watched().len() == 2);
     assert_eq!(
-        tcx_chain(&node, "veth7", Ingress),
+        native_chain(&node, "veth7", Ingress),
         [agent.id("lpm_from_local")]
     );
     assert_eq!(
-        tcx_chain(&node, "veth7", Egress),
+        native_chain(&node, "veth7", Egress),
         [agent.id("lpm_to_local")]
     );
     let index = index_of(&node, "veth7");
@@ -89,7 +89,7 @@ fn a_rename_is_followed() {
         }],
         ..Rules::default()
     };
-    let agent = Agent::start(&node, rules, Mode::Tcx);
+    let agent = Agent::start(&node, rules, native());
     let rename = |to: &str, from: &str| {
         let lines = format!("link set {from} down\nlink set {from} name {to}\nlink set {to} up");
         node.ip_batch(&lines).expect("rename");
@@ -104,7 +104,7 @@ fn a_rename_is_followed() {
         _ => None,
     });
     assert_eq!(
-        tcx_chain(&node, "vb", Ingress),
+        native_chain(&node, "vb", Ingress),
         [agent.id("lpm_from_local")]
     );
     // Into another rule: off; and back on.
@@ -112,11 +112,14 @@ fn a_rename_is_followed() {
     eventually("the other rule", || agent.watched().is_empty());
     // A test beside this one that starts a process holds a copy of the link for a moment.
     eventually("nothing is attached", || {
-        tcx_chain(&node, "ignored0", Ingress).is_empty()
+        native_chain(&node, "ignored0", Ingress).is_empty()
     });
     rename("va", "ignored0");
     eventually("the old rule", || agent.watched().len() == 1);
-    assert_eq!(tcx_chain(&node, "va", Egress), [agent.id("lpm_to_local")]);
+    assert_eq!(
+        native_chain(&node, "va", Egress),
+        [agent.id("lpm_to_local")]
+    );
 }
 
 #[test]
@@ -124,7 +127,7 @@ fn a_move_to_another_namespace_and_back() {
     if !kernel_is_usable() {
         return;
     }
-    for mode in [Mode::Tcx, Mode::Netlink] {
+    for &mode in modes() {
         let (node, _pod) = node_with_pod("va");
         let other = Netns::new("other").expect("netns");
         let agent = Agent::start(&node, Rules::default(), mode);
@@ -157,7 +160,7 @@ fn rules_can_change() {
     let (node, _pod) = node_with_pod("va");
     node.ip("link add vx0 type vxlan id 7 dstport 7000")
         .expect("vxlan");
-    let agent = Agent::start(&node, Rules::default(), Mode::Tcx);
+    let agent = Agent::start(&node, Rules::default(), native());
     let before = agent.hotplug.attached();
     assert_eq!(before.len(), 2);
     let no_pods = Rule {
@@ -179,7 +182,7 @@ fn rules_can_change() {
         before.contains(&kept),
         "what the rules leave as it was is not touched"
     );
-    assert_eq!(tcx_chain(&node, "va", Ingress), [0; 0]);
+    assert_eq!(native_chain(&node, "va", Ingress), [0; 0]);
 }
 
 #[test]
@@ -202,7 +205,7 @@ fn dropped_messages_are_made_good() {
         drop(sender.send(event));
     };
     let agent =
-        Agent::with_events(&node, Rules::default(), Mode::Tcx, on_event, events).expect("start");
+        Agent::with_events(&node, Rules::default(), native(), on_event, events).expect("start");
     node.ip_batch("link set va down\nlink set va name vb")
         .expect("rename");
     // Each line makes a message of more than a kilobyte; the socket takes some megabytes.
@@ -222,7 +225,7 @@ fn dropped_messages_are_made_good() {
     for number in 50..100 {
         let name = format!("veth{number}");
         assert_eq!(
-            tcx_chain(&node, &name, Ingress),
+            native_chain(&node, &name, Ingress),
             [agent.id("lpm_from_local")],
             "{name}"
         );
@@ -236,7 +239,7 @@ fn two_hundred_interfaces_come_and_go_under_traffic_and_nothing_stays() {
     }
     let (node, pod) = node_with_pod("va");
     let traffic = Datagrams::new(&node, &pod);
-    let agent = Agent::start(&node, Rules::default(), Mode::Tcx);
+    let agent = Agent::start(&node, Rules::default(), native());
     let ids: Vec<u32> = agent.programs.iter().map(|program| program.id).collect();
     let mut waits = Vec::new();
     for number in 0..200 {
@@ -284,7 +287,7 @@ fn no_descriptor_leaks() {
     if !kernel_is_usable() {
         return;
     }
-    for mode in [Mode::Tcx, Mode::Netlink] {
+    for &mode in modes() {
         let (node, pod) = node_with_pod("va");
         let agent = AgentProcess::start(&node, mode);
         let open = || {

@@ -4,10 +4,9 @@ mod common;
 
 use std::{fs, sync::atomic::Ordering::Relaxed};
 
-use common::{Agent, Datagrams, SETTINGS, kernel_is_usable, node_with_pod};
+use common::{Agent, Datagrams, SETTINGS, kernel_is_usable, native, node_with_pod};
 use lpm_agent::{
     kernel::{
-        attach::Mode,
         load::{Kernel, LoadError, LoadSettings},
         mmap::MmapError,
         rules::Rules,
@@ -95,7 +94,7 @@ fn packets_are_counted() {
         return;
     }
     let (node, pod) = node_with_pod("va");
-    let agent = Agent::start(&node, Rules::default(), Mode::Tcx);
+    let agent = Agent::start(&node, Rules::default(), native());
     let Agent {
         hotplug, kernel, ..
     } = agent;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use common::{
-    Datagrams, Seen, eventually, filters, kernel_is_usable, neighbour::Neighbour, node_with_pod,
-    process::AgentProcess, tcx_chain,
+    Datagrams, Seen, eventually, filters, has_tcx, kernel_is_usable, modes, neighbour::Neighbour,
+    node_with_pod, process::AgentProcess, tcx_chain,
 };
 use lpm_agent::kernel::{Direction::Ingress, attach::Mode};
 use lpm_bench::testbed::Netns;
@@ -115,6 +115,9 @@ fn a_filter_attached_before_us(mode: Mode) {
 
 #[test]
 fn a_filter_attached_before_us_beside_tcx() {
+    if !has_tcx() {
+        return;
+    }
     a_filter_attached_before_us(Mode::Tcx);
 }
 
@@ -146,6 +149,9 @@ fn a_filter_attached_after_us(mode: Mode) {
 
 #[test]
 fn a_filter_attached_after_us_beside_tcx() {
+    if !has_tcx() {
+        return;
+    }
     a_filter_attached_after_us(Mode::Tcx);
 }
 
@@ -156,10 +162,10 @@ fn a_filter_attached_after_us_beside_filters() {
 
 #[test]
 fn a_tcx_program() {
-    if !kernel_is_usable() {
+    if !kernel_is_usable() || !has_tcx() {
         return;
     }
-    for mode in [Mode::Tcx, Mode::Netlink] {
+    for &mode in modes() {
         let (node, pod) = node_with_pod("va");
         // It passes on what it counted: else nothing would reach our filter behind it.
         let neighbour = Neighbour::load("neighbour", -1);

@@ -25,6 +25,7 @@ use std::{
 use aya::{
     maps::MapError,
     programs::{SchedClassifier, TcAttachType},
+    util::KernelVersion,
 };
 use lpm_agent::kernel::{
     Direction,
@@ -73,6 +74,44 @@ pub fn kernel_is_usable() -> bool {
     };
     println!("LPM-SKIP kernel: {reason}");
     false
+}
+
+fn tcx_is_there() -> bool {
+    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+}
+
+/// Whether there is TCX here. If not, the reason is printed as a skip.
+pub fn has_tcx() -> bool {
+    let there = tcx_is_there();
+    if !there {
+        println!("LPM-SKIP kernel: no TCX before 6.6");
+    }
+    there
+}
+
+/// TCX where the kernel has it, else filters: what the agent chooses by itself.
+pub fn native() -> Mode {
+    modes()[0]
+}
+
+/// The modes that there are here, the native one first.
+pub fn modes() -> &'static [Mode] {
+    if tcx_is_there() {
+        &[Mode::Tcx, Mode::Netlink]
+    } else {
+        &[Mode::Netlink]
+    }
+}
+
+/// Ids of the programs of a hook in the native mode, first to last.
+pub fn native_chain(netns: &Netns, interface: &str, direction: Direction) -> Vec<u32> {
+    if tcx_is_there() {
+        return tcx_chain(netns, interface, direction);
+    }
+    filters(netns, interface, direction)
+        .iter()
+        .filter_map(|filter| u32::try_from(filter.program?).ok())
+        .collect()
 }
 
 /// Waits until something holds.
@@ -126,7 +165,7 @@ impl Agent {
         let (sender, events) = mpsc::channel();
         let on_event = move |event| drop(sender.send(event));
         let parts = (kernel, table);
-        Self::with_table(netns, Rules::default(), Mode::Tcx, parts, on_event, events)
+        Self::with_table(netns, Rules::default(), native(), parts, on_event, events)
             .expect("start an agent")
     }
 
@@ -229,6 +268,9 @@ pub fn tcx_chain(netns: &Netns, interface: &str, direction: Direction) -> Vec<u3
         Direction::Egress => TcAttachType::Egress,
     };
     let query = || SchedClassifier::query_tcx(interface, direction);
+    if !tcx_is_there() {
+        return Vec::new();
+    }
     let (_, programs) = netns.run_in(query).expect("enter").expect("query TCX");
     programs
         .iter()
