@@ -51,6 +51,13 @@ pub fn known<R: Rows>(entry: &FlowEntry, rows: &R) -> Option<u32> {
     (known & 0xffff_0000 == generation && generation != 0).then_some(known & 0xffff)
 }
 
+/// The flow's row as it was at its last sample.
+#[inline(always)]
+#[must_use]
+pub fn last(entry: &FlowEntry) -> u32 {
+    entry.row.load(Relaxed) & 0xffff
+}
+
 /// The flow's row; resolved if the names have changed since.
 #[inline(always)]
 pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {

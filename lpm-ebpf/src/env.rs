@@ -41,6 +41,8 @@ pub struct Kernel<C> {
     skb: C,
     /// Another hook counts what is not looked into.
     quiet: bool,
+    /// When the packet came, if that is known; else 0.
+    arrived_ns: u64,
 }
 
 impl<C: Context> Kernel<C> {
@@ -48,7 +50,21 @@ impl<C: Context> Kernel<C> {
     #[inline(always)]
     #[must_use]
     pub fn new(skb: C) -> Self {
-        Self { skb, quiet: false }
+        Self {
+            skb,
+            quiet: false,
+            arrived_ns: 0,
+        }
+    }
+
+    /// Likewise; the packet came some steps ago.
+    #[inline(always)]
+    #[must_use]
+    pub fn arrived(skb: C, arrived_ns: u64) -> Self {
+        Self {
+            arrived_ns,
+            ..Self::new(skb)
+        }
     }
 
     /// Likewise, where another program looks at the same packet: what is not
@@ -56,7 +72,10 @@ impl<C: Context> Kernel<C> {
     #[inline(always)]
     #[must_use]
     pub fn quiet(skb: C) -> Self {
-        Self { skb, quiet: true }
+        Self {
+            quiet: true,
+            ..Self::new(skb)
+        }
     }
 }
 
@@ -99,6 +118,9 @@ impl<C: Context> Env for Kernel<C> {
         // even loaded but in test runs.
         if settings::packet_clock() != 0 {
             return self.skb.packet_ns();
+        }
+        if self.arrived_ns != 0 {
+            return self.arrived_ns;
         }
         // SAFETY: a helper without arguments.
         unsafe { bpf_ktime_get_ns() }
@@ -177,7 +199,7 @@ impl<C: Context> Env for Kernel<C> {
 
     #[inline(always)]
     fn retire(&self, entry: &FlowEntry) {
-        retire(self.skb, entry);
+        retire(entry);
     }
 
     #[inline(always)]
@@ -369,16 +391,18 @@ fn observe(row: u32, place: u32, ns: u64) {
 
 /// Keeps the window's minima that the agent has not taken yet.
 #[inline(always)]
-fn retire(skb: impl Context, entry: &FlowEntry) {
-    retire_leg(skb, entry, &entry.slots[0], Leg::Remote);
-    retire_leg(skb, entry, &entry.slots[1], Leg::Local);
+fn retire(entry: &FlowEntry) {
+    retire_leg(entry, &entry.slots[0], Leg::Remote);
+    retire_leg(entry, &entry.slots[1], Leg::Local);
 }
 
+/// Under the names that held when the minimum was measured: to resolve them
+/// here would take more stack than there is.
 #[inline(always)]
-fn retire_leg<C: Context>(skb: C, entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
+fn retire_leg(entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
     let min = slots.window_min.load(Relaxed);
     if min != u32::MAX {
-        let row = (C::SAMPLES.resolve)(skb, entry.fingerprint.load(Relaxed));
+        let row = rows::last(entry);
         observe(row, leg as u32 * 4 + MINIMA, u64::from(min) * UNIT_NS);
     }
 }

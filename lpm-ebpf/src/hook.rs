@@ -14,7 +14,7 @@ use crate::{
     packet::{Linear, Whole, ifindex, meta},
     questions::{DATAGRAM, question},
     settings::Secrets,
-    steps::{self, hand_over, scratch},
+    steps::{self, arrives, hand_over, scratch},
     store::Store,
 };
 
@@ -184,6 +184,7 @@ fn transport(skb: impl Context) -> u32 {
 #[inline(never)]
 pub(crate) fn appears<W: Way>(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
+    arrives(scratch, skb);
     u32::from(pipeline::appears(
         &scratch.packet,
         ifindex(skb),

@@ -21,7 +21,7 @@ use crate::{
     packet::{Linear, Whole, ifindex, meta},
     questions::{DATAGRAM, question},
     settings::Secrets,
-    steps::{self, hand_over, scratch},
+    steps::{self, arrives, hand_over, scratch},
     store::Store,
 };
 
@@ -134,7 +134,7 @@ fn thorough<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
     if message::<W>(skb, quiet) != 0 {
         question(skb);
     }
-    if appears::<W>() != 0 {
+    if appears::<W>(skb) != 0 {
         appear::<W>(skb);
     }
     known::<W>(skb)
@@ -210,8 +210,9 @@ fn transport(skb: *mut __sk_buff, quiet: u32) -> u32 {
 
 /// Not 0: the flow has no entry, or starts anew.
 #[inline(never)]
-fn appears<W: Way>() -> u32 {
+fn appears<W: Way>(skb: *mut __sk_buff) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
+    arrives(scratch, skb);
     u32::from(joined::appears(&scratch.packet, W::WAY.1, &Secrets, &Store))
 }
 

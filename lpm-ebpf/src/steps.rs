@@ -8,8 +8,9 @@
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use lpm_common::{
+    env::Env as _,
     matcher::SHAKE,
-    packet::Direction,
+    packet::{Direction, flag},
     parse::{Network, Packet},
     pipeline::{self, Known, SEQ, TS, inside::Unwrapped},
     query::{self, Query},
@@ -24,6 +25,9 @@ pub struct Scratch {
     pub(crate) packet: Packet,
     pub(crate) left: Unwrapped,
     pub(crate) known: Known,
+    /// When a SYN came: what it may have to wait for, an entry for its flow, is
+    /// no part of the round trip. Else 0.
+    pub(crate) arrived_ns: u64,
     pub(crate) query: Query,
     /// The question's.
     pub(crate) fingerprint: u64,
@@ -47,7 +51,18 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 pub(crate) fn hand_over(known: &Known) {
     if let Some(scratch) = scratch() {
         scratch.known = *known;
+        scratch.arrived_ns = 0;
     }
+}
+
+/// Notes when a packet that is being read came, if it is a SYN.
+#[inline(always)]
+pub(crate) fn arrives(scratch: &mut Scratch, skb: impl Context) {
+    scratch.arrived_ns = if scratch.packet.head.has(flag::SYN) {
+        Kernel::new(skb).now_ns()
+    } else {
+        0
+    };
 }
 
 /// Measures the packet that was handed over.
@@ -83,7 +98,7 @@ macro_rules! steps {
         global! {
             fn $shake(skb: $context) {
                 let Some(scratch) = scratch() else { return 0 };
-                let env = Kernel::new(skb);
+                let env = Kernel::arrived(skb, scratch.arrived_ns);
                 pipeline::shake(&scratch.known, Direction::$direction, &Store, &env);
                 0
             }

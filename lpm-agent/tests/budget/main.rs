@@ -7,9 +7,9 @@ mod verifier;
 use lpm_agent::kernel::load::{Kernel, LoadSettings};
 
 /// Verified instructions per program, at most; kernels refuse 1,000,000.
-const INSTRUCTIONS: u32 = 250_000;
+const INSTRUCTIONS: u32 = 80_000;
 /// Likewise of those that look into tunnels.
-const INSTRUCTIONS_INNER: u32 = 400_000;
+const INSTRUCTIONS_INNER: u32 = 100_000;
 /// Bytes of stack over a chain of calls, as 5.10 counts them; kernels refuse more.
 const STACK: u32 = 512;
 

@@ -67,7 +67,7 @@ pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
     slot.store(0, Relaxed);
     let echo = if head.has(flag::SYN) {
         Echo::Prompt
-    } else if head.payload != 0 {
+    } else if head.payload != 0 || head.has(flag::FIN) {
         Echo::Data
     } else {
         Echo::Lone

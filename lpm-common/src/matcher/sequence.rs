@@ -59,12 +59,13 @@ pub(super) fn note<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> 
     if length <= 1 && head.payload == length && head.seq.wrapping_add(1) == end {
         // A keep-alive repeats the last byte, or something in its place, when
         // all is acknowledged (RFC 9293 section 3.8.4). Of a flow measured by
-        // timestamps nobody remembers what is.
+        // timestamps nobody remembers what is; of another, what was not seen
+        // to be acknowledged is not.
         let other = &at.entry.hot[at.direction.reverse().index()];
-        let outstanding = at.other_state() & (state::SEQ | state::HAS_TSECR)
-            == state::SEQ | state::HAS_TSECR
-            && other.tsecr.load(Relaxed) != end;
-        if !outstanding {
+        let known =
+            at.other_state() & (state::SEQ | state::HAS_TSECR) == state::SEQ | state::HAS_TSECR;
+        let acknowledged = known && other.tsecr.load(Relaxed) == end;
+        if acknowledged || state & state::SEQ == 0 {
             return (Course::Nothing, state);
         }
     }

@@ -65,7 +65,7 @@ const COARSE_UNITS: u32 = 128;
 
 /// Time from the stamped segment to the one that completed the second full
 /// one, from units of 64 ns to 16 bits: exact up to 2 ms, then in steps of
-/// 8 us rounded up, at most 268 ms.
+/// 8 us rounded up; what took longer than 268 ms is as good as never.
 #[inline(always)]
 pub(super) fn encode_second(units: u32) -> u16 {
     if units < u32::from(COARSE) {
@@ -73,7 +73,10 @@ pub(super) fn encode_second(units: u32) -> u16 {
     }
     let steps = units.div_ceil(COARSE_UNITS);
     let most = u32::from(NOT_COMPLETE - 1 - COARSE);
-    COARSE | (if steps < most { steps } else { most }) as u16
+    if steps > most {
+        return NOT_COMPLETE;
+    }
+    COARSE | steps as u16
 }
 
 /// Back to units of 64 ns.
@@ -91,6 +94,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_took_too_long_is_not_called_short() {
+        // 3 s: with a round trip of a minute they would pass for prompt.
+        assert_eq!(encode_second(46_875_000), NOT_COMPLETE);
+        assert_ne!(encode_second(4_000_000), NOT_COMPLETE);
+    }
 
     proptest! {
         #[test]

@@ -296,8 +296,7 @@ impl Env for Model {
         for (leg, slots) in (0..).zip(&entry.slots) {
             let min = slots.window_min.load(Relaxed);
             if min != u32::MAX {
-                let row = rows::of_flow(entry, self, self);
-                self.observe(row, leg * 4 + 3, u64::from(min) * UNIT_NS);
+                self.observe(rows::last(entry), leg * 4 + 3, u64::from(min) * UNIT_NS);
             }
         }
     }
