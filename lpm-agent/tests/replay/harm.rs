@@ -95,3 +95,45 @@ fn a_snap_length_never_makes_another_sample() {
         }
     }
 }
+
+/// The clock is set back between a segment and its answer, but not behind the segment: another flow
+/// had seen it go on. How long the answer took nobody knows.
+#[test]
+fn a_clock_that_is_set_back_behind_another_flow_makes_no_sample() {
+    let talk = Talk::usual(false).records();
+    let other = Talk::usual_from(7).records_after(20_000_000_000);
+    // A request; 20 s later another flow; the answer, by a clock that was set back by 19.9 s.
+    let mut records = talk[..4].to_vec();
+    records.extend(other);
+    records.extend(talk[4..].iter().cloned().map(|record| Record {
+        time_ns: record.time_ns + 100_000_000,
+        ..record
+    }));
+    let out = replay(&capture(PCAP, false, &[(ETHERNET, None)], &records));
+    assert_eq!(out.steps, 1);
+    let longest = out.samples.iter().map(|sample| sample.rtt_ns).max();
+    assert!(longest < Some(3_000_000), "{:?}", out.samples);
+}
+
+/// Behind a tag every packet goes the thorough way; its length is that on the wire.
+#[test]
+fn tagged_packets_may_be_cut_too() {
+    let records: Vec<_> = Talk::usual(false)
+        .frames()
+        .into_iter()
+        .map(|(time_ns, frame)| {
+            let tagged = [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat();
+            let len = u32::try_from(tagged.len()).expect("a packet");
+            let headers = 18 + 20 + 32 + 4;
+            Record {
+                interface: 0,
+                time_ns,
+                data: tagged[..tagged.len().min(headers)].to_vec(),
+                len,
+            }
+        })
+        .collect();
+    let out = replay(&capture(PCAP, false, &[(ETHERNET, None)], &records));
+    assert_eq!(out.counter(Counter::SkippedTruncated), 0);
+    assert_eq!(out.samples, usual());
+}
