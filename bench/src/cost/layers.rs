@@ -35,7 +35,7 @@ pub(super) struct Case {
 }
 
 impl Case {
-    fn new(packet: &'static str, program: &'static str, configured: bool) -> Self {
+    pub(super) fn new(packet: &'static str, program: &'static str, configured: bool) -> Self {
         Self {
             packet,
             program,

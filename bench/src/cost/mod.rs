@@ -6,6 +6,7 @@ mod layers;
 mod live;
 mod peer;
 mod programs;
+mod questions;
 mod report;
 
 use std::path::PathBuf;
@@ -68,6 +69,7 @@ pub fn main(args: &Args) -> Result<()> {
     let mut report = report::Report::new(args);
     report.hot(&hot::measure(args)?);
     report.layers(&layers::measure(args)?);
+    report.questions(&questions::measure(args)?);
     for &flows in &args.flows {
         eprintln!("measuring {flows} live flows, {} rounds ...", args.rounds);
         report.live(flows, args.traffic, &live::measure(args, flows)?);

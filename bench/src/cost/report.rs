@@ -43,7 +43,19 @@ impl Report {
 
     pub(super) fn layers(&mut self, cases: &[Case]) {
         self.line("## Hot: tunnels and XDP, each with and without being configured\n");
-        self.line("| packet | program | tunnels and XDP configured | gross ns | net ns |");
+        self.cases("tunnels and XDP configured", cases);
+    }
+
+    pub(super) fn questions(&mut self, cases: &[Case]) {
+        self.line("## Hot: pings and DNS, each with and without its method\n");
+        self.line("Of a pair the mean of question and answer, which are run one at a time.\n");
+        self.cases("`icmp` and `dns` on", cases);
+    }
+
+    fn cases(&mut self, configured: &str, cases: &[Case]) {
+        self.line(&format!(
+            "| packet | program | {configured} | gross ns | net ns |"
+        ));
         self.line("|---|---|---|---|---|");
         for case in cases {
             let pairs = case.gross.iter().zip(&case.empty);
