@@ -1,5 +1,9 @@
 //! What a packet comes in: the kernel's contexts behind one trait, so that one
 //! code serves TC and XDP. All of it is folded away at compile time.
+#![allow(
+    clippy::not_unsafe_ptr_arg_deref,
+    reason = "a context is the pointer that the kernel gave the program; nobody else makes one"
+)]
 
 use core::{
     arch::asm,

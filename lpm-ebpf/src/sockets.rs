@@ -98,7 +98,7 @@ pub(crate) fn local(skb: impl Context, entry: &FlowEntry) -> u32 {
     // SAFETY: the tuple is initialised to this length; a socket that is found is
     // given back.
     unsafe {
-        let socket = bpf_skc_lookup_tcp(skb.as_ptr(), tuple, length as u32, CURRENT_NETNS, 0);
+        let socket = bpf_skc_lookup_tcp(skb.as_ptr(), tuple, length, CURRENT_NETNS, 0);
         if socket.is_null() {
             return 0;
         }

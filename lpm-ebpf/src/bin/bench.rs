@@ -76,7 +76,9 @@ fn redirect(ctx: &TcContext) -> Option<i32> {
     ctx.store(0, &place.mac, 0).ok()?;
     ctx.change_type(PACKET_HOST).ok()?;
     // SAFETY: a helper; it sends the packet, or drops it.
-    Some(unsafe { bpf_redirect_peer(place.ifindex, 0) } as i32)
+    #[allow(clippy::cast_possible_truncation, reason = "an action's number")]
+    let action = unsafe { bpf_redirect_peer(place.ifindex, 0) } as i32;
+    Some(action)
 }
 
 /// Nothing: what calling a program costs.
