@@ -64,7 +64,9 @@ pub fn measure(lpm: &Path, file: &Path, case: Case) -> Result<Figures> {
     }
     let elapsed = begun.elapsed();
     let output = child.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Where the file lies is nobody's business.
+    let said = said.replace(&file.display().to_string(), "FILE");
     if !output.status.success() {
         bail!("lpm replay failed: {said}");
     }
