@@ -12,10 +12,9 @@ pub struct Class {
     method: u8,
     /// A [`Leg`].
     leg: u8,
-    /// An [`Echo`].
-    echo: u8,
-    /// A [`Rcode`] of a DNS answer.
-    rcode: Option<u8>,
+    echo: Option<Echo>,
+    /// Of a DNS answer.
+    rcode: Option<Rcode>,
 }
 
 impl Class {
@@ -25,12 +24,8 @@ impl Class {
         Self {
             method: sample.method,
             leg: sample.leg,
-            echo: sample.echo & 0xf,
-            rcode: if sample.method == Method::Dns as u8 {
-                Some(sample.echo >> 4)
-            } else {
-                None
-            },
+            echo: sample.echo(),
+            rcode: sample.rcode(),
         }
     }
 
@@ -53,16 +48,13 @@ impl Class {
     /// The response code of a DNS answer.
     #[must_use]
     pub fn rcode(self) -> Option<&'static str> {
-        let rcode = Rcode::from_raw(self.rcode?);
-        Some(rcode.unwrap_or(Rcode::Other).as_str())
+        self.rcode.map(Rcode::as_str)
     }
 
     /// `prompt`, `lone` or `data`.
     #[must_use]
     pub fn echo(self) -> &'static str {
-        let mut all = Echo::ALL.into_iter();
-        let echo = all.find(|echo| *echo as u8 == self.echo);
-        echo.map_or("unknown", Echo::as_str)
+        self.echo.map_or("unknown", Echo::as_str)
     }
 }
 
