@@ -50,6 +50,11 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The kernel programs without the agent.
+pub(crate) fn programs_only() -> Result<()> {
+    programs(false)
+}
+
 /// Builds the kernel programs into `target/bpf`, and checks that old kernels can run them.
 fn programs(debug: bool) -> Result<()> {
     println!("build: the kernel programs");

@@ -4,6 +4,7 @@
 //! what is installed, how and why is printed before it happens. Running it again does nothing.
 
 mod apt;
+mod emulator;
 mod linker;
 pub(crate) mod toolchain;
 
@@ -12,7 +13,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-pub(crate) use self::linker::find as find_linker;
+pub(crate) use self::{
+    emulator::{busybox, virtiofsd},
+    linker::find as find_linker,
+};
 /// cargo-deny, on PATH or in cargo's `bin`.
 pub(crate) fn cargo_deny() -> Option<std::path::PathBuf> {
     apt::cargo_tool("cargo-deny")
@@ -47,6 +51,8 @@ pub(crate) enum Part {
     Run,
     /// The tests
     Test,
+    /// The tests with other kernels
+    Kernel,
 }
 
 /// One thing that must be on the machine.
@@ -179,6 +185,9 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
             "prometheus",
             "checks /metrics as Prometheus would",
         ));
+    }
+    if parts.contains(&Part::Kernel) {
+        needs.extend(emulator::needs());
     }
     needs
 }

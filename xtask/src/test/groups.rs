@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context as _, Result};
 
 use super::{
-    demo,
+    demo, kernel,
     output::{CargoTests, PythonTests, Tally},
     runner,
 };
@@ -35,7 +35,7 @@ pub(crate) struct Group {
 }
 
 /// All groups.
-pub(crate) const GROUPS: [Group; 10] = [
+pub(crate) const GROUPS: [Group; 11] = [
     Group {
         name: "format",
         what: "rustfmt has nothing to change",
@@ -95,6 +95,12 @@ pub(crate) const GROUPS: [Group; 10] = [
         what: "cargo xtask run shows three namespaces and leaves nothing behind",
         needs: Needs::Programs,
         run: demo::run,
+    },
+    Group {
+        name: "kernel",
+        what: "the programs on the oldest kernel that we promise, emulated",
+        needs: Needs::Programs,
+        run: kernel::group,
     },
 ];
 

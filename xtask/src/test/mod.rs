@@ -6,6 +6,7 @@
 
 mod demo;
 mod groups;
+mod kernel;
 mod output;
 mod runner;
 mod skips;
@@ -17,6 +18,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
+pub(crate) use self::kernel::KEYRING;
 use self::{
     groups::{GROUPS, Needs},
     output::Tally,
@@ -33,12 +35,17 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     cargo xtask test                         everything\n  \
     cargo xtask test --only unit --only lints\n  \
-    cargo xtask test --list                  the groups and what each tests\n\n\
+    cargo xtask test --list                  the groups and what each tests\n  \
+    cargo xtask test --kernel 5.10 --kernel newest\n\n\
     The last line is the count: N passed, N failed, N skipped.")]
 pub(crate) struct Args {
     /// Only these groups
     #[arg(long, value_name = "GROUP")]
     only: Vec<String>,
+    /// Instead of the groups: the tests that depend on the kernel, in an emulated machine with
+    /// Debian's newest cloud kernel of this series (5.10, 6.1, 6.12, ..., `newest`)
+    #[arg(long, value_name = "SERIES", conflicts_with_all = ["only", "list"])]
+    kernel: Vec<String>,
     /// List the groups and run none
     #[arg(long)]
     list: bool,
@@ -67,6 +74,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         );
     }
     let expected = Expected::read(&paths::root().join(".ci/expected-skips"))?;
+    if !args.kernel.is_empty() {
+        signals::catch()?;
+        let tally = kernel::chosen(&args.kernel, args.no_setup)?;
+        return Ok(conclude(&tally, &expected));
+    }
     let mut chosen = GROUPS
         .iter()
         .filter(|group| args.only.is_empty() || args.only.iter().any(|name| name == group.name))

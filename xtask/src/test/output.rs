@@ -31,6 +31,14 @@ impl Tally {
         }
     }
 
+    /// One check that could not run.
+    pub(crate) fn one_skip(skip: Skip) -> Self {
+        Self {
+            skips: [(skip, 1)].into(),
+            ..Self::default()
+        }
+    }
+
     /// Adds the counts of `other`.
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
@@ -61,6 +69,17 @@ impl Tally {
         for failure in self.failures.iter_mut().filter(|failure| *failure != group) {
             *failure = format!("{group}: {failure}");
         }
+    }
+
+    /// Puts a kernel's series before the groups of its skips.
+    pub(crate) fn name_skips(&mut self, series: &str) {
+        let skips = std::mem::take(&mut self.skips).into_iter();
+        self.skips = skips
+            .map(|(skip, count)| {
+                let group = format!("{series} {}", skip.group);
+                (Skip { group, ..skip }, count)
+            })
+            .collect();
     }
 
     /// `N passed, N failed, N skipped`.

@@ -1,0 +1,293 @@
+//! `cargo xtask test --kernel SERIES`: the tests that depend most on the kernel, in emulated
+//! machines with Debian's cloud kernels. No KVM is needed, and no times are judged.
+//!
+//! The guest's root is the host's root filesystem, read-only under a memory overlay, so the test
+//! binaries that cargo built here, and the tools they use, run there unchanged. Their output comes
+//! back over a serial port and is read as that of any other group; skips are those of the kernel,
+//! `<series> <group>: <reason>` in `.ci/expected-skips`.
+
+mod guest;
+mod image;
+mod packages;
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+pub(crate) use self::packages::KEYRING;
+use super::{
+    output::{CargoTests, Tally},
+    skips::Skip,
+};
+use crate::{
+    build, paths, process,
+    setup::{self, Part},
+};
+
+/// What the group `kernel` boots when nothing else is asked for: the oldest that we promise.
+const OLDEST: &str = "5.10";
+
+/// A test of lpm-agent that runs in the guest, and how long it may take there.
+struct Job {
+    test: &'static str,
+    limit: Duration,
+    arguments: &'static [&'static str],
+}
+
+const fn job(test: &'static str, minutes: u64, arguments: &'static [&'static str]) -> Job {
+    Job {
+        test,
+        limit: Duration::from_mins(minutes),
+        arguments,
+    }
+}
+
+/// In the order in which they run: loading first. Verifying is what takes the time, half a minute
+/// per load on two emulated CPUs, and each test loads the object; so they are few.
+const JOBS: [Job; 7] = [
+    job("budget", 6, &[]),
+    job(
+        "differential",
+        10,
+        &["hand_made_flows_leave", "every_layout_cut"],
+    ),
+    job(
+        "attach",
+        10,
+        &["vantages", "stopping", "our_place", "both_programs"],
+    ),
+    job("hotplug", 10, &["a_new_interface", "a_move"]),
+    job("neighbours", 10, &["a_filter_attached_before_us"]),
+    job("detach", 10, &["leftovers"]),
+    job("oracle", 10, &["samples_are_those"]),
+];
+
+/// Of these, what the group `kernel` of every test run does.
+const USUAL: &[&str] = &["budget", "differential", "attach"];
+
+/// The group: the oldest kernel.
+pub(super) fn group() -> Result<Tally> {
+    if let Err(reason) = ready(true) {
+        println!("test: kernel: {reason:#}");
+        return Ok(Tally::one_skip(Skip {
+            group: "kernel".to_owned(),
+            reason: format!("{reason:#}"),
+        }));
+    }
+    run(OLDEST, |job| USUAL.contains(&job.test))
+}
+
+/// What `--kernel` asks for.
+///
+/// # Errors
+/// When this machine cannot emulate, or a kernel cannot be had.
+pub(super) fn chosen(series: &[String], no_setup: bool) -> Result<Tally> {
+    if !no_setup {
+        setup::ensure(&[Part::Build, Part::Test])?;
+    }
+    ready(!no_setup)?;
+    process::require_root_or_sudo("emulating a machine with this one's files")?;
+    build::programs_only()?;
+    let mut total = Tally::default();
+    for series in series {
+        println!("\ntest: kernel {series}");
+        let mut tally = run(series, |_| true)?;
+        tally.name_failures(series);
+        println!("test: kernel {series}: {}", tally.counts());
+        total.add(tally);
+    }
+    Ok(total)
+}
+
+/// Whether kernels can be emulated here; gets what is missing if it may.
+fn ready(install: bool) -> Result<()> {
+    if cfg!(not(target_arch = "x86_64")) {
+        bail!("kernels are emulated on x86_64 hosts only");
+    }
+    if install {
+        setup::ensure(&[Part::Kernel])?;
+    }
+    Ok(())
+}
+
+fn run(series: &str, wanted: fn(&Job) -> bool) -> Result<Tally> {
+    let chosen: Vec<&Job> = JOBS.iter().filter(|job| wanted(job)).collect();
+    if series != "newest" && !series.split('.').all(|part| part.parse::<u32>().is_ok()) {
+        bail!("{series:?} is no series of kernels: want one like 6.12, or `newest`");
+    }
+    let binaries = binaries(&chosen)?;
+    let busybox = setup::busybox().context("there is no static busybox")?;
+    let kernel = packages::get(series, &busybox)?;
+    let dir = paths::target().join("kernels").join(series);
+    let disk = dir.join("initrd");
+    image::write(&disk, &kernel, &busybox, &jobs(&chosen, &binaries)?)?;
+    println!(
+        "test: booting {} (console: {})",
+        kernel.version,
+        dir.join("console.log").display()
+    );
+    let limit = chosen.iter().map(|job| job.limit).sum::<Duration>() + Duration::from_mins(2);
+    let mut report = Report::default();
+    guest::run(&kernel.image, &disk, &dir, limit, |line| report.line(line))?;
+    let (done, mut tally) = report.finish();
+    if !done {
+        guest::show_tail(&dir.join("console.log"));
+        tally.add(Tally::one_failure(
+            "the guest ended before its tests were through",
+        ));
+    }
+    tally.name_skips(series);
+    Ok(tally)
+}
+
+/// The test binaries by name, built as `cargo test --workspace` builds them.
+fn binaries(chosen: &[&Job]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut build = process::cargo();
+    build.args(["test", "--workspace", "--no-run"]);
+    for job in chosen {
+        build.args(["--test", job.test]);
+    }
+    build.args(["--message-format", "json-render-diagnostics"]);
+    let output = build
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("the tests do not compile; the reason is above");
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter_map(binary).collect())
+}
+
+/// Name and file of the test that a message of cargo is about.
+fn binary(message: &str) -> Option<(String, PathBuf)> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let target = &message["target"];
+    (target["kind"][0] == "test").then_some(())?;
+    let name = target["name"].as_str()?;
+    Some((name.to_owned(), message["executable"].as_str()?.into()))
+}
+
+/// The guest's script: one line per test.
+fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>) -> Result<String> {
+    let mut script = String::new();
+    let path = std::env::join_paths(process::search_path())?;
+    writeln!(script, "export PATH={}", quoted(Path::new(&path)))?;
+    writeln!(script, "cd {}", quoted(&paths::root().join("lpm-agent")))?;
+    for job in chosen {
+        let binary = binaries
+            .get(job.test)
+            .with_context(|| format!("there is no test {}", job.test))?;
+        let (test, limit) = (job.test, job.limit.as_secs());
+        writeln!(
+            script,
+            "run {test} {limit} {} {}",
+            quoted(binary),
+            job.arguments.join(" ")
+        )?;
+    }
+    Ok(script)
+}
+
+/// For the shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
+}
+
+/// The guest's output.
+#[derive(Default)]
+struct Report {
+    tests: CargoTests,
+    ended_badly: Vec<String>,
+    done: bool,
+}
+
+impl Report {
+    fn line(&mut self, line: &str) {
+        let Some(said) = line.strip_prefix("LPM-GUEST ") else {
+            return self.tests.line(line);
+        };
+        let words: Vec<_> = said.split(' ').collect();
+        match words[..] {
+            // 101: its failed tests are counted one by one.
+            ["test", _, "ended", "with", "0" | "101", ..] => {}
+            ["test", name, "ended", "with", code, ..] => {
+                self.ended_badly.push(format!("{name} ended with {code}"));
+            }
+            ["done", ..] => self.done = true,
+            _ => {}
+        }
+    }
+
+    /// Whether the guest came to its end, and the counts.
+    fn finish(self) -> (bool, Tally) {
+        let mut tally = self.tests.finish();
+        for what in &self.ended_badly {
+            tally.add(Tally::one_failure(what));
+        }
+        (self.done, tally)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(lines: &[&str]) -> (bool, Tally) {
+        let mut report = Report::default();
+        for line in lines {
+            report.line(line);
+        }
+        report.finish()
+    }
+
+    #[test]
+    fn a_killed_test_is_a_failure() {
+        let (done, tally) = report(&[
+            "LPM-GUEST kernel 5.10.0",
+            "test a ... ok",
+            "LPM-GUEST test hotplug ended with 143 after 600 s",
+            "LPM-GUEST done after 700 s",
+        ]);
+        assert!(done);
+        assert_eq!(tally.counts(), "1 passed, 1 failed, 0 skipped");
+        assert_eq!(tally.failures(), ["hotplug ended with 143"]);
+    }
+
+    #[test]
+    fn a_guest_that_stops_in_the_middle_is_not_done() {
+        assert!(!report(&["test a ... ok"]).0);
+    }
+
+    #[test]
+    fn skips_belong_to_their_kernel() {
+        let (_, mut tally) = report(&["test a ... ok", "LPM-SKIP kernel: no TCX"]);
+        tally.name_skips("5.10");
+        let skip = tally.skips().next().unwrap().0;
+        assert_eq!(skip.group, "5.10 kernel");
+    }
+
+    #[test]
+    fn reads_cargos_messages() {
+        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"attach"},"executable":"/t/attach-1"}"#;
+        assert_eq!(
+            binary(message),
+            Some(("attach".to_owned(), "/t/attach-1".into()))
+        );
+        assert_eq!(
+            binary(r#"{"reason":"build-finished","success":true}"#),
+            None
+        );
+    }
+
+    #[test]
+    fn quotes_for_the_shell() {
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+}

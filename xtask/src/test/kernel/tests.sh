@@ -1,0 +1,32 @@
+# The guest's second half: runs the tests that jobs.sh names, tells their output and how each
+# ended over the second serial port, and switches the machine off.
+exec </dev/null >/dev/ttyS1 2>&1
+stty raw 2>/dev/null
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t bpf bpf /sys/fs/bpf
+hostname lpm-guest
+export HOME=/root RUST_TEST_THREADS=2 RUST_BACKTRACE=0
+# Some tests make more of these than a small machine has by default.
+ulimit -n 65536
+
+seconds() {
+    cut -d. -f1 /proc/uptime
+}
+
+# run NAME SECONDS PROGRAM ARGUMENTS...
+run() {
+    name=$1 limit=$2
+    shift 2
+    begun=$(seconds)
+    timeout --kill-after=5 "$limit" "$@" --color=never --show-output
+    echo "LPM-GUEST test $name ended with $? after $(($(seconds) - begun)) s"
+}
+
+ip link set lo up
+uname -r | sed 's/^/LPM-GUEST kernel /'
+. /run/lpm-guest/jobs.sh
+echo "LPM-GUEST done after $(seconds) s"
+echo o >/proc/sysrq-trigger
+sleep 60
