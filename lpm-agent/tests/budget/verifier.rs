@@ -194,14 +194,19 @@ fn processed(log: &str) -> Option<u32> {
     line.split(' ').nth(1)?.parse().ok()
 }
 
-/// `stack depth A+B+C`: one number per function, in the order of their code.
+/// Bytes of stack of each function, in the order of their code: `stack depth A+B+C`, or, since
+/// 7.3, `subprog N (name) ... stack A` line by line.
 fn depths(log: &str) -> Option<Vec<u32>> {
-    let line = log
+    let sum = log
         .lines()
         .find_map(|line| line.strip_prefix("stack depth "))?;
-    // Since 6.16 the deepest chain's sum may stand behind them.
-    let line = line.split(' ').next()?;
-    line.split('+').map(|depth| depth.parse().ok()).collect()
+    let old: Option<Vec<u32>> = sum.split('+').map(|depth| depth.parse().ok()).collect();
+    old.or_else(|| {
+        log.lines()
+            .filter(|line| line.starts_with("subprog "))
+            .map(|line| line.rsplit_once(" stack ")?.1.parse().ok())
+            .collect()
+    })
 }
 
 fn count(length: usize) -> u32 {

@@ -33,7 +33,7 @@ use self::{
 
 /// Port of the connections that only ask whether the monitor is there yet.
 const MARKER_PORT: u16 = 5399;
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_mins(3);
 const MUTATIONS: [&str; 4] = ["any-tsval", "pure-ack", "overwrite-slots", "forget-match"];
 
 #[test]
