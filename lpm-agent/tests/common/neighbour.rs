@@ -31,9 +31,28 @@ pub struct Neighbour {
 impl Neighbour {
     /// Loads one that ends with `verdict`: 0 is `TC_ACT_OK`, -1 goes on to the next.
     pub fn load(name: &str, verdict: i32) -> Self {
+        Self::load_code(name, &[], verdict)
+    }
+
+    /// Likewise, one that counts only packets whose linear part is shorter than `bytes`.
+    pub fn load_for_nonlinear(name: &str, bytes: i32) -> Self {
+        // r2 = skb->data; r3 = skb->data_end; r3 -= r2; if r3 >= bytes, skip the counting.
+        // Where `struct __sk_buff` of linux/bpf.h has them.
+        let (data, end) = (76, 80);
+        let mut code = [
+            instruction(0x61, 2, 1, 0),
+            instruction(0x61, 3, 1, 0),
+            instruction(0x1f, 3, 2, 0),
+            instruction(0x35, 3, 0, bytes),
+        ];
+        (code[0].off, code[1].off, code[3].off) = (data, end, 4);
+        Self::load_code(name, &code, -1)
+    }
+
+    fn load_code(name: &str, condition: &[bpf_insn], verdict: i32) -> Self {
         let (fd, counter) = counter();
         // r1 = address of the counter; r2 = 1; *r1 += r2; return verdict.
-        let code = [
+        let count = [
             instruction(0x18, 1, 2, fd),
             instruction(0, 0, 0, 0),
             instruction(0xb7, 2, 0, 1),
@@ -41,6 +60,7 @@ impl Neighbour {
             instruction(0xb7, 0, 0, verdict),
             instruction(0x95, 0, 0, 0),
         ];
+        let code = [condition, &count].concat();
         let mut attr = zeroed();
         // SAFETY: writing plain numbers into a union; the kernel reads code, license and the
         // name during the call only.

@@ -7,6 +7,20 @@ use std::{
 
 /// A tap device that claims a link type; gone when the file is closed.
 pub fn tap_of_type(name: &str, link_type: libc::c_ulong) -> File {
+    tap(name, link_type, 0)
+}
+
+/// A tap device for Ethernet. Of a frame that is written in pieces (`writev`) only the first one
+/// becomes the packet's linear part.
+pub fn tap_in_pieces(name: &str) -> File {
+    tap(
+        name,
+        libc::c_ulong::from(libc::ARPHRD_ETHER),
+        libc::IFF_NAPI | libc::IFF_NAPI_FRAGS,
+    )
+}
+
+fn tap(name: &str, link_type: libc::c_ulong, flags: libc::c_int) -> File {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -18,7 +32,7 @@ pub fn tap_of_type(name: &str, link_type: libc::c_ulong) -> File {
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_flags =
-        libc::c_short::try_from(libc::IFF_TAP | libc::IFF_NO_PI).expect("flags");
+        libc::c_short::try_from(libc::IFF_TAP | libc::IFF_NO_PI | flags).expect("flags");
     // SAFETY: TUNSETIFF reads and writes an ifreq, TUNSETLINK takes a number; the file is open.
     let (made, typed) = unsafe {
         (

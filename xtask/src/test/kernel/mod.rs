@@ -50,7 +50,7 @@ const fn job(test: &'static str, minutes: u64, arguments: &'static [&'static str
 
 /// In the order in which they run: loading first. Verifying is what takes the time, half a minute
 /// per load on two emulated CPUs, and each test loads the object; so they are few.
-const JOBS: [Job; 7] = [
+const JOBS: [Job; 8] = [
     job("budget", 6, &[]),
     job(
         "differential",
@@ -62,6 +62,7 @@ const JOBS: [Job; 7] = [
         10,
         &["vantages", "stopping", "our_place", "both_programs"],
     ),
+    job("nonlinear", 5, &[]),
     job("hotplug", 10, &["a_new_interface", "a_move"]),
     job("neighbours", 10, &["a_filter_attached_before_us"]),
     job("detach", 10, &["leftovers"]),
