@@ -104,7 +104,10 @@ fn every_interface_has_it_while_one_is_joined() {
             Mode::Netlink => filters(&node, "vb", way).len(),
             _ => tcx_chain(&node, "vb", way).len(),
         };
-        assert_eq!((left(Ingress), left(Egress)), (0, 0), "{mode:?}");
+        // A link may live for a moment in a child that another test is just starting.
+        eventually("nothing is left", || {
+            (left(Ingress), left(Egress)) == (0, 0)
+        });
     }
 }
 

@@ -97,8 +97,8 @@ pub(crate) const GROUPS: [Group; 11] = [
         run: demo::run,
     },
     Group {
-        name: "kernel",
-        what: "the programs on the oldest kernel that we promise, emulated",
+        name: kernel::NAME,
+        what: "the programs on the oldest kernel that we promise, emulated; only when asked for",
         needs: Needs::Programs,
         run: kernel::group,
     },

@@ -30,6 +30,9 @@ use crate::{
     setup::{self, Part},
 };
 
+/// The group's name.
+pub(super) const NAME: &str = "kernel";
+
 /// What the group `kernel` boots when nothing else is asked for: the oldest that we promise.
 const OLDEST: &str = "5.10";
 
