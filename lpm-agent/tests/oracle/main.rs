@@ -62,19 +62,12 @@ fn samples_are_those_of_the_reference() {
     let oracle = files.oracle("ts", &[]);
     // What the capture itself is worth: right rules pass on it.
     files.second_reading("slotted.py", &[]);
-    compare(&oracle, &files.second, "ts", PORT, &least()).expect_pass("the second reading");
-    compare(&oracle, &files.watch, "ts", PORT, &least()).expect_pass("lpm watch");
+    compare(&oracle, &files.second, "ts", PORT, &[]).expect_pass("the second reading");
+    compare(&oracle, &files.watch, "ts", PORT, &[]).expect_pass("lpm watch");
     for rule in MUTATIONS {
         let broken = files.oracle("ts", &["--mutate", rule]);
-        compare(&broken, &files.watch, "ts", PORT, &least()).expect_failure(rule);
+        compare(&broken, &files.watch, "ts", PORT, &[]).expect_failure(rule);
     }
-}
-
-/// Samples that prove something. An emulated machine, which is where `cargo xtask test --kernel`
-/// sets this, sends half as many in the same time.
-fn least() -> [&'static str; 2] {
-    let emulated = std::env::var_os("LPM_TEST_EMULATED").is_some();
-    ["--min-samples", if emulated { "2000" } else { "10000" }]
 }
 
 /// One at a time: they would take each other's CPUs.

@@ -52,8 +52,10 @@ const fn job(test: &'static str, minutes: u64, arguments: &'static [&'static str
 }
 
 /// In the order in which they run: loading first. Verifying is what takes the time, half a minute
-/// per load on two emulated CPUs, and each test loads the object; so they are few.
-const JOBS: [Job; 8] = [
+/// per load on two emulated CPUs, and each test loads the object; so they are few. The oracle's run is not among them: what it
+/// judges by includes times, and an emulated CPU that is preempted puts milliseconds between a hook and
+/// the capture beside it.
+const JOBS: [Job; 7] = [
     job("budget", 6, &[]),
     job(
         "differential",
@@ -69,7 +71,6 @@ const JOBS: [Job; 8] = [
     job("hotplug", 10, &["a_new_interface", "a_move"]),
     job("neighbours", 10, &["a_filter_attached_before_us"]),
     job("detach", 10, &["leftovers"]),
-    job("oracle", 10, &["samples_are_those"]),
 ];
 
 /// Of these, what the group `kernel` of every test run does.

@@ -7,7 +7,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t bpf bpf /sys/fs/bpf
 hostname lpm-guest
-export HOME=/root RUST_TEST_THREADS=2 RUST_BACKTRACE=0 LPM_TEST_EMULATED=1
+export HOME=/root RUST_TEST_THREADS=2 RUST_BACKTRACE=0
 # Some tests make more of these than a small machine has by default.
 ulimit -n 65536
 
