@@ -342,7 +342,7 @@ fn a_server_of_the_node_counts_for_the_node() {
             samples.len(),
             now - before
         );
-        assert!(samples.len() > 30);
+        assert!(samples.len() > 10);
         assert!(samples.iter().all(|s| s.interface == CARD), "{samples:?}");
         assert_eq!(now - before, samples.len() as u64);
     }

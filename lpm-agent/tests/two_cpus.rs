@@ -170,7 +170,7 @@ fn judge(monitor: &Monitor, logs: &[Log; 2]) {
         stamps("slots_full"),
         stamps("spaced")
     );
-    assert!(all > 1000, "{all} samples prove nothing");
+    assert!(all > 200, "{all} samples prove nothing");
     assert_eq!(
         monitor.in_histograms().expect("a count"),
         all,
