@@ -101,6 +101,16 @@ class Compare(unittest.TestCase):
         spot = next(i for i, s in enumerate(self.watch) if s["echo"] == "lone")
         self.reject(self.watch[:spot] + [dict(self.watch[spot], echo="prompt")] + self.watch[spot + 1:], "1 false")
 
+    def test_classes_that_turn_with_the_clock_are_excused_in_their_number_only(self):
+        spots = [i for i, s in enumerate(self.watch) if s["echo"] == "lone"][:2]
+        prompt = lambda spots: [dict(s, echo="prompt") if i in spots else s for i, s in enumerate(self.watch)]
+        truth = [dict(o, margin_ns=900_000) if o["echo"] == "lone" else o for o in self.truth]
+        one = ("--late", str(0.5 / len(self.watch)))
+        self.assertEqual(fails(truth, prompt(spots[:1]), *one), [])
+        self.assertTrue(any("1 false" in reason for reason in fails(truth, prompt(spots), *one)))
+        short = [dict(o, margin_ns=None) if o["echo"] == "lone" else o for o in self.truth]
+        self.assertTrue(any("1 false" in reason for reason in fails(short, prompt(spots[:1]), *one)))
+
     def test_two_percent_missing_is_too_much(self):
         self.reject([s for i, s in enumerate(self.watch) if i % 50], "coverage")
 
