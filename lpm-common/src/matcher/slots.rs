@@ -110,6 +110,8 @@ pub(super) fn put(slots: &DirectionSlots, i: usize, id: u32, units: u32) {
 pub(super) fn void<E: Env>(slots: &DirectionSlots, env: &E) {
     let mut voided = 0;
     for stamp in &slots.stamps {
+        // Looked at first, so that each is cleared as a whole word: of three
+        // plain stores the compiler makes one call, which clears bytes.
         if stamp.load(Relaxed) != 0 {
             stamp.store(0, Relaxed);
             voided += 1;

@@ -226,9 +226,7 @@ fn stale<E: Env>(
     }
     env.count(Counter::FlowResynced, 1);
     for slots in &entry.slots {
-        for stamp in &slots.stamps {
-            stamp.store(0, Relaxed);
-        }
+        slots::void(slots, env);
     }
     let other = &entry.hot[direction.reverse().index()].state;
     other.store(other.load(Relaxed) & state::CLOSING, Relaxed);
