@@ -1,5 +1,6 @@
 //! The configuration: one YAML file, every key with a default, unknown keys refused.
 
+mod presets;
 mod tunnels;
 
 use std::{
@@ -15,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use presets::Preset;
 pub use tunnels::Tunnels;
 
 use crate::kernel::{
@@ -30,8 +32,11 @@ pub struct Config {
     /// Address and port of the HTTP server. Only a loopback address keeps `/api` to this machine.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+    /// What to watch where a known CNI made the interfaces: rules after those of `interfaces`, and
+    /// `tunnels` unless they are given. Hot.
+    pub preset: Option<Preset>,
     /// Which interfaces are watched, as which vantage: the first rule that fits decides, then the
-    /// built-in ones (veths into other namespaces are pods, tunnels overlays, cards NICs). Hot.
+    /// preset's, then the built-in ones (veths into other namespaces are pods, tunnels overlays, cards NICs). Hot.
     pub interfaces: Vec<Rule>,
     /// UDP ports of the tunnels that a rule's `inner: true` looks into.
     pub tunnels: Tunnels,
@@ -69,6 +74,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9477)),
+            preset: None,
             interfaces: Vec::new(),
             tunnels: Tunnels::default(),
             attach: Mode::Auto,
@@ -180,7 +186,12 @@ impl Config {
                 path: path.to_owned(),
                 reason: error.to_string(),
             })?;
-        let config = config.unwrap_or_default();
+        let mut config = config.unwrap_or_default();
+        if let Some(preset) = config.preset
+            && !tunnels::given(text)
+        {
+            config.tunnels = preset.tunnels();
+        }
         config.check()?;
         Ok(config)
     }
@@ -231,6 +242,7 @@ impl Config {
         Rules {
             only: only.to_vec(),
             rules: self.interfaces.clone(),
+            preset: self.preset.map_or_else(Vec::new, Preset::rules),
         }
     }
 

@@ -25,6 +25,15 @@ impl Default for Tunnels {
     }
 }
 
+/// Whether a configuration that holds has the key `tunnels`.
+pub(super) fn given(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Given {
+        tunnels: Option<Tunnels>,
+    }
+    serde_saphyr::from_str::<Given>(text).is_ok_and(|given| given.tunnels.is_some())
+}
+
 impl Tunnels {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let wrong = |key, ports: &[u16], remedy| {

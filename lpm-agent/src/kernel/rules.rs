@@ -101,7 +101,8 @@ impl fmt::Display for Extras {
     }
 }
 
-/// All rules: those of the configuration, in order, then the built-in ones.
+/// All rules: those of the configuration, in order, then those of its preset, then the built-in
+/// ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Only these, by name (`-i`); each is watched whatever the rules say, as the vantage that
@@ -109,6 +110,9 @@ pub struct Rules {
     pub only: Vec<String>,
     /// The configuration's rules: the first one that fits decides.
     pub rules: Vec<Rule>,
+    /// Those of the configuration's preset. Its names never make a pod of a veth with both ends
+    /// here: of a pod that is still being made, or a pair of the CNI's own.
+    pub preset: Vec<Rule>,
 }
 
 /// What became of an interface, and why.
@@ -138,7 +142,7 @@ impl Rules {
     pub fn only(names: impl IntoIterator<Item = String>) -> Self {
         Self {
             only: names.into_iter().collect(),
-            rules: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -164,21 +168,25 @@ impl Rules {
     }
 
     fn by_rules(&self, interface: &Interface, all: &BTreeMap<u32, Interface>) -> Decision {
-        for (number, rule) in self.rules.iter().enumerate() {
-            if rule.fits(interface) {
-                let reason = format!("rule {} of the configuration", number + 1);
-                let decision = Decision::new(rule.vantage.vantage(), reason);
-                return Decision {
-                    extras: Extras {
-                        inner: rule.inner,
-                        xdp: rule.xdp,
-                    },
-                    ..decision
-                };
-            }
-        }
-        built_in(interface, all)
+        let pair = interface.kind == Kind::Veth && !interface.peer_elsewhere;
+        let preset = if pair { &[] } else { self.preset.as_slice() };
+        let own = decided(&self.rules, interface, "configuration");
+        own.or_else(|| decided(preset, interface, "preset"))
+            .unwrap_or_else(|| built_in(interface, all))
     }
+}
+
+/// What the first of these rules that fits makes of an interface.
+fn decided(rules: &[Rule], interface: &Interface, whose: &str) -> Option<Decision> {
+    let (number, rule) = (1..).zip(rules).find(|(_, rule)| rule.fits(interface))?;
+    let reason = format!("rule {number} of the {whose}");
+    Some(Decision {
+        extras: Extras {
+            inner: rule.inner,
+            xdp: rule.xdp,
+        },
+        ..Decision::new(rule.vantage.vantage(), reason)
+    })
 }
 
 /// Names of network cards, also where a container's or a test's veth plays one. Not `eni*`: those
@@ -331,6 +339,7 @@ mod tests {
                 rule(None, Some("bridge"), Watch::None),
                 rule(Some("vx*"), None, Watch::None),
             ],
+            ..Rules::default()
         };
         let decide = |interface: &Interface| rules.decide(interface, &BTreeMap::new()).vantage;
         assert_eq!(
