@@ -7,6 +7,7 @@
 //! are dropped, also after a panic.
 
 pub mod cost;
+pub mod kubernetes;
 pub mod replay;
 pub mod testbed;
 pub mod traffic;

@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod cluster;
 mod demo;
 mod object_check;
 mod paths;

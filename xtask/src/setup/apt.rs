@@ -183,6 +183,15 @@ impl Unpacked {
         })
     }
 
+    /// The need for a file that is no program, by its path below the tools.
+    pub(crate) fn file(
+        path: &'static str,
+        package: &'static str,
+        why: &'static str,
+    ) -> Box<dyn Need> {
+        Self::boxed(path, package, why)
+    }
+
     /// The same for a program that needs libraries which may not be there.
     pub(crate) fn with_libraries(
         program: &'static str,
@@ -208,7 +217,13 @@ impl Need for Unpacked {
     }
 
     fn probe(&self) -> std::result::Result<String, String> {
-        find(self.program)
+        // By its path, if it is no program: unpacked by us, or installed.
+        let places = [paths::tools(), PathBuf::from("/")];
+        let file = places.map(|root| root.join(self.program));
+        match file.iter().find(|file| file.is_file()) {
+            Some(file) if self.program.contains('/') => Ok(file.display().to_string()),
+            _ => find(self.program),
+        }
     }
 
     fn how(&self) -> String {

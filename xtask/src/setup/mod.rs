@@ -17,6 +17,11 @@ pub(crate) use self::{
     emulator::{busybox, virtiofsd},
     linker::find as find_linker,
 };
+/// Installs Debian's packages.
+pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
+    apt::install(packages)
+}
+
 /// cargo-deny, on PATH or in cargo's `bin`.
 pub(crate) fn cargo_deny() -> Option<std::path::PathBuf> {
     apt::cargo_tool("cargo-deny")
@@ -53,10 +58,12 @@ pub(crate) enum Part {
     Test,
     /// The tests with other kernels
     Kernel,
+    /// A real Kubernetes, and the tests against its API
+    Cluster,
 }
 
 /// One thing that must be on the machine.
-trait Need {
+pub(crate) trait Need {
     /// What it is.
     fn name(&self) -> String;
     /// What it is for.
@@ -71,7 +78,7 @@ trait Need {
 
 /// The command `cargo xtask setup`.
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
-    let all = [Part::Build, Part::Run, Part::Test];
+    let all = [Part::Build, Part::Run, Part::Test, Part::Cluster];
     let parts: &[Part] = if args.only.is_empty() {
         &all
     } else {
@@ -189,6 +196,38 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
     if parts.contains(&Part::Kernel) {
         needs.extend(emulator::needs());
     }
+    if parts.contains(&Part::Cluster) {
+        needs.extend(cluster());
+    }
+    needs
+}
+
+/// What a real Kubernetes is made of. Unpacked where the package would start a server or change
+/// how the system runs containers.
+fn cluster() -> Vec<Box<dyn Need>> {
+    let mut needs: Vec<Box<dyn Need>> = vec![
+        Unpacked::boxed("etcd", "etcd-server", "keeps what the API server is told"),
+        Unpacked::boxed("containerd", "containerd", "runs the containers of a node"),
+        Unpacked::with_libraries("runc", "runc", "starts containers"),
+        Unpacked::file(
+            "usr/lib/cni/host-local",
+            "containernetworking-plugins",
+            "connects pods to their node",
+        ),
+        Installed::boxed(
+            "iptables",
+            "iptables",
+            "kube-proxy and the pods' network use it",
+        ),
+        Installed::boxed(
+            "conntrack",
+            "conntrack",
+            "kube-proxy forgets old connections by it",
+        ),
+        Installed::boxed("openssl", "openssl", "makes the keys of service accounts"),
+        Box::new(crate::cluster::Toolchain),
+    ];
+    needs.extend(crate::cluster::GoProgram::all());
     needs
 }
 

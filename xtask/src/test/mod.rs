@@ -108,7 +108,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 /// in the middle.
 fn prepare(no_setup: bool, needs: Needs) -> Result<()> {
     if !no_setup && needs >= Needs::Tools {
-        setup::ensure(&[Part::Build, Part::Test])?;
+        setup::ensure(&[Part::Build, Part::Test, Part::Cluster])?;
     }
     if needs >= Needs::Programs {
         if !process::is_root() {
