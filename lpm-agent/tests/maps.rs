@@ -14,7 +14,7 @@ use lpm_agent::{
     },
     passive::Tables,
 };
-use lpm_common::layout::{Control, NameKey, NameValue};
+use lpm_common::layout::{Control, NameId, NameKey, NameValue, PeerKind};
 
 #[test]
 fn sizes_are_as_asked_for() {
@@ -75,11 +75,7 @@ fn names_come_and_go() {
         prefix_len: 120,
         address: [0xfd; 16],
     };
-    let value = NameValue {
-        namespace: 1,
-        kind: 2,
-        own: 0,
-    };
+    let value = NameValue::new(NameId::new(1, 0), PeerKind::Pod);
     tables.set_name(key, value).expect("set");
     tables.set_name(key, value).expect("set again");
     tables.remove_name(key).expect("remove");

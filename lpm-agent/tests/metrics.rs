@@ -33,6 +33,11 @@ struct Site {
 
 impl Site {
     fn new(window: &str) -> Self {
+        Self::with(&format!("window: {window}\nrows: 16\n"))
+    }
+
+    /// With these keys in the configuration.
+    fn with(keys: &str) -> Self {
         let pair = Pair::new(&PairConfig::default()).expect("a testbed");
         let server = Server::start(&pair.server, PORT).expect("a server");
         let directory = tempfile::tempdir().expect("a directory");
@@ -45,7 +50,7 @@ impl Site {
                 .to_owned()
         };
         fs::write(path("names.yaml"), NAMES).expect("names");
-        let config = format!("window: {window}\nnames: names.yaml\nflows: 1024\nrows: 16\n");
+        let config = format!("names: names.yaml\nflows: 1024\n{keys}");
         fs::write(path("lpm.yaml"), config).expect("a configuration");
         let arguments = ["-c", &path("lpm.yaml"), "-i", Pair::POD_INTERFACE];
         let agent = Agent::start(&pair.node, &arguments);
@@ -355,4 +360,39 @@ fn other_names_are_applied_while_it_runs() {
     assert!(counts("shop"), "what was measured keeps its name");
     traffic.stop().expect("requests");
     site.agent.stop();
+}
+
+/// Samples by label sets that hold these texts.
+fn counted(metrics: &str, family: &str, labels: &[&str]) -> f64 {
+    let family = format!("{family}_count{{");
+    let lines = metrics.lines().filter(|line| line.starts_with(&family));
+    lines
+        .filter(|line| labels.iter().all(|label| line.contains(label)))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+/// What is told apart within namespaces has all samples of the namespaces, no more and no less;
+/// without rows for it they are an overflow's, and the namespaces' are what they were.
+#[test]
+fn round_trips_by_workload_and_service() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let levels = "levels: {workload: true, service: true}\n";
+    // Row 0 is the overflow row, and of two one is for whole namespaces.
+    for (rows, workload, service) in [(16, "web", "pg"), (2, "overflow", "overflow")] {
+        let site = Site::with(&format!("window: 1s\nrows: {rows}\n{levels}"));
+        site.requests(Some(200)).join().expect("requests");
+        let text = site.agent.metrics();
+        let all = counted(&text, "lpm_rtt_seconds", &[RTT]);
+        assert!(all > 10.0, "{text}");
+        let workload = format!("workload=\"{workload}\"");
+        let of_workload = counted(&text, "lpm_workload_rtt_seconds", &[RTT, &workload]);
+        let service = format!("service=\"{service}\"");
+        let of_service = counted(&text, "lpm_service_rtt_seconds", &[RTT, &service]);
+        assert_eq!((of_workload, of_service), (all, all), "{text}");
+        let full = value(&text, "lpm_map_drops_total{map=\"rows\",reason=\"full\"}");
+        assert_eq!(full > Some(0.0), rows == 2, "{text}");
+    }
 }

@@ -10,8 +10,8 @@ use crate::{
     counter::Counter,
     env::{Claims, Env},
     layout::{
-        Family, FlowEntry, InterfaceConfig, Leg, Method, NameValue, PairKey, PeerKind, Vantage,
-        tunnel,
+        Family, FlowEntry, InterfaceConfig, Leg, Method, NameId, NameValue, PairKey, PeerKind,
+        Vantage, tunnel,
     },
     pipeline::Interfaces,
     query::Query,
@@ -19,10 +19,6 @@ use crate::{
 
 /// The row that takes what has no row of its own.
 pub const OVERFLOW: u32 = 0;
-
-/// Bit of a pair's vantage: of flows inside a tunnel's packets. They are no
-/// vantage's that any aggregate takes: the pod's own veth counts them.
-pub const INSIDE: u8 = 0x80;
 
 /// The claim under which rows are given out (a set's number is never this).
 const CLAIM: u32 = u32::MAX;
@@ -41,8 +37,8 @@ pub trait Rows: Interfaces + Claims {
     /// The row of a pair, if it has one.
     fn row(&self, pair: PairKey) -> Option<u32>;
 
-    /// Gives the pair a row of its own; None: all are taken. Called under a
-    /// claim.
+    /// Gives the pair a row of its own; None: all are taken, or those that
+    /// [`beyond`] leaves. Called under a claim.
     fn assign(&self, pair: PairKey) -> Option<u32>;
 }
 
@@ -76,19 +72,28 @@ pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {
 }
 
 /// Whoever has no name.
-const NOBODY: NameValue = NameValue {
-    namespace: 0,
-    kind: PeerKind::External as u8,
-    own: 0,
-};
+const NOBODY: NameValue = NameValue::new(NameId(0), PeerKind::External);
+
+/// The row from which on only pairs of whole namespaces get rows, of so many:
+/// what is told apart within namespaces leaves them a quarter.
+#[inline(always)]
+#[must_use]
+pub fn beyond(pair: PairKey, rows: u32) -> u32 {
+    if pair == pair.whole() {
+        rows
+    } else {
+        rows - rows.div_ceil(4)
+    }
+}
 
 /// The local end, where the interface tells it.
 #[inline(always)]
 fn fixed(config: InterfaceConfig) -> Option<NameValue> {
     (config.local_kind != 0).then_some(NameValue {
-        namespace: config.local_namespace,
+        id: config.local,
         kind: config.local_kind,
         own: 0,
+        reserved: 0,
     })
 }
 
@@ -156,7 +161,7 @@ fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32>
         NameValue { own, ..name }
     };
     let inside = if tunnel::is_inside(cold.segment.load(Relaxed)) {
-        INSIDE
+        PairKey::INSIDE
     } else {
         0
     };
@@ -164,7 +169,8 @@ fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32>
     row_of(pair, rows, env)
 }
 
-/// The row of a pair; the overflow row if there is no other.
+/// The row of a pair; that of its namespaces if there is no other, or else the
+/// overflow row.
 #[inline(always)]
 fn row_of<R: Rows, E: Env>(pair: PairKey, rows: &R, env: &E) -> Option<u32> {
     if let Some(row) = rows.row(pair) {
@@ -183,10 +189,12 @@ fn row_of<R: Rows, E: Env>(pair: PairKey, rows: &R, env: &E) -> Option<u32> {
         env.count(Counter::RowsBusy, 1);
         return None;
     }
-    let row = rows.row(pair).or_else(|| rows.assign(pair));
-    rows.release(CLAIM);
+    let mut row = rows.row(pair).or_else(|| rows.assign(pair));
     if row.is_none() {
         env.count(Counter::RowsFull, 1);
+        let whole = pair.whole();
+        row = rows.row(whole).or_else(|| rows.assign(whole));
     }
+    rows.release(CLAIM);
     Some(row.unwrap_or(OVERFLOW))
 }

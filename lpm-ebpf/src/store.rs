@@ -8,7 +8,7 @@ use lpm_common::{
     layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey, QueryEntry},
     pipeline::{Interfaces, joined::Homes},
     query::Queries,
-    rows::Rows,
+    rows::{self, Rows},
     table::Table,
 };
 
@@ -129,10 +129,17 @@ impl Rows for Store {
     #[inline(always)]
     fn assign(&self, pair: PairKey) -> Option<u32> {
         let control = control()?;
-        let next = control.next_row.load(Relaxed);
+        let free = control.free_row.load(Relaxed);
+        if free != 0 {
+            let row = &ROWS.get(free)?.0;
+            control.free_row.store(row.pair.load(Relaxed) as u32, Relaxed);
+            row.pair.store(pair.0, Relaxed);
+            PAIRS.insert(pair.0, free, 0).ok()?;
+            return Some(free);
+        }
         // Row 0 is the overflow row.
-        let row = if next == 0 { 1 } else { next };
-        if row >= settings::rows() {
+        let row = control.next_row.load(Relaxed).max(1);
+        if row >= rows::beyond(pair, settings::rows()) {
             return None;
         }
         ROWS.get(row)?.0.pair.store(pair.0, Relaxed);

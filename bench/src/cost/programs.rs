@@ -118,12 +118,12 @@ impl Contender {
                 .ebpf_mut()
                 .map_mut("INTERFACES")
                 .context("no map INTERFACES")?;
-            let mut map = aya::maps::HashMap::<_, u32, [u8; 4]>::try_from(map)?;
+            let mut map = aya::maps::HashMap::<_, u32, [u8; 8]>::try_from(map)?;
             let config = InterfaceConfig {
                 vantage: Vantage::Pod as u8,
                 ..InterfaceConfig::default()
             };
-            map.insert(ifindex, [config.vantage, 0, 0, 0], 0)?;
+            map.insert(ifindex, [config.vantage, 0, 0, 0, 0, 0, 0, 0], 0)?;
         }
         Ok(())
     }

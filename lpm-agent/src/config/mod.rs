@@ -19,10 +19,17 @@ use thiserror::Error;
 pub use presets::Preset;
 pub use tunnels::Tunnels;
 
-use crate::kernel::{
-    attach::Mode,
-    rules::{Rule, Rules},
+use crate::{
+    identity::Levels,
+    kernel::{
+        attach::Mode,
+        rules::{Rule, Rules},
+    },
 };
+
+/// No more than this can be told apart within one namespace
+/// ([`layout::NameId::MAX_MEMBER`]), with some room.
+const LEVELS_MOST: u16 = 2000;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -68,6 +75,8 @@ pub struct Config {
     /// Static names file: addresses to namespaces, pods, workloads, services and nodes. A relative
     /// path starts at the configuration's directory. Hot.
     pub names: Option<PathBuf>,
+    /// What histograms tell apart within namespaces.
+    pub levels: Levels,
 }
 
 impl Default for Config {
@@ -87,6 +96,7 @@ impl Default for Config {
             window: Duration::from_secs(10),
             methods: Method::ALL.into(),
             names: None,
+            levels: Levels::default(),
         }
     }
 }
@@ -226,6 +236,9 @@ impl Config {
         if self.methods.is_empty() {
             return wrong("methods", "[]".to_owned(), "name at least one");
         }
+        if !(1..=LEVELS_MOST).contains(&self.levels.top) {
+            return wrong("levels.top", self.levels.top.to_string(), "give 1 to 2000");
+        }
         self.tunnels.check()?;
         for (key, value) in [("flow_idle", self.flow_idle), ("window", self.window)] {
             if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&value) {
@@ -308,6 +321,7 @@ impl Config {
             ("flow_idle", self.flow_idle != other.flow_idle),
             ("window", self.window != other.window),
             ("methods", self.methods != other.methods),
+            ("levels", self.levels != other.levels),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -378,6 +392,8 @@ mod tests {
             ("flows: 1000\n", "flows"),
             ("rows: 1\n", "rows"),
             ("stripes: 3\n", "stripes"),
+            ("levels: {top: 0}\n", "levels.top"),
+            ("levels: {container: true}\n", "container"),
             ("window: 10ms\n", "window"),
             ("flow_idle: forever\n", "forever"),
             ("attach: xdp\n", "xdp"),

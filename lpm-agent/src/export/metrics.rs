@@ -22,6 +22,7 @@ use prometheus_client::{
 
 use super::{
     families::{Families, LabelSet},
+    levels,
     negotiate::Format,
     questions, text,
 };
@@ -132,6 +133,7 @@ impl Reader {
             "Round trips of TCP, by how long the far end may have sat on the echo",
             rtt,
         )?;
+        levels::encode(found.levelled, out)?;
         let flow_rtt = self
             .model
             .flow_rtt()
@@ -373,17 +375,13 @@ fn kernel_counters(out: &mut Families<'_>, counters: &[u64; COUNTERS]) -> fmt::R
 
 #[cfg(test)]
 mod tests {
-    use lpm_common::layout::{Echo, Leg, NameValue, PairKey, PeerKind, Vantage};
+    use lpm_common::layout::{Echo, Leg, NameId, NameValue, PairKey, PeerKind, Vantage};
 
     use super::*;
     use crate::passive::model::tests::{model, observe, tables};
 
     fn metrics() -> Metrics {
-        let name = |namespace| NameValue {
-            namespace,
-            kind: PeerKind::Pod as u8,
-            own: 0,
-        };
+        let name = |namespace| NameValue::new(NameId::new(namespace, 0), PeerKind::Pod);
         let tables = tables(&[PairKey::new(Vantage::Pod as u8, name(1), name(2))]);
         observe(&tables, 1, Leg::Remote, Echo::Data as usize, 30_000_000);
         Metrics::new(
@@ -446,11 +444,7 @@ mod tests {
 
     #[test]
     fn twenty_pairs_of_namespaces_stay_within_the_budget() {
-        let name = |namespace| NameValue {
-            namespace,
-            kind: PeerKind::Pod as u8,
-            own: 0,
-        };
+        let name = |namespace| NameValue::new(NameId::new(namespace, 0), PeerKind::Pod);
         let pairs: Vec<PairKey> = (0..20)
             .map(|pair| PairKey::new(Vantage::Pod as u8, name(pair + 1), name(pair + 1)))
             .collect();

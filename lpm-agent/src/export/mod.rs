@@ -3,6 +3,7 @@
 mod families;
 mod histograms;
 pub mod http;
+mod levels;
 pub mod metrics;
 pub mod negotiate;
 mod questions;

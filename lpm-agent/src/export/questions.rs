@@ -79,7 +79,7 @@ fn answers(model: &Model, out: &mut Families<'_>) -> Result<u64, fmt::Error> {
 mod tests {
     use std::sync::Arc;
 
-    use lpm_common::layout::{Family, Leg, NameValue, PairKey, PeerKind, Rcode, Vantage};
+    use lpm_common::layout::{Family, Leg, NameId, NameValue, PairKey, PeerKind, Rcode, Vantage};
 
     use crate::{
         export::{metrics::Metrics, negotiate::Format},
@@ -88,11 +88,7 @@ mod tests {
 
     #[test]
     fn questions_have_metrics_of_their_own() {
-        let pod = |namespace| NameValue {
-            namespace,
-            kind: PeerKind::Pod as u8,
-            own: 0,
-        };
+        let pod = |namespace| NameValue::new(NameId::new(namespace, 0), PeerKind::Pod);
         let vantage = Vantage::Pod as u8;
         let tables = tables(&[
             PairKey::new(vantage, pod(1), pod(2)).with(Family::Icmp),

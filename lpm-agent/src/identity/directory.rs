@@ -1,25 +1,30 @@
 //! Names for the exporters and for the kernel, kept the same.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering},
 };
 
-use lpm_common::layout::{NameKey, NameValue, PeerKind};
+use lpm_common::layout::{NameId, NameKey, NameValue, PeerKind};
 
-use super::{Name, Names, names};
+use super::{
+    Name, Names,
+    ids::{Ids, Levels, Member},
+    names,
+};
 use crate::passive::Tables;
 
 /// Namespace of the node's own sockets, unless the names file names its address.
 pub const HOST: &str = "host";
 
-/// Namespaces by small number, names by address.
+/// Ids of namespaces and their members, names by address.
 #[derive(Debug, Default)]
 pub struct Directory {
+    levels: Levels,
     names: RwLock<Arc<Names>>,
-    namespaces: RwLock<Namespaces>,
+    ids: RwLock<Ids>,
     /// What the kernel has now.
     kernel: Mutex<Ranges>,
 }
@@ -27,35 +32,22 @@ pub struct Directory {
 /// Keys (prefix length, address) and values of map `NAMES`.
 type Ranges = BTreeMap<(u32, [u8; 16]), NameValue>;
 
-/// Gives out namespace ids. An id is never given to another namespace, because rows of histograms
-/// that bear it live on.
-#[derive(Debug, Default)]
-struct Namespaces {
-    by_name: HashMap<Arc<str>, u16>,
-    by_id: Vec<Arc<str>>,
-}
-
-impl Namespaces {
-    /// The id of a namespace; 0, which is "none", when all ids are given out.
-    fn id(&mut self, name: &str) -> u16 {
-        if let Some(id) = self.by_name.get(name) {
-            return *id;
-        }
-        let Ok(id) = u16::try_from(self.by_id.len() + 1) else {
-            tracing::warn!(
-                namespace = name,
-                "no namespace id is left: it is shown as unknown"
-            );
-            return 0;
-        };
-        let name: Arc<str> = name.into();
-        self.by_id.push(Arc::clone(&name));
-        self.by_name.insert(name, id);
-        id
-    }
-}
-
 impl Directory {
+    /// One that tells apart what these levels say.
+    #[must_use]
+    pub fn new(levels: Levels) -> Self {
+        Self {
+            levels,
+            ..Self::default()
+        }
+    }
+
+    /// What is told apart within namespaces.
+    #[must_use]
+    pub fn levels(&self) -> &Levels {
+        &self.levels
+    }
+
     /// The name of an address.
     #[must_use]
     pub fn lookup(&self, address: IpAddr) -> Option<Arc<Name>> {
@@ -72,17 +64,30 @@ impl Directory {
         Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The namespace with this id; `None`: no namespace has it.
+    /// The namespace with this number; `None`: no namespace has it.
     #[must_use]
-    pub fn namespace(&self, id: u16) -> Option<Arc<str>> {
-        let namespaces = self
-            .namespaces
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        namespaces
-            .by_id
-            .get(usize::from(id.checked_sub(1)?))
-            .cloned()
+    pub fn namespace(&self, number: u16) -> Option<Arc<str>> {
+        self.ids().name(number)
+    }
+
+    /// What is told apart under this id; `None`: the namespace as a whole.
+    #[must_use]
+    pub fn member(&self, id: NameId) -> Option<Arc<Member>> {
+        self.ids().who(id)
+    }
+
+    /// The id of what an interface of this node belongs to.
+    #[must_use]
+    pub fn id_here(&self, name: &Name) -> NameId {
+        let member = self.levels.member(name, true);
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        name.namespace.as_deref().map_or(NameId(0), |namespace| {
+            ids.member(namespace, member.as_ref(), self.levels.top)
+        })
+    }
+
+    fn ids(&self) -> RwLockReadGuard<'_, Ids> {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes these the names, with the node's own addresses, here and in the kernel. Flows that
@@ -91,12 +96,73 @@ impl Directory {
     /// # Errors
     /// The kernel refuses an entry: its map is full, or gone.
     pub fn update(&self, tables: &dyn Tables, names: &Names, own: &[IpAddr]) -> io::Result<()> {
-        let names = with_own(names, own);
-        let wanted = self.ranges(&names, own);
+        let names = Arc::new(with_own(names, own));
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&names);
+        // Where all that is told apart fits, it is from the first packet on; else see `tell_apart`.
+        let top = if self.levels.any() && self.members(&names) <= usize::from(self.levels.top) {
+            self.levels.top
+        } else {
+            0
+        };
+        self.put(tables, &self.ranges(&names, own, top))
+    }
+
+    /// Gives ids of their own to what these addresses belong to, those with the most packets
+    /// first, as long as there are any left. Flows that are known already are named anew.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn tell_apart(
+        &self,
+        tables: &dyn Tables,
+        packets: &HashMap<IpAddr, u64>,
+        own: &[IpAddr],
+    ) -> io::Result<()> {
+        let names = self.names();
+        let mut waiting: BTreeMap<(&str, Member), u64> = BTreeMap::new();
+        let known = self.ids();
+        for (address, packets) in packets {
+            let Some(name) = names.lookup(*address) else {
+                continue;
+            };
+            let member = self.levels.member(name, false);
+            if let (Some(namespace), Some(member)) = (name.namespace.as_deref(), member)
+                && !known.is_told_apart(namespace, &member)
+            {
+                *waiting.entry((namespace, member)).or_default() += packets;
+            }
+        }
+        drop(known);
+        let mut waiting: Vec<_> = waiting.into_iter().collect();
+        waiting.sort_by_key(|(_, packets)| std::cmp::Reverse(*packets));
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        let news = waiting.iter().filter(|((namespace, member), _)| {
+            let id = ids.member(namespace, Some(member), self.levels.top);
+            id.member() != 0
+        });
+        let news = news.count();
+        drop(ids);
+        if news == 0 {
+            return Ok(());
+        }
+        self.put(tables, &self.ranges(&names, own, 0))
+    }
+
+    /// How many there are to be told apart.
+    fn members(&self, names: &Names) -> usize {
+        let members: BTreeSet<_> = names
+            .ranges()
+            .filter_map(|(_, _, name)| Some((&name.namespace, self.levels.member(name, false)?)))
+            .take(usize::from(self.levels.top) + 1)
+            .collect();
+        members.len()
+    }
+
+    /// Makes these the names in the kernel.
+    fn put(&self, tables: &dyn Tables, wanted: &Ranges) -> io::Result<()> {
         let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
         let first = tables.control().generation.load(Ordering::Relaxed) == 0;
-        if *kernel == wanted && !first {
+        if *kernel == *wanted && !first {
             return Ok(());
         }
         let gone: Vec<_> = kernel
@@ -109,34 +175,31 @@ impl Directory {
             kernel.remove(&key);
         }
         for (key, value) in wanted {
-            if kernel.get(&key) != Some(&value) {
-                tables.set_name(name_key(key), value)?;
-                kernel.insert(key, value);
+            if kernel.get(key) != Some(value) {
+                tables.set_name(name_key(*key), *value)?;
+                kernel.insert(*key, *value);
             }
         }
         next_generation(tables);
         Ok(())
     }
 
-    fn ranges(&self, names: &Names, own: &[IpAddr]) -> Ranges {
+    fn ranges(&self, names: &Names, own: &[IpAddr], top: u16) -> Ranges {
         let own: Vec<[u8; 16]> = own
             .iter()
             .map(|address| names::bits(*address).to_be_bytes())
             .collect();
-        let mut namespaces = self
-            .namespaces
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         names
             .ranges()
             .map(|(length, address, name)| {
+                let member = self.levels.member(name, false);
+                let id = name.namespace.as_deref().map_or(NameId(0), |namespace| {
+                    ids.member(namespace, member.as_ref(), top)
+                });
                 let value = NameValue {
-                    namespace: name
-                        .namespace
-                        .as_deref()
-                        .map_or(0, |name| namespaces.id(name)),
-                    kind: PeerKind::from(name.kind) as u8,
                     own: u8::from(length == 128 && own.contains(&address)),
+                    ..NameValue::new(id, PeerKind::from(name.kind))
                 };
                 ((u32::from(length), address), value)
             })
@@ -207,7 +270,8 @@ mod tests {
         assert_eq!(kernel.len(), 1);
         assert_eq!(kernel[0].0.prefix_len, 112);
         assert_eq!(
-            kernel[0].1.namespace, 2,
+            kernel[0].1.id,
+            NameId::new(2, 0),
             "the id of a is not given out again"
         );
         assert_eq!(directory.namespace(1).as_deref(), Some("a"));
@@ -238,6 +302,77 @@ mod tests {
         );
         let kernel = tables.names.lock().expect("names");
         assert_eq!(kernel.iter().filter(|(_, value)| value.own == 1).count(), 2);
+    }
+
+    fn workloads(top: u16) -> Directory {
+        Directory::new(Levels {
+            workload: true,
+            top,
+            ..Levels::default()
+        })
+    }
+
+    const THREE: &str = "- {address: 198.18.0.1, namespace: a, workload: web}\n\
+         - {address: 198.18.0.2, namespace: a, workload: db}\n\
+         - {address: 198.18.0.3, namespace: b, workload: web}\n";
+
+    fn told_apart(directory: &Directory, tables: &Memory) -> Vec<(u8, Option<String>)> {
+        let kernel = tables.names.lock().expect("names");
+        let mut all: Vec<_> = kernel
+            .iter()
+            .map(|(key, value)| {
+                let member = directory.member(value.id);
+                let workload = member.and_then(|member| member.workload.clone());
+                (key.address[15], workload)
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_few_are_told_apart_at_once() {
+        let (tables, directory) = (Memory::new(4, 2, 1), workloads(3));
+        directory
+            .update(&tables, &names(THREE), &[])
+            .expect("update");
+        let name = |name: &str| Some(name.to_owned());
+        let all = [(1, name("web")), (2, name("db")), (3, name("web"))];
+        assert_eq!(told_apart(&directory, &tables), all);
+    }
+
+    #[test]
+    fn of_many_those_with_the_most_packets() {
+        let (tables, directory) = (Memory::new(4, 2, 1), workloads(1));
+        directory
+            .update(&tables, &names(THREE), &[])
+            .expect("update");
+        assert_eq!(
+            told_apart(&directory, &tables),
+            [(1, None), (2, None), (3, None)]
+        );
+        let generation = || tables.control.generation.load(Ordering::Relaxed);
+        let before = generation();
+        let packets = [(1, 5), (2, 7), (9, 100)]
+            .map(|(last, packets)| (IpAddr::from([198, 18, 0, last]), packets));
+        directory
+            .tell_apart(&tables, &packets.into(), &[])
+            .expect("update");
+        let apart = [(1, None), (2, Some("db".to_owned())), (3, None)];
+        assert_eq!(told_apart(&directory, &tables), apart);
+        assert_eq!(generation(), before + 1, "flows are named anew");
+        directory
+            .tell_apart(&tables, &packets.into(), &[])
+            .expect("update");
+        assert_eq!(generation(), before + 1, "nobody is left to be told apart");
+        directory
+            .update(&tables, &names(THREE), &[])
+            .expect("update");
+        assert_eq!(
+            told_apart(&directory, &tables),
+            apart,
+            "who was told apart stays so"
+        );
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Who an address is: names from a static file, the node's own addresses, local processes.
 //!
-//! A source of names fills [`Names`]; [`Directory`] gives each namespace a small number, puts the
+//! A source of names fills [`Names`]; [`Directory`] gives each namespace (and, by [`Levels`], what is told apart within) a small number, puts the
 //! ranges into the kernel's map `NAMES` and answers the exporters.
 
 pub mod addresses;
 pub mod directory;
+pub mod ids;
 pub mod names;
 pub mod processes;
 
 pub use directory::Directory;
+pub use ids::{Levels, Member};
 pub use names::{Name, Names};

@@ -165,7 +165,7 @@ pub trait InterfaceTable: Send {
     fn remove(&mut self, index: u32) -> Result<(), MapError>;
 }
 
-impl InterfaceTable for HashMap<MapData, u32, [u8; 4]> {
+impl InterfaceTable for HashMap<MapData, u32, [u8; 8]> {
     fn set(&mut self, index: u32, config: InterfaceConfig) -> Result<(), MapError> {
         self.insert(index, config_bytes(config), 0)
     }
@@ -179,9 +179,9 @@ impl InterfaceTable for HashMap<MapData, u32, [u8; 4]> {
 }
 
 /// The memory of an [`InterfaceConfig`].
-fn config_bytes(config: InterfaceConfig) -> [u8; 4] {
-    let [low, high] = config.local_namespace.to_ne_bytes();
-    [config.vantage, config.local_kind, low, high]
+fn config_bytes(config: InterfaceConfig) -> [u8; 8] {
+    let [a, b, c, d] = config.local.0.to_ne_bytes();
+    [config.vantage, config.local_kind, 0, 0, a, b, c, d]
 }
 
 /// What the thread knows, for others to look at.
@@ -320,6 +320,8 @@ pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 #[cfg(test)]
 mod tests {
+    use lpm_common::layout::NameId;
+
     use super::*;
 
     #[test]
@@ -327,11 +329,12 @@ mod tests {
         let config = InterfaceConfig {
             vantage: 1,
             local_kind: 2,
-            local_namespace: 0x0304,
+            local: NameId(0x0003_0405),
+            reserved: 0,
         };
-        let [low, high] = 0x0304u16.to_ne_bytes();
-        assert_eq!(config_bytes(config), [1, 2, low, high]);
+        let [a, b, c, d] = 0x0003_0405_u32.to_ne_bytes();
+        assert_eq!(config_bytes(config), [1, 2, 0, 0, a, b, c, d]);
         assert_eq!(std::mem::offset_of!(InterfaceConfig, local_kind), 1);
-        assert_eq!(std::mem::offset_of!(InterfaceConfig, local_namespace), 2);
+        assert_eq!(std::mem::offset_of!(InterfaceConfig, local), 4);
     }
 }

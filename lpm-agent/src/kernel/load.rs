@@ -329,7 +329,7 @@ impl Kernel {
     }
 
     /// The settings of the interfaces, as the hotplug thread wants them.
-    pub fn interfaces(&mut self) -> Result<aya::maps::HashMap<MapData, u32, [u8; 4]>, LoadError> {
+    pub fn interfaces(&mut self) -> Result<aya::maps::HashMap<MapData, u32, [u8; 8]>, LoadError> {
         self.take("INTERFACES")
     }
 

@@ -30,7 +30,7 @@ pub struct KernelTables {
     control: MmapArray<Control>,
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     claims: Mutex<HashMap<MapData, u32, u32>>,
-    names: Mutex<lpm_trie::LpmTrie<MapData, [u8; 16], [u8; 4]>>,
+    names: Mutex<lpm_trie::LpmTrie<MapData, [u8; 16], [u8; 8]>>,
 }
 
 impl KernelTables {
@@ -158,9 +158,9 @@ fn absent_is_fine(error: MapError) -> io::Result<()> {
 }
 
 /// The memory of a [`NameValue`].
-fn value_bytes(value: NameValue) -> [u8; 4] {
-    let [low, high] = value.namespace.to_ne_bytes();
-    [low, high, value.kind, value.own]
+fn value_bytes(value: NameValue) -> [u8; 8] {
+    let [a, b, c, d] = value.id.0.to_ne_bytes();
+    [a, b, c, d, value.kind, value.own, 0, 0]
 }
 
 /// A map's handle holds no state that a panic could leave half done.
@@ -170,18 +170,21 @@ fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use lpm_common::layout::NameId;
+
     use super::*;
 
     #[test]
     fn the_value_of_a_name_in_memory() {
         let value = NameValue {
-            namespace: 0x0102,
+            id: NameId(0x0001_0203),
             kind: 3,
             own: 1,
+            reserved: 0,
         };
-        let [low, high] = 0x0102u16.to_ne_bytes();
-        assert_eq!(value_bytes(value), [low, high, 3, 1]);
-        assert_eq!(std::mem::offset_of!(NameValue, kind), 2);
-        assert_eq!(std::mem::offset_of!(NameValue, own), 3);
+        let [a, b, c, d] = 0x0001_0203_u32.to_ne_bytes();
+        assert_eq!(value_bytes(value), [a, b, c, d, 3, 1, 0, 0]);
+        assert_eq!(std::mem::offset_of!(NameValue, kind), 4);
+        assert_eq!(std::mem::offset_of!(NameValue, own), 5);
     }
 }

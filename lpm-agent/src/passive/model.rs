@@ -1,5 +1,6 @@
 //! The agent's model: what the exporters ask.
 
+pub mod levels;
 mod questions;
 
 use std::{
@@ -17,6 +18,7 @@ use lpm_common::{
     layout::{Echo, Family, Leg, PairKey, PeerKind, Traffic, Vantage},
 };
 
+use self::levels::Levelled;
 pub use self::questions::{Answers, Echoes};
 use super::{
     Clock, Counts, Flow, Tables,
@@ -51,6 +53,8 @@ pub struct Labels {
 pub struct RoundTrips {
     /// Of the rows that one flow is counted in once.
     pub by_labels: BTreeMap<(Labels, Leg, Echo), Counts>,
+    /// The same by what is told apart within namespaces.
+    pub levelled: Levelled,
     /// All samples, those at other vantages included.
     pub samples: u64,
 }
@@ -236,16 +240,16 @@ impl Model {
                 continue;
             }
             let labels = self.row_labels(row);
+            let pair = self.row_pair(row);
             for leg in [Leg::Remote, Leg::Local] {
                 for echo in Echo::ALL {
                     let counts = self.row_counts(row, leg, echo as usize);
                     found.samples += counts.count();
                     if let Some(labels) = labels.as_ref().filter(|_| !counts.is_empty()) {
-                        let all = found
-                            .by_labels
-                            .entry((labels.clone(), leg, echo))
-                            .or_default();
-                        all.add(&counts);
+                        let all = found.by_labels.entry((labels.clone(), leg, echo));
+                        all.or_default().add(&counts);
+                        let what = (leg, echo, &counts);
+                        found.levelled.add(self, (row, pair), labels, what);
                     }
                 }
             }
@@ -381,7 +385,7 @@ impl Model {
 
     fn row_pair(&self, row: usize) -> Option<PairKey> {
         let pair = self.tables.row(row)?.pair.load(Ordering::Acquire);
-        (pair != 0).then_some(PairKey(pair))
+        (pair != 0 && pair & PairKey::FREE == 0).then_some(PairKey(pair))
     }
 
     /// The rows of TCP whose flows are counted there and nowhere else, with their labels.
@@ -410,11 +414,11 @@ impl Model {
         Some(Labels {
             namespace: self
                 .directory
-                .namespace(local.namespace)
+                .namespace(local.id.namespace())
                 .unwrap_or_else(|| UNKNOWN.into()),
             peer_namespace: self
                 .directory
-                .namespace(remote.namespace)
+                .namespace(remote.id.namespace())
                 .unwrap_or_default(),
             peer_kind: PeerKind::from_raw(remote.kind).unwrap_or(PeerKind::External),
         })

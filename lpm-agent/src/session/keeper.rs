@@ -101,6 +101,9 @@ impl State {
                 if let Err(error) = self.model.end_window() {
                     tracing::error!(%error, "the kernel's clocks cannot be read");
                 }
+                if let Err(error) = self.tell_apart() {
+                    tracing::error!(%error, "what talks most is not told apart");
+                }
                 window_ends += window;
                 continue;
             }
@@ -116,6 +119,16 @@ impl State {
                 tracing::error!(%error, "the names in the kernel are not those they should be");
             }
         }
+    }
+
+    /// Where not all can be told apart, those are that talk most.
+    fn tell_apart(&self) -> io::Result<()> {
+        let directory = self.model.directory();
+        if !directory.levels().any() {
+            return Ok(());
+        }
+        let packets = self.model.packets_by_address(&self.model.clock()?);
+        directory.tell_apart(self.model.tables(), &packets, &self.own)
     }
 
     /// Looks at the node's addresses, and tells the kernel if anything is new.

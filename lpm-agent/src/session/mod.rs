@@ -213,7 +213,7 @@ impl Session {
         let (homes, forwarded) = (kernel.take("HOMES")?, kernel.take("FORWARDED")?);
         let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
         let tables = Arc::new(KernelTables::new(kernel)?);
-        let directory = Arc::new(Directory::default());
+        let directory = Arc::new(Directory::new(config.levels.clone()));
         let model = Model::new(tables, directory, config.flow_idle).map_err(SessionError::Maps)?;
         let model = Arc::new(model);
         // Names first: a flow that appears before its names would be counted without.

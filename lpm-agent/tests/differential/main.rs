@@ -198,8 +198,8 @@ impl Pair {
         model.interfaces.insert(LOOPBACK, settings);
         let ebpf = self.kernel.ebpf_mut();
         let map = ebpf.map_mut("INTERFACES").unwrap();
-        let mut interfaces = HashMap::<_, u32, [u8; 4]>::try_from(map).unwrap();
-        let bytes = [settings.vantage, 0, 0, 0];
+        let mut interfaces = HashMap::<_, u32, [u8; 8]>::try_from(map).unwrap();
+        let bytes = [settings.vantage, 0, 0, 0, 0, 0, 0, 0];
         interfaces.insert(LOOPBACK, bytes, 0).unwrap();
         let map = ebpf.map_mut("HOMES").unwrap();
         let mut homes = HashMap::<_, [u32; 4], u32>::try_from(map).unwrap();

@@ -2,13 +2,14 @@
 
 use core::mem::size_of;
 
+use super::NameId;
 use crate::{
     histogram::WORDS,
     shared::{AtomicU32, AtomicU64},
 };
 
 /// The one element of map `CONTROL`. The agent writes the first two words,
-/// the kernel the rest.
+/// the kernel the rest; rows are given out and taken back under a claim.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Control {
@@ -19,8 +20,8 @@ pub struct Control {
     pub generation: AtomicU32,
     /// The next free histogram row; row 0 is the overflow row.
     pub next_row: AtomicU32,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: AtomicU32,
+    /// The first row that is free again ([`super::PairKey::FREE`]); 0: none.
+    pub free_row: AtomicU32,
     /// `bpf_ktime_get_ns` (`CLOCK_MONOTONIC`) when `lpm_clock` last ran.
     pub clock_ktime_ns: AtomicU64,
     /// `bpf_jiffies64` at that moment.
@@ -88,11 +89,13 @@ pub struct InterfaceConfig {
     pub vantage: u8,
     /// [`super::PeerKind`] of the local end, 0: found by address.
     pub local_kind: u8,
-    /// Namespace id of the local end; used if `local_kind` is not 0.
-    pub local_namespace: u16,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u16,
+    /// Whose the local end is; used if `local_kind` is not 0.
+    pub local: NameId,
 }
 
-const _: () = assert!(size_of::<InterfaceConfig>() == 4);
+const _: () = assert!(size_of::<InterfaceConfig>() == 8);
 
 /// One histogram: an element of map `HISTOGRAMS`. See [`crate::histogram`].
 #[derive(Debug)]

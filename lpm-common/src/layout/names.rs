@@ -57,19 +57,76 @@ pub struct NameKey {
 
 const _: () = assert!(size_of::<NameKey>() == 20);
 
+/// Who an address or an interface belongs to, as a small number: in the upper
+/// bits the namespace, in the lower ones what is told apart within it (a
+/// workload, a service, a pod). Both are given out by the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct NameId(pub u32);
+
+impl NameId {
+    /// Bits of a member of a namespace.
+    pub const MEMBER_BITS: u32 = 11;
+
+    /// Bits in all.
+    pub const BITS: u32 = 25;
+
+    /// The largest number of a namespace.
+    pub const MAX_NAMESPACE: u16 = (1 << (Self::BITS - Self::MEMBER_BITS)) - 1;
+
+    /// The largest number of a member.
+    pub const MAX_MEMBER: u16 = (1 << Self::MEMBER_BITS) - 1;
+
+    /// Both numbers, which are cut to their bits; namespace 0: none, member 0:
+    /// the namespace as a whole.
+    #[must_use]
+    pub const fn new(namespace: u16, member: u16) -> Self {
+        let namespace = namespace & Self::MAX_NAMESPACE;
+        let member = member & Self::MAX_MEMBER;
+        Self((namespace as u32) << Self::MEMBER_BITS | member as u32)
+    }
+
+    /// The namespace; 0: none.
+    #[must_use]
+    pub const fn namespace(self) -> u16 {
+        (self.0 >> Self::MEMBER_BITS) as u16 & Self::MAX_NAMESPACE
+    }
+
+    /// What is told apart within the namespace; 0: nothing.
+    #[must_use]
+    pub const fn member(self) -> u16 {
+        self.0 as u16 & Self::MAX_MEMBER
+    }
+}
+
 /// Value of map `NAMES`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct NameValue {
-    /// Namespace id given out by the agent; 0: none.
-    pub namespace: u16,
+    /// Whose it is; 0: nobody's.
+    pub id: NameId,
     /// A [`PeerKind`].
     pub kind: u8,
     /// 1 if the address is this node's own.
     pub own: u8,
+    /// Keeps the layout free of implicit padding.
+    pub reserved: u16,
 }
 
-const _: () = assert!(size_of::<NameValue>() == 4);
+const _: () = assert!(size_of::<NameValue>() == 8);
+
+impl NameValue {
+    /// Whose it is and what it is; not the node's own.
+    #[must_use]
+    pub const fn new(id: NameId, kind: PeerKind) -> Self {
+        Self {
+            id,
+            kind: kind as u8,
+            own: 0,
+            reserved: 0,
+        }
+    }
+}
 
 /// What the eight histograms of a row hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,31 +142,57 @@ pub enum Family {
     Dns = 2,
 }
 
-/// Key of map `PAIRS` and label set of a histogram row, packed into 64 bits.
+/// Key of map `PAIRS` and label set of a histogram row, packed into 64 bits:
+/// vantage (4), kinds of the local and the remote end (3 each), whether the
+/// local one is the node itself (1), [`Family`] (2), the ids of both (25 each).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PairKey(pub u64);
 
+/// Where the parts of a [`PairKey`] begin.
+mod at {
+    pub(super) const LOCAL_KIND: u32 = 4;
+    pub(super) const REMOTE_KIND: u32 = 7;
+    pub(super) const OWN: u32 = 10;
+    pub(super) const FAMILY: u32 = 11;
+    pub(super) const LOCAL: u32 = 13;
+    pub(super) const REMOTE: u32 = LOCAL + super::NameId::BITS;
+}
+
 impl PairKey {
-    /// Bits above `own` that hold the [`Family`].
-    const FAMILY: u64 = 0x7f;
+    /// Bit of a vantage: of flows inside a tunnel's packets. They are no
+    /// vantage's that any aggregate takes: the pod's own veth counts them.
+    pub const INSIDE: u8 = 8;
+
+    /// Set in a row that is free again: it is nobody's label set then, the
+    /// bits below are the number of the next one (0: none).
+    pub const FREE: u64 = 1 << 63;
 
     /// Packs the label set of a flow.
     #[must_use]
     pub fn new(vantage: u8, local: NameValue, remote: NameValue) -> Self {
+        let id = |id: NameId| u64::from(id.0 & ((1 << NameId::BITS) - 1));
         Self(
-            u64::from(vantage)
-                | u64::from(local.kind) << 8
-                | u64::from(remote.kind) << 16
-                | u64::from(local.own) << 24
-                | u64::from(local.namespace) << 32
-                | u64::from(remote.namespace) << 48,
+            u64::from(vantage & 15)
+                | u64::from(local.kind & 7) << at::LOCAL_KIND
+                | u64::from(remote.kind & 7) << at::REMOTE_KIND
+                | u64::from(local.own & 1) << at::OWN
+                | id(local.id) << at::LOCAL
+                | id(remote.id) << at::REMOTE,
         )
     }
 
     /// The same label set for another family (flows are [`Family::Tcp`]).
     #[must_use]
     pub fn with(self, family: Family) -> Self {
-        Self(self.0 & !(Self::FAMILY << 25) | (family as u64) << 25)
+        Self(self.0 & !(3 << at::FAMILY) | (family as u64) << at::FAMILY)
+    }
+
+    /// The same with namespaces only: what shares a row when there are none
+    /// left for what is told apart within them.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        let members = u64::from(NameId::MAX_MEMBER);
+        Self(self.0 & !(members << at::LOCAL | members << at::REMOTE))
     }
 
     /// What the row holds; None: not known to this version.
@@ -117,35 +200,39 @@ impl PairKey {
     pub fn family(self) -> Option<Family> {
         [Family::Tcp, Family::Icmp, Family::Dns]
             .into_iter()
-            .find(|family| *family as u64 == self.0 >> 25 & Self::FAMILY)
+            .find(|family| *family as u64 == self.0 >> at::FAMILY & 3)
     }
 
-    /// The [`super::Vantage`] as a number.
+    /// The [`super::Vantage`] as a number, with [`Self::INSIDE`].
     #[must_use]
     pub fn vantage(self) -> u8 {
-        self.0.to_le_bytes()[0]
+        self.0 as u8 & 15
     }
 
-    /// The local end: namespace, kind, and whether it is the node itself.
+    /// The local end: whose, kind, and whether it is the node itself.
     #[must_use]
     pub fn local(self) -> NameValue {
-        let [_, kind, _, own, low, high, ..] = self.0.to_le_bytes();
         NameValue {
-            namespace: u16::from_le_bytes([low, high]),
-            kind,
-            own: own & 1,
+            id: self.id(at::LOCAL),
+            kind: (self.0 >> at::LOCAL_KIND) as u8 & 7,
+            own: (self.0 >> at::OWN) as u8 & 1,
+            reserved: 0,
         }
     }
 
-    /// The remote end: namespace and kind.
+    /// The remote end: whose and kind.
     #[must_use]
     pub fn remote(self) -> NameValue {
-        let [_, _, kind, _, _, _, low, high] = self.0.to_le_bytes();
         NameValue {
-            namespace: u16::from_le_bytes([low, high]),
-            kind,
+            id: self.id(at::REMOTE),
+            kind: (self.0 >> at::REMOTE_KIND) as u8 & 7,
             own: 0,
+            reserved: 0,
         }
+    }
+
+    fn id(self, at: u32) -> NameId {
+        NameId((self.0 >> at) as u32 & ((1 << NameId::BITS) - 1))
     }
 }
 
@@ -154,10 +241,39 @@ impl PairKey {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Row {
-    /// A [`PairKey`].
+    /// A [`PairKey`]; see [`PairKey::FREE`].
     pub pair: AtomicU64,
     /// Retransmitted segments by [`crate::packet::Direction`].
     pub retransmitted: [AtomicU64; 2],
 }
 
 const _: () = assert!(size_of::<Row>() == 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_holds_all_that_was_put_into_it() {
+        let local = NameValue {
+            own: 1,
+            ..NameValue::new(NameId::new(NameId::MAX_NAMESPACE, 1), PeerKind::Node)
+        };
+        let remote = NameValue::new(NameId::new(1, NameId::MAX_MEMBER), PeerKind::Service);
+        for family in [Family::Tcp, Family::Icmp, Family::Dns] {
+            let pair = PairKey::new(5 | PairKey::INSIDE, local, remote).with(family);
+            assert_eq!(pair.local(), local);
+            assert_eq!(pair.remote(), remote);
+            assert_eq!(pair.vantage(), 5 | PairKey::INSIDE);
+            assert_eq!(pair.family(), Some(family));
+            assert_eq!(pair.0 & PairKey::FREE, 0);
+            let whole = pair.whole();
+            assert_eq!(whole.local().id, NameId::new(NameId::MAX_NAMESPACE, 0));
+            assert_eq!(whole.remote().id, NameId::new(1, 0));
+            assert_eq!(
+                (whole.vantage(), whole.family()),
+                (pair.vantage(), Some(family))
+            );
+        }
+    }
+}

@@ -393,7 +393,7 @@ impl Rows for Model {
     fn assign(&self, pair: PairKey) -> Option<u32> {
         let mut pairs = self.pairs.borrow_mut();
         let row = u32::try_from(pairs.len()).ok()? + 1;
-        if row >= self.settings.rows {
+        if row >= rows::beyond(pair, self.settings.rows) {
             return None;
         }
         pairs.insert(pair.0, row);

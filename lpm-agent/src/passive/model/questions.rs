@@ -179,7 +179,7 @@ fn is_overdue(entry: &QueryEntry, now: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use lpm_common::layout::{Method, NameValue, PairKey, PeerKind, Vantage};
+    use lpm_common::layout::{Method, NameId, NameValue, PairKey, PeerKind, Vantage};
 
     use super::{
         super::tests::{model, observe, tables},
@@ -187,11 +187,7 @@ mod tests {
     };
 
     fn pod(namespace: u16) -> NameValue {
-        NameValue {
-            namespace,
-            kind: PeerKind::Pod as u8,
-            own: 0,
-        }
+        NameValue::new(NameId::new(namespace, 0), PeerKind::Pod)
     }
 
     fn dns(vantage: Vantage) -> PairKey {

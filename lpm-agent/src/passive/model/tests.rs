@@ -4,12 +4,12 @@ use std::path::Path;
 
 use lpm_common::{
     histogram::{SUM_WORD, bucket},
-    layout::NameValue,
+    layout::{NameId, NameValue},
 };
 
 use super::*;
 use crate::{
-    identity::Names,
+    identity::{Levels, Names},
     passive::{flow::tests::fill, tables::memory::Memory},
 };
 
@@ -18,9 +18,8 @@ const B: u16 = 2;
 
 fn name(namespace: u16, kind: PeerKind, own: u8) -> NameValue {
     NameValue {
-        namespace,
-        kind: kind as u8,
         own,
+        ..NameValue::new(NameId::new(namespace, 0), kind)
     }
 }
 
@@ -229,4 +228,58 @@ fn a_link_that_goes_takes_its_flows_but_no_count() {
     assert_eq!(model.totals(&counters), (10, 0));
     let clock = model.clock().expect("clocks");
     assert!(model.flows(&clock).is_empty());
+}
+
+/// What is told apart is summed over what is not; what lost its row shows as overflow.
+#[test]
+fn levels_tell_apart_within_namespaces() {
+    let directory = Directory::new(Levels {
+        workload: true,
+        service: true,
+        pod: true,
+        top: 100,
+    });
+    let empty = tables(&[]);
+    let names = "- {address: 198.18.4.1, namespace: a, workload: web, pod: web-1}\n\
+                 - {address: 198.18.9.1, namespace: b, workload: db}\n\
+                 - {address: 198.18.9.9, namespace: b, service: db}\n";
+    let names = Names::parse(names, Path::new("names.yaml")).expect("names");
+    directory.update(&empty, &names, &[]).expect("update");
+    let put = |last: [u8; 4]| {
+        let names = empty.names.lock().expect("names");
+        let mut found = names.iter().filter(|(key, _)| key.address[12..] == last);
+        found.next().expect("a name").1
+    };
+    let (db, service) = (put([198, 18, 9, 1]), put([198, 18, 9, 9]));
+    let here = names.lookup("198.18.4.1".parse().expect("an address"));
+    let web = NameValue::new(directory.id_here(here.expect("a name")), PeerKind::Pod);
+    let pair = |remote| PairKey::new(Vantage::Pod as u8, web, remote);
+    let pairs = [pair(db), pair(service), pair(db).whole()];
+    let model = Model::new(
+        Arc::new(tables(&pairs)),
+        Arc::new(directory),
+        Duration::from_secs(30),
+    );
+    let rtt = model.expect("a model").rtt();
+    let all: u64 = rtt.by_labels.values().map(Counts::count).sum();
+    assert_eq!((all, rtt.by_labels.len()), (3, 2), "two kinds of peers");
+    let workloads = rtt.levelled.workloads.keys();
+    let mut found: Vec<_> = workloads
+        .map(|(of, ..)| (&*of.workload, &*of.peer_workload))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, [(OVERFLOW, OVERFLOW), ("web", ""), ("web", "db")]);
+    let services = rtt.levelled.services.keys();
+    let found: Vec<_> = services
+        .map(|(of, ..)| (&*of.labels.peer_namespace, &*of.service))
+        .collect();
+    assert_eq!(found, [("b", "db")]);
+    let mut found: Vec<_> = rtt
+        .levelled
+        .pods
+        .iter()
+        .map(|((of, ..), n)| (&*of.pod, n.count()))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, [(OVERFLOW, 1), ("web-1", 1), ("web-1", 1)]);
 }

@@ -358,7 +358,10 @@ fn no_aggregate_takes_an_inner_flow() {
         .keys()
         .map(|pair| crate::layout::PairKey(*pair).vantage())
         .collect();
-    assert_eq!(vantages, [Vantage::Nic as u8 | crate::rows::INSIDE]);
+    assert_eq!(
+        vantages,
+        [Vantage::Nic as u8 | crate::layout::PairKey::INSIDE]
+    );
     assert_eq!(Vantage::from_raw(vantages[0]), None);
     let flags = flag::ACK;
     assert_eq!(packet(Direction::FromLocal, 1, 0).flags, flags);

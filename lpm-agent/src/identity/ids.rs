@@ -1,0 +1,213 @@
+//! Small numbers for namespaces and for what is told apart within them.
+//!
+//! A namespace has a number from its first name on, and it is never given to another, because rows
+//! of histograms that bear it live on. What is told apart within a namespace (by the levels that
+//! are switched on) gets numbers as long as fewer than [`Levels::top`] are given out.
+
+use std::{collections::HashMap, sync::Arc};
+
+use lpm_common::layout::NameId;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+
+/// What histograms tell apart within a namespace, beside the namespaces themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Levels {
+    /// Workloads at both ends: `lpm_workload_rtt_seconds`.
+    pub workload: bool,
+    /// The services that are talked to: `lpm_service_rtt_seconds`.
+    pub service: bool,
+    /// The pods of this node, where each has an interface of its own: `lpm_pod_rtt_seconds`.
+    pub pod: bool,
+    /// How many are told apart in all; where there are more, those with the most packets. What
+    /// the others have is shown as `overflow`.
+    pub top: u16,
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self {
+            workload: false,
+            service: false,
+            pod: false,
+            top: 200,
+        }
+    }
+}
+
+impl Levels {
+    /// Whether anything is told apart within namespaces.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.workload || self.service || self.pod
+    }
+
+    /// What tells this name apart within its namespace: as the end beyond, or (`here`) as the end
+    /// that an interface of this node names. `None`: nothing.
+    #[must_use]
+    pub fn member(&self, name: &Name, here: bool) -> Option<Member> {
+        let member = Member {
+            // A pod that nothing owns is a workload of its own.
+            workload: (name.workload.as_ref().or(name.pod.as_ref()))
+                .filter(|_| self.workload)
+                .cloned(),
+            service: name.service.clone().filter(|_| self.service),
+            pod: name.pod.clone().filter(|_| self.pod && here),
+        };
+        (member != Member::default()).then_some(member)
+    }
+}
+
+/// What is told apart within a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Member {
+    /// Its workload.
+    pub workload: Option<String>,
+    /// The service.
+    pub service: Option<String>,
+    /// The pod.
+    pub pod: Option<String>,
+}
+
+/// Gives out the numbers.
+#[derive(Debug, Default)]
+pub struct Ids {
+    by_name: HashMap<Arc<str>, u16>,
+    /// From number 1 on.
+    by_id: Vec<Namespace>,
+    given: usize,
+}
+
+#[derive(Debug)]
+struct Namespace {
+    name: Arc<str>,
+    by_member: HashMap<Arc<Member>, u16>,
+    /// From number 1 on.
+    by_id: Vec<Arc<Member>>,
+}
+
+impl Ids {
+    /// The number of a namespace; 0, which is "none", when all are given out.
+    pub fn namespace(&mut self, name: &str) -> u16 {
+        if let Some(id) = self.by_name.get(name) {
+            return *id;
+        }
+        let id = u16::try_from(self.by_id.len() + 1).unwrap_or(u16::MAX);
+        if id > NameId::MAX_NAMESPACE {
+            tracing::warn!(
+                namespace = name,
+                "no namespace id is left: it is shown as unknown"
+            );
+            return 0;
+        }
+        let name: Arc<str> = name.into();
+        self.by_id.push(Namespace {
+            name: Arc::clone(&name),
+            by_member: HashMap::new(),
+            by_id: Vec::new(),
+        });
+        self.by_name.insert(name, id);
+        id
+    }
+
+    /// The id of a member, if it has one already or one is to be had; the namespace's else.
+    pub fn member(&mut self, namespace: &str, member: Option<&Member>, top: u16) -> NameId {
+        let id = self.namespace(namespace);
+        let whole = NameId::new(id, 0);
+        let (Some(member), Some(of)) = (member, self.of(id)) else {
+            return whole;
+        };
+        if let Some(known) = of.by_member.get(member) {
+            return NameId::new(id, *known);
+        }
+        let number = u16::try_from(of.by_id.len() + 1).unwrap_or(u16::MAX);
+        if self.given >= usize::from(top) || number > NameId::MAX_MEMBER {
+            return whole;
+        }
+        self.given += 1;
+        let member = Arc::new(member.clone());
+        if let Some(of) = self.of(id) {
+            of.by_id.push(Arc::clone(&member));
+            of.by_member.insert(member, number);
+        }
+        NameId::new(id, number)
+    }
+
+    /// Whether a member has an id of its own.
+    #[must_use]
+    pub fn is_told_apart(&self, namespace: &str, member: &Member) -> bool {
+        let id = self.by_name.get(namespace);
+        let of = id.and_then(|id| self.by_id.get(usize::from(*id) - 1));
+        of.is_some_and(|of| of.by_member.contains_key(member))
+    }
+
+    /// The name of a namespace; `None`: nobody has this number.
+    #[must_use]
+    pub fn name(&self, namespace: u16) -> Option<Arc<str>> {
+        let of = self.by_id.get(usize::from(namespace.checked_sub(1)?))?;
+        Some(Arc::clone(&of.name))
+    }
+
+    /// What is told apart under this id; `None`: the namespace as a whole.
+    #[must_use]
+    pub fn who(&self, id: NameId) -> Option<Arc<Member>> {
+        let of = self
+            .by_id
+            .get(usize::from(id.namespace().checked_sub(1)?))?;
+        let member = of.by_id.get(usize::from(id.member().checked_sub(1)?))?;
+        Some(Arc::clone(member))
+    }
+
+    fn of(&mut self, namespace: u16) -> Option<&mut Namespace> {
+        self.by_id.get_mut(usize::from(namespace.checked_sub(1)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload(name: &str) -> Member {
+        Member {
+            workload: Some(name.to_owned()),
+            ..Member::default()
+        }
+    }
+
+    #[test]
+    fn members_keep_their_numbers_and_the_rest_shares_the_namespaces() {
+        let mut ids = Ids::default();
+        let first = ids.member("a", Some(&workload("web")), 2);
+        let second = ids.member("b", Some(&workload("web")), 2);
+        assert_ne!(first, second);
+        assert_eq!(ids.member("a", Some(&workload("db")), 2), NameId::new(1, 0));
+        assert_eq!(ids.member("a", Some(&workload("web")), 2), first);
+        assert_eq!(ids.member("a", None, 2), NameId::new(1, 0));
+        assert_eq!(ids.who(first).as_deref(), Some(&workload("web")));
+        assert_eq!(ids.who(NameId::new(1, 0)), None);
+        assert_eq!(ids.who(NameId::new(9, 1)), None);
+        assert_eq!(ids.name(2).as_deref(), Some("b"));
+        assert!(ids.is_told_apart("b", &workload("web")));
+        assert!(!ids.is_told_apart("b", &workload("db")));
+    }
+
+    #[test]
+    fn pods_are_told_apart_here_only() {
+        let levels = Levels {
+            pod: true,
+            ..Levels::default()
+        };
+        let name = Name {
+            pod: Some("web-1".to_owned()),
+            workload: Some("web".to_owned()),
+            ..Name::default()
+        };
+        assert_eq!(levels.member(&name, false), None);
+        let here = levels.member(&name, true).expect("a pod");
+        assert_eq!((here.pod.as_deref(), here.workload), (Some("web-1"), None));
+        assert_eq!(Levels::default().member(&name, true), None);
+    }
+}

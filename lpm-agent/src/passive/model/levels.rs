@@ -1,0 +1,164 @@
+//! Round trips by what is told apart within namespaces: workloads, services, pods.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use lpm_common::layout::{Echo, Leg, NameValue, PairKey, PeerKind};
+
+use super::{Clock, Counts, Labels, Model, OVERFLOW, OVERFLOW_ROW};
+
+/// Workloads at both ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkloadLabels {
+    /// The namespaces, and what the remote end is.
+    pub labels: Labels,
+    /// Of the local end; [`OVERFLOW`]: not told apart; empty: it has none.
+    pub workload: Arc<str>,
+    /// Of the remote end, likewise.
+    pub peer_workload: Arc<str>,
+}
+
+/// A service that is talked to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceLabels {
+    /// Whose flows; the peer's namespace is the service's.
+    pub labels: Labels,
+    /// Its name; [`OVERFLOW`]: not told apart.
+    pub service: Arc<str>,
+}
+
+/// A pod of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodLabels {
+    /// The namespaces, and what the remote end is.
+    pub labels: Labels,
+    /// Its name; [`OVERFLOW`]: not told apart.
+    pub pod: Arc<str>,
+}
+
+/// Histograms by labels, leg and echo.
+pub type By<L> = BTreeMap<(L, Leg, Echo), Counts>;
+
+/// The round trips of the levels that are switched on.
+#[derive(Clone, Debug, Default)]
+pub struct Levelled {
+    /// By workload.
+    pub workloads: By<WorkloadLabels>,
+    /// By service.
+    pub services: By<ServiceLabels>,
+    /// By pod.
+    pub pods: By<PodLabels>,
+}
+
+impl Levelled {
+    /// Adds what a row holds.
+    pub(super) fn add(
+        &mut self,
+        model: &Model,
+        (row, pair): (usize, Option<PairKey>),
+        labels: &Labels,
+        (leg, echo, counts): (Leg, Echo, &Counts),
+    ) {
+        let levels = model.directory.levels();
+        let ends = pair.map(|pair| (pair.local(), pair.remote()));
+        let overflown = row == OVERFLOW_ROW;
+        if levels.workload {
+            let of = |end: Option<NameValue>| workload(model, end, overflown);
+            let labels = WorkloadLabels {
+                labels: labels.clone(),
+                workload: of(ends.map(|ends| ends.0)),
+                peer_workload: of(ends.map(|ends| ends.1)),
+            };
+            insert(&mut self.workloads, (labels, leg, echo), counts);
+        }
+        if levels.service
+            && let Some(service) = service(model, ends.map(|ends| ends.1), overflown)
+        {
+            let labels = labels.clone();
+            let labels = ServiceLabels { labels, service };
+            insert(&mut self.services, (labels, leg, echo), counts);
+        }
+        if levels.pod
+            && let Some(pod) = pod(model, ends.map(|ends| ends.0), overflown)
+        {
+            let labels = labels.clone();
+            insert(
+                &mut self.pods,
+                (PodLabels { labels, pod }, leg, echo),
+                counts,
+            );
+        }
+    }
+}
+
+fn insert<L: Ord>(all: &mut By<L>, key: (L, Leg, Echo), counts: &Counts) {
+    all.entry(key).or_default().add(counts);
+}
+
+/// A pod's workload. What has none has its pod's name there already.
+fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Arc<str> {
+    let Some(end) = end else {
+        return if overflown { OVERFLOW } else { "" }.into();
+    };
+    let member = model.directory.member(end.id);
+    match member
+        .as_deref()
+        .and_then(|member| member.workload.as_deref())
+    {
+        Some(workload) => workload.into(),
+        None if is_pod(end) && end.id.namespace() != 0 => OVERFLOW.into(),
+        None => "".into(),
+    }
+}
+
+/// The service that the remote end is, or is the only backend's of; `None`: there is none.
+fn service(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc<str>> {
+    let Some(end) = end else {
+        return overflown.then(|| OVERFLOW.into());
+    };
+    let member = model.directory.member(end.id);
+    match member
+        .as_deref()
+        .and_then(|member| member.service.as_deref())
+    {
+        Some(service) => Some(service.into()),
+        None if end.kind == PeerKind::Service as u8 => Some(OVERFLOW.into()),
+        None => None,
+    }
+}
+
+/// The pod that the local end is; `None`: it is none.
+fn pod(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc<str>> {
+    let Some(end) = end else {
+        return overflown.then(|| OVERFLOW.into());
+    };
+    let member = model.directory.member(end.id);
+    match member.as_deref().and_then(|member| member.pod.as_deref()) {
+        Some(pod) => Some(pod.into()),
+        None if is_pod(end) => Some(OVERFLOW.into()),
+        None => None,
+    }
+}
+
+fn is_pod(end: NameValue) -> bool {
+    end.kind == PeerKind::Pod as u8
+}
+
+impl Model {
+    /// Packets by address, of the flows that are active: what
+    /// [`crate::identity::Directory::tell_apart`] chooses by.
+    #[must_use]
+    pub fn packets_by_address(&self, clock: &Clock) -> HashMap<IpAddr, u64> {
+        let mut packets: HashMap<IpAddr, u64> = HashMap::new();
+        for known in self.flows(clock).iter().filter(|known| known.active) {
+            let sum: u64 = known.traffic.iter().map(|way| way.packets).sum();
+            for address in [known.flow.local, known.flow.remote] {
+                *packets.entry(address).or_default() += sum;
+            }
+        }
+        packets
+    }
+}
