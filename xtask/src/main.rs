@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod cluster;
 mod demo;
+mod image;
 mod object_check;
 mod paths;
 mod process;
@@ -41,6 +42,8 @@ enum Command {
     Run(demo::Args),
     /// Test everything that this machine can test
     Test(test::Args),
+    /// Make a container image of the agent, without a container engine
+    Image(image::Args),
     /// Measure the cost per packet or the error against the ground truth
     Bench(bench::Args),
 }
@@ -61,6 +64,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Build(args) => build::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => demo::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => test::main(&args),
+        Command::Image(args) => image::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::main(&args),
     }
 }
