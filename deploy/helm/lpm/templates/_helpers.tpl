@@ -1,0 +1,49 @@
+{{- define "lpm.name" -}}
+{{- .Values.fullnameOverride | default (ternary .Release.Name (printf "%s-lpm" .Release.Name) (contains "lpm" .Release.Name)) | trunc 52 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "lpm.selector" -}}
+app.kubernetes.io/name: lpm
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "lpm.labels" -}}
+{{ include "lpm.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "lpm.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{- define "lpm.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ .Values.serviceAccount.name | default (include "lpm.name" .) }}
+{{- else -}}
+{{ .Values.serviceAccount.name | required "serviceAccount.name: give the name of the account to use, or let serviceAccount.create be true" }}
+{{- end -}}
+{{- end }}
+
+{{- /* lpm.yaml: what the values say, under what `config` says. */ -}}
+{{- define "lpm.config" -}}
+{{- $config := dict "listen" (printf "%s:%v" .Values.listenAddress .Values.port) -}}
+{{- with .Values.preset }}{{ $_ := set $config "preset" . }}{{ end -}}
+{{- if .Values.pins.enabled }}{{ $_ := set $config "pins" (dict "enabled" true "path" "/run/bpf/lpm") }}{{ end -}}
+{{- toYaml (mergeOverwrite $config (deepCopy .Values.config)) -}}
+{{- end }}
+
+{{- /* MiB: the agent's own, and the maps as lpm.yaml makes them (256 B a flow, 32 B a query, 16 KiB
+a row and stripe), and 16 for the small ones, the programs and the ring of samples. */ -}}
+{{- define "lpm.memory" -}}
+{{- $c := .Values.config -}}
+{{- $flows := mul (int (get $c "flows" | default 65536)) 256 -}}
+{{- $queries := mul (int (get $c "queries" | default 16384)) 32 -}}
+{{- $rows := mul (int (get $c "rows" | default 512)) (int (get $c "stripes" | default 2)) 16384 -}}
+{{- add (int .Values.resources.agentMemoryMi) 16 (div (add $flows $queries $rows 1048575) 1048576) -}}Mi
+{{- end }}

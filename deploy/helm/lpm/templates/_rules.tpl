@@ -1,0 +1,140 @@
+{{- /*
+The rules as a Prometheus rule file; every other form of them is made of this one.
+
+Rates first, each from classic histograms or, where there are none, from native ones. Then what the
+question asks for: time beyond the pod's interface (network), time that an answering pod takes
+(server), time that the node's own side takes (pod), segments sent again (loss). `lpm:slow:ratio`
+names the pair of namespaces and the cause, and has no series while all is well.
+*/ -}}
+{{- define "lpm.rules" -}}
+{{- $w := .Values.rules.window -}}
+{{- $t := .Values.rules.thresholds -}}
+{{- $pair := "namespace, peer_namespace, peer_kind" -}}
+groups:
+  - name: lpm.rates
+    rules:
+      - record: lpm:rtt_seconds_sum:rate
+        expr: |-
+          sum by ({{ $pair }}, leg, echo) (rate(lpm_rtt_seconds_sum[{{ $w }}]))
+          or
+          sum by ({{ $pair }}, leg, echo) (histogram_sum(rate(lpm_rtt_seconds[{{ $w }}])))
+      - record: lpm:rtt_seconds_count:rate
+        expr: |-
+          sum by ({{ $pair }}, leg, echo) (rate(lpm_rtt_seconds_count[{{ $w }}]))
+          or
+          sum by ({{ $pair }}, leg, echo) (histogram_count(rate(lpm_rtt_seconds[{{ $w }}])))
+      - record: lpm:rtt_seconds:mean
+        expr: lpm:rtt_seconds_sum:rate / (lpm:rtt_seconds_count:rate > {{ $t.samplesPerSecond }})
+      {{- range $name, $quantile := dict "p50" 0.5 "p90" 0.9 "p99" 0.99 }}
+      - record: lpm:rtt_seconds:{{ $name }}
+        expr: |-
+          histogram_quantile({{ $quantile }}, sum by ({{ $pair }}, leg, echo, le) (rate(lpm_rtt_seconds_bucket[{{ $w }}])))
+          or
+          histogram_quantile({{ $quantile }}, sum by ({{ $pair }}, leg, echo) (rate(lpm_rtt_seconds[{{ $w }}])))
+      {{- end }}
+      - record: lpm:flow_rtt_seconds:p90
+        expr: |-
+          histogram_quantile(0.9, sum by ({{ $pair }}, leg, le) (rate(lpm_flow_rtt_seconds_bucket[{{ $w }}])))
+          or
+          histogram_quantile(0.9, sum by ({{ $pair }}, leg) (rate(lpm_flow_rtt_seconds[{{ $w }}])))
+      - record: lpm:retransmissions:rate
+        expr: sum by ({{ $pair }}) (rate(lpm_retransmissions_total[{{ $w }}]))
+      # Per measured round trip: packets are not counted by namespace. Of bulk flows, where not every
+      # packet is measured, it is more than the share of packets.
+      - record: lpm:retransmissions:ratio
+        expr: |-
+          lpm:retransmissions:rate
+            / (sum by ({{ $pair }}) (lpm:rtt_seconds_count:rate) > {{ $t.samplesPerSecond }})
+      - record: lpm:dns_seconds:mean
+        expr: |-
+          (sum by (namespace) (rate(lpm_dns_seconds_sum[{{ $w }}])) or sum by (namespace) (histogram_sum(rate(lpm_dns_seconds[{{ $w }}]))))
+            / ((sum by (namespace) (rate(lpm_dns_seconds_count[{{ $w }}])) or sum by (namespace) (histogram_count(rate(lpm_dns_seconds[{{ $w }}])))) > {{ $t.samplesPerSecond }})
+      - record: lpm:dns_unanswered:ratio
+        expr: |-
+          sum by (namespace) (rate(lpm_dns_unanswered_total[{{ $w }}]))
+            / ((
+              (sum by (namespace) (rate(lpm_dns_seconds_count[{{ $w }}])) or sum by (namespace) (histogram_count(rate(lpm_dns_seconds[{{ $w }}]))))
+              + sum by (namespace) (rate(lpm_dns_unanswered_total[{{ $w }}]))
+            ) > {{ $t.samplesPerSecond }})
+  - name: lpm.question
+    rules:
+      # Prompt echoes: nobody sat on them.
+      - record: lpm:network_seconds:mean
+        labels: {basis: prompt}
+        expr: sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="remote", echo="prompt"})
+      # Where small requests give none: what this end saw beyond itself less what the other end saw
+      # in its own pods, of the same echoes.
+      - record: lpm:network_seconds:mean
+        labels: {basis: difference}
+        expr: |-
+          (
+            (
+              sum by (namespace, peer_namespace) (lpm:rtt_seconds_sum:rate{leg="remote", echo="data", peer_kind=~"pod|service"})
+              / (sum by (namespace, peer_namespace) (lpm:rtt_seconds_count:rate{leg="remote", echo="data", peer_kind=~"pod|service"}) > {{ $t.samplesPerSecond }})
+            )
+            - on (namespace, peer_namespace)
+            label_replace(label_replace(label_replace(
+              sum by (namespace, peer_namespace) (lpm:rtt_seconds_sum:rate{leg="local", echo="data", peer_kind=~"pod|service"})
+              / (sum by (namespace, peer_namespace) (lpm:rtt_seconds_count:rate{leg="local", echo="data", peer_kind=~"pod|service"}) > {{ $t.samplesPerSecond }}),
+              "swap", "$1", "namespace", "(.*)"),
+              "namespace", "$1", "peer_namespace", "(.*)"),
+              "peer_namespace", "$1", "swap", "(.*)")
+          ) > 0
+          unless on (namespace, peer_namespace) lpm:network_seconds:mean{basis="prompt"}
+      # How long pods of this namespace take to answer, seen where they are: with data, less without.
+      - record: lpm:server_seconds:mean
+        expr: |-
+          sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="local", echo="data"})
+          - (
+            sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="local", echo="prompt"})
+            or 0 * sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="local", echo="data"})
+          )
+      # How long the node's own side of this namespace's pods takes to acknowledge.
+      - record: lpm:pod_seconds:mean
+        expr: sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="local", echo="prompt"})
+      - record: lpm:slow:ratio
+        labels: {cause: network}
+        expr: max by ({{ $pair }}) (lpm:network_seconds:mean{peer_kind!="external"}) / {{ $t.network }} > 1
+      - record: lpm:slow:ratio
+        labels: {cause: server}
+        expr: lpm:server_seconds:mean / {{ $t.server }} > 1
+      - record: lpm:slow:ratio
+        labels: {cause: pod}
+        expr: lpm:pod_seconds:mean / {{ $t.pod }} > 1
+      - record: lpm:slow:ratio
+        labels: {cause: loss}
+        expr: lpm:retransmissions:ratio{peer_kind!="external"} / {{ $t.loss }} > 1
+  - name: lpm.alerts
+    rules:
+      - alert: LpmSlow
+        expr: lpm:slow:ratio
+        for: {{ .Values.rules.for }}
+        labels: {severity: warning}
+        annotations:
+          summary: >-
+            {{ "{{ $labels.namespace }} and {{ $labels.peer_namespace }} ({{ $labels.peer_kind }}): {{ $labels.cause }}" }}
+          description: >-
+            {{ "{{ $value | printf \"%.1f\" }} times the threshold. network: the time beyond the pods' interfaces; loss: segments sent again; server: the pods of {{ $labels.namespace }} take long to answer; pod: their side of the node takes long to acknowledge." }}
+      - alert: LpmDnsUnanswered
+        expr: lpm:dns_unanswered:ratio > {{ $t.dnsUnanswered }}
+        for: {{ .Values.rules.for }}
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "{{ $labels.namespace }}: {{ $value | humanizePercentage }} of the DNS queries have no answer" | quote }}
+      - alert: LpmNotMeasuring
+        expr: >-
+          sum by (node, instance) (rate(lpm_packets_total[{{ $w }}])) > 1
+          unless sum by (node, instance) (rate(lpm_samples_total[{{ $w }}])) > 0
+        for: 15m
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "The agent at {{ $labels.instance }} sees packets and measures no round trip" | quote }}
+          description: See lpm_interface_one_sided, lpm_parse_skipped_total and `lpm check` on the node.
+      - alert: LpmMapFull
+        expr: sum by (node, instance, map, reason) (rate(lpm_map_drops_total{reason="full", map!="samples"}[{{ $w }}])) > 0
+        for: 15m
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "The agent at {{ $labels.instance }} has no place left in its map {{ $labels.map }}" | quote }}
+          description: What finds no place is not measured. Raise `flows`, `rows` or `queries` in the configuration.
+{{- end }}
