@@ -20,7 +20,7 @@ pub use presets::Preset;
 pub use tunnels::Tunnels;
 
 use crate::{
-    identity::Levels,
+    identity::{Levels, cni},
     kernel::{
         attach::Mode,
         rules::{Rule, Rules},
@@ -77,6 +77,9 @@ pub struct Config {
     pub names: Option<PathBuf>,
     /// What histograms tell apart within namespaces.
     pub levels: Levels,
+    /// Where the CNI library keeps its results, which tell whose interface is: the local end of a
+    /// flow is named by it, never by an address that may have been another pod's.
+    pub cni_results: PathBuf,
 }
 
 impl Default for Config {
@@ -97,6 +100,7 @@ impl Default for Config {
             methods: Method::ALL.into(),
             names: None,
             levels: Levels::default(),
+            cni_results: cni::RESULTS.into(),
         }
     }
 }
@@ -322,6 +326,7 @@ impl Config {
             ("window", self.window != other.window),
             ("methods", self.methods != other.methods),
             ("levels", self.levels != other.levels),
+            ("cni_results", self.cni_results != other.cni_results),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

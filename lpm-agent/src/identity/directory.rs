@@ -25,6 +25,8 @@ pub struct Directory {
     levels: Levels,
     names: RwLock<Arc<Names>>,
     ids: RwLock<Ids>,
+    /// Whom interfaces of this node belong to, by index.
+    local: RwLock<BTreeMap<u32, Arc<Name>>>,
     /// What the kernel has now.
     kernel: Mutex<Ranges>,
 }
@@ -84,6 +86,31 @@ impl Directory {
         name.namespace.as_deref().map_or(NameId(0), |namespace| {
             ids.member(namespace, member.as_ref(), self.levels.top)
         })
+    }
+
+    /// An interface of this node is this one's, or (`None`) nobody's who is known.
+    pub fn set_local(&self, index: u32, name: Option<Name>) {
+        let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);
+        match name {
+            Some(name) => drop(local.insert(index, Arc::new(name))),
+            None => drop(local.remove(&index)),
+        }
+    }
+
+    /// Whom the interfaces of this node belong to, by index, as far as the interface tells it.
+    #[must_use]
+    pub fn local(&self) -> BTreeMap<u32, Arc<Name>> {
+        self.local
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Makes flows that are known already be named anew, without any change of addresses.
+    pub fn rename(&self, tables: &dyn Tables) {
+        // Not while the names are being changed.
+        let _kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        next_generation(tables);
     }
 
     fn ids(&self) -> RwLockReadGuard<'_, Ids> {

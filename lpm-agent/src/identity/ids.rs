@@ -50,10 +50,7 @@ impl Levels {
     #[must_use]
     pub fn member(&self, name: &Name, here: bool) -> Option<Member> {
         let member = Member {
-            // A pod that nothing owns is a workload of its own.
-            workload: (name.workload.as_ref().or(name.pod.as_ref()))
-                .filter(|_| self.workload)
-                .cloned(),
+            workload: name.workload.clone().filter(|_| self.workload),
             service: name.service.clone().filter(|_| self.service),
             pod: name.pod.clone().filter(|_| self.pod && here),
         };

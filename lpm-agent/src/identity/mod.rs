@@ -4,8 +4,10 @@
 //! ranges into the kernel's map `NAMES` and answers the exporters.
 
 pub mod addresses;
+pub mod cni;
 pub mod directory;
 pub mod ids;
+pub mod local;
 pub mod names;
 pub mod processes;
 

@@ -14,7 +14,7 @@ use std::{
         mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use aya::maps::{HashMap, MapData, MapError};
@@ -32,8 +32,41 @@ use super::{
     worker::Worker,
 };
 
-/// Makes the kernel's settings of an interface that is about to be attached.
-pub type Describe = Box<dyn FnMut(&Interface, Vantage) -> InterfaceConfig + Send>;
+/// Makes the kernel's settings of interfaces.
+pub trait Describe: Send {
+    /// Those of an interface that is about to be attached, or is. `vantage` is overwritten by the
+    /// rules'.
+    fn describe(&mut self, interface: &Interface, vantage: Vantage) -> InterfaceConfig;
+
+    /// An interface is gone, or not watched any more.
+    fn forget(&mut self, index: u32);
+
+    /// How often [`Self::is_stale`] is to be asked; `None`: never.
+    fn look_every(&self) -> Option<Duration>;
+
+    /// Whether interfaces may be described differently since this was asked last.
+    fn is_stale(&mut self) -> bool;
+}
+
+/// Nothing is known about the local ends.
+#[derive(Debug)]
+pub struct Unknown;
+
+impl Describe for Unknown {
+    fn describe(&mut self, _: &Interface, _: Vantage) -> InterfaceConfig {
+        InterfaceConfig::default()
+    }
+
+    fn forget(&mut self, _: u32) {}
+
+    fn look_every(&self) -> Option<Duration> {
+        None
+    }
+
+    fn is_stale(&mut self) -> bool {
+        false
+    }
+}
 
 /// What the thread is started with.
 pub struct Settings {
@@ -43,8 +76,8 @@ pub struct Settings {
     pub mode: Mode,
     /// The network namespace to watch; `None`: that of the caller.
     pub netns: Option<Netns>,
-    /// Makes the kernel's settings of an interface. `vantage` is overwritten by the rules'.
-    pub describe: Describe,
+    /// Makes the kernel's settings of an interface.
+    pub describe: Box<dyn Describe>,
     /// What tells which interfaces carry one direction only; `None`: nobody looks.
     pub evidence: Option<Box<dyn Evidence>>,
 }
@@ -57,7 +90,7 @@ impl Settings {
             rules,
             mode: Mode::Auto,
             netns: None,
-            describe: Box::new(|_, _| InterfaceConfig::default()),
+            describe: Box::new(Unknown),
             evidence: None,
         }
     }
@@ -109,6 +142,8 @@ pub enum Event {
         /// How many.
         filters: usize,
     },
+    /// Interfaces are described differently in the kernel now: flows are to be named anew.
+    Described,
     /// The kernel dropped messages; the interfaces were listed anew.
     Resynced,
 }

@@ -26,6 +26,7 @@ pub mod one_sided;
 mod ours;
 pub mod presence;
 pub mod privileges;
+pub mod routes;
 pub mod rules;
 mod settings;
 pub mod tables;

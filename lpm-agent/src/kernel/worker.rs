@@ -1,5 +1,6 @@
 //! The work of the hotplug thread: see [`super::hotplug`].
 
+mod describing;
 mod joining;
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lpm_common::layout::Vantage;
+use lpm_common::layout::{InterfaceConfig, Vantage};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -49,6 +50,8 @@ struct Retry {
 /// An interface that is attached.
 struct Active {
     shown: AttachedInterface,
+    /// As the kernel knows it.
+    config: InterfaceConfig,
     attachment: Attachment,
     /// Of one that is watched as `node`: the sign for `lpm check`.
     sign: Option<Presence>,
@@ -58,7 +61,8 @@ pub(crate) struct Worker {
     listener: Listener,
     attacher: Attacher,
     rules: Rules,
-    describe: Describe,
+    describe: Box<dyn Describe>,
+    describe_at: Option<Instant>,
     evidence: Option<Box<dyn Evidence>>,
     judge: Judge,
     weigh_at: Instant,
@@ -93,6 +97,7 @@ impl Worker {
             listener,
             attacher,
             rules: settings.rules,
+            describe_at: settings.describe.look_every().map(|_| Instant::now()),
             describe: settings.describe,
             evidence: settings.evidence,
             judge: Judge::default(),
@@ -166,6 +171,7 @@ impl Worker {
             self.listen();
             self.retry();
             self.inspect();
+            self.describe_again();
             self.weigh();
             self.join_hooks();
         }
@@ -178,6 +184,7 @@ impl Worker {
             .retries
             .values()
             .map(|retry| retry.at)
+            .chain(self.describe_at)
             .fold(self.inspect_at.min(self.weigh_at), Instant::min);
         let wait = next.saturating_duration_since(Instant::now());
         // Rounded up: waking a millisecond early would spin until the time has come.
@@ -356,7 +363,7 @@ impl Worker {
         extras: Extras,
     ) -> Result<(), AttachError> {
         let index = interface.index;
-        let mut config = (self.describe)(interface, vantage);
+        let mut config = self.describe.describe(interface, vantage);
         config.vantage = vantage as u8;
         // Before the first packet comes by.
         if let Err(error) = self.table.set(index, config) {
@@ -386,6 +393,7 @@ impl Worker {
             index,
             Active {
                 shown: shown.clone(),
+                config,
                 attachment,
                 // Without it only `lpm check` knows less.
                 sign: (vantage == Vantage::Node)
@@ -434,6 +442,7 @@ impl Worker {
             shown,
             attachment,
             sign,
+            ..
         }) = self.active.remove(&index)
         else {
             return;
@@ -460,6 +469,7 @@ impl Worker {
     }
 
     fn forget(&mut self, index: u32) {
+        self.describe.forget(index);
         if let Err(error) = self.table.remove(index) {
             tracing::error!(index, %error, "the interface's settings stay in the kernel's map INTERFACES");
         }

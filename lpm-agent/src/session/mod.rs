@@ -21,7 +21,7 @@ use thiserror::Error;
 use crate::{
     config::Config,
     export::{Hub, metrics::ProgramTimes},
-    identity::{Directory, Names, names::NamesError},
+    identity::{Directory, Names, local::LocalEnds, names::NamesError},
     kernel::{
         attach::AttachError,
         hotplug::{AttachedInterface, Event, Hotplug, Settings, StartError},
@@ -222,6 +222,10 @@ impl Session {
         let settings = Settings {
             mode: config.attach,
             netns: netns.1,
+            describe: Box::new(LocalEnds::new(
+                Arc::clone(&model),
+                config.cni_results.clone(),
+            )),
             evidence: Some(Box::new(Joined::new(Arc::clone(&model), homes, forwarded))),
             ..Settings::new(config.rules(&only))
         };
@@ -354,6 +358,10 @@ fn follow(model: &Model, event: Event) -> Option<Notice> {
         Event::Failed { error, retry, .. } => Some(Notice::Failed { error, retry }),
         Event::LeftoversRemoved { interface, filters } => {
             Some(Notice::LeftoversRemoved { interface, filters })
+        }
+        Event::Described => {
+            model.directory().rename(model.tables());
+            None
         }
         Event::Resynced => {
             tracing::warn!("the kernel dropped messages about interfaces; they were listed anew");

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use lpm_common::layout::{Echo, Leg, NameValue, PairKey, PeerKind};
@@ -98,7 +98,7 @@ fn insert<L: Ord>(all: &mut By<L>, key: (L, Leg, Echo), counts: &Counts) {
     all.entry(key).or_default().add(counts);
 }
 
-/// A pod's workload. What has none has its pod's name there already.
+/// A pod's workload. (Of a pod that nothing owns its source of names says the pod's own name.)
 fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Arc<str> {
     let Some(end) = end else {
         return if overflown { OVERFLOW } else { "" }.into();
@@ -148,6 +148,12 @@ fn is_pod(end: NameValue) -> bool {
 }
 
 impl Model {
+    /// The generation of the names in the kernel; it changes with them.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.tables.control().generation.load(Ordering::Relaxed)
+    }
+
     /// Packets by address, of the flows that are active: what
     /// [`crate::identity::Directory::tell_apart`] chooses by.
     #[must_use]

@@ -1,0 +1,212 @@
+//! Which pod an interface was made for, by the results that the CNI library keeps.
+//!
+//! The container runtime calls the CNI plugins through libcni, which writes each result to
+//! `/var/lib/cni/results/<network>-<container>-<interface>` when a pod's interface was added and
+//! removes it when it goes (`containernetworking/cni`, `libcni/api.go`, `cacheAdd`). It names the
+//! pod (`K8S_POD_NAMESPACE`, `K8S_POD_NAME` in `cniArgs`) and the interfaces that were made, so it
+//! is known without the API server, and before the pod's first process runs.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// Where libcni keeps results by default.
+pub const RESULTS: &str = "/var/lib/cni/results";
+
+/// Results of pods on a node are a few KiB each; nothing larger is one.
+const LARGEST: u64 = 1 << 20;
+
+/// A pod that has interfaces on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CniPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub pod: String,
+    /// Its addresses in this result.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What libcni knows of the pods on this node.
+#[derive(Debug, Default)]
+pub struct CniResults {
+    by_interface: HashMap<String, CniPod>,
+    by_address: HashMap<IpAddr, CniPod>,
+}
+
+/// A cached result, `types.100` or older; what else it holds is not read.
+#[derive(Debug, Deserialize)]
+struct Cached {
+    #[serde(rename = "cniArgs", default)]
+    args: Vec<(String, String)>,
+    #[serde(default)]
+    result: Option<Outcome>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Outcome {
+    #[serde(default)]
+    interfaces: Vec<Made>,
+    #[serde(default)]
+    ips: Vec<Given>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Made {
+    name: String,
+    /// Empty: it is on the node.
+    #[serde(default)]
+    sandbox: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Given {
+    address: IpNet,
+}
+
+impl CniResults {
+    /// Reads all results of a directory, and when it last changed. What is no result is skipped.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn read(directory: &Path) -> io::Result<Self> {
+        let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            // Gone meanwhile: its pod is, too.
+            if let Ok(metadata) = entry.metadata()
+                && metadata.is_file()
+                && metadata.len() <= LARGEST
+            {
+                found.push((metadata.modified()?, entry.path()));
+            }
+        }
+        // Of two for the same address the younger one holds: the older was left behind.
+        found.sort();
+        let mut results = Self::default();
+        for (_, path) in found {
+            let cached = fs::read(&path).ok();
+            match cached.map(|text| serde_json::from_slice::<Cached>(&text)) {
+                Some(Ok(cached)) => results.take(cached),
+                // Half written: it will be whole when the directory changes next, or it is none.
+                Some(Err(error)) => {
+                    tracing::debug!(path = %path.display(), %error, "not a CNI result");
+                }
+                None => {}
+            }
+        }
+        Ok(results)
+    }
+
+    fn take(&mut self, cached: Cached) {
+        let arg = |key: &str| {
+            let mut args = cached.args.iter();
+            args.find(|(name, _)| name == key)
+                .map(|(_, value)| value.clone())
+        };
+        let (Some(namespace), Some(pod)) = (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME")) else {
+            return;
+        };
+        let Outcome { interfaces, ips } = cached.result.unwrap_or_default();
+        let addresses: Vec<IpAddr> = ips.iter().map(|given| given.address.addr()).collect();
+        let pod = CniPod {
+            namespace,
+            pod,
+            addresses,
+        };
+        for made in interfaces
+            .into_iter()
+            .filter(|made| made.sandbox.is_empty())
+        {
+            self.by_interface.insert(made.name, pod.clone());
+        }
+        for address in &pod.addresses {
+            self.by_address.insert(*address, pod.clone());
+        }
+    }
+
+    /// The pod that an interface of the node was made for. A bridge, which every pod's result
+    /// names, is no pod's: ask for ends of veths only.
+    #[must_use]
+    pub fn of_interface(&self, name: &str) -> Option<&CniPod> {
+        self.by_interface.get(name)
+    }
+
+    /// The pod that an address was given to.
+    #[must_use]
+    pub fn of_address(&self, address: IpAddr) -> Option<&CniPod> {
+        self.by_address.get(&address)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_interface.is_empty() && self.by_address.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As containerd's libcni writes it for the plugin `ptp`, shortened.
+    const PTP: &str = r#"{"kind":"cniCacheV1","containerId":"0a1b","config":"e30=","ifName":"eth0",
+        "networkName":"pods","cniArgs":[["IgnoreUnknown","1"],["K8S_POD_NAMESPACE","shop"],
+        ["K8S_POD_NAME","web-1"],["K8S_POD_INFRA_CONTAINER_ID","0a1b"],["K8S_POD_UID","u"]],
+        "capabilityArgs":{"portMappings":[]},"result":{"cniVersion":"1.0.0","dns":{},
+        "interfaces":[{"mac":"5e:00:00:00:00:01","name":"veth12ab"},
+        {"mac":"5e:00:00:00:00:02","name":"eth0","sandbox":"/var/run/netns/cni-1"}],
+        "ips":[{"address":"198.18.4.2/24","gateway":"198.18.4.1","interface":1}],
+        "routes":[{"dst":"0.0.0.0/0"}]}}"#;
+
+    #[test]
+    fn a_result_names_interface_and_address() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("pods-0a1b-eth0"), PTP).expect("write");
+        fs::write(directory.path().join("half"), &PTP[..100]).expect("write");
+        let other = PTP.replace("K8S_POD_NAME\"", "POD\"");
+        fs::write(
+            directory.path().join("no-pod"),
+            other.replace("12ab", "34cd"),
+        )
+        .expect("write");
+        let results = CniResults::read(directory.path()).expect("read");
+        let pod = CniPod {
+            namespace: "shop".to_owned(),
+            pod: "web-1".to_owned(),
+            addresses: vec![[198, 18, 4, 2].into()],
+        };
+        assert_eq!(results.of_interface("veth12ab"), Some(&pod));
+        assert_eq!(results.of_interface("veth34cd"), None, "it names no pod");
+        assert_eq!(results.of_interface("eth0"), None, "that is the pod's own");
+        let address = "198.18.4.2".parse().expect("an address");
+        assert_eq!(results.of_address(address), Some(&pod));
+        assert!(!results.is_empty());
+    }
+
+    #[test]
+    fn of_two_for_an_address_the_younger_holds() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("b"), PTP).expect("write");
+        fs::write(path("a"), PTP.replace("web-1", "web-2")).expect("write");
+        let old = fs::File::options().write(true).open(path("b")).expect("b");
+        old.set_modified(SystemTime::UNIX_EPOCH)
+            .expect("set the time");
+        let results = CniResults::read(directory.path()).expect("read");
+        let of = results.of_interface("veth12ab").expect("a pod");
+        assert_eq!(of.pod, "web-2");
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error() {
+        assert!(CniResults::read(Path::new("/nonexistent")).is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! Whose an interface is: the pod that the CNI made it for, whatever its address was before.
+
+mod lpm;
+
+use std::{fs, net::SocketAddr, path::Path};
+
+use lpm::{Agent, eventually, kernel_is_usable};
+use lpm_bench::{
+    testbed::{Pair, PairConfig},
+    traffic::{Background, Limit, PORT, RequestConfig, Server, requests},
+};
+use nix::sys::signal::Signal;
+
+/// The address is another pod's still, as far as anybody has heard.
+const NAMES: &str = "- {address: 198.18.1.2, namespace: old, pod: gone-0, workload: gone}
+- {cidr: 198.18.2.0/24, namespace: db, service: pg}
+";
+
+/// The new owner is known.
+const LATER: &str = "- {address: 198.18.1.2, namespace: shop, pod: web-0, workload: web}
+- {cidr: 198.18.2.0/24, namespace: db, service: pg}
+";
+
+/// What libcni writes when it made an interface for a pod.
+fn result(directory: &Path, pod: &str, interface: &str, address: &str) {
+    let text = format!(
+        r#"{{"kind":"cniCacheV1","containerId":"{pod}","ifName":"eth0","networkName":"pods",
+        "cniArgs":[["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","{pod}"]],
+        "result":{{"cniVersion":"1.0.0","interfaces":[{{"name":"{interface}"}},
+        {{"name":"eth0","sandbox":"/var/run/netns/a"}}],"ips":[{{"address":"{address}/24"}}]}}}}"#
+    );
+    // In one go, as its readers expect: a name appears when the file is whole.
+    let whole = directory.with_file_name("whole");
+    fs::write(&whole, text).expect("write");
+    fs::rename(whole, directory.join(pod)).expect("rename");
+}
+
+fn talk(pair: &Pair, count: u64) {
+    let config = RequestConfig {
+        limit: Limit::count(count),
+        ..RequestConfig::new(SocketAddr::from((Pair::SERVER[0], PORT)))
+    };
+    let talk = Background::start(&pair.client, move |control| requests(&config, control));
+    talk.expect("start requests").join().expect("requests");
+}
+
+/// Label sets of the namespaces' histograms.
+fn namespaces(agent: &Agent) -> Vec<String> {
+    let metrics = agent.metrics();
+    let counts = metrics
+        .lines()
+        .filter(|line| line.starts_with("lpm_rtt_seconds_count"));
+    let mut found: Vec<String> = counts
+        .filter_map(|line| Some(line.split("namespace=\"").nth(1)?.split('"').next()?.into()))
+        .collect();
+    found.dedup();
+    found
+}
+
+#[test]
+fn the_local_end_is_the_interfaces() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let pair = Pair::new(&PairConfig::default()).expect("a testbed");
+    let _server = Server::start(&pair.server, PORT).expect("a server");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir(path("results")).expect("a directory");
+    result(&path("results"), "web-0", Pair::POD_INTERFACE, "198.18.1.2");
+    fs::write(path("names.yaml"), NAMES).expect("names");
+    let config = format!(
+        "names: names.yaml\nflows: 1024\nrows: 16\nlevels: {{workload: true, pod: true}}\n\
+         cni_results: {}\n",
+        path("results").display()
+    );
+    fs::write(path("lpm.yaml"), config).expect("a configuration");
+    let file = path("lpm.yaml");
+    let arguments = [
+        "-c",
+        file.to_str().expect("a path"),
+        "-i",
+        Pair::POD_INTERFACE,
+    ];
+    let agent = Agent::start(&pair.node, &arguments);
+    talk(&pair, 100);
+    assert_eq!(namespaces(&agent), ["shop"], "the address was old's");
+    let text = agent.metrics();
+    assert!(text.contains("pod=\"web-0\""), "{text}");
+    assert!(
+        text.contains("workload=\"overflow\""),
+        "its workload is not known: {text}"
+    );
+    assert!(!text.contains("gone"), "{text}");
+
+    // The names come to know it: the workload with them.
+    fs::write(path("names.yaml"), LATER).expect("names");
+    agent.lpm.child.signal(Signal::SIGHUP).expect("signal");
+    eventually("the workload is known", || {
+        talk(&pair, 10);
+        agent.metrics().contains("workload=\"web\"")
+    });
+    // The pod goes, and another gets the interface's name.
+    fs::remove_file(path("results").join("web-0")).expect("remove");
+    result(&path("results"), "web-1", Pair::POD_INTERFACE, "198.18.1.2");
+    eventually("the next one is known", || {
+        talk(&pair, 10);
+        agent.metrics().contains("pod=\"web-1\"")
+    });
+    assert_eq!(namespaces(&agent), ["shop"]);
+}
