@@ -35,7 +35,7 @@ pub(crate) struct Group {
 }
 
 /// All groups.
-pub(crate) const GROUPS: [Group; 11] = [
+pub(crate) const GROUPS: [Group; 12] = [
     Group {
         name: "format",
         what: "rustfmt has nothing to change",
@@ -97,12 +97,21 @@ pub(crate) const GROUPS: [Group; 11] = [
         run: demo::run,
     },
     Group {
+        name: DEPLOY,
+        what: "chart, overlays, rules, dashboards: a part of integration, by itself when asked for",
+        needs: Needs::Tools,
+        run: deploy,
+    },
+    Group {
         name: kernel::NAME,
         what: "the programs on the oldest kernel that we promise, emulated; only when asked for",
         needs: Needs::Programs,
         run: kernel::group,
     },
 ];
+
+/// The group that is a part of another one.
+pub(crate) const DEPLOY: &str = "deploy";
 
 /// A command whose exit status is all there is to know.
 fn check(command: &mut Command, name: &str) -> Result<Tally> {
@@ -202,11 +211,18 @@ fn oracle() -> Result<Tally> {
     Ok(tally)
 }
 
+fn deploy() -> Result<Tally> {
+    let target = ["--package", "lpm-bench", "--test", DEPLOY];
+    cargo_test_of(&target, Duration::from_mins(20))
+}
+
 fn cargo_test(targets: &[&str], limit: Duration) -> Result<Tally> {
+    cargo_test_of(&[&["--workspace"], targets].concat(), limit)
+}
+
+fn cargo_test_of(targets: &[&str], limit: Duration) -> Result<Tally> {
     let mut command = process::cargo();
-    command
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .args(targets);
+    command.args(["test", "--no-fail-fast"]).args(targets);
     // Shown per test: skips are lines of their own and tell whose they are.
     command.args(["--", "--show-output"]);
     command.env("PATH", std::env::join_paths(process::search_path())?);

@@ -1,0 +1,179 @@
+//! The chart by itself.
+
+use std::{fs, path::Path, process::Command};
+
+use lpm_agent::config::{Config, Preset};
+use serde_json::{Value, json};
+
+use crate::{deploy, everything, object, objects, program, ran, rendered};
+
+fn container(arguments: &[&str]) -> Option<Value> {
+    let all = objects(&rendered(arguments)?);
+    let pod = &object(&all, "DaemonSet", "lpm")["spec"]["template"]["spec"];
+    Some(pod["containers"][0].clone())
+}
+
+fn configuration(arguments: &[&str]) -> Option<Config> {
+    let all = objects(&rendered(arguments)?);
+    let text = object(&all, "ConfigMap", "lpm")["data"]["lpm.yaml"].as_str();
+    let text = text.expect("lpm.yaml");
+    Some(Config::parse(text, Path::new("lpm.yaml")).expect(text))
+}
+
+#[test]
+fn helm_has_nothing_to_say() {
+    for values in [&[][..], &["-f".to_owned(), everything()]] {
+        let Some(mut helm) = program("helm") else {
+            return;
+        };
+        helm.args(["lint", "--strict", "--quiet"])
+            .arg(deploy().join("helm/lpm"));
+        let said = ran(helm.args(values)).unwrap();
+        assert_eq!(said.trim(), "");
+    }
+}
+
+#[test]
+fn bad_values_are_refused_by_name() {
+    for (bad, name) in [
+        ("nodeSelectors.a=b", "nodeSelectors"),
+        ("image.tags=a", "tags"),
+        ("preset=weave", "preset"),
+        ("port=80", "port"),
+        ("config.listen=0.0.0.0:1", "listen"),
+        ("security.privileged=maybe", "privileged"),
+        ("security.seccompProfile.type=None", "type"),
+        ("rules.window=5", "window"),
+        ("rules.thresholds.network=0", "network"),
+        ("rules.thresholds.network=0.0", "network"),
+        ("rules.thresholds.network=3ms", "network"),
+        ("rules.thresholds.latency=1", "latency"),
+        ("resources.limits.memory=1Gi", "limits"),
+        ("podMonitor.interval=often", "interval"),
+    ] {
+        let Some(mut helm) = program("helm") else {
+            return;
+        };
+        helm.args(["template", "lpm"])
+            .arg(deploy().join("helm/lpm"));
+        let refused = ran(helm.args(["--set", bad])).expect_err(bad);
+        assert!(refused.contains(name), "{bad}: {refused}");
+    }
+    let chart = deploy().join("helm/lpm");
+    let Some(mut helm) = program("helm") else {
+        return;
+    };
+    helm.args(["template", "lpm"]).arg(chart);
+    let refused = ran(helm.args(["--set", "serviceAccount.create=false"])).unwrap_err();
+    assert!(refused.contains("serviceAccount.name"), "{refused}");
+}
+
+/// What the chart writes, the agent reads.
+#[test]
+fn the_configuration_holds() {
+    let Some(plain) = configuration(&[]) else {
+        return;
+    };
+    assert_eq!(plain.listen.to_string(), "0.0.0.0:9477");
+    assert_eq!(plain.preset, None);
+    for preset in Preset::ALL {
+        let set = format!("preset={preset}");
+        let config = configuration(&["--set", &set]).expect("helm is there");
+        assert_eq!(config.preset, Some(preset));
+    }
+    let config = configuration(&[
+        "--set",
+        "listenAddress=[::],config.rows=1024,config.names=n.yaml",
+    ]);
+    let config = config.expect("helm is there");
+    assert_eq!(
+        (config.listen.to_string().as_str(), config.rows),
+        ("[::]:9477", 1024)
+    );
+}
+
+#[test]
+fn another_configuration_is_another_rollout() {
+    let annotations = |arguments: &[&str]| {
+        let all = objects(&rendered(arguments)?);
+        let template = &object(&all, "DaemonSet", "lpm")["spec"]["template"];
+        Some(template["metadata"]["annotations"].clone())
+    };
+    let Some(plain) = annotations(&[]) else {
+        return;
+    };
+    assert_eq!(
+        Some(&plain),
+        annotations(&["--set", "logLevel=debug"]).as_ref()
+    );
+    assert_ne!(
+        Some(&plain),
+        annotations(&["--set", "config.rows=1024"]).as_ref()
+    );
+}
+
+#[test]
+fn the_container_may_do_no_more_than_it_must() {
+    let Some(least) = container(&[]) else { return };
+    let context = &least["securityContext"];
+    let wanted = json!({"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "PERFMON"]});
+    assert_eq!(context["capabilities"], wanted);
+    assert_eq!(context["privileged"], false);
+    assert_eq!(context["allowPrivilegeEscalation"], false);
+    assert_eq!(context["readOnlyRootFilesystem"], true);
+    let fallback = container(&["--set", "security.privileged=true"]).expect("helm is there");
+    let context = &fallback["securityContext"];
+    assert_eq!(context["privileged"], true);
+    assert!(
+        context["capabilities"]["add"]
+            .to_string()
+            .contains("SYS_ADMIN")
+    );
+}
+
+/// MiB: 256 B a flow, 32 B a query, 16 KiB a row and stripe, and what the values add.
+#[test]
+fn memory_follows_the_maps() {
+    let limit = |arguments: &[&str]| {
+        let container = container(arguments)?;
+        let resources = &container["resources"];
+        assert_eq!(
+            resources["limits"]["memory"],
+            resources["requests"]["memory"]
+        );
+        Some(resources["limits"]["memory"].as_str()?.to_owned())
+    };
+    let Some(plain) = limit(&[]) else { return };
+    assert_eq!(
+        plain,
+        format!("{}Mi", 192 + 16 + 33),
+        "16 + 0.5 + 16, rounded up"
+    );
+    let large =
+        "config.flows=1048576,config.rows=4096,config.stripes=4,resources.agentMemoryMi=300";
+    let wanted = format!("{}Mi", 300 + 16 + 256 + 1 + 256);
+    assert_eq!(limit(&["--set", large]), Some(wanted));
+}
+
+#[test]
+fn what_is_committed_is_what_is_rendered() {
+    if program("helm").is_none() {
+        return;
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut render = Command::new(deploy().join("render.sh"));
+    ran(render.arg(elsewhere.path())).unwrap();
+    for file in [
+        "kustomize/base/lpm.yaml",
+        "kustomize/overlays/aks/podmonitor.yaml",
+        "kustomize/overlays/l2sm/rules.yaml",
+        "azure/prometheusRuleGroups.json",
+    ] {
+        let read = |dir: &Path| fs::read_to_string(dir.join(file)).expect(file);
+        let same = read(elsewhere.path()) == read(&deploy());
+        assert!(
+            same,
+            "deploy/{file} is not what the chart renders: run deploy/render.sh"
+        );
+    }
+}
