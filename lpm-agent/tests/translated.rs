@@ -140,6 +140,28 @@ impl Site {
         self.monitor.samples().split_off(before)
     }
 
+    /// The backend that the flows of a0 to a service are said to go to, with its namespace.
+    fn backend(&self, service: IpAddr) -> (IpAddr, String) {
+        let flows = self.monitor.list("flows?all=true").expect("flows");
+        let to_service = |flow: &&serde_json::Value| {
+            let remote = flow["remote"]["address"].as_str();
+            flow["interface"] == "vetha0" && remote == Some(&service.to_string())
+        };
+        let mut found: Vec<_> = flows
+            .iter()
+            .filter(to_service)
+            .map(|flow| &flow["backend"])
+            .collect();
+        found.dedup();
+        let [backend] = found[..] else {
+            panic!("{service}: {found:?}");
+        };
+        assert_eq!(backend["port"], PORT, "{backend}");
+        let address = backend["address"].as_str().expect("an address");
+        let namespace = backend["name"]["namespace"].as_str().expect("a name");
+        (address.parse().expect("an address"), namespace.to_owned())
+    }
+
     /// Observations in the histograms of all namespaces.
     fn counted(&self) -> BTreeMap<(&'static str, &'static str), u64> {
         let namespaces = ["alpha", "beta", "gamma", "outside", "services", "host", ""];
@@ -316,6 +338,18 @@ fn each_hook_has_its_own_side_and_each_flow_counts_once() {
         assert_eq!(all, samples.len(), "{what}: samples elsewhere");
         expected.sort_unstable();
         assert_eq!(grown(&site, &before), expected, "{what}");
+    }
+    let backends = [
+        (far, "b0", "gamma"),
+        (near, "a1", "beta"),
+        (itself, "a0", "alpha"),
+    ];
+    for (service, pod, namespace) in backends {
+        assert_eq!(
+            site.backend(service),
+            (ip(pod), namespace.to_owned()),
+            "{pod}"
+        );
     }
     site.true_at_each_hook();
 }

@@ -1,6 +1,11 @@
 //! Flows, latencies and links as records: what the API serves and `lpm top` shows.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use lpm_common::layout::{Echo, Leg, Method, Vantage};
 use serde::{Deserialize, Serialize};
@@ -105,6 +110,10 @@ pub struct FlowRecord {
     pub local: End,
     /// The other end.
     pub remote: End,
+    /// Who answers in its place, if its address is translated behind the vantage (that of a
+    /// service).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<End>,
     /// RFC 3339.
     pub first_seen: String,
     /// RFC 3339.
@@ -130,7 +139,7 @@ impl FlowRecord {
         known: KnownFlow,
         clock: &Clock,
         interface: String,
-        names: &Names,
+        (names, backend): (&Names, Option<SocketAddr>),
         sockets: Option<&Sockets>,
     ) -> Self {
         let KnownFlow {
@@ -159,6 +168,7 @@ impl FlowRecord {
             tunnels: TunnelRecord::all(flow.segment, flow.outer_vni),
             local: end(local, holder(local, remote)),
             remote: end(remote, holder(remote, local)),
+            backend: backend.map(|backend| end((backend.ip(), backend.port()), None)),
             first_seen: humantime::format_rfc3339_millis(clock.wall(flow.first_seen)).to_string(),
             last_seen: humantime::format_rfc3339_millis(clock.wall(flow.last_seen)).to_string(),
             idle_ms: u64::try_from(clock.age(flow.last_seen).as_millis()).unwrap_or(u64::MAX),
@@ -252,7 +262,8 @@ pub fn flows(model: &Model, sockets: Option<&Sockets>) -> io::Result<Vec<FlowRec
             let interface = links
                 .get(&index)
                 .map_or_else(|| format!("if{index}"), |link| link.name.clone());
-            FlowRecord::new(known, &clock, interface, &names, sockets)
+            let backend = model.backend(&known.flow);
+            FlowRecord::new(known, &clock, interface, (&names, backend), sockets)
         })
         .collect())
 }

@@ -88,10 +88,8 @@ impl LocalEnds {
         let by_name = self.results.of_interface(&interface.name);
         let pod = by_name.or_else(|| {
             let (_, routes) = self.routes.as_ref()?;
-            let addresses = routes.get(&interface.index)?.iter();
-            addresses
-                .filter_map(|address| self.results.of_address(*address))
-                .next()
+            let mut addresses = routes.get(&interface.index)?.iter();
+            addresses.find_map(|address| self.results.of_address(*address))
         })?;
         // The rest of the name is to be had from whoever knows the pod by its address, if that is
         // still, or already, the same pod.

@@ -13,6 +13,7 @@ pub mod attach;
 mod attach_error;
 mod bpf;
 pub mod check;
+pub mod conntrack;
 mod counters;
 pub mod detach;
 pub mod hotplug;

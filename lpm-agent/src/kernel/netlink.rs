@@ -6,8 +6,8 @@ use std::{
 };
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -144,7 +144,7 @@ impl Listener {
                 }
                 Err(error) => return Err(error),
             };
-            for packet in packets(&buffer) {
+            for packet in packets::<RouteNetlinkMessage>(&buffer) {
                 match packet.payload {
                     Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link))) => {
                         heard.push(Heard::Link(Box::new(link), true));
@@ -168,15 +168,15 @@ impl AsFd for Listener {
     }
 }
 
-struct Packet {
+pub(crate) struct Packet<M> {
     sequence: u32,
     flags: u16,
     /// None: not understood.
-    payload: Option<NetlinkPayload<RouteNetlinkMessage>>,
+    pub(crate) payload: Option<NetlinkPayload<M>>,
 }
 
 /// The messages of one datagram.
-fn packets(mut buffer: &[u8]) -> Vec<Packet> {
+pub(crate) fn packets<M: NetlinkDeserializable>(mut buffer: &[u8]) -> Vec<Packet<M>> {
     let mut packets = Vec::new();
     while let Some(length) = buffer
         .first_chunk()

@@ -6,8 +6,9 @@ mod questions;
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -26,7 +27,7 @@ use super::{
     tables::{MINIMA, place},
     window::{Windows, words},
 };
-use crate::identity::Directory;
+use crate::{identity::Directory, kernel::conntrack::Conntrack};
 
 /// The row of what found no row of its own.
 const OVERFLOW_ROW: usize = 0;
@@ -89,6 +90,7 @@ pub struct Model {
     windows: Mutex<Windows>,
     links: RwLock<BTreeMap<u32, Link>>,
     one_sided: RwLock<BTreeMap<u32, bool>>,
+    translated: OnceLock<Conntrack>,
     packets: AtomicU64,
     bytes: AtomicU64,
 }
@@ -117,6 +119,7 @@ impl Model {
             windows: Mutex::default(),
             links: RwLock::default(),
             one_sided: RwLock::default(),
+            translated: OnceLock::new(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         })
@@ -132,6 +135,21 @@ impl Model {
     #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// From now on it can be told which backend of a service a flow goes to.
+    pub fn follow_translated(&self, connections: Conntrack) {
+        // Once per model; a second one would know no more.
+        let _ = self.translated.set(connections);
+    }
+
+    /// Where a flow goes whose destination is translated behind the vantage; `None`: to its remote
+    /// end, or the local end did not open it.
+    #[must_use]
+    pub fn backend(&self, flow: &Flow) -> Option<SocketAddr> {
+        let from = SocketAddr::new(flow.local, flow.local_port);
+        let to = SocketAddr::new(flow.remote, flow.remote_port);
+        self.translated.get()?.backend(from, to)
     }
 
     /// Ends a window: each flow's minimum becomes an observation, questions without an answer are

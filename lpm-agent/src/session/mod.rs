@@ -24,6 +24,7 @@ use crate::{
     identity::{Directory, Names, local::LocalEnds, names::NamesError},
     kernel::{
         attach::AttachError,
+        conntrack::Conntrack,
         hotplug::{AttachedInterface, Event, Hotplug, Settings, StartError},
         load::{Kernel, LoadError, LoadSettings, Programs},
         netns::{Netns, NetnsError},
@@ -218,6 +219,13 @@ impl Session {
         let model = Arc::new(model);
         // Names first: a flow that appears before its names would be counted without.
         let keeper = Keeper::start(Arc::clone(&model), names, netns.0, config.window)?;
+        match Conntrack::start(open()?) {
+            Ok(connections) => model.follow_translated(connections),
+            // Most machines without services have no connection tracking either.
+            Err(error) => {
+                tracing::debug!(%error, "connections are not followed: backends of services are not told");
+            }
+        }
         let hub = Hub::start(Arc::clone(&model), ring).map_err(SessionError::Thread)?;
         let settings = Settings {
             mode: config.attach,

@@ -1,0 +1,339 @@
+//! Connections whose destination is translated between two hooks, as kube-proxy does it: the
+//! kernel's connection tracking tells of each one when it begins and when it ends.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::{Arc, PoisonError, RwLock},
+    thread::{self, JoinHandle},
+};
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+    conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple},
+};
+use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_NETFILTER};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        socket::{setsockopt, sockopt},
+    },
+};
+
+use super::{
+    netlink::packets,
+    netns::{Netns, NetnsError},
+};
+
+/// `enum nfnetlink_groups` (linux/netfilter/nfnetlink.h).
+const NFNLGRP_CONNTRACK_NEW: u32 = 1;
+const NFNLGRP_CONNTRACK_DESTROY: u32 = 3;
+
+/// Bytes of events that may wait.
+const RECEIVE_BUFFER: usize = 2 << 20;
+
+/// No more translated connections than this are remembered, 100 bytes each: more than the default
+/// of `nf_conntrack_max`.
+const MOST: usize = 1 << 18;
+
+/// Where the connections go that somebody opened to an address that stands for others.
+///
+/// Dropping it ends its thread.
+#[derive(Debug)]
+pub struct Conntrack {
+    table: Arc<RwLock<Table>>,
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// By who opened it, and to where, as they know it: where it goes.
+type Table = HashMap<(SocketAddr, SocketAddr), SocketAddr>;
+
+impl Conntrack {
+    /// Listens in a network namespace; `None`: that of the caller.
+    ///
+    /// # Errors
+    /// The kernel has no connection tracking, or does not let us listen.
+    pub fn start(netns: Option<Netns>) -> io::Result<Self> {
+        let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
+        let table = Arc::new(RwLock::new(Table::new()));
+        let (ready, begun) = std::sync::mpsc::channel();
+        let (its_stop, its_table) = (Arc::clone(&stop), Arc::clone(&table));
+        let thread = thread::Builder::new()
+            .name("lpm-conntrack".to_owned())
+            .spawn(move || {
+                let entered = netns.map_or(Ok(()), |netns| netns.enter());
+                let entered = entered.map_err(|error: NetnsError| io::Error::other(error));
+                let listener = entered.and_then(|()| {
+                    let listener = listen()?;
+                    // Listening first: what begins during the dump is heard.
+                    dump(&its_table)?;
+                    Ok(listener)
+                });
+                match listener {
+                    Ok(listener) => {
+                        let _ = ready.send(Ok(()));
+                        follow(&listener, &its_table, &its_stop);
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            })?;
+        begun
+            .recv()
+            .map_err(|_| io::Error::other("its thread panicked"))??;
+        Ok(Self {
+            table,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Where the connection goes that was opened from here to there; `None`: there.
+    #[must_use]
+    pub fn backend(&self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(&(from, to)).copied()
+    }
+}
+
+impl Drop for Conntrack {
+    fn drop(&mut self) {
+        // It fails only if the thread has ended.
+        let _ = self.stop.write(1);
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            tracing::error!("the thread that follows connections panicked");
+        }
+    }
+}
+
+/// A [`Socket`] that can be waited for.
+struct Waitable(Socket);
+
+impl AsFd for Waitable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket is open as long as self is, and the borrow is of self.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+}
+
+fn open() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    Ok(socket)
+}
+
+fn listen() -> io::Result<Waitable> {
+    let socket = open()?;
+    socket.add_membership(NFNLGRP_CONNTRACK_NEW)?;
+    socket.add_membership(NFNLGRP_CONNTRACK_DESTROY)?;
+    socket.set_non_blocking(true)?;
+    let socket = Waitable(socket);
+    if let Err(error) = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER) {
+        tracing::debug!(%error, "the netlink receive buffer stays as it is");
+    }
+    Ok(socket)
+}
+
+/// Puts all connections that are translated now into the table, and no others.
+fn dump(table: &RwLock<Table>) -> io::Result<()> {
+    let socket = open()?;
+    socket.connect(&NetlinkAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let message = NetfilterMessage::new(
+        NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0),
+        ConntrackMessage::Get(Vec::new()),
+    );
+    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    packet.finalize();
+    let mut buffer = vec![0; packet.buffer_len()];
+    packet.serialize(&mut buffer);
+    socket.send(&buffer, 0)?;
+    let mut found = Table::new();
+    loop {
+        let (buffer, _) = socket.recv_from_full()?;
+        for packet in packets::<NetfilterMessage>(&buffer) {
+            match packet.payload {
+                Some(NetlinkPayload::InnerMessage(message)) => take(&message, &mut found),
+                Some(NetlinkPayload::Done(_)) => {
+                    *table.write().unwrap_or_else(PoisonError::into_inner) = found;
+                    return Ok(());
+                }
+                Some(NetlinkPayload::Error(error)) if error.code.is_some() => {
+                    return Err(error.to_io());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Hears of connections until it is told to stop.
+fn follow(listener: &Waitable, table: &RwLock<Table>, stop: &EventFd) {
+    loop {
+        let mut fds = [
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "connections are not followed any more");
+                return;
+            }
+        }
+        if fds[1].any().unwrap_or(true) {
+            return;
+        }
+        let heard = drain(listener, table);
+        let again = match heard {
+            Ok(()) => false,
+            Err(error) => {
+                // ENOBUFS: more began than we could hear of.
+                tracing::debug!(%error, "connections are listed anew");
+                true
+            }
+        };
+        if again && let Err(error) = dump(table) {
+            tracing::warn!(%error, "connections cannot be listed: backends of services may be missing");
+        }
+    }
+}
+
+fn drain(listener: &Waitable, table: &RwLock<Table>) -> io::Result<()> {
+    loop {
+        let buffer = match listener.0.recv_from_full() {
+            Ok((buffer, _)) => buffer,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+        for packet in packets::<NetfilterMessage>(&buffer) {
+            if let Some(NetlinkPayload::InnerMessage(message)) = packet.payload {
+                take(&message, &mut table);
+            }
+        }
+    }
+}
+
+fn take(message: &NetfilterMessage, table: &mut Table) {
+    let (attributes, begins) = match &message.inner {
+        NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) => (attributes, true),
+        NetfilterMessageInner::Conntrack(ConntrackMessage::Delete(attributes)) => {
+            (attributes, false)
+        }
+        _ => return,
+    };
+    let (mut asked, mut answers) = (None, None);
+    for attribute in attributes {
+        match attribute {
+            ConntrackAttribute::CtaTupleOrig(tuple) => asked = ends(tuple),
+            ConntrackAttribute::CtaTupleReply(tuple) => answers = ends(tuple),
+            _ => {}
+        }
+    }
+    let (Some((from, to)), Some((backend, _))) = (asked, answers) else {
+        return;
+    };
+    if !begins {
+        table.remove(&(from, to));
+    } else if backend != to && table.len() < MOST {
+        table.insert((from, to), backend);
+    }
+}
+
+/// Source and destination of a connection with ports.
+fn ends(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
+    let (mut source, mut destination): (Option<IpAddr>, Option<IpAddr>) = (None, None);
+    let (mut from, mut to) = (None, None);
+    for part in tuple {
+        match part {
+            Tuple::Ip(ips) => {
+                for ip in ips {
+                    match ip {
+                        IPTuple::SourceAddress(address) => source = Some(*address),
+                        IPTuple::DestinationAddress(address) => destination = Some(*address),
+                        _ => {}
+                    }
+                }
+            }
+            Tuple::Proto(protos) => {
+                for proto in protos {
+                    match proto {
+                        ProtoTuple::SourcePort(port) => from = Some(*port),
+                        ProtoTuple::DestinationPort(port) => to = Some(*port),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(((source?, from?).into(), (destination?, to?).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(from: SocketAddr, to: SocketAddr) -> Vec<Tuple> {
+        vec![
+            Tuple::Ip(vec![
+                IPTuple::SourceAddress(from.ip()),
+                IPTuple::DestinationAddress(to.ip()),
+            ]),
+            Tuple::Proto(vec![
+                ProtoTuple::SourcePort(from.port()),
+                ProtoTuple::DestinationPort(to.port()),
+            ]),
+        ]
+    }
+
+    fn message(inner: ConntrackMessage) -> NetfilterMessage {
+        NetfilterMessage::new(
+            NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0),
+            inner,
+        )
+    }
+
+    #[test]
+    fn translated_connections_come_and_go() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let (pod, service) = (address("198.18.4.2:4000"), address("198.18.250.1:80"));
+        let backend = address("198.18.5.2:8080");
+        let attributes = |to| {
+            vec![
+                ConntrackAttribute::CtaTupleOrig(tuple(pod, service)),
+                ConntrackAttribute::CtaTupleReply(tuple(to, pod)),
+            ]
+        };
+        let mut table = Table::new();
+        take(
+            &message(ConntrackMessage::New(attributes(service))),
+            &mut table,
+        );
+        assert!(table.is_empty(), "nothing is translated");
+        take(
+            &message(ConntrackMessage::New(attributes(backend))),
+            &mut table,
+        );
+        assert_eq!(table.get(&(pod, service)), Some(&backend));
+        take(
+            &message(ConntrackMessage::Delete(attributes(backend))),
+            &mut table,
+        );
+        assert!(table.is_empty());
+    }
+}
