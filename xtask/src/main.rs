@@ -44,6 +44,8 @@ enum Command {
     Test(test::Args),
     /// Make a container image of the agent, without a container engine
     Image(image::Args),
+    /// A real Kubernetes of two nodes on this machine
+    Cluster(cluster::Args),
     /// Measure the cost per packet or the error against the ground truth
     Bench(bench::Args),
 }
@@ -65,6 +67,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run(args) => demo::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => test::main(&args),
         Command::Image(args) => image::main(&args).map(|()| ExitCode::SUCCESS),
+        Command::Cluster(args) => cluster::main(&args),
         Command::Bench(args) => bench::main(&args),
     }
 }

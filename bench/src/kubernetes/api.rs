@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -17,16 +17,23 @@ use super::{
     Answer, Error, Programs, client,
     etcd::Etcd,
     process::{self, Process},
+    site::Site,
 };
 
 /// How long the API server may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How often a start is tried: another process may take a port that was free.
 const ATTEMPTS: usize = 3;
 
 /// The administrator's token: the server listens on the loopback interface only.
 const TOKEN: &str = "administrator-of-a-test";
+
+/// Where files are in memory.
+const MEMORY: &str = "/dev/shm";
+
+/// What directories are named: this, the id of the process, and something random.
+const PREFIX: &str = "lpm-kubernetes-";
 
 /// kube-apiserver and etcd; see the [module](super).
 #[derive(Debug)]
@@ -36,6 +43,7 @@ pub struct ApiServer {
     server: Option<Process>,
     etcd: Etcd,
     programs: Programs,
+    site: Site,
     port: u16,
     proxy_url: String,
     dir: TempDir,
@@ -70,13 +78,18 @@ impl ApiServer {
 
     /// Starts both and waits until the API is ready.
     pub fn start() -> Result<Self, Error> {
+        Self::start_at(&Site::here(), &[])
+    }
+
+    /// Starts both at `site`, with more lines for the file of tokens (`token,user,uid,groups`).
+    pub(super) fn start_at(site: &Site, tokens: &[String]) -> Result<Self, Error> {
         let programs = Programs::new();
         for program in ["etcd", "kube-apiserver", "kubectl", "openssl"] {
             programs.find(program)?;
         }
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            match Self::attempt(&programs) {
+            match Self::attempt(&programs, site, tokens) {
                 Err(error @ Error::Program { .. }) => last = Some(error),
                 other => return other,
             }
@@ -87,23 +100,24 @@ impl ApiServer {
         }))
     }
 
-    fn attempt(programs: &Programs) -> Result<Self, Error> {
+    fn attempt(programs: &Programs, site: &Site, tokens: &[String]) -> Result<Self, Error> {
         let dir = directory()?;
-        let [first, second, port] = free_ports()?;
-        write_keys(programs, dir.path())?;
-        let etcd = Etcd::start(programs, dir.path(), [first, second])?;
-        let mut server = serve(programs, dir.path(), port, &etcd)?;
+        let [first, second, port] = site.free_ports()?;
+        write_keys(programs, dir.path(), tokens)?;
+        let etcd = Etcd::start(programs, site, dir.path(), [first, second])?;
+        let mut server = serve(programs, site, dir.path(), port, &etcd)?;
         // Its certificate is made while it starts.
         let certificate = dir.path().join("certificates/apiserver.crt");
         server.wait_until("a certificate", PATIENCE, || certificate.is_file())?;
         let kubeconfig = dir.path().join("admin.kubeconfig");
-        write_kubeconfig(&kubeconfig, port, &certificate, TOKEN)?;
-        let (proxy, proxy_url) = start_proxy(programs, dir.path(), &kubeconfig)?;
+        write_kubeconfig(&kubeconfig, site.address, port, &certificate, TOKEN)?;
+        let (proxy, proxy_url) = start_proxy(programs, site, dir.path(), &kubeconfig)?;
         let mut api = Self {
             proxy,
             server: Some(server),
             etcd,
             programs: programs.clone(),
+            site: site.clone(),
             port,
             proxy_url,
             dir,
@@ -118,15 +132,17 @@ impl ApiServer {
         let Some(server) = &mut self.server else {
             return Ok(());
         };
+        let site = &self.site;
         server.wait_until("the API ready", PATIENCE, || {
-            client::call("GET", &url, None).is_ok_and(|answer| answer.status == 200)
+            let answer = client::call(site, "GET", &url, None);
+            answer.is_ok_and(|answer| answer.status == 200)
         })
     }
 
     /// Where the API is, such as `https://127.0.0.1:6443`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}:{}", self.site.address, self.port)
     }
 
     /// The certificate (and its authority's) that clients must trust, PEM.
@@ -149,7 +165,7 @@ impl ApiServer {
 
     /// kubectl as administrator, without arguments yet.
     pub fn kubectl(&self) -> Result<Command, Error> {
-        let mut command = Command::new(self.programs.find("kubectl")?);
+        let mut command = self.site.command(self.programs.find("kubectl")?);
         command
             .arg("--kubeconfig")
             .arg(self.kubeconfig())
@@ -178,7 +194,12 @@ impl ApiServer {
             "application/json"
         };
         let body = body.map(|body| (kind, body));
-        client::call(method, &format!("{}{path}", self.proxy_url), body)
+        client::call(
+            &self.site,
+            method,
+            &format!("{}{path}", self.proxy_url),
+            body,
+        )
     }
 
     /// Reads an object or a list.
@@ -240,15 +261,19 @@ impl ApiServer {
         let request = json!({"spec": {"expirationSeconds": 3600}});
         let answer = self.create(&format!("{path}/{name}/token"), &request)?;
         let token = answer["status"]["token"].as_str().unwrap_or_default();
-        let kubeconfig = self
-            .dir
-            .path()
-            .join(format!("{namespace}-{name}.kubeconfig"));
-        write_kubeconfig(&kubeconfig, self.port, &self.certificate(), token)?;
+        let name = format!("{namespace}-{name}.kubeconfig");
         Ok(ServiceAccount {
-            kubeconfig,
+            kubeconfig: self.kubeconfig_for(&name, token)?,
             token: token.to_owned(),
         })
+    }
+
+    /// Writes a kubeconfig, `file` in the own directory, for whoever `token` is.
+    pub(super) fn kubeconfig_for(&self, file: &str, token: &str) -> Result<PathBuf, Error> {
+        let file = self.dir.path().join(file);
+        let certificate = self.certificate();
+        write_kubeconfig(&file, self.site.address, self.port, &certificate, token)?;
+        Ok(file)
     }
 
     /// Kills the API server, as a crash would; etcd stays.
@@ -262,7 +287,13 @@ impl ApiServer {
     /// ready.
     pub fn start_again(&mut self) -> Result<(), Error> {
         self.stop();
-        let server = serve(&self.programs, self.dir.path(), self.port, &self.etcd)?;
+        let server = serve(
+            &self.programs,
+            &self.site,
+            self.dir.path(),
+            self.port,
+            &self.etcd,
+        )?;
         self.server = Some(server);
         self.wait_ready()
     }
@@ -287,11 +318,13 @@ fn running(addresses: &[&str]) -> Value {
 
 /// A directory in memory where there is one: etcd waits for its disk otherwise.
 fn directory() -> Result<TempDir, Error> {
-    let memory = Path::new("/dev/shm");
+    let memory = Path::new(MEMORY);
+    remove_stale();
+    let prefix = format!("{PREFIX}{}-", std::process::id());
     let builder = || {
         let mut builder = tempfile::Builder::new();
         builder
-            .prefix("lpm-kubernetes-")
+            .prefix(&prefix)
             .permissions(fs::Permissions::from_mode(0o700));
         builder
     };
@@ -301,38 +334,47 @@ fn directory() -> Result<TempDir, Error> {
         .map_err(|source| Error::system("make a temporary directory", source))
 }
 
-/// Ports of the loopback interface that nobody listens on now.
-fn free_ports<const N: usize>() -> Result<[u16; N], Error> {
-    let failed = |source| Error::system("find a free port", source);
-    let mut ports = [0; N];
-    let mut held = Vec::new();
-    for port in &mut ports {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
-        *port = listener.local_addr().map_err(failed)?.port();
-        held.push(listener);
+/// Removes the directories of processes that were killed.
+pub(super) fn remove_stale() {
+    for place in [PathBuf::from(MEMORY), std::env::temp_dir()] {
+        for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            let pid = pid.and_then(|rest| rest.split('-').next());
+            if pid.is_some_and(|pid| !crate::testbed::alive(pid)) {
+                // Another process may remove it at the same time.
+                drop(fs::remove_dir_all(entry.path()));
+            }
+        }
     }
-    Ok(ports)
 }
 
 /// The key that signs service accounts' tokens, and the file with the administrator's token.
-fn write_keys(programs: &Programs, dir: &Path) -> Result<(), Error> {
+fn write_keys(programs: &Programs, dir: &Path, tokens: &[String]) -> Result<(), Error> {
     let key = dir.join("service-account.key");
     let mut command = Command::new(programs.find("openssl")?);
     command.args(["genpkey", "-quiet", "-algorithm", "RSA"]);
     command.args(["-pkeyopt", "rsa_keygen_bits:2048", "-out"]);
     process::output(command.arg(&key))?;
-    let tokens = dir.join("tokens.csv");
-    fs::write(&tokens, format!("{TOKEN},admin,admin,system:masters\n"))
+    let administrator = format!("{TOKEN},admin,admin,system:masters");
+    let lines = [&[administrator], tokens].concat().join("\n");
+    fs::write(dir.join("tokens.csv"), lines + "\n")
         .map_err(|source| Error::system("write the tokens", source))
 }
 
-fn write_kubeconfig(file: &Path, port: u16, certificate: &Path, token: &str) -> Result<(), Error> {
+fn write_kubeconfig(
+    file: &Path,
+    address: Ipv4Addr,
+    port: u16,
+    certificate: &Path,
+    token: &str,
+) -> Result<(), Error> {
     // JSON is YAML.
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "test", "cluster": {
-            "server": format!("https://127.0.0.1:{port}"),
+            "server": format!("https://{address}:{port}"),
             "certificate-authority": certificate,
         }}],
         "users": [{"name": "user", "user": {"token": token}}],
@@ -343,8 +385,14 @@ fn write_kubeconfig(file: &Path, port: u16, certificate: &Path, token: &str) -> 
         .map_err(|source| Error::system(format!("write {}", file.display()), source))
 }
 
-fn serve(programs: &Programs, dir: &Path, port: u16, etcd: &Etcd) -> Result<Process, Error> {
-    let mut command = Command::new(programs.find("kube-apiserver")?);
+fn serve(
+    programs: &Programs,
+    site: &Site,
+    dir: &Path,
+    port: u16,
+    etcd: &Etcd,
+) -> Result<Process, Error> {
+    let mut command = site.command(programs.find("kube-apiserver")?);
     let file = |name: &str| dir.join(name).display().to_string();
     let key = file("service-account.key");
     command.args([
@@ -356,27 +404,33 @@ fn serve(programs: &Programs, dir: &Path, port: u16, etcd: &Etcd) -> Result<Proc
         format!("--service-account-signing-key-file={key}"),
     ]);
     command.args([
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
-        "--endpoint-reconciler-type=none",
         "--service-account-issuer=https://kubernetes.default.svc",
         "--service-cluster-ip-range=198.19.128.0/18",
         "--authorization-mode=Node,RBAC",
         "--allow-privileged",
-        // Nobody makes the default service accounts that it wants for each pod.
-        "--disable-admission-plugins=ServiceAccount",
         "--profiling=false",
     ]);
+    command.arg(format!("--bind-address={}", site.address));
+    command.arg(format!("--advertise-address={}", site.address));
+    if site.address.is_loopback() {
+        // Alone: nobody makes the default service accounts that it wants for each pod, and nobody
+        // comes by the Service `kubernetes`.
+        command.args([
+            "--disable-admission-plugins=ServiceAccount",
+            "--endpoint-reconciler-type=none",
+        ]);
+    }
     Process::start(command, "kube-apiserver", dir)
 }
 
 /// kubectl's proxy: it speaks TLS so that the tests need not.
 fn start_proxy(
     programs: &Programs,
+    site: &Site,
     dir: &Path,
     kubeconfig: &Path,
 ) -> Result<(Process, String), Error> {
-    let mut command = Command::new(programs.find("kubectl")?);
+    let mut command = site.command(programs.find("kubectl")?);
     command.arg("--kubeconfig").arg(kubeconfig);
     command
         .args(["proxy", "--port=0", "--disable-filter"])

@@ -4,18 +4,23 @@ use std::{sync::LazyLock, time::Duration};
 
 use serde_json::Value;
 
-use super::Error;
+use super::{Error, site::Site};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
-static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
+/// The longest answer that is read, in bytes: that of 100,000 pods.
+const LARGEST: u64 = 1 << 30;
+
+static HERE: LazyLock<ureq::Agent> = LazyLock::new(agent);
+
+fn agent() -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(PATIENCE))
         .build()
         .into()
-});
+}
 
 /// What a server answered.
 #[derive(Debug, Clone)]
@@ -42,38 +47,47 @@ impl Answer {
 }
 
 /// One request, with a content type and a body if there is one.
-pub(super) fn call(method: &str, url: &str, body: Option<(&str, &Value)>) -> Result<Answer, Error> {
-    let failed = |reason: String| Error::Unreachable {
+pub(super) fn call(
+    site: &Site,
+    method: &str,
+    url: &str,
+    body: Option<(&str, &Value)>,
+) -> Result<Answer, Error> {
+    let outcome = match &site.netns {
+        None => send(&HERE, method, url, body),
+        // A connection kept open would be to the same address somewhere else.
+        Some(netns) => netns
+            .run_in(|| send(&agent(), method, url, body))
+            .unwrap_or_else(|error| Err(error.to_string())),
+    };
+    outcome.map_err(|reason| Error::Unreachable {
         request: format!("{method} {url}"),
         reason,
-    };
+    })
+}
+
+fn send(
+    agent: &ureq::Agent,
+    method: &str,
+    url: &str,
+    body: Option<(&str, &Value)>,
+) -> Result<Answer, String> {
     let builder = ureq::http::Request::builder().method(method).uri(url);
-    let sent = match body {
-        None => builder
-            .body(())
-            .map_err(|error| failed(error.to_string()))
-            .and_then(|request| {
-                AGENT
-                    .run(request)
-                    .map_err(|error| failed(error.to_string()))
-            })?,
-        Some((kind, body)) => builder
-            .header("Content-Type", kind)
-            .body(body.to_string())
-            .map_err(|error| failed(error.to_string()))
-            .and_then(|request| {
-                AGENT
-                    .run(request)
-                    .map_err(|error| failed(error.to_string()))
-            })?,
+    let response = match body {
+        None => {
+            let request = builder.body(()).map_err(|error| error.to_string())?;
+            agent.run(request)
+        }
+        Some((kind, body)) => {
+            let builder = builder.header("Content-Type", kind);
+            let request = builder.body(body.to_string());
+            agent.run(request.map_err(|error| error.to_string())?)
+        }
     };
-    let status = sent.status().as_u16();
-    let text = sent
-        .into_body()
-        .into_with_config()
-        .limit(1 << 30)
-        .read_to_string()
-        .map_err(|error| failed(error.to_string()))?;
+    let response = response.map_err(|error| error.to_string())?;
+    let status = response.status().as_u16();
+    let body = response.into_body().into_with_config().limit(LARGEST);
+    let text = body.read_to_string().map_err(|error| error.to_string())?;
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
     Ok(Answer { status, body })
 }

@@ -1,30 +1,36 @@
 //! etcd, alone and in memory.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Error, Programs, client, process::Process};
+use super::{Error, Programs, client, process::Process, site::Site};
 
 /// How long it may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running etcd.
 #[derive(Debug)]
 pub(super) struct Etcd {
+    site: Site,
     port: u16,
     _process: Process,
 }
 
 impl Etcd {
     /// Starts it with its data below `dir`.
-    pub(super) fn start(programs: &Programs, dir: &Path, ports: [u16; 2]) -> Result<Self, Error> {
+    pub(super) fn start(
+        programs: &Programs,
+        site: &Site,
+        dir: &Path,
+        ports: [u16; 2],
+    ) -> Result<Self, Error> {
         let [port, peer] = ports;
         let (own, peer) = (
             format!("http://127.0.0.1:{port}"),
             format!("http://127.0.0.1:{peer}"),
         );
-        let mut command = Command::new(programs.find("etcd")?);
+        let mut command = site.command(programs.find("etcd")?);
         command
             .arg("--data-dir")
             .arg(dir.join("etcd"))
@@ -36,10 +42,11 @@ impl Etcd {
             .args(["--logger=zap", "--log-level=warn"]);
         let mut process = Process::start(command, "etcd", dir)?;
         process.wait_until("etcd ready", PATIENCE, || {
-            client::call("GET", &format!("{own}/health"), None)
+            client::call(site, "GET", &format!("{own}/health"), None)
                 .is_ok_and(|answer| answer.body["health"] == "true")
         })?;
         Ok(Self {
+            site: site.clone(),
             port,
             _process: process,
         })
@@ -54,7 +61,8 @@ impl Etcd {
     pub(super) fn compact(&self) -> Result<(), Error> {
         let ask = |path: &str, body: &Value| {
             let url = format!("{}{path}", self.url());
-            client::call("POST", &url, Some(("application/json", body)))?.good("etcd")
+            let body = Some(("application/json", body));
+            client::call(&self.site, "POST", &url, body)?.good("etcd")
         };
         let present = ask("/v3/kv/range", &json!({"key": "AA==", "limit": "1"}))?;
         let revision = &present["header"]["revision"];

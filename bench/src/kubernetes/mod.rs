@@ -14,16 +14,21 @@
 //! let Some(api) = ApiServer::start_or_skip() else { return };
 //! ```
 //!
+//! [`Cluster`] is the whole: two nodes with containers.
+//!
 //! Everything ends with the value, and with the process, however that ends.
 
 mod api;
 mod client;
+pub mod cluster;
 mod error;
 mod etcd;
 mod process;
 mod programs;
+mod site;
 
 pub use api::{ApiServer, ServiceAccount};
 pub use client::Answer;
+pub use cluster::{Cluster, ClusterConfig, Network};
 pub use error::Error;
 pub use programs::Programs;

@@ -21,6 +21,7 @@ pub mod wire;
 
 pub use child::NsChild;
 pub use error::Error;
+pub(crate) use netns::alive;
 pub use netns::{NAME_PREFIX, Netns};
 pub use overlay::{Flavour, Overlay, OverlayConfig, Pod};
 pub use pair::{Pair, PairConfig};

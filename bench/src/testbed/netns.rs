@@ -210,7 +210,7 @@ impl Netns {
         for entry in entries {
             let name = entry?.file_name().to_string_lossy().into_owned();
             let Some(pid) = creator(&name) else { continue };
-            if Path::new("/proc").join(pid.to_string()).exists() {
+            if alive(&pid.to_string()) {
                 continue;
             }
             // Only a dead testbed's processes can be in here.
@@ -238,6 +238,16 @@ impl Drop for Netns {
         }
         delete(&self.name);
     }
+}
+
+/// Whether a process is there, and not only waits for its parent to ask how it ended.
+pub(crate) fn alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
+    // `<pid> (<name>) <state> ...`, and the name may contain anything.
+    stat.is_ok_and(|stat| {
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        !state.is_empty() && !state.starts_with(['Z', 'X'])
+    })
 }
 
 /// The process id in a testbed's namespace name.

@@ -135,9 +135,10 @@ impl GoProgram {
                 ),
             ]
         };
-        for (name, value) in set {
-            flags.push_str(&format!(" -X {name}={value}"));
-        }
+        let set = set
+            .iter()
+            .map(|(name, value)| format!(" -X {name}={value}"));
+        flags.extend(set);
         flags
     }
 

@@ -167,7 +167,7 @@ fn stay(wire: &DelayLine, common: &CommonArgs) -> anyhow::Result<()> {
 }
 
 /// Hands over each line typed, until SIGINT or SIGTERM.
-fn wait_for_end(mut typed: impl FnMut(&str)) -> anyhow::Result<()> {
+pub(crate) fn wait_for_end(mut typed: impl FnMut(&str)) -> anyhow::Result<()> {
     let (lines, mut next) = tokio::sync::mpsc::unbounded_channel();
     // Not joined: it ends with the process, or with its input.
     std::thread::spawn(move || {

@@ -1,11 +1,12 @@
 //! `lpm-testbed`: nodes, pods, wires and traffic to play with.
 
+mod cluster;
 mod lab;
 mod traffic;
 mod wire;
 
 use clap::{Parser, Subcommand};
-use lpm_bench::testbed::Netns;
+use lpm_bench::{kubernetes::Cluster, testbed::Netns};
 
 /// Nodes and pods as network namespaces, wires that delay and lose, and
 /// traffic. Needs root. What `overlay`, `pair` and `vlan` lay out lasts until
@@ -33,6 +34,10 @@ enum Command {
     /// Serve or drive traffic in the current namespace; reports JSON.
     #[command(subcommand)]
     Traffic(traffic::Command),
+    /// Two nodes of a real Kubernetes, until a signal (`cargo xtask cluster up` starts it).
+    Cluster(cluster::Args),
+    /// Wait until a signal comes, as the first process of a pod does.
+    Pause,
     /// Remove what killed testbeds left behind.
     Clean,
 }
@@ -43,9 +48,14 @@ fn main() -> anyhow::Result<()> {
         Command::Pair(arguments) => lab::pair(&arguments),
         Command::Vlan(arguments) => lab::vlan(&arguments),
         Command::Traffic(command) => traffic::run(command),
+        Command::Cluster(arguments) => cluster::main(&arguments),
+        Command::Pause => lab::wait_for_end(|_| {}),
         Command::Clean => {
             for name in Netns::remove_stale()? {
                 println!("{name}");
+            }
+            for directory in Cluster::remove_stale()? {
+                println!("{}", directory.display());
             }
             Ok(())
         }
