@@ -1,6 +1,7 @@
 //! A real Prometheus reads the metrics: classic histograms as text, native ones as protobuf.
 
 mod lpm;
+mod prom;
 
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
@@ -9,23 +10,7 @@ use lpm_bench::{
     testbed::{Pair, PairConfig},
     traffic::{Background, PORT, RequestConfig, Server, requests},
 };
-use serde_json::Value;
-
-/// A tool of the package `prometheus`: installed, or unpacked by `cargo xtask setup`. If it is not
-/// here, that is printed as a skip.
-fn tool(name: &str) -> Option<Command> {
-    let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/usr/bin");
-    let found = [name.to_owned(), format!("{unpacked}/{name}")]
-        .into_iter()
-        .find(|path| {
-            let tried = Command::new(path).arg("--version").output();
-            tried.is_ok_and(|output| output.status.success())
-        });
-    if found.is_none() {
-        println!("LPM-SKIP prometheus: there is no {name}; run `cargo xtask setup`");
-    }
-    found.map(Command::new)
-}
+use prom::tool;
 
 /// An agent that has measured something, and the testbed it lives in.
 fn site() -> (
@@ -48,7 +33,7 @@ fn site() -> (
 
 /// Starts a Prometheus that scrapes the agent; gives it with its address.
 fn scrape(
-    mut prometheus: Command,
+    prometheus: Command,
     (pair, agent): (&Pair, &Agent),
     directory: &Path,
     arguments: &[&str],
@@ -57,40 +42,14 @@ fn scrape(
     let config = format!(
         "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: lpm\n  static_configs: [{{targets: [\"{target}\"]}}]\n"
     );
-    let file = directory.join("prometheus.yml");
-    fs::write(&file, config).expect("a configuration");
-    prometheus
-        .arg(format!("--config.file={}", file.display()))
-        .arg(format!(
-            "--storage.tsdb.path={}",
-            directory.join("data").display()
-        ))
-        .arg("--web.listen-address=127.0.0.1:0")
-        .args(arguments);
-    let prometheus = Lpm::spawn(&pair.server, &mut prometheus);
-    let listens = "msg=\"Listening on\" address=";
-    prometheus.wait_for(listens);
-    let mut address = String::new();
-    eventually("its address", || {
-        let said = prometheus.said();
-        let after = said.split_once(listens).expect("it said so").1;
-        let line = after
-            .split_once('\n')
-            .map(|(line, _)| line.trim().to_owned());
-        address = line.unwrap_or_default();
-        !address.is_empty()
-    });
-    (prometheus, address)
+    prom::start(&pair.server, prometheus, directory, &config, arguments)
 }
 
 /// The first value that a query gives; `None`: it gives none, or Prometheus is not ready.
 fn ask(address: &str, query: &str) -> Option<f64> {
-    let url = format!("http://{address}/api/v1/query");
-    let mut response = ureq::get(&url).query("query", query).call().ok()?;
-    let answer: Value = serde_json::from_str(&response.body_mut().read_to_string().ok()?).ok()?;
-    let results = answer["data"]["result"].as_array()?.iter();
-    let mut values = results.filter_map(|result| result["value"][1].as_str()?.parse().ok());
-    values.find(|value: &f64| !value.is_nan())
+    let results = prom::ask(address, query)?;
+    let values = results.iter().filter_map(prom::value);
+    values.into_iter().find(|value: &f64| !value.is_nan())
 }
 
 #[test]
