@@ -176,10 +176,11 @@ fn pins_are_removed_and_others_stay() {
     let netns = Netns::new("pins").expect("netns");
     let bpffs = Bpffs::mount();
     let (ours, other) = (bpffs.0.path().join("lpm"), bpffs.0.path().join("other"));
-    fs::create_dir_all(ours.join("v1")).expect("directories");
+    let layout = ours.join("v1-0123456789abcdef");
+    fs::create_dir_all(&layout).expect("directories");
     let mut kernel = Kernel::load(&SETTINGS).expect("load");
     let map = kernel.ebpf_mut().map("CLAIMS").expect("CLAIMS");
-    let pin = ours.join("v1/claims");
+    let pin = layout.join("CLAIMS");
     map.pin(&pin).expect("pin");
     map.pin(&other).expect("pin");
     let report = detach_with(Some(&open(&netns)), &ours).expect("detach");

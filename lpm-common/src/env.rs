@@ -7,6 +7,14 @@ use crate::{
     shared::AtomicU64,
 };
 
+/// Whether the programs' agent has been gone for too long: both in jiffies, all
+/// 64 bits, as 32 would come round again. `u64::MAX`: they never rest.
+#[inline(always)]
+#[must_use]
+pub const fn is_abandoned(awake_until: u64, jiffies: u64) -> bool {
+    jiffies > awake_until
+}
+
 /// Clocks, counters, atomic adds and the way out for samples. The kernel
 /// programs and the host model each implement it.
 pub trait Env {

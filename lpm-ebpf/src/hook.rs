@@ -13,7 +13,7 @@ use crate::{
     env::Kernel,
     packet::{Linear, Whole, ifindex, meta},
     questions::{DATAGRAM, question},
-    settings::Secrets,
+    settings::{Secrets, abandoned},
     steps::{self, arrives, hand_over, scratch},
     store::Store,
 };
@@ -65,7 +65,9 @@ way!(
 #[inline(always)]
 #[must_use]
 pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
-    run::<W>(ctx.skb.skb);
+    if !abandoned() {
+        run::<W>(ctx.skb.skb);
+    }
     TC_ACT_UNSPEC
 }
 

@@ -17,7 +17,7 @@ use crate::{
     hook::{KNOWN, MEASURED, UNCOMMON, Way, appear, appears, datagram, message},
     packet::{Linear, Whole, meta},
     questions::{DATAGRAM, question},
-    settings::{Ports, Secrets},
+    settings::{Ports, Secrets, abandoned},
     steps::{self, hand_over, scratch},
     store::Store,
 };
@@ -26,7 +26,9 @@ use crate::{
 #[inline(always)]
 #[must_use]
 pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
-    run::<W>(ctx.skb.skb);
+    if !abandoned() {
+        run::<W>(ctx.skb.skb);
+    }
     TC_ACT_UNSPEC
 }
 

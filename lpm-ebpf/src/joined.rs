@@ -20,7 +20,7 @@ use crate::{
     maps::FORWARDED,
     packet::{Linear, Whole, ifindex, meta},
     questions::{DATAGRAM, question},
-    settings::Secrets,
+    settings::{Secrets, abandoned},
     steps::{self, arrives, hand_over, scratch},
     store::Store,
 };
@@ -30,6 +30,9 @@ use crate::{
 #[must_use]
 pub fn from_pod(ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
+    if abandoned() {
+        return TC_ACT_UNSPEC;
+    }
     let mut quick = quick_from(skb);
     if quick == UNCOMMON {
         quick = thorough::<FromLocal>(skb, 0);
@@ -44,7 +47,9 @@ pub fn from_pod(ctx: &TcContext) -> i32 {
 #[inline(always)]
 #[must_use]
 pub fn to_pod<W: Way>(ctx: &TcContext) -> i32 {
-    measure_to::<W>(ctx.skb.skb);
+    if !abandoned() {
+        measure_to::<W>(ctx.skb.skb);
+    }
     TC_ACT_UNSPEC
 }
 
@@ -53,6 +58,9 @@ pub fn to_pod<W: Way>(ctx: &TcContext) -> i32 {
 #[must_use]
 pub fn out_of_veth(ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
+    if abandoned() {
+        return TC_ACT_UNSPEC;
+    }
     // SAFETY: the hook's context; TC programs may read this field.
     let from = unsafe { (*skb).ingress_ifindex };
     if from == 0 || Store.config(from).is_none() {

@@ -3,7 +3,10 @@
 
 use core::{cell::UnsafeCell, ptr::read_volatile};
 
+use aya_ebpf::helpers::bpf_jiffies64;
+
 use lpm_common::{
+    env,
     hash::{SEEDS, Seeds},
     layout::TunnelKind,
     parse::tunnel::{PORTS, Tunnels},
@@ -154,4 +157,20 @@ pub(crate) fn nothing() -> u32 {
     // SAFETY: a valid pointer; volatile, because the compiler must not know
     // the value either.
     unsafe { read_volatile(LPM_NOTHING.0.get()) }
+}
+
+/// Jiffies up to which the programs work; see `lpm_common::env::is_abandoned`.
+/// The agent moves it on as long as it lives. A word of data and not of a map
+/// that is looked up: its address stands in the code.
+#[unsafe(no_mangle)]
+pub static LPM_AWAKE_UNTIL: Shared<UnsafeCell<u64>> = Shared(UnsafeCell::new(u64::MAX));
+
+/// Whether there has been no agent for so long that nothing is measured.
+#[inline(always)]
+#[must_use]
+pub fn abandoned() -> bool {
+    // SAFETY: a valid pointer; volatile, because the agent writes it.
+    let until = unsafe { read_volatile(LPM_AWAKE_UNTIL.0.get()) };
+    // SAFETY: a helper without arguments (inlined by the verifier).
+    env::is_abandoned(until, unsafe { bpf_jiffies64() })
 }

@@ -132,7 +132,9 @@ impl Rows for Store {
         let free = control.free_row.load(Relaxed);
         if free != 0 {
             let row = &ROWS.get(free)?.0;
-            control.free_row.store(row.pair.load(Relaxed) as u32, Relaxed);
+            control
+                .free_row
+                .store(row.pair.load(Relaxed) as u32, Relaxed);
             row.pair.store(pair.0, Relaxed);
             PAIRS.insert(pair.0, free, 0).ok()?;
             return Some(free);

@@ -7,13 +7,16 @@ use aya_ebpf::{bindings::xdp_action::XDP_PASS, programs::XdpContext};
 use crate::{
     hook::{self, Way},
     inside,
+    settings::abandoned,
 };
 
 /// Measures the packet. Always lets it pass.
 #[inline(always)]
 #[must_use]
 pub fn measure<W: Way>(ctx: &XdpContext) -> u32 {
-    hook::run::<W>(ctx.ctx);
+    if !abandoned() {
+        hook::run::<W>(ctx.ctx);
+    }
     XDP_PASS
 }
 
@@ -21,6 +24,8 @@ pub fn measure<W: Way>(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn measure_inside<W: Way>(ctx: &XdpContext) -> u32 {
-    inside::run::<W>(ctx.ctx);
+    if !abandoned() {
+        inside::run::<W>(ctx.ctx);
+    }
     XDP_PASS
 }

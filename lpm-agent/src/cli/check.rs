@@ -60,6 +60,9 @@ impl Check {
 
 #[derive(Debug, Args)]
 pub(super) struct Detach {
+    /// Where agents pin: their configuration's `pins.path`.
+    #[arg(long, value_name = "PATH", default_value = detach::PINS)]
+    pins: PathBuf,
     /// For programs.
     #[arg(long)]
     json: bool,
@@ -68,7 +71,7 @@ pub(super) struct Detach {
 impl Detach {
     pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<()> {
         let netns = netns.map(|netns| Netns::open(netns)).transpose()?;
-        let report = detach::detach(netns.as_ref())?;
+        let report = detach::detach_with(netns.as_ref(), &self.pins)?;
         let text = if self.json {
             serde_json::to_string_pretty(&report)?
         } else {

@@ -133,9 +133,13 @@ impl Measure {
     }
 
     fn options(&self, netns: Option<&String>) -> anyhow::Result<Options> {
+        let mut config = self.config(netns, None)?;
+        // What these show ends with them.
+        config.pins.enabled = false;
         Ok(Options {
-            config: self.config(netns, None)?,
+            config,
             only: self.interface.clone(),
+            layout_version: None,
         })
     }
 }

@@ -15,6 +15,7 @@ use clap::Args;
 
 use super::{Measure, runtime, signals};
 use crate::{
+    config::Config,
     export::{Metrics, Server, http::App},
     session::{Notice, Options, Session},
 };
@@ -29,6 +30,12 @@ pub(super) struct Run {
     /// Address and port of the HTTP server.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Keep the data path for the next agent, pinned in this directory of a BPF file system.
+    #[arg(long, value_name = "PATH")]
+    pins: Option<PathBuf>,
+    /// In place of the version of the maps' layout: for tests of upgrades.
+    #[arg(long, hide = true)]
+    layout_version: Option<u32>,
 }
 
 impl Run {
@@ -38,7 +45,7 @@ impl Run {
 
     async fn serve(self, netns: Option<&String>) -> anyhow::Result<()> {
         let mut end = signals::End::new(false)?;
-        let config = self.measure.config(netns, self.listen)?;
+        let config = self.config(netns)?;
         // The port first: a second agent must not touch an interface.
         let server = Server::bind(config.listen).await?;
         let hash = config.hash();
@@ -46,6 +53,7 @@ impl Run {
         let options = Options {
             config,
             only: self.measure.interface.clone(),
+            layout_version: self.layout_version,
         };
         let session = Session::start(options, |notice| log(&notice))?;
         let app = Arc::new(App {
@@ -77,13 +85,28 @@ impl Run {
                 }
             }
         }
-        tracing::info!("detaching from all interfaces");
+        if session.is_pinned() {
+            tracing::info!("the data path goes on without an agent, for the next one");
+        } else {
+            tracing::info!("detaching from all interfaces");
+            session.detach();
+        }
         Ok(())
+    }
+
+    fn config(&self, netns: Option<&String>) -> anyhow::Result<Config> {
+        let mut config = self.measure.config(netns, self.listen)?;
+        if let Some(path) = &self.pins {
+            config.pins.enabled = true;
+            config.pins.path.clone_from(path);
+            config.check()?;
+        }
+        Ok(config)
     }
 
     /// Applies the files as they are now; a file that does not hold changes nothing.
     fn reload(&self, netns: Option<&String>, session: &Session, app: &App, files: &mut Files) {
-        let applied = self.measure.config(netns, self.listen).and_then(|config| {
+        let applied = self.config(netns).and_then(|config| {
             let hash = config.hash();
             files.follow(config.names.clone());
             let cold = session.reload(config)?;

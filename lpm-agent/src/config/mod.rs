@@ -1,5 +1,6 @@
 //! The configuration: one YAML file, every key with a default, unknown keys refused.
 
+mod pins;
 mod presets;
 mod tunnels;
 
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use pins::Pins;
 pub use presets::Preset;
 pub use tunnels::Tunnels;
 
@@ -80,6 +82,8 @@ pub struct Config {
     /// Where the CNI library keeps its results, which tell whose interface is: the local end of a
     /// flow is named by it, never by an address that may have been another pod's.
     pub cni_results: PathBuf,
+    /// Whether and where the data path outlives the agent.
+    pub pins: Pins,
 }
 
 impl Default for Config {
@@ -101,6 +105,7 @@ impl Default for Config {
             names: None,
             levels: Levels::default(),
             cni_results: cni::RESULTS.into(),
+            pins: Pins::default(),
         }
     }
 }
@@ -244,6 +249,7 @@ impl Config {
             return wrong("levels.top", self.levels.top.to_string(), "give 1 to 2000");
         }
         self.tunnels.check()?;
+        self.pins.check()?;
         for (key, value) in [("flow_idle", self.flow_idle), ("window", self.window)] {
             if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&value) {
                 let value = humantime::format_duration(value).to_string();
@@ -303,11 +309,7 @@ impl Config {
     /// `lpm_config_hash_info`.
     #[must_use]
     pub fn hash(&self) -> String {
-        let text = format!("{self:?}");
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        format!("{hash:016x}")
+        format!("{:016x}", fnv(&format!("{self:?}")))
     }
 
     /// Keys in which `other` differs and that need a restart.
@@ -327,11 +329,19 @@ impl Config {
             ("methods", self.methods != other.methods),
             ("levels", self.levels != other.levels),
             ("cni_results", self.cni_results != other.cni_results),
+            ("pins", self.pins != other.pins),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
     }
+}
+
+/// FNV-1a, 64 bits: the same with every build.
+pub(crate) fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Durations as `30s`, `1m 30s`.

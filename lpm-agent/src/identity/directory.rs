@@ -50,6 +50,34 @@ impl Directory {
         &self.levels
     }
 
+    /// Goes on with the ids and the kernel's names as an agent before this one left them; to be
+    /// called before [`Directory::update`].
+    ///
+    /// # Errors
+    /// The kernel's maps cannot be read.
+    pub fn resume(&self, tables: &dyn Tables) -> io::Result<()> {
+        let mut left = tables.remembered()?;
+        // Namespaces before their members.
+        left.sort_by_key(|(id, _)| (id.member(), id.namespace()));
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, text) in left {
+            ids.resume(id, &text);
+        }
+        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        *kernel = tables
+            .names()?
+            .into_iter()
+            .map(|(key, value)| ((key.prefix_len, key.address), value))
+            .collect();
+        Ok(())
+    }
+
+    /// Keeps ids that are new for the next agent. Before the kernel sees them.
+    fn remember(&self, tables: &dyn Tables) -> io::Result<()> {
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        ids.remember(|id, text| tables.remember(id, text))
+    }
+
     /// The name of an address.
     #[must_use]
     pub fn lookup(&self, address: IpAddr) -> Option<Arc<Name>> {
@@ -80,12 +108,17 @@ impl Directory {
 
     /// The id of what an interface of this node belongs to.
     #[must_use]
-    pub fn id_here(&self, name: &Name) -> NameId {
+    pub fn id_here(&self, tables: &dyn Tables, name: &Name) -> NameId {
         let member = self.levels.member(name, true);
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
-        name.namespace.as_deref().map_or(NameId(0), |namespace| {
+        let id = name.namespace.as_deref().map_or(NameId(0), |namespace| {
             ids.member(namespace, member.as_ref(), self.levels.top)
-        })
+        });
+        drop(ids);
+        if let Err(error) = self.remember(tables) {
+            tracing::error!(%error, "the next agent will not know whose an interface's round trips are");
+        }
+        id
     }
 
     /// An interface of this node is this one's, or (`None`) nobody's who is known.
@@ -187,6 +220,7 @@ impl Directory {
 
     /// Makes these the names in the kernel.
     fn put(&self, tables: &dyn Tables, wanted: &Ranges) -> io::Result<()> {
+        self.remember(tables)?;
         let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
         let first = tables.control().generation.load(Ordering::Relaxed) == 0;
         if *kernel == *wanted && !first {
@@ -399,6 +433,53 @@ mod tests {
             told_apart(&directory, &tables),
             apart,
             "who was told apart stays so"
+        );
+    }
+
+    #[test]
+    fn the_next_agent_knows_the_ids() {
+        let (tables, apart) = (Memory::new(4, 2, 1), workloads(1));
+        let web = "- {address: 198.18.0.1, namespace: a, workload: web}\n";
+        apart.update(&tables, &names(web), &[]).expect("update");
+        let id = apart.id_here(
+            &tables,
+            &Name {
+                namespace: Some("a".to_owned()),
+                workload: Some("web".to_owned()),
+                ..Name::default()
+            },
+        );
+        assert_ne!(id.member(), 0);
+        let first =
+            names("- {cidr: 198.18.0.0/16, namespace: a}\n- {cidr: 198.19.0.0/16, namespace: b}\n");
+        let then = Directory::default();
+        then.resume(&tables).expect("resume");
+        then.update(&tables, &first, &[]).expect("update");
+        let next = Directory::default();
+        next.resume(&tables).expect("resume");
+        let member = next.member(id).expect("a member");
+        assert_eq!(member.workload.as_deref(), Some("web"));
+        let second =
+            names("- {cidr: 198.19.0.0/16, namespace: c}\n- {address: 198.19.0.1, namespace: b}\n");
+        next.update(&tables, &second, &[]).expect("update");
+        let of = |id| next.namespace(id);
+        assert_eq!(
+            of(1).as_deref(),
+            Some("a"),
+            "though it names nothing any more"
+        );
+        assert_eq!(of(2).as_deref(), Some("b"));
+        assert_eq!(of(3).as_deref(), Some("c"));
+        let kernel = tables.names.lock().expect("names").clone();
+        let mut found: Vec<_> = kernel
+            .iter()
+            .map(|(key, value)| (key.prefix_len, value.id.namespace()))
+            .collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [(112, 3), (128, 2)],
+            "the first agent's ranges are gone"
         );
     }
 

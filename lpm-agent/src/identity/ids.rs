@@ -4,13 +4,14 @@
 //! of histograms that bear it live on. What is told apart within a namespace (by the levels that
 //! are switched on) gets numbers as long as fewer than [`Levels::top`] are given out.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 use lpm_common::layout::NameId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Name;
+use crate::passive::model::UNKNOWN;
 
 /// What histograms tell apart within a namespace, beside the namespaces themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -59,7 +60,7 @@ impl Levels {
 }
 
 /// What is told apart within a namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Member {
     /// Its workload.
     pub workload: Option<String>,
@@ -76,6 +77,8 @@ pub struct Ids {
     /// From number 1 on.
     by_id: Vec<Namespace>,
     given: usize,
+    /// Those that the next agent would not know yet.
+    fresh: Vec<(NameId, String)>,
 }
 
 #[derive(Debug)]
@@ -106,8 +109,61 @@ impl Ids {
             by_member: HashMap::new(),
             by_id: Vec::new(),
         });
+        self.fresh.push((NameId::new(id, 0), name.to_string()));
         self.by_name.insert(name, id);
         id
+    }
+
+    /// Takes over an id that an agent before this one gave out, with the text that it was
+    /// remembered by. Namespaces before their members. What lies between is nobody's: an id is
+    /// given out once.
+    pub fn resume(&mut self, id: NameId, text: &str) {
+        let namespaces = usize::from(id.namespace());
+        let Some(place) = namespaces.checked_sub(1) else {
+            return;
+        };
+        let nobody = || Namespace {
+            name: Arc::from(UNKNOWN),
+            by_member: HashMap::new(),
+            by_id: Vec::new(),
+        };
+        let all = self.by_id.len().max(namespaces);
+        self.by_id.resize_with(all, nobody);
+        let of = &mut self.by_id[place];
+        let Some(member) = id.member().checked_sub(1).map(usize::from) else {
+            of.name = text.into();
+            self.by_name.insert(Arc::clone(&of.name), id.namespace());
+            return;
+        };
+        let nobody = || {
+            Arc::new(Member {
+                workload: Some(UNKNOWN.to_owned()),
+                ..Member::default()
+            })
+        };
+        self.given += (member + 1).saturating_sub(of.by_id.len());
+        let all = of.by_id.len().max(member + 1);
+        of.by_id.resize_with(all, nobody);
+        if let Ok(known) = serde_json::from_str::<Member>(text) {
+            of.by_id[member] = Arc::new(known);
+            of.by_member
+                .insert(Arc::clone(&of.by_id[member]), id.member());
+        }
+    }
+
+    /// Hands over what is new since the last time, as the text that [`Self::resume`] reads.
+    ///
+    /// # Errors
+    /// Those of `keep`; what it did not take it is given again.
+    pub fn remember(
+        &mut self,
+        mut keep: impl FnMut(NameId, &str) -> io::Result<()>,
+    ) -> io::Result<()> {
+        while let Some((id, text)) = self.fresh.last() {
+            keep(*id, text)?;
+            self.fresh.pop();
+        }
+        Ok(())
     }
 
     /// The id of a member, if it has one already or one is to be had; the namespace's else.
@@ -128,8 +184,10 @@ impl Ids {
         let member = Arc::new(member.clone());
         if let Some(of) = self.of(id) {
             of.by_id.push(Arc::clone(&member));
-            of.by_member.insert(member, number);
+            of.by_member.insert(Arc::clone(&member), number);
         }
+        let text = serde_json::to_string(&*member).unwrap_or_default();
+        self.fresh.push((NameId::new(id, number), text));
         NameId::new(id, number)
     }
 

@@ -151,7 +151,7 @@ impl Describe for LocalEnds {
         let model = Arc::clone(&self.model);
         let directory = model.directory();
         if let Some(name) = self.name(interface) {
-            let id = directory.id_here(&name);
+            let id = directory.id_here(model.tables(), &name);
             directory.set_local(interface.index, Some(name));
             self.waiting.remove(&interface.index);
             return of_pod(id);

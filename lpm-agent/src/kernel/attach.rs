@@ -1,6 +1,6 @@
 //! Two programs onto an interface, both or none; and off again, ours only.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use aya::util::KernelVersion;
 use lpm_common::layout::Vantage;
@@ -11,13 +11,14 @@ pub use super::attach_error::AttachError;
 use super::{
     bpf::{self, Direction},
     interfaces::{Interface, Layer},
-    load::{LoadedProgram, Programs},
+    load::{LoadedProgram, Programs, is_joined},
     netlink::Route,
-    ours::{FIRST_HANDLE, HANDLES, Owner, owner},
+    ours::{FIRST_HANDLE, FIRST_KEPT_HANDLE, HANDLES, Owner, owner},
+    pins::{self, Inheritance, PinnedLink, Pins, Slot},
     presence,
     rules::Extras,
     tc::{self, Filter, Place},
-    xdp,
+    xdp::{self, XdpMode},
 };
 
 /// How programs are attached.
@@ -73,10 +74,10 @@ pub(crate) struct Attachment {
 /// One program on one hook.
 #[derive(Debug)]
 enum Hook {
-    /// Closing it detaches the program.
-    Tcx(OwnedFd),
+    /// Closing it detaches the program, unless it is pinned: then both.
+    Tcx(OwnedFd, Option<PathBuf>),
     /// Likewise.
-    Xdp(OwnedFd),
+    Xdp(OwnedFd, Option<PathBuf>),
     /// Stays until it is deleted.
     Filter { place: Place, program: u32 },
 }
@@ -88,14 +89,24 @@ pub(crate) struct Attacher {
     pub(crate) programs: Arc<Programs>,
     /// Never `Auto`.
     pub(crate) mode: Mode,
+    /// Keeps what is attached beyond the agent's end.
+    pub(crate) pins: Option<Arc<Pins>>,
+    /// What the agent before this one left and this one has not taken yet.
+    pub(crate) inherited: Inheritance,
 }
 
 impl Attacher {
-    pub(crate) fn new(programs: Arc<Programs>, mode: Mode) -> io::Result<Self> {
+    pub(crate) fn new(
+        programs: Arc<Programs>,
+        mode: Mode,
+        pins: Option<Arc<Pins>>,
+    ) -> io::Result<Self> {
         Ok(Self {
             route: Route::open()?,
             programs,
             mode: mode.resolve(),
+            pins,
+            inherited: Inheritance::default(),
         })
     }
 
@@ -141,12 +152,16 @@ impl Attacher {
             note: None,
         };
         if let Some(mode) = extras.xdp {
-            let link = xdp::attach(&programs, interface, vantage, extras, mode)?;
-            attachment.hooks.push(Hook::Xdp(link));
+            let hook = self.hook_xdp(&programs, interface, vantage, extras, mode)?;
+            attachment.hooks.push(hook);
         }
         let by_tc = [(Direction::Ingress, ingress), (Direction::Egress, egress)];
         for (direction, program) in by_tc.into_iter().skip(usize::from(extras.xdp.is_some())) {
-            match self.hook(interface, direction, program, &mut attachment) {
+            let slot = match direction {
+                Direction::Ingress => Slot::Ingress,
+                Direction::Egress => Slot::Egress,
+            };
+            match self.hook(interface, slot, program, &mut attachment) {
                 Ok(hook) => attachment.hooks.push(hook),
                 Err(error) => {
                     self.detach(interface, attachment);
@@ -166,7 +181,7 @@ impl Attacher {
         if let (None, Some(layer)) = (&attachment.joined, interface.layer()) {
             let programs = Arc::clone(&self.programs);
             let program = programs.node_to(layer);
-            let hook = self.hook(interface, Direction::Ingress, program, attachment)?;
+            let hook = self.hook(interface, Slot::Joined, program, attachment)?;
             attachment.joined = Some(hook);
         }
         Ok(())
@@ -182,14 +197,88 @@ impl Attacher {
     fn hook(
         &mut self,
         interface: &Interface,
-        direction: Direction,
+        slot: Slot,
         program: &LoadedProgram,
         attachment: &mut Attachment,
     ) -> Result<Hook, AttachError> {
         match self.mode {
-            Mode::Netlink => self.hook_filter(interface, direction, program, attachment),
-            Mode::Tcx | Mode::Auto => hook_tcx(interface, direction, program),
+            Mode::Netlink => self.hook_filter(interface, slot, program, attachment),
+            Mode::Tcx | Mode::Auto => self.hook_tcx(interface, slot, program),
         }
+    }
+
+    fn hook_tcx(
+        &mut self,
+        interface: &Interface,
+        slot: Slot,
+        program: &LoadedProgram,
+    ) -> Result<Hook, AttachError> {
+        if let Some(link) = self.adopt(interface.index, slot, program) {
+            return Ok(Hook::Tcx(link.fd, Some(link.path)));
+        }
+        let direction = slot.direction();
+        match bpf::tcx_attach_first(program, interface.index, direction) {
+            Ok(link) => {
+                let pin = self.pin(&link, interface, slot)?;
+                Ok(Hook::Tcx(link, pin))
+            }
+            Err(source) if is_gone(&source) => Err(AttachError::Gone {
+                interface: interface.name.clone(),
+            }),
+            Err(source) => Err(AttachError::Tcx {
+                program: program.name,
+                interface: interface.name.clone(),
+                direction,
+                source,
+            }),
+        }
+    }
+
+    fn hook_xdp(
+        &mut self,
+        programs: &Programs,
+        interface: &Interface,
+        vantage: Vantage,
+        extras: Extras,
+        mode: XdpMode,
+    ) -> Result<Hook, AttachError> {
+        let program = xdp::program(programs, interface, vantage, extras)?;
+        let slot = mode.slot();
+        if let Some(link) = self.adopt(interface.index, slot, program) {
+            return Ok(Hook::Xdp(link.fd, Some(link.path)));
+        }
+        // There is room for one: that of the other kind has to go first.
+        for other in [Slot::XdpNative, Slot::XdpGeneric] {
+            if let Some(link) = self.inherited.take(interface.index, other) {
+                link.remove();
+            }
+        }
+        let link = xdp::attach(program, interface, mode)?;
+        let pin = self.pin(&link, interface, slot)?;
+        Ok(Hook::Xdp(link, pin))
+    }
+
+    /// The predecessor's link on a hook, with this program in it from now on.
+    fn adopt(&mut self, interface: u32, slot: Slot, program: &LoadedProgram) -> Option<PinnedLink> {
+        let link = self.inherited.take(interface, slot)?;
+        match bpf::link_update(&link.fd, program) {
+            Ok(()) => Some(link),
+            Err(error) => {
+                tracing::warn!(path = %link.path.display(), %error, "a pinned link cannot be taken over; it is made anew");
+                link.remove();
+                None
+            }
+        }
+    }
+
+    fn pin(
+        &self,
+        link: &OwnedFd,
+        interface: &Interface,
+        slot: Slot,
+    ) -> Result<Option<PathBuf>, AttachError> {
+        let pin = |pins: &Arc<Pins>| pins.pin_link(link, interface.index, slot);
+        Ok(self.pins.as_ref().map(pin).transpose()?)
     }
 
     /// Takes both programs off; whatever else is on the hooks stays.
@@ -201,8 +290,15 @@ impl Attacher {
     }
 
     fn unhook(&mut self, interface: &Interface, hook: &Hook) {
-        let Hook::Filter { place, program } = *hook else {
-            return;
+        let (place, program) = match hook {
+            // Closed by the caller.
+            Hook::Tcx(_, pin) | Hook::Xdp(_, pin) => {
+                if let Some(path) = pin {
+                    pins::remove(path);
+                }
+                return;
+            }
+            Hook::Filter { place, program } => (*place, *program),
         };
         match self.our_filter(place, program) {
             Ok(Some(filter)) => {
@@ -225,8 +321,12 @@ impl Attacher {
     pub(crate) fn is_intact(&mut self, interface: u32, attachment: &Attachment) -> bool {
         let mut hooks = attachment.hooks.iter().chain(&attachment.joined);
         hooks.all(|hook| match hook {
-            Hook::Tcx(link) => bpf::tcx_link_interface(link).is_ok_and(|found| found == interface),
-            Hook::Xdp(link) => bpf::xdp_link_interface(link).is_ok_and(|found| found == interface),
+            Hook::Tcx(link, _) => {
+                bpf::tcx_link_interface(link).is_ok_and(|found| found == interface)
+            }
+            Hook::Xdp(link, _) => {
+                bpf::xdp_link_interface(link).is_ok_and(|found| found == interface)
+            }
             Hook::Filter { place, program } => {
                 matches!(self.our_filter(*place, *program), Ok(Some(_)))
             }
@@ -244,10 +344,11 @@ impl Attacher {
     fn hook_filter(
         &mut self,
         interface: &Interface,
-        direction: Direction,
+        slot: Slot,
         program: &LoadedProgram,
         attachment: &mut Attachment,
     ) -> Result<Hook, AttachError> {
+        let direction = slot.direction();
         let name = || interface.name.clone();
         let gone_or =
             |source: io::Error, error: fn(String, Direction, io::Error) -> AttachError| {
@@ -264,6 +365,13 @@ impl Attacher {
         };
         self.remove_leftovers(interface.index, direction)
             .map_err(|source| gone_or(source, look))?;
+        let adopted = self
+            .adopt_filter(interface.index, slot, program)
+            .map_err(|source| gone_or(source, look))?;
+        if let Some(hook) = adopted {
+            return Ok(hook);
+        }
+        let first_handle = self.first_handle();
         let mut priority = 0;
         loop {
             let filters = tc::filters(&mut self.route, interface.index, direction)
@@ -275,7 +383,8 @@ impl Attacher {
                 priority,
                 source,
             };
-            let Some(place) = free_place(interface.index, direction, &filters, priority + 1) else {
+            let from = (priority + 1, first_handle);
+            let Some(place) = free_place(interface.index, direction, &filters, from) else {
                 return Err(refused(
                     priority,
                     io::Error::from_raw_os_error(libc::EEXIST),
@@ -303,6 +412,78 @@ impl Attacher {
                 }
                 Err(error) => return Err(refused(priority, error)),
             }
+        }
+    }
+
+    fn first_handle(&self) -> u32 {
+        if self.pins.is_some() {
+            FIRST_KEPT_HANDLE
+        } else {
+            FIRST_HANDLE
+        }
+    }
+
+    /// Filters of the agent before this one on a hook that this one has not taken.
+    pub(crate) fn inherited_filters(
+        &mut self,
+        interface: u32,
+        direction: Direction,
+    ) -> io::Result<Vec<Filter>> {
+        if self.inherited.programs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut filters = tc::filters(&mut self.route, interface, direction)?;
+        filters.retain(|filter| self.inherited.has_program(filter.program));
+        Ok(filters)
+    }
+
+    /// The predecessor's filter on a hook, with this program in it from now on.
+    fn adopt_filter(
+        &mut self,
+        interface: u32,
+        slot: Slot,
+        program: &LoadedProgram,
+    ) -> io::Result<Option<Hook>> {
+        let filters = self.inherited_filters(interface, slot.direction())?;
+        let joined = |filter: &Filter| filter.name.as_deref().is_some_and(is_joined);
+        let Some(filter) = filters
+            .into_iter()
+            .find(|filter| joined(filter) == (slot == Slot::Joined))
+        else {
+            return Ok(None);
+        };
+        let place = Place {
+            interface,
+            direction: filter.direction,
+            priority: filter.priority,
+            handle: filter.handle,
+        };
+        tc::replace(&mut self.route, place, program, program.name)?;
+        let program = program.id;
+        Ok(Some(Hook::Filter { place, program }))
+    }
+
+    /// Takes off what the agent before this one left and this one has no use for.
+    pub(crate) fn release_inherited(&mut self, interfaces: impl Iterator<Item = u32>) {
+        let mut inherited = std::mem::take(&mut self.inherited);
+        for link in inherited.links.drain(..) {
+            link.remove();
+        }
+        self.inherited = inherited;
+        for interface in interfaces {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let filters = self.inherited_filters(interface, direction);
+                for filter in filters.unwrap_or_default() {
+                    if let Err(error) = tc::delete(&mut self.route, &filter)
+                        && !is_gone(&error)
+                    {
+                        tracing::error!(interface, %direction, %error, "a filter of the agent before this one could not be deleted; run `lpm detach`");
+                    }
+                }
+            }
+        }
+        for (_, path) in self.inherited.programs.drain(..) {
+            pins::remove(&path);
         }
     }
 
@@ -365,7 +546,7 @@ fn free_place(
     interface: u32,
     direction: Direction,
     filters: &[Filter],
-    from: u16,
+    (from, first_handle): (u16, u32),
 ) -> Option<Place> {
     (from..=PRIORITIES).find_map(|priority| {
         let there: Vec<&Filter> = filters
@@ -375,7 +556,7 @@ fn free_place(
         if !there.iter().all(|filter| filter.shares_priority()) {
             return None;
         }
-        (FIRST_HANDLE..FIRST_HANDLE + HANDLES)
+        (first_handle..first_handle + HANDLES)
             .find(|handle| there.iter().all(|filter| filter.handle != *handle))
             .map(|handle| Place {
                 interface,
@@ -384,25 +565,6 @@ fn free_place(
                 handle,
             })
     })
-}
-
-fn hook_tcx(
-    interface: &Interface,
-    direction: Direction,
-    program: &LoadedProgram,
-) -> Result<Hook, AttachError> {
-    match bpf::tcx_attach_first(program, interface.index, direction) {
-        Ok(link) => Ok(Hook::Tcx(link)),
-        Err(source) if is_gone(&source) => Err(AttachError::Gone {
-            interface: interface.name.clone(),
-        }),
-        Err(source) => Err(AttachError::Tcx {
-            program: program.name,
-            interface: interface.name.clone(),
-            direction,
-            source,
-        }),
-    }
 }
 
 /// Whether the kernel says that there is no such interface.
@@ -429,7 +591,8 @@ mod tests {
     }
 
     fn place(filters: &[Filter]) -> Option<(u16, u32)> {
-        free_place(2, Direction::Egress, filters, 1).map(|place| (place.priority, place.handle))
+        free_place(2, Direction::Egress, filters, (1, FIRST_HANDLE))
+            .map(|place| (place.priority, place.handle))
     }
 
     #[test]

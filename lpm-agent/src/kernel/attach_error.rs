@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use super::{bpf::Direction, xdp::XdpError};
+use super::{bpf::Direction, pins::PinError, xdp::XdpError};
 
 /// Why an interface is not watched though it should be.
 #[derive(Debug, Error)]
@@ -60,6 +60,9 @@ pub enum AttachError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The hook could not be pinned.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// There is no clsact qdisc and none can be added.
     #[error("add a clsact qdisc to {interface}: {source}; {}", remedy(.source))]
     Clsact {

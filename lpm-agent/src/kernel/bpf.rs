@@ -4,12 +4,19 @@
 //! hook the wrong interface. We attach by index, and own the link as a plain file descriptor.
 
 use std::{
+    ffi::{CString, c_char},
     io,
     mem::{self, MaybeUninit},
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_info,
+};
 
 /// `BPF_F_BEFORE`: with no program to be before, the head of the chain.
 const BPF_F_BEFORE: u32 = 1 << 3;
@@ -61,6 +68,101 @@ pub(crate) fn tcx_link_interface(link: impl AsFd) -> io::Result<u32> {
     let info = link_info(link)?;
     // SAFETY: every member of the union is plain numbers, and the link is a TCX link.
     Ok(unsafe { info.__bindgen_anon_1.tcx.ifindex })
+}
+
+/// Puts another program in the place of a link's, at once: each packet meets one of both.
+pub(crate) fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    let mut attr = zeroed_attr();
+    attr.link_update.link_fd = fd_number(&link)?;
+    attr.link_update.__bindgen_anon_1.new_prog_fd = fd_number(&program)?;
+    call(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// What a link of ours hangs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkPlace {
+    /// The TCX chain of an interface; 0: the interface has gone.
+    Tcx(u32, Direction),
+    /// The XDP hook of an interface, likewise.
+    Xdp(u32),
+    /// Anything else: none of ours.
+    Other,
+}
+
+/// Where a link hangs.
+pub(crate) fn link_place(link: impl AsFd) -> io::Result<LinkPlace> {
+    let info = link_info(link)?;
+    Ok(if info.type_ == bpf_link_type::BPF_LINK_TYPE_TCX as u32 {
+        // SAFETY: every member of the union is plain numbers, and the link is a TCX link.
+        let tcx = unsafe { info.__bindgen_anon_1.tcx };
+        let ingress = tcx.attach_type == bpf_attach_type::BPF_TCX_INGRESS as u32;
+        let direction = if ingress {
+            Direction::Ingress
+        } else {
+            Direction::Egress
+        };
+        LinkPlace::Tcx(tcx.ifindex, direction)
+    } else if info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32 {
+        // SAFETY: as above, an XDP link.
+        LinkPlace::Xdp(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+    } else {
+        LinkPlace::Other
+    })
+}
+
+/// Gives a program, map or link a name in a BPF file system: it lives on without a process.
+pub(crate) fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    attr.__bindgen_anon_4.bpf_fd = fd_number(&object)?;
+    call(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Opens what has a name in a BPF file system.
+pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    let fd = call(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    // SAFETY: BPF_OBJ_GET returned this descriptor to us and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The kernel's number of a program.
+pub(crate) fn program_id(program: impl AsFd) -> io::Result<u32> {
+    // SAFETY: bpf_prog_info is plain numbers; all zero is a value of it.
+    let mut info: bpf_prog_info = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut attr = zeroed_attr();
+    attr.info.bpf_fd = fd_number(&program)?;
+    attr.info.info = (&raw mut info) as u64;
+    attr.info.info_len = u32::try_from(mem::size_of::<bpf_prog_info>()).unwrap_or(u32::MAX);
+    call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.id)
+}
+
+/// Makes a map that no program uses: what agents leave for one another.
+pub(crate) fn create_map(
+    name: &str,
+    kind: bpf_map_type,
+    [key, value, entries, flags]: [u32; 4],
+) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    // SAFETY: the member of the union that BPF_MAP_CREATE reads; plain numbers.
+    let create = unsafe { &mut attr.__bindgen_anon_1 };
+    create.map_type = kind as u32;
+    create.key_size = key;
+    create.value_size = value;
+    create.max_entries = entries;
+    create.map_flags = flags;
+    // The last byte stays 0.
+    let room = create.map_name.len() - 1;
+    for (to, from) in create.map_name[..room].iter_mut().zip(name.bytes()) {
+        *to = c_char::from_ne_bytes([from]);
+    }
+    let fd = call(bpf_cmd::BPF_MAP_CREATE, &mut attr)?;
+    // SAFETY: BPF_MAP_CREATE returned this descriptor to us and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn link_info(link: impl AsFd) -> io::Result<bpf_link_info> {

@@ -6,7 +6,10 @@ use std::{
     thread,
 };
 
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::{
+    errno::Errno,
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -16,11 +19,12 @@ use super::{
     netlink::Route,
     netns::{Netns, NetnsError},
     ours::{Owner, owner},
+    pins::{self, Lock, PinError},
     presence::{self, RunningAgent},
     tc,
 };
 
-/// Where agents pin what is to outlive them.
+/// Where agents pin what is to outlive them, unless they are told otherwise.
 pub const PINS: &str = "/sys/fs/bpf/lpm";
 
 /// Something that an agent put into the kernel.
@@ -70,12 +74,12 @@ impl fmt::Display for Trace {
 pub struct Report {
     /// Taken away.
     pub removed: Vec<Trace>,
-    /// Left, because the agent with this process id uses it.
+    /// Left, because the agent with this process id (0: not known) uses it.
     pub in_use: Vec<(u32, Trace)>,
     /// Ours, but the kernel refused to remove it, and why.
     pub failed: Vec<(Trace, String)>,
-    /// Agents that run in this network namespace. They are not stopped; with TCX, what they
-    /// attached goes with them.
+    /// Agents that run in this network namespace. They are not stopped; what they attached goes
+    /// with them, unless it is pinned.
     pub agents: Vec<RunningAgent>,
 }
 
@@ -93,7 +97,10 @@ impl fmt::Display for Report {
             writeln!(f, "removed {trace}")?;
         }
         for (pid, trace) in &self.in_use {
-            writeln!(f, "left {trace}: the agent with process id {pid} uses it")?;
+            match pid {
+                0 => writeln!(f, "left {trace}: a running agent uses it")?,
+                pid => writeln!(f, "left {trace}: the agent with process id {pid} uses it")?,
+            }
         }
         for (trace, reason) in &self.failed {
             writeln!(f, "could not remove {trace}: {reason}")?;
@@ -101,7 +108,7 @@ impl fmt::Display for Report {
         for agent in &self.agents {
             writeln!(
                 f,
-                "an agent runs here with process id {}: stop it (kill {0}) and it detaches",
+                "an agent runs here with process id {}: stop it (kill {0}), and `lpm detach` removes what it leaves",
                 agent.pid
             )?;
         }
@@ -138,7 +145,7 @@ pub fn detach(netns: Option<&Netns>) -> Result<Report, DetachError> {
     detach_with(netns, Path::new(PINS))
 }
 
-/// The same with the pins elsewhere.
+/// The same with the pins elsewhere: a directory like the configuration's `pins.path`.
 pub fn detach_with(netns: Option<&Netns>, pins: &Path) -> Result<Report, DetachError> {
     let held = super::privileges::effective();
     if !["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]
@@ -197,7 +204,7 @@ fn filters() -> Result<Report, DetachError> {
                 match owner(&filter, &report.agents, &[]) {
                     Owner::Other => {}
                     Owner::Agent(pid) => report.in_use.push((pid, trace)),
-                    Owner::Leftover => match tc::delete(&mut route, &filter) {
+                    Owner::Leftover | Owner::Kept => match tc::delete(&mut route, &filter) {
                         Ok(()) => report.removed.push(trace),
                         Err(error) => report.failed.push((trace, error.to_string())),
                     },
@@ -208,37 +215,38 @@ fn filters() -> Result<Report, DetachError> {
     Ok(report)
 }
 
-/// Removes the pins below a directory of a BPF file system; anything else is left alone.
-fn unpin(directory: &Path, report: &mut Report) -> Result<(), DetachError> {
+/// Removes the pins of every layout below a directory, if no agent has it; anything else is left
+/// alone.
+fn unpin(root: &Path, report: &mut Report) -> Result<(), DetachError> {
     let list = |source| DetachError::List {
-        what: directory.display().to_string(),
+        what: root.display().to_string(),
         source,
     };
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(list(error)),
+    let type_of = match statfs(root) {
+        Ok(found) => found.filesystem_type(),
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(errno) => return Err(list(errno.into())),
     };
-    if statfs(directory)
-        .map_err(|errno| list(errno.into()))?
-        .filesystem_type()
-        != BPF_FS_MAGIC
-    {
+    if type_of != BPF_FS_MAGIC {
         return Ok(());
     }
-    for entry in entries {
-        let path = entry.map_err(list)?.path();
-        if fs::symlink_metadata(&path).map_err(list)?.is_dir() {
-            unpin(&path, report)?;
-            continue;
+    let refused = |error: PinError| list(io::Error::other(error.to_string()));
+    let trace = |path: PathBuf| Trace::Pin { path };
+    let _lock = match Lock::try_take(root).map_err(refused)? {
+        Ok(lock) => lock,
+        Err(pid) => {
+            let used = (pid.unwrap_or(0), trace(root.to_owned()));
+            report.in_use.push(used);
+            return Ok(());
         }
-        let trace = Trace::Pin { path: path.clone() };
-        match fs::remove_file(&path) {
-            Ok(()) => report.removed.push(trace),
-            Err(error) => report.failed.push((trace, error.to_string())),
+    };
+    for directory in pins::layouts(root).map_err(refused)? {
+        match pins::dismantle(&directory) {
+            Ok(removed) => report.removed.extend(removed.into_iter().map(trace)),
+            Err(error) => report.failed.push((trace(directory), error.to_string())),
         }
     }
-    // Fails if something could not be removed, which has been reported then.
-    let _ = fs::remove_dir(directory);
+    // Fails if something is left, which is not ours or has been reported.
+    let _ = fs::remove_dir(root);
     Ok(())
 }

@@ -28,6 +28,7 @@ use super::{
     load::Programs,
     netns::{Netns, NetnsError},
     one_sided::Evidence,
+    pins::{PinError, Pins},
     rules::{Extras, Rules},
     worker::Worker,
 };
@@ -80,6 +81,8 @@ pub struct Settings {
     pub describe: Box<dyn Describe>,
     /// What tells which interfaces carry one direction only; `None`: nobody looks.
     pub evidence: Option<Box<dyn Evidence>>,
+    /// Keeps the hooks beyond the agent's end; `None`: they go with it.
+    pub pins: Option<Arc<Pins>>,
 }
 
 impl Settings {
@@ -92,6 +95,7 @@ impl Settings {
             netns: None,
             describe: Box::new(Unknown),
             evidence: None,
+            pins: None,
         }
     }
 }
@@ -134,6 +138,17 @@ pub enum Event {
         interface: AttachedInterface,
         /// One direction only.
         one_sided: bool,
+    },
+    /// Hooks of the agent before this one go on with this one's programs.
+    Adopted {
+        /// How many interfaces they are on.
+        interfaces: usize,
+    },
+    /// An interface that the agent before this one watched is not there any more, or not watched.
+    /// **Forget its flows before returning**, as with [`Event::Detached`].
+    Abandoned {
+        /// Its number.
+        index: u32,
     },
     /// Filters that an agent left which is gone were removed.
     LeftoversRemoved {
@@ -179,6 +194,9 @@ pub enum StartError {
         /// The names that there are.
         there: Vec<String>,
     },
+    /// What the agent before this one left cannot be read.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// An interface that was asked for cannot be attached to.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -198,6 +216,10 @@ pub trait InterfaceTable: Send {
     fn set(&mut self, index: u32, config: InterfaceConfig) -> Result<(), MapError>;
     /// Forgets them; nothing happens if there are none.
     fn remove(&mut self, index: u32) -> Result<(), MapError>;
+    /// Indices and vantages of all interfaces with settings: what the agent before this one left.
+    fn all(&self) -> Vec<(u32, Option<Vantage>)> {
+        Vec::new()
+    }
 }
 
 impl InterfaceTable for HashMap<MapData, u32, [u8; 8]> {
@@ -210,6 +232,13 @@ impl InterfaceTable for HashMap<MapData, u32, [u8; 8]> {
             Err(MapError::KeyNotFound) => Ok(()),
             done => done,
         }
+    }
+
+    fn all(&self) -> Vec<(u32, Option<Vantage>)> {
+        let entries = self.iter().filter_map(Result::ok);
+        entries
+            .map(|(index, [vantage, ..])| (index, Vantage::from_raw(vantage)))
+            .collect()
     }
 }
 

@@ -1,6 +1,9 @@
 //! Brings the kernel object into the kernel and hands out its programs and maps.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
 
 use aya::{
     Ebpf, TestRun,
@@ -10,9 +13,11 @@ use aya::{
 use lpm_common::layout::{Control, FlowEntry, Histogram, QueryEntry, Row};
 
 use super::{
+    attach::Mode,
     interfaces::Layer,
     load_error::is_permission,
     mmap::{MmapArray, Shared},
+    pins::{Agreement, Kept, Pins, netns_of},
     privileges,
     settings::{Constants, check_settings, configure},
 };
@@ -71,6 +76,11 @@ const IF_WANTED: [&str; 4] = [
 /// Whether a program of ours that is attached is called so.
 pub(crate) fn is_program_name(name: &str) -> bool {
     ALWAYS.contains(&name) || IF_WANTED.contains(&name)
+}
+
+/// Whether a program of this name is a second one on its hook, see [`Programs::node_to`].
+pub(crate) fn is_joined(name: &str) -> bool {
+    name.starts_with(ALWAYS[5])
 }
 
 /// The programs that are attached to interfaces.
@@ -149,12 +159,43 @@ impl Programs {
 pub struct Kernel {
     ebpf: Ebpf,
     settings: LoadSettings,
+    kept: Option<Arc<Kept>>,
+    adopted: bool,
+}
+
+/// What must agree with the agent whose pins are to be adopted: this build's maps, these settings,
+/// the way programs are attached, the network namespace (a name or path; `None`: the caller's).
+/// `version`: in place of the layout's, for tests of upgrades.
+///
+/// # Errors
+/// The embedded object cannot be read.
+pub fn agreement(
+    settings: &LoadSettings,
+    mode: Mode,
+    netns: Option<&str>,
+    version: Option<u32>,
+) -> Result<Agreement, LoadError> {
+    if OBJECT.is_empty() {
+        return Err(LoadError::NoObject);
+    }
+    Agreement::new(OBJECT, settings, mode.resolve(), &netns_of(netns), version)
 }
 
 impl Kernel {
     /// Loads the embedded object.
     pub fn load(settings: &LoadSettings) -> Result<Self, LoadError> {
         Self::load_object(OBJECT, settings)
+    }
+
+    /// Loads the embedded object over pinned maps: those that the last agent left, or fresh ones
+    /// that are pinned now.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`].
+    pub fn load_pinned(settings: &LoadSettings, pins: &Pins) -> Result<Self, LoadError> {
+        let mut kernel = Self::prepare_over(OBJECT, settings, Some(pins))?;
+        kernel.load_programs()?;
+        Ok(kernel)
     }
 
     /// Loads an object file's bytes, aligned to 8.
@@ -169,6 +210,14 @@ impl Kernel {
     /// # Errors
     /// As [`Kernel::load`].
     pub fn prepare(object: &[u8], settings: &LoadSettings) -> Result<Self, LoadError> {
+        Self::prepare_over(object, settings, None)
+    }
+
+    fn prepare_over(
+        object: &[u8],
+        settings: &LoadSettings,
+        pins: Option<&Pins>,
+    ) -> Result<Self, LoadError> {
         if object.is_empty() {
             return Err(LoadError::NoObject);
         }
@@ -177,20 +226,37 @@ impl Kernel {
             return Err(LoadError::NotPermitted { missing });
         }
         check_settings(settings)?;
-        let constants = Constants::new(settings);
-        let ebpf = configure(settings, &constants)
-            .load(object)
-            .map_err(|source| {
-                let source = Box::new(source);
-                if is_permission(&*source) {
-                    LoadError::Forbidden { source }
-                } else {
-                    LoadError::Object { source }
-                }
-            })?;
+        let mut settings = settings.clone();
+        let left = pins.and_then(Pins::kept).cloned();
+        if let Some(left) = &left {
+            settings.seeds = left.seeds();
+        }
+        let constants = Constants::new(&settings);
+        let mut loader = configure(&settings, &constants);
+        let names = pins.map_or(Vec::new(), Pins::maps);
+        for name in &names {
+            let path = pins.map(|pins| pins.map(name)).unwrap_or_default();
+            loader.map_pin_path(name, path);
+        }
+        let ebpf = loader.load(object).map_err(|source| {
+            let source = Box::new(source);
+            if is_permission(&*source) {
+                LoadError::Forbidden { source }
+            } else {
+                LoadError::Object { source }
+            }
+        })?;
+        let adopted = left.is_some();
+        let kept = match (left, pins) {
+            (Some(left), _) => Some(left),
+            (None, Some(pins)) => Some(pins.complete(&settings.seeds)?),
+            (None, None) => None,
+        };
         Ok(Self {
             ebpf,
-            settings: settings.clone(),
+            settings,
+            kept,
+            adopted,
         })
     }
 
@@ -331,6 +397,17 @@ impl Kernel {
     /// The settings of the interfaces, as the hotplug thread wants them.
     pub fn interfaces(&mut self) -> Result<aya::maps::HashMap<MapData, u32, [u8; 8]>, LoadError> {
         self.take("INTERFACES")
+    }
+
+    /// What agents leave for one another; `None`: the maps go with this one.
+    pub(crate) fn kept(&self) -> Option<&Arc<Kept>> {
+        self.kept.as_ref()
+    }
+
+    /// Whether an agent before this one filled the maps.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.adopted
     }
 
     /// The rest of aya's view: logging, other maps.

@@ -5,7 +5,7 @@ use std::io;
 use aya::{Btf, EbpfError, maps::MapError, programs::ProgramError};
 use thiserror::Error;
 
-use super::{mmap::MmapError, privileges::Need};
+use super::{mmap::MmapError, pins::PinError, privileges::Need};
 
 /// Why the programs could not be loaded.
 #[derive(Debug, Error)]
@@ -73,6 +73,9 @@ pub enum LoadError {
         /// What aya said.
         source: MapError,
     },
+    /// The maps could not be pinned, or those of the last agent not be used.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// An array could not be mapped.
     #[error(transparent)]
     Mmap(#[from] MmapError),

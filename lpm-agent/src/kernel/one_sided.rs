@@ -59,6 +59,11 @@ impl Judge {
         self.verdicts.get(&ifindex).copied()
     }
 
+    /// The agent before this one had found that the interface carries one direction only.
+    pub(crate) fn resume(&mut self, ifindex: u32) {
+        self.verdicts.insert(ifindex, true);
+    }
+
     /// The interface is gone: the next one with its index is another.
     pub(crate) fn forget(&mut self, ifindex: u32) {
         self.verdicts.remove(&ifindex);

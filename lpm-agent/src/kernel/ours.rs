@@ -13,6 +13,10 @@ const MAPS: [&str; 2] = ["FLOWS", "INTERFACES"];
 /// The first of our handles ("LP"): part of what marks a filter as ours.
 pub(crate) const FIRST_HANDLE: u32 = 0x4C50;
 
+/// The first handle of filters that belong to pins: they wait for the next agent, and only who has
+/// the pins, or `lpm detach`, may remove them.
+pub(crate) const FIRST_KEPT_HANDLE: u32 = 0x4C70;
+
 /// How many handles from the first one on we use.
 pub(crate) const HANDLES: u32 = 16;
 
@@ -23,6 +27,8 @@ pub(crate) enum Owner {
     Agent(u32),
     /// An agent that is gone: ours to remove.
     Leftover,
+    /// An agent that is gone and left it for the next one.
+    Kept,
     /// Somebody else, or nobody knows.
     Other,
 }
@@ -38,7 +44,9 @@ pub(crate) fn owner(filter: &Filter, agents: &[RunningAgent], tags: &[u64]) -> O
     {
         return Owner::Agent(agent.pid);
     }
-    let place = (FIRST_HANDLE..FIRST_HANDLE + HANDLES).contains(&filter.handle);
+    let within = |first: u32| (first..first + HANDLES).contains(&filter.handle);
+    let kept = within(FIRST_KEPT_HANDLE);
+    let place = kept || within(FIRST_HANDLE);
     let name = filter.name.as_deref().is_some_and(is_program_name);
     if !place || !name {
         return Owner::Other;
@@ -46,7 +54,7 @@ pub(crate) fn owner(filter: &Filter, agents: &[RunningAgent], tags: &[u64]) -> O
     // Handle and name can be chosen by anybody. The program itself cannot: either it is, by its
     // instructions, the very program that we loaded too, or it works on our maps.
     if filter.tag.is_some_and(|tag| tags.contains(&tag)) || uses_our_maps(program) {
-        Owner::Leftover
+        if kept { Owner::Kept } else { Owner::Leftover }
     } else {
         Owner::Other
     }
@@ -97,6 +105,11 @@ mod tests {
     #[test]
     fn all_marks_must_be_there() {
         assert_eq!(owner(&filter(), &[], &[41, 42]), Owner::Leftover);
+        let kept = Filter {
+            handle: FIRST_KEPT_HANDLE + 1,
+            ..filter()
+        };
+        assert_eq!(owner(&kept, &[], &[42]), Owner::Kept);
         let others = [
             Filter {
                 handle: 1,

@@ -2,23 +2,30 @@
 
 use std::{
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
 };
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, lpm_trie};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, lpm_trie};
 use lpm_common::{
     counter::COUNTERS,
-    layout::{Control, FlowEntry, Histogram, NameKey, NameValue, QueryEntry, Row},
+    layout::{Control, FlowEntry, Histogram, NameId, NameKey, NameValue, QueryEntry, Row, Traffic},
 };
+use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    load::{Kernel, LoadError},
+    load::{Kernel, LoadError, jiffies_per_second},
     mmap::MmapArray,
+    pins::Kept,
 };
 use crate::passive::{Tables, tables::PER_ROW};
 
 /// `BPF_NOEXIST`: make a new element, or fail.
 const BPF_NOEXIST: u64 = 1;
+
+/// The value of a claim that the agent made; the kernel programs' are 0. One that an agent left
+/// when it was killed would never be given back.
+const OF_AGENT: u32 = 1;
 
 /// [`Tables`] over the kernel's maps. Owns the loaded object.
 pub struct KernelTables {
@@ -31,6 +38,8 @@ pub struct KernelTables {
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     claims: Mutex<HashMap<MapData, u32, u32>>,
     names: Mutex<lpm_trie::LpmTrie<MapData, [u8; 16], [u8; 8]>>,
+    awake_until: Mutex<Array<MapData, u64>>,
+    kept: Option<Arc<Kept>>,
 }
 
 impl KernelTables {
@@ -44,7 +53,7 @@ impl KernelTables {
                 name: "CONTROL",
             });
         }
-        Ok(Self {
+        let tables = Self {
             flows: kernel.flows()?,
             queries: kernel.queries()?,
             histograms: kernel.histograms()?,
@@ -53,9 +62,48 @@ impl KernelTables {
             counters: kernel.take("COUNTERS")?,
             claims: Mutex::new(kernel.take("CLAIMS")?),
             names: Mutex::new(kernel.take("NAMES")?),
+            awake_until: Mutex::new(kernel.take(".data")?),
+            kept: kernel.kept().cloned(),
             kernel,
-        })
+        };
+        if tables.kernel.is_adopted() {
+            tables.take_over();
+        }
+        Ok(tables)
     }
+
+    /// Undoes what an agent that was killed could not undo itself.
+    fn take_over(&self) {
+        // Nobody of this agent's watches yet.
+        self.control().watch.store(0, Ordering::Release);
+        let mut claims = unpoisoned(&self.claims);
+        let left: Vec<u32> = claims
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, of)| *of == OF_AGENT)
+            .map(|(set, _)| set)
+            .collect();
+        for set in left {
+            if let Err(error) = claims.remove(&set) {
+                tracing::warn!(set, %error, "a set of a table stays claimed: it takes no new flow");
+            }
+        }
+    }
+
+    /// Jiffies now, all 64 bits.
+    fn jiffies(&self) -> io::Result<u64> {
+        let control = self.control();
+        let at_ktime = Duration::from_nanos(control.clock_ktime_ns.load(Ordering::Acquire));
+        let at_jiffies = control.clock_jiffies.load(Ordering::Acquire);
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+        Ok(at_jiffies.saturating_add(in_jiffies(now.saturating_sub(at_ktime))))
+    }
+}
+
+/// Rounded up: the programs rest late rather than early.
+fn in_jiffies(time: Duration) -> u64 {
+    let hz = u128::from(jiffies_per_second());
+    u64::try_from((time.as_nanos() * hz).div_ceil(1_000_000_000)).unwrap_or(u64::MAX)
 }
 
 impl Tables for KernelTables {
@@ -113,7 +161,7 @@ impl Tables for KernelTables {
     }
 
     fn claim(&self, set: u32) -> io::Result<bool> {
-        match unpoisoned(&self.claims).insert(set, 0, BPF_NOEXIST) {
+        match unpoisoned(&self.claims).insert(set, OF_AGENT, BPF_NOEXIST) {
             Ok(()) => Ok(true),
             Err(MapError::SyscallError(error))
                 if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
@@ -145,6 +193,52 @@ impl Tables for KernelTables {
             Err(error) => absent_is_fine(error),
         }
     }
+
+    fn names(&self) -> io::Result<Vec<(NameKey, NameValue)>> {
+        if !self.kernel.is_adopted() {
+            return Ok(Vec::new());
+        }
+        let names = unpoisoned(&self.names);
+        let mut all = Vec::new();
+        for entry in names.iter() {
+            let (key, value) = entry.map_err(io::Error::other)?;
+            let key = NameKey {
+                prefix_len: key.prefix_len(),
+                address: key.data(),
+            };
+            all.push((key, value_of(value)));
+        }
+        Ok(all)
+    }
+
+    fn remembered(&self) -> io::Result<Vec<(NameId, String)>> {
+        self.kept
+            .as_ref()
+            .map_or_else(|| Ok(Vec::new()), |kept| kept.remembered())
+    }
+
+    fn remember(&self, id: NameId, text: &str) -> io::Result<()> {
+        self.kept
+            .as_ref()
+            .map_or(Ok(()), |kept| kept.remember(id, text))
+    }
+
+    fn carried(&self) -> Option<Traffic> {
+        self.kept.as_ref().map(|kept| kept.carried())
+    }
+
+    fn carry(&self, traffic: Traffic) {
+        if let Some(kept) = &self.kept {
+            kept.carry(traffic);
+        }
+    }
+
+    fn stay_awake(&self, at_most: Duration) -> io::Result<()> {
+        let until = self.jiffies()?.saturating_add(in_jiffies(at_most));
+        unpoisoned(&self.awake_until)
+            .set(0, until, 0)
+            .map_err(io::Error::other)
+    }
 }
 
 fn absent_is_fine(error: MapError) -> io::Result<()> {
@@ -161,6 +255,16 @@ fn absent_is_fine(error: MapError) -> io::Result<()> {
 fn value_bytes(value: NameValue) -> [u8; 8] {
     let [a, b, c, d] = value.id.0.to_ne_bytes();
     [a, b, c, d, value.kind, value.own, 0, 0]
+}
+
+/// The [`NameValue`] of that memory.
+fn value_of([a, b, c, d, kind, own, ..]: [u8; 8]) -> NameValue {
+    NameValue {
+        id: NameId(u32::from_ne_bytes([a, b, c, d])),
+        kind,
+        own,
+        reserved: 0,
+    }
 }
 
 /// A map's handle holds no state that a panic could leave half done.
@@ -186,5 +290,6 @@ mod tests {
         assert_eq!(value_bytes(value), [a, b, c, d, 3, 1, 0, 0]);
         assert_eq!(std::mem::offset_of!(NameValue, kind), 4);
         assert_eq!(std::mem::offset_of!(NameValue, own), 5);
+        assert_eq!(value_of(value_bytes(value)), value);
     }
 }

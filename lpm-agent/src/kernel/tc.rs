@@ -166,6 +166,27 @@ pub(crate) fn add(
     program: impl AsFd,
     name: &str,
 ) -> io::Result<()> {
+    put(route, place, program, name, NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Puts another program into a filter that has just been read and found to be ours, at once: each
+/// packet meets one of both.
+pub(crate) fn replace(
+    route: &mut Route,
+    place: Place,
+    program: impl AsFd,
+    name: &str,
+) -> io::Result<()> {
+    put(route, place, program, name, NLM_F_CREATE)
+}
+
+fn put(
+    route: &mut Route,
+    place: Place,
+    program: impl AsFd,
+    name: &str,
+    flags: u16,
+) -> io::Result<()> {
     let mut message = message(place.interface);
     message.header.parent = parent(place.direction);
     message.header.handle = place.handle.into();
@@ -179,10 +200,7 @@ pub(crate) fn add(
         TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
         TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
     ]));
-    route.change(
-        RouteNetlinkMessage::NewTrafficFilter(message),
-        NLM_F_CREATE | NLM_F_EXCL,
-    )
+    route.change(RouteNetlinkMessage::NewTrafficFilter(message), flags)
 }
 
 /// Deletes a filter that has just been read and found to be ours.

@@ -1,6 +1,7 @@
 //! The work of the hotplug thread: see [`super::hotplug`].
 
 mod describing;
+mod handover;
 mod joining;
 
 use std::{
@@ -92,7 +93,8 @@ impl Worker {
         let listener = Listener::open().map_err(StartError::Netlink)?;
         let ids: Vec<u32> = programs.iter().map(|program| program.id).collect();
         let presence = presence::announce(&ids).map_err(StartError::Thread)?;
-        let attacher = Attacher::new(programs, settings.mode).map_err(StartError::Netlink)?;
+        let attacher =
+            Attacher::new(programs, settings.mode, settings.pins).map_err(StartError::Netlink)?;
         let mut worker = Self {
             listener,
             attacher,
@@ -113,9 +115,11 @@ impl Worker {
         };
         worker.known = interfaces::dump(&mut worker.attacher.route).map_err(StartError::Netlink)?;
         worker.remove_leftovers();
+        let before = worker.inherit()?;
         worker.attach_asked_for()?;
         worker.consider_all();
         worker.join_hooks();
+        worker.release(&before);
         Ok(worker)
     }
 
@@ -175,7 +179,14 @@ impl Worker {
             self.weigh();
             self.join_hooks();
         }
-        self.detach_all();
+        if !self
+            .attacher
+            .pins
+            .as_ref()
+            .is_some_and(|pins| pins.are_kept())
+        {
+            self.detach_all();
+        }
     }
 
     /// Sleeps until something is to be done.

@@ -11,7 +11,8 @@ use super::{
     attach::AttachError,
     bpf,
     interfaces::{Interface, Layer},
-    load::Programs,
+    load::{LoadedProgram, Programs},
+    pins::Slot,
     rules::Extras,
 };
 
@@ -33,6 +34,14 @@ impl XdpMode {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+        }
+    }
+
+    /// The hook, as pins name it.
+    pub(crate) fn slot(self) -> Slot {
+        match self {
+            Self::Native => Slot::XdpNative,
+            Self::Generic => Slot::XdpGeneric,
         }
     }
 
@@ -116,14 +125,13 @@ fn remedy(error: &io::Error, mode: XdpMode) -> &'static str {
     }
 }
 
-/// Attaches the XDP program; closing what is returned detaches it. It goes with the process.
-pub(crate) fn attach(
-    programs: &Programs,
+/// The program for an interface's XDP hook.
+pub(crate) fn program<'p>(
+    programs: &'p Programs,
     interface: &Interface,
     vantage: Vantage,
     extras: Extras,
-    mode: XdpMode,
-) -> Result<OwnedFd, AttachError> {
+) -> Result<&'p LoadedProgram, AttachError> {
     let name = || interface.name.clone();
     if !matches!(vantage, Vantage::Nic | Vantage::Overlay) {
         let interface = name();
@@ -132,12 +140,21 @@ pub(crate) fn attach(
     if interface.layer() != Some(Layer::Ethernet) {
         return Err(XdpError::LinkType { interface: name() }.into());
     }
-    let program = programs
+    programs
         .xdp(extras.inner)
         .ok_or_else(|| AttachError::NotLoaded {
             interface: name(),
             key: "xdp",
-        })?;
+        })
+}
+
+/// Attaches it; closing what is returned detaches it, unless it is pinned.
+pub(crate) fn attach(
+    program: &LoadedProgram,
+    interface: &Interface,
+    mode: XdpMode,
+) -> Result<OwnedFd, AttachError> {
+    let name = || interface.name.clone();
     bpf::xdp_attach(program, interface.index, mode.flags()).map_err(|source| {
         let interface = match source.raw_os_error() {
             Some(libc::ENODEV) => return AttachError::Gone { interface: name() },

@@ -110,6 +110,12 @@ impl Counts {
     }
 }
 
+/// Counts one observation beside the kernel, which adds to the same words.
+pub(crate) fn observe(histogram: &Histogram, ns: u64) {
+    histogram.words[histogram::bucket(ns)].fetch_add(1, Ordering::Relaxed);
+    histogram.words[SUM_WORD].fetch_add(ns, Ordering::Relaxed);
+}
+
 /// Upper bound of a bucket in seconds, exactly as Prometheus computes it.
 #[must_use]
 pub fn upper_bound_seconds(bucket: usize) -> f64 {

@@ -113,10 +113,10 @@ impl Model {
     ) -> io::Result<Self> {
         tables.run_clock()?;
         Ok(Self {
+            windows: Mutex::new(Windows::resume(&*tables)),
             tables,
             directory,
             idle,
-            windows: Mutex::default(),
             links: RwLock::default(),
             one_sided: RwLock::default(),
             translated: OnceLock::new(),
@@ -296,18 +296,7 @@ impl Model {
     #[must_use]
     pub fn flow_rtt(&self) -> BTreeMap<(Labels, Leg), Counts> {
         let mut all: BTreeMap<_, Counts> = BTreeMap::new();
-        let rows: BTreeMap<usize, Labels> = self.rows().collect();
-        for (row, leg, counts) in self.windows().minima() {
-            let leg = if leg == Leg::Remote as u8 {
-                Leg::Remote
-            } else {
-                Leg::Local
-            };
-            if let Some(labels) = rows.get(&usize::from(row)) {
-                all.entry((labels.clone(), leg)).or_default().add(counts);
-            }
-        }
-        for (row, labels) in rows {
+        for (row, labels) in self.rows() {
             for leg in [Leg::Remote, Leg::Local] {
                 let counts = self.row_counts(row, leg, MINIMA);
                 if !counts.is_empty() {

@@ -1,10 +1,10 @@
 //! What the model needs of the kernel's maps.
 
-use std::io;
+use std::{io, time::Duration};
 
 use lpm_common::{
     counter::COUNTERS,
-    layout::{Control, FlowEntry, Histogram, NameKey, NameValue, QueryEntry, Row},
+    layout::{Control, FlowEntry, Histogram, NameId, NameKey, NameValue, QueryEntry, Row, Traffic},
 };
 
 /// Entries of a set of the flow table: a claim (map `CLAIMS`) is for one set.
@@ -70,6 +70,47 @@ pub trait Tables: Send + Sync {
 
     /// Takes an address range out of map `NAMES`; one that is not there is no error.
     fn remove_name(&self, key: NameKey) -> io::Result<()>;
+
+    /// All of map `NAMES`: what the last agent with these maps left there. None: they are fresh.
+    ///
+    /// # Errors
+    /// The kernel's map cannot be read.
+    fn names(&self) -> io::Result<Vec<(NameKey, NameValue)>> {
+        Ok(Vec::new())
+    }
+
+    /// What [`Tables::remember`] was told by the last agent with these maps.
+    ///
+    /// # Errors
+    /// The kernel's map cannot be read.
+    fn remembered(&self) -> io::Result<Vec<(NameId, String)>> {
+        Ok(Vec::new())
+    }
+
+    /// Keeps what an id stands for beside the maps that hold it, if they outlive the agent. To be
+    /// called before the kernel can see the id.
+    ///
+    /// # Errors
+    /// The kernel's map is full.
+    fn remember(&self, _id: NameId, _text: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Traffic that no entry holds any more, as the last agent with these maps left it.
+    fn carried(&self) -> Option<Traffic> {
+        None
+    }
+
+    /// Keeps that for the next one, if the maps outlive the agent.
+    fn carry(&self, _traffic: Traffic) {}
+
+    /// Lets the programs work for this long from now on, and then rest unless it is called again.
+    ///
+    /// # Errors
+    /// The clocks cannot be read, or the kernel's map not be written.
+    fn stay_awake(&self, _at_most: Duration) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -89,6 +130,7 @@ pub(crate) mod memory {
         pub(crate) control: Control,
         pub(crate) counters: Mutex<[u64; COUNTERS]>,
         pub(crate) names: Mutex<Vec<(NameKey, NameValue)>>,
+        pub(crate) remembered: Mutex<Vec<(NameId, String)>>,
     }
 
     impl Memory {
@@ -104,6 +146,7 @@ pub(crate) mod memory {
                 control: Control::default(),
                 counters: Mutex::new([0; COUNTERS]),
                 names: Mutex::new(Vec::new()),
+                remembered: Mutex::new(Vec::new()),
             }
         }
     }
@@ -172,6 +215,28 @@ pub(crate) mod memory {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             names.retain(|(other, _)| *other != key);
             Ok(())
+        }
+
+        fn names(&self) -> io::Result<Vec<(NameKey, NameValue)>> {
+            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(names.clone())
+        }
+
+        fn remember(&self, id: NameId, text: &str) -> io::Result<()> {
+            let mut all = self
+                .remembered
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            all.push((id, text.to_owned()));
+            Ok(())
+        }
+
+        fn remembered(&self) -> io::Result<Vec<(NameId, String)>> {
+            let all = self
+                .remembered
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            Ok(all.clone())
         }
     }
 }

@@ -1,15 +1,17 @@
 //! Every ten seconds each flow's minimum becomes one observation, and what the kernel counts in
 //! words that wrap is carried on in numbers that do not.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicU32, Ordering, fence},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use lpm_common::layout::{FlowEntry, Traffic, UNIT_NS};
 
-use super::{Counts, Tables, flow::interface_of, segments::Segments, tables::WAYS};
+use super::{
+    Tables,
+    flow::interface_of,
+    histogram,
+    segments::Segments,
+    tables::{MINIMA, WAYS, place},
+};
 
 /// Attempts to take the claim of a set that the kernel holds: it does so for a microsecond.
 const CLAIM_ATTEMPTS: usize = 1000;
@@ -17,8 +19,6 @@ const CLAIM_ATTEMPTS: usize = 1000;
 /// What the agent remembers between its looks at the flow table.
 #[derive(Debug, Default)]
 pub struct Windows {
-    /// Minima taken so far, by row and leg.
-    minima: HashMap<(u16, u8), Counts>,
     /// By entry: whose it was, and what it had counted then.
     seen: Vec<Seen>,
     /// What the words of all flows that ever were had lost by wrapping.
@@ -42,6 +42,15 @@ struct Seen {
 }
 
 impl Windows {
+    /// Goes on where the last agent with these tables ended.
+    #[must_use]
+    pub fn resume(tables: &dyn Tables) -> Self {
+        Self {
+            forgotten: tables.carried().unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
     /// Takes the minimum of each flow's leg since the last time.
     pub fn take(&mut self, tables: &dyn Tables) {
         self.seen.resize(tables.flow_count(), Seen::default());
@@ -55,7 +64,7 @@ impl Windows {
             }
             let words = words(entry);
             let born = entry.cold.first_seen.load(Ordering::Relaxed);
-            let minima = self.take_minima(entry);
+            let minima = take_minima(tables, entry);
             fence(Ordering::Acquire);
             if entry.fingerprint.load(Ordering::Relaxed) == fingerprint
                 && self.carry(index, (fingerprint, born), words)
@@ -64,24 +73,7 @@ impl Windows {
             }
         }
         self.segments.end_window();
-    }
-
-    /// Takes both minima and returns them, as they are in the entry.
-    fn take_minima(&mut self, entry: &FlowEntry) -> [u32; 2] {
-        [0_u8, 1].map(|leg| {
-            let window = &entry.slots[usize::from(leg)].window_min;
-            // A look first: most flows are idle, and a swap would take their cache lines.
-            if window.load(Ordering::Relaxed) == u32::MAX {
-                return u32::MAX;
-            }
-            let units = window.swap(u32::MAX, Ordering::AcqRel);
-            if units != u32::MAX {
-                let row = row_of(&entry.row);
-                let minimum = Duration::from_nanos(u64::from(units) * UNIT_NS);
-                self.minima.entry((row, leg)).or_default().observe(minimum);
-            }
-            units
-        })
+        tables.carry(self.carried());
     }
 
     /// What lies between the places that see a flow.
@@ -142,13 +134,6 @@ impl Windows {
             .filter(|seen| (seen.fingerprint, seen.born) == of)
     }
 
-    /// Minima taken so far, by row and leg.
-    pub fn minima(&self) -> impl Iterator<Item = (u16, u8, &Counts)> {
-        self.minima
-            .iter()
-            .map(|((row, leg), counts)| (*row, *leg, counts))
-    }
-
     /// Packets and bytes that no entry holds any more and the kernel did not count as evicted.
     #[must_use]
     pub fn carried(&self) -> Traffic {
@@ -181,7 +166,7 @@ impl Windows {
                 }
             }
             for entry in set.into_iter().filter(|entry| belongs(entry, ifindex)) {
-                self.take_minima(entry);
+                take_minima(tables, entry);
                 for word in words(entry) {
                     self.forgotten += Traffic::unpack(word);
                 }
@@ -190,8 +175,30 @@ impl Windows {
             }
             tables.release(number)?;
         }
+        tables.carry(self.carried());
         failed.map_or(Ok(forgotten), Err)
     }
+}
+
+/// Takes both minima and returns them, as they are in the entry. They are counted where the kernel
+/// counts those of evicted flows, which outlives the agent.
+fn take_minima(tables: &dyn Tables, entry: &FlowEntry) -> [u32; 2] {
+    [0, 1].map(|leg: usize| {
+        let window = &entry.slots[leg].window_min;
+        // A look first: most flows are idle, and a swap would take their cache lines.
+        if window.load(Ordering::Relaxed) == u32::MAX {
+            return u32::MAX;
+        }
+        let units = window.swap(u32::MAX, Ordering::AcqRel);
+        if units != u32::MAX {
+            let row = usize::from(row_of(&entry.row));
+            let index = place(tables.row_count(), 0, row, leg, MINIMA);
+            if let Some(counts) = tables.histogram(index) {
+                histogram::observe(counts, u64::from(units) * UNIT_NS);
+            }
+        }
+        units
+    })
 }
 
 fn belongs(entry: &FlowEntry, ifindex: u32) -> bool {
@@ -235,8 +242,24 @@ pub(super) fn row_of(word: &AtomicU32) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::flow::tests::fill, *};
+    use super::{
+        super::{Counts, flow::tests::fill},
+        *,
+    };
     use crate::passive::tables::memory::Memory;
+
+    /// Row, leg and number of the minima that were taken.
+    fn minima(tables: &Memory) -> Vec<(usize, usize, u64)> {
+        let rows = tables.row_count();
+        let places = (0..rows).flat_map(|row| [(row, 0), (row, 1)]);
+        places
+            .filter_map(|(row, leg)| {
+                let mut counts = Counts::default();
+                counts.add_kernel(tables.histogram(place(rows, 0, row, leg, MINIMA))?);
+                (!counts.is_empty()).then(|| (row, leg, counts.count()))
+            })
+            .collect()
+    }
 
     #[test]
     fn a_minimum_is_one_observation() {
@@ -249,11 +272,11 @@ mod tests {
         let mut windows = Windows::default();
         windows.take(&tables);
         windows.take(&tables);
-        let all: Vec<_> = windows
-            .minima()
-            .map(|(row, leg, c)| (row, leg, c.count()))
-            .collect();
-        assert_eq!(all, [(3, 0, 1)], "the second window had no sample");
+        assert_eq!(
+            minima(&tables),
+            [(3, 0, 1)],
+            "the second window had no sample"
+        );
         assert_eq!(
             tables.flows[5].slots[0].window_min.load(Ordering::Relaxed),
             u32::MAX
@@ -322,13 +345,8 @@ mod tests {
         assert_eq!(windows.forget(&tables, 7).expect("forget"), 2);
         let Traffic { packets, bytes } = windows.carried();
         assert_eq!((packets, bytes), (20, 2000));
-        assert_eq!(
-            windows
-                .minima()
-                .map(|(.., counts)| counts.count())
-                .sum::<u64>(),
-            2
-        );
+        let taken: u64 = minima(&tables).iter().map(|(.., count)| count).sum();
+        assert_eq!(taken, 2);
         let left: Vec<u64> = tables
             .flows
             .iter()

@@ -32,7 +32,7 @@ impl Keeper {
         model: Arc<Model>,
         names: Names,
         netns: Option<Netns>,
-        window: Duration,
+        (window, keep): (Duration, Duration),
     ) -> Result<Self, SessionError> {
         let (sender, receiver) = mpsc::channel();
         let (ready, started) = mpsc::channel();
@@ -46,6 +46,7 @@ impl Keeper {
                     model,
                     names,
                     own: Vec::new(),
+                    keep,
                 };
                 let begun = begun.and_then(|()| state.refresh().map_err(SessionError::Maps));
                 let well = begun.is_ok();
@@ -89,6 +90,8 @@ struct State {
     model: Arc<Model>,
     names: Names,
     own: Vec<IpAddr>,
+    /// How long the programs work without a sign of the agent.
+    keep: Duration,
 }
 
 impl State {
@@ -131,8 +134,10 @@ impl State {
         directory.tell_apart(self.model.tables(), &packets, &self.own)
     }
 
-    /// Looks at the node's addresses, and tells the kernel if anything is new.
+    /// Gives the sign that the agent lives, looks at the node's addresses, and tells the kernel if
+    /// anything is new.
     fn refresh(&mut self) -> io::Result<()> {
+        self.model.tables().stay_awake(self.keep)?;
         let own = addresses::own()?;
         if self.own.is_empty() || own != self.own {
             self.model

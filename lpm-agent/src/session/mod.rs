@@ -1,7 +1,7 @@
 //! One running monitor: the kernel programs, the model over their maps, the names, the samples.
 //!
 //! `lpm run`, `lpm top` and `lpm watch` are each a session and something that shows it. Ending a
-//! session (dropping it) detaches everything.
+//! session (dropping it) detaches everything, but for what `lpm run` pins for its successor.
 
 mod joined;
 mod keeper;
@@ -26,8 +26,9 @@ use crate::{
         attach::AttachError,
         conntrack::Conntrack,
         hotplug::{AttachedInterface, Event, Hotplug, Settings, StartError},
-        load::{Kernel, LoadError, LoadSettings, Programs},
+        load::{Kernel, LoadError, LoadSettings, Programs, agreement},
         netns::{Netns, NetnsError},
+        pins::{PATIENCE, PinError, Pins},
         tables::KernelTables,
     },
     passive::{Model, model::Link},
@@ -49,6 +50,9 @@ pub enum SessionError {
     /// The kernel programs cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Nothing can be pinned.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// The interfaces cannot be watched.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -70,6 +74,8 @@ pub struct Options {
     pub config: Config,
     /// Only these interfaces, by name; empty: by the rules.
     pub only: Vec<String>,
+    /// In place of the version of the maps' layout, for tests of upgrades.
+    pub layout_version: Option<u32>,
 }
 
 /// What happens to interfaces, for people.
@@ -99,6 +105,11 @@ pub enum Notice {
         vantage: Vantage,
         /// One direction only.
         one_sided: bool,
+    },
+    /// What the last agent left measuring goes on with this one.
+    Adopted {
+        /// On how many interfaces.
+        interfaces: usize,
     },
     /// Filters of an agent that is gone were removed.
     LeftoversRemoved {
@@ -154,6 +165,11 @@ impl fmt::Display for Notice {
                 vantage,
                 one_sided,
             } => one_sided_text(f, interface, *vantage, *one_sided),
+            Self::Adopted { interfaces } => write!(
+                f,
+                "took over from the last agent on {interfaces} interface{}",
+                if *interfaces == 1 { "" } else { "s" }
+            ),
             Self::LeftoversRemoved { interface, filters } => {
                 write!(
                     f,
@@ -194,6 +210,7 @@ pub struct Session {
     only: Vec<String>,
     config: Mutex<Config>,
     _log: Option<ProgramLog>,
+    pins: Option<Arc<Pins>>,
 }
 
 impl Session {
@@ -203,11 +220,20 @@ impl Session {
         options: Options,
         mut notify: impl FnMut(Notice) + Send + 'static,
     ) -> Result<Self, SessionError> {
-        let Options { config, only } = options;
+        let Options {
+            config,
+            only,
+            layout_version,
+        } = options;
         let names = read_names(&config)?;
         let open = || config.netns.as_deref().map(Netns::open).transpose();
         let netns = (open()?, open()?);
-        let mut kernel = Kernel::load(&load_settings(&config))?;
+        let settings = load_settings(&config);
+        let pins = open_pins(&config, &settings, layout_version)?.map(Arc::new);
+        let mut kernel = match &pins {
+            Some(pins) => Kernel::load_pinned(&settings, pins)?,
+            None => Kernel::load(&settings)?,
+        };
         let log = ProgramLog::start(&mut kernel).map_err(SessionError::Thread)?;
         let programs = Arc::new(kernel.programs()?);
         let interfaces = kernel.interfaces()?;
@@ -215,10 +241,12 @@ impl Session {
         let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
         let tables = Arc::new(KernelTables::new(kernel)?);
         let directory = Arc::new(Directory::new(config.levels.clone()));
+        directory.resume(&*tables).map_err(SessionError::Maps)?;
         let model = Model::new(tables, directory, config.flow_idle).map_err(SessionError::Maps)?;
         let model = Arc::new(model);
         // Names first: a flow that appears before its names would be counted without.
-        let keeper = Keeper::start(Arc::clone(&model), names, netns.0, config.window)?;
+        let times = (config.window, config.pins.keep);
+        let keeper = Keeper::start(Arc::clone(&model), names, netns.0, times)?;
         match Conntrack::start(open()?) {
             Ok(connections) => model.follow_translated(connections),
             // Most machines without services have no connection tracking either.
@@ -235,6 +263,7 @@ impl Session {
                 config.cni_results.clone(),
             )),
             evidence: Some(Box::new(Joined::new(Arc::clone(&model), homes, forwarded))),
+            pins: pins.clone(),
             ..Settings::new(config.rules(&only))
         };
         let on_event = move |event| {
@@ -251,7 +280,22 @@ impl Session {
             only,
             config: Mutex::new(config),
             _log: log,
+            pins,
         })
+    }
+
+    /// Whether the data path can outlive this session: whether it is pinned.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pins.is_some()
+    }
+
+    /// Ends the session and takes everything off, pinned or not. Dropping it leaves what is pinned
+    /// to the next one.
+    pub fn detach(self) {
+        if let Some(pins) = &self.pins {
+            pins.keep(false);
+        }
     }
 
     /// The samples.
@@ -305,6 +349,18 @@ impl Session {
     }
 }
 
+fn open_pins(
+    config: &Config,
+    settings: &LoadSettings,
+    version: Option<u32>,
+) -> Result<Option<Pins>, SessionError> {
+    if !config.pins.enabled {
+        return Ok(None);
+    }
+    let agreement = agreement(settings, config.attach, config.netns.as_deref(), version)?;
+    Ok(Some(Pins::open(&config.pins.path, &agreement, PATIENCE)?))
+}
+
 fn load_settings(config: &Config) -> LoadSettings {
     LoadSettings {
         flow_entries: config.flows,
@@ -349,6 +405,13 @@ fn follow(model: &Model, event: Event) -> Option<Notice> {
                 interface: interface.interface.name,
                 gone,
             })
+        }
+        Event::Adopted { interfaces } => Some(Notice::Adopted { interfaces }),
+        Event::Abandoned { index } => {
+            if let Err(error) = model.link_detached(index) {
+                tracing::error!(index, %error, "flows of an interface that is gone stay in the table until they are evicted");
+            }
+            None
         }
         Event::OneSided {
             interface,

@@ -252,7 +252,10 @@ fn levels_tell_apart_within_namespaces() {
     };
     let (db, service) = (put([198, 18, 9, 1]), put([198, 18, 9, 9]));
     let here = names.lookup("198.18.4.1".parse().expect("an address"));
-    let web = NameValue::new(directory.id_here(here.expect("a name")), PeerKind::Pod);
+    let web = NameValue::new(
+        directory.id_here(&empty, here.expect("a name")),
+        PeerKind::Pod,
+    );
     let pair = |remote| PairKey::new(Vantage::Pod as u8, web, remote);
     let pairs = [pair(db), pair(service), pair(db).whole()];
     let model = Model::new(

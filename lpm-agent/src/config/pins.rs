@@ -1,0 +1,50 @@
+//! The key `pins`.
+
+use std::{path::PathBuf, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, humantime_text};
+use crate::kernel::detach::PINS;
+
+/// Whether and where the data path outlives the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pins {
+    /// `lpm run` pins maps and hooks, so that packets go on being measured when it ends, and the
+    /// next agent goes on with them; `lpm detach` removes them. `lpm top` and `watch` never pin.
+    pub enabled: bool,
+    /// A directory in a BPF file system; one agent at a time can have it.
+    pub path: PathBuf,
+    /// How long programs measure without an agent; then they let packets pass at once.
+    #[serde(with = "humantime_text")]
+    #[schemars(with = "String")]
+    pub keep: Duration,
+}
+
+impl Default for Pins {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            path: PINS.into(),
+            keep: Duration::from_mins(10),
+        }
+    }
+}
+
+impl Pins {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key, value: String, remedy| Err(ConfigError::Value { key, value, remedy });
+        if !self.path.is_absolute() {
+            let path = self.path.display().to_string();
+            return wrong("pins.path", path, "give an absolute path");
+        }
+        // The agent gives its sign every two seconds.
+        if !(Duration::from_secs(4)..=Duration::from_hours(24)).contains(&self.keep) {
+            let keep = humantime::format_duration(self.keep).to_string();
+            return wrong("pins.keep", keep, "give 4s to 24h");
+        }
+        Ok(())
+    }
+}

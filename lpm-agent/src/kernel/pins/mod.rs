@@ -1,0 +1,267 @@
+//! Pins: maps and links in a BPF file system, so that the data path outlives the agent and the next
+//! one goes on with it.
+//!
+//! Below the configured directory lies one directory per layout, `v<version>-<hash>`: the hash is
+//! of everything that two agents must agree in ([`agreement`]). An agent that finds its own
+//! directory adopts it: it loads its programs over the maps that are there and puts them into the
+//! links in place of the ones before, so that each packet meets one of both. Others' directories
+//! (an upgrade, a rollback, other sizes) it takes down once its own programs are attached.
+//!
+//! An agent locks the configured directory (`flock`), so there is one at a time. Map `STATE` is
+//! pinned last: a directory without it was never finished, and is made anew.
+
+mod agreement;
+mod error;
+mod inheritance;
+mod kept;
+mod lock;
+
+use std::{
+    fs, io,
+    os::fd::AsFd,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use aya::maps::MapData;
+use lpm_common::hash::SEEDS;
+
+use super::{bpf, load::LoadedProgram};
+pub use agreement::Agreement;
+pub(crate) use agreement::netns_of;
+pub use error::PinError;
+pub(crate) use inheritance::{Inheritance, PinnedLink, Slot, remove};
+use inheritance::{LINKS, PROGRAMS};
+pub(crate) use kept::Kept;
+pub(crate) use lock::Lock;
+
+/// How long an agent that is ending may hold the lock. Its successor waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The pins of this agent. When the last holder lets go, they are removed unless they are to be
+/// kept ([`Pins::keep`]).
+#[derive(Debug)]
+pub struct Pins {
+    root: PathBuf,
+    directory: PathBuf,
+    maps: Vec<String>,
+    adopted: Option<Arc<Kept>>,
+    keep: AtomicBool,
+    _lock: Lock,
+}
+
+impl Pins {
+    /// Takes possession of a directory, making it if there is none. Waits for an agent that has
+    /// it, up to `patience`.
+    ///
+    /// # Errors
+    /// It is in no BPF file system, or in one that cannot be written; another agent has it.
+    pub fn open(root: &Path, agreement: &Agreement, patience: Duration) -> Result<Self, PinError> {
+        lock::check(root)?;
+        make(root)?;
+        let lock = Lock::take(root, patience)?;
+        let directory = root.join(agreement.directory());
+        let adopted = if directory.join(kept::STATE).exists() && fits(&directory, agreement) {
+            Some(Arc::new(Kept::open(&directory)?))
+        } else {
+            // Never finished, or tampered with.
+            dismantle(&directory)?;
+            None
+        };
+        for path in [
+            &directory,
+            &directory.join(LINKS),
+            &directory.join(PROGRAMS),
+        ] {
+            make(path)?;
+        }
+        let maps = agreement.maps.iter().map(|map| map.name.clone());
+        Ok(Self {
+            maps: maps.collect(),
+            root: root.to_owned(),
+            directory,
+            keep: AtomicBool::new(adopted.is_some()),
+            adopted,
+            _lock: lock,
+        })
+    }
+
+    /// The directory of these maps and links.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Whether an agent before this one has left its maps here.
+    #[must_use]
+    pub fn are_adopted(&self) -> bool {
+        self.adopted.is_some()
+    }
+
+    /// Whether everything stays when this agent ends: for a successor.
+    pub fn keep(&self, keep: bool) {
+        self.keep.store(keep, Ordering::Relaxed);
+    }
+
+    pub(crate) fn are_kept(&self) -> bool {
+        self.keep.load(Ordering::Relaxed)
+    }
+
+    /// What the last agent left beside the maps; `None`: there was none.
+    pub(crate) fn kept(&self) -> Option<&Arc<Kept>> {
+        self.adopted.as_ref()
+    }
+
+    /// The maps are all there: makes what agents leave for one another.
+    pub(crate) fn complete(&self, seeds: &[u32; SEEDS]) -> Result<Arc<Kept>, PinError> {
+        Kept::create(&self.directory, seeds).map(Arc::new)
+    }
+
+    /// Names of the maps that are pinned.
+    pub(crate) fn maps(&self) -> Vec<String> {
+        self.maps.clone()
+    }
+
+    /// Where a map is pinned.
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Pins the link of a hook.
+    pub(crate) fn pin_link(
+        &self,
+        link: impl AsFd,
+        interface: u32,
+        slot: Slot,
+    ) -> Result<PathBuf, PinError> {
+        let path = self.directory.join(LINKS).join(slot.file(interface));
+        // Of an interface that is gone, whose number came again.
+        if path.exists() {
+            inheritance::remove(&path);
+        }
+        bpf::pin(link, &path).map_err(|source| PinError::call("pin the link", &path, source))?;
+        Ok(path)
+    }
+
+    /// Pins the programs that filters are about to hold: by their ids the next agent knows which
+    /// filters are its predecessor's.
+    pub(crate) fn pin_programs<'p>(
+        &self,
+        programs: impl Iterator<Item = &'p LoadedProgram>,
+    ) -> Result<(), PinError> {
+        for program in programs {
+            let file = format!("{}-{}", program.name, program.id);
+            let path = self.directory.join(PROGRAMS).join(file);
+            bpf::pin(program, &path)
+                .map_err(|source| PinError::call("pin the program", path, source))?;
+        }
+        Ok(())
+    }
+
+    /// The hooks of the agent before this one.
+    pub(crate) fn inheritance(&self) -> Result<Inheritance, PinError> {
+        Inheritance::read(&self.directory)
+    }
+
+    /// Directories of other layouts.
+    pub(crate) fn others(&self) -> Result<Vec<PathBuf>, PinError> {
+        let mut others = layouts(&self.root)?;
+        others.retain(|directory| *directory != self.directory);
+        Ok(others)
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if self.are_kept() {
+            return;
+        }
+        if let Err(error) = dismantle(&self.directory) {
+            tracing::error!("{error}");
+        }
+        // It stays if something else is in it; then it is not ours alone.
+        let _ = fs::remove_dir(&self.root);
+    }
+}
+
+/// The directories of layouts below a directory.
+pub(crate) fn layouts(root: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let failed = |source| PinError::call("list", root, source);
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(agreement::is_directory);
+        if ours && entry.file_type().map_err(failed)?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// The hooks that are pinned in a directory of a layout.
+pub(crate) fn inheritance_of(directory: &Path) -> Result<Inheritance, PinError> {
+    Inheritance::read(directory)
+}
+
+/// Removes the pins of one layout, and returns them. Links first: what is measured no more needs no
+/// maps. What is not ours stays, and so does the directory then.
+pub(crate) fn dismantle(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let mut removed = Vec::new();
+    for part in [&directory.join(LINKS), &directory.join(PROGRAMS), directory] {
+        for path in inheritance::files(part)? {
+            match fs::remove_file(&path) {
+                Ok(()) => removed.push(path),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(PinError::call("remove the pin", path, source)),
+            }
+        }
+        match fs::remove_dir(part) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => {
+                tracing::warn!(directory = %part.display(), "something that is not ours is in a directory of pins; it stays");
+            }
+            Err(source) => return Err(PinError::call("remove the directory", part, source)),
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether the maps that are pinned are those that this build expects. The directory's name says
+/// so; anybody who may write there could have put others under their names.
+fn fits(directory: &Path, agreement: &Agreement) -> bool {
+    let wrong = agreement.maps.iter().find(|expected| {
+        let info = MapData::from_pin(directory.join(&expected.name)).and_then(|map| map.info());
+        !info.is_ok_and(|info| {
+            let kind = info.map_type().map_or(0, |kind| kind as u32);
+            let [expected_kind, sizes @ ..] = expected.properties;
+            kind == expected_kind && sizes == [info.key_size(), info.value_size(), info.map_flags()]
+        })
+    });
+    if let Some(map) = wrong {
+        tracing::warn!(directory = %directory.display(), map = map.name, "a pinned map is missing or not as it was: all are made anew");
+    }
+    wrong.is_none()
+}
+
+/// Makes a directory that only root may look into.
+fn make(path: &Path) -> Result<(), PinError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| PinError::call("make the directory", path, source))
+}

@@ -1,0 +1,120 @@
+//! From one agent to the next, over pins: see [`crate::kernel::pins`].
+
+use std::collections::BTreeSet;
+
+use lpm_common::layout::Vantage;
+
+use super::{
+    super::{
+        attach::Attacher,
+        bpf::Direction,
+        hotplug::{Event, StartError},
+        pins::{self, PinError},
+    },
+    Worker,
+};
+
+/// What the agent before this one watched.
+pub(super) struct Before {
+    /// Interfaces that had settings in the kernel.
+    watched: Vec<u32>,
+    /// Of these and others, those that still bear a hook.
+    hooked: BTreeSet<u32>,
+}
+
+impl Worker {
+    /// Reads what the agent before this one left, before anything is attached.
+    pub(super) fn inherit(&mut self) -> Result<Before, StartError> {
+        let settings = self.table.all();
+        let mut hooked = BTreeSet::new();
+        if let Some(pins) = &self.attacher.pins {
+            self.attacher.inherited = pins.inheritance()?;
+            // From here on it must be known which filters are this agent's.
+            if self.attacher.mode == super::super::attach::Mode::Netlink {
+                pins.pin_programs(self.attacher.programs.iter())?;
+            }
+            // Now, because the next one on that number has its pin under the same name.
+            self.attacher.inherited.remove_dead();
+            let links = self.attacher.inherited.links.iter();
+            hooked.extend(links.map(|link| link.interface));
+        }
+        for index in self.known.keys().copied().collect::<Vec<_>>() {
+            if has_filters(&mut self.attacher, index) {
+                hooked.insert(index);
+            }
+        }
+        let mut watched = Vec::new();
+        for (index, vantage) in settings {
+            watched.push(index);
+            if !hooked.contains(&index) || !self.known.contains_key(&index) {
+                // It has gone, and another may have its number.
+                self.abandon(index);
+            } else if vantage == Some(Vantage::Node) {
+                self.judge.resume(index);
+            }
+        }
+        Ok(Before { watched, hooked })
+    }
+
+    /// Takes down what is left of the agent before this one, now that this one's programs are in
+    /// place.
+    pub(super) fn release(&mut self, before: &Before) {
+        let Some(pins) = self.attacher.pins.clone() else {
+            return;
+        };
+        let interfaces: Vec<u32> = self.known.keys().copied().collect();
+        self.attacher.release_inherited(interfaces.iter().copied());
+        for index in &before.watched {
+            if before.hooked.contains(index) && !self.active.contains_key(index) {
+                self.abandon(*index);
+            }
+        }
+        let adopted = before.hooked.iter();
+        let adopted = adopted.filter(|index| self.active.contains_key(index));
+        let interfaces_adopted = adopted.count();
+        if interfaces_adopted > 0 {
+            (self.on_event)(Event::Adopted {
+                interfaces: interfaces_adopted,
+            });
+        }
+        let others = pins.others().and_then(|others| {
+            others
+                .iter()
+                .try_for_each(|directory| self.take_down(directory, &interfaces))
+        });
+        if let Err(error) = others {
+            tracing::error!("pins of another version stay: {error}");
+        }
+        // What is attached now outlives this agent, however it ends.
+        pins.keep(true);
+    }
+
+    /// The settings and flows of an interface that is not watched any more.
+    fn abandon(&mut self, index: u32) {
+        self.forget(index);
+        (self.on_event)(Event::Abandoned { index });
+    }
+
+    /// Removes the pins of another layout: an older or newer agent's, or one with other sizes.
+    fn take_down(
+        &mut self,
+        directory: &std::path::Path,
+        interfaces: &[u32],
+    ) -> Result<(), PinError> {
+        self.attacher.inherited = pins::inheritance_of(directory)?;
+        self.attacher.release_inherited(interfaces.iter().copied());
+        let removed = pins::dismantle(directory)?;
+        tracing::info!(directory = %directory.display(), pins = removed.len(), "took over from an agent with another layout");
+        Ok(())
+    }
+}
+
+fn has_filters(attacher: &mut Attacher, index: u32) -> bool {
+    [Direction::Ingress, Direction::Egress]
+        .into_iter()
+        .any(|direction| {
+            attacher
+                .inherited_filters(index, direction)
+                .is_ok_and(|filters| !filters.is_empty())
+        })
+}
