@@ -1,8 +1,18 @@
 //! The programs that look into tunnels.
 
-use lpm_common::model::around::{Around, wrap, wrappings};
+use std::path::Path;
 
-use super::*;
+use lpm_common::{
+    model::{
+        around::{Around, wrap, wrappings},
+        frame::Frame,
+        vectors,
+    },
+    parse::{Link, tunnel::TunnelPorts},
+};
+use proptest::prelude::*;
+
+use super::{LONGEST, LOOPBACK, Pair, arrival, random::any_packet};
 
 const TUNNELS: TunnelPorts = TunnelPorts {
     vxlan: [4789, 8472, 0, 0],

@@ -1,10 +1,23 @@
 //! The XDP programs: what a card receives goes through them, what it sends
 //! through TC, and both into one flow.
 
-use aya::programs::Xdp;
-use lpm_common::model::around::{wrap, wrappings};
+use aya::{
+    TestRun,
+    programs::{TestRunOptions, Xdp},
+};
+use lpm_common::{
+    model::{
+        Arrival,
+        around::{wrap, wrappings},
+        frame::{Frame, layouts},
+        vectors,
+    },
+    packet::Direction,
+    parse::{Link, tunnel::TunnelPorts},
+};
+use proptest::prelude::*;
 
-use super::*;
+use super::{Pair, random::any_packet};
 
 const XDP_PASS: u32 = 2;
 
