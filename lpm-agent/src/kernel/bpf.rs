@@ -8,15 +8,17 @@ use std::{
     io,
     mem::{self, MaybeUninit},
     os::{
-        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
 };
 
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_info,
+    bpf_attach_type, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_info,
 };
+
+use super::syscall::{call, create, zeroed_attr};
 
 /// `BPF_F_BEFORE`: with no program to be before, the head of the chain.
 const BPF_F_BEFORE: u32 = 1 << 3;
@@ -38,9 +40,7 @@ pub(crate) fn tcx_attach_first(
         Direction::Egress => bpf_attach_type::BPF_TCX_EGRESS,
     } as u32;
     attr.link_create.flags = BPF_F_BEFORE;
-    let fd = call(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
-    // SAFETY: BPF_LINK_CREATE returned this descriptor to us and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    create(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
 /// Attaches an XDP program to an interface (links to XDP: Linux 5.9); `flags` choose the mode.
@@ -51,9 +51,7 @@ pub(crate) fn xdp_attach(program: impl AsFd, interface: u32, flags: u32) -> io::
     attr.link_create.__bindgen_anon_2.target_ifindex = interface;
     attr.link_create.attach_type = bpf_attach_type::BPF_XDP as u32;
     attr.link_create.flags = flags;
-    let fd = call(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
-    // SAFETY: BPF_LINK_CREATE returned this descriptor to us and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    create(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
 /// The interface an XDP link holds on to: 0 once that interface has gone.
@@ -124,9 +122,7 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
-    let fd = call(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
-    // SAFETY: BPF_OBJ_GET returned this descriptor to us and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    create(bpf_cmd::BPF_OBJ_GET, &mut attr)
 }
 
 /// The kernel's number of a program.
@@ -149,20 +145,18 @@ pub(crate) fn create_map(
 ) -> io::Result<OwnedFd> {
     let mut attr = zeroed_attr();
     // SAFETY: the member of the union that BPF_MAP_CREATE reads; plain numbers.
-    let create = unsafe { &mut attr.__bindgen_anon_1 };
-    create.map_type = kind as u32;
-    create.key_size = key;
-    create.value_size = value;
-    create.max_entries = entries;
-    create.map_flags = flags;
+    let want = unsafe { &mut attr.__bindgen_anon_1 };
+    want.map_type = kind as u32;
+    want.key_size = key;
+    want.value_size = value;
+    want.max_entries = entries;
+    want.map_flags = flags;
     // The last byte stays 0.
-    let room = create.map_name.len() - 1;
-    for (to, from) in create.map_name[..room].iter_mut().zip(name.bytes()) {
+    let room = want.map_name.len() - 1;
+    for (to, from) in want.map_name[..room].iter_mut().zip(name.bytes()) {
         *to = c_char::from_ne_bytes([from]);
     }
-    let fd = call(bpf_cmd::BPF_MAP_CREATE, &mut attr)?;
-    // SAFETY: BPF_MAP_CREATE returned this descriptor to us and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    create(bpf_cmd::BPF_MAP_CREATE, &mut attr)
 }
 
 fn link_info(link: impl AsFd) -> io::Result<bpf_link_info> {
@@ -195,29 +189,6 @@ impl std::fmt::Display for Direction {
     }
 }
 
-fn zeroed_attr() -> bpf_attr {
-    // SAFETY: bpf_attr is a union of plain numbers, and the kernel demands zeroes in all that a
-    // command does not use.
-    unsafe { MaybeUninit::zeroed().assume_init() }
-}
-
 fn fd_number(fd: &impl AsFd) -> io::Result<u32> {
     u32::try_from(fd.as_fd().as_raw_fd()).map_err(io::Error::other)
-}
-
-fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
-    // SAFETY: attr lives across the call and is as large as we say; what it points to is owned by
-    // the caller for that time.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as u32,
-            &raw mut *attr,
-            mem::size_of::<bpf_attr>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    i32::try_from(result).map_err(io::Error::other)
 }

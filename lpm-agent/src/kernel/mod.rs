@@ -31,6 +31,7 @@ pub mod privileges;
 pub mod routes;
 pub mod rules;
 mod settings;
+mod syscall;
 pub mod tables;
 mod tc;
 mod worker;

@@ -5,19 +5,22 @@
 //! `bpf_prog_info` tells the number of instructions from 5.16 on only, and no kernel tells the
 //! stack of a chain of calls.
 
+#[path = "../../src/kernel/syscall.rs"]
+mod syscall;
+
 use std::{
     collections::HashMap,
-    io, mem,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use aya::maps::{Map, MapData};
 use aya_obj::{
     Object, ProgramSection,
-    generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type},
+    generated::{bpf_cmd, bpf_insn, bpf_prog_type},
 };
 use lpm_agent::kernel::load::Kernel;
 
+use self::syscall::{create, zeroed_attr};
 use super::stack;
 
 pub(crate) static OBJECT: &[u8] =
@@ -150,7 +153,7 @@ fn load(
     let mut log = vec![0_u8; LOG_BYTES];
     let functions = function.func_info.func_info_bytes();
     let lines = function.line_info.line_info_bytes();
-    let mut attr = zeroed();
+    let mut attr = zeroed_attr();
     // SAFETY: writing plain numbers into a union; what the pointers name outlives the call.
     let want = unsafe { &mut attr.__bindgen_anon_3 };
     want.prog_type = kind as u32;
@@ -167,7 +170,7 @@ fn load(
     want.log_level = STATISTICS;
     want.log_buf = log.as_mut_ptr() as u64;
     want.log_size = count(log.len());
-    let result = call(bpf_cmd::BPF_PROG_LOAD, &mut attr);
+    let result = create(bpf_cmd::BPF_PROG_LOAD, &mut attr);
     let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
     let log = String::from_utf8_lossy(&log[..end]).into_owned();
     if let Err(error) = result {
@@ -177,12 +180,12 @@ fn load(
 }
 
 fn load_btf(bytes: &[u8]) -> OwnedFd {
-    let mut attr = zeroed();
+    let mut attr = zeroed_attr();
     // SAFETY: writing plain numbers into a union; the bytes outlive the call.
     let want = unsafe { &mut attr.__bindgen_anon_7 };
     want.btf = bytes.as_ptr() as u64;
     want.btf_size = count(bytes.len());
-    call(bpf_cmd::BPF_BTF_LOAD, &mut attr).expect("load the BTF")
+    create(bpf_cmd::BPF_BTF_LOAD, &mut attr).expect("load the BTF")
 }
 
 /// `processed N insns`, the last one.
@@ -211,29 +214,6 @@ fn depths(log: &str) -> Option<Vec<u32>> {
 
 fn count(length: usize) -> u32 {
     u32::try_from(length).expect("short")
-}
-
-fn zeroed() -> bpf_attr {
-    // SAFETY: a union of plain numbers; the kernel wants zeroes in what is not used.
-    unsafe { mem::zeroed() }
-}
-
-fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: attr lives across the call and is as large as stated.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as u32,
-            &raw mut *attr,
-            mem::size_of::<bpf_attr>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(result).map_err(io::Error::other)?;
-    // SAFETY: both commands used here return a new descriptor that is ours.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// For [`stack`]'s sake: what an instruction is.

@@ -1,15 +1,16 @@
 //! Somebody else's program on the same hook: it counts packets and lets them pass.
 
+#[path = "../../src/kernel/syscall.rs"]
+mod syscall;
+
 use std::{
     io,
-    mem::{self, MaybeUninit},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use aya::maps::{Array, Map, MapData};
-use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type,
-};
+use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type};
 use lpm_agent::kernel::Direction;
 use lpm_bench::testbed::Netns;
 use netlink_packet_core::{
@@ -20,6 +21,8 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use self::syscall::{create, zeroed_attr};
 
 /// A program that counts, and its counter.
 pub struct Neighbour {
@@ -61,7 +64,7 @@ impl Neighbour {
             instruction(0x95, 0, 0, 0),
         ];
         let code = [condition, &count].concat();
-        let mut attr = zeroed();
+        let mut attr = zeroed_attr();
         // SAFETY: writing plain numbers into a union; the kernel reads code, license and the
         // name during the call only.
         let load = unsafe { &mut attr.__bindgen_anon_3 };
@@ -72,7 +75,7 @@ impl Neighbour {
         for (to, from) in load.prog_name.iter_mut().zip(name.bytes().take(15)) {
             *to = from.cast_signed();
         }
-        let program = call(bpf_cmd::BPF_PROG_LOAD, &mut attr).expect("load a neighbour");
+        let program = create(bpf_cmd::BPF_PROG_LOAD, &mut attr).expect("load a neighbour");
         Self {
             name: name.to_owned(),
             program,
@@ -149,7 +152,7 @@ impl Neighbour {
         interface: &str,
         direction: Direction,
     ) -> io::Result<OwnedFd> {
-        let mut attr = zeroed();
+        let mut attr = zeroed_attr();
         attr.link_create.__bindgen_anon_1.prog_fd = self.program.as_raw_fd().cast_unsigned();
         attr.link_create.__bindgen_anon_2.target_ifindex = index_of(netns, interface);
         attr.link_create.attach_type = match direction {
@@ -157,7 +160,7 @@ impl Neighbour {
             Direction::Egress => bpf_attach_type::BPF_TCX_EGRESS,
         } as u32;
         netns
-            .run_in(|| call(bpf_cmd::BPF_LINK_CREATE, &mut attr))
+            .run_in(|| create(bpf_cmd::BPF_LINK_CREATE, &mut attr))
             .expect("enter")
     }
 }
@@ -173,12 +176,12 @@ pub fn index_of(netns: &Netns, interface: &str) -> u32 {
 
 /// An array of one number: its descriptor, and aya's view, which owns that descriptor.
 fn counter() -> (i32, Array<MapData, u64>) {
-    let mut attr = zeroed();
+    let mut attr = zeroed_attr();
     // SAFETY: writing plain numbers into a union.
-    let create = unsafe { &mut attr.__bindgen_anon_1 };
-    create.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
-    (create.key_size, create.value_size, create.max_entries) = (4, 8, 1);
-    let map = call(bpf_cmd::BPF_MAP_CREATE, &mut attr).expect("make a map");
+    let wanted = unsafe { &mut attr.__bindgen_anon_1 };
+    wanted.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
+    (wanted.key_size, wanted.value_size, wanted.max_entries) = (4, 8, 1);
+    let map = create(bpf_cmd::BPF_MAP_CREATE, &mut attr).expect("make a map");
     let fd = map.as_raw_fd();
     let map = Map::from_map_data(MapData::from_fd(map).expect("a map")).expect("an array");
     (fd, Array::try_from(map).expect("an array of u64"))
@@ -192,27 +195,4 @@ fn instruction(code: u8, to: u8, from: u8, value: i32) -> bpf_insn {
     instruction.set_src_reg(from);
     instruction.imm = value;
     instruction
-}
-
-fn zeroed() -> bpf_attr {
-    // SAFETY: a union of plain numbers; the kernel wants zeroes in what is not used.
-    unsafe { MaybeUninit::zeroed().assume_init() }
-}
-
-fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: attr lives across the call and is as large as stated.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as u32,
-            &raw mut *attr,
-            mem::size_of::<bpf_attr>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(result).map_err(io::Error::other)?;
-    // SAFETY: all three commands used here return a new descriptor that is ours.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
