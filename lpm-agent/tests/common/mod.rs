@@ -3,12 +3,14 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "each test binary uses its own part"
 )]
 
 pub mod neighbour;
 pub mod process;
 pub mod raw;
+mod ready;
 pub mod tap;
 
 use std::{
@@ -18,8 +20,7 @@ use std::{
         Arc, Mutex,
         mpsc::{self, Receiver},
     },
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use aya::{
@@ -31,8 +32,8 @@ use lpm_agent::kernel::{
     Direction,
     attach::Mode,
     hotplug::{Event, Hotplug, InterfaceTable, Settings, StartError},
-    load::{Kernel, LoadSettings, Programs, object_is_embedded},
-    netns, privileges,
+    load::{Kernel, LoadSettings, Programs},
+    netns,
     rules::Rules,
 };
 use lpm_bench::testbed::Netns;
@@ -41,8 +42,7 @@ use lpm_common::{
     parse::tunnel::TunnelPorts,
 };
 
-/// How long anything may take before a test fails; far more than it ever needs.
-const LIMIT: Duration = Duration::from_secs(20);
+pub use self::ready::{LIMIT, eventually, kernel_is_usable};
 
 /// Small maps: many tests load them at once.
 pub const SETTINGS: LoadSettings = LoadSettings {
@@ -62,19 +62,6 @@ pub const SETTINGS: LoadSettings = LoadSettings {
         geneve: [0; 4],
     },
 };
-
-/// Whether tests of the kernel can run here. If not, the reason is printed as a skip.
-pub fn kernel_is_usable() -> bool {
-    let reason = if !object_is_embedded() {
-        "the kernel programs have not been built".to_owned()
-    } else if let [need, ..] = privileges::missing()[..] {
-        format!("this process lacks {need}")
-    } else {
-        return true;
-    };
-    println!("LPM-SKIP kernel: {reason}");
-    false
-}
 
 fn tcx_is_there() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
@@ -112,16 +99,6 @@ pub fn native_chain(netns: &Netns, interface: &str, direction: Direction) -> Vec
         .iter()
         .filter_map(|filter| u32::try_from(filter.program?).ok())
         .collect()
-}
-
-/// Waits until something holds.
-#[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < LIMIT, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// An agent in this process.

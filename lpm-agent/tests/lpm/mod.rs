@@ -2,8 +2,12 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "each test binary uses its own part"
 )]
+
+#[path = "../common/ready.rs"]
+mod ready;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -13,29 +17,13 @@ use std::{
         mpsc::{self, Receiver},
     },
     thread,
-    time::{Duration, Instant},
 };
 
-use lpm_agent::kernel::{load::object_is_embedded, privileges};
 use lpm_bench::testbed::{Netns, NsChild};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// How long anything may take before a test fails; far more than it ever needs.
-pub const LIMIT: Duration = Duration::from_secs(30);
-
-/// Whether tests of the kernel can run here. If not, the reason is printed as a skip.
-pub fn kernel_is_usable() -> bool {
-    let reason = if !object_is_embedded() {
-        "the kernel programs have not been built".to_owned()
-    } else if let [need, ..] = privileges::missing()[..] {
-        format!("this process lacks {need}")
-    } else {
-        return true;
-    };
-    println!("LPM-SKIP kernel: {reason}");
-    false
-}
+pub use self::ready::{LIMIT, eventually, kernel_is_usable};
 
 /// The binary.
 pub fn lpm() -> Command {
@@ -69,16 +57,6 @@ pub fn succeeds(command: &mut Command) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{command:?} failed: {said}");
     String::from_utf8(output.stdout).expect("text")
-}
-
-/// Waits until something holds.
-#[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < LIMIT, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A running `lpm`; killed when dropped.

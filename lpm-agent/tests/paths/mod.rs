@@ -2,18 +2,21 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "each test binary uses its own part"
 )]
+
+#[path = "../common/ready.rs"]
+mod ready;
 
 use std::{
     collections::BTreeSet,
     io::Write as _,
     net::{IpAddr, SocketAddr},
     path::Path,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use lpm_agent::kernel::{load::object_is_embedded, privileges};
 use lpm_bench::{
     testbed::Netns,
     traffic::{
@@ -23,31 +26,7 @@ use lpm_bench::{
     truth::{Echo, Ledger, Leg, Monitor, Sample, Spread},
 };
 
-/// How long anything may take before a test fails; far more than it ever needs.
-pub const LIMIT: Duration = Duration::from_mins(1);
-
-/// Whether tests of the kernel can run here. If not, the reason is printed as a skip.
-pub fn kernel_is_usable() -> bool {
-    let reason = if !object_is_embedded() {
-        "the kernel programs have not been built".to_owned()
-    } else if let [need, ..] = privileges::missing()[..] {
-        format!("this process lacks {need}")
-    } else {
-        return true;
-    };
-    println!("LPM-SKIP kernel: {reason}");
-    false
-}
-
-/// Waits until something holds.
-#[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < LIMIT, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+pub use self::ready::{LIMIT, eventually, kernel_is_usable};
 
 /// A file with this text, gone when dropped.
 pub fn file(text: &str) -> tempfile::NamedTempFile {

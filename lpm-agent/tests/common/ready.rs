@@ -1,0 +1,34 @@
+//! Whether a test can run here, and waiting for what it wants.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use lpm_agent::kernel::{load::object_is_embedded, privileges};
+
+/// How long anything may take before a test fails; far more than it ever needs.
+pub const LIMIT: Duration = Duration::from_mins(1);
+
+/// Whether tests of the kernel can run here. If not, the reason is printed as a skip.
+pub fn kernel_is_usable() -> bool {
+    let reason = if !object_is_embedded() {
+        "the kernel programs have not been built".to_owned()
+    } else if let [need, ..] = privileges::missing()[..] {
+        format!("this process lacks {need}")
+    } else {
+        return true;
+    };
+    println!("LPM-SKIP kernel: {reason}");
+    false
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LIMIT, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
