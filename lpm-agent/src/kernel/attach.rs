@@ -349,36 +349,21 @@ impl Attacher {
         attachment: &mut Attachment,
     ) -> Result<Hook, AttachError> {
         let direction = slot.direction();
-        let name = || interface.name.clone();
-        let gone_or =
-            |source: io::Error, error: fn(String, Direction, io::Error) -> AttachError| {
-                if is_gone(&source) {
-                    AttachError::Gone { interface: name() }
-                } else {
-                    error(name(), direction, source)
-                }
-            };
-        let look = |interface, direction, source| AttachError::Look {
-            interface,
-            direction,
-            source,
-        };
+        let cannot_look = |source| cannot_look(interface, direction, source);
         self.remove_leftovers(interface.index, direction)
-            .map_err(|source| gone_or(source, look))?;
-        let adopted = self
-            .adopt_filter(interface.index, slot, program)
-            .map_err(|source| gone_or(source, look))?;
-        if let Some(hook) = adopted {
+            .map_err(cannot_look)?;
+        let adopted = self.adopt_filter(interface.index, slot, program);
+        if let Some(hook) = adopted.map_err(cannot_look)? {
             return Ok(hook);
         }
         let first_handle = self.first_handle();
         let mut priority = 0;
         loop {
-            let filters = tc::filters(&mut self.route, interface.index, direction)
-                .map_err(|source| gone_or(source, look))?;
+            let filters = tc::filters(&mut self.route, interface.index, direction);
+            let filters = filters.map_err(cannot_look)?;
             let refused = |priority, source| AttachError::Filter {
                 program: program.name,
-                interface: name(),
+                interface: interface.name.clone(),
                 direction,
                 priority,
                 source,
@@ -407,9 +392,7 @@ impl Attacher {
                 Err(error)
                     if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::EINVAL))
                         && priority < PRIORITIES => {}
-                Err(error) if is_gone(&error) => {
-                    return Err(AttachError::Gone { interface: name() });
-                }
+                Err(error) if is_gone(&error) => return Err(gone(interface)),
                 Err(error) => return Err(refused(priority, error)),
             }
         }
@@ -495,6 +478,24 @@ impl Attacher {
     ) -> io::Result<Vec<Filter>> {
         let tags: Vec<u64> = self.programs.iter().map(|program| program.tag).collect();
         remove_leftovers(&mut self.route, interface, direction, &tags)
+    }
+}
+
+/// The filters of a hook could not be listed.
+fn cannot_look(interface: &Interface, direction: Direction, source: io::Error) -> AttachError {
+    if is_gone(&source) {
+        return gone(interface);
+    }
+    AttachError::Look {
+        interface: interface.name.clone(),
+        direction,
+        source,
+    }
+}
+
+fn gone(interface: &Interface) -> AttachError {
+    AttachError::Gone {
+        interface: interface.name.clone(),
     }
 }
 

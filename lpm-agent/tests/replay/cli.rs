@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::process::CommandExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -33,7 +33,7 @@ impl Scene {
         Self(directory)
     }
 
-    fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> std::path::PathBuf {
+    fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.path().join(name);
         fs::write(&path, bytes).expect("a file");
         path
@@ -220,12 +220,17 @@ fn addresses_are_anonymized_the_same_way_throughout() {
     assert!(!first.contains("198.18.5."), "{first}");
 }
 
-#[test]
-fn what_is_wrong_is_said() {
-    let scene = Scene::new();
+/// A capture without its end; what was before it is used.
+fn truncated(scene: &Scene) -> PathBuf {
     let records = Talk::usual(false).records();
     let whole = capture(PCAP, false, &[(ETHERNET, None)], &records);
-    let truncated = scene.file("cut.pcap", &whole[..whole.len() - 3]);
+    scene.file("cut.pcap", &whole[..whole.len() - 3])
+}
+
+#[test]
+fn a_truncated_capture_is_used_up_to_there() {
+    let scene = Scene::new();
+    let truncated = truncated(&scene);
     let output = replay(&truncated, &["--format", "csv"])
         .output()
         .expect("lpm");
@@ -240,73 +245,74 @@ fn what_is_wrong_is_said() {
         last.contains("cut.pcap is truncated: the record at byte"),
         "{said}"
     );
+    for options in [&["--format", "json"][..], &["--summary"]] {
+        says(&truncated, options, &["everything before it was used"]);
+    }
+}
 
+/// Fails, with these words.
+#[track_caller]
+fn says(file: &Path, options: &[&str], words: &[&str]) {
+    let said = fails(&mut replay(file, options));
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+}
+
+#[test]
+fn what_is_no_capture_is_named() {
+    let scene = Scene::new();
+    let records = Talk::usual(false).records();
     let wifi = capture(PCAP, false, &[(105, None)], &records);
     let wifi = scene.file("wifi.pcap", wifi);
     let only_wifi = capture(PCAPNG, false, &[(105, Some("wlan0"))], &records);
     let only_wifi = scene.file("wifi.pcapng", only_wifi);
-    let key = scene.file("key", "0123");
-    let key = key.to_str().expect("a path");
     let missing = scene.0.path().join("missing");
-    let cases: [(&Path, &[&str], &[&str]); 12] = [
-        (
-            &missing,
-            &[],
-            &["missing cannot be opened", "give a capture"],
-        ),
-        (scene.0.path(), &[], &["cannot be opened", "directory"]),
-        (
-            &wifi,
-            &[],
-            &["link type 105 (IEEE802_11)", "give a capture of"],
-        ),
+    let cases: [(&Path, &[&str]); 5] = [
+        (&missing, &["missing cannot be opened", "give a capture"]),
+        (scene.0.path(), &["cannot be opened", "directory"]),
+        (&wifi, &["link type 105 (IEEE802_11)", "give a capture of"]),
         (
             &only_wifi,
-            &[],
             &["wlan0", "no packet of a link type that is read"],
         ),
         (
             Path::new("/dev/null"),
-            &[],
             &["/dev/null is no pcap or pcapng file", "empty"],
         ),
+    ];
+    for (file, words) in cases {
+        says(file, &[], words);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_an_option_is_said() {
+    let scene = Scene::new();
+    let truncated = truncated(&scene);
+    let key = scene.file("key", "0123");
+    let key = key.to_str().expect("a path");
+    let cases: [(&[&str], &[&str]); 5] = [
         (
-            &truncated,
             &["--anonymize", "--key", key],
             &["is no key", "openssl rand -hex 32"],
         ),
         (
-            &truncated,
             &["--anonymize", "--key", "/nowhere"],
             &["/nowhere cannot be read"],
         ),
-        (&truncated, &["--names", "/nowhere"], &["/nowhere"]),
+        (&["--names", "/nowhere"], &["/nowhere"]),
         (
-            &truncated,
             &["--summary", "--format", "ppviz"],
             &["ppviz is for round trips"],
         ),
         (
-            &truncated,
             &["--summary", "--histograms", "--format", "csv"],
             &["two tables"],
         ),
-        (
-            &truncated,
-            &["--format", "json"],
-            &["everything before it was used"],
-        ),
-        (
-            &truncated,
-            &["--summary"],
-            &["everything before it was used"],
-        ),
     ];
-    for (file, options, words) in cases {
-        let said = fails(&mut replay(file, options));
-        for word in words {
-            assert!(said.contains(word), "{word:?} is not in: {said}");
-        }
+    for (options, words) in cases {
+        says(&truncated, options, words);
     }
     for (option, value, word) in [
         ("--local", "10.0.0.0/33", "10.0.0.0/8"),

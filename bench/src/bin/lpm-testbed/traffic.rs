@@ -48,65 +48,115 @@ pub(crate) enum Command {
         verify: bool,
     },
     /// Requests and answers on a few connections, timed.
-    Requests {
-        /// Address and port of the server.
-        target: SocketAddr,
-        #[command(flatten)]
-        limit: LimitArgs,
-        /// Connections.
-        #[arg(long, default_value_t = 1)]
-        connections: usize,
-        /// Bytes of a request.
-        #[arg(long, default_value_t = 100)]
-        request: u32,
-        /// Bytes of an answer.
-        #[arg(long, default_value_t = 100)]
-        response: u32,
-        /// How long the server thinks (whole milliseconds).
-        #[arg(long, default_value = "0s")]
-        think: Duration,
-        /// From one request to the next; 0s: back to back.
-        #[arg(long, default_value = "0s")]
-        period: Duration,
-        /// Moves requests by up to this share of the period.
-        #[arg(long, default_value_t = 0.0)]
-        jitter: f64,
-        /// A new connection after this many requests.
-        #[arg(long)]
-        requests_per_connection: Option<u64>,
-    },
+    Requests(RequestArgs),
     /// A few bytes every now and then, one way.
-    Paced {
-        /// Address and port of the server.
-        target: SocketAddr,
-        #[command(flatten)]
-        limit: LimitArgs,
-        /// Bytes at once.
-        #[arg(long, default_value_t = 100)]
-        bytes: usize,
-        /// Full segments at once, instead of --bytes.
-        #[arg(long, conflicts_with = "bytes")]
-        segments: Option<usize>,
-        /// How often.
-        #[arg(long, default_value = "12ms")]
-        period: Duration,
-    },
+    Paced(PacedArgs),
     /// Hundreds or thousands of connections at a steady rate.
-    Many {
-        /// Address and port of the server.
-        target: SocketAddr,
-        #[command(flatten)]
-        limit: LimitArgs,
-        /// Connections at the same time.
-        #[arg(long, default_value_t = 1000)]
-        connections: usize,
-        /// Requests per second over all connections.
-        #[arg(long, default_value_t = 1000.0)]
-        rate: f64,
-        /// A new connection after this many requests.
-        #[arg(long)]
-        requests_per_connection: Option<u64>,
-    },
+    Many(ManyArgs),
+}
+
+/// What `requests` takes.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct RequestArgs {
+    /// Address and port of the server.
+    target: SocketAddr,
+    #[command(flatten)]
+    limit: LimitArgs,
+    /// Connections.
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// Bytes of a request.
+    #[arg(long, default_value_t = 100)]
+    request: u32,
+    /// Bytes of an answer.
+    #[arg(long, default_value_t = 100)]
+    response: u32,
+    /// How long the server thinks (whole milliseconds).
+    #[arg(long, default_value = "0s")]
+    think: Duration,
+    /// From one request to the next; 0s: back to back.
+    #[arg(long, default_value = "0s")]
+    period: Duration,
+    /// Moves requests by up to this share of the period.
+    #[arg(long, default_value_t = 0.0)]
+    jitter: f64,
+    /// A new connection after this many requests.
+    #[arg(long)]
+    requests_per_connection: Option<u64>,
+}
+
+impl From<RequestArgs> for RequestConfig {
+    fn from(arguments: RequestArgs) -> Self {
+        Self {
+            limit: arguments.limit.into(),
+            connections: arguments.connections,
+            request: arguments.request,
+            response: arguments.response,
+            think: arguments.think.into(),
+            period: arguments.period.into(),
+            jitter: arguments.jitter,
+            requests_per_connection: arguments.requests_per_connection,
+            ..Self::new(arguments.target)
+        }
+    }
+}
+
+/// What `paced` takes.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct PacedArgs {
+    /// Address and port of the server.
+    target: SocketAddr,
+    #[command(flatten)]
+    limit: LimitArgs,
+    /// Bytes at once.
+    #[arg(long, default_value_t = 100)]
+    bytes: usize,
+    /// Full segments at once, instead of --bytes.
+    #[arg(long, conflicts_with = "bytes")]
+    segments: Option<usize>,
+    /// How often.
+    #[arg(long, default_value = "12ms")]
+    period: Duration,
+}
+
+impl From<PacedArgs> for PacedConfig {
+    fn from(arguments: PacedArgs) -> Self {
+        let bytes = PacedSize::Bytes(arguments.bytes);
+        Self {
+            target: arguments.target,
+            size: arguments.segments.map_or(bytes, PacedSize::Segments),
+            period: arguments.period.into(),
+            limit: arguments.limit.into(),
+        }
+    }
+}
+
+/// What `many` takes.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ManyArgs {
+    /// Address and port of the server.
+    target: SocketAddr,
+    #[command(flatten)]
+    limit: LimitArgs,
+    /// Connections at the same time.
+    #[arg(long, default_value_t = 1000)]
+    connections: usize,
+    /// Requests per second over all connections.
+    #[arg(long, default_value_t = 1000.0)]
+    rate: f64,
+    /// A new connection after this many requests.
+    #[arg(long)]
+    requests_per_connection: Option<u64>,
+}
+
+impl From<ManyArgs> for ManyConfig {
+    fn from(arguments: ManyArgs) -> Self {
+        Self {
+            limit: arguments.limit.into(),
+            requests_per_connection: arguments.requests_per_connection,
+            ..Self::new(arguments.target, arguments.connections, arguments.rate)
+        }
+    }
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
@@ -130,60 +180,9 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             },
             &control,
         )?),
-        Command::Requests {
-            target,
-            limit,
-            connections,
-            request,
-            response,
-            think,
-            period,
-            jitter,
-            requests_per_connection,
-        } => {
-            let config = RequestConfig {
-                limit: limit.into(),
-                connections,
-                request,
-                response,
-                think: think.into(),
-                period: period.into(),
-                jitter,
-                requests_per_connection,
-                ..RequestConfig::new(target)
-            };
-            print(&requests(&config, &control)?)
-        }
-        Command::Paced {
-            target,
-            limit,
-            bytes,
-            segments,
-            period,
-        } => {
-            let size = segments.map_or(PacedSize::Bytes(bytes), PacedSize::Segments);
-            let config = PacedConfig {
-                target,
-                size,
-                period: period.into(),
-                limit: limit.into(),
-            };
-            print(&paced(&config, &control)?)
-        }
-        Command::Many {
-            target,
-            limit,
-            connections,
-            rate,
-            requests_per_connection,
-        } => {
-            let config = ManyConfig {
-                limit: limit.into(),
-                requests_per_connection,
-                ..ManyConfig::new(target, connections, rate)
-            };
-            print(&many(&config, &control)?)
-        }
+        Command::Requests(arguments) => print(&requests(&arguments.into(), &control)?),
+        Command::Paced(arguments) => print(&paced(&arguments.into(), &control)?),
+        Command::Many(arguments) => print(&many(&arguments.into(), &control)?),
     }
 }
 
