@@ -4,7 +4,8 @@
 oracle.py --local ADDR... [--mutate RULE] < fields.tsv > oracle.jsonl     fields.tsv: `tshark -T fields` of FIELDS
 oracle.py --fields                                                         prints the -e options for tshark
 Each line: src, sport, dst, dport of the stamped packet, id (TSval), stamp_ns, time_ns (of the echo), rtt_ns, leg, echo,
-allowed (a matcher with SLOTS slots had one free and no reason to wait) and margin_ns (how far the class is from turning).
+allowed (a matcher with SLOTS slots had one free and no reason to wait), margin_ns (how far the class is from turning) and
+alone (no other stamp of its direction was outstanding: there is no reason at all to go without this one).
 """
 import argparse, json, sys
 
@@ -85,7 +86,7 @@ class Oracle:
         self.samples.append(dict(
             src=p["dst"][0], sport=p["dst"][1], dst=p["src"][0], dport=p["src"][1], id=val, stamp_ns=hit["t"],
             time_ns=p["t"], rtt_ns=rtt, leg="remote" if p["dst"][0] in self.local else "local", echo=echo,
-            allowed=hit["allowed"], margin_ns=margin))
+            allowed=hit["allowed"], margin_ns=margin, alone=hit["alone"]))
 
     def echo(self, p, hit, rtt):
         """prompt, lone or data; and by how many ns it missed being the other of prompt and lone."""
@@ -114,7 +115,8 @@ class Oracle:
             mine.hold = p["t"] + 2 * max(mine.rtt, p["t"] - next(iter(mine.stamps.values()), p)["t"])
         known = [w.mss for w in (mine, other) if w.mss]
         full = p["gso"] or known and min(known) - p["opts"]
-        mine.stamps[p["val"]] = dict(t=p["t"], seq=p["seq"], full=full, done=None, allowed=free and p["t"] > mine.hold)
+        mine.stamps[p["val"]] = dict(t=p["t"], seq=p["seq"], full=full, done=None, allowed=free and p["t"] > mine.hold,
+                                     alone=not mine.stamps)
 
     def complete(self, p, way):
         """Notes for every stamp when the segment passed that completes its second full one."""

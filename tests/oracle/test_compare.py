@@ -111,6 +111,17 @@ class Compare(unittest.TestCase):
         short = [dict(o, margin_ns=None) if o["echo"] == "lone" else o for o in self.truth]
         self.assertTrue(any("1 false" in reason for reason in fails(short, prompt(spots[:1]), *one)))
 
+    def test_identities_do_not_depend_on_the_clock(self):
+        sure = lambda watch, word: self.reject(watch, word, "--identities", "--coverage", "1", "--min-samples", "500")
+        late = [dict(s, rtt_ns=s["rtt_ns"] + 50_000_000) for s in self.watch]
+        self.assertEqual(fails(self.truth, late, "--identities", "--coverage", "1", "--min-samples", "500"), [])
+        sure([dict(late[0], id=7)] + late[1:], "1 false")
+        sure(late + [dict(late[0])], "1 false")
+        spot = next(i for i, s in enumerate(late) if s["echo"] == "data")
+        sure(late[:spot] + [dict(late[spot], echo="lone")] + late[spot + 1:], "echo lone, should be data")
+        there = next(o for o in self.truth if o["allowed"] and o["alone"])
+        sure([s for s in late if any(s[k] != there[k] for k in compare.KEY)], "coverage")
+
     def test_two_percent_missing_is_too_much(self):
         self.reject([s for i, s in enumerate(self.watch) if i % 50], "coverage")
 

@@ -99,6 +99,22 @@ pub(crate) fn compare(
     Verdict::of(&mut compare)
 }
 
+/// The same of what no clock decides: which samples there are, their leg, and whether data
+/// carried the echo. Nothing is excused.
+pub(crate) fn identities(
+    oracle: &Path,
+    watch: &Path,
+    method: &str,
+    port: u16,
+    least: &str,
+) -> Verdict {
+    let mut compare = script("compare.py");
+    compare.arg(oracle).arg(watch).arg("--identities");
+    compare.args(["--method", method, "--port", &port.to_string()]);
+    compare.args(["--min-samples", least, "--coverage", "1"]);
+    Verdict::of(&mut compare)
+}
+
 /// What `compare.py` says.
 pub(crate) struct Verdict {
     pass: bool,

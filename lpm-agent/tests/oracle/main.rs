@@ -8,6 +8,7 @@
 
 mod files;
 mod forced;
+mod identities;
 mod replayed;
 mod seen;
 mod sequence;
@@ -33,7 +34,8 @@ use self::{
 
 /// Port of the connections that only ask whether the monitor is there yet.
 const MARKER_PORT: u16 = 5399;
-const LIMIT: Duration = Duration::from_mins(3);
+/// How long anything may take; loading the programs alone is minutes on an emulated CPU.
+const LIMIT: Duration = Duration::from_mins(8);
 const MUTATIONS: [&str; 4] = ["any-tsval", "pure-ack", "overwrite-slots", "forget-match"];
 
 #[test]

@@ -10,6 +10,9 @@ hostname lpm-guest
 export HOME=/root RUST_TEST_THREADS=2 RUST_BACKTRACE=0
 # Some tests make more of these than a small machine has by default.
 ulimit -n 65536
+# A capture's time is that of the hook beside it, and not of when the packet was queued: with a
+# CPU this slow there are milliseconds in between.
+echo 0 >/proc/sys/net/core/netdev_tstamp_prequeue
 
 seconds() {
     cut -d. -f1 /proc/uptime
