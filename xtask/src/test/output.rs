@@ -109,6 +109,10 @@ impl Tally {
 #[derive(Debug, Default)]
 pub(crate) struct CargoTests {
     tally: Tally,
+    /// Of the tests counted as passed, those that then said that they skip.
+    skipped: usize,
+    /// Passed and failed tests of the binary that runs now.
+    binary: [usize; 2],
     /// The test whose captured output is being shown, and whether it said yet that it skips.
     section: Option<(String, bool)>,
     in_failures: bool,
@@ -131,8 +135,14 @@ impl CargoTests {
         }
     }
 
+    /// How many tests came to an end so far.
+    pub(crate) fn ended(&self) -> usize {
+        self.tally.passed + self.tally.failed
+    }
+
     /// The counts so far.
-    pub(crate) fn finish(self) -> Tally {
+    pub(crate) fn finish(mut self) -> Tally {
+        self.tally.passed = self.tally.passed.saturating_sub(self.skipped);
         self.tally
     }
 
@@ -142,7 +152,7 @@ impl CargoTests {
             .as_mut()
             .is_none_or(|(_, said)| !std::mem::replace(said, true));
         if first && !self.in_failures {
-            self.tally.passed = self.tally.passed.saturating_sub(1);
+            self.skipped += 1;
             *self.tally.skips.entry(skip).or_default() += 1;
         }
     }
@@ -152,8 +162,10 @@ impl CargoTests {
     fn test(&mut self, name: &str, verdict: &str) {
         if verdict == "ok" {
             self.tally.passed += 1;
+            self.binary[0] += 1;
         } else if verdict.starts_with("FAILED") {
             self.tally.fail(name);
+            self.binary[1] += 1;
         } else if let Some(reason) = verdict.strip_prefix("ignored") {
             let reason = reason.trim_start_matches(", ");
             let reason = if reason.is_empty() {
@@ -169,10 +181,26 @@ impl CargoTests {
         }
     }
 
-    fn result(&mut self, _rest: &str) {
+    /// The binary's own counts: what a process that a test started says may tear the line of that
+    /// test, so that its verdict was not seen.
+    fn result(&mut self, rest: &str) {
         self.section = None;
         self.in_failures = false;
+        let [ok, failed] = std::mem::take(&mut self.binary);
+        self.tally.passed += number_before(rest, " passed").saturating_sub(ok);
+        for _ in failed..number_before(rest, " failed") {
+            self.tally
+                .fail("a test whose line was torn; its output is above");
+        }
     }
+}
+
+/// The number that stands before `word`; 0 if there is none.
+fn number_before(text: &str, word: &str) -> usize {
+    let number = text
+        .split_once(word)
+        .and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok());
+    number.unwrap_or(0)
 }
 
 fn section_name(line: &str) -> Option<&str> {
@@ -258,6 +286,20 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out
             .map(|(skip, _)| skip.reason.as_str())
             .collect();
         assert_eq!(reasons, ["takes an hour", "no netem"]);
+    }
+
+    #[test]
+    fn a_torn_line_loses_no_test() {
+        let mut tests = CargoTests::default();
+        let torn = "test a::two ... lpm: attached\nok\ntest a::three ... lpm: attached\nFAILED";
+        OUTPUT
+            .replace("test a::two ... ok\ntest a::three ... FAILED", torn)
+            .lines()
+            .for_each(|line| tests.line(line));
+        assert_eq!(tests.ended(), 3);
+        let tally = tests.finish();
+        assert_eq!(tally.counts(), "1 passed, 1 failed, 2 skipped");
+        assert!(tally.failures()[0].contains("torn"));
     }
 
     #[test]
