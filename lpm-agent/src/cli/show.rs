@@ -52,7 +52,7 @@ pub(super) fn who(name: &Name) -> String {
     let thing = thing.into_iter().flatten().next();
     match (&name.namespace, thing) {
         (Some(namespace), Some(thing)) => format!("{namespace}/{thing}"),
-        (Some(one), None) | (None, Some(one)) => one.clone(),
+        (Some(one), None) | (None, Some(one)) => one.to_string(),
         (None, None) => String::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! The configuration: one YAML file, every key with a default, unknown keys refused.
 
+mod identity;
 mod pins;
 mod presets;
 mod tunnels;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use pins::Pins;
 pub use presets::Preset;
 pub use tunnels::Tunnels;
@@ -77,6 +79,10 @@ pub struct Config {
     /// Static names file: addresses to namespaces, pods, workloads, services and nodes. A relative
     /// path starts at the configuration's directory. Hot.
     pub names: Option<PathBuf>,
+    /// Other sources of names: Kubernetes, ranges outside of the cluster.
+    pub identity: Identity,
+    /// Name of this node; absent: the environment variable `NODE_NAME`, else the host's name.
+    pub node_name: Option<String>,
     /// What histograms tell apart within namespaces.
     pub levels: Levels,
     /// Where the CNI library keeps its results, which tell whose interface is: the local end of a
@@ -103,6 +109,8 @@ impl Default for Config {
             window: Duration::from_secs(10),
             methods: Method::ALL.into(),
             names: None,
+            identity: Identity::default(),
+            node_name: None,
             levels: Levels::default(),
             cni_results: cni::RESULTS.into(),
             pins: Pins::default(),
@@ -192,8 +200,11 @@ impl Config {
             source,
         })?;
         let mut config = Self::parse(&text, path)?;
-        if let (Some(names), Some(directory)) = (&config.names, path.parent()) {
-            config.names = Some(directory.join(names));
+        if let Some(directory) = path.parent() {
+            let kubeconfig = &mut config.identity.kubernetes.kubeconfig;
+            for file in [&mut config.names, kubeconfig].into_iter().flatten() {
+                *file = directory.join(&*file);
+            }
         }
         Ok(config)
     }
@@ -250,6 +261,7 @@ impl Config {
         }
         self.tunnels.check()?;
         self.pins.check()?;
+        self.identity.check()?;
         for (key, value) in [("flow_idle", self.flow_idle), ("window", self.window)] {
             if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&value) {
                 let value = humantime::format_duration(value).to_string();
@@ -327,6 +339,11 @@ impl Config {
             ("flow_idle", self.flow_idle != other.flow_idle),
             ("window", self.window != other.window),
             ("methods", self.methods != other.methods),
+            ("node_name", self.node_name != other.node_name),
+            (
+                "identity.kubernetes",
+                self.identity.kubernetes != other.identity.kubernetes,
+            ),
             ("levels", self.levels != other.levels),
             ("cni_results", self.cni_results != other.cni_results),
             ("pins", self.pins != other.pins),

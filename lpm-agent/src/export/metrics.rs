@@ -22,7 +22,7 @@ use prometheus_client::{
 
 use super::{
     families::{Families, LabelSet},
-    levels,
+    identity, levels,
     negotiate::Format,
     questions, text,
 };
@@ -112,6 +112,7 @@ impl Collector for Reader {
         self.segments(&mut out)?;
         self.flows(&mut out, &counters)?;
         kernel_counters(&mut out, &counters)?;
+        identity::encode(self.model.directory().status(), &mut out)?;
         self.agent(&mut out)
     }
 }

@@ -3,6 +3,7 @@
 mod families;
 mod histograms;
 pub mod http;
+mod identity;
 mod levels;
 pub mod metrics;
 pub mod negotiate;

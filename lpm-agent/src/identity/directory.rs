@@ -1,5 +1,7 @@
 //! Names for the exporters and for the kernel, kept the same.
 
+mod changes;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
@@ -13,6 +15,7 @@ use super::{
     Name, Names,
     ids::{Ids, Levels, Member},
     names,
+    status::Status,
 };
 use crate::passive::Tables;
 
@@ -29,6 +32,7 @@ pub struct Directory {
     local: RwLock<BTreeMap<u32, Arc<Name>>>,
     /// What the kernel has now.
     kernel: Mutex<Ranges>,
+    status: Arc<Status>,
 }
 
 /// Keys (prefix length, address) and values of map `NAMES`.
@@ -76,6 +80,12 @@ impl Directory {
     fn remember(&self, tables: &dyn Tables) -> io::Result<()> {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         ids.remember(|id, text| tables.remember(id, text))
+    }
+
+    /// How the sources of names are.
+    #[must_use]
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
     }
 
     /// The name of an address.
@@ -159,12 +169,18 @@ impl Directory {
         let names = Arc::new(with_own(names, own));
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&names);
         // Where all that is told apart fits, it is from the first packet on; else see `tell_apart`.
-        let top = if self.levels.any() && self.members(&names) <= usize::from(self.levels.top) {
+        let top = self.at_once(&names);
+        self.put(tables, &self.ranges(&names, top))
+    }
+
+    /// How many may be told apart before it is known who talks most.
+    fn at_once(&self, names: &Names) -> u16 {
+        let fits = || self.members(names) <= usize::from(self.levels.top);
+        if self.levels.any() && fits() {
             self.levels.top
         } else {
             0
-        };
-        self.put(tables, &self.ranges(&names, own, top))
+        }
     }
 
     /// Gives ids of their own to what these addresses belong to, those with the most packets
@@ -176,7 +192,6 @@ impl Directory {
         &self,
         tables: &dyn Tables,
         packets: &HashMap<IpAddr, u64>,
-        own: &[IpAddr],
     ) -> io::Result<()> {
         let names = self.names();
         let mut waiting: BTreeMap<(&str, Member), u64> = BTreeMap::new();
@@ -205,7 +220,7 @@ impl Directory {
         if news == 0 {
             return Ok(());
         }
-        self.put(tables, &self.ranges(&names, own, 0))
+        self.put(tables, &self.ranges(&names, 0))
     }
 
     /// How many there are to be told apart.
@@ -245,26 +260,27 @@ impl Directory {
         Ok(())
     }
 
-    fn ranges(&self, names: &Names, own: &[IpAddr], top: u16) -> Ranges {
-        let own: Vec<[u8; 16]> = own
-            .iter()
-            .map(|address| names::bits(*address).to_be_bytes())
-            .collect();
+    fn ranges(&self, names: &Names, top: u16) -> Ranges {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         names
             .ranges()
             .map(|(length, address, name)| {
-                let member = self.levels.member(name, false);
-                let id = name.namespace.as_deref().map_or(NameId(0), |namespace| {
-                    ids.member(namespace, member.as_ref(), top)
-                });
-                let value = NameValue {
-                    own: u8::from(length == 128 && own.contains(&address)),
-                    ..NameValue::new(id, PeerKind::from(name.kind))
-                };
+                let value = self.value(&mut ids, name, top);
                 ((u32::from(length), address), value)
             })
             .collect()
+    }
+
+    /// A name as the kernel has it.
+    fn value(&self, ids: &mut Ids, name: &Name, top: u16) -> NameValue {
+        let member = self.levels.member(name, false);
+        let id = name.namespace.as_deref().map_or(NameId(0), |namespace| {
+            ids.member(namespace, member.as_ref(), top)
+        });
+        NameValue {
+            own: u8::from(name.own),
+            ..NameValue::new(id, PeerKind::from(name.kind))
+        }
     }
 }
 
@@ -272,14 +288,10 @@ impl Directory {
 fn with_own(names: &Names, own: &[IpAddr]) -> Names {
     let mut all = names.clone();
     for address in own {
-        if names.exact(*address).is_none() {
-            let name = Name {
-                kind: names::Kind::Node,
-                namespace: Some(HOST.to_owned()),
-                ..Name::default()
-            };
-            all.insert((*address).into(), name);
-        }
+        all.insert(
+            (*address).into(),
+            Arc::new(names::own(names, *address, None)),
+        );
     }
     all
 }
@@ -383,7 +395,8 @@ mod tests {
             .iter()
             .map(|(key, value)| {
                 let member = directory.member(value.id);
-                let workload = member.and_then(|member| member.workload.clone());
+                let workload =
+                    member.and_then(|member| Some(member.workload.as_deref()?.to_owned()));
                 (key.address[15], workload)
             })
             .collect();
@@ -417,13 +430,13 @@ mod tests {
         let packets = [(1, 5), (2, 7), (9, 100)]
             .map(|(last, packets)| (IpAddr::from([198, 18, 0, last]), packets));
         directory
-            .tell_apart(&tables, &packets.into(), &[])
+            .tell_apart(&tables, &packets.into())
             .expect("update");
         let apart = [(1, None), (2, Some("db".to_owned())), (3, None)];
         assert_eq!(told_apart(&directory, &tables), apart);
         assert_eq!(generation(), before + 1, "flows are named anew");
         directory
-            .tell_apart(&tables, &packets.into(), &[])
+            .tell_apart(&tables, &packets.into())
             .expect("update");
         assert_eq!(generation(), before + 1, "nobody is left to be told apart");
         directory
@@ -444,8 +457,8 @@ mod tests {
         let id = apart.id_here(
             &tables,
             &Name {
-                namespace: Some("a".to_owned()),
-                workload: Some("web".to_owned()),
+                namespace: Some("a".into()),
+                workload: Some("web".into()),
                 ..Name::default()
             },
         );

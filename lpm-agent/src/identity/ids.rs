@@ -63,11 +63,11 @@ impl Levels {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Member {
     /// Its workload.
-    pub workload: Option<String>,
+    pub workload: Option<Arc<str>>,
     /// The service.
-    pub service: Option<String>,
+    pub service: Option<Arc<str>>,
     /// The pod.
-    pub pod: Option<String>,
+    pub pod: Option<Arc<str>>,
 }
 
 /// Gives out the numbers.
@@ -137,7 +137,7 @@ impl Ids {
         };
         let nobody = || {
             Arc::new(Member {
-                workload: Some(UNKNOWN.to_owned()),
+                workload: Some(UNKNOWN.into()),
                 ..Member::default()
             })
         };
@@ -227,7 +227,7 @@ mod tests {
 
     fn workload(name: &str) -> Member {
         Member {
-            workload: Some(name.to_owned()),
+            workload: Some(name.into()),
             ..Member::default()
         }
     }
@@ -256,8 +256,8 @@ mod tests {
             ..Levels::default()
         };
         let name = Name {
-            pod: Some("web-1".to_owned()),
-            workload: Some("web".to_owned()),
+            pod: Some("web-1".into()),
+            workload: Some("web".into()),
             ..Name::default()
         };
         assert_eq!(levels.member(&name, false), None);

@@ -95,14 +95,14 @@ impl LocalEnds {
         // still, or already, the same pod.
         let same = |address: &IpAddr| {
             let name = self.model.directory().lookup(*address)?;
-            let is_it = name.namespace.as_ref() == Some(&pod.namespace)
-                && name.pod.as_ref() == Some(&pod.pod);
+            let is_it = name.namespace.as_deref() == Some(&*pod.namespace)
+                && name.pod.as_deref() == Some(&*pod.pod);
             is_it.then(|| Name::clone(&name))
         };
         Some(pod.addresses.iter().find_map(same).unwrap_or_else(|| Name {
             kind: Kind::Pod,
-            namespace: Some(pod.namespace.clone()),
-            pod: Some(pod.pod.clone()),
+            namespace: Some(pod.namespace.as_str().into()),
+            pod: Some(pod.pod.as_str().into()),
             ..Name::default()
         }))
     }

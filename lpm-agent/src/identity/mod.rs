@@ -1,16 +1,27 @@
-//! Who an address is: names from a static file, the node's own addresses, local processes.
+//! Who an address is: names from Kubernetes, from a static file, the node's own addresses, local
+//! processes.
 //!
-//! A source of names fills [`Names`]; [`Directory`] gives each namespace (and, by [`Levels`], what is told apart within) a small number, puts the
-//! ranges into the kernel's map `NAMES` and answers the exporters.
+//! Each source of names says what changes ([`merge::Change`]); [`merge::Merge`] knows which source goes before
+//! which. [`Directory`] gives each namespace (and, by [`Levels`], what is told apart within) a
+//! small number, puts the ranges into the kernel's map `NAMES` and answers the exporters.
 
 pub mod addresses;
 pub mod cni;
 pub mod directory;
+pub mod external;
 pub mod ids;
+pub mod kubernetes;
 pub mod local;
+pub mod merge;
 pub mod names;
 pub mod processes;
+pub mod ranges;
+pub mod status;
 
 pub use directory::Directory;
 pub use ids::{Levels, Member};
-pub use names::{Name, Names};
+pub use names::Name;
+pub use ranges::Names;
+
+/// Namespace of an address that belongs to somebody, but not known whom.
+pub const UNKNOWN: &str = crate::passive::model::UNKNOWN;

@@ -1,4 +1,4 @@
-//! The static names file, and lookup by longest prefix.
+//! The static names file, and what a name is.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,26 +15,57 @@ use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 use thiserror::Error;
 
-/// What an address or a range belongs to.
+use super::directory::HOST;
+pub use super::ranges::{Names, bits};
+
+/// What an address or a range belongs to. What many names share (namespaces, nodes) they hold
+/// together: a cluster has 100,000 of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Name {
-    /// `pod`, `node` or `service`.
+    /// `pod`, `node`, `service` or `external`.
     pub kind: Kind,
-    /// Kubernetes namespace.
+    /// Kubernetes namespace; of an external range, the name that the configuration gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
+    pub namespace: Option<Arc<str>>,
     /// Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
+    pub pod: Option<Arc<str>>,
     /// What owns the pod: a deployment, a job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workload: Option<String>,
+    pub workload: Option<Arc<str>>,
     /// Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
+    pub service: Option<Arc<str>>,
     /// Node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
+    /// Network beyond the cluster's own that the address is of: an L2S-M or Multus network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Arc<str>>,
+    /// Those labels of the pod that the configuration asks for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// The address is this node's own.
+    #[serde(skip)]
+    pub own: bool,
+}
+
+/// The name of one of the node's own addresses: as a file names exactly this address, else
+/// [`HOST`] and the node.
+#[must_use]
+pub fn own(file: &Names, address: IpAddr, node: Option<&Arc<str>>) -> Name {
+    let host = || Name {
+        kind: Kind::Node,
+        namespace: Some(HOST.into()),
+        node: node.cloned(),
+        ..Name::default()
+    };
+    Name {
+        own: true,
+        ..file
+            .exact(address)
+            .map_or_else(host, |name| (**name).clone())
+    }
 }
 
 /// What kind of thing has a name.
@@ -48,6 +79,8 @@ pub enum Kind {
     Node,
     /// The virtual address of a service.
     Service,
+    /// Neither: a range outside of the cluster that has been given a name.
+    External,
 }
 
 impl From<Kind> for PeerKind {
@@ -56,6 +89,7 @@ impl From<Kind> for PeerKind {
             Kind::Pod => Self::Pod,
             Kind::Node => Self::Node,
             Kind::Service => Self::Service,
+            Kind::External => Self::External,
         }
     }
 }
@@ -154,13 +188,6 @@ pub enum NamesError {
     },
 }
 
-/// Ranges of addresses and what they belong to.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// By prefix length (IPv4 mapped, so 0 to 128), then by address.
-    by_length: BTreeMap<u8, HashMap<u128, Arc<Name>>>,
-}
-
 impl Names {
     /// Reads a names file.
     pub fn read(path: &Path) -> Result<Self, NamesError> {
@@ -213,87 +240,20 @@ impl Names {
                 node,
                 ..
             } = entry;
-            names.insert(
-                range,
-                Name {
-                    kind,
-                    namespace,
-                    pod,
-                    workload,
-                    service,
-                    node,
-                },
-            );
+            let shared = |text: Option<String>| text.map(Arc::from);
+            let name = Name {
+                kind,
+                namespace: shared(namespace),
+                pod: shared(pod),
+                workload: shared(workload),
+                service: shared(service),
+                node: shared(node),
+                ..Name::default()
+            };
+            names.insert(range, Arc::new(name));
         }
         Ok(names)
     }
-
-    /// Adds a range, or replaces the same one.
-    pub fn insert(&mut self, range: IpNet, name: Name) {
-        let (length, address) = mapped(range);
-        self.by_length
-            .entry(length)
-            .or_default()
-            .insert(address, Arc::new(name));
-    }
-
-    /// The name of the longest range that holds an address.
-    #[must_use]
-    pub fn lookup(&self, address: IpAddr) -> Option<&Arc<Name>> {
-        let address = bits(address);
-        self.by_length
-            .iter()
-            .rev()
-            .find_map(|(length, ranges)| ranges.get(&(address & mask(*length))))
-    }
-
-    /// The name of exactly this address.
-    #[must_use]
-    pub fn exact(&self, address: IpAddr) -> Option<&Arc<Name>> {
-        self.by_length.get(&128)?.get(&bits(address))
-    }
-
-    /// All ranges: length in bits (IPv4 mapped), address in network byte order, name.
-    pub fn ranges(&self) -> impl Iterator<Item = (u8, [u8; 16], &Arc<Name>)> {
-        self.by_length.iter().flat_map(|(length, ranges)| {
-            ranges
-                .iter()
-                .map(|(address, name)| (*length, address.to_be_bytes(), name))
-        })
-    }
-
-    /// Number of ranges.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_length.values().map(HashMap::len).sum()
-    }
-
-    /// No range at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// An address as the kernel's map has it: 128 bits, IPv4 mapped (RFC 4291 section 2.5.5.2).
-#[must_use]
-pub fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
-}
-
-fn mapped(range: IpNet) -> (u8, u128) {
-    let length = match range {
-        IpNet::V4(v4) => 96 + v4.prefix_len(),
-        IpNet::V6(v6) => v6.prefix_len(),
-    };
-    (length, bits(range.network()) & mask(length))
-}
-
-fn mask(length: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -14,15 +14,48 @@ use std::{
 
 use super::{ADDRESSES_EVERY, SessionError};
 use crate::{
-    identity::{Names, addresses},
+    identity::{
+        Names, addresses,
+        external::{self, External},
+        merge::{Delta, Merge, News, Origin},
+        names,
+    },
     kernel::netns::Netns,
     passive::Model,
 };
 
+/// How long changes are gathered: each time the kernel has new names, all flows look theirs up.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// Changes that are made at once at most.
+const AT_ONCE: usize = 20_000;
+
+/// What the keeper hears.
+#[derive(Debug)]
+pub(super) enum Update {
+    /// The configuration's names are these now.
+    Configured(Configured),
+    /// A source has news.
+    News(News),
+}
+
+/// Names that the configuration gives.
+#[derive(Debug, Default)]
+pub(super) struct Configured {
+    /// The names file's.
+    pub(super) file: Names,
+    /// Ranges outside of the cluster.
+    pub(super) external: Vec<External>,
+    /// The name of this node.
+    pub(super) node: Option<Arc<str>>,
+    /// No source will say more.
+    pub(super) complete: bool,
+}
+
 /// The running thread. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    names: Option<Sender<Names>>,
+    updates: Option<Sender<Update>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -30,7 +63,7 @@ impl Keeper {
     /// Starts the thread; returns once the names are in the kernel.
     pub(super) fn start(
         model: Arc<Model>,
-        names: Names,
+        configured: Configured,
         netns: Option<Netns>,
         (window, keep): (Duration, Duration),
     ) -> Result<Self, SessionError> {
@@ -44,11 +77,14 @@ impl Keeper {
                     .map_err(Into::into);
                 let mut state = State {
                     model,
-                    names,
+                    configured: Configured::default(),
+                    merge: Merge::default(),
                     own: Vec::new(),
+                    settled: false,
                     keep,
                 };
-                let begun = begun.and_then(|()| state.refresh().map_err(SessionError::Maps));
+                let first = state.configure(configured);
+                let begun = begun.and_then(|()| state.refresh(first).map_err(SessionError::Maps));
                 let well = begun.is_ok();
                 // Nobody waits any more only if the caller died.
                 let _ = ready.send(begun);
@@ -60,22 +96,28 @@ impl Keeper {
         let died = || SessionError::Thread(io::Error::other("the keeper panicked"));
         started.recv().map_err(|_| died())??;
         Ok(Self {
-            names: Some(sender),
+            updates: Some(sender),
             thread: Some(thread),
         })
     }
 
-    /// Other names hold from now on.
-    pub(super) fn set_names(&self, names: Names) {
+    /// The configuration's names are others from now on.
+    pub(super) fn configure(&self, configured: Configured) {
         // It fails only if the thread has ended, which it says itself.
-        let _ = self.names.as_ref().map(|sender| sender.send(names));
+        let update = Update::Configured(configured);
+        let _ = self.updates.as_ref().map(|sender| sender.send(update));
+    }
+
+    /// Where a source tells what changes. The keeper ends only after all sources have.
+    pub(super) fn updates(&self) -> Option<Sender<Update>> {
+        self.updates.clone()
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
         // The thread ends when there is nobody to hear from.
-        self.names = None;
+        self.updates = None;
         if self
             .thread
             .take()
@@ -88,15 +130,18 @@ impl Drop for Keeper {
 
 struct State {
     model: Arc<Model>,
-    names: Names,
+    configured: Configured,
+    merge: Merge,
     own: Vec<IpAddr>,
+    /// The kernel has no names any more that an agent before this one left there.
+    settled: bool,
     /// How long the programs work without a sign of the agent.
     keep: Duration,
 }
 
 impl State {
     /// Works until the sender is gone.
-    fn run(&mut self, names: &Receiver<Names>, window: Duration) {
+    fn run(&mut self, updates: &Receiver<Update>, window: Duration) {
         let mut window_ends = Instant::now() + window;
         loop {
             let now = Instant::now();
@@ -110,18 +155,54 @@ impl State {
                 window_ends += window;
                 continue;
             }
-            match names.recv_timeout((window_ends - now).min(ADDRESSES_EVERY)) {
-                Ok(names) => {
-                    self.names = names;
-                    self.own.clear();
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            let deltas = match updates.recv_timeout((window_ends - now).min(ADDRESSES_EVERY)) {
+                Ok(update) => self.gather(update, updates),
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if let Err(error) = self.refresh() {
+            };
+            if let Err(error) = self.refresh(deltas) {
                 tracing::error!(%error, "the names in the kernel are not those they should be");
             }
         }
+    }
+
+    /// Takes in an update and those that follow at once.
+    fn gather(&mut self, first: Update, updates: &Receiver<Update>) -> Vec<Delta> {
+        let until = Instant::now() + GATHER;
+        let mut deltas = self.take(first);
+        while deltas.len() < AT_ONCE {
+            let left = until.saturating_duration_since(Instant::now());
+            match updates.recv_timeout(left) {
+                Ok(update) => deltas.extend(self.take(update)),
+                Err(_) => break,
+            }
+        }
+        deltas
+    }
+
+    fn take(&mut self, update: Update) -> Vec<Delta> {
+        match update {
+            Update::Configured(configured) => self.configure(configured),
+            Update::News(News::Changes(changes)) => {
+                let merge = &mut self.merge;
+                let deltas = changes.into_iter();
+                deltas.filter_map(|change| merge.apply(change)).collect()
+            }
+            Update::News(News::Complete) => {
+                self.settled = false;
+                self.configured.complete = true;
+                Vec::new()
+            }
+        }
+    }
+
+    fn configure(&mut self, configured: Configured) -> Vec<Delta> {
+        let mut deltas = self.merge.replace(Origin::File, configured.file.all());
+        let ranges = external::names(&configured.external);
+        deltas.extend(self.merge.replace(Origin::External, ranges));
+        self.configured = configured;
+        self.own.clear();
+        deltas
     }
 
     /// Where not all can be told apart, those are that talk most.
@@ -131,19 +212,32 @@ impl State {
             return Ok(());
         }
         let packets = self.model.packets_by_address(&self.model.clock()?);
-        directory.tell_apart(self.model.tables(), &packets, &self.own)
+        directory.tell_apart(self.model.tables(), &packets)
     }
 
-    /// Gives the sign that the agent lives, looks at the node's addresses, and tells the kernel if
-    /// anything is new.
-    fn refresh(&mut self) -> io::Result<()> {
+    /// Gives the sign that the agent lives, looks at the node's addresses, and tells the kernel
+    /// what is new.
+    fn refresh(&mut self, mut deltas: Vec<Delta>) -> io::Result<()> {
         self.model.tables().stay_awake(self.keep)?;
         let own = addresses::own()?;
-        if self.own.is_empty() || own != self.own {
-            self.model
-                .directory()
-                .update(self.model.tables(), &self.names, &own)?;
+        let begins = self.own.is_empty();
+        if begins || own != self.own {
+            let Configured { file, node, .. } = &self.configured;
+            let name = |address: &IpAddr| {
+                let name = names::own(file, *address, node.as_ref());
+                ((*address).into(), Arc::new(name))
+            };
+            let names = own.iter().map(name).collect();
+            deltas.extend(self.merge.replace(Origin::Own, names));
             self.own = own;
+        }
+        if begins || !deltas.is_empty() {
+            let directory = self.model.directory();
+            directory.apply(self.model.tables(), &deltas)?;
+        }
+        if self.configured.complete && !self.settled {
+            self.model.directory().settle(self.model.tables())?;
+            self.settled = true;
         }
         Ok(())
     }

@@ -19,9 +19,14 @@ use lpm_common::layout::Vantage;
 use thiserror::Error;
 
 use crate::{
-    config::Config,
+    config::{Config, node_name},
     export::{Hub, metrics::ProgramTimes},
-    identity::{Directory, Names, local::LocalEnds, names::NamesError},
+    identity::{
+        Directory, Names,
+        kubernetes::{Kubernetes, KubernetesError},
+        local::LocalEnds,
+        names::NamesError,
+    },
     kernel::{
         attach::AttachError,
         conntrack::Conntrack,
@@ -35,7 +40,7 @@ use crate::{
 };
 
 use joined::Joined;
-use keeper::Keeper;
+use keeper::{Configured, Keeper, Update};
 use log::ProgramLog;
 
 /// 1 while the kernel measures the run time of programs.
@@ -59,6 +64,9 @@ pub enum SessionError {
     /// The names file cannot be used.
     #[error(transparent)]
     Names(#[from] NamesError),
+    /// Kubernetes cannot be asked for names.
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesError),
     /// The kernel's names or clocks cannot be read or written.
     #[error("prepare the kernel programs' maps: {0}; `lpm check` tells what this machine offers")]
     Maps(io::Error),
@@ -204,6 +212,8 @@ fn one_sided_text(
 pub struct Session {
     // Dropped in this order: first nothing is attached any more, then nothing is read.
     hotplug: Hotplug,
+    // What tells the keeper names goes before it does.
+    _kubernetes: Option<Kubernetes>,
     keeper: Keeper,
     hub: Arc<Hub>,
     programs: Arc<Programs>,
@@ -225,7 +235,7 @@ impl Session {
             only,
             layout_version,
         } = options;
-        let names = read_names(&config)?;
+        let configured = configured(&config)?;
         let open = || config.netns.as_deref().map(Netns::open).transpose();
         let netns = (open()?, open()?);
         let settings = load_settings(&config);
@@ -246,7 +256,8 @@ impl Session {
         let model = Arc::new(model);
         // Names first: a flow that appears before its names would be counted without.
         let times = (config.window, config.pins.keep);
-        let keeper = Keeper::start(Arc::clone(&model), names, netns.0, times)?;
+        let keeper = Keeper::start(Arc::clone(&model), configured, netns.0, times)?;
+        let kubernetes = follow_kubernetes(&config, &model, &keeper)?;
         match Conntrack::start(open()?) {
             Ok(connections) => model.follow_translated(connections),
             // Most machines without services have no connection tracking either.
@@ -274,6 +285,7 @@ impl Session {
         let hotplug = Hotplug::start(settings, Arc::clone(&programs), interfaces, on_event)?;
         Ok(Self {
             hotplug,
+            _kubernetes: kubernetes,
             keeper,
             hub,
             programs,
@@ -319,8 +331,7 @@ impl Session {
     /// Applies what of another configuration can be applied while running: names and rules.
     /// Returns the keys that differ and need a restart.
     pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, SessionError> {
-        let names = read_names(&config)?;
-        self.keeper.set_names(names);
+        self.keeper.configure(configured(&config)?);
         self.hotplug.set_rules(config.rules(&self.only));
         let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let cold = current.cold_changes(&config);
@@ -375,11 +386,34 @@ fn load_settings(config: &Config) -> LoadSettings {
     }
 }
 
-fn read_names(config: &Config) -> Result<Names, NamesError> {
-    config
-        .names
-        .as_deref()
-        .map_or_else(|| Ok(Names::default()), Names::read)
+/// The names that the configuration gives.
+fn configured(config: &Config) -> Result<Configured, NamesError> {
+    let file = config.names.as_deref();
+    Ok(Configured {
+        file: file.map_or_else(|| Ok(Names::default()), Names::read)?,
+        external: config.identity.external.clone(),
+        node: node_name(config.node_name.as_deref()),
+        complete: config.identity.kubernetes().is_none(),
+    })
+}
+
+/// Starts to follow Kubernetes, if it is to be asked. Returns when all names are known, or a few
+/// seconds later: to measure without names is better than not to measure.
+fn follow_kubernetes(
+    config: &Config,
+    model: &Model,
+    keeper: &Keeper,
+) -> Result<Option<Kubernetes>, KubernetesError> {
+    let (Some(settings), Some(updates)) = (config.identity.kubernetes(), keeper.updates()) else {
+        return Ok(None);
+    };
+    let status = Arc::clone(model.directory().status());
+    let tell = move |news| updates.send(Update::News(news)).is_ok();
+    let kubernetes = Kubernetes::start(settings, Arc::clone(&status), tell)?;
+    if !status.wait_for_names(NAMES_WITHIN) {
+        tracing::warn!("Kubernetes has not told all names yet: what has none is unknown");
+    }
+    Ok(Some(kubernetes))
 }
 
 /// Takes an interface's change into the model; what people should know is returned.
@@ -448,6 +482,9 @@ fn link(attached: &AttachedInterface) -> Link {
         mode: attached.mode.as_str(),
     }
 }
+
+/// How long to wait for Kubernetes before the first interface is watched.
+const NAMES_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long it may take to notice that an address of the node has changed.
 const ADDRESSES_EVERY: Duration = Duration::from_secs(2);

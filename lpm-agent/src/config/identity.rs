@@ -1,0 +1,183 @@
+//! Where names come from.
+
+use std::{env, fs, path::PathBuf, sync::Arc};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+use crate::identity::{
+    external::{self, External},
+    kubernetes,
+};
+
+/// The environment variable with the node's name, from the downward API.
+const NODE_NAME: &str = "NODE_NAME";
+
+/// Sources of names beside the names file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// Names of pods, services and nodes from Kubernetes.
+    pub kubernetes: Kubernetes,
+    /// Names for ranges outside of the cluster. Hot.
+    pub external: Vec<External>,
+}
+
+/// How Kubernetes is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kubernetes {
+    /// `true`, `false`, or `auto`: in a pod, or where a kubeconfig is given.
+    pub enabled: Enabled,
+    /// A kubeconfig; absent: the pod's service account. A relative path starts at the
+    /// configuration's directory.
+    pub kubeconfig: Option<PathBuf>,
+    /// Whose names are followed.
+    pub scope: Scope,
+    /// Labels of pods that are shown with their names.
+    pub labels: Vec<String>,
+}
+
+/// Whether Kubernetes is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "give true, false or auto")]
+pub enum Enabled {
+    /// `auto`.
+    #[default]
+    #[serde(with = "auto")]
+    #[schemars(with = "String")]
+    Auto,
+    /// `true` or `false`.
+    Always(bool),
+}
+
+mod auto {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str("auto")
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<(), D::Error> {
+        match String::deserialize(from)?.as_str() {
+            "auto" => Ok(()),
+            other => Err(D::Error::custom(format!(
+                "{other}: give true, false or auto"
+            ))),
+        }
+    }
+}
+
+/// Whose names an agent follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// All of the cluster.
+    #[default]
+    Cluster,
+}
+
+impl Identity {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if let Some((range, remedy)) = external::wrong(&self.external) {
+            return Err(ConfigError::Value {
+                key: "identity.external",
+                value: range.cidr.to_string(),
+                remedy,
+            });
+        }
+        Ok(())
+    }
+
+    /// What to ask Kubernetes; `None`: nothing.
+    #[must_use]
+    pub fn kubernetes(&self) -> Option<kubernetes::Settings> {
+        let Kubernetes {
+            enabled,
+            kubeconfig,
+            labels,
+            ..
+        } = &self.kubernetes;
+        let wanted = match enabled {
+            Enabled::Always(always) => *always,
+            Enabled::Auto => kubeconfig.is_some() || kubernetes::in_cluster(),
+        };
+        wanted.then(|| kubernetes::Settings {
+            kubeconfig: kubeconfig.clone(),
+            labels: labels.clone(),
+        })
+    }
+}
+
+/// The name of this node: as given, else `NODE_NAME`, else the host's.
+#[must_use]
+pub fn node_name(given: Option<&str>) -> Option<Arc<str>> {
+    let host = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = given.map(str::to_owned);
+    let name = name.or_else(|| env::var(NODE_NAME).ok()).or_else(host)?;
+    let name = name.trim();
+    (!name.is_empty()).then(|| name.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("lpm.yaml"))
+    }
+
+    #[test]
+    fn kubernetes_is_asked_where_it_is_to_be_had() {
+        for (text, asked) in [
+            ("", kubernetes::in_cluster()),
+            (
+                "identity: {kubernetes: {enabled: auto}}",
+                kubernetes::in_cluster(),
+            ),
+            (
+                "identity: {kubernetes: {enabled: auto, kubeconfig: k}}",
+                true,
+            ),
+            (
+                "identity: {kubernetes: {enabled: false, kubeconfig: k}}",
+                false,
+            ),
+            ("identity: {kubernetes: {enabled: true}}", true),
+        ] {
+            let config = parse(text).expect(text);
+            assert_eq!(config.identity.kubernetes().is_some(), asked, "{text}");
+            let shown = config.to_yaml().expect("YAML");
+            assert_eq!(parse(&shown).expect(&shown), config, "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        for (text, word) in [
+            (
+                "identity: {kubernetes: {enabled: perhaps}}",
+                "true, false or auto",
+            ),
+            ("identity: {kubernetes: {scope: world}}", "world"),
+            ("identity: {external: [{cidr: x, name: a}]}", "cidr"),
+            (
+                "identity: {external: [{cidr: 0.0.0.0/0, name: a}, {cidr: 0.0.0.0/0, name: b}]}",
+                "identity.external is 0.0.0.0/0",
+            ),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_nodes_name_as_given_goes_first() {
+        assert_eq!(node_name(Some("n1")).as_deref(), Some("n1"));
+        assert!(node_name(None).is_some(), "the host has a name");
+    }
+}

@@ -1,0 +1,58 @@
+//! Metrics of the sources of names.
+
+use std::fmt;
+
+use super::families::Families;
+use crate::identity::status::Status;
+
+/// Writes how the sources are; nothing if Kubernetes is not asked.
+pub(super) fn encode(status: &Status, out: &mut Families<'_>) -> fmt::Result {
+    let kinds = status.kinds();
+    let label = |kind: &str| vec![("kind", kind.to_owned())];
+    let objects = kinds.iter().filter(|(_, kind)| kind.synced);
+    out.gauges(
+        "identity_objects",
+        "Kubernetes objects that names are made of, once all of a kind are known",
+        objects.map(|(kind, known)| (label(kind.as_str()), known.objects as u64)),
+    )?;
+    out.gauges(
+        "identity_synced",
+        "1 for each kind of Kubernetes objects all of which have been seen",
+        (kinds.iter()).map(|(kind, known)| (label(kind.as_str()), i64::from(known.synced))),
+    )?;
+    let errors = status.errors().into_iter().map(|((kind, reason), count)| {
+        let mut labels = label(kind.as_str());
+        labels.push(("reason", reason.to_owned()));
+        (labels, count)
+    });
+    out.counters(
+        "identity_errors",
+        "Requests to the Kubernetes API that failed or were broken off",
+        None,
+        errors,
+    )?;
+    let lag = status.lag().map(|lag| (label("pods"), lag.as_secs_f64()));
+    out.gauges(
+        "identity_lag_seconds",
+        "How long the last change of a pod took to get here (up to 1 s too long), or for how long none could",
+        lag,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::{
+        export::{Metrics, negotiate::Format},
+        passive::model::tests::{model, tables},
+    };
+
+    #[test]
+    fn without_kubernetes_there_is_no_series() {
+        let model = Arc::new(model(tables(&[])));
+        let metrics = Metrics::new(model, String::new(), Box::new(Vec::new));
+        let text = metrics.encode(Format::Text).expect("metrics");
+        assert!(!String::from_utf8_lossy(&text).contains("lpm_identity"));
+    }
+}

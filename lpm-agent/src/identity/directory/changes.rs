@@ -1,0 +1,133 @@
+//! Names change one by one: a pod comes or goes among 100,000 others.
+
+use std::{
+    io,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use super::{Directory, name_key, next_generation};
+use crate::{
+    identity::{merge::Delta, ranges},
+    passive::Tables,
+};
+
+impl Directory {
+    /// Makes these changes, here and in the kernel; the first call prepares the kernel even if
+    /// there are none. Flows that are known already are named anew if the kernel has anything new.
+    ///
+    /// # Errors
+    /// The kernel refuses an entry: its map is full, or gone. The others are made nevertheless,
+    /// and what was refused has no name rather than the one it had.
+    pub fn apply(&self, tables: &dyn Tables, changes: &[Delta]) -> io::Result<()> {
+        let top = self.note(changes);
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        let mut new = tables.control().generation.load(Ordering::Relaxed) == 0;
+        let mut done = Ok(());
+        let wanted: Vec<_> = changes
+            .iter()
+            .map(|(range, name)| {
+                let value = name.as_deref().map(|name| self.value(&mut ids, name, top));
+                (ranges::key(*range), value)
+            })
+            .collect();
+        drop(ids);
+        self.remember(tables)?;
+        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, wanted) in wanted {
+            if kernel.get(&key) == wanted.as_ref() {
+                continue;
+            }
+            new = true;
+            if let Some(value) = wanted {
+                match tables.set_name(name_key(key), value) {
+                    Ok(()) => {
+                        kernel.insert(key, value);
+                        continue;
+                    }
+                    Err(error) => done = Err(error),
+                }
+            }
+            if kernel.contains_key(&key) {
+                match tables.remove_name(name_key(key)) {
+                    Ok(()) => {
+                        kernel.remove(&key);
+                    }
+                    Err(error) => done = Err(error),
+                }
+            }
+        }
+        if new {
+            next_generation(tables);
+        }
+        done
+    }
+
+    /// All names are known: takes those out of the kernel that an agent before this one left there
+    /// and that hold no longer.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn settle(&self, tables: &dyn Tables) -> io::Result<()> {
+        let wanted = self.ranges(&self.names(), 0);
+        self.put(tables, &wanted)
+    }
+
+    /// Makes the changes here; returns how many may be told apart at once.
+    fn note(&self, changes: &[Delta]) -> u16 {
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let now = Arc::make_mut(&mut names);
+        for (range, name) in changes {
+            match name {
+                Some(name) => now.insert(*range, Arc::clone(name)),
+                None => drop(now.remove(*range)),
+            }
+        }
+        // To count all members at each change would cost more than the change.
+        let few = usize::from(self.levels.top).saturating_mul(16);
+        if now.len() <= few {
+            self.at_once(now)
+        } else {
+            0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::{identity::Name, passive::tables::memory::Memory};
+
+    fn change(last: u8, namespace: Option<&str>) -> Delta {
+        let name = namespace.map(|namespace| {
+            Arc::new(Name {
+                namespace: Some(namespace.into()),
+                ..Name::default()
+            })
+        });
+        (IpAddr::from([198, 18, 0, last]).into(), name)
+    }
+
+    #[test]
+    fn the_kernel_follows_each_change() {
+        let (tables, directory) = (Memory::new(4, 2, 1), Directory::default());
+        let generation = || tables.control.generation.load(Ordering::Relaxed);
+        let apply = |changes: &[Delta]| directory.apply(&tables, changes).expect("apply");
+        apply(&[]);
+        assert_eq!(generation(), 1, "the kernel is ready");
+        apply(&[change(1, Some("a")), change(2, Some("b"))]);
+        assert_eq!(generation(), 2, "one for both");
+        apply(&[change(1, Some("a")), change(9, None)]);
+        assert_eq!(generation(), 2, "nothing new");
+        apply(&[change(1, None), change(2, Some("a"))]);
+        assert_eq!(generation(), 3);
+        let kernel = tables.names.lock().expect("names").clone();
+        assert_eq!(kernel.len(), 1);
+        assert_eq!(kernel[0].0.address[15], 2);
+        assert_eq!(kernel[0].1.id.namespace(), 1);
+        assert!(directory.lookup([198, 18, 0, 1].into()).is_none());
+        let name = directory.lookup([198, 18, 0, 2].into()).expect("a name");
+        assert_eq!(name.namespace.as_deref(), Some("a"));
+    }
+}

@@ -1,0 +1,72 @@
+//! The way to the API server.
+
+use std::{
+    env, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use kube::{
+    Client, Config,
+    config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use thiserror::Error;
+
+/// What a pod finds its API server by.
+const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Why Kubernetes cannot be asked.
+#[derive(Debug, Error)]
+pub enum KubernetesError {
+    /// The kubeconfig is not one.
+    #[error(
+        "kubeconfig {path}: {source}; `kubectl --kubeconfig {path} version` tells whether it holds"
+    )]
+    Kubeconfig {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<KubeconfigError>,
+    },
+    /// There is neither a kubeconfig nor a service account.
+    #[error(
+        "Kubernetes is to be asked for names, but there is no service account: {0}; give \
+         identity.kubernetes.kubeconfig, or set identity.kubernetes.enabled to false"
+    )]
+    InCluster(Box<InClusterError>),
+    /// A client cannot be made of it.
+    #[error("the connection to the Kubernetes API cannot be prepared: {0}")]
+    Client(Box<kube::Error>),
+    /// A thread cannot be started.
+    #[error("start a thread: {0}; raise the limit of processes (ulimit -u)")]
+    Thread(#[from] io::Error),
+}
+
+/// Whether this process is in a pod.
+#[must_use]
+pub fn in_cluster() -> bool {
+    env::var_os(IN_CLUSTER).is_some()
+}
+
+/// A client by a kubeconfig, or by the pod's service account.
+pub(super) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, KubernetesError> {
+    let mut config = match kubeconfig {
+        Some(path) => by_file(path)
+            .await
+            .map_err(|source| KubernetesError::Kubeconfig {
+                path: path.to_owned(),
+                source: Box::new(source),
+            })?,
+        None => Config::incluster().map_err(|error| KubernetesError::InCluster(Box::new(error)))?,
+    };
+    config.connect_timeout = Some(CONNECT);
+    Client::try_from(config).map_err(|error| KubernetesError::Client(Box::new(error)))
+}
+
+async fn by_file(path: &Path) -> Result<Config, KubeconfigError> {
+    let kubeconfig = Kubeconfig::read_from(path)?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
+}

@@ -1,0 +1,99 @@
+//! What a watch says, as what is there and what is gone.
+
+use std::collections::HashSet;
+
+use super::objects::uid_of;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// What a watch says.
+#[derive(Clone, Debug)]
+pub enum Event<K> {
+    /// A list of all objects begins.
+    Init,
+    /// An object of the list.
+    InitApply(K),
+    /// The list is complete.
+    InitDone,
+    /// An object is new, or has changed.
+    Apply(K),
+    /// An object is gone; this is how it was last.
+    Delete(K),
+}
+
+/// One kind of object. After a watch was lost for too long all objects are listed anew; until that
+/// is done the known ones stay, and then those not in the list are gone.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Objects of the list so far, while one is being read.
+    listing: Option<HashSet<u128>>,
+    /// A list has been read to its end.
+    pub(super) synced: bool,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq)]
+pub(super) enum Step<K> {
+    /// This is how an object is now.
+    Apply(u128, K),
+    /// It is gone.
+    Remove(u128),
+    /// Whatever is not among these is gone.
+    Keep(HashSet<u128>),
+    /// Nothing.
+    Nothing,
+}
+
+impl Listed {
+    pub(super) fn step<K>(&mut self, event: Event<K>, meta: fn(&K) -> &ObjectMeta) -> Step<K> {
+        match event {
+            Event::Init => {
+                self.listing = Some(HashSet::new());
+                Step::Nothing
+            }
+            Event::InitApply(object) => {
+                let uid = uid_of(meta(&object));
+                self.listing.get_or_insert_default().insert(uid);
+                Step::Apply(uid, object)
+            }
+            Event::InitDone => {
+                self.synced = true;
+                Step::Keep(self.listing.take().unwrap_or_default())
+            }
+            Event::Apply(object) => Step::Apply(uid_of(meta(&object)), object),
+            Event::Delete(object) => Step::Remove(uid_of(meta(&object))),
+        }
+    }
+
+    /// Objects come from a list, not in the order in which they changed.
+    pub(super) fn is_listing(&self) -> bool {
+        self.listing.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(uid: &str) -> ObjectMeta {
+        ObjectMeta {
+            uid: Some(uid.to_owned()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn what_a_new_list_leaves_out_is_gone_when_it_ends() {
+        let mut listed = Listed::default();
+        let mut step = |event| listed.step(event, |meta: &ObjectMeta| meta);
+        step(Event::Init);
+        step(Event::InitApply(object("a")));
+        // The list broke off, and begins anew.
+        step(Event::Init);
+        step(Event::InitApply(object("b")));
+        let kept = step(Event::InitDone);
+        let b = uid_of(&object("b"));
+        assert_eq!(kept, Step::Keep(HashSet::from([b])));
+        assert_eq!(step(Event::Delete(object("b"))), Step::Remove(b));
+        assert!(listed.synced && !listed.is_listing());
+    }
+}

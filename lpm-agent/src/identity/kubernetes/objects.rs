@@ -1,0 +1,297 @@
+//! Kubernetes objects with those fields only that names are made of. The rest is not even parsed
+//! into memory.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    ManagedFieldsEntry, ObjectMeta, OwnerReference, Time,
+};
+use kube::Resource;
+use serde::{Deserialize, Deserializer};
+
+/// Annotation of Multus: the networks that a pod is in.
+pub(super) const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
+
+/// Annotation of L2S-M: the networks that a pod wants to be in.
+pub(super) const L2SM_NETWORKS: &str = "l2sm/networks";
+
+/// Addresses of a node's tunnel devices (Calico, Cilium): packets from the node to pods of others
+/// have them.
+pub(super) const TUNNEL_ADDRESSES: [&str; 6] = [
+    "projectcalico.org/IPv4IPIPTunnelAddr",
+    "projectcalico.org/IPv4VXLANTunnelAddr",
+    "projectcalico.org/IPv6VXLANTunnelAddr",
+    "projectcalico.org/IPv4WireguardInterfaceAddr",
+    "network.cilium.io/ipv4-cilium-host",
+    "network.cilium.io/ipv6-cilium-host",
+];
+
+/// Implements [`Resource`] for a type with the field `metadata`.
+macro_rules! resource {
+    ($type:ident, $group:literal, $plural:literal, $scope:ident, metadata only: $partial:literal) => {
+        impl Resource for $type {
+            type DynamicType = ();
+            type Scope = kube::core::$scope;
+
+            fn kind((): &()) -> Cow<'_, str> {
+                stringify!($type).into()
+            }
+
+            fn group((): &()) -> Cow<'_, str> {
+                $group.into()
+            }
+
+            fn version((): &()) -> Cow<'_, str> {
+                "v1".into()
+            }
+
+            fn plural((): &()) -> Cow<'_, str> {
+                $plural.into()
+            }
+
+            fn metadata_api() -> bool {
+                $partial
+            }
+
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Pod {
+    #[serde(deserialize_with = "metadata")]
+    pub(super) metadata: ObjectMeta,
+    pub(super) spec: PodSpec,
+    pub(super) status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct PodSpec {
+    pub(super) node_name: Option<String>,
+    pub(super) host_network: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct PodStatus {
+    pub(super) phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pub(super) pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pub(super) pod_ips: Option<Vec<PodIp>>,
+    pub(super) start_time: Option<Time>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PodIp {
+    pub(super) ip: String,
+}
+
+/// A service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Service {
+    #[serde(deserialize_with = "metadata")]
+    pub(super) metadata: ObjectMeta,
+    pub(super) spec: ServiceSpec,
+    pub(super) status: ServiceStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct ServiceSpec {
+    #[serde(rename = "clusterIP")]
+    pub(super) cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    pub(super) cluster_ips: Option<Vec<String>>,
+    #[serde(rename = "externalIPs")]
+    pub(super) external_ips: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct ServiceStatus {
+    pub(super) load_balancer: LoadBalancer,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LoadBalancer {
+    pub(super) ingress: Option<Vec<Ingress>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Ingress {
+    pub(super) ip: Option<String>,
+}
+
+/// Some of the addresses behind a service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EndpointSlice {
+    #[serde(deserialize_with = "metadata")]
+    pub(super) metadata: ObjectMeta,
+    pub(super) endpoints: Option<Vec<Endpoint>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Endpoint {
+    pub(super) addresses: Option<Vec<String>>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    #[serde(deserialize_with = "metadata")]
+    pub(super) metadata: ObjectMeta,
+    pub(super) spec: NodeSpec,
+    pub(super) status: NodeStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeSpec {
+    #[serde(rename = "podCIDR")]
+    pub(super) pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pub(super) pod_cidrs: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeStatus {
+    pub(super) addresses: Option<Vec<NodeAddress>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeAddress {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) address: String,
+}
+
+/// A replica set; its owner is a deployment.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ReplicaSet {
+    #[serde(deserialize_with = "metadata")]
+    pub(super) metadata: ObjectMeta,
+}
+
+/// A job; its owner may be a cron job.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Job {
+    #[serde(deserialize_with = "metadata")]
+    pub(super) metadata: ObjectMeta,
+}
+
+resource!(Pod, "", "pods", NamespaceResourceScope, metadata only: false);
+resource!(Service, "", "services", NamespaceResourceScope, metadata only: false);
+resource!(Node, "", "nodes", ClusterResourceScope, metadata only: false);
+resource!(EndpointSlice, "discovery.k8s.io", "endpointslices", NamespaceResourceScope, metadata only: false);
+resource!(ReplicaSet, "apps", "replicasets", NamespaceResourceScope, metadata only: true);
+resource!(Job, "batch", "jobs", NamespaceResourceScope, metadata only: true);
+
+/// What is kept of an object's metadata; who changed which field, in full, is most of its size.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+    managed_fields: Option<Vec<Managed>>,
+}
+
+#[derive(Deserialize)]
+struct Managed {
+    time: Option<Time>,
+}
+
+fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+    let kept = Kept::deserialize(from)?;
+    let annotations = kept.annotations.map(|mut annotations| {
+        annotations.retain(|key, _| {
+            key == NETWORK_STATUS
+                || key == L2SM_NETWORKS
+                || TUNNEL_ADDRESSES.contains(&key.as_str())
+        });
+        annotations
+    });
+    let managed = |entry: Managed| ManagedFieldsEntry {
+        time: entry.time,
+        ..ManagedFieldsEntry::default()
+    };
+    let managed_fields = kept
+        .managed_fields
+        .map(|entries| entries.into_iter().map(managed).collect());
+    Ok(ObjectMeta {
+        name: kept.name,
+        namespace: kept.namespace,
+        uid: kept.uid,
+        resource_version: kept.resource_version,
+        creation_timestamp: kept.creation_timestamp,
+        deletion_timestamp: kept.deletion_timestamp,
+        labels: kept.labels,
+        annotations,
+        owner_references: kept.owner_references,
+        managed_fields,
+        ..ObjectMeta::default()
+    })
+}
+
+/// The number that an object has for life; what is no UUID is hashed (FNV-1a, 128 bits).
+pub(super) fn uid(text: &str) -> u128 {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    if digits.len() == 32
+        && let Ok(uid) = u128::from_str_radix(&digits, 16)
+    {
+        return uid;
+    }
+    text.bytes()
+        .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
+            (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+        })
+}
+
+/// The number of an object; of one without `uid` that of its names.
+pub(super) fn uid_of(metadata: &ObjectMeta) -> u128 {
+    metadata.uid.as_deref().map_or_else(
+        || {
+            let namespace = metadata.namespace.as_deref().unwrap_or_default();
+            let name = metadata.name.as_deref().unwrap_or_default();
+            uid(&format!("{namespace}/{name}"))
+        },
+        uid,
+    )
+}
+
+impl Pod {
+    /// When it was last written to, as whoever wrote says (whole seconds).
+    pub(super) fn changed(&self) -> Option<k8s_openapi::jiff::Timestamp> {
+        let entries = self.metadata.managed_fields.iter().flatten();
+        let times = entries.filter_map(|entry| entry.time.as_ref());
+        times.map(|time| time.0).max()
+    }
+}

@@ -1,0 +1,308 @@
+//! Pods: their addresses, workloads and services.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{
+    claims::Claims,
+    networks,
+    objects::{Pod, PodStatus},
+    owners::Owners,
+    texts::Texts,
+};
+use crate::identity::{
+    Name, UNKNOWN,
+    merge::{Change, Origin},
+    names::Kind,
+};
+
+/// A service that an address is behind. The first in order gives its name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Backend {
+    /// It has no address of its own: nobody need have come by it.
+    pub(super) headless: bool,
+    /// Its name.
+    pub(super) service: Arc<str>,
+    /// Its namespace, which is that of the pods behind it.
+    pub(super) namespace: Arc<str>,
+}
+
+/// A pod that is there.
+#[derive(Debug)]
+struct Known {
+    name: Arc<Name>,
+    addresses: Box<[IpAddr]>,
+    /// Addresses in other networks.
+    overlay: Box<[(IpAddr, Arc<str>)]>,
+    /// The owner that would tell its workload.
+    awaits: Option<u128>,
+}
+
+/// All pods.
+#[derive(Debug, Default)]
+pub(super) struct Pods {
+    labels: Vec<Arc<str>>,
+    known: HashMap<u128, Known>,
+    claims: Claims,
+    overlay: Claims,
+    backends: HashMap<IpAddr, Vec<Backend>>,
+    waiting: HashMap<u128, HashSet<u128>>,
+}
+
+impl Pods {
+    /// Pods whose names carry these labels.
+    pub(super) fn new(labels: &[String]) -> Self {
+        Self {
+            labels: labels.iter().map(|label| label.as_str().into()).collect(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(super) fn uids(&self) -> impl Iterator<Item = u128> {
+        self.known.keys().copied()
+    }
+
+    /// This is how a pod is now.
+    pub(super) fn apply(
+        &mut self,
+        (uid, pod): (u128, &Pod),
+        listing: bool,
+        (owners, texts): (&Owners, &mut Texts),
+        out: &mut Vec<Change>,
+    ) {
+        let now = self.read(pod, owners, texts);
+        let since = listing.then(|| since(pod));
+        for address in &now.addresses {
+            self.claims.claim(*address, uid, since);
+        }
+        for (address, _) in &now.overlay {
+            self.overlay.claim(*address, uid, since);
+        }
+        if let Some(owner) = now.awaits {
+            self.waiting.entry(owner).or_default().insert(uid);
+        }
+        let mut touched: Vec<IpAddr> = now.addresses.to_vec();
+        let mut outside: Vec<IpAddr> = now.overlay.iter().map(|(address, _)| *address).collect();
+        if let Some(before) = self.known.remove(&uid) {
+            if before.awaits != now.awaits {
+                self.await_no_more(&before, uid);
+            }
+            for address in &before.addresses {
+                if !touched.contains(address) {
+                    self.claims.release(*address, uid);
+                    touched.push(*address);
+                }
+            }
+            for (address, _) in &before.overlay {
+                if !outside.contains(address) {
+                    self.overlay.release(*address, uid);
+                    outside.push(*address);
+                }
+            }
+        }
+        self.known.insert(uid, now);
+        self.say(&touched, &outside, out);
+    }
+
+    /// A pod is gone.
+    pub(super) fn remove(&mut self, uid: u128, out: &mut Vec<Change>) {
+        let Some(gone) = self.known.remove(&uid) else {
+            return;
+        };
+        self.await_no_more(&gone, uid);
+        for address in &gone.addresses {
+            self.claims.release(*address, uid);
+        }
+        for (address, _) in &gone.overlay {
+            self.overlay.release(*address, uid);
+        }
+        let outside: Vec<IpAddr> = gone.overlay.iter().map(|(address, _)| *address).collect();
+        self.say(&gone.addresses, &outside, out);
+    }
+
+    /// The workload of a replica set's or job's pods is known.
+    pub(super) fn owner(&mut self, owner: u128, workload: &Arc<str>, out: &mut Vec<Change>) {
+        for uid in self.waiting.remove(&owner).unwrap_or_default() {
+            let Some(pod) = self.known.get_mut(&uid) else {
+                continue;
+            };
+            pod.awaits = None;
+            if pod.name.workload.as_ref() == Some(workload) {
+                continue;
+            }
+            pod.name = Arc::new(Name {
+                workload: Some(Arc::clone(workload)),
+                ..(*pod.name).clone()
+            });
+            let inside = pod.addresses.to_vec();
+            let outside: Vec<IpAddr> = pod.overlay.iter().map(|(address, _)| *address).collect();
+            self.say(&inside, &outside, out);
+        }
+    }
+
+    /// An address is behind a service, or (`there` is false) not any more.
+    pub(super) fn backend(
+        &mut self,
+        address: IpAddr,
+        backend: &Backend,
+        there: bool,
+        out: &mut Vec<Change>,
+    ) {
+        let services = self.backends.entry(address).or_default();
+        if there {
+            services.push(backend.clone());
+            services.sort();
+        } else if let Some(index) = services.iter().position(|known| known == backend) {
+            // Two slices of one service may hold an address while it moves between them.
+            services.remove(index);
+        }
+        if services.is_empty() {
+            self.backends.remove(&address);
+        }
+        if self.claims.holder(address).is_some() {
+            self.say(&[address], &[], out);
+        }
+    }
+
+    fn await_no_more(&mut self, pod: &Known, uid: u128) {
+        let Some(owner) = pod.awaits else { return };
+        if let Some(waiting) = self.waiting.get_mut(&owner) {
+            waiting.remove(&uid);
+            if waiting.is_empty() {
+                self.waiting.remove(&owner);
+            }
+        }
+    }
+
+    /// Says whose these addresses of the cluster's network, and of others, are now.
+    fn say(&self, addresses: &[IpAddr], outside: &[IpAddr], out: &mut Vec<Change>) {
+        let change = |origin, address: IpAddr, name| Change {
+            origin,
+            range: address.into(),
+            name,
+        };
+        out.extend(
+            addresses
+                .iter()
+                .map(|address| change(Origin::Pod, *address, self.name_at(*address))),
+        );
+        out.extend(
+            outside
+                .iter()
+                .map(|address| change(Origin::Overlay, *address, self.name_outside(*address))),
+        );
+    }
+
+    fn name_at(&self, address: IpAddr) -> Option<Arc<Name>> {
+        let pod = self.known.get(&self.claims.holder(address)?)?;
+        let services = self.backends.get(&address).map_or(&[][..], Vec::as_slice);
+        let backend = services
+            .iter()
+            .find(|backend| pod.name.namespace.as_ref() == Some(&backend.namespace));
+        let Some(backend) = backend else {
+            return Some(Arc::clone(&pod.name));
+        };
+        Some(Arc::new(Name {
+            service: Some(Arc::clone(&backend.service)),
+            ..(*pod.name).clone()
+        }))
+    }
+
+    /// Networks beyond the cluster's own may use the same addresses. Flows are not told apart by
+    /// network, so an address that two pods have is nobody's.
+    fn name_outside(&self, address: IpAddr) -> Option<Arc<Name>> {
+        let mut claims = self.overlay.all(address);
+        let pod = self.known.get(&claims.next()?)?;
+        if claims.next().is_some() {
+            return Some(Arc::new(Name {
+                kind: Kind::Pod,
+                namespace: Some(UNKNOWN.into()),
+                ..Name::default()
+            }));
+        }
+        let network = pod.overlay.iter().find(|(known, _)| *known == address);
+        Some(Arc::new(Name {
+            network: network.map(|(_, network)| Arc::clone(network)),
+            ..(*pod.name).clone()
+        }))
+    }
+
+    fn read(&self, pod: &Pod, owners: &Owners, texts: &mut Texts) -> Known {
+        let metadata = &pod.metadata;
+        let node = pod.spec.node_name.as_deref();
+        let workload = owners.of(metadata, node, texts);
+        let name = Name {
+            kind: Kind::Pod,
+            namespace: metadata.namespace.as_deref().map(|text| texts.share(text)),
+            pod: metadata.name.as_deref().map(Arc::from),
+            workload: workload.name,
+            node: node.map(|node| texts.share(node)),
+            labels: self.chosen(metadata, texts),
+            ..Name::default()
+        };
+        // A pod that has ended has given its address back, though its object still shows it.
+        let ended = matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        // A host-network pod has its node's address, which is the node's.
+        let addresses = if ended || pod.spec.host_network {
+            Box::default()
+        } else {
+            addresses(&pod.status)
+        };
+        let overlay = if ended {
+            Box::default()
+        } else {
+            networks::read(metadata)
+                .into_iter()
+                .filter(|(address, _)| !addresses.contains(address))
+                .map(|(address, network)| (address, texts.share(&network)))
+                .collect()
+        };
+        let nowhere = addresses.is_empty() && overlay.is_empty();
+        Known {
+            name: Arc::new(name),
+            addresses,
+            overlay,
+            awaits: workload.awaits.filter(|_| !nowhere),
+        }
+    }
+
+    fn chosen(&self, metadata: &ObjectMeta, texts: &mut Texts) -> BTreeMap<Arc<str>, Arc<str>> {
+        let Some(labels) = &metadata.labels else {
+            return BTreeMap::new();
+        };
+        let chosen = self.labels.iter().filter_map(|label| {
+            let value = labels.get(&**label)?;
+            Some((Arc::clone(label), texts.share(value)))
+        });
+        chosen.collect()
+    }
+}
+
+/// The addresses of a pod, each once; what is no address is left out.
+fn addresses(status: &PodStatus) -> Box<[IpAddr]> {
+    let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    let mut found: Vec<IpAddr> = all
+        .chain(status.pod_ip.as_deref())
+        .filter_map(|text| text.parse().ok())
+        .map(|address: IpAddr| address.to_canonical())
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into()
+}
+
+/// When a pod began, seconds.
+fn since(pod: &Pod) -> u64 {
+    let time = pod.status.start_time.as_ref();
+    time.or(pod.metadata.creation_timestamp.as_ref())
+        .map_or(0, |time| u64::try_from(time.0.as_second()).unwrap_or(0))
+}

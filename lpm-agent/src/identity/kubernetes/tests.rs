@@ -1,0 +1,467 @@
+//! The world, by hand-made objects as the API server sends them.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::identity::{Names, merge::Merge};
+
+/// A world, and the names that hold by it.
+struct Cluster {
+    world: World,
+    merge: Merge,
+    names: Names,
+}
+
+fn read<K: DeserializeOwned>(object: Value) -> K {
+    serde_json::from_value(object).expect("an object")
+}
+
+impl Cluster {
+    fn new() -> Self {
+        Self {
+            world: World::new(&["team".to_owned()]),
+            merge: Merge::default(),
+            names: Names::default(),
+        }
+    }
+
+    fn take(&mut self, event: WorldEvent) {
+        let mut changes = Vec::new();
+        self.world.take(event, &mut changes);
+        for (range, name) in changes.into_iter().filter_map(|c| self.merge.apply(c)) {
+            match name {
+                Some(name) => self.names.insert(range, name),
+                None => drop(self.names.remove(range)),
+            }
+        }
+    }
+
+    fn pod(&mut self, object: Value) {
+        self.take(WorldEvent::Pod(Event::Apply(read(object))));
+    }
+
+    fn no_pod(&mut self, object: Value) {
+        self.take(WorldEvent::Pod(Event::Delete(read(object))));
+    }
+
+    fn list_pods(&mut self, objects: Vec<Value>) {
+        self.take(WorldEvent::Pod(Event::Init));
+        for object in objects {
+            self.take(WorldEvent::Pod(Event::InitApply(read(object))));
+        }
+        self.take(WorldEvent::Pod(Event::InitDone));
+    }
+
+    fn at(&self, address: &str) -> Option<Arc<Name>> {
+        let address: IpAddr = address.parse().expect("an address");
+        self.names.lookup(address).cloned()
+    }
+
+    /// Kind and the shortest words for whose an address is.
+    fn who(&self, address: &str) -> String {
+        let Some(name) = self.at(address) else {
+            return "nobody".to_owned();
+        };
+        let words = [
+            &name.namespace,
+            &name.pod,
+            &name.workload,
+            &name.service,
+            &name.node,
+            &name.network,
+        ];
+        let words: Vec<&str> = words
+            .into_iter()
+            .map(|w| w.as_deref().unwrap_or("-"))
+            .collect();
+        format!("{:?} {}", name.kind, words.join(" ")).to_lowercase()
+    }
+}
+
+fn pod(name: &str, namespace: &str, addresses: &[&str]) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": namespace, "uid": format!("{namespace}/{name}")},
+        "spec": {"nodeName": "n1"},
+        "status": {
+            "phase": "Running",
+            "podIP": addresses.first(),
+            "podIPs": addresses.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
+        },
+    })
+}
+
+/// An object with a value changed at a path such as `/metadata/labels`.
+fn with(mut object: Value, path: &str, value: Value) -> Value {
+    let (parent, key) = path.rsplit_once('/').expect("a path");
+    object.pointer_mut(parent).expect(parent)[key] = value;
+    object
+}
+
+fn owned(object: Value, kind: &str, name: &str, uid: &str) -> Value {
+    let owner = json!([{
+        "apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": true
+    }]);
+    with(object, "/metadata/ownerReferences", owner)
+}
+
+#[test]
+fn all_addresses_of_a_pod_are_its_own() {
+    let mut cluster = Cluster::new();
+    let labels = json!({"team": "café ✓", "app": "x"});
+    let web = with(
+        pod("web-0", "shop", &["198.18.1.2", "fd00::2"]),
+        "/metadata/labels",
+        labels,
+    );
+    cluster.pod(owned(web, "StatefulSet", "web", "s"));
+    for address in ["198.18.1.2", "fd00::2"] {
+        assert_eq!(cluster.who(address), "pod shop web-0 web - n1 -");
+        let labels = &cluster.at(address).expect("a name").labels;
+        let wanted: BTreeMap<Arc<str>, Arc<str>> = [("team".into(), "café ✓".into())].into();
+        assert_eq!(*labels, wanted, "those that were asked for");
+    }
+}
+
+#[test]
+fn pods_without_an_address_of_their_own_name_none() {
+    let mut cluster = Cluster::new();
+    cluster.pod(with(
+        pod("agent", "lpm", &["198.18.0.1"]),
+        "/spec/hostNetwork",
+        json!(true),
+    ));
+    cluster.pod(with(
+        pod("new", "shop", &[]),
+        "/status",
+        json!({"phase": "Pending"}),
+    ));
+    cluster.pod(with(
+        pod("done", "shop", &["198.18.1.3"]),
+        "/status/phase",
+        json!("Succeeded"),
+    ));
+    cluster.pod(pod("odd", "shop", &["nowhere"]));
+    assert!(cluster.names.is_empty(), "{:?}", cluster.names);
+    assert_eq!(cluster.world.count(Watched::Pods), 4);
+}
+
+#[test]
+fn a_completed_pod_gives_its_address_back() {
+    let mut cluster = Cluster::new();
+    let job = pod("job-1", "batch", &["198.18.1.4"]);
+    cluster.pod(job.clone());
+    cluster.pod(with(job, "/status/phase", json!("Failed")));
+    assert_eq!(cluster.who("198.18.1.4"), "pod unknown - - - - -");
+}
+
+#[test]
+fn an_address_is_unknown_from_its_deletion_to_its_next_owner() {
+    let mut cluster = Cluster::new();
+    let (old, new) = (
+        pod("old", "a", &["198.18.1.5"]),
+        pod("new", "b", &["198.18.1.5"]),
+    );
+    cluster.pod(old.clone());
+    cluster.no_pod(old);
+    assert_eq!(cluster.who("198.18.1.5"), "pod unknown - - - - -");
+    assert_eq!(cluster.who("198.18.1.6"), "nobody");
+    cluster.pod(new.clone());
+    assert_eq!(cluster.who("198.18.1.5"), "pod b new - - n1 -");
+    cluster.no_pod(new);
+    assert_eq!(cluster.who("198.18.1.5"), "pod unknown - - - - -");
+}
+
+#[test]
+fn the_old_pods_end_does_not_take_the_new_ones_name() {
+    let mut cluster = Cluster::new();
+    let (old, new) = (
+        pod("old", "a", &["198.18.1.5"]),
+        pod("new", "b", &["198.18.1.5"]),
+    );
+    cluster.pod(old.clone());
+    cluster.pod(new.clone());
+    assert_eq!(cluster.who("198.18.1.5"), "pod b new - - n1 -");
+    cluster.pod(with(old.clone(), "/metadata/labels", json!({"team": "x"})));
+    assert_eq!(
+        cluster.who("198.18.1.5"),
+        "pod b new - - n1 -",
+        "a late word of the old one"
+    );
+    cluster.no_pod(old);
+    assert_eq!(cluster.who("198.18.1.5"), "pod b new - - n1 -");
+}
+
+#[test]
+fn of_two_pods_in_a_list_the_one_that_began_later_has_the_address() {
+    let began = |name, at: &str| {
+        with(
+            pod(name, "a", &["198.18.1.5"]),
+            "/status/startTime",
+            json!(at),
+        )
+    };
+    let early = || began("early", "2026-01-01T00:00:00Z");
+    let late = || began("late", "2026-01-01T00:10:00Z");
+    for list in [vec![early(), late()], vec![late(), early()]] {
+        let mut cluster = Cluster::new();
+        cluster.list_pods(list);
+        assert_eq!(cluster.who("198.18.1.5"), "pod a late - - n1 -");
+    }
+}
+
+#[test]
+fn a_new_list_keeps_the_names_until_it_is_complete() {
+    let mut cluster = Cluster::new();
+    let (stays, goes) = (
+        pod("stays", "a", &["198.18.1.7"]),
+        pod("goes", "a", &["198.18.1.8"]),
+    );
+    cluster.list_pods(vec![stays.clone(), goes]);
+    assert!(cluster.world.is_synced(Watched::Pods));
+    cluster.take(WorldEvent::Pod(Event::Init));
+    cluster.take(WorldEvent::Pod(Event::InitApply(read(stays))));
+    assert_eq!(cluster.who("198.18.1.8"), "pod a goes - - n1 -");
+    cluster.take(WorldEvent::Pod(Event::InitDone));
+    assert_eq!(cluster.who("198.18.1.7"), "pod a stays - - n1 -");
+    assert_eq!(cluster.who("198.18.1.8"), "pod unknown - - - - -");
+}
+
+#[test]
+fn a_pod_that_changes_its_address_leaves_the_old_one() {
+    let mut cluster = Cluster::new();
+    cluster.pod(pod("web", "a", &["198.18.1.1", "198.18.1.2"]));
+    cluster.pod(pod("web", "a", &["198.18.1.2", "198.18.1.3"]));
+    assert_eq!(cluster.who("198.18.1.1"), "pod unknown - - - - -");
+    assert_eq!(cluster.who("198.18.1.2"), "pod a web - - n1 -");
+    assert_eq!(cluster.who("198.18.1.3"), "pod a web - - n1 -");
+}
+
+#[test]
+fn the_owner_chain_leads_to_the_workload() {
+    let mut cluster = Cluster::new();
+    let workload = |cluster: &Cluster, address| {
+        let name = cluster.at(address).expect("a name");
+        name.workload.as_deref().map(str::to_owned)
+    };
+    // By the label that its pods have, before the replica set is seen.
+    let web = owned(
+        pod("web-5c-x", "a", &["198.18.1.1"]),
+        "ReplicaSet",
+        "web-5c",
+        "r1",
+    );
+    cluster.pod(with(
+        web,
+        "/metadata/labels",
+        json!({"pod-template-hash": "5c"}),
+    ));
+    assert_eq!(workload(&cluster, "198.18.1.1").as_deref(), Some("web"));
+    // A replica set and a job that nothing owns, then one that something owns.
+    cluster.pod(owned(
+        pod("rs-x", "a", &["198.18.1.2"]),
+        "ReplicaSet",
+        "rs",
+        "r2",
+    ));
+    cluster.pod(owned(
+        pod("tidy-1-x", "a", &["198.18.1.3"]),
+        "Job",
+        "tidy-1",
+        "j1",
+    ));
+    assert_eq!(workload(&cluster, "198.18.1.2").as_deref(), Some("rs"));
+    assert_eq!(workload(&cluster, "198.18.1.3").as_deref(), Some("tidy-1"));
+    let job = owned(
+        json!({"metadata": {"name": "tidy-1", "uid": "j1"}}),
+        "CronJob",
+        "tidy",
+        "c1",
+    );
+    cluster.take(WorldEvent::Job(Event::Apply(read(job))));
+    assert_eq!(workload(&cluster, "198.18.1.3").as_deref(), Some("tidy"));
+    let set = json!({"metadata": {"name": "rs", "uid": "r2"}});
+    let set = owned(set, "Deployment", "front", "d1");
+    cluster.take(WorldEvent::ReplicaSet(Event::Apply(read(set))));
+    assert_eq!(workload(&cluster, "198.18.1.2").as_deref(), Some("front"));
+    // The next one is known at once, and so is a static pod.
+    cluster.pod(owned(
+        pod("rs-y", "a", &["198.18.1.4"]),
+        "ReplicaSet",
+        "rs",
+        "r2",
+    ));
+    cluster.pod(owned(
+        pod("proxy-n1", "a", &["198.18.1.5"]),
+        "Node",
+        "n1",
+        "n",
+    ));
+    assert_eq!(workload(&cluster, "198.18.1.4").as_deref(), Some("front"));
+    assert_eq!(workload(&cluster, "198.18.1.5").as_deref(), Some("proxy"));
+}
+
+fn slice(name: &str, service: &str, addresses: &[&str], headless: bool) -> Value {
+    let mut labels = json!({"kubernetes.io/service-name": service});
+    if headless {
+        labels["service.kubernetes.io/headless"] = json!("");
+    }
+    let endpoints: Vec<Value> = addresses
+        .iter()
+        .map(|a| json!({"addresses": [a]}))
+        .collect();
+    json!({
+        "metadata": {"name": name, "namespace": "a", "uid": name, "labels": labels},
+        "endpoints": endpoints,
+    })
+}
+
+#[test]
+fn backends_bear_their_services_name() {
+    let mut cluster = Cluster::new();
+    let take = |cluster: &mut Cluster, slice| {
+        cluster.take(WorldEvent::EndpointSlice(Event::Apply(read(slice))));
+    };
+    cluster.pod(pod("db-0", "a", &["198.18.1.1"]));
+    take(&mut cluster, slice("s1", "all", &["198.18.1.1"], true));
+    assert_eq!(cluster.who("198.18.1.1"), "pod a db-0 - all n1 -");
+    take(
+        &mut cluster,
+        slice("s2", "db", &["198.18.1.1", "198.18.1.2"], false),
+    );
+    assert_eq!(
+        cluster.who("198.18.1.1"),
+        "pod a db-0 - db n1 -",
+        "not the headless one"
+    );
+    cluster.pod(pod("db-1", "a", &["198.18.1.2"]));
+    assert_eq!(cluster.who("198.18.1.2"), "pod a db-1 - db n1 -");
+    take(&mut cluster, slice("s2", "db", &["198.18.1.2"], false));
+    assert_eq!(cluster.who("198.18.1.1"), "pod a db-0 - all n1 -");
+    // A slice without any has no list at all.
+    take(
+        &mut cluster,
+        with(slice("s2", "db", &[], false), "/endpoints", Value::Null),
+    );
+    assert_eq!(cluster.who("198.18.1.2"), "pod a db-1 - - n1 -");
+    cluster.pod(pod("other", "b", &["198.18.1.9"]));
+    take(&mut cluster, slice("s3", "db", &["198.18.1.9"], false));
+    assert_eq!(
+        cluster.who("198.18.1.9"),
+        "pod b other - - n1 -",
+        "of another namespace"
+    );
+}
+
+#[test]
+fn services_have_addresses_of_their_own() {
+    let mut cluster = Cluster::new();
+    let service = |name: &str, namespace: &str, ip: &str, shared: &str| {
+        json!({
+            "metadata": {"name": name, "namespace": namespace, "uid": name},
+            "spec": {"clusterIP": ip, "clusterIPs": [ip, "fd00:96::1"], "externalIPs": [shared]},
+            "status": {"loadBalancer": {"ingress": [{"hostname": "x"}, {"ip": "198.19.9.9"}]}},
+        })
+    };
+    let take = |cluster: &mut Cluster, object| {
+        cluster.take(WorldEvent::Service(Event::Apply(read(object))));
+    };
+    take(
+        &mut cluster,
+        service("api", "a", "198.19.0.1", "198.19.8.1"),
+    );
+    for address in ["198.19.0.1", "fd00:96::1", "198.19.8.1", "198.19.9.9"] {
+        assert_eq!(cluster.who(address), "service a - - api - -", "{address}");
+    }
+    take(
+        &mut cluster,
+        service("web", "a", "198.19.0.2", "198.19.8.1"),
+    );
+    assert_eq!(
+        cluster.who("198.19.8.1"),
+        "service a - - - - -",
+        "shared by port"
+    );
+    take(&mut cluster, service("web", "b", "None", "198.19.8.1"));
+    assert_eq!(cluster.who("198.19.8.1"), "service - - - - - -");
+    assert_eq!(cluster.who("198.19.0.2"), "nobody");
+    let gone = service("web", "b", "None", "198.19.8.1");
+    cluster.take(WorldEvent::Service(Event::Delete(read(gone))));
+    assert_eq!(cluster.who("198.19.8.1"), "service a - - api - -");
+}
+
+fn node(name: &str, address: &str, range: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "uid": name, "annotations": {
+            "projectcalico.org/IPv4VXLANTunnelAddr": "198.18.7.77", "other": "x",
+        }},
+        "spec": {"podCIDR": range, "podCIDRs": [range]},
+        "status": {"addresses": [
+            {"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name},
+        ]},
+    })
+}
+
+#[test]
+fn nodes_and_their_ranges_of_pods() {
+    let mut cluster = Cluster::new();
+    let node = node("n1", "198.18.0.1", "198.18.7.0/24");
+    cluster.take(WorldEvent::Node(Event::Apply(read(node.clone()))));
+    assert_eq!(cluster.who("198.18.0.1"), "node host - - - n1 -");
+    assert_eq!(
+        cluster.who("198.18.7.77"),
+        "node host - - - n1 -",
+        "its tunnel's"
+    );
+    assert_eq!(
+        cluster.who("198.18.7.0"),
+        "node host - - - - -",
+        "flannel's tunnel"
+    );
+    assert_eq!(cluster.who("198.18.7.9"), "pod unknown - - - - -");
+    cluster.pod(pod("web", "a", &["198.18.7.9"]));
+    assert_eq!(cluster.who("198.18.7.9"), "pod a web - - n1 -");
+    cluster.no_pod(pod("web", "a", &["198.18.7.9"]));
+    assert_eq!(cluster.who("198.18.7.9"), "pod unknown - - - - -");
+    cluster.take(WorldEvent::Node(Event::Delete(read(node))));
+    assert!(cluster.names.is_empty(), "{:?}", cluster.names);
+}
+
+#[test]
+fn addresses_in_other_networks_bear_the_network() {
+    let mut cluster = Cluster::new();
+    let meshed = |name, address: &str| {
+        let networks = format!(r#"[{{"name": "blue", "ips": ["{address}/24"]}}]"#);
+        with(
+            pod(name, "a", &["198.18.1.1"]),
+            "/metadata/annotations",
+            json!({"l2sm/networks": networks}),
+        )
+    };
+    cluster.pod(meshed("one", "198.19.5.1"));
+    assert_eq!(cluster.who("198.19.5.1"), "pod a one - - n1 blue");
+    assert_eq!(cluster.who("198.18.1.1"), "pod a one - - n1 -");
+    // Another network may use the same addresses; whose it is then cannot be told.
+    cluster.pod(meshed("two", "198.19.5.1"));
+    assert_eq!(cluster.who("198.19.5.1"), "pod unknown - - - - -");
+    cluster.no_pod(meshed("two", "198.19.5.1"));
+    assert_eq!(cluster.who("198.19.5.1"), "pod a one - - n1 blue");
+}
+
+#[test]
+fn until_all_is_known_nothing_is_outside() {
+    let mut merge = Merge::default();
+    let world: Vec<_> = everything_unknown(true);
+    let deltas: Vec<_> = world.into_iter().filter_map(|c| merge.apply(c)).collect();
+    assert_eq!(deltas.len(), 2);
+    let internet = Change {
+        origin: Origin::External,
+        range: "0.0.0.0/0".parse().expect("a range"),
+        name: Some(Arc::default()),
+    };
+    assert_eq!(merge.apply(internet), None, "it might be a pod");
+    let known = everything_unknown(false).into_iter();
+    assert_eq!(known.filter_map(|c| merge.apply(c)).count(), 2);
+}

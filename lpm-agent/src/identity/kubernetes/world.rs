@@ -1,0 +1,242 @@
+//! What is in the cluster, as far as names need it: events of the watches in, names out. Pure.
+
+use std::collections::HashSet;
+
+use kube::Resource;
+
+use super::{
+    listed::{Event, Listed, Step},
+    nodes::{Nodes, Once},
+    objects::{EndpointSlice, Job, Node, Pod, ReplicaSet, Service},
+    owners::{Between, Owners},
+    pods::Pods,
+    services::{Services, Slices},
+    texts::Texts,
+};
+use crate::identity::merge::{Change, Origin};
+
+/// Kinds of objects that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Watched {
+    /// Pods.
+    Pods,
+    /// Services.
+    Services,
+    /// Endpoint slices.
+    EndpointSlices,
+    /// Nodes.
+    Nodes,
+    /// Replica sets.
+    ReplicaSets,
+    /// Jobs.
+    Jobs,
+}
+
+impl Watched {
+    /// All kinds.
+    pub const ALL: [Self; 6] = [
+        Self::Pods,
+        Self::Services,
+        Self::EndpointSlices,
+        Self::Nodes,
+        Self::ReplicaSets,
+        Self::Jobs,
+    ];
+
+    /// As Kubernetes calls the resource.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pods => "pods",
+            Self::Services => "services",
+            Self::EndpointSlices => "endpointslices",
+            Self::Nodes => "nodes",
+            Self::ReplicaSets => "replicasets",
+            Self::Jobs => "jobs",
+        }
+    }
+
+    /// The API group of the resource.
+    #[must_use]
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::Pods | Self::Services | Self::Nodes => "",
+            Self::EndpointSlices => "discovery.k8s.io",
+            Self::ReplicaSets => "apps",
+            Self::Jobs => "batch",
+        }
+    }
+}
+
+/// An event of one of the watches.
+#[derive(Debug)]
+pub enum WorldEvent {
+    /// Of pods.
+    Pod(Event<Pod>),
+    /// Of services.
+    Service(Event<Service>),
+    /// Of endpoint slices.
+    EndpointSlice(Event<EndpointSlice>),
+    /// Of nodes.
+    Node(Event<Node>),
+    /// Of replica sets.
+    ReplicaSet(Event<ReplicaSet>),
+    /// Of jobs.
+    Job(Event<Job>),
+}
+
+/// The cluster.
+#[derive(Debug, Default)]
+pub struct World {
+    texts: Texts,
+    listed: [Listed; Watched::ALL.len()],
+    pods: Pods,
+    services: Services,
+    slices: Slices,
+    nodes: Nodes,
+    owners: Owners,
+    once: Once,
+}
+
+impl World {
+    /// A cluster that nothing is known of yet; names carry these labels of pods.
+    #[must_use]
+    pub fn new(labels: &[String]) -> Self {
+        Self {
+            pods: Pods::new(labels),
+            ..Self::default()
+        }
+    }
+
+    /// Whether all objects of a kind have been seen once.
+    #[must_use]
+    pub fn is_synced(&self, kind: Watched) -> bool {
+        self.listed[kind as usize].synced
+    }
+
+    /// Objects of a kind that are there.
+    #[must_use]
+    pub fn count(&self, kind: Watched) -> usize {
+        match kind {
+            Watched::Pods => self.pods.len(),
+            Watched::Services => self.services.len(),
+            Watched::EndpointSlices => self.slices.len(),
+            Watched::Nodes => self.nodes.len(),
+            Watched::ReplicaSets => self.owners.len(Between::ReplicaSet),
+            Watched::Jobs => self.owners.len(Between::Job),
+        }
+    }
+
+    /// Takes an event in; what names change by it is added to `out`.
+    pub fn take(&mut self, event: WorldEvent, out: &mut Vec<Change>) {
+        let from = out.len();
+        match event {
+            WorldEvent::Pod(event) => self.pod(event, out),
+            WorldEvent::Service(event) => self.service(event, out),
+            WorldEvent::EndpointSlice(event) => self.slice(event, out),
+            WorldEvent::Node(event) => self.node(event, out),
+            WorldEvent::ReplicaSet(event) => self.owner(Watched::ReplicaSets, event, out),
+            WorldEvent::Job(event) => self.owner(Watched::Jobs, event, out),
+        }
+        self.remember_the_gone(from, out);
+    }
+
+    /// An address that no pod has any more is of an unknown pod until it has its next owner.
+    fn remember_the_gone(&mut self, from: usize, out: &mut Vec<Change>) {
+        let gone = out[from..].iter().filter(|change| {
+            let released = change.origin == Origin::Pod && change.name.is_none();
+            released && !self.nodes.cover(change.range.addr())
+        });
+        let gone: Vec<_> = gone.map(|change| change.range.addr()).collect();
+        for address in gone {
+            self.once.remember(address, out);
+        }
+    }
+
+    fn pod(&mut self, event: Event<Pod>, out: &mut Vec<Change>) {
+        let listed = &mut self.listed[Watched::Pods as usize];
+        match listed.step(event, Resource::meta) {
+            Step::Apply(uid, pod) => {
+                let with = (&self.owners, &mut self.texts);
+                self.pods.apply((uid, &pod), listed.is_listing(), with, out);
+            }
+            Step::Remove(uid) => self.pods.remove(uid, out),
+            Step::Keep(kept) => {
+                for uid in others(self.pods.uids(), &kept) {
+                    self.pods.remove(uid, out);
+                }
+            }
+            Step::Nothing => {}
+        }
+    }
+
+    fn service(&mut self, event: Event<Service>, out: &mut Vec<Change>) {
+        match self.listed[Watched::Services as usize].step(event, Resource::meta) {
+            Step::Apply(uid, service) => {
+                self.services.apply((uid, &service), &mut self.texts, out);
+            }
+            Step::Remove(uid) => self.services.remove(uid, out),
+            Step::Keep(kept) => {
+                for uid in others(self.services.uids(), &kept) {
+                    self.services.remove(uid, out);
+                }
+            }
+            Step::Nothing => {}
+        }
+    }
+
+    fn slice(&mut self, event: Event<EndpointSlice>, out: &mut Vec<Change>) {
+        let step = self.listed[Watched::EndpointSlices as usize].step(event, Resource::meta);
+        let moved = match step {
+            Step::Apply(uid, slice) => self.slices.apply(uid, &slice, &mut self.texts),
+            Step::Remove(uid) => self.slices.remove(uid),
+            Step::Keep(kept) => others(self.slices.uids(), &kept)
+                .into_iter()
+                .flat_map(|uid| self.slices.remove(uid))
+                .collect(),
+            Step::Nothing => Vec::new(),
+        };
+        for (address, backend, there) in moved {
+            self.pods.backend(address, &backend, there, out);
+        }
+    }
+
+    fn node(&mut self, event: Event<Node>, out: &mut Vec<Change>) {
+        match self.listed[Watched::Nodes as usize].step(event, Resource::meta) {
+            Step::Apply(uid, node) => self.nodes.apply((uid, &node), &mut self.texts, out),
+            Step::Remove(uid) => self.nodes.remove(uid, out),
+            Step::Keep(kept) => {
+                for uid in others(self.nodes.uids(), &kept) {
+                    self.nodes.remove(uid, out);
+                }
+            }
+            Step::Nothing => {}
+        }
+    }
+
+    fn owner<K: Resource>(&mut self, kind: Watched, event: Event<K>, out: &mut Vec<Change>) {
+        let of = match kind {
+            Watched::Jobs => Between::Job,
+            _ => Between::ReplicaSet,
+        };
+        match self.listed[kind as usize].step(event, K::meta) {
+            Step::Apply(uid, object) => {
+                let owner = (uid, object.meta());
+                let workload = self.owners.set(of, owner, &mut self.texts);
+                self.pods.owner(uid, &workload, out);
+            }
+            Step::Remove(uid) => self.owners.remove(of, uid),
+            Step::Keep(kept) => {
+                for uid in others(self.owners.uids(of), &kept) {
+                    self.owners.remove(of, uid);
+                }
+            }
+            Step::Nothing => {}
+        }
+    }
+}
+
+/// Those that are not among the kept ones.
+fn others(uids: impl Iterator<Item = u128>, kept: &HashSet<u128>) -> Vec<u128> {
+    uids.filter(|uid| !kept.contains(uid)).collect()
+}

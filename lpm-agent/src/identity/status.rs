@@ -1,0 +1,134 @@
+//! How the sources of names are: what they know, and what they could not learn.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::kubernetes::Watched;
+
+/// State of the watch of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kind {
+    /// Objects that are there.
+    pub objects: usize,
+    /// All of them have been seen once.
+    pub synced: bool,
+}
+
+/// What is known now; shared between the sources and the metrics.
+#[derive(Debug, Default)]
+pub struct Status {
+    inner: Mutex<Inner>,
+    /// All names are known.
+    complete: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    kinds: BTreeMap<Watched, Kind>,
+    errors: BTreeMap<(Watched, &'static str), u64>,
+    broken: BTreeMap<Watched, Broken>,
+    lag: Option<Duration>,
+    complete: bool,
+}
+
+#[derive(Debug)]
+struct Broken {
+    since: Instant,
+    /// What has been said of it.
+    said: Vec<&'static str>,
+}
+
+impl Status {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_objects(&self, kind: Watched, objects: usize, synced: bool) {
+        self.inner().kinds.insert(kind, Kind { objects, synced });
+    }
+
+    /// All that have addresses are known: what has no name is outside.
+    pub(super) fn set_complete(&self) {
+        self.inner().complete = true;
+        self.complete.notify_all();
+    }
+
+    /// Waits until all names are known; false: they were not in time.
+    #[must_use]
+    pub fn wait_for_names(&self, within: Duration) -> bool {
+        let waited = self
+            .complete
+            .wait_timeout_while(self.inner(), within, |inner| !inner.complete);
+        let (inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        inner.complete
+    }
+
+    pub(super) fn set_lag(&self, lag: Duration) {
+        self.inner().lag = Some(lag);
+    }
+
+    /// A watch works; returns how long it did not.
+    pub(super) fn alive(&self, kind: Watched) -> Option<Duration> {
+        let broken = self.inner().broken.remove(&kind)?;
+        Some(broken.since.elapsed())
+    }
+
+    /// A watch does not work; returns whether this reason is a new one.
+    pub(super) fn failed(&self, kind: Watched, reason: &'static str, now: Instant) -> bool {
+        let mut inner = self.inner();
+        *inner.errors.entry((kind, reason)).or_default() += 1;
+        let broken = inner.broken.entry(kind).or_insert_with(|| Broken {
+            since: now,
+            said: Vec::new(),
+        });
+        let new = !broken.said.contains(&reason);
+        if new {
+            broken.said.push(reason);
+        }
+        new
+    }
+
+    /// The watches by kind; empty: Kubernetes is not asked.
+    #[must_use]
+    pub fn kinds(&self) -> BTreeMap<Watched, Kind> {
+        self.inner().kinds.clone()
+    }
+
+    /// Failures so far, by kind and reason.
+    #[must_use]
+    pub fn errors(&self) -> BTreeMap<(Watched, &'static str), u64> {
+        self.inner().errors.clone()
+    }
+
+    /// How far behind the names of pods are: how long the last change took to get here or, if it
+    /// is longer, for how long nothing could. `None`: not measured yet.
+    #[must_use]
+    pub fn lag(&self) -> Option<Duration> {
+        let inner = self.inner();
+        let broken = inner.broken.get(&Watched::Pods);
+        inner.lag.max(broken.map(|broken| broken.since.elapsed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_new_once_until_the_watch_works_again() {
+        let status = Status::default();
+        let fail = |reason| status.failed(Watched::Pods, reason, Instant::now());
+        assert!(fail("unreachable"));
+        assert!(!fail("unreachable"));
+        assert!(fail("unauthorized"));
+        assert!(status.lag().is_some(), "for so long nothing could get here");
+        assert!(status.alive(Watched::Pods).is_some());
+        assert_eq!(status.alive(Watched::Pods), None);
+        assert_eq!(status.lag(), None, "not measured is not zero");
+        assert!(fail("unreachable"));
+        assert_eq!(status.errors()[&(Watched::Pods, "unreachable")], 3);
+    }
+}
