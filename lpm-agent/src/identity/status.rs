@@ -39,6 +39,8 @@ struct Broken {
     since: Instant,
     /// What has been said of it.
     said: Vec<&'static str>,
+    /// The same for people.
+    sentences: Vec<String>,
 }
 
 impl Status {
@@ -77,16 +79,23 @@ impl Status {
     }
 
     /// A watch does not work; returns whether this reason is a new one.
-    pub(super) fn failed(&self, kind: Watched, reason: &'static str, now: Instant) -> bool {
+    pub(super) fn failed(
+        &self,
+        kind: Watched,
+        (reason, sentence): (&'static str, &str),
+        now: Instant,
+    ) -> bool {
         let mut inner = self.inner();
         *inner.errors.entry((kind, reason)).or_default() += 1;
         let broken = inner.broken.entry(kind).or_insert_with(|| Broken {
             since: now,
             said: Vec::new(),
+            sentences: Vec::new(),
         });
         let new = !broken.said.contains(&reason);
         if new {
             broken.said.push(reason);
+            broken.sentences.push(sentence.to_owned());
         }
         new
     }
@@ -101,6 +110,14 @@ impl Status {
     #[must_use]
     pub fn errors(&self) -> BTreeMap<(Watched, &'static str), u64> {
         self.inner().errors.clone()
+    }
+
+    /// What does not work now, in sentences for people.
+    #[must_use]
+    pub fn said(&self) -> Vec<String> {
+        let inner = self.inner();
+        let sentences = inner.broken.values().flat_map(|broken| &broken.sentences);
+        sentences.cloned().collect()
     }
 
     /// How far behind the names of pods are: how long the last change took to get here or, if it
@@ -120,7 +137,13 @@ mod tests {
     #[test]
     fn a_reason_is_new_once_until_the_watch_works_again() {
         let status = Status::default();
-        let fail = |reason| status.failed(Watched::Pods, reason, Instant::now());
+        let fail = |reason| {
+            status.failed(
+                Watched::Pods,
+                (reason, "it does not answer"),
+                Instant::now(),
+            )
+        };
         assert!(fail("unreachable"));
         assert!(!fail("unreachable"));
         assert!(fail("unauthorized"));

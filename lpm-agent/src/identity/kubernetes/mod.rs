@@ -240,8 +240,9 @@ impl<T: FnMut(News) -> bool> Reader<T> {
     /// Each reason is said once until the watch works again.
     fn failed(&self, kind: Watched, failure: &watch::Failure) {
         let reason = reasons::reason(&failure.error);
-        if self.status.failed(kind, reason, Instant::now()) {
-            let sentence = reasons::sentence(kind, failure);
+        let sentence = reasons::sentence(kind, failure);
+        let said = (reason, sentence.as_str());
+        if self.status.failed(kind, said, Instant::now()) {
             if reason == "gone" {
                 tracing::warn!("{sentence}");
             } else {

@@ -148,9 +148,12 @@ impl World {
             released && !self.nodes.cover(change.range.addr())
         });
         let gone: Vec<_> = gone.map(|change| change.range.addr()).collect();
+        let mut unknown = Vec::new();
         for address in gone {
-            self.once.remember(address, out);
+            self.once.remember(address, &mut unknown);
         }
+        // First it is unknown, then it is no pod's: never is it anybody else's in between.
+        out.splice(from..from, unknown);
     }
 
     fn pod(&mut self, event: Event<Pod>, out: &mut Vec<Change>) {
