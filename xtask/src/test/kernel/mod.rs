@@ -145,8 +145,18 @@ fn run(series: &str) -> Result<Tally> {
         dir.join("console.log").display()
     );
     let limit = JOBS.iter().map(|job| job.limit).sum::<Duration>() + Duration::from_mins(2);
-    let mut report = Report::default();
-    guest::run(&kernel.image, &disk, &dir, limit, |line| report.line(line))?;
+    let boot = || -> Result<Report> {
+        let mut report = Report::default();
+        guest::run(&kernel.image, &disk, &dir, limit, |line| report.line(line))?;
+        Ok(report)
+    };
+    let mut report = boot()?;
+    if !report.booted {
+        // No test has run: this is about the emulator, and once is bad luck.
+        guest::show_tail(&dir.join("console.log"));
+        println!("test: the guest did not come up; once more");
+        report = boot()?;
+    }
     let (done, mut tally) = report.finish();
     if !done {
         guest::show_tail(&dir.join("console.log"));
@@ -219,6 +229,8 @@ struct Report {
     /// Tests that had ended when the last binary had.
     before: usize,
     ended_badly: Vec<String>,
+    /// Whether it came as far as the tests.
+    booted: bool,
     done: bool,
 }
 
@@ -241,6 +253,7 @@ impl Report {
             ["test", name, "ended", "with", code, ..] => {
                 self.ended_badly.push(format!("{name} ended with {code}"));
             }
+            ["kernel", ..] => self.booted = true,
             ["done", ..] => self.done = true,
             _ => {}
         }
