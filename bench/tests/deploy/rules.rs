@@ -123,7 +123,11 @@ fn exported() -> BTreeSet<String> {
 
 fn is_exported(metric: &str, exported: &BTreeSet<String>) -> bool {
     let mut name = metric.strip_prefix("lpm_").unwrap_or(metric);
-    for suffix in ["_bucket", "_sum", "_count", "_total", "_info", "_seconds"] {
+    let suffixes = ["_bucket", "_sum", "_count", "_total", "_info", "_seconds"];
+    for suffix in suffixes {
+        if exported.contains(name) {
+            return true;
+        }
         name = name.strip_suffix(suffix).unwrap_or(name);
     }
     exported.contains(name)

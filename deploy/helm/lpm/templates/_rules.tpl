@@ -130,6 +130,15 @@ groups:
         annotations:
           summary: {{ "The agent at {{ $labels.instance }} sees packets and measures no round trip" | quote }}
           description: See lpm_interface_one_sided, lpm_parse_skipped_total and `lpm check` on the node.
+      - alert: LpmNamesLate
+        expr: >-
+          max by (node, instance) (lpm_identity_lag_seconds) > 30
+          or max by (node, instance) (lpm_identity_synced == 0)
+        for: 10m
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "The agent at {{ $labels.instance }} knows the names of pods late, or not all" | quote }}
+          description: Measuring goes on; new addresses are `unknown`. See lpm_identity_errors_total and the agent's log.
       - alert: LpmMapFull
         expr: sum by (node, instance, map, reason) (rate(lpm_map_drops_total{reason="full", map!="samples"}[{{ $w }}])) > 0
         for: 15m
