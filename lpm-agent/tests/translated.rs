@@ -14,7 +14,7 @@ use std::{
 
 use lpm_bench::{
     testbed::{Flavour, Netns, Overlay, OverlayConfig},
-    traffic::{Control, Limit, PORT, RequestConfig, Server, requests},
+    traffic::{Limit, PORT, Server},
     truth::{Capture, Method, Monitor, Reference, Sample},
 };
 
@@ -120,24 +120,25 @@ impl Site {
         &self.overlay.pod(pod).netns
     }
 
-    /// Lets one flow be there before: two that begin at once may both want the first row of their
-    /// namespaces, and one of them is counted as overflow then.
-    fn begin(&self, client: &Netns, server: IpAddr) {
-        let config = RequestConfig {
-            limit: Limit::count(3),
-            ..RequestConfig::new(SocketAddr::new(server, PORT))
-        };
-        let asked = client.run_in(|| requests(&config, &Control::new()));
-        asked.expect("enter").expect("answers");
-        self.monitor.settle().expect("all samples");
-    }
-
     /// Lets `client` talk to `server`; the samples that came of it.
     fn talk(&self, client: &Netns, server: IpAddr) -> Vec<Sample> {
         let before = self.monitor.samples().len();
         talk(client, server, 40);
         self.monitor.settle().expect("all samples");
         self.monitor.samples().split_off(before)
+    }
+
+    /// Each service's flows are said to go to this pod, by its address and name.
+    fn backends_are(&self, pods: [(IpAddr, &str); 3]) {
+        let namespaces = HashMap::from([("a0", "alpha"), ("a1", "beta"), ("b0", "gamma")]);
+        for (service, pod) in pods {
+            let address = IpAddr::V4(self.overlay.pod(pod).v4);
+            assert_eq!(
+                self.backend(service),
+                (address, namespaces[pod].to_owned()),
+                "{pod}"
+            );
+        }
     }
 
     /// The backend that the flows of a0 to a service are said to go to, with its namespace.
@@ -319,7 +320,6 @@ fn each_hook_has_its_own_side_and_each_flow_counts_once() {
         ),
     ];
     for (what, client, server, places) in cases {
-        site.begin(client, server);
         let before = site.counted();
         let samples = site.talk(client, server);
         let mut expected = Vec::new();
@@ -339,18 +339,7 @@ fn each_hook_has_its_own_side_and_each_flow_counts_once() {
         expected.sort_unstable();
         assert_eq!(grown(&site, &before), expected, "{what}");
     }
-    let backends = [
-        (far, "b0", "gamma"),
-        (near, "a1", "beta"),
-        (itself, "a0", "alpha"),
-    ];
-    for (service, pod, namespace) in backends {
-        assert_eq!(
-            site.backend(service),
-            (ip(pod), namespace.to_owned()),
-            "{pod}"
-        );
-    }
+    site.backends_are([(far, "b0"), (near, "a1"), (itself, "a0")]);
     site.true_at_each_hook();
 }
 

@@ -24,7 +24,7 @@ use super::{
     families::{Families, LabelSet},
     identity, levels,
     negotiate::Format,
-    questions, text,
+    ports, questions, text,
 };
 use crate::passive::{Model, model::Labels, segments::Place};
 
@@ -113,6 +113,7 @@ impl Collector for Reader {
         self.flows(&mut out, &counters)?;
         kernel_counters(&mut out, &counters)?;
         identity::encode(self.model.directory().status(), &mut out)?;
+        ports::encode(&self.model, &mut out)?;
         self.agent(&mut out)
     }
 }

@@ -7,6 +7,7 @@ mod identity;
 mod levels;
 pub mod metrics;
 pub mod negotiate;
+pub mod ports;
 mod questions;
 pub mod records;
 pub mod sample;

@@ -10,7 +10,7 @@ use std::{
 use lpm_common::layout::{Echo, Leg, Method, Vantage};
 use serde::{Deserialize, Serialize};
 
-use super::{sample::vlan, tunnel::TunnelRecord};
+use super::{ports::PortRecord, sample::vlan, tunnel::TunnelRecord};
 use crate::{
     identity::{
         Name, Names,
@@ -233,6 +233,9 @@ pub struct LinkRecord {
     pub bytes: Both,
     /// Smallest round trips among the active flows.
     pub rtt_min_ns: MinByLeg,
+    /// What the kernel counts there, and where it leads; absent: it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortRecord>,
 }
 
 /// Smallest round trip of each leg, nanoseconds; absent: not yet measured.
@@ -331,10 +334,11 @@ pub fn latencies(model: &Model) -> Vec<LatencyRecord> {
 /// The interfaces that are watched, with the sums over their flows.
 #[must_use]
 pub fn links(model: &Model, flows: &[FlowRecord]) -> Vec<LinkRecord> {
+    let ports = model.ports();
     model
         .links()
-        .into_values()
-        .map(|link| {
+        .into_iter()
+        .map(|(index, link)| {
             let mut record = LinkRecord {
                 vantage: link.vantage.as_str().to_owned(),
                 mode: link.mode.to_owned(),
@@ -342,6 +346,7 @@ pub fn links(model: &Model, flows: &[FlowRecord]) -> Vec<LinkRecord> {
                 packets: Both::default(),
                 bytes: Both::default(),
                 rtt_min_ns: MinByLeg::default(),
+                port: ports.get(&index).map(|port| PortRecord::new(port, model)),
                 interface: link.name,
             };
             for flow in flows {

@@ -26,6 +26,7 @@ pub mod netns;
 pub mod one_sided;
 mod ours;
 pub mod pins;
+pub mod ports;
 pub mod presence;
 pub mod privileges;
 pub mod routes;

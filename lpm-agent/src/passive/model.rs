@@ -1,12 +1,12 @@
 //! The agent's model: what the exporters ask.
 
 pub mod levels;
+mod links;
 mod questions;
 
 use std::{
     collections::BTreeMap,
     io,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -27,7 +27,10 @@ use super::{
     tables::{MINIMA, place},
     window::{Windows, words},
 };
-use crate::{identity::Directory, kernel::conntrack::Conntrack};
+use crate::{
+    identity::Directory,
+    kernel::{conntrack::Conntrack, ports::Ports},
+};
 
 /// The row of what found no row of its own.
 const OVERFLOW_ROW: usize = 0;
@@ -91,6 +94,8 @@ pub struct Model {
     links: RwLock<BTreeMap<u32, Link>>,
     one_sided: RwLock<BTreeMap<u32, bool>>,
     translated: OnceLock<Conntrack>,
+    ports: OnceLock<Ports>,
+    node: OnceLock<Arc<str>>,
     packets: AtomicU64,
     bytes: AtomicU64,
 }
@@ -120,6 +125,8 @@ impl Model {
             links: RwLock::default(),
             one_sided: RwLock::default(),
             translated: OnceLock::new(),
+            ports: OnceLock::new(),
+            node: OnceLock::new(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         })
@@ -135,21 +142,6 @@ impl Model {
     #[must_use]
     pub fn directory(&self) -> &Directory {
         &self.directory
-    }
-
-    /// From now on it can be told which backend of a service a flow goes to.
-    pub fn follow_translated(&self, connections: Conntrack) {
-        // Once per model; a second one would know no more.
-        let _ = self.translated.set(connections);
-    }
-
-    /// Where a flow goes whose destination is translated behind the vantage; `None`: to its remote
-    /// end, or the local end did not open it.
-    #[must_use]
-    pub fn backend(&self, flow: &Flow) -> Option<SocketAddr> {
-        let from = SocketAddr::new(flow.local, flow.local_port);
-        let to = SocketAddr::new(flow.remote, flow.remote_port);
-        self.translated.get()?.backend(from, to)
     }
 
     /// Ends a window: each flow's minimum becomes an observation, questions without an answer are
@@ -322,55 +314,6 @@ impl Model {
             ("flows", ratio(active, self.tables.flow_count())),
             ("rows", ratio(rows, self.tables.row_count())),
         ]
-    }
-
-    /// Interfaces that are watched, by index.
-    #[must_use]
-    pub fn links(&self) -> BTreeMap<u32, Link> {
-        self.links
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Whether interfaces carry one direction only, by index, as far as it is known.
-    #[must_use]
-    pub fn one_sided(&self) -> BTreeMap<u32, bool> {
-        self.one_sided
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// It has been found whether an interface carries one direction only; `None`: it is gone.
-    /// Returns what was known before.
-    pub fn set_one_sided(&self, index: u32, one_sided: Option<bool>) -> Option<bool> {
-        let mut known = self.one_sided.write();
-        let known = known.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut());
-        match one_sided {
-            Some(one_sided) => known.insert(index, one_sided),
-            None => known.remove(&index),
-        }
-    }
-
-    /// An interface is watched now, or has another name.
-    pub fn link_attached(&self, index: u32, link: Link) {
-        self.links
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(index, link);
-    }
-
-    /// An interface is not watched any more: its flows are forgotten. Returns how many.
-    ///
-    /// # Errors
-    /// See [`Windows::forget`].
-    pub fn link_detached(&self, index: u32) -> io::Result<usize> {
-        self.links
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&index);
-        self.windows().forget(&*self.tables, index)
     }
 
     fn windows(&self) -> MutexGuard<'_, Windows> {

@@ -7,6 +7,7 @@ mod joined;
 mod keeper;
 mod log;
 mod ring;
+mod surroundings;
 
 use std::{
     fmt, io,
@@ -29,7 +30,6 @@ use crate::{
     },
     kernel::{
         attach::AttachError,
-        conntrack::Conntrack,
         hotplug::{AttachedInterface, Event, Hotplug, Settings, StartError},
         load::{Kernel, LoadError, LoadSettings, Programs, agreement},
         netns::{Netns, NetnsError},
@@ -258,13 +258,12 @@ impl Session {
         let times = (config.window, config.pins.keep);
         let keeper = Keeper::start(Arc::clone(&model), configured, netns.0, times)?;
         let kubernetes = follow_kubernetes(&config, &model, &keeper)?;
-        match Conntrack::start(open()?) {
-            Ok(connections) => model.follow_translated(connections),
-            // Most machines without services have no connection tracking either.
-            Err(error) => {
-                tracing::debug!(%error, "connections are not followed: backends of services are not told");
-            }
-        }
+        surroundings::follow(
+            &model,
+            open()?,
+            open()?,
+            node_name(config.node_name.as_deref()),
+        );
         let hub = Hub::start(Arc::clone(&model), ring).map_err(SessionError::Thread)?;
         let settings = Settings {
             mode: config.attach,

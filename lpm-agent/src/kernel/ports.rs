@@ -1,0 +1,192 @@
+//! What interfaces carry, lose and lead to, as the kernel counts and knows it.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, Stats64},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+};
+
+use super::{
+    interfaces::{Interface, Kind},
+    netlink::Route,
+    netns::Netns,
+};
+
+/// What one direction of an interface has carried (`struct rtnl_link_stats64`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Bytes, with their link-layer headers.
+    pub bytes: u64,
+    /// Packets; a GSO packet is one.
+    pub packets: u64,
+    /// Packets that were dropped for want of memory, buffers, or a taker.
+    pub drops: u64,
+    /// Packets with errors.
+    pub errors: u64,
+}
+
+/// An interface with what it carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The interface.
+    pub interface: Interface,
+    /// What came in by it.
+    pub received: Carried,
+    /// What went out by it.
+    pub transmitted: Carried,
+    /// Bits per second; `None`: it has no speed of its own, or does not say.
+    pub capacity: Option<u64>,
+    /// Other ends of its tunnel, if it is one.
+    pub remotes: Vec<IpAddr>,
+}
+
+/// Reads the ports of one network namespace.
+#[derive(Debug)]
+pub struct Ports {
+    route: Mutex<Route>,
+    /// `/sys` shows the speeds of the namespace that it was mounted in.
+    speeds: bool,
+}
+
+impl Ports {
+    /// Of this namespace; `None`: of the caller's.
+    ///
+    /// # Errors
+    /// The namespace or rtnetlink cannot be used.
+    pub fn open(netns: Option<Netns>) -> io::Result<Self> {
+        let speeds = netns.is_none();
+        let open = move || {
+            netns.map_or(Ok(()), |netns| netns.enter().map_err(io::Error::other))?;
+            Route::open()
+        };
+        // A socket stays in the namespace that it was opened in; this thread does not go there.
+        let route = thread::Builder::new()
+            .name("lpm-ports".to_owned())
+            .spawn(open)?
+            .join();
+        let route = route.map_err(|_| io::Error::other("the thread that opens it panicked"))??;
+        Ok(Self {
+            route: Mutex::new(route),
+            speeds,
+        })
+    }
+
+    /// All interfaces, by index.
+    ///
+    /// # Errors
+    /// rtnetlink does not answer.
+    pub fn read(&self) -> io::Result<BTreeMap<u32, Port>> {
+        let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = route.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        let mut ports: BTreeMap<u32, Port> = links
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(link) => self.port(link),
+                _ => None,
+            })
+            .map(|port| (port.interface.index, port))
+            .collect();
+        let tunnels = |port: &Port| matches!(port.interface.kind, Kind::Vxlan);
+        if ports.values().any(tunnels) {
+            for (index, remote) in remotes(&mut route)? {
+                if let Some(port) = ports.get_mut(&index)
+                    && !port.remotes.contains(&remote)
+                {
+                    port.remotes.push(remote);
+                }
+            }
+        }
+        let speeds: BTreeMap<u32, Option<u64>> = ports
+            .iter()
+            .map(|(index, port)| (*index, port.capacity))
+            .collect();
+        // A tunnel is as fast as the card under it.
+        for port in ports.values_mut().filter(|port| tunnels(port)) {
+            let under = port.interface.peer;
+            port.capacity = under.and_then(|index| *speeds.get(&index)?);
+        }
+        Ok(ports)
+    }
+
+    fn port(&self, link: &LinkMessage) -> Option<Port> {
+        let interface = Interface::from_message(link)?;
+        let mut carried = (Carried::default(), Carried::default());
+        for attribute in &link.attributes {
+            if let LinkAttribute::Stats64(stats) = attribute {
+                carried = both(stats);
+            }
+        }
+        let capacity = self.speeds.then(|| speed(&interface.name)).flatten();
+        Some(Port {
+            interface,
+            received: carried.0,
+            transmitted: carried.1,
+            capacity,
+            remotes: Vec::new(),
+        })
+    }
+}
+
+fn both(stats: &Stats64) -> (Carried, Carried) {
+    let received = Carried {
+        bytes: stats.rx_bytes,
+        packets: stats.rx_packets,
+        drops: stats.rx_dropped,
+        errors: stats.rx_errors,
+    };
+    let transmitted = Carried {
+        bytes: stats.tx_bytes,
+        packets: stats.tx_packets,
+        drops: stats.tx_dropped,
+        errors: stats.tx_errors,
+    };
+    (received, transmitted)
+}
+
+/// Bits per second, from `/sys/class/net/<name>/speed` (Mbit/s; -1, or an error: unknown).
+fn speed(name: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/sys/class/net/{name}/speed")).ok()?;
+    let megabits: u64 = text.trim().parse().ok()?;
+    Some(megabits * 1_000_000)
+}
+
+/// Where the tunnels of the namespace lead, by the index of their interface: the destinations in
+/// their forwarding tables.
+fn remotes(route: &mut Route) -> io::Result<Vec<(u32, IpAddr)>> {
+    let mut ask = NeighbourMessage::default();
+    ask.header.family = AddressFamily::Bridge;
+    let found = route.dump(&RouteNetlinkMessage::GetNeighbour(ask))?;
+    Ok(found.iter().filter_map(remote).collect())
+}
+
+fn remote(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
+    let RouteNetlinkMessage::NewNeighbour(entry) = message else {
+        return None;
+    };
+    let address = entry
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::from(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::from(*v6)),
+            // A forwarding entry's is not told apart by a family of its own.
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => plain(bytes),
+            _ => None,
+        })?;
+    (!address.is_unspecified() && !address.is_multicast())
+        .then_some((entry.header.ifindex, address))
+}
+
+fn plain(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}

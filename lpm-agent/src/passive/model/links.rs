@@ -1,0 +1,100 @@
+//! The interfaces that are watched, and what the kernel tells beyond the programs' maps.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+};
+
+use super::{Flow, Link, Model, UNKNOWN};
+use crate::kernel::{
+    conntrack::Conntrack,
+    ports::{Port, Ports},
+};
+
+impl Model {
+    /// Interfaces that are watched, by index.
+    #[must_use]
+    pub fn links(&self) -> BTreeMap<u32, Link> {
+        self.links
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Whether interfaces carry one direction only, by index, as far as it is known.
+    #[must_use]
+    pub fn one_sided(&self) -> BTreeMap<u32, bool> {
+        self.one_sided
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// It has been found whether an interface carries one direction only; `None`: it is gone.
+    /// Returns what was known before.
+    pub fn set_one_sided(&self, index: u32, one_sided: Option<bool>) -> Option<bool> {
+        let mut known = self.one_sided.write();
+        let known = known.as_mut().unwrap_or_else(|poisoned| poisoned.get_mut());
+        match one_sided {
+            Some(one_sided) => known.insert(index, one_sided),
+            None => known.remove(&index),
+        }
+    }
+
+    /// An interface is watched now, or has another name.
+    pub fn link_attached(&self, index: u32, link: Link) {
+        self.links
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(index, link);
+    }
+
+    /// An interface is not watched any more: its flows are forgotten. Returns how many.
+    ///
+    /// # Errors
+    /// See [`Windows::forget`].
+    pub fn link_detached(&self, index: u32) -> io::Result<usize> {
+        self.links
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&index);
+        self.windows().forget(&*self.tables, index)
+    }
+
+    /// From now on it can be told which backend of a service a flow goes to.
+    pub fn follow_translated(&self, connections: Conntrack) {
+        // Once per model; a second one would know no more.
+        let _ = self.translated.set(connections);
+    }
+
+    /// Where a flow goes whose destination is translated behind the vantage; `None`: to its remote
+    /// end, or the local end did not open it.
+    #[must_use]
+    pub fn backend(&self, flow: &Flow) -> Option<SocketAddr> {
+        let from = SocketAddr::new(flow.local, flow.local_port);
+        let to = SocketAddr::new(flow.remote, flow.remote_port);
+        self.translated.get()?.backend(from, to)
+    }
+
+    /// From now on it can be told what interfaces carry, and this is the node.
+    pub fn read_ports(&self, ports: Ports, node: Arc<str>) {
+        // Once per model, as above.
+        let _ = self.ports.set(ports);
+        let _ = self.node.set(node);
+    }
+
+    /// What interfaces carry, by index; empty: it cannot be read.
+    #[must_use]
+    pub fn ports(&self) -> BTreeMap<u32, Port> {
+        let ports = self.ports.get().map(Ports::read);
+        ports.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// The name of this node.
+    #[must_use]
+    pub fn node(&self) -> Arc<str> {
+        self.node.get().cloned().unwrap_or_else(|| UNKNOWN.into())
+    }
+}

@@ -1,0 +1,28 @@
+//! What the kernel tells beyond our programs' maps. Nothing is measured with it.
+
+use std::sync::Arc;
+
+use crate::{
+    kernel::{conntrack::Conntrack, netns::Netns, ports::Ports},
+    passive::{Model, model::UNKNOWN},
+};
+
+/// Lets the model know of connections and ports, each in its namespace.
+pub(super) fn follow(
+    model: &Model,
+    connections: Option<Netns>,
+    ports: Option<Netns>,
+    node: Option<Arc<str>>,
+) {
+    match Conntrack::start(connections) {
+        Ok(connections) => model.follow_translated(connections),
+        // Most machines without services have no connection tracking either.
+        Err(error) => {
+            tracing::debug!(%error, "connections are not followed: backends of services are not told");
+        }
+    }
+    match Ports::open(ports) {
+        Ok(ports) => model.read_ports(ports, node.unwrap_or_else(|| UNKNOWN.into())),
+        Err(error) => tracing::warn!(%error, "what interfaces carry is not told"),
+    }
+}
