@@ -36,7 +36,8 @@ use crate::{
     cargo xtask test                         everything\n  \
     cargo xtask test --only unit --only lints\n  \
     cargo xtask test --list                  the groups and what each tests\n  \
-    cargo xtask test --kernel 5.10 --kernel newest\n\n\
+    cargo xtask test --kernel 5.10 --kernel newest\n  \
+    cargo xtask test --kernel 6.12 --guest-test oracle\n\n\
     The last line is the count: N passed, N failed, N skipped.")]
 pub(crate) struct Args {
     /// Only these groups
@@ -46,6 +47,9 @@ pub(crate) struct Args {
     /// Debian's newest cloud kernel of this series (5.10, 6.1, 6.12, ..., `newest`)
     #[arg(long, value_name = "SERIES", conflicts_with_all = ["only", "list"])]
     kernel: Vec<String>,
+    /// With --kernel: only these of its tests (budget, attach, oracle, ...)
+    #[arg(long, value_name = "TEST", requires = "kernel")]
+    guest_test: Vec<String>,
     /// List the groups and run none
     #[arg(long)]
     list: bool,
@@ -76,7 +80,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let expected = Expected::read(&paths::root().join(".ci/expected-skips"))?;
     if !args.kernel.is_empty() {
         signals::catch()?;
-        let tally = kernel::chosen(&args.kernel, args.no_setup)?;
+        let tally = kernel::chosen(&args.kernel, &args.guest_test, args.no_setup)?;
         return Ok(conclude(&tally, &expected));
     }
     let mut chosen = GROUPS

@@ -85,14 +85,28 @@ pub(super) fn group() -> Result<Tally> {
             reason: format!("{reason:#}"),
         }));
     }
-    run(OLDEST)
+    run(OLDEST, &JOBS.iter().collect::<Vec<_>>())
 }
 
-/// What `--kernel` asks for.
+/// What `--kernel` and `--guest-test` ask for; no `tests` are all.
 ///
 /// # Errors
-/// When this machine cannot emulate, or a kernel cannot be had.
-pub(super) fn chosen(series: &[String], no_setup: bool) -> Result<Tally> {
+/// When there is no such test, or this machine cannot emulate.
+pub(super) fn chosen(series: &[String], tests: &[String], no_setup: bool) -> Result<Tally> {
+    if let Some(unknown) = tests
+        .iter()
+        .find(|name| !JOBS.iter().any(|job| job.test == **name))
+    {
+        let names: Vec<_> = JOBS.iter().map(|job| job.test).collect();
+        bail!(
+            "no test {unknown:?} runs in a guest; there are {}",
+            names.join(", ")
+        );
+    }
+    let jobs: Vec<&Job> = JOBS
+        .iter()
+        .filter(|job| tests.is_empty() || tests.iter().any(|name| name == job.test))
+        .collect();
     if !no_setup {
         setup::ensure(&[Part::Build, Part::Test])?;
     }
@@ -103,7 +117,7 @@ pub(super) fn chosen(series: &[String], no_setup: bool) -> Result<Tally> {
     for series in series {
         println!("\ntest: kernel {series}");
         let begun = Instant::now();
-        let mut tally = match run(series) {
+        let mut tally = match run(series, &jobs) {
             Err(error) if !signals::stopped() => {
                 println!("test: kernel {series}: {error:#}");
                 Tally::one_failure(&format!("{error:#}"))
@@ -129,22 +143,22 @@ fn ready(install: bool) -> Result<()> {
     Ok(())
 }
 
-fn run(series: &str) -> Result<Tally> {
+fn run(series: &str, chosen: &[&Job]) -> Result<Tally> {
     if series != "newest" && !series.split('.').all(|part| part.parse::<u32>().is_ok()) {
         bail!("{series:?} is no series of kernels: want one like 6.12, or `newest`");
     }
-    let binaries = binaries()?;
+    let binaries = binaries(chosen)?;
     let busybox = setup::busybox().context("there is no static busybox")?;
     let kernel = packages::get(series, &busybox)?;
     let dir = paths::target().join("kernels").join(series);
     let disk = dir.join("initrd");
-    image::write(&disk, &kernel, &busybox, &jobs(&binaries)?)?;
+    image::write(&disk, &kernel, &busybox, &jobs(chosen, &binaries)?)?;
     println!(
         "test: booting {} (console: {})",
         kernel.version,
         dir.join("console.log").display()
     );
-    let limit = JOBS.iter().map(|job| job.limit).sum::<Duration>() + Duration::from_mins(2);
+    let limit = chosen.iter().map(|job| job.limit).sum::<Duration>() + Duration::from_mins(2);
     let boot = || -> Result<Report> {
         let mut report = Report::default();
         guest::run(&kernel.image, &disk, &dir, limit, |line| report.line(line))?;
@@ -169,10 +183,10 @@ fn run(series: &str) -> Result<Tally> {
 }
 
 /// The test binaries by name, built as `cargo test --workspace` builds them.
-fn binaries() -> Result<BTreeMap<String, PathBuf>> {
+fn binaries(chosen: &[&Job]) -> Result<BTreeMap<String, PathBuf>> {
     let mut build = process::cargo();
     build.args(["test", "--workspace", "--no-run"]);
-    for job in &JOBS {
+    for job in chosen {
         build.args(["--test", job.test]);
     }
     build.args(["--message-format", "json-render-diagnostics"]);
@@ -197,12 +211,12 @@ fn binary(message: &str) -> Option<(String, PathBuf)> {
 }
 
 /// The guest's script: one line per test.
-fn jobs(binaries: &BTreeMap<String, PathBuf>) -> Result<String> {
+fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>) -> Result<String> {
     let mut script = String::new();
     let path = std::env::join_paths(process::search_path())?;
     writeln!(script, "export PATH={}", quoted(Path::new(&path)))?;
     writeln!(script, "cd {}", quoted(&paths::root().join("lpm-agent")))?;
-    for job in &JOBS {
+    for job in chosen {
         let binary = binaries
             .get(job.test)
             .with_context(|| format!("there is no test {}", job.test))?;
