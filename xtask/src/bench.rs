@@ -35,6 +35,8 @@ enum Kind {
     Truth,
     /// How fast `lpm replay` reads a capture of 1 GB, and with how much memory
     Replay,
+    /// What the names of 1,000 to 100,000 pods cost an agent
+    Identity,
 }
 
 /// The command `cargo xtask bench`.
@@ -45,6 +47,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         // Captures and the reference that reads them.
         Kind::Truth => ("truth", Part::Test),
         Kind::Replay => ("replay", Part::Run),
+        Kind::Identity => ("identity", Part::Run),
     };
     setup::ensure(&[Part::Run, part])?;
     build::main(&build::Args::default())?;

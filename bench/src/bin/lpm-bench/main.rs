@@ -1,5 +1,6 @@
 //! `lpm-bench`: the benchmarks that `cargo xtask bench` runs.
 
+mod identity;
 mod replay;
 mod truth;
 
@@ -12,6 +13,7 @@ use lpm_bench::cost;
 #[command(version)]
 enum Command {
     Cost(cost::Args),
+    Identity(identity::Args),
     Replay(replay::Args),
     Truth(truth::Args),
 }
@@ -19,6 +21,7 @@ enum Command {
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Cost(args) => cost::main(&args),
+        Command::Identity(args) => identity::main(&args),
         Command::Replay(args) => replay::main(&args),
         Command::Truth(args) => truth::main(&args),
     }
