@@ -372,7 +372,14 @@ fn open_pins(
 }
 
 fn load_settings(config: &Config) -> LoadSettings {
+    let defaults = LoadSettings::new();
     LoadSettings {
+        // An entry takes memory only when it is there.
+        names: if config.identity.kubernetes().is_some() {
+            NAMES_OF_A_CLUSTER
+        } else {
+            defaults.names
+        },
         flow_entries: config.flows,
         query_entries: config.queries,
         rows: config.rows,
@@ -381,7 +388,7 @@ fn load_settings(config: &Config) -> LoadSettings {
         methods: config.method_set(),
         tunnels: config.looked_into(),
         xdp: config.by_xdp(),
-        ..LoadSettings::new()
+        ..defaults
     }
 }
 
@@ -481,6 +488,10 @@ fn link(attached: &AttachedInterface) -> Link {
         mode: attached.mode.as_str(),
     }
 }
+
+/// Names that the kernel has room for where Kubernetes is asked: 100,000 pods with two addresses
+/// each, and services.
+const NAMES_OF_A_CLUSTER: u32 = 1 << 18;
 
 /// How long to wait for Kubernetes before the first interface is watched.
 const NAMES_WITHIN: Duration = Duration::from_secs(5);
