@@ -5,6 +5,7 @@ pub mod config;
 pub mod export;
 pub mod identity;
 pub mod kernel;
+pub mod leaving;
 pub mod passive;
 pub mod replay;
 pub mod session;
