@@ -1,0 +1,92 @@
+//! By links: TCX and XDP, fresh ones and the predecessor's.
+
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
+
+use lpm_common::layout::Vantage;
+
+use super::{
+    super::{
+        attach_error::AttachError,
+        bpf,
+        interfaces::Interface,
+        load::{LoadedProgram, Programs},
+        pins::{PinnedLink, Pins, Slot},
+        rules::Extras,
+        xdp::{self, XdpMode},
+    },
+    Attacher, Hook, gone, is_gone,
+};
+
+impl Attacher {
+    pub(super) fn hook_tcx(
+        &mut self,
+        interface: &Interface,
+        slot: Slot,
+        program: &LoadedProgram,
+    ) -> Result<Hook, AttachError> {
+        if let Some(link) = self.adopt(interface.index, slot, program) {
+            return Ok(Hook::Tcx(link.fd, Some(link.path)));
+        }
+        let direction = slot.direction();
+        match bpf::tcx_attach_first(program, interface.index, direction) {
+            Ok(link) => {
+                let pin = self.pin(&link, interface, slot)?;
+                Ok(Hook::Tcx(link, pin))
+            }
+            Err(source) if is_gone(&source) => Err(gone(interface)),
+            Err(source) => Err(AttachError::Tcx {
+                program: program.name,
+                interface: interface.name.clone(),
+                direction,
+                source,
+            }),
+        }
+    }
+
+    pub(super) fn hook_xdp(
+        &mut self,
+        programs: &Programs,
+        interface: &Interface,
+        vantage: Vantage,
+        extras: Extras,
+        mode: XdpMode,
+    ) -> Result<Hook, AttachError> {
+        let program = xdp::program(programs, interface, vantage, extras)?;
+        let slot = mode.slot();
+        if let Some(link) = self.adopt(interface.index, slot, program) {
+            return Ok(Hook::Xdp(link.fd, Some(link.path)));
+        }
+        // There is room for one: that of the other kind has to go first.
+        for other in [Slot::XdpNative, Slot::XdpGeneric] {
+            if let Some(link) = self.inherited.take(interface.index, other) {
+                link.remove();
+            }
+        }
+        let link = xdp::attach(program, interface, mode)?;
+        let pin = self.pin(&link, interface, slot)?;
+        Ok(Hook::Xdp(link, pin))
+    }
+
+    /// The predecessor's link on a hook, with this program in it from now on.
+    fn adopt(&mut self, interface: u32, slot: Slot, program: &LoadedProgram) -> Option<PinnedLink> {
+        let link = self.inherited.take(interface, slot)?;
+        match bpf::link_update(&link.fd, program) {
+            Ok(()) => Some(link),
+            Err(error) => {
+                tracing::warn!(path = %link.path.display(), %error, "a pinned link cannot be taken over; it is made anew");
+                link.remove();
+                None
+            }
+        }
+    }
+
+    fn pin(
+        &self,
+        link: &OwnedFd,
+        interface: &Interface,
+        slot: Slot,
+    ) -> Result<Option<PathBuf>, AttachError> {
+        let pin = |pins: &Arc<Pins>| pins.pin_link(link, interface.index, slot);
+        Ok(self.pins.as_ref().map(pin).transpose()?)
+    }
+}
