@@ -15,8 +15,9 @@ use clap::Args;
 
 use super::{Measure, runtime, signals};
 use crate::{
-    config::Config,
+    config::{Config, node_name},
     export::{Metrics, Server, http::App},
+    leaving::{Farewell, Leaving},
     session::{Notice, Options, Session},
 };
 
@@ -49,6 +50,7 @@ impl Run {
         // The port first: a second agent must not touch an interface.
         let server = Server::bind(config.listen).await?;
         let hash = config.hash();
+        let farewell = farewell(&config);
         let mut files = Files::new(self.measure.config.clone(), config.names.clone());
         let options = Options {
             config,
@@ -85,11 +87,15 @@ impl Run {
                 }
             }
         }
-        if session.is_pinned() {
-            tracing::info!("the data path goes on without an agent, for the next one");
-        } else {
-            tracing::info!("detaching from all interfaces");
-            session.detach();
+        let leaving = match farewell {
+            Some(farewell) => farewell.ask().await,
+            None if session.is_pinned() => Leaving::Stay("it is pinned".to_owned()),
+            None => Leaving::Detach("nothing is pinned".to_owned()),
+        };
+        tracing::info!("{leaving}");
+        match leaving {
+            Leaving::Stay(_) => drop(session),
+            Leaving::Detach(_) => session.detach(),
         }
         Ok(())
     }
@@ -122,6 +128,16 @@ impl Run {
             Err(error) => tracing::error!("nothing is changed: {error}"),
         }
     }
+}
+
+/// What asks about a successor in the end; `None`: there is nobody to ask, or nothing to keep.
+fn farewell(config: &Config) -> Option<Farewell> {
+    let asked = config
+        .identity
+        .kubernetes()
+        .filter(|_| config.pins.enabled)?;
+    let node = node_name(config.node_name.as_deref())?;
+    Farewell::prepare(asked.kubeconfig, node.to_string())
 }
 
 fn log(notice: &Notice) {

@@ -7,6 +7,7 @@
 //! none comes the programs rest after `pins.keep`.
 
 mod selection;
+mod server;
 
 use std::{env, fmt, time::Duration};
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use selection::Metadata;
 pub use selection::{DaemonSet, Node};
+pub use server::Farewell;
 
 /// How long the API server has to answer all that it is asked.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,8 +84,7 @@ impl Membership {
     /// # Errors
     /// The API server does not answer, or it refuses: without it the data path is always left.
     pub async fn find(api: &impl Api, node: &str) -> Result<Option<Self>, NoAnswer> {
-        let of = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-        let (Some(pod), Some(namespace)) = (of("POD_NAME"), of("POD_NAMESPACE")) else {
+        let Some((namespace, pod)) = of_environment() else {
             return Ok(None);
         };
         Self::of_pod(api, (&namespace, &pod), node).await
@@ -171,6 +172,12 @@ impl fmt::Display for NoAnswer {
             Self::Denied(why) | Self::Failed(why) => f.write_str(why),
         }
     }
+}
+
+/// Namespace and name of this pod, from the downward API.
+fn of_environment() -> Option<(String, String)> {
+    let of = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    Some((of("POD_NAMESPACE")?, of("POD_NAME")?))
 }
 
 async fn read<T: DeserializeOwned>(api: &impl Api, path: &str) -> Result<T, NoAnswer> {

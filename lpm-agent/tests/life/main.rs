@@ -1,5 +1,6 @@
 //! The data path outlives the agent: restarts, crashes, upgrades, and what is left in the end.
 
+mod daemonset;
 #[path = "../lpm/mod.rs"]
 mod lpm;
 mod site;

@@ -117,8 +117,20 @@ impl Site {
         found
     }
 
+    /// What is added to the configuration of the agents to come.
+    pub(crate) fn configure(&self, more: &str) {
+        let path = self.directory.path().join("lpm.yaml");
+        let text = fs::read_to_string(&path).expect("the configuration");
+        fs::write(path, text + more).expect("write");
+    }
+
     /// Starts an agent over the pins.
     pub(crate) fn agent(&self, more: &[&str]) -> Agent {
+        self.agent_with(more, &[])
+    }
+
+    /// Likewise, with these environment variables.
+    pub(crate) fn agent_with(&self, more: &[&str], environment: &[(&str, &str)]) -> Agent {
         let config = self.directory.path().join("lpm.yaml");
         let fixed = [
             "-c",
@@ -128,7 +140,7 @@ impl Site {
             "--attach",
             self.mode.as_str(),
         ];
-        Agent::start(&self.pair.node, &[&fixed, more].concat())
+        Agent::start_with(&self.pair.node, &[&fixed, more].concat(), environment)
     }
 
     /// Requests from the pod until they are stopped.

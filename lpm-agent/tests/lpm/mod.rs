@@ -70,10 +70,16 @@ pub struct Lpm {
 impl Lpm {
     /// Starts one that watches a namespace's interfaces from outside.
     pub fn start(node: &Netns, arguments: &[&str]) -> Self {
+        Self::start_with(node, arguments, &[])
+    }
+
+    /// Likewise, with these environment variables.
+    pub fn start_with(node: &Netns, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = lpm();
         command
             .args(["--netns", node.path().to_str().expect("a path")])
-            .args(arguments);
+            .args(arguments)
+            .envs(environment.iter().copied());
         Self::spawn(node, &mut command)
     }
 
@@ -141,8 +147,13 @@ pub struct Agent {
 impl Agent {
     /// Starts one on a free port, and waits until it is ready.
     pub fn start(node: &Netns, arguments: &[&str]) -> Self {
+        Self::start_with(node, arguments, &[])
+    }
+
+    /// Likewise, with these environment variables.
+    pub fn start_with(node: &Netns, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let all = [&["run", "--listen", "127.0.0.1:0"], arguments].concat();
-        let lpm = Lpm::start(node, &all);
+        let lpm = Lpm::start_with(node, &all, environment);
         lpm.wait_for("/metrics\n");
         let said = lpm.said();
         let (before, _) = said.split_once("/metrics\n").expect("the URL is there");

@@ -52,7 +52,7 @@ pub fn in_cluster() -> bool {
 }
 
 /// A client by a kubeconfig, or by the pod's service account.
-pub(super) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, KubernetesError> {
+pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, KubernetesError> {
     let mut config = match kubeconfig {
         Some(path) => by_file(path)
             .await

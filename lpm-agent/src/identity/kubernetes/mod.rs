@@ -33,6 +33,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+pub(crate) use client::connect;
 pub use client::{KubernetesError, in_cluster};
 pub use listed::Event;
 pub use objects::{EndpointSlice, Job, Node, Pod, ReplicaSet, Service};

@@ -1,0 +1,169 @@
+//! The agent as a pod of a DaemonSet, and a real API server that knows whether a successor comes.
+
+use lpm_agent::kernel::attach::Mode;
+use lpm_bench::kubernetes::ApiServer;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    lpm::{Agent, eventually, kernel_is_usable},
+    programs,
+    site::Site,
+};
+
+const SETS: &str = "/apis/apps/v1/namespaces/lpm/daemonsets";
+
+/// What the chart allows its agents, as far as it matters here.
+const RULES: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: lpm}
+rules:
+  - {apiGroups: [""], resources: [pods, services, nodes, namespaces], verbs: [list, watch]}
+  - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
+  - {apiGroups: [apps], resources: [replicasets], verbs: [list, watch]}
+  - {apiGroups: [batch], resources: [jobs], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: lpm}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: lpm}
+subjects: [{kind: ServiceAccount, name: lpm, namespace: lpm}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: lpm, namespace: lpm}
+rules:
+  - {apiGroups: [apps], resources: [daemonsets], resourceNames: [lpm], verbs: [get]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: lpm, namespace: lpm}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: lpm}
+subjects: [{kind: ServiceAccount, name: lpm, namespace: lpm}]
+"#;
+
+/// A DaemonSet for blue nodes, a blue node, and the pod that the agent is.
+struct Release {
+    api: ApiServer,
+    site: Site,
+}
+
+impl Release {
+    fn install() -> Option<Self> {
+        let api = ApiServer::start_or_skip()?;
+        let namespace = json!({"metadata": {"name": "lpm"}});
+        api.create("/api/v1/namespaces", &namespace)
+            .expect("a namespace");
+        let account = api.service_account("lpm", "lpm").expect("an account");
+        api.apply(RULES).expect("rules");
+        let node = json!({"metadata": {"name": "n1", "labels": {"pool": "blue"}}});
+        api.create("/api/v1/nodes", &node).expect("a node");
+        let site = Site::new(Mode::Auto, "10m");
+        site.configure(&format!(
+            "node_name: n1\nidentity: {{kubernetes: {{enabled: true, kubeconfig: {}}}}}\n",
+            account.kubeconfig.display()
+        ));
+        let release = Self { api, site };
+        release.create_set();
+        Some(release)
+    }
+
+    fn create_set(&self) {
+        let labels = json!({"app": "lpm"});
+        let pod = json!({
+            "nodeSelector": {"pool": "blue"},
+            "containers": [{"name": "lpm", "image": "none"}],
+        });
+        let set = json!({
+            "metadata": {"name": "lpm"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        });
+        let set = self.api.create(SETS, &set).expect("a DaemonSet");
+        let owner = json!([{
+            "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "lpm", "controller": true,
+            "uid": set["metadata"]["uid"],
+        }]);
+        let path = "/api/v1/namespaces/lpm/pods";
+        if self
+            .api
+            .request("GET", &format!("{path}/lpm-x"), None)
+            .expect("ask")
+            .status
+            == 404
+        {
+            self.api
+                .create_pod("lpm", "lpm-x", "n1", &[])
+                .expect("a pod");
+        }
+        let owned = json!({"metadata": {"ownerReferences": owner}});
+        self.api
+            .patch(&format!("{path}/lpm-x"), &owned)
+            .expect("an owner");
+    }
+
+    fn paint(&self, colour: &str) {
+        let change: Value = json!({"metadata": {"labels": {"pool": colour}}});
+        self.api
+            .patch("/api/v1/nodes/n1", &change)
+            .expect("a label");
+    }
+
+    fn agent(&self) -> Agent {
+        let environment = [("POD_NAMESPACE", "lpm"), ("POD_NAME", "lpm-x")];
+        let agent = self.site.agent_with(&[], &environment);
+        agent.lpm.wait_for("this is a pod of DaemonSet lpm");
+        agent
+    }
+
+    /// Ends the agent, and tells whether it left its programs.
+    fn leaves(&self, agent: &Agent, why: &str) -> bool {
+        let status = agent.lpm.end(Signal::SIGTERM);
+        assert!(status.success(), "{status}");
+        agent.lpm.wait_for(why);
+        let left = agent.lpm.said().contains("the data path goes on");
+        let mode = Mode::Auto.resolve();
+        let expected = if left { 2 } else { 0 };
+        eventually("the programs", || programs(&self.site, mode) == expected);
+        assert_eq!(self.site.layouts().len(), usize::from(left));
+        left
+    }
+}
+
+#[test]
+fn a_daemonset_that_goes_takes_its_programs_along() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let Some(mut release) = Release::install() else {
+        return;
+    };
+    // A rollout.
+    assert!(release.leaves(&release.agent(), "DaemonSet lpm still wants node n1"));
+    // The node is not selected any more.
+    let agent = release.agent();
+    release.paint("green");
+    assert!(!release.leaves(&agent, "does not select node n1 any more"));
+    release.paint("blue");
+    // The DaemonSet is deleted.
+    let agent = release.agent();
+    release.api.delete(&format!("{SETS}/lpm")).expect("delete");
+    assert!(!release.leaves(&agent, "DaemonSet lpm is gone"));
+    // All of the release is, its rights first.
+    release.create_set();
+    let agent = release.agent();
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/lpm/roles/lpm";
+    release.api.delete(roles).expect("delete");
+    eventually("the right is gone", || {
+        release.api.request("GET", roles, None).expect("ask").status == 404
+    });
+    assert!(!release.leaves(&agent, "may not be read any more"));
+    release.api.apply(RULES).expect("rules");
+    // Nobody answers: who knows?
+    let agent = release.agent();
+    release.api.stop();
+    assert!(release.leaves(&agent, "the API server did not"));
+}
