@@ -99,9 +99,9 @@ impl Release {
                 .create_pod("lpm", "lpm-x", "n1", &[])
                 .expect("a pod");
         }
-        let owned = json!({"metadata": {"ownerReferences": owner}});
+        let change = json!({"metadata": {"ownerReferences": owner}});
         self.api
-            .patch(&format!("{path}/lpm-x"), &owned)
+            .patch(&format!("{path}/lpm-x"), &change)
             .expect("an owner");
     }
 
