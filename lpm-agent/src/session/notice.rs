@@ -1,0 +1,128 @@
+//! What people are told about interfaces.
+
+use std::fmt;
+
+use lpm_common::layout::Vantage;
+
+use crate::kernel::{attach::AttachError, hotplug::AttachedInterface};
+
+/// What happens to interfaces, for people.
+#[derive(Debug)]
+pub enum Notice {
+    /// An interface is watched.
+    Attached(AttachedInterface),
+    /// It is not any more.
+    Detached {
+        /// Its name.
+        interface: String,
+        /// The interface itself is gone.
+        gone: bool,
+    },
+    /// It should be watched and is not.
+    Failed {
+        /// Why not.
+        error: AttachError,
+        /// It will be tried again.
+        retry: bool,
+    },
+    /// An interface carries one direction only, or does not any more.
+    OneSided {
+        /// Which.
+        interface: String,
+        /// As what it was watched until now.
+        vantage: Vantage,
+        /// One direction only.
+        one_sided: bool,
+    },
+    /// What the last agent left measuring goes on with this one.
+    Adopted {
+        /// On how many interfaces.
+        interfaces: usize,
+    },
+    /// Filters of an agent that is gone were removed.
+    LeftoversRemoved {
+        /// On which interface.
+        interface: String,
+        /// How many.
+        filters: usize,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attached(AttachedInterface {
+                interface,
+                vantage,
+                mode,
+                extras,
+                note,
+                ..
+            }) => {
+                write!(
+                    f,
+                    "attached to {} ({}, {})",
+                    interface.name,
+                    vantage.as_str(),
+                    mode.as_str()
+                )?;
+                write!(f, "{extras}")?;
+                note.iter().try_for_each(|note| write!(f, ": {note}"))
+            }
+            Self::Detached {
+                interface,
+                gone: true,
+            } => write!(f, "{interface} is gone"),
+            Self::Detached {
+                interface,
+                gone: false,
+            } => write!(f, "detached from {interface}"),
+            Self::Failed { error, retry } => {
+                write!(
+                    f,
+                    "{error}{}",
+                    if *retry {
+                        "; it will be tried again"
+                    } else {
+                        ""
+                    }
+                )
+            }
+            Self::OneSided {
+                interface,
+                vantage,
+                one_sided,
+            } => one_sided_text(f, interface, *vantage, *one_sided),
+            Self::Adopted { interfaces } => write!(
+                f,
+                "took over from the last agent on {interfaces} interface{}",
+                if *interfaces == 1 { "" } else { "s" }
+            ),
+            Self::LeftoversRemoved { interface, filters } => {
+                write!(
+                    f,
+                    "removed {filters} filters from {interface} that an agent left behind"
+                )
+            }
+        }
+    }
+}
+
+fn one_sided_text(
+    f: &mut fmt::Formatter<'_>,
+    interface: &str,
+    vantage: Vantage,
+    one_sided: bool,
+) -> fmt::Result {
+    match (vantage, one_sided) {
+        (Vantage::Pod, true) => write!(
+            f,
+            "{interface} carries one direction only: the CNI redirects past it; what goes to its pod is measured where it enters the node (vantage node)"
+        ),
+        (_, true) => write!(
+            f,
+            "{interface} carries one direction only: nothing is measured there"
+        ),
+        (_, false) => write!(f, "{interface} carries both directions"),
+    }
+}
