@@ -65,6 +65,16 @@ impl Profile {
     }
 }
 
+/// The image for tests in a cluster: of the kernel programs as they are.
+pub(crate) fn for_tests() -> Result<()> {
+    main(&Args {
+        tag: None,
+        output: Some(paths::target().join("image/test.tar")),
+        profile: Profile::Dev,
+        keep_programs: true,
+    })
+}
+
 /// The command `cargo xtask image`.
 pub(crate) fn main(args: &Args) -> Result<()> {
     if !args.keep_programs || !paths::kernel_object("lpm").is_file() {

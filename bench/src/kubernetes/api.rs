@@ -408,6 +408,7 @@ fn serve(
         "--service-cluster-ip-range=198.19.128.0/18",
         "--authorization-mode=Node,RBAC",
         "--allow-privileged",
+        "--kubelet-preferred-address-types=InternalIP",
         "--profiling=false",
     ]);
     command.arg(format!("--bind-address={}", site.address));

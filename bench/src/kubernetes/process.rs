@@ -85,6 +85,11 @@ impl Process {
         &self.log
     }
 
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Fails, with the end of its log, if it ended by itself.
     pub(super) fn check(&mut self) -> Result<(), Error> {
         let status = self.child.try_wait();

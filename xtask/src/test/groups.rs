@@ -9,7 +9,7 @@ use super::{
     output::{CargoTests, PythonTests, Tally},
     runner,
 };
-use crate::{build, object_check, paths, process, setup};
+use crate::{build, image, object_check, paths, process, setup};
 
 /// What must be there before a group runs; each includes the one before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,8 +34,11 @@ pub(crate) struct Group {
     pub(crate) run: fn() -> Result<Tally>,
 }
 
+/// The group that takes minutes to make an image and to start clusters.
+pub(crate) const CLUSTER: &str = "cluster";
+
 /// All groups.
-pub(crate) const GROUPS: [Group; 12] = [
+pub(crate) const GROUPS: [Group; 13] = [
     Group {
         name: "format",
         what: "rustfmt has nothing to change",
@@ -101,6 +104,12 @@ pub(crate) const GROUPS: [Group; 12] = [
         what: "chart, overlays, rules, dashboards: a part of integration, by itself when asked for",
         needs: Needs::Tools,
         run: deploy,
+    },
+    Group {
+        name: CLUSTER,
+        what: "the chart and the agent in a real Kubernetes, asked by Prometheus; only when asked for",
+        needs: Needs::Programs,
+        run: cluster,
     },
     Group {
         name: kernel::NAME,
@@ -214,6 +223,20 @@ fn oracle() -> Result<Tally> {
 fn deploy() -> Result<Tally> {
     let target = ["--package", "lpm-bench", "--test", DEPLOY];
     cargo_test_of(&target, Duration::from_mins(20))
+}
+
+/// The agent's image, then the tests that load it. Not among the other integration tests: those
+/// must not wait for a cluster, nor share the machine with one.
+fn cluster() -> Result<Tally> {
+    image::for_tests()?;
+    cargo_test_of(
+        &[
+            "--package=lpm-bench",
+            "--features=cluster",
+            "--test=cluster",
+        ],
+        Duration::from_mins(20),
+    )
 }
 
 fn cargo_test(targets: &[&str], limit: Duration) -> Result<Tally> {

@@ -87,8 +87,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         .iter()
         .filter(|group| {
             if args.only.is_empty() {
-                // An emulated machine takes its time; the other runs within `integration`.
-                ![kernel::NAME, groups::DEPLOY].contains(&group.name)
+                // An emulated machine and a cluster take their time; deploy runs in `integration`.
+                ![kernel::NAME, groups::CLUSTER, groups::DEPLOY].contains(&group.name)
             } else {
                 args.only.iter().any(|name| name == group.name)
             }

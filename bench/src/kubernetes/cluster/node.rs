@@ -11,7 +11,7 @@ use std::{
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
-use super::{Network, image, network};
+use super::{Network, image, network, view};
 use crate::{
     kubernetes::{
         ApiServer, Error, Programs,
@@ -31,7 +31,7 @@ pub struct Node {
     pub name: String,
     /// Its network.
     pub netns: Arc<Netns>,
-    /// Its own file system for pins, which stands for `/sys/fs/bpf`.
+    /// Its own file system for pins: what its containers see as the node's `/sys/fs/bpf`.
     pub bpffs: PathBuf,
     /// Its files.
     pub directory: PathBuf,
@@ -88,7 +88,8 @@ pub(super) fn start(
     for image in images {
         image::import(programs, &socket(&dir), image)?;
     }
-    let kubelet = start_kubelet(programs, api, &netns, &dir, number, &name)?;
+    let view = view::File::of(containerd.id())?;
+    let kubelet = start_kubelet(programs, api, (&netns, &view), &dir, number, &name)?;
     let proxy = start_proxy(programs, api, &netns, &dir, &name)?;
     Ok(Node {
         kubelet,
@@ -164,6 +165,7 @@ conf_dir = "{cni}"
     let mut command = netns.command(programs.find("containerd")?);
     command.arg("--config").arg(&file);
     command.env("PATH", programs.path());
+    view::own(&mut command, dir)?;
     let mut containerd = Process::start(command, "containerd", dir)?;
     let ctr = programs.find("ctr")?;
     containerd.wait_until("containerd answering", Duration::from_mins(1), || {
@@ -177,7 +179,7 @@ conf_dir = "{cni}"
 fn start_kubelet(
     programs: &Programs,
     api: &ApiServer,
-    netns: &Netns,
+    (netns, view): (&Netns, &view::File),
     dir: &Path,
     number: u8,
     name: &str,
@@ -221,6 +223,7 @@ fn start_kubelet(
         .arg(format!("--hostname-override={name}"))
         .arg(format!("--node-ip=198.18.0.{number}"));
     command.env("PATH", programs.path());
+    view.enter(&mut command)?;
     Process::start(command, "kubelet", dir)
 }
 

@@ -1,8 +1,8 @@
 //! Removing what is left of a cluster, whether its process ended in order or was killed.
 //!
 //! Everything that could be somebody else's is named by the cluster's directory: programs are
-//! told by a path below it on their command line, mounts are below it, control groups and CNI
-//! results carry the numbers of containers that are listed in it. Nothing else is touched.
+//! told by a path below it on their command line, mounts are below it, control groups
+//! carry the numbers of containers that are listed in it. Nothing else is touched.
 
 use std::{
     fs, io,
@@ -70,15 +70,6 @@ pub(super) fn remove(dir: &Path) -> Result<(), Error> {
         // The one around it, unless somebody else has a container in it.
         drop(group.parent().map(fs::remove_dir));
     }
-    remove_links(Path::new("/var/log/containers"), |link| {
-        fs::read_link(link).is_ok_and(|to| to.starts_with(dir))
-    });
-    remove_links(Path::new("/var/lib/cni/results"), |file| {
-        let name = file.file_name().and_then(|name| name.to_str());
-        // `<network>-<container>-<interface>`
-        let container = name.and_then(|name| name.rsplit('-').nth(1));
-        container.is_some_and(|id| containers.iter().any(|own| own == id))
-    });
     fs::remove_dir_all(dir).map_err(failed)?;
     // The one around it, unless there is another cluster.
     drop(dir.parent().map(fs::remove_dir));
@@ -226,15 +217,6 @@ fn remove_group(group: &Path) -> io::Result<()> {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => return other,
-        }
-    }
-}
-
-/// Removes the files of `dir` that are ours.
-fn remove_links(dir: &Path, ours: impl Fn(&Path) -> bool) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if ours(&entry.path()) {
-            drop(fs::remove_file(entry.path()));
         }
     }
 }

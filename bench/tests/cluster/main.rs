@@ -1,0 +1,107 @@
+//! The agent in a real Kubernetes of two nodes: installed by helm, asked by Prometheus, removed.
+//!
+//! `cargo xtask test --only cluster` makes the image first and runs this.
+
+mod chart;
+mod prometheus;
+mod traffic;
+mod truth;
+
+use std::{
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use lpm_bench::{
+    kubernetes::{Cluster, ClusterConfig, Network},
+    testbed::Impairment,
+};
+
+use prometheus::{Histograms, Prometheus};
+
+/// One-way delay between the nodes.
+const DELAY: Duration = Duration::from_millis(5);
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// One cluster at a time: each has a good part of the machine.
+static ONE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn flannel() {
+    scenario(Network::Flannel, "flannel");
+}
+
+#[test]
+fn azure_cni() {
+    scenario(Network::Azure, "aks-azure-cni");
+}
+
+fn scenario(network: Network, preset: &str) {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(image) = chart::image() else { return };
+    let Some(cluster) = Cluster::up_or_skip(&ClusterConfig {
+        images: vec![image],
+        wire: Impairment::delay(DELAY),
+        ..ClusterConfig::new(network)
+    }) else {
+        return;
+    };
+    chart::install(&cluster, preset);
+    chart::has_least_capabilities(&cluster);
+    traffic::start(&cluster);
+    let classic = Prometheus::start(&cluster, Histograms::Classic);
+    let native = Prometheus::start(&cluster, Histograms::Native);
+    agrees(&cluster, [&classic, &native]);
+    on_one_node(&native);
+    chart::restart_loses_nothing(&cluster, &native);
+    chart::uninstall_leaves_nothing(&cluster);
+}
+
+/// What crosses the wire, directly and by a Service, is what the wire's log says.
+fn agrees(cluster: &Cluster, prometheuses: [&Prometheus; 2]) {
+    for prometheus in prometheuses {
+        // A pair of namespaces has to be there before its rate can be told.
+        for peer in ["pod", "service"] {
+            let count = prometheus.count(&traffic::across(peer));
+            eventually(&format!("samples of a {peer} in Prometheus"), || {
+                prometheus.ask(&count).is_some_and(|count| count > 100.0)
+            });
+        }
+    }
+    drop(cluster.wire.take_records());
+    thread::sleep(prometheus::WINDOW);
+    let truth = truth::round_trips(&cluster.wire.take_records());
+    for prometheus in prometheuses {
+        for peer in ["pod", "service"] {
+            let series = traffic::across(peer);
+            prometheus.holds_mean(&series, truth::mean(&truth));
+            for quantile in [0.5, 0.9] {
+                prometheus.holds_quantile(&series, quantile, truth::quantile(&truth, quantile));
+            }
+        }
+    }
+}
+
+/// What stays on one node is far from what crosses the wire.
+fn on_one_node(prometheus: &Prometheus) {
+    for peer in ["pod", "service"] {
+        let mean = prometheus.mean(&traffic::beside(peer));
+        eventually(&format!("a {peer} on the same node is near"), || {
+            prometheus
+                .ask(&mean)
+                .is_some_and(|mean| mean < DELAY.as_secs_f64() / 2.0)
+        });
+    }
+}
+
+/// Waits until `done`.
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,213 @@
+//! A real Prometheus on `node-a` that collects from the agents.
+
+use std::{fs, time::Duration};
+
+use lpm_bench::{
+    kubernetes::{Cluster, Programs},
+    testbed::NsChild,
+};
+use serde_json::Value;
+
+use crate::eventually;
+
+/// Over how long rates are taken.
+pub(crate) const WINDOW: Duration = Duration::from_secs(40);
+
+/// The kind of histograms that a Prometheus asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Histograms {
+    Classic,
+    Native,
+}
+
+/// One that runs, until it is dropped.
+pub(crate) struct Prometheus<'a> {
+    cluster: &'a Cluster,
+    histograms: Histograms,
+    url: String,
+    process: NsChild,
+    directory: tempfile::TempDir,
+}
+
+impl<'a> Prometheus<'a> {
+    /// Starts it and waits until it collects from both nodes.
+    pub(crate) fn start(cluster: &'a Cluster, histograms: Histograms) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("prometheus.json");
+        fs::write(&file, config(cluster).to_string()).expect("a configuration");
+        let port = if histograms == Histograms::Native {
+            9091
+        } else {
+            9090
+        };
+        let node = &cluster.nodes[0].netns;
+        let mut command = node.command(Programs::new().find("prometheus").expect("prometheus"));
+        command
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                directory.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(std::process::Stdio::null())
+            .stderr(fs::File::create(directory.path().join("log")).expect("a log"));
+        if histograms == Histograms::Native {
+            command.arg("--enable-feature=native-histograms");
+        }
+        let prometheus = Self {
+            cluster,
+            histograms,
+            url: format!("http://127.0.0.1:{port}/api/v1/query"),
+            process: node.spawn(&mut command).expect("prometheus"),
+            directory,
+        };
+        eventually("both agents found and collected from", || {
+            let log = || fs::read_to_string(prometheus.directory.path().join("log"));
+            let ended = prometheus.process.try_wait().expect("its state");
+            assert!(ended.is_none(), "prometheus: {}", log().unwrap_or_default());
+            prometheus.ask("count(up == 1)") == Some(2.0)
+        });
+        prometheus
+    }
+
+    /// The first value of a query's answer, if there is one.
+    pub(crate) fn ask(&self, query: &str) -> Option<f64> {
+        let answer = self.query(query)?;
+        let value = answer["data"]["result"][0]["value"][1].as_str()?;
+        value.parse().ok().filter(|value: &f64| !value.is_nan())
+    }
+
+    fn query(&self, query: &str) -> Option<Value> {
+        let ask = || {
+            let response = ureq::get(&self.url).query("query", query).call();
+            response.ok()?.body_mut().read_to_string().ok()
+        };
+        let node = &self.cluster.nodes[0].netns;
+        serde_json::from_str(&node.run_in(ask).ok()??).ok()
+    }
+
+    /// A query: how many samples there were.
+    pub(crate) fn count(&self, series: &str) -> String {
+        match self.histograms {
+            Histograms::Classic => format!("sum(lpm_rtt_seconds_count{{{series}}})"),
+            Histograms::Native => format!("histogram_count(sum(lpm_rtt_seconds{{{series}}}))"),
+        }
+    }
+
+    /// A query: the mean over the window.
+    pub(crate) fn mean(&self, series: &str) -> String {
+        let window = format!("[{}s]", WINDOW.as_secs());
+        match self.histograms {
+            Histograms::Classic => format!(
+                "sum(rate(lpm_rtt_seconds_sum{{{series}}}{window})) / \
+                 sum(rate(lpm_rtt_seconds_count{{{series}}}{window}))"
+            ),
+            Histograms::Native => {
+                let rate = format!("sum(rate(lpm_rtt_seconds{{{series}}}{window}))");
+                format!("histogram_sum({rate}) / histogram_count({rate})")
+            }
+        }
+    }
+
+    /// Asserts that the mean is within 5 % of the truth.
+    pub(crate) fn holds_mean(&self, series: &str, truth: f64) {
+        let mean = self.ask(&self.mean(series)).expect("a mean");
+        println!(
+            "{:?} {series}: mean {mean:.6} s, truth {truth:.6} s",
+            self.histograms
+        );
+        assert!(
+            (mean / truth - 1.0).abs() < 0.05,
+            "{:?} {series}: mean {mean} s, truth {truth} s",
+            self.histograms
+        );
+    }
+
+    /// Asserts that a quantile is in the bucket that holds the truth.
+    pub(crate) fn holds_quantile(&self, series: &str, quantile: f64, truth: f64) {
+        let window = format!("[{}s]", WINDOW.as_secs());
+        let (rate, (low, high)) = match self.histograms {
+            Histograms::Classic => (
+                format!("sum by (le) (rate(lpm_rtt_seconds_bucket{{{series}}}{window}))"),
+                self.classic_bucket(series, truth),
+            ),
+            Histograms::Native => (
+                format!("sum(rate(lpm_rtt_seconds{{{series}}}{window}))"),
+                native_bucket(truth),
+            ),
+        };
+        let query = format!("histogram_quantile({quantile}, {rate})");
+        let found = self.ask(&query).expect("a quantile");
+        println!(
+            "{:?} {series}: p{:.0} {found:.6} s, truth {truth:.6} s in ({low:.6}, {high:.6}]",
+            self.histograms,
+            quantile * 100.0
+        );
+        // The wire's log leaves out node-a's own part: where that passes a bound, it is the next.
+        let slack = 0.03;
+        assert!(
+            found > low * (1.0 - slack) && found <= high * (1.0 + slack),
+            "{:?} {series}: p{quantile} {found} s, truth {truth} s",
+            self.histograms
+        );
+    }
+
+    /// The bounds of the classic bucket that holds a time.
+    fn classic_bucket(&self, series: &str, time: f64) -> (f64, f64) {
+        let (below, above): (Vec<f64>, Vec<f64>) = self
+            .bounds(series)
+            .into_iter()
+            .partition(|bound| *bound < time);
+        let low = below.into_iter().fold(0.0, f64::max);
+        (low, above.into_iter().fold(f64::INFINITY, f64::min))
+    }
+
+    /// The bounds of the classic buckets.
+    fn bounds(&self, series: &str) -> Vec<f64> {
+        let query = format!("count by (le) (lpm_rtt_seconds_bucket{{{series}}})");
+        let answer = self.query(&query).expect("an answer");
+        let results = answer["data"]["result"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let bounds = results
+            .iter()
+            .filter_map(|result| result["metric"]["le"].as_str());
+        bounds.filter_map(|bound| bound.parse().ok()).collect()
+    }
+}
+
+/// The bounds of the native bucket (schema 3) that holds a time.
+fn native_bucket(time: f64) -> (f64, f64) {
+    let index = (time.log2() * 8.0).ceil();
+    (((index - 1.0) / 8.0).exp2(), (index / 8.0).exp2())
+}
+
+/// Collects from the pods that the cluster's API lists, at the port that the chart names.
+///
+/// Debian builds its Prometheus without the discovery of Kubernetes, so the targets are looked up
+/// here, by what that would look at: label and name of the port.
+fn config(cluster: &Cluster) -> Value {
+    let label = "app.kubernetes.io%2Fname%3Dlpm";
+    let path = format!("/api/v1/pods?labelSelector={label}");
+    let pods = cluster.api.get(&path).expect("the agents' pods");
+    let targets = pods["items"].as_array().expect("a list").iter().map(|pod| {
+        let ports = pod["spec"]["containers"][0]["ports"].as_array();
+        let mut ports = ports.into_iter().flatten();
+        let port = ports.find(|port| port["name"] == "metrics");
+        let port = &port.expect("the chart's port")["containerPort"];
+        let address = pod["status"]["podIP"].as_str().expect("an address");
+        serde_json::json!({
+            "targets": [format!("{address}:{port}")],
+            "labels": {"node": pod["spec"]["nodeName"]},
+        })
+    });
+    serde_json::json!({
+        "global": {"scrape_interval": "2s"},
+        "scrape_configs": [{
+            "job_name": "lpm",
+            "honor_labels": true,
+            "static_configs": targets.collect::<Vec<_>>(),
+        }],
+    })
+}
