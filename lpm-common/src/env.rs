@@ -193,3 +193,19 @@ pub trait Claims {
     /// Gives it back.
     fn release(&self, name: u32);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_abandoned;
+
+    #[test]
+    fn abandoned_from_the_first_jiffy_past_the_word_on() {
+        assert!(!is_abandoned(100, 99));
+        assert!(!is_abandoned(100, 100));
+        assert!(is_abandoned(100, 101));
+        // Beyond 32 bits, where a narrower comparison comes round again.
+        assert!(is_abandoned(100, 1 << 32));
+        assert!(!is_abandoned(1 << 32, 100));
+        assert!(!is_abandoned(u64::MAX, u64::MAX), "they never rest");
+    }
+}
