@@ -28,7 +28,7 @@ struct Cluster {
     // What talks ends before what it talks to.
     prometheus: (Lpm, String),
     _agents: [Agent; 2],
-    _beside: Background<RequestReport>,
+    _beside: Vec<Background<RequestReport>>,
     _servers: Vec<Server>,
     overlay: Overlay,
     _directory: tempfile::TempDir,
@@ -63,22 +63,35 @@ fn rules() -> Option<String> {
     Some(groups.to_owned())
 }
 
+/// Connections of a client. One alone may be silent for long when its segments are lost again and
+/// again, and what is silent has no cause.
+const CONNECTIONS: usize = 10;
+
 /// Requests whose answers are several segments, so that some echoes are prompt.
 fn calls(
     overlay: &Overlay,
     (from, to): (&str, &str),
     think: Duration,
-) -> Background<RequestReport> {
+) -> Vec<Background<RequestReport>> {
     let config = RequestConfig {
         response: 4000,
         think,
-        period: Duration::from_millis(5),
+        period: Duration::from_millis(50),
         ..RequestConfig::new(SocketAddr::from((overlay.pod(to).v4, PORT)))
     };
-    Background::start(&overlay.pod(from).netns, move |control| {
-        requests(&config, control)
-    })
-    .expect("start requests")
+    let start = |_| {
+        Background::start(&overlay.pod(from).netns, move |control| {
+            requests(&config, control)
+        })
+        .expect("start requests")
+    };
+    (0..CONNECTIONS).map(start).collect()
+}
+
+fn stop(calls: Vec<Background<RequestReport>>) {
+    for connection in calls {
+        connection.stop().expect("it was answered");
+    }
 }
 
 impl Cluster {
@@ -196,11 +209,11 @@ fn the_rules_name_the_namespaces_and_the_cause() {
     cluster.must_say(&[["shop", "pay", "loss"], ["pay", "shop", "loss"]]);
 
     wire.set_both(&Impairment::default());
-    traffic.stop().expect("it was answered");
+    stop(traffic);
     let thoughtful = calls(&cluster.overlay, across, Duration::from_millis(30));
     cluster.must_say(&[["pay", "shop", "server"]]);
 
-    thoughtful.stop().expect("it was answered");
+    stop(thoughtful);
     let _healed = calls(&cluster.overlay, across, Duration::ZERO);
     cluster.must_say(&[]);
 }
