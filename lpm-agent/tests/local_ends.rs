@@ -4,12 +4,13 @@ mod lpm;
 
 use std::{fs, net::SocketAddr, path::Path};
 
-use lpm::{Agent, eventually, kernel_is_usable};
+use lpm::{Agent, Lpm, eventually, kernel_is_usable};
 use lpm_bench::{
     testbed::{Pair, PairConfig},
     traffic::{Background, Limit, PORT, RequestConfig, Server, requests},
 };
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// The address is another pod's still, as far as anybody has heard.
 const NAMES: &str = "- {address: 198.18.1.2, namespace: old, pod: gone-0, workload: gone}
@@ -57,6 +58,29 @@ fn namespaces(agent: &Agent) -> Vec<String> {
     found
 }
 
+/// Talks while somebody watches: nothing that is shown may bear the address' old name.
+fn watch(pair: &Pair, agent: &Agent) {
+    let arguments = ["watch", "--agent", &agent.url, "--format", "json"];
+    let watch = Lpm::start(&pair.node, &arguments);
+    watch.wait_for("watching what the agent measures");
+    talk(pair, 20);
+    let mut legs = [0, 0];
+    while legs.contains(&0) {
+        let sample: Value = serde_json::from_str(&watch.line()).expect("JSON");
+        let is_remote = sample["leg"] == "remote";
+        let ends = [&sample["src_name"], &sample["dst_name"]];
+        let [local, remote] = if is_remote { ends } else { [ends[1], ends[0]] };
+        assert_eq!(local["pod"], "web-0", "{sample}");
+        assert_eq!(remote["service"], "pg", "{sample}");
+        legs[usize::from(is_remote)] += 1;
+    }
+    assert!(watch.end(Signal::SIGTERM).success());
+    for flow in agent.list("flows") {
+        assert_eq!(flow["local"]["name"]["pod"], "web-0", "{flow}");
+        assert_eq!(flow["remote"]["name"]["service"], "pg", "{flow}");
+    }
+}
+
 #[test]
 fn the_local_end_is_the_interfaces() {
     if !kernel_is_usable() {
@@ -92,6 +116,7 @@ fn the_local_end_is_the_interfaces() {
         "its workload is not known: {text}"
     );
     assert!(!text.contains("gone"), "{text}");
+    watch(&pair, &agent);
 
     // The names come to know it: the workload with them.
     fs::write(path("names.yaml"), LATER).expect("names");

@@ -193,15 +193,15 @@ impl Printer {
         first: lpm_common::layout::Sample,
     ) -> io::Result<bool> {
         let clock = wall_clock()?;
-        let (links, names) = {
+        let (links, whose) = {
             let model = watcher.hub().model();
-            (model.links(), model.directory().names())
+            (model.links(), model.directory().whose())
         };
         let mut next = Some(first);
         let mut more = self.count < self.most;
         while more && let Some(sample) = next {
             let link = links.get(&sample.ifindex).map(|link| link.name.as_str());
-            more = self.record(&SampleRecord::new(&sample, &clock, link, &names))?;
+            more = self.record(&SampleRecord::new(&sample, &clock, link, &whose))?;
             next = watcher.ready();
         }
         self.out.flush()?;
@@ -287,11 +287,11 @@ pub(super) fn ppviz(record: &SampleRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{export::sample::tests::sample, identity::Names};
+    use crate::{export::sample::tests::sample, identity::Whose};
 
     fn record() -> SampleRecord {
         let clock = wall_clock().expect("clocks");
-        let mut record = SampleRecord::new(&sample(), &clock, None, &Names::default());
+        let mut record = SampleRecord::new(&sample(), &clock, None, &Whose::default());
         record.time = "2026-01-02T03:04:05.000000006Z".to_owned();
         record
     }

@@ -281,7 +281,7 @@ async fn send_samples(mut watcher: Watcher, to: mpsc::Sender<Result<Bytes, Infal
 
 fn sample_lines(watcher: &Watcher, samples: &[lpm_common::layout::Sample]) -> Vec<u8> {
     let model = watcher.hub().model();
-    let (links, names) = (model.links(), model.directory().names());
+    let (links, whose) = (model.links(), model.directory().whose());
     // Without clocks there is no time to tell; they have been read when the agent started.
     let Ok(clock) = wall_clock() else {
         return Vec::new();
@@ -294,7 +294,7 @@ fn sample_lines(watcher: &Watcher, samples: &[lpm_common::layout::Sample]) -> Ve
                 sample,
                 &clock,
                 link.map(|link| link.name.as_str()),
-                &names,
+                &whose,
             ))))
         })
         .collect()

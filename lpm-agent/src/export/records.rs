@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{ports::PortRecord, sample::vlan, tunnel::TunnelRecord};
 use crate::{
     identity::{
-        Name, Names,
+        Name, Whose,
         processes::{Holder, Sockets},
     },
     passive::{Clock, Counts, Labels, Model, flow::LegTimes, model::KnownFlow},
@@ -139,7 +139,7 @@ impl FlowRecord {
         known: KnownFlow,
         clock: &Clock,
         interface: String,
-        (names, backend): (&Names, Option<SocketAddr>),
+        (whose, backend): (&Whose, Option<SocketAddr>),
         sockets: Option<&Sockets>,
     ) -> Self {
         let KnownFlow {
@@ -154,21 +154,23 @@ impl FlowRecord {
                 .and_then(|sockets| sockets.holder(one, other))
                 .cloned()
         };
-        let end = |(address, port), holder| End {
+        let end = |(address, port), name: Option<&Arc<Name>>, holder| End {
             address,
             port,
-            name: names.lookup(address).map(|name| Name::clone(name)),
+            name: name.map(|name| Name::clone(name)),
             holder,
         };
+        let named = |at: (IpAddr, u16), holder| end(at, whose.remote(at.0), holder);
+        let here = whose.local(flow.ifindex, flow.segment, flow.local);
         Self {
             id: format!("{:016x}", flow.fingerprint),
             interface,
             vantage: flow.vantage.map_or("unknown", Vantage::as_str).to_owned(),
             vlan: vlan(flow.segment),
             tunnels: TunnelRecord::all(flow.segment, flow.outer_vni),
-            local: end(local, holder(local, remote)),
-            remote: end(remote, holder(remote, local)),
-            backend: backend.map(|backend| end((backend.ip(), backend.port()), None)),
+            local: end(local, here, holder(local, remote)),
+            remote: named(remote, holder(remote, local)),
+            backend: backend.map(|backend| named((backend.ip(), backend.port()), None)),
             first_seen: humantime::format_rfc3339_millis(clock.wall(flow.first_seen)).to_string(),
             last_seen: humantime::format_rfc3339_millis(clock.wall(flow.last_seen)).to_string(),
             idle_ms: u64::try_from(clock.age(flow.last_seen).as_millis()).unwrap_or(u64::MAX),
@@ -256,7 +258,7 @@ pub struct MinByLeg {
 pub fn flows(model: &Model, sockets: Option<&Sockets>) -> io::Result<Vec<FlowRecord>> {
     let clock = model.clock()?;
     let links = model.links();
-    let names: Arc<Names> = model.directory().names();
+    let whose = model.directory().whose();
     Ok(model
         .flows(&clock)
         .into_iter()
@@ -266,7 +268,7 @@ pub fn flows(model: &Model, sockets: Option<&Sockets>) -> io::Result<Vec<FlowRec
                 .get(&index)
                 .map_or_else(|| format!("if{index}"), |link| link.name.clone());
             let backend = model.backend(&known.flow);
-            FlowRecord::new(known, &clock, interface, (&names, backend), sockets)
+            FlowRecord::new(known, &clock, interface, (&whose, backend), sockets)
         })
         .collect())
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tunnel::TunnelRecord;
 use crate::{
-    identity::{Name, Names},
+    identity::{Name, Whose},
     passive::{Clock, flow::plain_address},
 };
 
@@ -65,10 +65,18 @@ pub struct SampleRecord {
 impl SampleRecord {
     /// Makes a record of what the matcher handed out; `interface` is the name, if known.
     #[must_use]
-    pub fn new(sample: &Sample, clock: &Clock, interface: Option<&str>, names: &Names) -> Self {
+    pub fn new(sample: &Sample, clock: &Clock, interface: Option<&str>, whose: &Whose) -> Self {
         let (src, dst) = (plain_address(sample.src), plain_address(sample.dst));
         let time = clock.wall_of_monotonic(sample.time_ns);
-        let name = |address| names.lookup(address).map(|name| Name::clone(name));
+        let towards_remote = sample.leg == Leg::Remote as u8;
+        let name = |address, is_local| {
+            let name = if is_local {
+                whose.local(sample.ifindex, sample.segment, address)
+            } else {
+                whose.remote(address)
+            };
+            name.map(|name| Name::clone(name))
+        };
         Self {
             schema: SCHEMA,
             time: humantime::format_rfc3339_nanos(time).to_string(),
@@ -81,7 +89,7 @@ impl SampleRecord {
             dst,
             dport: sample.dport,
             rtt_ns: sample.rtt_ns,
-            leg: if sample.leg == Leg::Remote as u8 {
+            leg: if towards_remote {
                 Leg::Remote
             } else {
                 Leg::Local
@@ -96,8 +104,8 @@ impl SampleRecord {
             rcode: sample.rcode().map(|rcode| rcode.as_str().to_owned()),
             vlan: vlan(sample.segment),
             tunnels: TunnelRecord::all(sample.segment, sample.outer_vni),
-            src_name: name(src),
-            dst_name: name(dst),
+            src_name: name(src, towards_remote),
+            dst_name: name(dst, !towards_remote),
         }
     }
 
@@ -122,7 +130,7 @@ pub(crate) mod tests {
     use std::{net::Ipv4Addr, path::Path};
 
     use super::*;
-    use crate::passive::clock::wall_clock;
+    use crate::{identity::Names, passive::clock::wall_clock};
 
     /// A sample of 12 us between two addresses of 198.18.5.0/24.
     pub(crate) fn sample() -> Sample {
@@ -153,7 +161,7 @@ pub(crate) mod tests {
     #[test]
     fn json_is_as_the_contract_has_it() {
         let clock = wall_clock().expect("clocks");
-        let mut record = SampleRecord::new(&sample(), &clock, Some("va"), &Names::default());
+        let mut record = SampleRecord::new(&sample(), &clock, Some("va"), &Whose::default());
         assert!(
             humantime::parse_rfc3339(&record.time).is_ok(),
             "{}",
@@ -180,7 +188,7 @@ pub(crate) mod tests {
             ..sample()
         };
         let clock = wall_clock().expect("clocks");
-        let record = SampleRecord::new(&sample, &clock, None, &Names::default());
+        let record = SampleRecord::new(&sample, &clock, None, &Whose::default());
         let said = (&*record.method, &*record.echo, record.rcode.as_deref());
         assert_eq!(said, ("dns", "data", Some("NXDOMAIN")));
     }
@@ -193,7 +201,7 @@ pub(crate) mod tests {
         )
         .expect("names");
         let clock = wall_clock().expect("clocks");
-        let record = SampleRecord::new(&sample(), &clock, None, &names);
+        let record = SampleRecord::new(&sample(), &clock, None, &names.into());
         assert_eq!(record.src_name, None);
         assert_eq!(
             record.dst_name.and_then(|name| name.pod).as_deref(),

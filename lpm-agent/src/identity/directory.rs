@@ -16,6 +16,7 @@ use super::{
     ids::{Ids, Levels, Member},
     names,
     status::Status,
+    whose::{LocalEnd, LocalEnds, Whose},
 };
 use crate::passive::Tables;
 
@@ -28,8 +29,7 @@ pub struct Directory {
     levels: Levels,
     names: RwLock<Arc<Names>>,
     ids: RwLock<Ids>,
-    /// Whom interfaces of this node belong to, by index.
-    local: RwLock<BTreeMap<u32, Arc<Name>>>,
+    local: RwLock<Arc<LocalEnds>>,
     /// What the kernel has now.
     kernel: Mutex<Ranges>,
     status: Arc<Status>,
@@ -131,22 +131,29 @@ impl Directory {
         id
     }
 
-    /// An interface of this node is this one's, or (`None`) nobody's who is known.
-    pub fn set_local(&self, index: u32, name: Option<Name>) {
+    /// An interface of this node is this one's; `None`: its flows' local ends are named by address.
+    pub fn set_local(&self, index: u32, end: Option<LocalEnd>) {
         let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);
-        match name {
-            Some(name) => drop(local.insert(index, Arc::new(name))),
+        if local.get(&index) == end.as_ref() {
+            return;
+        }
+        let local = Arc::make_mut(&mut local);
+        match end {
+            Some(end) => drop(local.insert(index, end)),
             None => drop(local.remove(&index)),
         }
     }
 
     /// Whom the interfaces of this node belong to, by index, as far as the interface tells it.
     #[must_use]
-    pub fn local(&self) -> BTreeMap<u32, Arc<Name>> {
-        self.local
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    pub fn local(&self) -> Arc<LocalEnds> {
+        Arc::clone(&self.local.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who the ends of flows are now: for many flows in a row.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        Whose::new(self.names(), self.local())
     }
 
     /// Makes flows that are known already be named anew, without any change of addresses.

@@ -14,7 +14,7 @@ use std::{
 
 use lpm_common::layout::{InterfaceConfig, NameId, PeerKind, Vantage};
 
-use super::{Name, cni::CniResults, names::Kind};
+use super::{Name, cni::CniResults, names::Kind, whose::LocalEnd};
 use crate::{
     kernel::{hotplug::Describe, interfaces::Interface, routes::host_routes},
     passive::Model,
@@ -152,14 +152,15 @@ impl Describe for LocalEnds {
         let directory = model.directory();
         if let Some(name) = self.name(interface) {
             let id = directory.id_here(model.tables(), &name);
-            directory.set_local(interface.index, Some(name));
+            directory.set_local(interface.index, Some(LocalEnd::Pod(Arc::new(name))));
             self.waiting.remove(&interface.index);
             return of_pod(id);
         }
-        directory.set_local(interface.index, None);
         if self.may_come(interface.index) {
+            directory.set_local(interface.index, Some(LocalEnd::NotYet));
             of_pod(NameId(0))
         } else {
+            directory.set_local(interface.index, None);
             by_address
         }
     }

@@ -17,11 +17,13 @@ pub mod names;
 pub mod processes;
 pub mod ranges;
 pub mod status;
+pub mod whose;
 
 pub use directory::Directory;
 pub use ids::{Levels, Member};
 pub use names::Name;
 pub use ranges::Names;
+pub use whose::Whose;
 
 /// Namespace of an address that belongs to somebody, but not known whom.
 pub const UNKNOWN: &str = crate::passive::model::UNKNOWN;

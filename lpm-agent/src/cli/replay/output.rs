@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{super::watch, Format, histograms, tables};
 use crate::{
     export::sample::{SCHEMA, SampleRecord},
-    identity::Names,
+    identity::{Names, Whose},
     passive::{Clock, Flow},
     replay::{Anonymizer, ByClass, Flows, Places, Sink, times::Class},
 };
@@ -46,6 +46,7 @@ pub(super) struct Output {
     pub(super) times: ByClass,
     anonymizer: Option<Anonymizer>,
     names: Names,
+    whose: Whose,
 }
 
 /// Lines as they come.
@@ -75,6 +76,7 @@ impl Output {
             histograms,
             times: ByClass::default(),
             anonymizer,
+            whose: names.clone().into(),
             names,
         })
     }
@@ -125,7 +127,7 @@ impl Sink for Output {
             return Ok(());
         };
         let clock = Clock::of_capture();
-        let mut record = SampleRecord::new(sample, &clock, Some(interface), &self.names);
+        let mut record = SampleRecord::new(sample, &clock, Some(interface), &self.whose);
         if let Some(anonymizer) = &mut self.anonymizer {
             record.src = anonymizer.address(record.src);
             record.dst = anonymizer.address(record.dst);
