@@ -35,6 +35,27 @@ fn samples(agent: &Agent, peer: &str, kind: &str) -> u64 {
         .sum()
 }
 
+/// Labels of a pod change, and with them what is told of it.
+fn labels_are_told(api: &ApiServer, agent: &Agent) {
+    for (team, tier) in [("blue", None), ("green", Some("gold"))] {
+        let labels = json!({"team": team, "example.com/tier": tier});
+        let change = json!({"metadata": {"labels": labels}});
+        api.patch("/api/v1/namespaces/shop/pods/web-0", &change)
+            .expect("labels");
+        let tier = tier.unwrap_or_default();
+        let series = format!(
+            "lpm_pod_info{{namespace=\"shop\",pod=\"web-0\",workload=\"\",\
+             label_team=\"{team}\",label_example_com_tier=\"{tier}\"}}"
+        );
+        eventually(&series, || agent.value(&series) == Some(1.0));
+    }
+    let metrics = agent.metrics();
+    let told = metrics
+        .lines()
+        .filter(|line| line.starts_with("lpm_pod_info") && line.contains("web-0"));
+    assert_eq!(told.count(), 1, "the old labels are gone: {metrics}");
+}
+
 #[test]
 fn round_trips_bear_the_names_of_pods() {
     if !kernel_is_usable() {
@@ -59,7 +80,8 @@ fn round_trips_bear_the_names_of_pods() {
     let _server = Server::start(&pair.server, PORT).expect("a server");
     let file = api.directory().join("lpm.yaml");
     let config = format!(
-        "flows: 1024\nrows: 16\nidentity:\n  kubernetes: {{kubeconfig: {}}}\n  \
+        "flows: 1024\nrows: 16\nnode_name: n1\nlevels: {{pod: true}}\nidentity:\n  \
+         kubernetes: {{kubeconfig: {}, labels: [team, example.com/tier]}}\n  \
          external: [{{cidr: 0.0.0.0/0, name: internet}}]\n",
         api.kubeconfig().display()
     );
@@ -74,6 +96,7 @@ fn round_trips_bear_the_names_of_pods() {
         talk(&pair);
         samples(&agent, "media", "pod") > 0
     });
+    labels_are_told(&api, &agent);
     api.delete("/api/v1/namespaces/media/pods/store-0")
         .expect("delete");
     eventually("nobody knows whose the address is", || {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ConfigError;
 use crate::identity::{
     external::{self, External},
-    kubernetes,
+    kubernetes, labels,
 };
 
 /// The environment variable with the node's name, from the downward API.
@@ -35,7 +35,8 @@ pub struct Kubernetes {
     pub kubeconfig: Option<PathBuf>,
     /// Whose names are followed.
     pub scope: Scope,
-    /// Labels of pods that are shown with their names.
+    /// Labels of pods that are shown with their names, and in `lpm_pod_info` and
+    /// `lpm_workload_info` at those `levels`; at most 20.
     pub labels: Vec<String>,
 }
 
@@ -84,6 +85,13 @@ impl Identity {
             return Err(ConfigError::Value {
                 key: "identity.external",
                 value: range.cidr.to_string(),
+                remedy,
+            });
+        }
+        if let Some((value, remedy)) = labels::wrong(&self.kubernetes.labels) {
+            return Err(ConfigError::Value {
+                key: "identity.kubernetes.labels",
+                value,
                 remedy,
             });
         }
@@ -164,6 +172,10 @@ mod tests {
                 "true, false or auto",
             ),
             ("identity: {kubernetes: {scope: world}}", "world"),
+            (
+                "identity: {kubernetes: {labels: [team, a b]}}",
+                "identity.kubernetes.labels is a b",
+            ),
             ("identity: {external: [{cidr: x, name: a}]}", "cidr"),
             (
                 "identity: {external: [{cidr: 0.0.0.0/0, name: a}, {cidr: 0.0.0.0/0, name: b}]}",

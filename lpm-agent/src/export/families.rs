@@ -3,7 +3,9 @@
 use std::fmt;
 
 use prometheus_client::{
-    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet},
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet,
+    },
     metrics::MetricType,
     registry::Unit,
 };
@@ -85,10 +87,25 @@ impl Families<'_> {
         Ok(())
     }
 
+    /// Informations of one name; the encoder adds `_info`.
+    pub(super) fn infos<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = L>,
+    ) -> fmt::Result {
+        let mut series = series.into_iter().peekable();
+        if series.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Info)?;
+        series.try_for_each(|labels| family.encode_info(&labels))
+    }
+
     /// An information; the encoder adds `_info`.
-    pub(super) fn info(&mut self, name: &str, help: &str, labels: &LabelSet) -> fmt::Result {
-        self.0
-            .encode_descriptor(name, help, None, MetricType::Info)?
-            .encode_info(labels)
+    pub(super) fn info(&mut self, name: &str, help: &str, labels: LabelSet) -> fmt::Result {
+        self.infos(name, help, [labels])
     }
 }

@@ -22,7 +22,7 @@ use prometheus_client::{
 
 use super::{
     families::{Families, LabelSet},
-    identity, levels,
+    identity, infos, levels,
     negotiate::Format,
     ports, questions, text,
 };
@@ -113,6 +113,7 @@ impl Collector for Reader {
         self.flows(&mut out, &counters)?;
         kernel_counters(&mut out, &counters)?;
         identity::encode(self.model.directory().status(), &mut out)?;
+        infos::encode(self.model.directory(), &mut out)?;
         ports::encode(&self.model, &mut out)?;
         self.agent(&mut out)
     }
@@ -293,7 +294,7 @@ impl Reader {
             times,
         )?;
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-        out.info("build", "The agent's version", &version)?;
+        out.info("build", "The agent's version", version)?;
         let hash = self
             .config_hash
             .read()
@@ -302,7 +303,7 @@ impl Reader {
         out.info(
             "config_hash",
             "Changes with the configuration",
-            &vec![("hash", hash)],
+            vec![("hash", hash)],
         )
     }
 }

@@ -4,6 +4,7 @@ mod families;
 mod histograms;
 pub mod http;
 mod identity;
+mod infos;
 mod levels;
 pub mod metrics;
 pub mod negotiate;

@@ -1,6 +1,7 @@
 //! Names for the exporters and for the kernel, kept the same.
 
 mod changes;
+mod here;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,11 +10,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering},
 };
 
+use ipnet::IpNet;
 use lpm_common::layout::{NameId, NameKey, NameValue, PeerKind};
 
+pub use self::here::PodKey;
 use super::{
     Name, Names,
     ids::{Ids, Levels, Member},
+    labels::Chosen,
     names,
     status::Status,
     whose::{LocalEnd, LocalEnds, Whose},
@@ -30,6 +34,10 @@ pub struct Directory {
     names: RwLock<Arc<Names>>,
     ids: RwLock<Ids>,
     local: RwLock<Arc<LocalEnds>>,
+    node: Option<Arc<str>>,
+    labels: Chosen,
+    /// Names of this node's pods.
+    here: RwLock<BTreeMap<IpNet, Arc<Name>>>,
     /// What the kernel has now.
     kernel: Mutex<Ranges>,
     status: Arc<Status>,

@@ -11,6 +11,7 @@ pub mod directory;
 pub mod external;
 pub mod ids;
 pub mod kubernetes;
+pub mod labels;
 pub mod local;
 pub mod merge;
 pub mod names;

@@ -25,6 +25,7 @@ use crate::{
     identity::{
         Directory, Names,
         kubernetes::{Kubernetes, KubernetesError},
+        labels::Chosen,
         local::LocalEnds,
         names::NamesError,
     },
@@ -129,7 +130,10 @@ impl Session {
         let (homes, forwarded) = (kernel.take("HOMES")?, kernel.take("FORWARDED")?);
         let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
         let tables = Arc::new(KernelTables::new(kernel)?);
-        let directory = Arc::new(Directory::new(config.levels.clone()));
+        let labels = Chosen::new(&config.identity.kubernetes.labels);
+        let node = node_name(config.node_name.as_deref());
+        let directory = Directory::new(config.levels.clone()).on_node(node, labels);
+        let directory = Arc::new(directory);
         directory.resume(&*tables).map_err(SessionError::Maps)?;
         let model = Model::new(tables, directory, config.flow_idle).map_err(SessionError::Maps)?;
         let model = Arc::new(model);

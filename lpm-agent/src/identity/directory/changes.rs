@@ -77,6 +77,7 @@ impl Directory {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let now = Arc::make_mut(&mut names);
         for (range, name) in changes {
+            self.note_here(*range, name.as_ref());
             match name {
                 Some(name) => now.insert(*range, Arc::clone(name)),
                 None => drop(now.remove(*range)),

@@ -98,7 +98,7 @@ fn insert<L: Ord>(all: &mut By<L>, key: (L, Leg, Echo), counts: &Counts) {
     all.entry(key).or_default().add(counts);
 }
 
-/// A pod's workload. (Of a pod that nothing owns its source of names says the pod's own name.)
+/// A pod's workload; a pod that nothing owns has none, and is not told apart.
 fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Arc<str> {
     let Some(end) = end else {
         return if overflown { OVERFLOW } else { "" }.into();

@@ -59,6 +59,11 @@ pub(crate) fn model(tables: Memory) -> Model {
     directory.update(&tables, &names, &[]).expect("update");
     // Ids are given out in the order of the prefixes' lengths.
     assert_eq!(directory.namespace(A).as_deref(), Some("a"));
+    model_of(tables, directory)
+}
+
+/// A model with these names.
+pub(crate) fn model_of(tables: Memory, directory: Directory) -> Model {
     Model::new(
         Arc::new(tables),
         Arc::new(directory),

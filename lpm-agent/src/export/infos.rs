@@ -1,0 +1,141 @@
+//! What is known of pods and workloads beside their round trips: the labels that were asked for.
+//!
+//! They are metrics of their own, to be joined, and no labels of histograms: a histogram would
+//! begin anew with each change, and its series would be as many as all values together.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use super::families::Families;
+use crate::identity::{Directory, directory::PodKey};
+
+/// Names and values of labels.
+type Labels = Vec<(Arc<str>, Arc<str>)>;
+
+/// Writes what is known of this node's pods, at the levels that are switched on; nothing unless
+/// labels were asked for.
+pub(super) fn encode(directory: &Directory, out: &mut Families<'_>) -> fmt::Result {
+    let (chosen, levels) = (directory.labels(), directory.levels());
+    if chosen.is_empty() || !(levels.pod || levels.workload) {
+        return Ok(());
+    }
+    let mut pods: Vec<Labels> = Vec::new();
+    let mut workloads: BTreeMap<PodKey, Labels> = BTreeMap::new();
+    for ((namespace, pod), name) in directory.pods_here() {
+        let labels: Labels = chosen.of(&name).collect();
+        if let Some(workload) = &name.workload {
+            let key = (Arc::clone(&namespace), Arc::clone(workload));
+            let shared = workloads.entry(key).or_insert_with(|| labels.clone());
+            for (shared, own) in shared.iter_mut().zip(&labels) {
+                if shared.1 != own.1 {
+                    shared.1 = "".into();
+                }
+            }
+        }
+        let workload = name.workload.clone().unwrap_or_default();
+        let who = [
+            ("namespace", namespace),
+            ("pod", pod),
+            ("workload", workload),
+        ];
+        pods.push(with(who, labels));
+    }
+    if levels.pod {
+        let help = "1 for each pod of this node, with its workload and the labels asked for";
+        out.infos("pod", help, pods)?;
+    }
+    if levels.workload {
+        let workloads = workloads
+            .into_iter()
+            .map(|((namespace, workload), labels)| {
+                with([("namespace", namespace), ("workload", workload)], labels)
+            });
+        let help = "1 for each workload with pods on this node, with those labels asked for \
+                    whose value they share";
+        out.infos("workload", help, workloads)?;
+    }
+    Ok(())
+}
+
+fn with<const N: usize>(who: [(&'static str, Arc<str>); N], labels: Labels) -> Labels {
+    let who = who.into_iter().map(|(name, value)| (name.into(), value));
+    who.chain(labels).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        export::{Metrics, negotiate::Format},
+        identity::{Levels, Name, labels::Chosen},
+        passive::{
+            Model,
+            model::tests::{model_of, tables},
+        },
+    };
+
+    /// The pods of node `n1` and one of another, by pod, workload and the label `team`.
+    fn metrics(levels: Levels, pods: &[(&str, &str, &str)]) -> String {
+        let chosen = Chosen::new(&["team".to_owned(), "example.com/tier".to_owned()]);
+        let directory = Directory::new(levels).on_node(Some("n1".into()), chosen);
+        let mut changes = Vec::new();
+        for (number, (pod, workload, team)) in (1..).zip(pods) {
+            let name = Name {
+                namespace: Some("shop".into()),
+                pod: Some((*pod).into()),
+                workload: Some((*workload).into()),
+                node: Some(if pod.starts_with("far") { "n2" } else { "n1" }.into()),
+                labels: [("team".into(), (*team).into())].into(),
+                ..Name::default()
+            };
+            let address = std::net::IpAddr::from([198, 18, 0, number]);
+            changes.push((address.into(), Some(Arc::new(name))));
+        }
+        let model: Model = model_of(tables(&[]), directory);
+        (model.directory().apply(model.tables(), &changes)).expect("apply");
+        let metrics = Metrics::new(Arc::new(model), String::new(), Box::new(Vec::new));
+        let text = |format| {
+            let text = metrics.encode(format).expect("metrics");
+            String::from_utf8(text).expect("text")
+        };
+        let infos = |text: &str| -> Vec<String> {
+            let lines = text.lines().map(str::to_owned);
+            lines.filter(|line| line.contains("label_team=")).collect()
+        };
+        let plain = text(Format::Text);
+        assert_eq!(infos(&plain), infos(&text(Format::OpenMetrics)));
+        plain
+    }
+
+    #[test]
+    fn labels_are_to_be_joined() {
+        let levels = Levels {
+            pod: true,
+            workload: true,
+            ..Levels::default()
+        };
+        let text = metrics(
+            levels,
+            &[
+                ("web-0", "web", "blue"),
+                ("web-1", "web", "green"),
+                ("db-0", "db", "a \"b\" \\ ü\n"),
+                ("far-0", "far", "red"),
+            ],
+        );
+        for wanted in [
+            r#"lpm_pod_info{namespace="shop",pod="web-1",workload="web",label_team="green",label_example_com_tier=""} 1"#,
+            r#"lpm_pod_info{namespace="shop",pod="db-0",workload="db",label_team="a \"b\" \\ ü\n",label_example_com_tier=""} 1"#,
+            r#"lpm_workload_info{namespace="shop",workload="web",label_team="",label_example_com_tier=""} 1"#,
+            r#"lpm_workload_info{namespace="shop",workload="db",label_team="a \"b\" \\ ü\n",label_example_com_tier=""} 1"#,
+        ] {
+            assert!(text.lines().any(|line| line == wanted), "{wanted}: {text}");
+        }
+        assert!(!text.contains("far"), "another node tells of it: {text}");
+    }
+
+    #[test]
+    fn there_is_nothing_to_join_without_levels() {
+        let text = metrics(Levels::default(), &[("web-0", "web", "blue")]);
+        assert!(!text.contains("label_team"), "{text}");
+    }
+}
