@@ -55,10 +55,7 @@ impl Files {
         };
         let path = self.at(&format!("oracle-{method}.jsonl"));
         let mut oracle = script(name);
-        oracle
-            .arg("--local")
-            .args(Pair::CLIENT.map(|address: IpAddr| address.to_string()))
-            .args(options);
+        oracle.arg("--local").args(local()).args(options);
         into(oracle.stdin(self.read_fields()), &path);
         path
     }
@@ -66,10 +63,33 @@ impl Files {
     /// What another reading of a method's rules gives, in `second`.
     pub(crate) fn second_reading(&self, name: &str, options: &[&str]) {
         let mut slotted = script(name);
-        slotted
-            .args(options)
-            .args(Pair::CLIENT.map(|address: IpAddr| address.to_string()));
+        slotted.args(options).args(local());
         into(slotted.stdin(self.read_fields()), &self.second);
+    }
+
+    /// Holds the samples of a method at a port, seen beside the capture, against what there should
+    /// be.
+    pub(crate) fn live(
+        &self,
+        oracle: &Path,
+        watch: &Path,
+        method: &str,
+        port: u16,
+        options: &[&str],
+    ) -> Verdict {
+        let mut compare = comparison(oracle, watch, method, port);
+        compare
+            // Two packets on two CPUs have no order; one may wait for its CPU between hook and
+            // capture. Each must be explained by such an order.
+            .args(["--crossed", "0.0005"])
+            .arg("--fields")
+            .arg(&self.fields)
+            .arg("--local")
+            .args(local())
+            // Then the gap to another packet differs, too.
+            .args(["--late", "0.0005"])
+            .args(options);
+        Verdict::of(&mut compare)
     }
 
     fn read_fields(&self) -> File {
@@ -77,7 +97,12 @@ impl Files {
     }
 }
 
-/// Holds the samples of a method at a port against what there should be.
+/// The pod's addresses.
+fn local() -> [String; 2] {
+    Pair::CLIENT.map(|address: IpAddr| address.to_string())
+}
+
+/// Holds the samples of a method at a port against what there should be, exactly.
 pub(crate) fn compare(
     oracle: &Path,
     watch: &Path,
@@ -85,18 +110,16 @@ pub(crate) fn compare(
     port: u16,
     options: &[&str],
 ) -> Verdict {
+    Verdict::of(comparison(oracle, watch, method, port).args(options))
+}
+
+fn comparison(oracle: &Path, watch: &Path, method: &str, port: u16) -> Command {
     let mut compare = script("compare.py");
     compare
         .arg(oracle)
         .arg(watch)
-        .args(["--method", method, "--port", &port.to_string()])
-        // Two packets of one direction on two CPUs have no order.
-        .args(["--crossed", "0.0001"])
-        // A packet may wait for its CPU between hook and capture: then the gap
-        // to another, or the order of an ACK and the data behind it, differs.
-        .args(["--late", "0.0002"])
-        .args(options);
-    Verdict::of(&mut compare)
+        .args(["--method", method, "--port", &port.to_string()]);
+    compare
 }
 
 /// The same of what no clock decides: which samples there are, their leg, and whether data

@@ -12,7 +12,7 @@ use lpm_bench::{
 
 use crate::{
     Directory, MARKER_PORT, alone,
-    files::{Files, Verdict, compare, script},
+    files::{Files, Verdict, script},
     missing,
     seen::{Capture, Watch},
     traffic::{finish, set_wire, talks},
@@ -69,8 +69,17 @@ fn both_methods_agree_on_the_same_packets() {
     let should_seq = files.oracle("seq", &["--forced"]);
     for (port, beyond) in PHASES {
         let least = ["--min-samples", "2000"];
-        compare(&should_ts, &files.watch, "ts", port, &least).expect_pass("ts");
-        compare(&should_seq, &by_seq, "seq", port, &least).expect_pass("seq, forced");
+        let by_ts = files.live(&should_ts, &files.watch, "ts", port, &least);
+        by_ts.expect_pass("ts");
+        let [least, samples] = least;
+        let forced = files.live(
+            &should_seq,
+            &by_seq,
+            "seq",
+            port,
+            &["--forced", least, samples],
+        );
+        forced.expect_pass("seq, forced");
         let mut agree = script("agree.py");
         agree.args([&should_ts, &files.watch, &should_seq, &by_seq]);
         agree.args(["--port", &port.to_string(), "--beyond", beyond]);

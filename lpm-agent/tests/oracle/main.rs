@@ -64,11 +64,14 @@ fn samples_are_those_of_the_reference() {
     let oracle = files.oracle("ts", &[]);
     // What the capture itself is worth: right rules pass on it.
     files.second_reading("slotted.py", &[]);
-    compare(&oracle, &files.second, "ts", PORT, &[]).expect_pass("the second reading");
-    compare(&oracle, &files.watch, "ts", PORT, &[]).expect_pass("lpm watch");
+    let second = compare(&oracle, &files.second, "ts", PORT, &[]);
+    second.expect_pass("the second reading");
+    let watched = files.live(&oracle, &files.watch, "ts", PORT, &[]);
+    watched.expect_pass("lpm watch");
     for rule in MUTATIONS {
         let broken = files.oracle("ts", &["--mutate", rule]);
-        compare(&broken, &files.watch, "ts", PORT, &[]).expect_failure(rule);
+        let verdict = files.live(&broken, &files.watch, "ts", PORT, &[]);
+        verdict.expect_failure(rule);
     }
 }
 
