@@ -166,6 +166,9 @@ fn conclude(total: &Tally, expected: &Expected) -> ExitCode {
             skip.group, skip.reason
         );
     }
+    for line in total.words() {
+        println!("{line}");
+    }
     for failure in total.failures() {
         println!("failed: {failure}");
     }

@@ -11,7 +11,12 @@ pub(crate) struct Tally {
     failed: usize,
     skips: BTreeMap<Skip, usize>,
     failures: Vec<String>,
+    /// What failed tests said where they panicked.
+    words: Vec<String>,
 }
+
+/// Lines of a failed test that are shown again at the end.
+const SHOWN_AGAIN: usize = 25;
 
 impl Tally {
     /// One check that passed.
@@ -47,6 +52,7 @@ impl Tally {
             *self.skips.entry(skip).or_default() += count;
         }
         self.failures.extend(other.failures);
+        self.words.extend(other.words);
     }
 
     /// How many failed.
@@ -62,6 +68,11 @@ impl Tally {
     /// The names of what failed.
     pub(crate) fn failures(&self) -> &[String] {
         &self.failures
+    }
+
+    /// What failed tests said where they panicked: the output of thousands of lines ends with it.
+    pub(crate) fn words(&self) -> &[String] {
+        &self.words
     }
 
     /// Puts the group's name before the names of its failures.
@@ -116,11 +127,14 @@ pub(crate) struct CargoTests {
     /// The test whose captured output is being shown, and whether it said yet that it skips.
     section: Option<(String, bool)>,
     in_failures: bool,
+    /// Lines still to keep of the failed test that is being shown.
+    keep: usize,
 }
 
 impl CargoTests {
     /// Takes the next line.
     pub(crate) fn line(&mut self, line: &str) {
+        self.keep_words(line);
         if let Some(skip) = Skip::parse(line) {
             self.skip(skip);
         } else if let Some(name) = section_name(line) {
@@ -132,6 +146,23 @@ impl CargoTests {
             self.result(rest);
         } else if let Some((name, verdict)) = test_line(line) {
             self.test(name, verdict);
+        }
+    }
+
+    /// Keeps what a failed test says from its panic on.
+    fn keep_words(&mut self, line: &str) {
+        let Some((name, _)) = self.section.as_ref().filter(|_| self.in_failures) else {
+            self.keep = 0;
+            return;
+        };
+        if section_name(line).is_some() || line == "stack backtrace:" {
+            self.keep = 0;
+        } else if self.keep > 0 {
+            self.keep -= 1;
+            self.tally.words.push(format!("  {line}"));
+        } else if line.contains(" panicked at ") {
+            self.keep = SHOWN_AGAIN;
+            self.tally.words.push(format!("{name}: {line}"));
         }
     }
 
@@ -267,6 +298,10 @@ failures:
 
 ---- a::three stdout ----
 LPM-SKIP kernel: not reached
+thread 'a::three' (7) panicked at src/a.rs:7:9:
+left is not right
+stack backtrace:
+   0: somewhere
 
 failures:
     a::three
@@ -281,6 +316,11 @@ test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out
         let tally = tests.finish();
         assert_eq!(tally.counts(), "1 passed, 1 failed, 2 skipped");
         assert_eq!(tally.failures(), ["a::three"]);
+        let words = [
+            "a::three: thread 'a::three' (7) panicked at src/a.rs:7:9:",
+            "  left is not right",
+        ];
+        assert_eq!(tally.words(), words);
         let reasons: Vec<_> = tally
             .skips()
             .map(|(skip, _)| skip.reason.as_str())
