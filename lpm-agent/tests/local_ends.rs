@@ -133,4 +133,20 @@ fn the_local_end_is_the_interfaces() {
         agent.metrics().contains("pod=\"web-1\"")
     });
     assert_eq!(namespaces(&agent), ["shop"]);
+    // libcni writes in place: what is read half is read again, though the directory stays as it is.
+    let file = path("results").join("web-1");
+    let whole = fs::read_to_string(&file)
+        .expect("read")
+        .replace("web-1", "web-2");
+    fs::write(path("results").join("web-2"), &whole[..100]).expect("write");
+    fs::remove_file(file).expect("remove");
+    eventually("nobody's", || {
+        talk(&pair, 10);
+        agent.metrics().contains("pod=\"overflow\"")
+    });
+    fs::write(path("results").join("web-2"), whole).expect("write");
+    eventually("it is whole", || {
+        talk(&pair, 10);
+        agent.metrics().contains("pod=\"web-2\"")
+    });
 }

@@ -11,7 +11,7 @@ use std::{
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use ipnet::IpNet;
@@ -39,7 +39,12 @@ pub struct CniPod {
 pub struct CniResults {
     by_interface: HashMap<String, CniPod>,
     by_address: HashMap<IpAddr, CniPod>,
+    /// A file that is being written, as it seems.
+    unfinished: bool,
 }
+
+/// A file that is no result is still being written for this long.
+const WRITING: Duration = Duration::from_secs(5);
 
 /// A cached result, `types.100` or older; what else it holds is not read.
 #[derive(Debug, Deserialize)]
@@ -91,12 +96,13 @@ impl CniResults {
         // Of two for the same address the younger one holds: the older was left behind.
         found.sort();
         let mut results = Self::default();
-        for (_, path) in found {
+        for (modified, path) in found {
             let cached = fs::read(&path).ok();
             match cached.map(|text| serde_json::from_slice::<Cached>(&text)) {
                 Some(Ok(cached)) => results.take(cached),
-                // Half written: it will be whole when the directory changes next, or it is none.
+                // libcni writes in place: the directory does not change when a file becomes whole.
                 Some(Err(error)) => {
+                    results.unfinished |= modified.elapsed().is_ok_and(|age| age < WRITING);
                     tracing::debug!(path = %path.display(), %error, "not a CNI result");
                 }
                 None => {}
@@ -145,6 +151,12 @@ impl CniResults {
         self.by_address.get(&address)
     }
 
+    /// Whether a file may become whole without any change of the directory.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -189,6 +201,7 @@ mod tests {
         let address = "198.18.4.2".parse().expect("an address");
         assert_eq!(results.of_address(address), Some(&pod));
         assert!(!results.is_empty());
+        assert!(results.is_unfinished(), "one is half written");
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::{
 /// How often it is looked whether anything is new.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Times of files are no finer than this (a jiffy is 10 ms at most).
+const TICK: Duration = Duration::from_millis(20);
+
 /// The result of the CNI is there this long after the interface, or never.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -68,12 +71,14 @@ impl LocalEnds {
         if changed == self.read {
             return false;
         }
-        // The time before the reading: what comes during it is read next time.
-        self.read = changed;
         self.results = CniResults::read(&self.directory).unwrap_or_else(|error| {
             tracing::warn!(directory = %self.directory.display(), %error, "the CNI's results cannot be read: local ends are named by address");
             CniResults::default()
         });
+        // The time before the reading: what comes during it is read next time. Times are those of
+        // the last tick: what came since within the same one has the same.
+        let settled = changed.is_some_and(|at| at.elapsed().is_ok_and(|age| age > TICK));
+        self.read = changed.filter(|_| settled && !self.results.is_unfinished());
         true
     }
 

@@ -52,8 +52,6 @@ pub struct Port {
 #[derive(Debug)]
 pub struct Ports {
     route: Mutex<Route>,
-    /// `/sys` shows the speeds of the namespace that it was mounted in.
-    speeds: bool,
 }
 
 impl Ports {
@@ -62,7 +60,6 @@ impl Ports {
     /// # Errors
     /// The namespace or rtnetlink cannot be used.
     pub fn open(netns: Option<Netns>) -> io::Result<Self> {
-        let speeds = netns.is_none();
         let open = move || {
             netns.map_or(Ok(()), |netns| netns.enter().map_err(io::Error::other))?;
             Route::open()
@@ -75,7 +72,6 @@ impl Ports {
         let route = route.map_err(|_| io::Error::other("the thread that opens it panicked"))??;
         Ok(Self {
             route: Mutex::new(route),
-            speeds,
         })
     }
 
@@ -89,7 +85,7 @@ impl Ports {
         let mut ports: BTreeMap<u32, Port> = links
             .iter()
             .filter_map(|message| match message {
-                RouteNetlinkMessage::NewLink(link) => self.port(link),
+                RouteNetlinkMessage::NewLink(link) => port(link),
                 _ => None,
             })
             .map(|port| (port.interface.index, port))
@@ -115,24 +111,30 @@ impl Ports {
         }
         Ok(ports)
     }
+}
 
-    fn port(&self, link: &LinkMessage) -> Option<Port> {
-        let interface = Interface::from_message(link)?;
-        let mut carried = (Carried::default(), Carried::default());
-        for attribute in &link.attributes {
-            if let LinkAttribute::Stats64(stats) = attribute {
-                carried = both(stats);
-            }
+fn port(link: &LinkMessage) -> Option<Port> {
+    let interface = Interface::from_message(link)?;
+    let (mut carried, mut address) = ((Carried::default(), Carried::default()), None);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::Stats64(stats) => carried = both(stats),
+            LinkAttribute::Address(bytes) => address = Some(bytes),
+            _ => {}
         }
-        let capacity = self.speeds.then(|| speed(&interface.name)).flatten();
-        Some(Port {
-            interface,
-            received: carried.0,
-            transmitted: carried.1,
-            capacity,
-            remotes: Vec::new(),
-        })
     }
+    let capacity = match interface.kind {
+        // What a veth or a bridge says of its speed is made up.
+        Kind::Physical => address.and_then(|address| speed(&interface, address)),
+        _ => None,
+    };
+    Some(Port {
+        interface,
+        received: carried.0,
+        transmitted: carried.1,
+        capacity,
+        remotes: Vec::new(),
+    })
 }
 
 fn both(stats: &Stats64) -> (Carried, Carried) {
@@ -152,9 +154,19 @@ fn both(stats: &Stats64) -> (Carried, Carried) {
 }
 
 /// Bits per second, from `/sys/class/net/<name>/speed` (Mbit/s; -1, or an error: unknown).
-fn speed(name: &str) -> Option<u64> {
-    let text = fs::read_to_string(format!("/sys/class/net/{name}/speed")).ok()?;
-    let megabits: u64 = text.trim().parse().ok()?;
+///
+/// `/sys` shows the network namespace that it was mounted in, which need not be the one that is
+/// watched: what has another number or address there is another interface.
+fn speed(interface: &Interface, address: &[u8]) -> Option<u64> {
+    let read = |what: &str| {
+        let text = fs::read_to_string(format!("/sys/class/net/{}/{what}", interface.name)).ok()?;
+        Some(text.trim().to_owned())
+    };
+    let hex: Vec<String> = address.iter().map(|byte| format!("{byte:02x}")).collect();
+    if read("ifindex")? != interface.index.to_string() || read("address")? != hex.join(":") {
+        return None;
+    }
+    let megabits: u64 = read("speed")?.parse().ok()?;
     Some(megabits * 1_000_000)
 }
 
