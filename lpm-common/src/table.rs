@@ -200,7 +200,8 @@ fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &Birth) {
         }
         slots.gap.store(0, Relaxed);
         slots.full_segment.store(0, Relaxed);
-        for statistic in [&slots.window_min, &slots.min, &slots.last, &slots.smoothed] {
+        slots.samples.store(0, Relaxed);
+        for statistic in [&slots.window_min, &slots.last, &slots.smoothed] {
             statistic.store(u32::MAX, Relaxed);
         }
     }

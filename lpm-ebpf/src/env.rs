@@ -89,6 +89,12 @@ fn add64(to: &AtomicU64, n: u64) {
 }
 
 #[inline(always)]
+fn add32(to: &AtomicU32, n: u32) {
+    // SAFETY: as in `add64`.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(to.as_ptr(), n) };
+}
+
+#[inline(always)]
 fn count(counter: Counter, n: u64) {
     lpm_count(counter as u32, n);
 }
@@ -268,7 +274,9 @@ fn record<C: Context>(
 ) {
     let units = (units_and_id >> 32) as u32;
     let (leg, echo) = (what >> 8 & 1, what & 3);
-    matcher::update_statistics(&entry.slots[leg as usize & 1], units);
+    let slots = &entry.slots[leg as usize & 1];
+    matcher::update_statistics(slots, units);
+    add32(&slots.samples, 1);
     let row = match rows::known(entry, &Store) {
         Some(row) => row,
         None => (C::SAMPLES.resolve)(skb, fingerprint),

@@ -64,12 +64,15 @@ pub struct Times {
     /// The latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<u64>,
-    /// The smallest of the flow's life.
+    /// The smallest since the agent knows the flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<u64>,
     /// Smoothed as in RFC 6298.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smoothed: Option<u64>,
+    /// How many there were.
+    #[serde(default)]
+    pub samples: u32,
 }
 
 impl From<LegTimes> for Times {
@@ -78,6 +81,7 @@ impl From<LegTimes> for Times {
             last: times.last.map(nanos),
             min: times.min.map(nanos),
             smoothed: times.smoothed.map(nanos),
+            samples: times.samples,
         }
     }
 }

@@ -59,10 +59,12 @@ pub struct Flow {
 pub struct LegTimes {
     /// The latest.
     pub last: Option<Duration>,
-    /// The smallest of the flow's life.
+    /// The smallest: in an entry since the agent last took it, else since it first saw the flow.
     pub min: Option<Duration>,
     /// Smoothed as in RFC 6298.
     pub smoothed: Option<Duration>,
+    /// How many there were, modulo 2^32.
+    pub samples: u32,
 }
 
 impl Flow {
@@ -115,16 +117,17 @@ impl Flow {
 impl LegTimes {
     fn read(slots: &DirectionSlots) -> Self {
         Self {
-            last: duration(&slots.last),
-            min: duration(&slots.min),
-            smoothed: duration(&slots.smoothed),
+            last: duration(slots.last.load(Ordering::Relaxed)),
+            min: duration(slots.window_min.load(Ordering::Relaxed)),
+            smoothed: duration(slots.smoothed.load(Ordering::Relaxed)),
+            samples: slots.samples.load(Ordering::Relaxed),
         }
     }
 }
 
 /// A statistic of a flow entry; `None`: not yet measured.
-fn duration(word: &AtomicU32) -> Option<Duration> {
-    match word.load(Ordering::Relaxed) {
+pub(super) fn duration(units: u32) -> Option<Duration> {
+    match units {
         u32::MAX => None,
         units => Some(Duration::from_nanos(u64::from(units) * UNIT_NS)),
     }
@@ -189,7 +192,7 @@ pub(crate) mod tests {
     fn addresses_ports_and_times() {
         let entry = FlowEntry::default();
         fill(&entry, 9, 1);
-        entry.slots[0].min.store(100, Ordering::Relaxed);
+        entry.slots[0].window_min.store(100, Ordering::Relaxed);
         let flow = Flow::read(3, &entry).expect("a flow");
         assert_eq!(flow.local, IpAddr::from([198, 18, 5, 1]));
         assert_eq!(flow.remote, IpAddr::from([198, 18, 9, 1]));

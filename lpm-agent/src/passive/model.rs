@@ -170,14 +170,16 @@ impl Model {
         let windows = self.windows();
         (0..self.tables.flow_count())
             .filter_map(|index| Flow::read(index, self.tables.flow(index)?))
-            .map(|flow| KnownFlow {
-                traffic: windows.traffic(
-                    flow.index,
-                    (flow.fingerprint, flow.first_seen),
-                    flow.traffic,
-                ),
-                active: !flow.closed && clock.age(flow.last_seen) < self.idle,
-                flow,
+            .map(|mut flow| {
+                let of = (flow.fingerprint, flow.first_seen);
+                for (leg, before) in flow.legs.iter_mut().zip(windows.minima(flow.index, of)) {
+                    leg.min = leg.min.into_iter().chain(before).min();
+                }
+                KnownFlow {
+                    traffic: windows.traffic(flow.index, of, flow.traffic),
+                    active: !flow.closed && clock.age(flow.last_seen) < self.idle,
+                    flow,
+                }
             })
             .collect()
     }

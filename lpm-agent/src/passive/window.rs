@@ -1,13 +1,16 @@
 //! Every ten seconds each flow's minimum becomes one observation, and what the kernel counts in
 //! words that wrap is carried on in numbers that do not.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::{
+    sync::atomic::{AtomicU32, Ordering, fence},
+    time::Duration,
+};
 
 use lpm_common::layout::{FlowEntry, Traffic, UNIT_NS};
 
 use super::{
     Tables,
-    flow::interface_of,
+    flow::{duration, interface_of},
     histogram,
     segments::Segments,
     tables::{MINIMA, WAYS, place},
@@ -39,6 +42,8 @@ struct Seen {
     words: [u64; 2],
     /// What these stand for and what they had lost by wrapping.
     lost: [Traffic; 2],
+    /// Smallest round trip by leg, as in an entry; `u32::MAX`: none.
+    minima: [u32; 2],
 }
 
 impl Windows {
@@ -66,10 +71,13 @@ impl Windows {
             let born = entry.cold.first_seen.load(Ordering::Relaxed);
             let minima = take_minima(tables, entry);
             fence(Ordering::Acquire);
-            if entry.fingerprint.load(Ordering::Relaxed) == fingerprint
-                && self.carry(index, (fingerprint, born), words)
-            {
-                self.segments.see(&entry.cold, minima);
+            if entry.fingerprint.load(Ordering::Relaxed) == fingerprint {
+                let active = self.carry(index, (fingerprint, born), words);
+                let seen = &mut self.seen[index].minima;
+                *seen = [seen[0].min(minima[0]), seen[1].min(minima[1])];
+                if active {
+                    self.segments.see(&entry.cold, minima);
+                }
             }
         }
         self.segments.end_window();
@@ -91,6 +99,7 @@ impl Windows {
                 born,
                 words,
                 lost: [Traffic::default(); 2],
+                minima: [u32::MAX; 2],
             };
             return true;
         }
@@ -113,6 +122,13 @@ impl Windows {
             traffic[1] += seen.lost[1];
         }
         traffic
+    }
+
+    /// A flow's smallest round trip by leg in the windows that have ended.
+    #[must_use]
+    pub fn minima(&self, index: usize, of: (u64, u32)) -> [Option<Duration>; 2] {
+        self.seen_as(index, of)
+            .map_or([None; 2], |seen| seen.minima.map(duration))
     }
 
     /// The part of a flow's traffic that [`Self::carried`] does not hold.
@@ -281,6 +297,9 @@ mod tests {
             tables.flows[5].slots[0].window_min.load(Ordering::Relaxed),
             u32::MAX
         );
+        let of = |born| windows.minima(5, (77, born));
+        assert_eq!(of(0), [Some(Duration::from_micros(64)), None]);
+        assert_eq!(of(1), [None; 2], "another flow with the same ports");
     }
 
     #[test]

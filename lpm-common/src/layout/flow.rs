@@ -120,8 +120,8 @@ pub struct DirectionSlots {
     pub gap: AtomicU32,
     /// Smallest since the agent last took it (it swaps `u32::MAX` in).
     pub window_min: AtomicU32,
-    /// Smallest of the flow's life.
-    pub min: AtomicU32,
+    /// Round trips measured since the flow has its entry, modulo 2^32.
+    pub samples: AtomicU32,
     /// Latest.
     pub last: AtomicU32,
     /// Smoothed as in RFC 6298 section 2 (alpha 1/8).
@@ -140,7 +140,7 @@ impl Default for DirectionSlots {
             targets: Default::default(),
             gap: AtomicU32::default(),
             window_min: AtomicU32::new(u32::MAX),
-            min: AtomicU32::new(u32::MAX),
+            samples: AtomicU32::default(),
             last: AtomicU32::new(u32::MAX),
             smoothed: AtomicU32::new(u32::MAX),
             second: Default::default(),

@@ -24,4 +24,4 @@ pub use sample::{Echo, Leg, Method, Methods, Sample};
 pub use tunnel::{Tunnel, TunnelKind};
 
 /// Version of every layout in this module; part of the name of any pin.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;

@@ -4,17 +4,14 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::layout::DirectionSlots;
 
-/// Adds a round trip, in units of 64 ns, to the leg's latest, smallest and
-/// smoothed figure (RFC 6298 section 2: the first sample as it is, then an
+/// Adds a round trip, in units of 64 ns, to the leg's latest, smallest (of the
+/// window) and smoothed figure (RFC 6298 section 2: the first sample as it is, then an
 /// eighth of each difference).
 #[inline(always)]
 pub fn update(slots: &DirectionSlots, units: u32) {
     slots.last.store(units, Relaxed);
     if units < slots.window_min.load(Relaxed) {
         slots.window_min.store(units, Relaxed);
-    }
-    if units < slots.min.load(Relaxed) {
-        slots.min.store(units, Relaxed);
     }
     let smoothed = slots.smoothed.load(Relaxed);
     let next = if smoothed == u32::MAX {

@@ -273,7 +273,9 @@ impl Env for Model {
     }
 
     fn matched(&self, entry: &FlowEntry, matched: &Matched) {
-        matcher::update_statistics(&entry.slots[usize::from(matched.leg)], matched.units);
+        let slots = &entry.slots[usize::from(matched.leg)];
+        matcher::update_statistics(slots, matched.units);
+        slots.samples.fetch_add(1, Relaxed);
         let row = rows::of_flow(entry, self, self);
         let place = u32::from(matched.leg) * 4 + u32::from(matched.echo);
         self.observe(row, place, u64::from(matched.units) * UNIT_NS);
