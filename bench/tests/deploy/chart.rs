@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use lpm_agent::config::{Config, Preset};
+use lpm_agent::config::{Config, Preset, Scope};
 use serde_json::{Value, json};
 
 use crate::{deploy, everything, object, objects, program, ran, rendered};
@@ -39,6 +39,7 @@ fn bad_values_are_refused_by_name() {
         ("nodeSelectors.a=b", "nodeSelectors"),
         ("image.tags=a", "tags"),
         ("preset=weave", "preset"),
+        ("scope=world", "scope"),
         ("port=80", "port"),
         ("config.listen=0.0.0.0:1", "listen"),
         ("security.privileged=maybe", "privileged"),
@@ -76,6 +77,9 @@ fn the_configuration_holds() {
     };
     assert_eq!(plain.listen.to_string(), "0.0.0.0:9477");
     assert_eq!(plain.preset, None);
+    assert_eq!(plain.identity.kubernetes.scope, Scope::Cluster);
+    let config = configuration(&["--set", "scope=node"]).expect("helm is there");
+    assert_eq!(config.identity.kubernetes.scope, Scope::Node);
     for preset in Preset::ALL {
         let set = format!("preset={preset}");
         let config = configuration(&["--set", &set]).expect("helm is there");

@@ -8,12 +8,16 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 
-use super::Measure;
-use crate::kernel::{
-    attach::Mode,
-    check::{self, Options},
-    detach,
-    netns::Netns,
+use super::{Measure, runtime};
+use crate::{
+    config::{Config, Scope, node_name},
+    identity::kubernetes::{self, Outlook},
+    kernel::{
+        attach::Mode,
+        check::{self, Options},
+        detach,
+        netns::Netns,
+    },
 };
 
 #[derive(Debug, Args)]
@@ -38,6 +42,7 @@ impl Check {
             attach: self.attach,
         };
         let config = measure.config(netns, None)?;
+        let names = names(&config)?;
         let netns = config.netns.as_deref().map(Netns::open).transpose()?;
         let rules = config.rules(&[]);
         let report = check::check(&Options {
@@ -46,9 +51,14 @@ impl Check {
             mode: config.attach,
         })?;
         let text = if self.json {
+            let mut report = serde_json::to_value(&report)?;
+            if let Some(names) = names {
+                report["names"] = names.into();
+            }
             serde_json::to_string_pretty(&report)?
         } else {
-            report.to_string()
+            let names = names.map_or_else(String::new, |names| format!("\nnames: {names}"));
+            format!("{}{names}", report.to_string().trim_end())
         };
         writeln!(io::stdout(), "{}", text.trim_end())?;
         if !report.usable {
@@ -56,6 +66,29 @@ impl Check {
         }
         Ok(())
     }
+}
+
+/// What becomes of scope `node` here; `None`: it is not asked for.
+fn names(config: &Config) -> anyhow::Result<Option<String>> {
+    let Some(settings) = config.identity.kubernetes() else {
+        return Ok(None);
+    };
+    if config.identity.kubernetes.scope == Scope::Cluster {
+        return Ok(None);
+    }
+    let node = node_name(config.node_name.as_deref()).unwrap_or_default();
+    let examined = kubernetes::examine(settings.kubeconfig.as_deref(), &node);
+    Ok(Some(match runtime()?.block_on(examined)? {
+        Outlook::Holds => {
+            "scope node: pods have addresses of their node's range, other agents are asked"
+                .to_owned()
+        }
+        Outlook::NoPods => {
+            format!("scope node: node {node} has a range, but no pod yet that has an address of it")
+        }
+        Outlook::Cluster(why) => format!("scope node becomes cluster: {why}"),
+        Outlook::Unanswered(why) => format!("scope node: not known whether it holds: {why}"),
+    }))
 }
 
 #[derive(Debug, Args)]

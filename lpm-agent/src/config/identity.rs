@@ -1,6 +1,6 @@
 //! Where names come from.
 
-use std::{env, fs, path::PathBuf, sync::Arc};
+use std::{env, fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub struct Kubernetes {
     /// A kubeconfig; absent: the pod's service account. A relative path starts at the
     /// configuration's directory.
     pub kubeconfig: Option<PathBuf>,
-    /// Whose names are followed.
+    /// Whose pods are followed at the API server: the whole `cluster`'s, or the own `node`'s.
     pub scope: Scope,
     /// Labels of pods that are shown with their names, and in `lpm_pod_info` and
     /// `lpm_workload_info` at those `levels`; at most 20.
@@ -77,6 +77,9 @@ pub enum Scope {
     /// All of the cluster.
     #[default]
     Cluster,
+    /// The own node's pods; the names of others' are asked of the agents there, over the port of
+    /// `listen`. Where pods' addresses are not of their nodes' ranges (`spec.podCIDRs`): `cluster`.
+    Node,
 }
 
 impl Identity {
@@ -114,6 +117,20 @@ impl Identity {
         wanted.then(|| kubernetes::Settings {
             kubeconfig: kubeconfig.clone(),
             labels: labels.clone(),
+            of_node: None,
+        })
+    }
+
+    /// Whether other agents are asked for names: they listen at the port of this address.
+    pub(super) fn check_listens(&self, listen: SocketAddr) -> Result<(), ConfigError> {
+        if self.kubernetes.scope == Scope::Cluster || !listen.ip().is_loopback() {
+            return Ok(());
+        }
+        Err(ConfigError::Value {
+            key: "listen",
+            value: listen.to_string(),
+            remedy: "give an address that other nodes reach, such as 0.0.0.0:9477: with \
+                     identity.kubernetes.scope node their agents ask this one for names",
         })
     }
 }
@@ -175,6 +192,10 @@ mod tests {
             (
                 "identity: {kubernetes: {labels: [team, a b]}}",
                 "identity.kubernetes.labels is a b",
+            ),
+            (
+                "identity: {kubernetes: {scope: node}}",
+                "listen is 127.0.0.1",
             ),
             ("identity: {external: [{cidr: x, name: a}]}", "cidr"),
             (

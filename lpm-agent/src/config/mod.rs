@@ -262,6 +262,7 @@ impl Config {
         self.tunnels.check()?;
         self.pins.check()?;
         self.identity.check()?;
+        self.identity.check_listens(self.listen)?;
         for (key, value) in [("flow_idle", self.flow_idle), ("window", self.window)] {
             if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&value) {
                 let value = humantime::format_duration(value).to_string();

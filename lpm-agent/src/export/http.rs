@@ -1,7 +1,7 @@
 //! The HTTP server: metrics, health, the API.
 //!
 //! `/metrics`, `/healthz` and `/readyz` name no address and may be open; whatever is below `/api`
-//! answers loopback clients only.
+//! answers loopback clients only, but for what the agents tell each other ([`names`]).
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ use thiserror::Error;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Hub, Metrics, negotiate, records, sample::SampleRecord, stream::Watcher};
+use super::{Hub, Metrics, names, negotiate, records, sample::SampleRecord, stream::Watcher};
 use crate::{identity::processes::Sockets, passive::clock::wall_clock};
 
 /// How often a watcher without samples gets a line: it shows that both sides live.
@@ -127,12 +127,14 @@ fn router(app: Arc<App>) -> Router {
         .route("/links", get(links))
         .route("/watch", get(watch))
         .layer(middleware::from_fn(loopback_only));
+    let names = names::router(Arc::clone(app.hub.model().directory().board()));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .nest("/api/v1", api)
         .with_state(app)
+        .merge(names)
 }
 
 async fn loopback_only(

@@ -20,6 +20,20 @@ pub(super) fn encode(status: &Status, out: &mut Families<'_>) -> fmt::Result {
         "1 for each kind of Kubernetes objects all of which have been seen",
         (kinds.iter()).map(|(kind, known)| (label(kind.as_str()), i64::from(known.synced))),
     )?;
+    let scope = status.scope().map(|scope| {
+        let said = |scope: &str| scope.to_owned();
+        let labels = vec![
+            ("configured", said(scope.wanted)),
+            ("scope", said(scope.now)),
+        ];
+        (labels, 1_i64)
+    });
+    out.gauges(
+        "identity_scope",
+        "1 for whose pods are followed, as configured and as it is: on a network whose addresses do not tell the node, scope node becomes cluster",
+        scope,
+    )?;
+    peers(status, out)?;
     let errors = status.errors().into_iter().map(|((kind, reason), count)| {
         let mut labels = label(kind.as_str());
         labels.push(("reason", reason.to_owned()));
@@ -36,6 +50,32 @@ pub(super) fn encode(status: &Status, out: &mut Families<'_>) -> fmt::Result {
         "identity_lag_seconds",
         "How long the last change of a pod took to get here (up to 1 s too long), or for how long none could",
         lag,
+    )
+}
+
+/// The agents of other nodes; nothing if they are not asked.
+fn peers(status: &Status, out: &mut Families<'_>) -> fmt::Result {
+    let Some(agents) = status.peers() else {
+        return Ok(());
+    };
+    let counts = [("answering", agents.answering), ("silent", agents.silent)];
+    out.gauges(
+        "identity_peers",
+        "Agents of other nodes that are asked for names: those that answer, and those that do not, whose pods are unknown",
+        counts.map(|(state, count)| (vec![("state", state.to_owned())], count as u64)),
+    )?;
+    let names = (vec![("kind", "pods".to_owned())], agents.names as u64);
+    out.gauges(
+        "identity_peer_names",
+        "Names that are known from agents of other nodes",
+        [names],
+    )?;
+    let errors = agents.errors.into_iter();
+    out.counters(
+        "identity_peer_errors",
+        "Conversations with agents of other nodes that failed or broke off",
+        None,
+        errors.map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
     )
 }
 

@@ -7,6 +7,7 @@ mod identity;
 mod infos;
 mod levels;
 pub mod metrics;
+pub mod names;
 pub mod negotiate;
 pub mod ports;
 mod questions;

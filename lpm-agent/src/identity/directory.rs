@@ -19,6 +19,7 @@ use super::{
     ids::{Ids, Levels, Member},
     labels::Chosen,
     names,
+    peers::Board,
     status::Status,
     whose::{LocalEnd, LocalEnds, Whose},
 };
@@ -41,6 +42,7 @@ pub struct Directory {
     /// What the kernel has now.
     kernel: Mutex<Ranges>,
     status: Arc<Status>,
+    board: Arc<Board>,
 }
 
 /// Keys (prefix length, address) and values of map `NAMES`.
@@ -94,6 +96,12 @@ impl Directory {
     #[must_use]
     pub fn status(&self) -> &Arc<Status> {
         &self.status
+    }
+
+    /// Where other nodes' agents hear of this node's pods.
+    #[must_use]
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// The name of an address.

@@ -16,6 +16,8 @@ pub enum Origin {
     Node,
     /// Addresses of pods in the cluster's network.
     Pod,
+    /// Addresses of pods on other nodes, as the agents there say.
+    Peer,
     /// Virtual and external addresses of services.
     Service,
     /// Addresses of pods in other networks (L2S-M, Multus).
@@ -32,10 +34,11 @@ pub enum Origin {
 }
 
 impl Origin {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Own,
         Self::Node,
         Self::Pod,
+        Self::Peer,
         Self::Service,
         Self::Overlay,
         Self::Waiting,

@@ -15,6 +15,7 @@ pub mod labels;
 pub mod local;
 pub mod merge;
 pub mod names;
+pub mod peers;
 pub mod processes;
 pub mod ranges;
 pub mod status;

@@ -1,12 +1,12 @@
 //! How the sources of names are: what they know, and what they could not learn.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::kubernetes::Watched;
+use super::{kubernetes::Watched, peers::Report};
 
 /// State of the watch of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,30 @@ pub struct Kind {
     pub objects: usize,
     /// All of them have been seen once.
     pub synced: bool,
+}
+
+/// Whose pods are followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// As configured: `cluster` or `node`.
+    pub wanted: &'static str,
+    /// As it is.
+    pub now: &'static str,
+    /// Why that is not the same.
+    pub why: Option<String>,
+}
+
+/// How the other nodes' agents are, where they are asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// Agents whose names are believed now.
+    pub answering: usize,
+    /// Agents that are asked and do not answer.
+    pub silent: usize,
+    /// Names that are known from them.
+    pub names: usize,
+    /// Conversations that failed or broke, by reason.
+    pub errors: BTreeMap<&'static str, u64>,
 }
 
 /// What is known now; shared between the sources and the metrics.
@@ -32,6 +56,8 @@ struct Inner {
     broken: BTreeMap<Watched, Broken>,
     lag: Option<Duration>,
     complete: bool,
+    scope: Option<Scope>,
+    peers: Option<Peers>,
 }
 
 #[derive(Debug)]
@@ -98,6 +124,31 @@ impl Status {
             broken.sentences.push(sentence.to_owned());
         }
         new
+    }
+
+    pub(super) fn set_scope(&self, scope: Scope) {
+        self.inner().scope = Some(scope);
+    }
+
+    pub(super) fn set_peers(&self, report: &Report, errors: HashMap<&'static str, u64>) {
+        self.inner().peers = Some(Peers {
+            answering: report.answering,
+            silent: report.silent,
+            names: report.names,
+            errors: errors.into_iter().collect(),
+        });
+    }
+
+    /// Whose pods are followed; `None`: Kubernetes is not asked.
+    #[must_use]
+    pub fn scope(&self) -> Option<Scope> {
+        self.inner().scope.clone()
+    }
+
+    /// How the other agents are; `None`: they are not asked.
+    #[must_use]
+    pub fn peers(&self) -> Option<Peers> {
+        self.inner().peers.clone()
     }
 
     /// The watches by kind; empty: Kubernetes is not asked.

@@ -3,6 +3,7 @@
 //! `lpm run`, `lpm top` and `lpm watch` are each a session and something that shows it. Ending a
 //! session (dropping it) detaches everything, but for what `lpm run` pins for its successor.
 
+mod cluster;
 mod joined;
 mod keeper;
 mod log;
@@ -40,7 +41,7 @@ use crate::{
 };
 
 use joined::Joined;
-use keeper::{Configured, Keeper, Update};
+use keeper::{Configured, Keeper};
 use log::ProgramLog;
 pub use notice::Notice;
 
@@ -140,7 +141,7 @@ impl Session {
         // Names first: a flow that appears before its names would be counted without.
         let times = (config.window, config.pins.keep);
         let keeper = Keeper::start(Arc::clone(&model), configured, netns.0, times)?;
-        let kubernetes = follow_kubernetes(&config, &model, &keeper)?;
+        let kubernetes = cluster::follow(&config, &model, &keeper)?;
         surroundings::follow(
             &model,
             open()?,
@@ -286,25 +287,6 @@ fn configured(config: &Config) -> Result<Configured, NamesError> {
     })
 }
 
-/// Starts to follow Kubernetes, if it is to be asked. Returns when all names are known, or a few
-/// seconds later: to measure without names is better than not to measure.
-fn follow_kubernetes(
-    config: &Config,
-    model: &Model,
-    keeper: &Keeper,
-) -> Result<Option<Kubernetes>, KubernetesError> {
-    let (Some(settings), Some(updates)) = (config.identity.kubernetes(), keeper.updates()) else {
-        return Ok(None);
-    };
-    let status = Arc::clone(model.directory().status());
-    let tell = move |news| updates.send(Update::News(news)).is_ok();
-    let kubernetes = Kubernetes::start(settings, Arc::clone(&status), tell)?;
-    if !status.wait_for_names(NAMES_WITHIN) {
-        tracing::warn!("Kubernetes has not told all names yet: what has none is unknown");
-    }
-    Ok(Some(kubernetes))
-}
-
 /// Takes an interface's change into the model; what people should know is returned.
 fn follow(model: &Model, event: Event) -> Option<Notice> {
     match event {
@@ -375,9 +357,6 @@ fn link(attached: &AttachedInterface) -> Link {
 /// Names that the kernel has room for where Kubernetes is asked: 100,000 pods with two addresses
 /// each, and services.
 const NAMES_OF_A_CLUSTER: u32 = 1 << 18;
-
-/// How long to wait for Kubernetes before the first interface is watched.
-const NAMES_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long it may take to notice that an address of the node has changed.
 const ADDRESSES_EVERY: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use std::{
 
 use lpm_agent::identity::{
     Name, Names,
-    kubernetes::{Kubernetes, Settings, Watched},
+    kubernetes::{Kubernetes, OfNode, Settings, Watched},
     merge::{Merge, News},
     status::Status,
 };
@@ -70,10 +70,16 @@ fn words(name: &Name) -> String {
 
 impl Follower {
     pub(crate) fn start(kubeconfig: &Path) -> Self {
+        Self::start_of(kubeconfig, None)
+    }
+
+    /// Follows a cluster, or one node's pods.
+    pub(crate) fn start_of(kubeconfig: &Path, of_node: Option<OfNode>) -> Self {
         let (status, known) = (Arc::<Status>::default(), Arc::<Mutex<Known>>::default());
         let settings = Settings {
             kubeconfig: Some(kubeconfig.to_owned()),
             labels: vec!["team".to_owned()],
+            of_node,
         };
         let hears = Arc::clone(&known);
         let tell = move |news| {

@@ -2,9 +2,11 @@
 
 mod follower;
 mod gate;
+mod peer;
 #[path = "../common/ready.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the kernel is not needed here")]
 mod ready;
+mod scope;
 
 use std::fs;
 

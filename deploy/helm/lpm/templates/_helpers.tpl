@@ -34,6 +34,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "lpm.config" -}}
 {{- $config := dict "listen" (printf "%s:%v" .Values.listenAddress .Values.port) -}}
 {{- with .Values.preset }}{{ $_ := set $config "preset" . }}{{ end -}}
+{{- if ne .Values.scope "cluster" }}{{ $_ := set $config "identity" (dict "kubernetes" (dict "scope" .Values.scope)) }}{{ end -}}
 {{- if .Values.pins.enabled }}{{ $_ := set $config "pins" (dict "enabled" true "path" "/run/bpf/lpm") }}{{ end -}}
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.config)) -}}
 {{- end }}

@@ -5,47 +5,54 @@
 
 mod claims;
 mod client;
+mod examine;
+mod footing;
 mod listed;
+mod near;
 mod networks;
 mod nodes;
 mod objects;
 mod owners;
 mod pods;
+mod reader;
 mod reasons;
+mod selectors;
 mod services;
 mod texts;
 mod watch;
+mod watches;
 mod world;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
+    future::pending,
     io,
     path::PathBuf,
     sync::{Arc, mpsc as channel},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
 };
 
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
 };
 
 pub(crate) use client::connect;
 pub use client::{KubernetesError, in_cluster};
+pub use examine::{Outlook, examine};
 pub use listed::Event;
+pub use near::OfNode;
+use near::{Near, TICK};
+pub(crate) use nodes::Home;
 pub use objects::{EndpointSlice, Job, Node, Pod, ReplicaSet, Service};
-use watch::{Follower, Message};
+use reader::Reader;
+use watches::Watches;
 pub use world::{Watched, World, WorldEvent};
 
-use super::{
-    Name, UNKNOWN,
-    merge::{Change, News, Origin},
-    names::Kind,
-    status::Status,
-};
+use super::{merge::News, status::Status};
 
 /// Events that may wait for us; a watch that has more waits itself.
 const WAITING: usize = 1024;
@@ -60,6 +67,8 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// Labels of pods that names carry.
     pub labels: Vec<String>,
+    /// The pods of one node only are followed, and the other agents are asked; `None`: all are.
+    pub of_node: Option<OfNode>,
 }
 
 /// A running watch of a cluster. Dropping it ends it.
@@ -97,14 +106,14 @@ impl Kubernetes {
                 };
                 let _ = ready.send(Ok(()));
                 runtime.block_on(async {
-                    let reader = Reader {
-                        world: World::new(&settings.labels),
-                        status,
-                        tell,
-                        complete: false,
+                    let world = match settings.of_node {
+                        Some(_) => World::of_a_node(&settings.labels),
+                        None => World::new(&settings.labels),
                     };
+                    let reader = Reader::new(world, status, tell);
+                    let near = settings.of_node.map(Near::new);
                     tokio::select! {
-                        () = follow(client, reader) => {}
+                        () = follow(client, reader, near) => {}
                         _ = stopped => {}
                     }
                 });
@@ -137,129 +146,50 @@ fn prepare(settings: &Settings) -> Result<(Runtime, kube::Client), KubernetesErr
     Ok((runtime, client))
 }
 
-async fn follow(client: kube::Client, mut reader: Reader<impl FnMut(News) -> bool>) {
+async fn follow(
+    client: kube::Client,
+    mut reader: Reader<impl FnMut(News) -> bool>,
+    mut near: Option<Near>,
+) {
     let (to, mut from) = mpsc::channel(WAITING);
-    macro_rules! follow {
-        ($($kind:ident => $event:ident),+) => {
-            $(
-                let follower = Follower {
-                    kind: Watched::$kind,
-                    wrap: WorldEvent::$event,
-                    fields: None,
-                    to: to.clone(),
-                };
-                tokio::spawn(follower.run(client.clone()));
-            )+
-        };
-    }
-    // Owners first: pods find their workloads then.
-    follow!(
-        ReplicaSets => ReplicaSet, Jobs => Job, Nodes => Node, Services => Service,
-        EndpointSlices => EndpointSlice, Pods => Pod
-    );
-    drop(to);
-    if !reader.say(everything_unknown(true)) {
-        return;
+    let watches = Watches::new(client, to);
+    let mut narrow = near.as_ref().map(|near| watches.of_a_node(near.node()));
+    if narrow.is_none() {
+        watches.of_all();
     }
     let mut messages = Vec::new();
-    while from.recv_many(&mut messages, AT_ONCE).await > 0 {
-        if !reader.take(&mut messages) {
-            return;
-        }
-    }
-}
-
-/// As long as not everything is known, what has no name may be anybody's.
-fn everything_unknown(unknown: bool) -> Vec<Change> {
-    let name = Arc::new(Name {
-        kind: Kind::External,
-        namespace: Some(UNKNOWN.into()),
-        ..Name::default()
-    });
-    ["0.0.0.0/0", "::/0"]
-        .map(|range| Change {
-            origin: Origin::Waiting,
-            range: range.parse().expect("a range"),
-            name: unknown.then(|| Arc::clone(&name)),
-        })
-        .into()
-}
-
-/// Takes messages into the world, the status and the names.
-struct Reader<T> {
-    world: World,
-    status: Arc<Status>,
-    tell: T,
-    /// All kinds that have addresses were seen as a whole.
-    complete: bool,
-}
-
-impl<T: FnMut(News) -> bool> Reader<T> {
-    /// False: nobody listens.
-    fn take(&mut self, messages: &mut Vec<Message>) -> bool {
-        let mut changes = Vec::new();
-        for message in messages.drain(..) {
-            match message {
-                Message::Event(event) => {
-                    if let Some(lag) = lag(&event) {
-                        self.status.set_lag(lag);
-                    }
-                    self.world.take(*event, &mut changes);
-                }
-                Message::Alive(kind) => {
-                    if let Some(broken) = self.status.alive(kind) {
-                        let seconds = broken.as_secs();
-                        tracing::info!("{} are followed again after {seconds} s", kind.as_str());
-                    }
-                }
-                Message::Failed(kind, failure) => self.failed(kind, &failure),
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut listens = reader.begin(near.as_ref());
+    while listens {
+        let hear = async {
+            match &mut near {
+                Some(near) => near.hear().await,
+                None => pending().await,
             }
+        };
+        let mut heard = None;
+        tokio::select! {
+            _ = from.recv_many(&mut messages, AT_ONCE) => {}
+            said = hear => heard = Some(said),
+            _ = ticks.tick() => {}
         }
-        for kind in Watched::ALL {
-            let (count, synced) = (self.world.count(kind), self.world.is_synced(kind));
-            self.status.set_objects(kind, count, synced);
+        listens = reader.take(&mut messages, heard, near.as_mut());
+        for wanted in reader.wanted() {
+            watches.ask_for(wanted);
         }
-        let with_addresses = [Watched::Pods, Watched::Services, Watched::Nodes];
-        if !self.complete
-            && with_addresses
-                .iter()
-                .all(|kind| self.world.is_synced(*kind))
+        if let Some(why) = reader.is_flat()
+            && let Some(pods) = narrow.take()
         {
-            self.complete = true;
-            changes.extend(everything_unknown(false));
-            let listens = self.say(changes) && (self.tell)(News::Complete);
-            self.status.set_complete();
-            return listens;
-        }
-        self.say(changes)
-    }
-
-    fn say(&mut self, changes: Vec<Change>) -> bool {
-        changes.is_empty() || (self.tell)(News::Changes(changes))
-    }
-
-    /// Each reason is said once until the watch works again.
-    fn failed(&self, kind: Watched, failure: &watch::Failure) {
-        let reason = reasons::reason(&failure.error);
-        let sentence = reasons::sentence(kind, failure);
-        let said = (reason, sentence.as_str());
-        if self.status.failed(kind, said, Instant::now()) {
-            if reason == "gone" {
-                tracing::warn!("{sentence}");
-            } else {
-                tracing::error!("{sentence}");
+            pods.abort();
+            // It ends at its next await, and says nothing after that.
+            let _ = pods.await;
+            while let Ok(message) = from.try_recv() {
+                messages.push(message);
             }
+            listens = listens && reader.take(&mut messages, None, near.as_mut());
+            listens = listens && reader.widen(&why, near.as_mut());
+            watches.beyond_a_node();
         }
     }
-}
-
-/// How long a pod's change took to come to us. The server's times are whole seconds, so it is up
-/// to a second too long.
-fn lag(event: &WorldEvent) -> Option<Duration> {
-    let WorldEvent::Pod(Event::Apply(pod)) = event else {
-        return None;
-    };
-    let now = k8s_openapi::jiff::Timestamp::now();
-    let changed = pod.changed()?;
-    Some(Duration::try_from(now.duration_since(changed)).unwrap_or_default())
 }

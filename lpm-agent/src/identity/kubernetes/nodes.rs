@@ -1,9 +1,10 @@
 //! Nodes: their addresses, and the ranges that their pods' addresses are of.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use ipnet::IpNet;
@@ -28,8 +29,12 @@ const REMEMBERED: usize = 65_536;
 pub(super) struct Nodes {
     known: HashMap<u128, Known>,
     claims: Claims,
-    /// How many nodes have a range.
-    ranges: HashMap<IpNet, usize>,
+    /// Which nodes have a range.
+    ranges: HashMap<IpNet, Vec<u128>>,
+    /// Lengths of ranges: those of IPv6 are marked.
+    lengths: BTreeSet<(bool, u8)>,
+    /// Another number after each change of addresses and ranges.
+    version: u64,
 }
 
 #[derive(Debug)]
@@ -37,6 +42,19 @@ struct Known {
     name: Arc<Name>,
     addresses: Vec<IpAddr>,
     ranges: Vec<IpNet>,
+    /// Where what runs in its network is reached from other nodes.
+    internal: Option<IpAddr>,
+    /// Since when it is known without any range.
+    bare: Option<Instant>,
+}
+
+/// The node that an address belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Home {
+    /// Its name.
+    pub(crate) node: Arc<str>,
+    /// Where its agent is.
+    pub(crate) agent: IpAddr,
 }
 
 impl Nodes {
@@ -60,16 +78,28 @@ impl Nodes {
             node: node.metadata.name.as_deref().map(|name| texts.share(name)),
             ..Name::default()
         });
+        let ranges = ranges(node);
+        let before = self.known.get(&uid);
+        let bare = ranges.is_empty().then(|| {
+            let since = before.and_then(|before| before.bare);
+            since.unwrap_or_else(Instant::now)
+        });
         let now = Known {
             name,
             addresses: addresses(node),
-            ranges: ranges(node),
+            ranges,
+            internal: internal(node),
+            bare,
         };
+        if before.is_none_or(|before| !before.is_where(&now)) {
+            self.version += 1;
+        }
         for address in &now.addresses {
             self.claims.claim(*address, uid, None);
         }
         for range in &now.ranges {
-            *self.ranges.entry(*range).or_default() += 1;
+            self.ranges.entry(*range).or_default().push(uid);
+            self.lengths.insert(length(*range));
         }
         let (mut touched, mut ranges) = (now.addresses.clone(), now.ranges.clone());
         if let Some(before) = self.known.insert(uid, now) {
@@ -80,7 +110,7 @@ impl Nodes {
                     touched.push(address);
                 }
             }
-            self.release(&before.ranges);
+            self.release(&before.ranges, uid);
             ranges.extend(before.ranges);
         }
         self.say(&touched, &ranges, out);
@@ -90,25 +120,77 @@ impl Nodes {
         let Some(gone) = self.known.remove(&uid) else {
             return;
         };
+        self.version += 1;
         for address in &gone.addresses {
             self.claims.release(*address, uid);
         }
-        self.release(&gone.ranges);
+        self.release(&gone.ranges, uid);
         self.say(&gone.addresses, &gone.ranges, out);
     }
 
     /// Whether an address is of some node's range of pods.
     pub(super) fn cover(&self, address: IpAddr) -> bool {
-        self.ranges.keys().any(|range| range.contains(&address))
+        self.having(address).is_some()
     }
 
-    fn release(&mut self, ranges: &[IpNet]) {
+    /// The node in whose range of pods an address is. None if two nodes have that range: then
+    /// nobody knows.
+    pub(super) fn home(&self, address: IpAddr) -> Option<Home> {
+        let [uid] = self.having(address)? else {
+            return None;
+        };
+        let node = self.known.get(uid)?;
+        Some(Home {
+            node: Arc::clone(node.name.node.as_ref()?),
+            agent: node.internal?,
+        })
+    }
+
+    /// Another number after each change of what [`Self::home`] answers by.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All addresses that nodes have of their own.
+    pub(super) fn addresses(&self) -> HashSet<IpAddr> {
+        let nodes = self.known.values();
+        nodes.flat_map(|node| node.addresses.clone()).collect()
+    }
+
+    /// The ranges of pods of the node with this name; `None`: there is no such node.
+    pub(super) fn ranges_of(&self, name: &str) -> Option<&[IpNet]> {
+        let is = |node: &&Known| node.name.node.as_deref() == Some(name);
+        Some(&self.known.values().find(is)?.ranges)
+    }
+
+    /// Nodes that have had no range of pods since they are known, and since when.
+    pub(super) fn bare(&self) -> impl Iterator<Item = (&str, Instant)> {
+        let nodes = self.known.values();
+        nodes.filter_map(|node| Some((node.name.node.as_deref()?, node.bare?)))
+    }
+
+    /// Those who have the longest range with an address in it.
+    fn having(&self, address: IpAddr) -> Option<&[u128]> {
+        let lengths = self.lengths.iter().rev();
+        let fit = lengths.filter(|(v6, _)| *v6 == address.is_ipv6());
+        let mut ranges = fit.filter_map(|(_, length)| {
+            let range = IpNet::new(address, *length).ok()?.trunc();
+            self.ranges.get(&range)
+        });
+        ranges.next().map(Vec::as_slice)
+    }
+
+    fn release(&mut self, ranges: &[IpNet], uid: u128) {
         for range in ranges {
-            if let Some(nodes) = self.ranges.get_mut(range) {
-                *nodes -= 1;
-                if *nodes == 0 {
-                    self.ranges.remove(range);
-                }
+            let Some(nodes) = self.ranges.get_mut(range) else {
+                continue;
+            };
+            // Once: a node that is applied anew has been added already.
+            if let Some(index) = nodes.iter().position(|node| *node == uid) {
+                nodes.remove(index);
+            }
+            if nodes.is_empty() {
+                self.ranges.remove(range);
             }
         }
     }
@@ -142,6 +224,25 @@ impl Nodes {
     }
 }
 
+impl Known {
+    /// Whether it is where another is, and so are its pods.
+    fn is_where(&self, other: &Self) -> bool {
+        let place = |known: &Self| {
+            (
+                known.internal,
+                known.addresses.clone(),
+                known.ranges.clone(),
+            )
+        };
+        place(self) == place(other)
+    }
+}
+
+/// The length of a range; that of IPv6 is marked.
+fn length(range: IpNet) -> (bool, u8) {
+    (range.addr().is_ipv6(), range.prefix_len())
+}
+
 /// The name of an address that is a pod's, but not known whose.
 pub(super) fn unknown_pod() -> Arc<Name> {
     Arc::new(Name {
@@ -169,6 +270,14 @@ fn addresses(node: &Node) -> Vec<IpAddr> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// The node's own address in the cluster: the first of its kind.
+fn internal(node: &Node) -> Option<IpAddr> {
+    let listed = node.status.addresses.iter().flatten();
+    let mut internal = listed.filter(|address| address.kind == "InternalIP");
+    let address: IpAddr = internal.find_map(|address| address.address.parse().ok())?;
+    Some(address.to_canonical())
 }
 
 fn ranges(node: &Node) -> Vec<IpNet> {

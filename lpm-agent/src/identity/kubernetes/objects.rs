@@ -117,6 +117,7 @@ pub(super) struct ServiceSpec {
     pub(super) cluster_ips: Option<Vec<String>>,
     #[serde(rename = "externalIPs")]
     pub(super) external_ips: Option<Vec<String>>,
+    pub(super) selector: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -1,6 +1,9 @@
 //! The owner chain: a pod of a replica set is of a deployment, one of a job perhaps of a cron job.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -10,7 +13,7 @@ use super::{objects::uid, texts::Texts};
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// What has pods and an owner of its own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Between {
     ReplicaSet,
     Job,
@@ -20,6 +23,22 @@ pub(super) enum Between {
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     workloads: [HashMap<u128, Arc<str>>; 2],
+    /// They are not watched: what is not known has to be asked for, and a replica set's name tells
+    /// enough.
+    asks: bool,
+    /// Owners that have been asked for.
+    asked: HashSet<u128>,
+}
+
+/// Owners that are remembered where they are not watched: there nobody says that they are gone.
+const REMEMBERED: usize = 4096;
+
+/// An owner to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) of: Between,
+    pub(super) namespace: String,
+    pub(super) name: String,
 }
 
 /// The workload of a pod.
@@ -32,6 +51,34 @@ pub(super) struct Workload {
 }
 
 impl Owners {
+    /// Whether owners are asked for one by one, and not watched.
+    pub(super) fn set_asks(&mut self, asks: bool) {
+        self.asks = asks;
+    }
+
+    /// What to ask for so that a pod's workload is known; each owner once.
+    pub(super) fn wanted(&mut self, pod: &ObjectMeta) -> Option<Wanted> {
+        let owner = controller(pod).filter(|_| self.asks)?;
+        let of = match owner.kind.as_str() {
+            "Job" => Between::Job,
+            "ReplicaSet" if without_hash(pod, &owner.name) == owner.name => Between::ReplicaSet,
+            _ => return None,
+        };
+        let uid = uid(&owner.uid);
+        if self.workloads[of as usize].contains_key(&uid) {
+            return None;
+        }
+        if self.asked.len() >= REMEMBERED {
+            self.asked.clear();
+            self.workloads = Default::default();
+        }
+        self.asked.insert(uid).then(|| Wanted {
+            of,
+            namespace: pod.namespace.clone().unwrap_or_default(),
+            name: owner.name.clone(),
+        })
+    }
+
     pub(super) fn len(&self, of: Between) -> usize {
         self.workloads[of as usize].len()
     }
@@ -78,7 +125,10 @@ impl Owners {
                 if let Some(name) = self.workloads[of as usize].get(&owner_uid) {
                     return workload(name, None);
                 }
-                workload(without_hash(pod, &owner.name), Some(owner_uid))
+                let short = without_hash(pod, &owner.name);
+                // Deployments name their replica sets so: that is as good as the watch's word.
+                let is_told = self.asks && short != owner.name;
+                workload(short, (!is_told).then_some(owner_uid))
             }
             // A static pod: the kubelet adds its node's name to the pod's.
             "Node" => {

@@ -71,6 +71,18 @@ impl Pods {
         self.known.keys().copied()
     }
 
+    /// All addresses in the cluster's network, with the pods that have them.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&Name, IpAddr)> {
+        let pods = self.known.values();
+        pods.flat_map(|pod| pod.addresses.iter().map(|address| (&*pod.name, *address)))
+    }
+
+    /// All services that addresses are behind are forgotten.
+    pub(super) fn no_backends(&mut self, out: &mut Vec<Change>) {
+        let addresses: Vec<IpAddr> = self.backends.drain().map(|(address, _)| address).collect();
+        self.say(&addresses, &[], out);
+    }
+
     /// This is how a pod is now.
     pub(super) fn apply(
         &mut self,
@@ -249,15 +261,8 @@ impl Pods {
             labels: self.chosen(metadata, texts),
             ..Name::default()
         };
-        // A pod that has ended has given its address back, though its object still shows it.
-        let ended = matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        // A host-network pod has its node's address, which is the node's.
-        let addresses = if ended || pod.spec.host_network {
-            Box::default()
-        } else {
-            addresses(&pod.status)
-        };
-        let overlay = if ended {
+        let addresses = own_addresses(pod);
+        let overlay = if has_ended(pod) {
             Box::default()
         } else {
             networks::read(metadata)
@@ -284,6 +289,21 @@ impl Pods {
             Some((Arc::clone(label), texts.share(value)))
         });
         chosen.collect()
+    }
+}
+
+/// A pod that has ended has given its address back, though its object still shows it.
+fn has_ended(pod: &Pod) -> bool {
+    matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+/// The addresses in the cluster's network that are a pod's now. A host-network pod has its node's
+/// address, which is the node's.
+pub(super) fn own_addresses(pod: &Pod) -> Box<[IpAddr]> {
+    if has_ended(pod) || pod.spec.host_network {
+        Box::default()
+    } else {
+        addresses(&pod.status)
     }
 }
 

@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::*;
-use crate::identity::{Names, merge::Merge};
+use super::{reader::everything_unknown, *};
+use crate::identity::{
+    Name, Names,
+    merge::{Change, Merge, Origin},
+};
 
 /// A world, and the names that hold by it.
 struct Cluster {

@@ -8,9 +8,10 @@ use super::{
     listed::{Event, Listed, Step},
     nodes::{Nodes, Once},
     objects::{EndpointSlice, Job, Node, Pod, ReplicaSet, Service},
-    owners::{Between, Owners},
+    owners::{Between, Owners, Wanted},
     pods::Pods,
-    services::{Services, Slices},
+    selectors::Selectors,
+    services::{Moved, Services, Slices},
     texts::Texts,
 };
 use crate::identity::merge::{Change, Origin};
@@ -42,6 +43,9 @@ impl Watched {
         Self::ReplicaSets,
         Self::Jobs,
     ];
+
+    /// What an agent follows that asks the others for the names of their pods.
+    const OF_A_NODE: [Self; 3] = [Self::Pods, Self::Services, Self::Nodes];
 
     /// As Kubernetes calls the resource.
     #[must_use]
@@ -96,6 +100,15 @@ pub struct World {
     nodes: Nodes,
     owners: Owners,
     once: Once,
+    /// Where only one node's pods are followed.
+    narrow: Option<Narrow>,
+}
+
+/// What takes the place of the watches that one node's agent goes without.
+#[derive(Debug, Default)]
+struct Narrow {
+    selectors: Selectors,
+    wanted: Vec<Wanted>,
 }
 
 impl World {
@@ -106,6 +119,50 @@ impl World {
             pods: Pods::new(labels),
             ..Self::default()
         }
+    }
+
+    /// A cluster of which only one node's pods are followed: without endpoint slices, replica sets
+    /// and jobs.
+    #[must_use]
+    pub fn of_a_node(labels: &[String]) -> Self {
+        let mut world = Self::new(labels);
+        world.owners.set_asks(true);
+        world.narrow = Some(Narrow::default());
+        world
+    }
+
+    /// All pods of the cluster are followed from now on. What is known stays until they are listed.
+    pub(super) fn widen(&mut self, out: &mut Vec<Change>) {
+        if self.narrow.take().is_some() {
+            self.owners.set_asks(false);
+            self.listed[Watched::Pods as usize].synced = false;
+            self.pods.no_backends(out);
+        }
+    }
+
+    /// The kinds that are followed.
+    pub(super) fn followed(&self) -> &'static [Watched] {
+        if self.narrow.is_some() {
+            &Watched::OF_A_NODE
+        } else {
+            &Watched::ALL
+        }
+    }
+
+    /// The nodes.
+    pub(super) fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// The pods.
+    pub(super) fn pods(&self) -> &Pods {
+        &self.pods
+    }
+
+    /// Owners to be asked for: they are not watched.
+    pub(super) fn take_wanted(&mut self) -> Vec<Wanted> {
+        let narrow = self.narrow.as_mut();
+        narrow.map_or_else(Vec::new, |narrow| std::mem::take(&mut narrow.wanted))
     }
 
     /// Whether all objects of a kind have been seen once.
@@ -141,10 +198,12 @@ impl World {
         self.remember_the_gone(from, out);
     }
 
-    /// An address that no pod has any more is of an unknown pod until it has its next owner.
-    fn remember_the_gone(&mut self, from: usize, out: &mut Vec<Change>) {
+    /// An address that no pod has any more is of an unknown pod until it has its next owner: adds
+    /// what follows from the changes `from` here on.
+    pub(super) fn remember_the_gone(&mut self, from: usize, out: &mut Vec<Change>) {
         let gone = out[from..].iter().filter(|change| {
-            let released = change.origin == Origin::Pod && change.name.is_none();
+            let of_a_pod = matches!(change.origin, Origin::Pod | Origin::Peer);
+            let released = of_a_pod && change.name.is_none();
             released && !self.nodes.cover(change.range.addr())
         });
         let gone: Vec<_> = gone.map(|change| change.range.addr()).collect();
@@ -160,31 +219,64 @@ impl World {
         let listed = &mut self.listed[Watched::Pods as usize];
         match listed.step(event, Resource::meta) {
             Step::Apply(uid, pod) => {
+                let listing = listed.is_listing();
+                if let Some(narrow) = &mut self.narrow {
+                    let moved = narrow.selectors.pod(uid, &pod, &mut self.texts);
+                    narrow.wanted.extend(self.owners.wanted(&pod.metadata));
+                    self.behind(moved, out);
+                }
                 let with = (&self.owners, &mut self.texts);
-                self.pods.apply((uid, &pod), listed.is_listing(), with, out);
+                self.pods.apply((uid, &pod), listing, with, out);
             }
-            Step::Remove(uid) => self.pods.remove(uid, out),
+            Step::Remove(uid) => self.no_pod(uid, out),
             Step::Keep(kept) => {
                 for uid in others(self.pods.uids(), &kept) {
-                    self.pods.remove(uid, out);
+                    self.no_pod(uid, out);
                 }
             }
             Step::Nothing => {}
         }
     }
 
+    fn no_pod(&mut self, uid: u128, out: &mut Vec<Change>) {
+        self.pods.remove(uid, out);
+        if let Some(narrow) = &mut self.narrow {
+            let moved = narrow.selectors.no_pod(uid);
+            self.behind(moved, out);
+        }
+    }
+
     fn service(&mut self, event: Event<Service>, out: &mut Vec<Change>) {
         match self.listed[Watched::Services as usize].step(event, Resource::meta) {
             Step::Apply(uid, service) => {
+                if let Some(narrow) = &mut self.narrow {
+                    let moved = narrow.selectors.service(uid, &service, &mut self.texts);
+                    self.behind(moved, out);
+                }
                 self.services.apply((uid, &service), &mut self.texts, out);
             }
-            Step::Remove(uid) => self.services.remove(uid, out),
+            Step::Remove(uid) => self.no_service(uid, out),
             Step::Keep(kept) => {
                 for uid in others(self.services.uids(), &kept) {
-                    self.services.remove(uid, out);
+                    self.no_service(uid, out);
                 }
             }
             Step::Nothing => {}
+        }
+    }
+
+    fn no_service(&mut self, uid: u128, out: &mut Vec<Change>) {
+        self.services.remove(uid, out);
+        if let Some(narrow) = &mut self.narrow {
+            let moved = narrow.selectors.no_service(uid);
+            self.behind(moved, out);
+        }
+    }
+
+    /// Addresses that are behind services now, or not any more.
+    fn behind(&mut self, moved: Vec<Moved>, out: &mut Vec<Change>) {
+        for (address, backend, there) in moved {
+            self.pods.backend(address, &backend, there, out);
         }
     }
 
@@ -199,9 +291,7 @@ impl World {
                 .collect(),
             Step::Nothing => Vec::new(),
         };
-        for (address, backend, there) in moved {
-            self.pods.backend(address, &backend, there, out);
-        }
+        self.behind(moved, out);
     }
 
     fn node(&mut self, event: Event<Node>, out: &mut Vec<Change>) {

@@ -154,6 +154,19 @@ impl Model {
         self.tables.control().generation.load(Ordering::Relaxed)
     }
 
+    /// The addresses that active flows have, each once.
+    #[must_use]
+    pub fn addresses(&self, clock: &Clock) -> Vec<IpAddr> {
+        let flows = self.flows(clock);
+        let active = flows.iter().filter(|known| known.active);
+        let mut addresses: Vec<IpAddr> = active
+            .flat_map(|known| [known.flow.local, known.flow.remote])
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
     /// Packets by address, of the flows that are active: what
     /// [`crate::identity::Directory::tell_apart`] chooses by.
     #[must_use]

@@ -1,0 +1,171 @@
+//! Whether an address tells its node: whether pods have addresses of their nodes' ranges.
+//!
+//! On a flat network (Azure CNI's, for one) it does not, and then there is nobody to ask.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::world::{Watched, World};
+
+/// A node that is new has no range of pods yet, and the news of it may come late.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Footing {
+    /// It does: an address of no range is no pod's.
+    Firm,
+    /// It may: an address of no range may be anybody's.
+    Unproven,
+    /// It does not; in a sentence, why.
+    Flat(String),
+}
+
+/// The view from one node.
+#[derive(Debug)]
+pub(super) struct Ground {
+    node: Arc<str>,
+    /// A pod was seen with an address of its node's range.
+    seen: bool,
+    /// Since when this node is none of the cluster's, or has pods but no range.
+    missing: Option<Instant>,
+}
+
+impl Ground {
+    pub(super) fn new(node: Arc<str>) -> Self {
+        Self {
+            node,
+            seen: false,
+            missing: None,
+        }
+    }
+
+    /// Whether a pod was seen with an address of its node's range.
+    pub(super) fn is_seen(&self) -> bool {
+        self.seen
+    }
+
+    /// Another node's agent has named pods of its range.
+    pub(super) fn others_stand(&mut self) {
+        self.seen = true;
+    }
+
+    /// Looks at a world in which this node's pods are followed.
+    pub(super) fn look(&mut self, world: &World, now: Instant) -> Footing {
+        if !world.is_synced(Watched::Nodes) {
+            return Footing::Unproven;
+        }
+        let node = &self.node;
+        let Some(ranges) = world.nodes().ranges_of(node) else {
+            let why =
+                format!("this node, {node}, is none of the cluster's: give its name as node_name");
+            return self.wait(now, why);
+        };
+        if ranges.is_empty() {
+            let why = format!("node {node} has no range of pods (spec.podCIDRs)");
+            return self.wait(now, why);
+        }
+        self.missing = None;
+        let within = |address: IpAddr| ranges.iter().any(|range| range.contains(&address));
+        for (name, address) in world.pods().addresses() {
+            if !within(address) {
+                let namespace = name.namespace.as_deref().unwrap_or_default();
+                let pod = name.pod.as_deref().unwrap_or_default();
+                return Footing::Flat(format!(
+                    "pod {namespace}/{pod} has the address {address}, which is of no range of its \
+                     node {node} (spec.podCIDRs)"
+                ));
+            }
+            self.seen = true;
+        }
+        let late = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
+        let bare = world.nodes().bare().any(|(_, since)| late(since));
+        if self.seen && !bare {
+            Footing::Firm
+        } else {
+            Footing::Unproven
+        }
+    }
+
+    fn wait(&mut self, now: Instant, why: String) -> Footing {
+        let since = *self.missing.get_or_insert(now);
+        if now.saturating_duration_since(since) < PATIENCE {
+            Footing::Unproven
+        } else {
+            Footing::Flat(why)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{
+        super::{listed::Event, world::WorldEvent},
+        *,
+    };
+
+    fn node(world: &mut World, name: &str, ranges: &[&str]) {
+        let object = json!({"metadata": {"name": name, "uid": name}, "spec": {"podCIDRs": ranges}});
+        let node = serde_json::from_value(object).expect("a node");
+        world.take(WorldEvent::Node(Event::Apply(node)), &mut Vec::new());
+    }
+
+    fn pod(world: &mut World, addresses: &[&str]) {
+        let ips: Vec<Value> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
+        let object = json!({"metadata": {"name": "web", "namespace": "shop", "uid": "web"},
+            "spec": {"nodeName": "n1"}, "status": {"phase": "Running", "podIPs": ips}});
+        let pod = serde_json::from_value(object).expect("a pod");
+        world.take(WorldEvent::Pod(Event::Apply(pod)), &mut Vec::new());
+    }
+
+    fn world() -> World {
+        let mut world = World::of_a_node(&[]);
+        world.take(WorldEvent::Node(Event::Init), &mut Vec::new());
+        world.take(WorldEvent::Node(Event::InitDone), &mut Vec::new());
+        world
+    }
+
+    #[test]
+    fn a_pod_within_its_nodes_range_proves_it() {
+        let (mut world, mut ground, now) = (world(), Ground::new("n1".into()), Instant::now());
+        node(&mut world, "n1", &["198.18.1.0/24", "fd00:1::/64"]);
+        assert_eq!(ground.look(&world, now), Footing::Unproven);
+        pod(&mut world, &["198.18.1.2", "fd00:1::2"]);
+        assert_eq!(ground.look(&world, now), Footing::Firm);
+        // A node without range may have pods anywhere, once it is not new any more.
+        node(&mut world, "n2", &[]);
+        assert_eq!(ground.look(&world, now), Footing::Firm);
+        let later = now + 2 * PATIENCE;
+        assert_eq!(ground.look(&world, later), Footing::Unproven);
+        node(&mut world, "n2", &["198.18.2.0/24"]);
+        assert_eq!(ground.look(&world, later), Footing::Firm);
+        pod(&mut world, &["198.18.1.2", "fd00:2::2"]);
+        let Footing::Flat(why) = ground.look(&world, now) else {
+            panic!("one of its addresses is of no range");
+        };
+        assert!(
+            why.contains("fd00:2::2") && why.contains("shop/web"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_node_that_stays_without_range_or_unknown_is_flat() {
+        for known in [true, false] {
+            let (mut world, mut ground, now) = (world(), Ground::new("n1".into()), Instant::now());
+            if known {
+                node(&mut world, "n1", &[]);
+            }
+            assert_eq!(ground.look(&world, now), Footing::Unproven, "it may be new");
+            let Footing::Flat(why) = ground.look(&world, now + PATIENCE) else {
+                panic!("it has no range");
+            };
+            assert_eq!(why.contains("spec.podCIDRs"), known, "{why}");
+        }
+    }
+}

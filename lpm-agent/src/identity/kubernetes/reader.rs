@@ -1,0 +1,217 @@
+//! Takes what the watches and the other agents say into the world, the status and the names.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    footing::Footing,
+    listed::Event,
+    near::Near,
+    owners::Wanted,
+    reasons,
+    watch::{Failure, Message},
+    world::{Watched, World, WorldEvent},
+};
+use crate::identity::{
+    Name, UNKNOWN,
+    merge::{Change, News, Origin},
+    names::Kind,
+    peers::Said,
+    status::{Scope, Status},
+};
+
+/// Kinds of objects that have addresses.
+const WITH_ADDRESSES: [Watched; 3] = [Watched::Pods, Watched::Services, Watched::Nodes];
+
+pub(super) struct Reader<T> {
+    world: World,
+    status: Arc<Status>,
+    tell: T,
+    /// All kinds that have addresses were seen as a whole once.
+    complete: bool,
+    /// What has no name is said to be unknown.
+    unknown: bool,
+    /// Why the node of an address does not follow from it.
+    flat: Option<String>,
+    /// All pods are followed though it was to be one node's.
+    widened: bool,
+}
+
+impl<T: FnMut(News) -> bool> Reader<T> {
+    pub(super) fn new(world: World, status: Arc<Status>, tell: T) -> Self {
+        Self {
+            world,
+            status,
+            tell,
+            complete: false,
+            unknown: true,
+            flat: None,
+            widened: false,
+        }
+    }
+
+    /// Nothing is known yet. False: nobody listens.
+    pub(super) fn begin(&mut self, near: Option<&Near>) -> bool {
+        self.status.set_scope(Scope {
+            wanted: if near.is_some() { "node" } else { "cluster" },
+            now: if near.is_some() { "node" } else { "cluster" },
+            why: None,
+        });
+        self.say(everything_unknown(true))
+    }
+
+    /// Takes in what there is; false: nobody listens.
+    pub(super) fn take(
+        &mut self,
+        messages: &mut Vec<Message>,
+        heard: Option<(u64, Said)>,
+        mut near: Option<&mut Near>,
+    ) -> bool {
+        let mut changes = Vec::new();
+        for message in messages.drain(..) {
+            self.message(message, &mut changes);
+        }
+        for kind in self.world.followed() {
+            let (count, synced) = (self.world.count(*kind), self.world.is_synced(*kind));
+            self.status.set_objects(*kind, count, synced);
+        }
+        if let Some(near) = near.as_deref_mut() {
+            let from = changes.len();
+            near.changed(&self.world, &mut changes);
+            if let Some(heard) = heard {
+                near.take(heard, &self.world, &mut changes);
+            }
+            near.tick(&self.world, self.flat.is_none(), &mut changes);
+            self.world.remember_the_gone(from, &mut changes);
+        }
+        self.settle(near, changes)
+    }
+
+    /// Owners to be asked for.
+    pub(super) fn wanted(&mut self) -> Vec<Wanted> {
+        self.world.take_wanted()
+    }
+
+    /// Why all pods have to be followed; `None`: they need not.
+    pub(super) fn is_flat(&self) -> Option<String> {
+        self.flat.clone()
+    }
+
+    /// All pods are followed from now on. False: nobody listens.
+    pub(super) fn widen(&mut self, why: &str, near: Option<&mut Near>) -> bool {
+        tracing::warn!(
+            "identity.kubernetes.scope is node, but {why}: all pods of the cluster are followed, as \
+             with scope cluster"
+        );
+        self.status.set_scope(Scope {
+            wanted: "node",
+            now: "cluster",
+            why: Some(why.to_owned()),
+        });
+        self.widened = true;
+        let mut changes = Vec::new();
+        self.world.widen(&mut changes);
+        self.settle(near, changes)
+    }
+
+    fn message(&mut self, message: Message, changes: &mut Vec<Change>) {
+        match message {
+            Message::Event(event) => {
+                if let Some(lag) = lag(&event) {
+                    self.status.set_lag(lag);
+                }
+                self.world.take(*event, changes);
+            }
+            Message::Alive(kind) => {
+                if let Some(broken) = self.status.alive(kind) {
+                    let seconds = broken.as_secs();
+                    tracing::info!("{} are followed again after {seconds} s", kind.as_str());
+                }
+            }
+            Message::Failed(kind, failure) => self.failed(kind, &failure),
+        }
+    }
+
+    /// Says what has changed, and whether what has no name is known to have none.
+    fn settle(&mut self, near: Option<&mut Near>, mut changes: Vec<Change>) -> bool {
+        let synced = WITH_ADDRESSES
+            .iter()
+            .all(|kind| self.world.is_synced(*kind));
+        let mut footing = Footing::Firm;
+        if let Some(near) = near {
+            near.publish(&self.world, synced);
+            if !self.widened {
+                footing = near.look(&self.world);
+            } else if synced {
+                let from = changes.len();
+                near.end(&mut changes);
+                self.world.remember_the_gone(from, &mut changes);
+            }
+            let (report, errors) = near.report();
+            self.status.set_peers(&report, errors);
+        }
+        let unknown = !synced || footing != Footing::Firm;
+        if unknown != self.unknown {
+            self.unknown = unknown;
+            changes.extend(everything_unknown(unknown));
+        }
+        if let Footing::Flat(why) = footing {
+            self.flat = Some(why);
+        }
+        let listens = self.say(changes);
+        if !synced || self.complete {
+            return listens;
+        }
+        self.complete = true;
+        let listens = listens && (self.tell)(News::Complete);
+        self.status.set_complete();
+        listens
+    }
+
+    fn say(&mut self, changes: Vec<Change>) -> bool {
+        changes.is_empty() || (self.tell)(News::Changes(changes))
+    }
+
+    /// Each reason is said once until the watch works again.
+    fn failed(&self, kind: Watched, failure: &Failure) {
+        let reason = reasons::reason(&failure.error);
+        let sentence = reasons::sentence(kind, failure);
+        let said = (reason, sentence.as_str());
+        if self.status.failed(kind, said, Instant::now()) {
+            if reason == "gone" {
+                tracing::warn!("{sentence}");
+            } else {
+                tracing::error!("{sentence}");
+            }
+        }
+    }
+}
+
+/// As long as not everything is known, what has no name may be anybody's.
+pub(super) fn everything_unknown(unknown: bool) -> Vec<Change> {
+    let name = Arc::new(Name {
+        kind: Kind::External,
+        namespace: Some(UNKNOWN.into()),
+        ..Name::default()
+    });
+    ["0.0.0.0/0", "::/0"]
+        .map(|range| Change {
+            origin: Origin::Waiting,
+            range: range.parse().expect("a range"),
+            name: unknown.then(|| Arc::clone(&name)),
+        })
+        .into()
+}
+
+/// How long a pod's change took to come to us. The server's times are whole seconds, so it is up
+/// to a second too long.
+fn lag(event: &WorldEvent) -> Option<Duration> {
+    let WorldEvent::Pod(Event::Apply(pod)) = event else {
+        return None;
+    };
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let changed = pod.changed()?;
+    Some(Duration::try_from(now.duration_since(changed)).unwrap_or_default())
+}

@@ -1,0 +1,85 @@
+//! What one agent says to another: lines of JSON.
+
+use std::{net::IpAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{export::sample::SCHEMA, identity::Name};
+
+/// A line of the stream: all names, what has changed since the line before, or, empty, that nothing has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The node whose pods these are.
+    pub node: Arc<str>,
+    /// All of them, in place of what was said before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all: Option<Vec<Named>>,
+    /// Those that are new, or have another name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<Named>,
+    /// Addresses that no pod of the node has any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<IpAddr>,
+}
+
+/// An address and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The address.
+    pub address: IpAddr,
+    /// Its name.
+    #[serde(flatten)]
+    pub name: Arc<Name>,
+}
+
+impl Line {
+    /// An empty one.
+    pub(super) fn of(node: &Arc<str>) -> Self {
+        Self {
+            schema: SCHEMA,
+            node: Arc::clone(node),
+            ..Self::default()
+        }
+    }
+
+    /// As it is sent.
+    pub(super) fn text(&self) -> Vec<u8> {
+        // Strings and numbers only: this does not fail.
+        let mut json = serde_json::to_vec(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::names::Kind;
+
+    #[test]
+    fn a_line_is_read_as_it_was_written() {
+        let name = Name {
+            kind: Kind::Pod,
+            namespace: Some("shop ✓".into()),
+            labels: [("team".into(), "\"blue\"\n".into())].into(),
+            ..Name::default()
+        };
+        let named = Named {
+            address: [198, 18, 1, 2].into(),
+            name: Arc::new(name),
+        };
+        let line = Line {
+            all: Some(vec![named.clone()]),
+            changed: vec![named],
+            gone: vec!["fd00::1".parse().expect("an address")],
+            ..Line::of(&"n1".into())
+        };
+        let text = line.text();
+        assert_eq!(text.split(|byte| *byte == b'\n').count(), 2, "one line");
+        assert_eq!(serde_json::from_slice::<Line>(&text).expect("JSON"), line);
+        let empty = Line::of(&"n1".into()).text();
+        assert_eq!(empty, b"{\"schema\":1,\"node\":\"n1\"}\n");
+    }
+}

@@ -1,0 +1,37 @@
+//! Names from the agents of other nodes.
+//!
+//! With `identity.kubernetes.scope: node` an agent follows the pods of its own node only. The names
+//! of others' pods it has from their agents: whose address is in the range of pods of a node is
+//! asked there, as long as something talks with that node.
+//!
+//! A name must never stay when its address has another owner, so nothing is remembered beyond what
+//! its node's agent says now. An answer is a stream ([`line::Line`]): all names of that node's
+//! pods, then each change at once, and every [`HEARTBEAT`] a sign that the agent still follows its
+//! pods. What was not heard for [`LEASE`], because the stream broke, the agent died or stands still,
+//! is unknown again. An agent's word counts for the ranges of its own node and for nothing else, so
+//! it can lie about its own pods at most.
+//!
+//! [`Board`] is what an agent says, [`ask`] how another's is heard, [`Peers`] who is asked.
+
+mod ask;
+mod board;
+mod line;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub(crate) use ask::ask;
+pub use board::{Board, Refusal};
+pub use line::{Line, Named};
+pub(crate) use table::{Peers, Report, Said, Talk, Trouble};
+
+/// How often an agent says that its names still hold.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// For how long a name is believed after its agent was last heard.
+pub const LEASE: Duration = Duration::from_secs(3);
+
+/// Path of the stream of names.
+pub const PATH: &str = "/api/v1/names";

@@ -1,0 +1,308 @@
+//! Who is asked, and what is believed of it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use tokio::task::AbortHandle;
+
+use super::{LEASE, Line, Named};
+use crate::identity::{
+    Name,
+    kubernetes::Home,
+    merge::{Change, Origin},
+    names::Kind,
+};
+
+/// A node with which nothing talks any more is asked for so long.
+const IDLE: Duration = Duration::from_mins(5);
+
+/// What is heard of an agent.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// It said this.
+    Line(Line),
+    /// It does not answer.
+    Nothing(Trouble),
+}
+
+/// Why an agent does not answer.
+#[derive(Debug, Error)]
+pub(crate) enum Trouble {
+    /// There is no connection, or it broke.
+    #[error("it cannot be reached: {0}")]
+    Unreachable(String),
+    /// It has not said anything for the time of a lease.
+    #[error("it says nothing")]
+    Silent,
+    /// It does not want to, or cannot.
+    #[error("it answers {0}")]
+    Refused(String),
+    /// What it says is no line of ours.
+    #[error("what it says cannot be read: {0}")]
+    Unreadable(String),
+    /// It is another node's.
+    #[error("it is the agent of node {0}")]
+    Other(Arc<str>),
+}
+
+impl Trouble {
+    /// Value of the label `reason`.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Silent => "silent",
+            Self::Refused(_) => "refused",
+            Self::Unreadable(_) => "unreadable",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
+/// How the other agents are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// Agents whose names are believed now.
+    pub(crate) answering: usize,
+    /// Agents that are asked and do not answer.
+    pub(crate) silent: usize,
+    /// Names that are known from them.
+    pub(crate) names: usize,
+}
+
+/// A conversation; it ends with this value.
+#[derive(Debug)]
+pub(crate) struct Talk(pub(crate) AbortHandle);
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The agents that are asked. Pure, but for what `begin` does.
+#[derive(Debug)]
+pub(crate) struct Peers<B> {
+    /// Begins a conversation with a node's agent, under this number.
+    begin: B,
+    port: u16,
+    own: Arc<str>,
+    known: HashMap<Arc<str>, Peer>,
+    /// Whose conversation a number is.
+    by_number: HashMap<u64, Arc<str>>,
+    numbers: u64,
+}
+
+#[derive(Debug)]
+struct Peer {
+    agent: IpAddr,
+    number: u64,
+    _talk: Option<Talk>,
+    /// When something talked with its node.
+    wanted: Instant,
+    /// When it was last heard, if what it said is still believed.
+    heard: Option<Instant>,
+    names: BTreeMap<IpAddr, Arc<Name>>,
+}
+
+impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<Talk>> Peers<B> {
+    /// Nobody is asked yet; not ever the `own` node. The agents listen at this port.
+    pub(crate) fn new(own: Arc<str>, port: u16, begin: B) -> Self {
+        Self {
+            begin,
+            port,
+            own,
+            known: HashMap::new(),
+            by_number: HashMap::new(),
+            numbers: 0,
+        }
+    }
+
+    /// Something talks with these addresses: asks those who know whose they are.
+    pub(crate) fn want(
+        &mut self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        home: impl Fn(IpAddr) -> Option<Home>,
+        (now, out): (Instant, &mut Vec<Change>),
+    ) {
+        let mut seen = HashSet::new();
+        for address in addresses {
+            let Some(Home { node, agent }) = home(address) else {
+                continue;
+            };
+            if node == self.own || !seen.insert(Arc::clone(&node)) {
+                continue;
+            }
+            if let Some(peer) = self.known.get_mut(&node)
+                && peer.agent == agent
+            {
+                peer.wanted = now;
+            } else {
+                self.begin(node, agent, now, out);
+            }
+        }
+    }
+
+    fn begin(&mut self, node: Arc<str>, agent: IpAddr, wanted: Instant, out: &mut Vec<Change>) {
+        self.numbers += 1;
+        let number = self.numbers;
+        let peer = Peer {
+            agent,
+            number,
+            _talk: (self.begin)(SocketAddr::new(agent, self.port), &node, number),
+            wanted,
+            heard: None,
+            names: BTreeMap::new(),
+        };
+        self.by_number.insert(number, Arc::clone(&node));
+        if let Some(mut before) = self.known.insert(node, peer) {
+            self.by_number.remove(&before.number);
+            before.forget(out);
+        }
+    }
+
+    /// Takes in what is heard under a number.
+    pub(crate) fn take(
+        &mut self,
+        number: u64,
+        line: Line,
+        home: impl Fn(IpAddr) -> Option<Home>,
+        (now, out): (Instant, &mut Vec<Change>),
+    ) {
+        let Some(node) = self.by_number.get(&number) else {
+            return;
+        };
+        let Some(peer) = self.known.get_mut(node) else {
+            return;
+        };
+        let Line {
+            all, changed, gone, ..
+        } = line;
+        // Changes mean nothing to whom has not heard all.
+        if all.is_none() && peer.heard.is_none() {
+            return;
+        }
+        peer.heard = Some(now);
+        if let Some(all) = &all {
+            let kept: HashSet<IpAddr> = all.iter().map(|named| named.address).collect();
+            let before: Vec<IpAddr> = peer.names.keys().copied().collect();
+            for address in before.into_iter().filter(|known| !kept.contains(known)) {
+                peer.set(address, None, out);
+            }
+        }
+        for address in gone {
+            peer.set(address, None, out);
+        }
+        for Named { address, name } in all.into_iter().flatten().chain(changed) {
+            let is_its = || home(address).is_some_and(|home| home.node == *node);
+            let is_pod = name.kind == Kind::Pod;
+            let name = (is_pod && is_its()).then(|| of_node(&name, node));
+            peer.set(address, name, out);
+        }
+    }
+
+    /// The nodes have changed: what is not where it was is asked no more, and its names are unknown.
+    pub(crate) fn nodes_changed(
+        &mut self,
+        home: impl Fn(IpAddr) -> Option<Home>,
+        out: &mut Vec<Change>,
+    ) {
+        for (node, peer) in &mut self.known {
+            let addresses: Vec<IpAddr> = peer.names.keys().copied().collect();
+            let is_its = |home: Home| home.node == *node && home.agent == peer.agent;
+            let moved = addresses
+                .into_iter()
+                .filter(|address| !home(*address).is_some_and(is_its));
+            for address in moved.collect::<Vec<_>>() {
+                peer.set(address, None, out);
+            }
+        }
+    }
+
+    /// Ends what nobody wants any more, and believes nothing that was not heard for too long: that is
+    /// asked from the beginning.
+    pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Change>) {
+        let is_late = |heard: Instant| now.saturating_duration_since(heard) >= LEASE;
+        let mut again = Vec::new();
+        let by_number = &mut self.by_number;
+        self.known.retain(|node, peer| {
+            let wanted = now.saturating_duration_since(peer.wanted) < IDLE;
+            if !wanted {
+                peer.forget(out);
+                by_number.remove(&peer.number);
+            } else if peer.heard.is_some_and(is_late) {
+                again.push((Arc::clone(node), peer.agent, peer.wanted));
+            }
+            wanted
+        });
+        for (node, agent, wanted) in again {
+            self.begin(node, agent, wanted, out);
+        }
+    }
+
+    /// Nobody is asked any more.
+    pub(crate) fn end(&mut self, out: &mut Vec<Change>) {
+        self.by_number.clear();
+        for (_, mut peer) in self.known.drain() {
+            peer.forget(out);
+        }
+    }
+
+    /// How they are.
+    pub(crate) fn report(&self) -> Report {
+        let answering = self.known.values().filter(|peer| peer.heard.is_some());
+        let answering = answering.count();
+        Report {
+            answering,
+            silent: self.known.len() - answering,
+            names: self.known.values().map(|peer| peer.names.len()).sum(),
+        }
+    }
+
+    /// The node that is asked under a number.
+    pub(crate) fn node(&self, number: u64) -> Option<&Arc<str>> {
+        self.by_number.get(&number)
+    }
+}
+
+impl Peer {
+    fn set(&mut self, address: IpAddr, name: Option<Arc<Name>>, out: &mut Vec<Change>) {
+        let before = match &name {
+            Some(name) => self.names.insert(address, Arc::clone(name)),
+            None => self.names.remove(&address),
+        };
+        if before != name {
+            out.push(Change {
+                origin: Origin::Peer,
+                range: address.into(),
+                name,
+            });
+        }
+    }
+
+    /// Nothing that it said is believed any more.
+    fn forget(&mut self, out: &mut Vec<Change>) {
+        self.heard = None;
+        let names = std::mem::take(&mut self.names);
+        out.extend(names.into_keys().map(|address| Change {
+            origin: Origin::Peer,
+            range: address.into(),
+            name: None,
+        }));
+    }
+}
+
+/// A pod of a node, whatever else was said of where it is.
+fn of_node(name: &Arc<Name>, node: &Arc<str>) -> Arc<Name> {
+    if name.node.as_ref() == Some(node) {
+        return Arc::clone(name);
+    }
+    Arc::new(Name {
+        node: Some(Arc::clone(node)),
+        ..(**name).clone()
+    })
+}
