@@ -1,6 +1,11 @@
 //! Where names come from.
 
-use std::{env, fs, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    env, fs,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -123,7 +128,8 @@ impl Identity {
 
     /// Whether other agents are asked for names: they listen at the port of this address.
     pub(super) fn check_listens(&self, listen: SocketAddr) -> Result<(), ConfigError> {
-        if self.kubernetes.scope == Scope::Cluster || !listen.ip().is_loopback() {
+        let here_only = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        if self.kubernetes.scope == Scope::Cluster || !here_only.contains(&listen.ip()) {
             return Ok(());
         }
         Err(ConfigError::Value {

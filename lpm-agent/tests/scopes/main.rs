@@ -1,0 +1,160 @@
+//! The agent in a cluster with several nodes, with names from a real API server.
+
+#[path = "../kubernetes/follower.rs"]
+#[allow(dead_code, reason = "the tests of the names alone use the rest")]
+mod follower;
+#[path = "../lpm/mod.rs"]
+mod lpm;
+#[path = "../kubernetes/peer.rs"]
+#[allow(dead_code, reason = "the tests of the names alone use the rest")]
+mod peer;
+mod thousand;
+
+/// What [`follower`] waits with.
+mod ready {
+    pub(crate) use crate::lpm::eventually;
+}
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+};
+
+use lpm::{Agent, Lpm, eventually, kernel_is_usable};
+use lpm_bench::{
+    kubernetes::ApiServer,
+    testbed::{Pair, PairConfig},
+    traffic::{Background, Limit, PORT, RequestConfig, Server, requests},
+};
+use serde_json::json;
+
+/// Some requests on a connection of their own.
+fn talk(pair: &Pair) {
+    let config = RequestConfig {
+        limit: Limit::count(20),
+        ..RequestConfig::new(SocketAddr::from((Pair::SERVER[0], PORT)))
+    };
+    let talk = Background::start(&pair.client, move |control| requests(&config, control));
+    talk.expect("start requests").join().expect("requests");
+}
+
+/// Samples of `shop` with another namespace so far.
+fn samples(agent: &Agent, peer: &str) -> f64 {
+    let labels = format!("{{namespace=\"shop\",peer_namespace=\"{peer}\",peer_kind=\"pod\",");
+    let metrics = agent.metrics();
+    let counts = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("lpm_rtt_seconds_count"))
+        .filter(|line| line.starts_with(&labels));
+    counts
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
+}
+
+/// A node with a range of pods that is one address.
+fn node(api: &ApiServer, number: u8, range: IpAddr) {
+    let (name, range) = (format!("n{number}"), format!("{range}/32"));
+    let spec = json!({"podCIDR": range, "podCIDRs": [range]});
+    let object = json!({"metadata": {"name": name}, "spec": spec});
+    api.create("/api/v1/nodes", &object).expect("a node");
+    let address = peer::node_address(number).to_string();
+    let status = json!({"addresses": [{"type": "InternalIP", "address": address}]});
+    api.patch_status(&format!("/api/v1/nodes/{name}"), &status)
+        .expect("an address");
+}
+
+/// The agent of node 1, with interfaces and a kernel.
+fn start(api: &ApiServer, pair: &Pair, port: u16) -> Agent {
+    let listen = SocketAddr::new(peer::node_address(1), port);
+    let file = api.directory().join("lpm.yaml");
+    let config = format!(
+        "flows: 1024\nrows: 16\nnode_name: n1\nlisten: {listen}\nidentity:\n  kubernetes: \
+         {{kubeconfig: {}, scope: node}}\n",
+        api.kubeconfig().display()
+    );
+    fs::write(&file, config).expect("a configuration");
+    let file = file.to_str().expect("a path");
+    let arguments = ["run", "-c", file, "-i", Pair::POD_INTERFACE];
+    let agent = Agent {
+        lpm: Lpm::start(&pair.node, &arguments),
+        url: format!("http://{listen}"),
+    };
+    agent.lpm.wait_for("/metrics\n");
+    agent
+}
+
+#[test]
+fn round_trips_bear_names_that_another_agent_tells() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let Some(api) = ApiServer::start_or_skip() else {
+        return;
+    };
+    for name in ["shop", "media", "games"] {
+        let namespace = json!({"metadata": {"name": name}});
+        api.create("/api/v1/namespaces", &namespace).expect(name);
+    }
+    let (here, there) = (Pair::CLIENT[0], Pair::SERVER[0]);
+    node(&api, 1, here);
+    node(&api, 2, there);
+    api.create_pod("shop", "web-0", "n1", &[&here.to_string()])
+        .expect("a pod");
+    let there = there.to_string();
+    api.create_pod("media", "store-0", "n2", &[&there])
+        .expect("a pod");
+    let pair = Pair::new(&PairConfig::default()).expect("a testbed");
+    let _server = Server::start(&pair.server, PORT).expect("a server");
+    let port = peer::free_port();
+    let agent = start(&api, &pair, port);
+    eventually("its own pod is named", || {
+        talk(&pair);
+        samples(&agent, "unknown") > 0.0
+    });
+    assert!(samples(&agent, "media") < 0.5, "there is nobody to ask");
+    let mut other = peer::Agent::start(&api.kubeconfig(), 2, port);
+    eventually("the other agent has told the name", || {
+        talk(&pair);
+        samples(&agent, "media") > 0.0
+    });
+    assert_eq!(
+        agent.value("lpm_identity_peers{state=\"answering\"}"),
+        Some(1.0)
+    );
+    assert_eq!(
+        agent.value("lpm_identity_objects{kind=\"pods\"}"),
+        Some(1.0)
+    );
+    let scope = "lpm_identity_scope{configured=\"node\",scope=\"node\"}";
+    assert_eq!(agent.value(scope), Some(1.0));
+    // The other agent is gone, and the address goes to another pod.
+    other.stop_serving();
+    eventually("it has not answered for too long", || {
+        agent.value("lpm_identity_peers{state=\"silent\"}") == Some(1.0)
+    });
+    eventually("nobody knows whose the address is", || {
+        let before = samples(&agent, "unknown");
+        talk(&pair);
+        samples(&agent, "unknown") > before
+    });
+    let before = samples(&agent, "media");
+    api.delete("/api/v1/namespaces/media/pods/store-0")
+        .expect("delete");
+    api.create_pod("games", "new-0", "n2", &[&there])
+        .expect("a pod");
+    talk(&pair);
+    other.serve();
+    eventually("the next owner is known", || {
+        talk(&pair);
+        samples(&agent, "games") > 0.0
+    });
+    let after = samples(&agent, "media");
+    assert!(
+        (after - before).abs() < 0.5,
+        "the pod that is gone got none of it"
+    );
+    // This agent tells the other of its own pod.
+    other.talks_with(&here.to_string());
+    other.follower.wait_for(&here.to_string(), "pod shop web-0");
+    agent.stop();
+}
