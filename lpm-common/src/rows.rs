@@ -10,18 +10,20 @@ use crate::{
     counter::Counter,
     env::{Claims, Env},
     layout::{
-        Family, FlowEntry, InterfaceConfig, Leg, Method, NameId, NameValue, PairKey, PeerKind,
-        Vantage, tunnel,
+        Control, Family, FlowEntry, InterfaceConfig, Leg, Method, NameId, NameValue, PairKey,
+        PeerKind, Vantage, tunnel,
     },
     pipeline::Interfaces,
     query::Query,
+    shared::AtomicU64,
 };
 
 /// The row that takes what has no row of its own.
 pub const OVERFLOW: u32 = 0;
 
-/// The claim under which rows are given out (a set's number is never this).
-const CLAIM: u32 = u32::MAX;
+/// The claim under which rows are given out and taken back (a set's number is
+/// never this).
+pub const CLAIM: u32 = u32::MAX;
 
 /// Attempts at the claim, about 100 ns each.
 const CLAIM_ATTEMPTS: u32 = 64;
@@ -40,6 +42,55 @@ pub trait Rows: Interfaces + Claims {
     /// Gives the pair a row of its own; None: all are taken, or those that
     /// [`beyond`] leaves. Called under a claim.
     fn assign(&self, pair: PairKey) -> Option<u32>;
+}
+
+/// What rows are given out from.
+pub trait Slots {
+    /// Rows there are, the overflow row included.
+    fn rows(&self) -> u32;
+
+    /// The control block.
+    fn control(&self) -> Option<&Control>;
+
+    /// The label set of a row; None: there is no such row.
+    fn label(&self, row: u32) -> Option<&AtomicU64>;
+
+    /// Makes [`Rows::row`] find it; false: it cannot.
+    fn bind(&self, pair: PairKey, row: u32) -> bool;
+}
+
+/// Gives the pair a row: one that is free again, or the next; see
+/// [`Rows::assign`].
+#[inline(always)]
+pub fn give<S: Slots>(pair: PairKey, slots: &S) -> Option<u32> {
+    let control = slots.control()?;
+    let end = beyond(pair, slots.rows());
+    // The agent keeps the free ones in order, so that none before this one is
+    // left if this one is beyond.
+    let free = control.free_row.load(Relaxed);
+    if free != 0 && free < end {
+        let label = slots.label(free)?;
+        let before = label.load(Relaxed);
+        label.store(pair.0, Relaxed);
+        if !slots.bind(pair, free) {
+            label.store(before, Relaxed);
+            return None;
+        }
+        let next = (before & 0xffff_ffff) as u32;
+        control.free_row.store(next, Relaxed);
+        return Some(free);
+    }
+    // Row 0 is the overflow row.
+    let row = control.next_row.load(Relaxed).max(1);
+    if row >= end {
+        return None;
+    }
+    slots.label(row)?.store(pair.0, Relaxed);
+    if !slots.bind(pair, row) {
+        return None;
+    }
+    control.next_row.store(row + 1, Relaxed);
+    Some(row)
 }
 
 /// The flow's row, if it was resolved with the names as they are.
@@ -197,4 +248,90 @@ fn row_of<R: Rows, E: Env>(pair: PairKey, rows: &R, env: &E) -> Option<u32> {
     }
     rows.release(CLAIM);
     Some(row.unwrap_or(OVERFLOW))
+}
+
+#[cfg(test)]
+mod tests {
+    use core::cell::RefCell;
+
+    use super::*;
+    use crate::layout::PeerKind;
+
+    /// Eight rows: those from 6 on are for whole namespaces.
+    #[derive(Default)]
+    struct Eight {
+        control: Control,
+        labels: [AtomicU64; 8],
+        full: bool,
+        bound: RefCell<[(u64, u32); 8]>,
+    }
+
+    impl Slots for Eight {
+        fn rows(&self) -> u32 {
+            8
+        }
+
+        fn control(&self) -> Option<&Control> {
+            Some(&self.control)
+        }
+
+        fn label(&self, row: u32) -> Option<&AtomicU64> {
+            self.labels.get(row as usize)
+        }
+
+        fn bind(&self, pair: PairKey, row: u32) -> bool {
+            self.bound.borrow_mut()[row as usize] = (pair.0, row);
+            !self.full
+        }
+    }
+
+    /// A pair of a namespace, or of a member of it.
+    fn pair(namespace: u16, member: u16) -> PairKey {
+        let local = NameValue::new(NameId::new(namespace, member), PeerKind::Pod);
+        PairKey::new(Vantage::Pod as u8, local, local)
+    }
+
+    #[test]
+    fn what_is_free_again_is_given_first() {
+        let eight = Eight::default();
+        assert_eq!(give(pair(1, 1), &eight), Some(1));
+        assert_eq!(give(pair(1, 0), &eight), Some(2));
+        assert_eq!(give(pair(2, 0), &eight), Some(3));
+        eight.labels[3].store(PairKey::FREE, Relaxed);
+        eight.labels[1].store(PairKey::FREE | 3, Relaxed);
+        eight.control.free_row.store(1, Relaxed);
+        assert_eq!(give(pair(3, 1), &eight), Some(1));
+        assert_eq!(eight.labels[1].load(Relaxed), pair(3, 1).0);
+        assert_eq!(give(pair(4, 1), &eight), Some(3));
+        assert_eq!(eight.control.free_row.load(Relaxed), 0);
+        assert_eq!(give(pair(5, 1), &eight), Some(4));
+    }
+
+    #[test]
+    fn free_ones_that_namespaces_need_are_left_to_them() {
+        let eight = Eight::default();
+        eight.control.next_row.store(8, Relaxed);
+        eight.labels[6].store(PairKey::FREE, Relaxed);
+        eight.control.free_row.store(6, Relaxed);
+        assert_eq!(give(pair(1, 1), &eight), None);
+        assert_eq!(give(pair(1, 0), &eight), Some(6));
+        assert_eq!(give(pair(2, 0), &eight), None);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_found_stays_free() {
+        let eight = Eight {
+            full: true,
+            ..Eight::default()
+        };
+        eight.control.next_row.store(4, Relaxed);
+        eight.labels[2].store(PairKey::FREE | 3, Relaxed);
+        eight.control.free_row.store(2, Relaxed);
+        assert_eq!(give(pair(1, 0), &eight), None);
+        assert_eq!(eight.labels[2].load(Relaxed), PairKey::FREE | 3);
+        assert_eq!(eight.control.free_row.load(Relaxed), 2);
+        eight.control.free_row.store(0, Relaxed);
+        assert_eq!(give(pair(1, 0), &eight), None);
+        assert_eq!(eight.control.next_row.load(Relaxed), 4);
+    }
 }

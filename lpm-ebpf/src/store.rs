@@ -8,7 +8,8 @@ use lpm_common::{
     layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey, QueryEntry},
     pipeline::{Interfaces, joined::Homes},
     query::Queries,
-    rows::{self, Rows},
+    rows::{self, Rows, Slots},
+    shared::AtomicU64,
     table::Table,
 };
 
@@ -128,25 +129,28 @@ impl Rows for Store {
 
     #[inline(always)]
     fn assign(&self, pair: PairKey) -> Option<u32> {
-        let control = control()?;
-        let free = control.free_row.load(Relaxed);
-        if free != 0 {
-            let row = &ROWS.get(free)?.0;
-            control
-                .free_row
-                .store(row.pair.load(Relaxed) as u32, Relaxed);
-            row.pair.store(pair.0, Relaxed);
-            PAIRS.insert(pair.0, free, 0).ok()?;
-            return Some(free);
-        }
-        // Row 0 is the overflow row.
-        let row = control.next_row.load(Relaxed).max(1);
-        if row >= rows::beyond(pair, settings::rows()) {
-            return None;
-        }
-        ROWS.get(row)?.0.pair.store(pair.0, Relaxed);
-        PAIRS.insert(pair.0, row, 0).ok()?;
-        control.next_row.store(row + 1, Relaxed);
-        Some(row)
+        rows::give(pair, self)
+    }
+}
+
+impl Slots for Store {
+    #[inline(always)]
+    fn rows(&self) -> u32 {
+        settings::rows()
+    }
+
+    #[inline(always)]
+    fn control(&self) -> Option<&Control> {
+        control()
+    }
+
+    #[inline(always)]
+    fn label(&self, row: u32) -> Option<&AtomicU64> {
+        ROWS.get(row).map(|shared| &shared.0.pair)
+    }
+
+    #[inline(always)]
+    fn bind(&self, pair: PairKey, row: u32) -> bool {
+        PAIRS.insert(pair.0, row, 0).is_ok()
     }
 }

@@ -15,7 +15,9 @@ use lpm_common::{
     counter::{COUNTERS, Counter},
     hash::SEEDS,
     histogram::WORDS,
-    layout::{Control, FlowEntry, Histogram, InterfaceConfig, Methods, QueryEntry, Vantage},
+    layout::{
+        Control, FlowEntry, Histogram, InterfaceConfig, Methods, PairKey, QueryEntry, Row, Vantage,
+    },
     model::{Arrival, Model, Settings},
     packet::Direction,
     parse::{Link, tunnel::TunnelPorts},
@@ -35,6 +37,7 @@ pub(crate) struct Pair {
     queries: MmapArray<QueryEntry>,
     histograms: MmapArray<Histogram>,
     control: MmapArray<Control>,
+    rows: MmapArray<Row>,
     counters: PerCpuArray<aya::maps::MapData, [u64; COUNTERS]>,
     seeds: [u32; SEEDS],
     pub(crate) tunnels: TunnelPorts,
@@ -81,6 +84,7 @@ impl Pair {
             queries: kernel.queries().unwrap(),
             histograms: kernel.histograms().unwrap(),
             control: kernel.control().unwrap(),
+            rows: kernel.rows().unwrap(),
             counters: kernel.take("COUNTERS").unwrap(),
             kernel,
             seeds: settings.seeds,
@@ -107,7 +111,6 @@ impl Pair {
         }
         self.control.get(0).unwrap().generation.store(1, Relaxed);
         self.before = self.counts();
-        self.clear_rows();
         let mut model = Model::new(Settings {
             flow_entries: FLOW_ENTRIES,
             query_entries: QUERY_ENTRIES,
@@ -121,12 +124,27 @@ impl Pair {
         for entry in &model.flows {
             clear(entry);
         }
+        self.clear_rows(&model);
         model
     }
 
-    /// Rows are given out in the order in which pairs appear.
-    fn clear_rows(&mut self) {
-        self.control.get(0).unwrap().next_row.store(0, Relaxed);
+    /// Rows are given out in the order in which pairs appear: two that are free again, in both,
+    /// and then the others.
+    fn clear_rows(&mut self, model: &Model) {
+        let labels: Vec<&AtomicU64> = self.rows.iter().map(|row| &row.pair).collect();
+        let modelled: Vec<&AtomicU64> = model.labels.iter().collect();
+        for (control, labels) in [
+            (self.control.get(0).unwrap(), labels),
+            (&model.control, modelled),
+        ] {
+            for label in &labels {
+                label.store(0, Relaxed);
+            }
+            labels[1].store(PairKey::FREE | 3, Relaxed);
+            labels[3].store(PairKey::FREE, Relaxed);
+            control.free_row.store(1, Relaxed);
+            control.next_row.store(4, Relaxed);
+        }
         let map = self.kernel.ebpf_mut().map_mut("PAIRS").unwrap();
         let mut pairs = HashMap::<_, u64, u32>::try_from(map).unwrap();
         let known: Vec<_> = pairs.keys().map(Result::unwrap).collect();

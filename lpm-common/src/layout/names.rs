@@ -74,6 +74,9 @@ impl NameId {
     /// The largest number of a namespace.
     pub const MAX_NAMESPACE: u16 = (1 << (Self::BITS - Self::MEMBER_BITS)) - 1;
 
+    /// In the labels of rows only: whoever the namespace was is gone.
+    pub const GONE: Self = Self::new(Self::MAX_NAMESPACE, 0);
+
     /// The largest number of a member.
     pub const MAX_MEMBER: u16 = (1 << Self::MEMBER_BITS) - 1;
 
@@ -195,6 +198,26 @@ impl PairKey {
         Self(self.0 & !(members << at::LOCAL | members << at::REMOTE))
     }
 
+    /// The same with other ids.
+    #[must_use]
+    pub fn with_ids(self, local: NameId, remote: NameId) -> Self {
+        let id = |id: NameId| u64::from(id.0 & ((1 << NameId::BITS) - 1));
+        let all = (1 << (2 * NameId::BITS)) - 1;
+        Self(self.0 & !(all << at::LOCAL) | id(local) << at::LOCAL | id(remote) << at::REMOTE)
+    }
+
+    /// The label set of what is gone, at this vantage: it is shown nowhere, and
+    /// its samples are still counted as samples.
+    #[must_use]
+    pub fn gone(self) -> Self {
+        let nobody = NameValue {
+            id: NameId::GONE,
+            ..NameValue::default()
+        };
+        let gone = Self::new(self.vantage(), nobody, nobody);
+        self.family().map_or(gone, |family| gone.with(family))
+    }
+
     /// What the row holds; None: not known to this version.
     #[must_use]
     pub fn family(self) -> Option<Family> {
@@ -267,6 +290,13 @@ mod tests {
             assert_eq!(pair.vantage(), 5 | PairKey::INSIDE);
             assert_eq!(pair.family(), Some(family));
             assert_eq!(pair.0 & PairKey::FREE, 0);
+            let ids = (pair.local().id, pair.remote().id);
+            assert_eq!(pair.with_ids(ids.0, ids.1), pair);
+            let other = pair.with_ids(NameId::new(7, 8), NameId::new(9, 10));
+            assert_eq!(other.with_ids(ids.0, ids.1), pair);
+            assert_eq!(other.remote().id, NameId::new(9, 10));
+            assert_eq!(pair.gone().local().id, NameId::GONE);
+            assert_eq!(pair.gone().family(), pair.family());
             let whole = pair.whole();
             assert_eq!(whole.local().id, NameId::new(NameId::MAX_NAMESPACE, 0));
             assert_eq!(whole.remote().id, NameId::new(1, 0));

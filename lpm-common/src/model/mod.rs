@@ -21,7 +21,9 @@ use crate::{
     env::{Claims, Env, Matched},
     hash::SEEDS,
     histogram::{self, SUM_WORD, WORDS},
-    layout::{FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, QueryEntry, UNIT_NS},
+    layout::{
+        Control, FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, QueryEntry, UNIT_NS,
+    },
     matcher,
     packet::{Direction, Meta},
     parse::{Link, Packet, tunnel::TunnelPorts},
@@ -30,7 +32,7 @@ use crate::{
         joined::{self, Homes},
     },
     query::{self, Ledger, Queries, Query},
-    rows::{self, Rows},
+    rows::{self, Rows, Slots},
     shared::AtomicU64,
     table::Table,
 };
@@ -81,6 +83,10 @@ pub struct Model {
     pub generation: u32,
     /// Map `PAIRS`.
     pub pairs: RefCell<HashMap<u64, u32>>,
+    /// Map `CONTROL`: which rows are given out.
+    pub control: Control,
+    /// Map `ROWS`: label sets.
+    pub labels: Vec<AtomicU64>,
     /// Map `HOMES`.
     pub homes: RefCell<HashMap<[u32; 4], u32>>,
     claims: RefCell<HashSet<u32>>,
@@ -147,6 +153,8 @@ impl Model {
             tunnels: TunnelPorts::default(),
             generation: 1,
             pairs: RefCell::default(),
+            control: Control::default(),
+            labels: (0..settings.rows).map(|_| AtomicU64::new(0)).collect(),
             homes: RefCell::default(),
             claims: RefCell::default(),
             quiet: Cell::new(false),
@@ -393,12 +401,25 @@ impl Rows for Model {
     }
 
     fn assign(&self, pair: PairKey) -> Option<u32> {
-        let mut pairs = self.pairs.borrow_mut();
-        let row = u32::try_from(pairs.len()).ok()? + 1;
-        if row >= rows::beyond(pair, self.settings.rows) {
-            return None;
-        }
-        pairs.insert(pair.0, row);
-        Some(row)
+        rows::give(pair, self)
+    }
+}
+
+impl Slots for Model {
+    fn rows(&self) -> u32 {
+        self.settings.rows
+    }
+
+    fn control(&self) -> Option<&Control> {
+        Some(&self.control)
+    }
+
+    fn label(&self, row: u32) -> Option<&AtomicU64> {
+        self.labels.get(row as usize)
+    }
+
+    fn bind(&self, pair: PairKey, row: u32) -> bool {
+        self.pairs.borrow_mut().insert(pair.0, row);
+        true
     }
 }
