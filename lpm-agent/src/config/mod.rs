@@ -85,6 +85,11 @@ pub struct Config {
     pub node_name: Option<String>,
     /// What histograms tell apart within namespaces.
     pub levels: Levels,
+    /// How long rows of histograms of namespaces, workloads and pods that are gone are kept: several
+    /// scrapes. Then their series end, and the rows serve others.
+    #[serde(with = "humantime_text")]
+    #[schemars(with = "String")]
+    pub keep_gone: Duration,
     /// Where the CNI library keeps its results, which tell whose interface is: the local end of a
     /// flow is named by it, never by an address that may have been another pod's.
     pub cni_results: PathBuf,
@@ -112,6 +117,7 @@ impl Default for Config {
             identity: Identity::default(),
             node_name: None,
             levels: Levels::default(),
+            keep_gone: Duration::from_mins(10),
             cni_results: cni::RESULTS.into(),
             pins: Pins::default(),
         }
@@ -263,7 +269,11 @@ impl Config {
         self.pins.check()?;
         self.identity.check()?;
         self.identity.check_listens(self.listen)?;
-        for (key, value) in [("flow_idle", self.flow_idle), ("window", self.window)] {
+        for (key, value) in [
+            ("flow_idle", self.flow_idle),
+            ("window", self.window),
+            ("keep_gone", self.keep_gone),
+        ] {
             if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&value) {
                 let value = humantime::format_duration(value).to_string();
                 return wrong(key, value, "give 1s to 1h");
@@ -346,6 +356,7 @@ impl Config {
                 self.identity.kubernetes != other.identity.kubernetes,
             ),
             ("levels", self.levels != other.levels),
+            ("keep_gone", self.keep_gone != other.keep_gone),
             ("cni_results", self.cni_results != other.cni_results),
             ("pins", self.pins != other.pins),
         ]
@@ -428,6 +439,7 @@ mod tests {
             ("levels: {top: 0}\n", "levels.top"),
             ("levels: {container: true}\n", "container"),
             ("window: 10ms\n", "window"),
+            ("keep_gone: 2h\n", "keep_gone"),
             ("flow_idle: forever\n", "forever"),
             ("attach: xdp\n", "xdp"),
             ("methods: []\n", "methods"),

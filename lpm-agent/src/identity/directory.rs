@@ -1,5 +1,6 @@
 //! Names for the exporters and for the kernel, kept the same.
 
+mod aging;
 mod changes;
 mod here;
 

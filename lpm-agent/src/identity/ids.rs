@@ -1,10 +1,15 @@
 //! Small numbers for namespaces and for what is told apart within them.
 //!
-//! A namespace has a number from its first name on, and it is never given to another, because rows
-//! of histograms that bear it live on. What is told apart within a namespace (by the levels that
-//! are switched on) gets numbers as long as fewer than [`Levels::top`] are given out.
+//! A namespace has a number from its first name on, and it is never given to another. What is told
+//! apart within a namespace (by the levels that are switched on) gets numbers as long as fewer than
+//! [`Levels::top`] are given out. Those of what is gone are given out again (`aging`), once no row
+//! of histograms bears them.
 
-use std::{collections::HashMap, io, sync::Arc};
+mod aging;
+
+pub use self::aging::is_gone;
+
+use std::{collections::HashMap, io, sync::Arc, time::Instant};
 
 use lpm_common::layout::NameId;
 use schemars::JsonSchema;
@@ -84,19 +89,72 @@ pub struct Ids {
 #[derive(Debug)]
 struct Namespace {
     name: Arc<str>,
+    /// When it was last among the names.
+    alive: Instant,
     by_member: HashMap<Arc<Member>, u16>,
-    /// From number 1 on.
-    by_id: Vec<Arc<Member>>,
+    /// From number 1 on; `None`: nobody's.
+    by_id: Vec<Option<Known>>,
+    /// Numbers that are nobody's again.
+    free: Vec<u16>,
+}
+
+#[derive(Debug)]
+struct Known {
+    member: Arc<Member>,
+    /// When it was last among the names.
+    alive: Instant,
+}
+
+impl Namespace {
+    fn new(name: Arc<str>) -> Self {
+        Self {
+            name,
+            alive: Instant::now(),
+            by_member: HashMap::new(),
+            by_id: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    fn known(&self, member: u16) -> Option<&Known> {
+        self.by_id
+            .get(usize::from(member.checked_sub(1)?))?
+            .as_ref()
+    }
+
+    /// A number for a member; `None`: all are given out.
+    fn give(&mut self, member: &Arc<Member>) -> Option<u16> {
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None => u16::try_from(self.by_id.len() + 1).ok()?,
+        };
+        if number > NameId::MAX_MEMBER {
+            return None;
+        }
+        let place = usize::from(number - 1);
+        self.by_id
+            .resize_with(self.by_id.len().max(place + 1), || None);
+        self.by_id[place] = Some(Known {
+            member: Arc::clone(member),
+            alive: Instant::now(),
+        });
+        self.by_member.insert(Arc::clone(member), number);
+        Some(number)
+    }
 }
 
 impl Ids {
     /// The number of a namespace; 0, which is "none", when all are given out.
     pub fn namespace(&mut self, name: &str) -> u16 {
-        if let Some(id) = self.by_name.get(name) {
-            return *id;
+        if let Some(id) = self.by_name.get(name).copied() {
+            if let Some(of) = self.of(id) {
+                of.alive = Instant::now();
+            }
+            return id;
         }
         let id = u16::try_from(self.by_id.len() + 1).unwrap_or(u16::MAX);
-        if id > NameId::MAX_NAMESPACE {
+        // The last one is that of rows whose namespace is gone.
+        if id >= NameId::MAX_NAMESPACE {
             tracing::warn!(
                 namespace = name,
                 "no namespace id is left: it is shown as unknown"
@@ -104,11 +162,7 @@ impl Ids {
             return 0;
         }
         let name: Arc<str> = name.into();
-        self.by_id.push(Namespace {
-            name: Arc::clone(&name),
-            by_member: HashMap::new(),
-            by_id: Vec::new(),
-        });
+        self.by_id.push(Namespace::new(Arc::clone(&name)));
         self.fresh.push((NameId::new(id, 0), name.to_string()));
         self.by_name.insert(name, id);
         id
@@ -122,32 +176,29 @@ impl Ids {
         let Some(place) = namespaces.checked_sub(1) else {
             return;
         };
-        let nobody = || Namespace {
-            name: Arc::from(UNKNOWN),
-            by_member: HashMap::new(),
-            by_id: Vec::new(),
-        };
         let all = self.by_id.len().max(namespaces);
-        self.by_id.resize_with(all, nobody);
+        self.by_id
+            .resize_with(all, || Namespace::new(Arc::from(UNKNOWN)));
         let of = &mut self.by_id[place];
         let Some(member) = id.member().checked_sub(1).map(usize::from) else {
             of.name = text.into();
             self.by_name.insert(Arc::clone(&of.name), id.namespace());
             return;
         };
-        let nobody = || {
-            Arc::new(Member {
-                workload: Some(UNKNOWN.into()),
-                ..Member::default()
-            })
-        };
-        self.given += (member + 1).saturating_sub(of.by_id.len());
+        // What lies between was nobody's any more.
+        let between = of.by_id.len() + 1..=member;
+        of.free
+            .extend(between.filter_map(|n| u16::try_from(n).ok()));
         let all = of.by_id.len().max(member + 1);
-        of.by_id.resize_with(all, nobody);
+        of.by_id.resize_with(all, || None);
         if let Ok(known) = serde_json::from_str::<Member>(text) {
-            of.by_id[member] = Arc::new(known);
-            of.by_member
-                .insert(Arc::clone(&of.by_id[member]), id.member());
+            let known = Arc::new(known);
+            of.by_member.insert(Arc::clone(&known), id.member());
+            self.given += usize::from(!known.is_reduced());
+            of.by_id[member] = Some(Known {
+                member: known,
+                alive: Instant::now(),
+            });
         }
     }
 
@@ -173,22 +224,26 @@ impl Ids {
         let (Some(member), Some(of)) = (member, self.of(id)) else {
             return whole;
         };
-        if let Some(known) = of.by_member.get(member) {
-            return NameId::new(id, *known);
+        if let Some(known) = of.by_member.get(member).copied() {
+            of.touch(known, Instant::now());
+            return NameId::new(id, known);
         }
-        let number = u16::try_from(of.by_id.len() + 1).unwrap_or(u16::MAX);
-        if self.given >= usize::from(top) || number > NameId::MAX_MEMBER {
+        if self.given >= usize::from(top) {
             return whole;
         }
+        let Some(number) = self.give(id, member.clone()) else {
+            return whole;
+        };
         self.given += 1;
-        let member = Arc::new(member.clone());
-        if let Some(of) = self.of(id) {
-            of.by_id.push(Arc::clone(&member));
-            of.by_member.insert(Arc::clone(&member), number);
-        }
-        let text = serde_json::to_string(&*member).unwrap_or_default();
-        self.fresh.push((NameId::new(id, number), text));
-        NameId::new(id, number)
+        number
+    }
+
+    fn give(&mut self, namespace: u16, member: Member) -> Option<NameId> {
+        let text = serde_json::to_string(&member).unwrap_or_default();
+        let number = self.of(namespace)?.give(&Arc::new(member))?;
+        let id = NameId::new(namespace, number);
+        self.fresh.push((id, text));
+        Some(id)
     }
 
     /// Whether a member has an id of its own.
@@ -212,8 +267,7 @@ impl Ids {
         let of = self
             .by_id
             .get(usize::from(id.namespace().checked_sub(1)?))?;
-        let member = of.by_id.get(usize::from(id.member().checked_sub(1)?))?;
-        Some(Arc::clone(member))
+        Some(Arc::clone(&of.known(id.member())?.member))
     }
 
     fn of(&mut self, namespace: u16) -> Option<&mut Namespace> {

@@ -29,6 +29,7 @@ pub mod pins;
 pub mod ports;
 pub mod presence;
 pub mod privileges;
+mod quiesce;
 pub mod routes;
 pub mod rules;
 mod settings;

@@ -9,7 +9,10 @@ use std::{
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, lpm_trie};
 use lpm_common::{
     counter::COUNTERS,
-    layout::{Control, FlowEntry, Histogram, NameId, NameKey, NameValue, QueryEntry, Row, Traffic},
+    layout::{
+        Control, FlowEntry, Histogram, NameId, NameKey, NameValue, PairKey, QueryEntry, Row,
+        Traffic,
+    },
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -17,6 +20,7 @@ use super::{
     load::{Kernel, LoadError, jiffies_per_second},
     mmap::MmapArray,
     pins::Kept,
+    quiesce::wait_for_programs,
 };
 use crate::passive::{Tables, tables::PER_ROW};
 
@@ -38,6 +42,7 @@ pub struct KernelTables {
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     claims: Mutex<HashMap<MapData, u32, u32>>,
     names: Mutex<lpm_trie::LpmTrie<MapData, [u8; 16], [u8; 8]>>,
+    pairs: Mutex<HashMap<MapData, u64, u32>>,
     awake_until: Mutex<Array<MapData, u64>>,
     kept: Option<Arc<Kept>>,
 }
@@ -62,6 +67,7 @@ impl KernelTables {
             counters: kernel.take("COUNTERS")?,
             claims: Mutex::new(kernel.take("CLAIMS")?),
             names: Mutex::new(kernel.take("NAMES")?),
+            pairs: Mutex::new(kernel.take("PAIRS")?),
             awake_until: Mutex::new(kernel.take(".data")?),
             kept: kernel.kept().cloned(),
             kernel,
@@ -209,6 +215,25 @@ impl Tables for KernelTables {
             all.push((key, value_of(value)));
         }
         Ok(all)
+    }
+
+    fn forget_pair(&self, pair: PairKey) -> io::Result<()> {
+        match unpoisoned(&self.pairs).remove(&pair.0) {
+            Ok(()) => Ok(()),
+            Err(error) => absent_is_fine(error),
+        }
+    }
+
+    fn quiesce(&self) -> io::Result<()> {
+        match wait_for_programs() {
+            // Where CPUs run without ticks, or seccomp is in the way. Callers let seconds pass
+            // between their looks, and a program takes microseconds.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {
+                tracing::debug!(%error, "it cannot be waited for kernel programs to end");
+                Ok(())
+            }
+            waited => waited,
+        }
     }
 
     fn remembered(&self) -> io::Result<Vec<(NameId, String)>> {

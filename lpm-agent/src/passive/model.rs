@@ -3,12 +3,13 @@
 pub mod levels;
 mod links;
 mod questions;
+mod recycle;
 
 use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,7 +17,7 @@ use std::{
 
 use lpm_common::{
     counter::{COUNTERS, Counter},
-    layout::{Echo, Family, Leg, PairKey, PeerKind, Traffic, Vantage},
+    layout::{Echo, Family, Leg, NameId, PairKey, PeerKind, Traffic, Vantage},
 };
 
 use self::levels::Levelled;
@@ -91,6 +92,9 @@ pub struct Model {
     directory: Arc<Directory>,
     idle: Duration,
     windows: Mutex<Windows>,
+    /// Held while counts go from one row to another.
+    rows: RwLock<()>,
+    merging: Mutex<recycle::Merging>,
     links: RwLock<BTreeMap<u32, Link>>,
     one_sided: RwLock<BTreeMap<u32, bool>>,
     translated: OnceLock<Conntrack>,
@@ -122,6 +126,8 @@ impl Model {
             tables,
             directory,
             idle,
+            rows: RwLock::default(),
+            merging: Mutex::default(),
             links: RwLock::default(),
             one_sided: RwLock::default(),
             translated: OnceLock::new(),
@@ -246,6 +252,7 @@ impl Model {
     /// Round trips of TCP by labels, leg and echo, and how many there are.
     #[must_use]
     pub fn rtt(&self) -> RoundTrips {
+        let _whole = self.reading();
         let mut found = RoundTrips::default();
         for row in 0..self.used_rows() {
             if self.family(row) != Some(Family::Tcp) {
@@ -273,6 +280,7 @@ impl Model {
     /// without any are there too, once they have a flow: nothing was retransmitted is known.
     #[must_use]
     pub fn retransmitted(&self) -> BTreeMap<(Labels, Leg), u64> {
+        let _whole = self.reading();
         let mut all = BTreeMap::new();
         for (row, labels) in self.rows() {
             let Some(counts) = self.tables.row(row).map(|row| &row.retransmitted) else {
@@ -289,6 +297,7 @@ impl Model {
     /// Per flow and window the minimum, by labels and leg.
     #[must_use]
     pub fn flow_rtt(&self) -> BTreeMap<(Labels, Leg), Counts> {
+        let _whole = self.reading();
         let mut all: BTreeMap<_, Counts> = BTreeMap::new();
         for (row, labels) in self.rows() {
             for leg in [Leg::Remote, Leg::Local] {
@@ -311,11 +320,22 @@ impl Model {
     pub fn pressure(&self, active: u64) -> [(&'static str, f64); 2] {
         #[expect(clippy::cast_precision_loss, reason = "maps are far smaller than 2^53")]
         let ratio = |part: u64, whole: usize| part as f64 / whole.max(1) as f64;
-        let rows = self.used_rows() as u64;
+        let all = (0..self.used_rows()).filter(|row| !self.is_free(*row));
+        let rows = all.count() as u64;
         [
             ("flows", ratio(active, self.tables.flow_count())),
             ("rows", ratio(rows, self.tables.row_count())),
         ]
+    }
+
+    /// While this is held no counts go from one row to another.
+    fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.rows.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_free(&self, row: usize) -> bool {
+        let row = self.tables.row(row);
+        row.is_some_and(|row| row.pair.load(Ordering::Relaxed) & PairKey::FREE != 0)
     }
 
     fn windows(&self) -> MutexGuard<'_, Windows> {
@@ -355,9 +375,13 @@ impl Model {
         self.labels(self.row_pair(row)?)
     }
 
-    /// The labels of a row; `None`: its flows are counted at another vantage too.
+    /// The labels of a row; `None`: its flows are counted at another vantage too, or are of
+    /// namespaces that are gone.
     fn labels(&self, pair: PairKey) -> Option<Labels> {
         let (local, remote) = (pair.local(), pair.remote());
+        if local.id == NameId::GONE {
+            return None;
+        }
         match Vantage::from_raw(pair.vantage())? {
             Vantage::Pod | Vantage::Node => {}
             Vantage::Nic if local.own == 1 => {}

@@ -4,7 +4,10 @@ use std::{io, time::Duration};
 
 use lpm_common::{
     counter::COUNTERS,
-    layout::{Control, FlowEntry, Histogram, NameId, NameKey, NameValue, QueryEntry, Row, Traffic},
+    layout::{
+        Control, FlowEntry, Histogram, NameId, NameKey, NameValue, PairKey, QueryEntry, Row,
+        Traffic,
+    },
 };
 
 /// Entries of a set of the flow table: a claim (map `CLAIMS`) is for one set.
@@ -71,6 +74,21 @@ pub trait Tables: Send + Sync {
     /// Takes an address range out of map `NAMES`; one that is not there is no error.
     fn remove_name(&self, key: NameKey) -> io::Result<()>;
 
+    /// Takes a label set out of map `PAIRS`, so that no flow finds its row; one that is not there
+    /// is no error.
+    ///
+    /// # Errors
+    /// The kernel's map cannot be written.
+    fn forget_pair(&self, pair: PairKey) -> io::Result<()>;
+
+    /// Returns once all programs that run now have ended, as far as the kernel can tell.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    fn quiesce(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// All of map `NAMES`: what the last agent with these maps left there. None: they are fresh.
     ///
     /// # Errors
@@ -131,6 +149,7 @@ pub(crate) mod memory {
         pub(crate) counters: Mutex<[u64; COUNTERS]>,
         pub(crate) names: Mutex<Vec<(NameKey, NameValue)>>,
         pub(crate) remembered: Mutex<Vec<(NameId, String)>>,
+        pub(crate) forgotten: Mutex<Vec<PairKey>>,
     }
 
     impl Memory {
@@ -147,6 +166,7 @@ pub(crate) mod memory {
                 counters: Mutex::new([0; COUNTERS]),
                 names: Mutex::new(Vec::new()),
                 remembered: Mutex::new(Vec::new()),
+                forgotten: Mutex::new(Vec::new()),
             }
         }
     }
@@ -220,6 +240,15 @@ pub(crate) mod memory {
         fn names(&self) -> io::Result<Vec<(NameKey, NameValue)>> {
             let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             Ok(names.clone())
+        }
+
+        fn forget_pair(&self, pair: PairKey) -> io::Result<()> {
+            let mut forgotten = self
+                .forgotten
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            forgotten.push(pair);
+            Ok(())
         }
 
         fn remember(&self, id: NameId, text: &str) -> io::Result<()> {

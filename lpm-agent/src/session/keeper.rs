@@ -27,6 +27,9 @@ use crate::{
 /// How long changes are gathered: each time the kernel has new names, all flows look theirs up.
 const GATHER: Duration = Duration::from_millis(100);
 
+/// It is looked who is gone this often at least.
+const RECYCLE_EVERY: Duration = Duration::from_mins(1);
+
 /// Changes that are made at once at most.
 const AT_ONCE: usize = 20_000;
 
@@ -37,6 +40,17 @@ pub(super) enum Update {
     Configured(Configured),
     /// A source has news.
     News(News),
+}
+
+/// How often, and how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// Each flow's minimum in this time is one observation.
+    pub(super) window: Duration,
+    /// How long the programs work without a sign of the agent.
+    pub(super) keep: Duration,
+    /// How long rows of what is gone are kept.
+    pub(super) keep_gone: Duration,
 }
 
 /// Names that the configuration gives.
@@ -65,7 +79,7 @@ impl Keeper {
         model: Arc<Model>,
         configured: Configured,
         netns: Option<Netns>,
-        (window, keep): (Duration, Duration),
+        times: Times,
     ) -> Result<Self, SessionError> {
         let (sender, receiver) = mpsc::channel();
         let (ready, started) = mpsc::channel();
@@ -81,7 +95,8 @@ impl Keeper {
                     merge: Merge::default(),
                     own: Vec::new(),
                     settled: false,
-                    keep,
+                    times,
+                    looked: Instant::now(),
                 };
                 let first = state.configure(configured);
                 let begun = begun.and_then(|()| state.refresh(first).map_err(SessionError::Maps));
@@ -89,7 +104,7 @@ impl Keeper {
                 // Nobody waits any more only if the caller died.
                 let _ = ready.send(begun);
                 if well {
-                    state.run(&receiver, window);
+                    state.run(&receiver);
                 }
             })
             .map_err(SessionError::Thread)?;
@@ -135,13 +150,15 @@ struct State {
     own: Vec<IpAddr>,
     /// The kernel has no names any more that an agent before this one left there.
     settled: bool,
-    /// How long the programs work without a sign of the agent.
-    keep: Duration,
+    times: Times,
+    /// When it was last looked who is gone.
+    looked: Instant,
 }
 
 impl State {
     /// Works until the sender is gone.
-    fn run(&mut self, updates: &Receiver<Update>, window: Duration) {
+    fn run(&mut self, updates: &Receiver<Update>) {
+        let window = self.times.window;
         let mut window_ends = Instant::now() + window;
         loop {
             let now = Instant::now();
@@ -151,6 +168,9 @@ impl State {
                 }
                 if let Err(error) = self.tell_apart() {
                     tracing::error!(%error, "what talks most is not told apart");
+                }
+                if let Err(error) = self.recycle() {
+                    tracing::error!(%error, "rows of what is gone are kept");
                 }
                 window_ends += window;
                 continue;
@@ -205,6 +225,21 @@ impl State {
         deltas
     }
 
+    /// Now and then, rows of those who are gone are made free. Not before all names are known.
+    fn recycle(&mut self) -> io::Result<()> {
+        let keep_gone = self.times.keep_gone;
+        let every = (keep_gone / 10).min(RECYCLE_EVERY);
+        let now = Instant::now();
+        let Some(since) = now.checked_sub(keep_gone) else {
+            return Ok(());
+        };
+        if !self.settled || now - self.looked < every {
+            return Ok(());
+        }
+        self.looked = now;
+        self.model.recycle(since)
+    }
+
     /// Where not all can be told apart, those are that talk most.
     fn tell_apart(&self) -> io::Result<()> {
         let directory = self.model.directory();
@@ -218,7 +253,7 @@ impl State {
     /// Gives the sign that the agent lives, looks at the node's addresses, and tells the kernel
     /// what is new.
     fn refresh(&mut self, mut deltas: Vec<Delta>) -> io::Result<()> {
-        self.model.tables().stay_awake(self.keep)?;
+        self.model.tables().stay_awake(self.times.keep)?;
         let own = addresses::own()?;
         let begins = self.own.is_empty();
         if begins || own != self.own {

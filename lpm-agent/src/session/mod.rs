@@ -41,7 +41,7 @@ use crate::{
 };
 
 use joined::Joined;
-use keeper::{Configured, Keeper};
+use keeper::{Configured, Keeper, Times};
 use log::ProgramLog;
 pub use notice::Notice;
 
@@ -139,7 +139,11 @@ impl Session {
         let model = Model::new(tables, directory, config.flow_idle).map_err(SessionError::Maps)?;
         let model = Arc::new(model);
         // Names first: a flow that appears before its names would be counted without.
-        let times = (config.window, config.pins.keep);
+        let times = Times {
+            window: config.window,
+            keep: config.pins.keep,
+            keep_gone: config.keep_gone,
+        };
         let keeper = Keeper::start(Arc::clone(&model), configured, netns.0, times)?;
         let kubernetes = cluster::follow(&config, &model, &keeper)?;
         surroundings::follow(

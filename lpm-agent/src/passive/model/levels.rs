@@ -9,6 +9,7 @@ use std::{
 use lpm_common::layout::{Echo, Leg, NameValue, PairKey, PeerKind};
 
 use super::{Clock, Counts, Labels, Model, OVERFLOW, OVERFLOW_ROW};
+use crate::identity::ids::is_gone;
 
 /// Workloads at both ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,12 +66,15 @@ impl Levelled {
         let levels = model.directory.levels();
         let ends = pair.map(|pair| (pair.local(), pair.remote()));
         let overflown = row == OVERFLOW_ROW;
-        if levels.workload {
-            let of = |end: Option<NameValue>| workload(model, end, overflown);
+        let workload = |end: Option<NameValue>| workload(model, end, overflown);
+        if levels.workload
+            && let Some(local) = workload(ends.map(|ends| ends.0))
+            && let Some(remote) = workload(ends.map(|ends| ends.1))
+        {
             let labels = WorkloadLabels {
                 labels: labels.clone(),
-                workload: of(ends.map(|ends| ends.0)),
-                peer_workload: of(ends.map(|ends| ends.1)),
+                workload: local,
+                peer_workload: remote,
             };
             insert(&mut self.workloads, (labels, leg, echo), counts);
         }
@@ -98,23 +102,25 @@ fn insert<L: Ord>(all: &mut By<L>, key: (L, Leg, Echo), counts: &Counts) {
     all.entry(key).or_default().add(counts);
 }
 
-/// A pod's workload; a pod that nothing owns has none, and is not told apart.
-fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Arc<str> {
+/// A pod's workload; a pod that nothing owns has none, and is not told apart. `None`: it is gone.
+fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc<str>> {
     let Some(end) = end else {
-        return if overflown { OVERFLOW } else { "" }.into();
+        return Some(if overflown { OVERFLOW } else { "" }.into());
     };
     let member = model.directory.member(end.id);
     match member
         .as_deref()
         .and_then(|member| member.workload.as_deref())
     {
-        Some(workload) => workload.into(),
-        None if is_pod(end) && end.id.namespace() != 0 => OVERFLOW.into(),
-        None => "".into(),
+        gone if is_gone(gone) => None,
+        Some(workload) => Some(workload.into()),
+        None if is_pod(end) && end.id.namespace() != 0 => Some(OVERFLOW.into()),
+        None => Some("".into()),
     }
 }
 
-/// The service that the remote end is, or is the only backend's of; `None`: there is none.
+/// The service that the remote end is, or is the only backend's of; `None`: there is none, or it is
+/// gone.
 fn service(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc<str>> {
     let Some(end) = end else {
         return overflown.then(|| OVERFLOW.into());
@@ -124,19 +130,21 @@ fn service(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc
         .as_deref()
         .and_then(|member| member.service.as_deref())
     {
+        gone if is_gone(gone) => None,
         Some(service) => Some(service.into()),
         None if end.kind == PeerKind::Service as u8 => Some(OVERFLOW.into()),
         None => None,
     }
 }
 
-/// The pod that the local end is; `None`: it is none.
+/// The pod that the local end is; `None`: it is none, or is gone.
 fn pod(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc<str>> {
     let Some(end) = end else {
         return overflown.then(|| OVERFLOW.into());
     };
     let member = model.directory.member(end.id);
     match member.as_deref().and_then(|member| member.pod.as_deref()) {
+        gone if is_gone(gone) => None,
         Some(pod) => Some(pod.into()),
         None if is_pod(end) => Some(OVERFLOW.into()),
         None => None,

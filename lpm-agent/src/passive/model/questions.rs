@@ -45,6 +45,7 @@ impl Model {
     /// Round trips of ICMP echo.
     #[must_use]
     pub fn echoes(&self) -> Echoes {
+        let _whole = self.reading();
         let mut found = Echoes::default();
         for (row, labels) in self.rows_of(Family::Icmp) {
             for leg in [Leg::Remote, Leg::Local] {
@@ -62,6 +63,7 @@ impl Model {
     /// DNS answers, and queries that had none.
     #[must_use]
     pub fn dns(&self) -> Answers {
+        let _whole = self.reading();
         let mut found = Answers::default();
         for (row, labels) in self.rows_of(Family::Dns) {
             for rcode in Rcode::ALL {
@@ -83,6 +85,7 @@ impl Model {
     /// Echo requests without a reply in time, by labels and leg.
     #[must_use]
     pub fn unanswered_echoes(&self) -> BTreeMap<(Labels, Leg), u64> {
+        let _whole = self.reading();
         let mut all = BTreeMap::new();
         for (row, labels) in self.rows_of(Family::Icmp) {
             let Some(labels) = labels else { continue };

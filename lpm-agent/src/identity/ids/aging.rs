@@ -1,0 +1,211 @@
+//! What is gone: numbers that may be given out again, and what rows that bear them are labelled
+//! with then.
+//!
+//! A row may be counted in several series: of its pod, of its workload, of the service that it
+//! talks to, of the namespaces. When the pod is gone the others live on and must not go backwards.
+//! So the row is kept, under a member that has lost what is gone ([`Member::is_reduced`]): it is in
+//! no series that tells that apart, and in all others as before.
+
+use std::{collections::HashSet, sync::Arc, time::Instant};
+
+use lpm_common::layout::NameId;
+
+use super::{Ids, Known, Member, Namespace};
+
+/// In place of the name of what is gone.
+const GONE: &str = "";
+
+impl Member {
+    /// Something of it is gone.
+    #[must_use]
+    pub fn is_reduced(&self) -> bool {
+        let all = [&self.workload, &self.service, &self.pod];
+        all.into_iter().any(|name| is_gone(name.as_deref()))
+    }
+}
+
+/// Whether it had a name, and is gone.
+#[must_use]
+pub fn is_gone(name: Option<&str>) -> bool {
+    name == Some(GONE)
+}
+
+impl Namespace {
+    pub(super) fn touch(&mut self, member: u16, now: Instant) {
+        let place = usize::from(member).checked_sub(1);
+        if let Some(Some(known)) = place.and_then(|place| self.by_id.get_mut(place)) {
+            known.alive = now;
+        }
+    }
+
+    /// Those that were among the names since then.
+    fn alive(&self, since: Instant) -> impl Iterator<Item = &Known> {
+        let known = self.by_id.iter().flatten();
+        known.filter(move |known| known.alive >= since && !known.member.is_reduced())
+    }
+
+    /// A member without what is gone.
+    fn reduced(&self, member: &Member, since: Instant) -> Member {
+        let keep = |of: fn(&Member) -> &Option<Arc<str>>| {
+            let name = of(member).as_ref()?;
+            let lives = |known: &Known| of(&known.member).as_ref() == Some(name);
+            let lives = self.alive(since).any(lives);
+            Some(if lives { Arc::clone(name) } else { GONE.into() })
+        };
+        Member {
+            workload: keep(|member| &member.workload),
+            service: keep(|member| &member.service),
+            pod: keep(|member| &member.pod),
+        }
+    }
+}
+
+impl Ids {
+    /// An id is among the names now.
+    pub fn touch(&mut self, id: NameId, now: Instant) {
+        if let Some(of) = self.of(id.namespace()) {
+            of.alive = now;
+            of.touch(id.member(), now);
+        }
+    }
+
+    /// Likewise what an interface belongs to.
+    pub fn touch_member(&mut self, namespace: &str, member: Option<&Member>, now: Instant) {
+        let Some(number) = self.by_name.get(namespace).copied() else {
+            return;
+        };
+        if let Some(of) = self.of(number) {
+            let known = member.and_then(|member| of.by_member.get(member));
+            let known = known.copied().unwrap_or(0);
+            self.touch(NameId::new(number, known), now);
+        }
+    }
+
+    /// What a row that bears this id is labelled with: the id, unless it was not among the names
+    /// since then; [`NameId::GONE`]: the namespace was not.
+    pub fn reduce(&mut self, id: NameId, since: Instant) -> NameId {
+        let namespace = id.namespace();
+        let Some(of) = self.of(namespace) else {
+            return id;
+        };
+        if of.alive < since {
+            return NameId::GONE;
+        }
+        let Some(known) = of.known(id.member()) else {
+            return id;
+        };
+        if known.alive >= since && !known.member.is_reduced() {
+            return id;
+        }
+        let reduced = of.reduced(&known.member, since);
+        if reduced == *known.member {
+            return id;
+        }
+        if let Some(number) = of.by_member.get(&reduced) {
+            return NameId::new(namespace, *number);
+        }
+        // They are no more than there are combinations of what lives, so there is no cap; without
+        // a number the row stays as it is.
+        self.give(namespace, reduced).unwrap_or(id)
+    }
+
+    /// Gives up numbers that were not among the names since then and that no row bears. Returns
+    /// how many may be told apart beyond those before.
+    pub fn release(&mut self, since: Instant, borne: &HashSet<NameId>) -> usize {
+        let mut released = HashSet::new();
+        let mut apart = 0;
+        for (namespace, of) in (1..).zip(&mut self.by_id) {
+            for (number, place) in (1..).zip(&mut of.by_id) {
+                let id = NameId::new(namespace, number);
+                let Some(known) =
+                    place.take_if(|known| known.alive < since && !borne.contains(&id))
+                else {
+                    continue;
+                };
+                // Another number may have been resumed with the same text.
+                if of.by_member.get(&known.member) == Some(&number) {
+                    of.by_member.remove(&known.member);
+                }
+                of.free.push(number);
+                apart += usize::from(!known.member.is_reduced());
+                released.insert(id);
+            }
+        }
+        self.fresh.retain(|(id, _)| !released.contains(id));
+        self.given = self.given.saturating_sub(apart);
+        apart
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn member(workload: &str, pod: &str) -> Member {
+        Member {
+            workload: Some(workload.into()),
+            pod: Some(pod.into()),
+            ..Member::default()
+        }
+    }
+
+    #[test]
+    fn what_is_gone_leaves_what_lives() {
+        let (mut ids, begun) = (Ids::default(), Instant::now());
+        let one = ids.member("a", Some(&member("web", "web-1")), 9);
+        let two = ids.member("a", Some(&member("web", "web-2")), 9);
+        let now = Instant::now();
+        let [later, last] = [10, 20].map(|s| now + Duration::from_secs(s));
+        assert_eq!(ids.reduce(one, begun), one, "all are there");
+        ids.touch(two, later);
+        let reduced = ids.reduce(one, later);
+        let who = ids.who(reduced).expect("a member");
+        assert_eq!(*who, member("web", GONE));
+        assert!(who.is_reduced());
+        assert_eq!(ids.reduce(two, later), two);
+        assert_eq!(ids.reduce(reduced, later), reduced, "the workload lives");
+        // The workload too, then the namespace.
+        ids.touch(NameId::new(1, 0), last);
+        let all = ids.reduce(reduced, last);
+        assert_eq!(*ids.who(all).expect("a member"), member(GONE, GONE));
+        assert_eq!(ids.reduce(two, last), all);
+        let end = last + Duration::from_secs(1);
+        assert_eq!(ids.reduce(all, end), NameId::GONE);
+        assert_eq!(ids.reduce(NameId::new(1, 0), end), NameId::GONE);
+        assert_eq!(
+            ids.reduce(NameId(0), end),
+            NameId(0),
+            "nobody's are nobody's"
+        );
+        assert_eq!(ids.reduce(NameId::GONE, end), NameId::GONE);
+    }
+
+    #[test]
+    fn numbers_are_given_again_once_nothing_bears_them() {
+        let mut ids = Ids::default();
+        let one = ids.member("a", Some(&member("web", "web-1")), 1);
+        let later = Instant::now() + Duration::from_secs(1);
+        let whole = NameId::new(1, 0);
+        assert_eq!(
+            ids.member("a", Some(&member("web", "web-2")), 1),
+            whole,
+            "the cap"
+        );
+        assert_eq!(ids.release(later, &[one].into()), 0, "a row bears it");
+        assert_eq!(ids.release(later, &HashSet::new()), 1);
+        assert_eq!(ids.who(one), None);
+        let mut kept = Vec::new();
+        let two = ids.member("a", Some(&member("web", "web-2")), 1);
+        assert_eq!(two, one, "the same number");
+        ids.remember(|id, text| {
+            kept.push((id, text.to_owned()));
+            Ok(())
+        })
+        .expect("kept");
+        let texts: Vec<_> = kept.iter().filter(|(id, _)| *id == two).collect();
+        assert_eq!(texts.len(), 1, "{kept:?}");
+        assert!(texts[0].1.contains("web-2"), "{kept:?}");
+    }
+}
