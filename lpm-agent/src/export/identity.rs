@@ -5,8 +5,9 @@ use std::fmt;
 use super::families::Families;
 use crate::identity::status::Status;
 
-/// Writes how the sources are; nothing if Kubernetes is not asked.
-pub(super) fn encode(status: &Status, out: &mut Families<'_>) -> fmt::Result {
+/// Writes how the sources are, and how many round trips got a name too late; nothing if Kubernetes
+/// is not asked.
+pub(super) fn encode(status: &Status, late: u64, out: &mut Families<'_>) -> fmt::Result {
     let kinds = status.kinds();
     let label = |kind: &str| vec![("kind", kind.to_owned())];
     let objects = kinds.iter().filter(|(_, kind)| kind.synced);
@@ -44,6 +45,12 @@ pub(super) fn encode(status: &Status, out: &mut Families<'_>) -> fmt::Result {
         "Requests to the Kubernetes API that failed or were broken off",
         None,
         errors,
+    )?;
+    out.counters(
+        "identity_late_samples",
+        "Round trips that were counted under the name of an address's former owner before the news came (at least)",
+        None,
+        (!kinds.is_empty()).then_some((Vec::new(), late)),
     )?;
     let lag = status.lag().map(|lag| (label("pods"), lag.as_secs_f64()));
     out.gauges(

@@ -112,7 +112,7 @@ impl Collector for Reader {
         self.segments(&mut out)?;
         self.flows(&mut out, &counters)?;
         kernel_counters(&mut out, &counters)?;
-        identity::encode(self.model.directory().status(), &mut out)?;
+        identity::encode(self.model.directory().status(), self.model.late(), &mut out)?;
         infos::encode(self.model.directory(), &mut out)?;
         ports::encode(&self.model, &mut out)?;
         self.agent(&mut out)

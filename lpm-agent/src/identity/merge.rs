@@ -1,6 +1,6 @@
 //! Several sources of names become one.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::SystemTime};
 
 use ipnet::IpNet;
 
@@ -59,9 +59,20 @@ pub struct Change {
     pub name: Option<Arc<Name>>,
 }
 
+/// An address that had changed hands before the news of it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The address.
+    pub address: IpAddr,
+    /// From then on, at the latest, it was not its former owner's any more.
+    pub since: SystemTime,
+}
+
 /// What a source tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
+    /// Of these the changes that follow tell late.
+    Moved(Vec<Moved>),
     /// Names have changed.
     Changes(Vec<Change>),
     /// It has said all that there is: names that an agent before this one left in the kernel, and

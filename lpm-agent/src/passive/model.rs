@@ -1,5 +1,6 @@
 //! The agent's model: what the exporters ask.
 
+mod late;
 pub mod levels;
 mod links;
 mod questions;
@@ -102,6 +103,7 @@ pub struct Model {
     node: OnceLock<Arc<str>>,
     packets: AtomicU64,
     bytes: AtomicU64,
+    late: AtomicU64,
 }
 
 impl std::fmt::Debug for Model {
@@ -135,6 +137,7 @@ impl Model {
             node: OnceLock::new(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            late: AtomicU64::new(0),
         })
     }
 

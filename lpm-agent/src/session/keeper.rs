@@ -17,7 +17,7 @@ use crate::{
     identity::{
         Names, addresses,
         external::{self, External},
-        merge::{Delta, Merge, News, Origin},
+        merge::{Delta, Merge, Moved, News, Origin},
         names,
     },
     kernel::netns::Netns,
@@ -97,6 +97,7 @@ impl Keeper {
                     settled: false,
                     times,
                     looked: Instant::now(),
+                    moved: Vec::new(),
                 };
                 let first = state.configure(configured);
                 let begun = begun.and_then(|()| state.refresh(first).map_err(SessionError::Maps));
@@ -153,6 +154,8 @@ struct State {
     times: Times,
     /// When it was last looked who is gone.
     looked: Instant,
+    /// Addresses that changed hands a while ago, and get their new names now.
+    moved: Vec<Moved>,
 }
 
 impl State {
@@ -207,6 +210,10 @@ impl State {
                 let merge = &mut self.merge;
                 let deltas = changes.into_iter();
                 deltas.filter_map(|change| merge.apply(change)).collect()
+            }
+            Update::News(News::Moved(moved)) => {
+                self.moved.extend(moved);
+                Vec::new()
             }
             Update::News(News::Complete) => {
                 self.settled = false;
@@ -267,6 +274,10 @@ impl State {
             self.own = own;
         }
         if begins || !deltas.is_empty() {
+            if !self.moved.is_empty() {
+                let moved = std::mem::take(&mut self.moved);
+                self.model.count_late(&moved)?;
+            }
             let directory = self.model.directory();
             directory.apply(self.model.tables(), &deltas)?;
         }

@@ -1,6 +1,7 @@
 //! Names from a real kube-apiserver and etcd.
 
 mod follower;
+#[path = "../common/gate.rs"]
 mod gate;
 mod peer;
 #[path = "../common/ready.rs"]

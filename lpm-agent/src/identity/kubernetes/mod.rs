@@ -8,6 +8,7 @@ mod client;
 mod examine;
 mod footing;
 mod listed;
+mod moved;
 mod near;
 mod networks;
 mod nodes;

@@ -289,6 +289,18 @@ pub(super) fn uid_of(metadata: &ObjectMeta) -> u128 {
 }
 
 impl Pod {
+    /// It has given its addresses back, though its object may still show them.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    /// When its node began with it, or else when it was made (whole seconds).
+    pub(super) fn began(&self) -> Option<k8s_openapi::jiff::Timestamp> {
+        let time = self.status.start_time.as_ref();
+        time.or(self.metadata.creation_timestamp.as_ref())
+            .map(|time| time.0)
+    }
+
     /// When it was last written to, as whoever wrote says (whole seconds).
     pub(super) fn changed(&self) -> Option<k8s_openapi::jiff::Timestamp> {
         let entries = self.metadata.managed_fields.iter().flatten();

@@ -10,14 +10,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
     claims::Claims,
+    listed::Event,
+    moved::moved,
     networks,
-    objects::{Pod, PodStatus},
+    objects::{Pod, PodStatus, uid_of},
     owners::Owners,
     texts::Texts,
 };
 use crate::identity::{
     Name, UNKNOWN,
-    merge::{Change, Origin},
+    merge::{Change, Moved, Origin},
     names::Kind,
 };
 
@@ -81,6 +83,27 @@ impl Pods {
     pub(super) fn no_backends(&mut self, out: &mut Vec<Change>) {
         let addresses: Vec<IpAddr> = self.backends.drain().map(|(address, _)| address).collect();
         self.say(&addresses, &[], out);
+    }
+
+    /// Which addresses an event takes from whoever had them.
+    pub(super) fn moved(&self, event: &Event<Pod>) -> Vec<Moved> {
+        let (Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) = event else {
+            return Vec::new();
+        };
+        let uid = uid_of(&pod.metadata);
+        let holder = |address| {
+            let inside = self.claims.holder(address);
+            inside.or_else(|| self.overlay.holder(address))
+        };
+        let outside = networks::read(&pod.metadata)
+            .into_iter()
+            .map(|(address, _)| address);
+        let mut all: Vec<IpAddr> = outside.collect();
+        if !pod.spec.host_network {
+            all.extend(addresses(&pod.status));
+        }
+        let others = |address| holder(address).is_some_and(|holder| holder != uid);
+        moved(event, all, others, |address| holder(address) == Some(uid))
     }
 
     /// This is how a pod is now.
@@ -262,7 +285,7 @@ impl Pods {
             ..Name::default()
         };
         let addresses = own_addresses(pod);
-        let overlay = if has_ended(pod) {
+        let overlay = if pod.has_ended() {
             Box::default()
         } else {
             networks::read(metadata)
@@ -292,15 +315,10 @@ impl Pods {
     }
 }
 
-/// A pod that has ended has given its address back, though its object still shows it.
-fn has_ended(pod: &Pod) -> bool {
-    matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"))
-}
-
 /// The addresses in the cluster's network that are a pod's now. A host-network pod has its node's
 /// address, which is the node's.
 pub(super) fn own_addresses(pod: &Pod) -> Box<[IpAddr]> {
-    if has_ended(pod) || pod.spec.host_network {
+    if pod.has_ended() || pod.spec.host_network {
         Box::default()
     } else {
         addresses(&pod.status)
@@ -322,7 +340,6 @@ fn addresses(status: &PodStatus) -> Box<[IpAddr]> {
 
 /// When a pod began, seconds.
 fn since(pod: &Pod) -> u64 {
-    let time = pod.status.start_time.as_ref();
-    time.or(pod.metadata.creation_timestamp.as_ref())
-        .map_or(0, |time| u64::try_from(time.0.as_second()).unwrap_or(0))
+    pod.began()
+        .map_or(0, |time| u64::try_from(time.as_second()).unwrap_or(0))
 }

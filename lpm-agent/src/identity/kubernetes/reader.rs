@@ -16,7 +16,7 @@ use super::{
 };
 use crate::identity::{
     Name, UNKNOWN,
-    merge::{Change, News, Origin},
+    merge::{Change, Moved, News, Origin},
     names::Kind,
     peers::Said,
     status::{Scope, Status},
@@ -69,9 +69,12 @@ impl<T: FnMut(News) -> bool> Reader<T> {
         heard: Option<(u64, Said)>,
         mut near: Option<&mut Near>,
     ) -> bool {
-        let mut changes = Vec::new();
+        let (mut changes, mut moved) = (Vec::new(), Vec::new());
         for message in messages.drain(..) {
-            self.message(message, &mut changes);
+            self.message(message, &mut changes, &mut moved);
+        }
+        if !moved.is_empty() && !(self.tell)(News::Moved(moved)) {
+            return false;
         }
         for kind in self.world.followed() {
             let (count, synced) = (self.world.count(*kind), self.world.is_synced(*kind));
@@ -116,12 +119,13 @@ impl<T: FnMut(News) -> bool> Reader<T> {
         self.settle(near, changes)
     }
 
-    fn message(&mut self, message: Message, changes: &mut Vec<Change>) {
+    fn message(&mut self, message: Message, changes: &mut Vec<Change>, moved: &mut Vec<Moved>) {
         match message {
             Message::Event(event) => {
                 if let Some(lag) = lag(&event) {
                     self.status.set_lag(lag);
                 }
+                moved.extend(self.world.moved(&event));
                 self.world.take(*event, changes);
             }
             Message::Alive(kind) => {

@@ -14,7 +14,7 @@ use super::{
     services::{Moved, Services, Slices},
     texts::Texts,
 };
-use crate::identity::merge::{Change, Origin};
+use crate::identity::merge::{self, Change, Origin};
 
 /// Kinds of objects that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -181,6 +181,15 @@ impl World {
             Watched::Nodes => self.nodes.len(),
             Watched::ReplicaSets => self.owners.len(Between::ReplicaSet),
             Watched::Jobs => self.owners.len(Between::Job),
+        }
+    }
+
+    /// Which addresses an event takes from whoever had them, and since when; to be asked before
+    /// the event is taken in.
+    pub(super) fn moved(&self, event: &WorldEvent) -> Vec<merge::Moved> {
+        match event {
+            WorldEvent::Pod(event) => self.pods.moved(event),
+            _ => Vec::new(),
         }
     }
 

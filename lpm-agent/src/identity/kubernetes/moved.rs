@@ -1,0 +1,106 @@
+//! Addresses that had changed hands before the news of it came.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::{listed::Event, objects::Pod};
+use crate::identity::merge::Moved;
+
+/// The server's times are whole seconds, rounded down.
+const ROUNDED: Duration = Duration::from_secs(1);
+
+/// Of the addresses that a pod's event takes from whoever had them: since when they had not.
+/// `others` says whether an address is held by another pod than the event's, `own` whether by it.
+pub(super) fn moved(
+    event: &Event<Pod>,
+    addresses: impl IntoIterator<Item = IpAddr>,
+    others: impl Fn(IpAddr) -> bool,
+    own: impl Fn(IpAddr) -> bool,
+) -> Vec<Moved> {
+    let (since, taken): (_, &dyn Fn(IpAddr) -> bool) = match event {
+        Event::Delete(pod) => (ended(pod), &own),
+        Event::Apply(pod) if pod.has_ended() => (pod.changed(), &own),
+        // Before it began, a new owner had no address.
+        Event::Apply(pod) | Event::InitApply(pod) => (pod.began(), &others),
+        Event::Init | Event::InitDone => return Vec::new(),
+    };
+    let Some(since) = since else {
+        return Vec::new();
+    };
+    let since = SystemTime::from(since) + ROUNDED;
+    let taken = addresses.into_iter().filter(|address| taken(*address));
+    taken.map(|address| Moved { address, since }).collect()
+}
+
+/// When nothing of a deleted pod ran any more. The kubelet writes that down before the object
+/// goes; of a pod that was deleted at once nobody knows.
+fn ended(pod: &Pod) -> Option<Timestamp> {
+    if pod.has_ended() {
+        return pod.changed();
+    }
+    let due = pod.metadata.deletion_timestamp.as_ref()?.0;
+    Some(pod.changed().map_or(due, |changed| changed.min(due)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ADDRESS: [u8; 4] = [198, 18, 0, 1];
+
+    fn pod(object: Value) -> Pod {
+        serde_json::from_value(object).expect("a pod")
+    }
+
+    fn at(seconds: u64) -> Moved {
+        Moved {
+            address: ADDRESS.into(),
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+        }
+    }
+
+    fn moved_by(event: &Event<Pod>, held_by_another: bool) -> Vec<Moved> {
+        let others = |_| held_by_another;
+        moved(event, [ADDRESS.into()], others, |_| !held_by_another)
+    }
+
+    #[test]
+    fn an_owner_ends_when_it_was_last_written_to() {
+        let deleted = |written: &str, due: Option<&str>| {
+            Event::Delete(pod(json!({"metadata": {
+                "deletionTimestamp": due,
+                "managedFields": [{"time": "1970-01-01T00:00:10Z"}, {"time": written}],
+            }})))
+        };
+        let due = Some("1970-01-01T00:01:00Z");
+        let by_kubelet = deleted("1970-01-01T00:00:40Z", due);
+        assert_eq!(moved_by(&by_kubelet, false), [at(41)]);
+        assert_eq!(moved_by(&by_kubelet, true), [], "it had lost it already");
+        let later = deleted("1970-01-01T00:02:00Z", due);
+        assert_eq!(moved_by(&later, false), [at(61)], "it is killed by then");
+        let at_once = deleted("1970-01-01T00:00:40Z", None);
+        assert_eq!(moved_by(&at_once, false), [], "nobody knows when it ended");
+    }
+
+    #[test]
+    fn a_new_owner_has_nothing_before_it_began() {
+        let new = pod(json!({
+            "status": {"phase": "Running", "startTime": "1970-01-01T00:00:07Z"},
+        }));
+        for event in [Event::Apply(new.clone()), Event::InitApply(new)] {
+            assert_eq!(moved_by(&event, true), [at(8)]);
+            assert_eq!(moved_by(&event, false), [], "it is its own already");
+        }
+        let done = pod(json!({
+            "metadata": {"managedFields": [{"time": "1970-01-01T00:00:40Z"}]},
+            "status": {"phase": "Succeeded", "startTime": "1970-01-01T00:00:07Z"},
+        }));
+        assert_eq!(moved_by(&Event::Apply(done), false), [at(41)]);
+    }
+}
