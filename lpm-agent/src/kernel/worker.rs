@@ -1,5 +1,7 @@
 //! The work of the hotplug thread: see [`super::hotplug`].
 
+mod attaching;
+mod deciding;
 mod describing;
 mod handover;
 mod joining;
@@ -9,19 +11,19 @@ use std::{
     io,
     os::fd::AsFd,
     sync::{Arc, Mutex, mpsc::Receiver},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use lpm_common::layout::{InterfaceConfig, Vantage};
+use lpm_common::layout::InterfaceConfig;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::EventFd,
 };
 
+use self::deciding::Retry;
 use super::{
-    attach::{AttachError, Attacher, Attachment},
-    bpf::Direction,
+    attach::{Attacher, Attachment},
     hotplug::{
         AttachedInterface, Command, Describe, Event, InterfaceTable, Settings, StartError, State,
         lock,
@@ -31,22 +33,11 @@ use super::{
     netlink::{Heard, Listener},
     one_sided::{Evidence, Judge},
     presence::{self, Presence},
-    rules::{Extras, Rules},
+    rules::Rules,
 };
-
-/// The first wait before an attempt that failed is repeated; doubled up to [`LONGEST_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// How often it is looked whether the hooks are still there.
 const INSPECTION: Duration = Duration::from_secs(10);
-
-/// An attempt that failed and when to repeat it.
-#[derive(Debug, Clone, Copy)]
-struct Retry {
-    at: Instant,
-    wait: Duration,
-}
 
 /// An interface that is attached.
 struct Active {
@@ -312,195 +303,6 @@ impl Worker {
             tracing::warn!(index, "somebody took our programs off an interface");
             self.detach(index, !self.known.contains_key(&index));
             self.consider(index);
-        }
-    }
-
-    fn retry(&mut self) {
-        let now = Instant::now();
-        let due: Vec<u32> = self
-            .retries
-            .iter()
-            .filter(|(_, retry)| retry.at <= now)
-            .map(|(index, _)| *index)
-            .collect();
-        for index in due {
-            self.consider(index);
-        }
-    }
-
-    fn consider_all(&mut self) {
-        for index in self.known.keys().copied().collect::<Vec<_>>() {
-            self.consider(index);
-        }
-    }
-
-    /// Brings one interface to where the rules want it.
-    fn consider(&mut self, index: u32) {
-        let Some(interface) = self.known.get(&index).cloned() else {
-            return;
-        };
-        let wanted = self.wanted(&interface);
-        let extras = self.rules.decide(&interface, &self.known).extras;
-        if let Some(active) = self.active.get_mut(&index) {
-            if Some(active.shown.vantage) == wanted && active.shown.extras == extras {
-                let old = std::mem::replace(&mut active.shown.interface, interface);
-                let shown = active.shown.clone();
-                lock(&self.state).attached.insert(index, shown.clone());
-                if old.name != shown.interface.name {
-                    (self.on_event)(Event::Renamed {
-                        interface: shown,
-                        old: old.name,
-                    });
-                }
-                return;
-            }
-            self.detach(index, false);
-        }
-        let Some(vantage) = wanted else {
-            self.retries.remove(&index);
-            return;
-        };
-        match self.attach(&interface, vantage, extras) {
-            // Gone: the message that says so is under way.
-            Ok(()) | Err(AttachError::Gone { .. }) => drop(self.retries.remove(&index)),
-            Err(error) => self.failed(interface, vantage, error),
-        }
-    }
-
-    fn attach(
-        &mut self,
-        interface: &Interface,
-        vantage: Vantage,
-        extras: Extras,
-    ) -> Result<(), AttachError> {
-        let index = interface.index;
-        let mut config = self.describe.describe(interface, vantage);
-        config.vantage = vantage as u8;
-        // Before the first packet comes by.
-        if let Err(error) = self.table.set(index, config) {
-            tracing::error!(interface = interface.name, %error, "the interface's settings do not fit into the kernel's map INTERFACES");
-        }
-        if vantage == Vantage::Node
-            && let Some(Err(error)) = self.evidence.as_mut().map(|by| by.join(index))
-        {
-            tracing::error!(interface = interface.name, %error, "it will not be noticed when the CNI stops redirecting past it");
-        }
-        let attachment = match self.attacher.attach(interface, vantage, extras) {
-            Ok(attachment) => attachment,
-            Err(error) => {
-                self.forget(index);
-                return Err(error);
-            }
-        };
-        let shown = AttachedInterface {
-            interface: interface.clone(),
-            vantage,
-            extras,
-            mode: self.attacher.mode,
-            since: SystemTime::now(),
-            note: attachment.note.clone(),
-        };
-        self.active.insert(
-            index,
-            Active {
-                shown: shown.clone(),
-                config,
-                attachment,
-                // Without it only `lpm check` knows less.
-                sign: (vantage == Vantage::Node)
-                    .then(|| presence::announce_joined(index).ok())
-                    .flatten(),
-            },
-        );
-        lock(&self.state).attached.insert(index, shown.clone());
-        (self.on_event)(Event::Attached(shown));
-        Ok(())
-    }
-
-    fn failed(&mut self, interface: Interface, vantage: Vantage, error: AttachError) {
-        lock(&self.state).failures += 1;
-        // A link type does not change, nor do the programs; everything else may.
-        let retry = match &error {
-            AttachError::LinkType { .. }
-            | AttachError::InnerLinkType { .. }
-            | AttachError::NotLoaded { .. } => false,
-            AttachError::Xdp(error) => error.may_pass(),
-            _ => true,
-        };
-        if retry {
-            let wait = self
-                .retries
-                .get(&interface.index)
-                .map_or(FIRST_RETRY, |last| (last.wait * 2).min(LONGEST_RETRY));
-            self.retries.insert(
-                interface.index,
-                Retry {
-                    at: Instant::now() + wait,
-                    wait,
-                },
-            );
-        }
-        (self.on_event)(Event::Failed {
-            interface,
-            vantage,
-            error,
-            retry,
-        });
-    }
-
-    fn detach(&mut self, index: u32, gone: bool) {
-        let Some(Active {
-            shown,
-            attachment,
-            sign,
-            ..
-        }) = self.active.remove(&index)
-        else {
-            return;
-        };
-        drop(sign);
-        self.attacher.detach(&shown.interface, attachment);
-        self.forget(index);
-        if shown.vantage == Vantage::Node
-            && let Some(Err(error)) = self.evidence.as_mut().map(|by| by.part(index))
-        {
-            tracing::error!(interface = shown.interface.name, %error, "addresses of its pod stay in the kernel's map HOMES");
-        }
-        lock(&self.state).attached.remove(&index);
-        (self.on_event)(Event::Detached {
-            interface: shown,
-            gone,
-        });
-    }
-
-    fn detach_all(&mut self) {
-        for index in self.active.keys().copied().collect::<Vec<_>>() {
-            self.detach(index, false);
-        }
-    }
-
-    fn forget(&mut self, index: u32) {
-        self.describe.forget(index);
-        if let Err(error) = self.table.remove(index) {
-            tracing::error!(index, %error, "the interface's settings stay in the kernel's map INTERFACES");
-        }
-    }
-
-    /// A predecessor that was killed left its filters, on whatever interface its rules said.
-    fn remove_leftovers(&mut self) {
-        for interface in self.known.values() {
-            for direction in [Direction::Ingress, Direction::Egress] {
-                match self.attacher.remove_leftovers(interface.index, direction) {
-                    Ok(removed) if removed.is_empty() => {}
-                    Ok(removed) => (self.on_event)(Event::LeftoversRemoved {
-                        interface: interface.name.clone(),
-                        filters: removed.len(),
-                    }),
-                    Err(error) => {
-                        tracing::warn!(interface = interface.name, %direction, %error, "looking for leftovers failed");
-                    }
-                }
-            }
         }
     }
 }
