@@ -57,7 +57,7 @@ const fn job(test: &'static str, minutes: u64, arguments: &'static [&'static str
 /// per load on two emulated CPUs, and each test loads the object; so they are few. Of the oracle's
 /// runs it is the one that judges no times: an emulated CPU that is preempted puts milliseconds
 /// between a hook and the capture beside it.
-const JOBS: [Job; 8] = [
+const JOBS: [Job; 9] = [
     job("budget", 15, &[]),
     job(
         "differential",
@@ -73,6 +73,11 @@ const JOBS: [Job; 8] = [
     job("hotplug", 20, &["a_new_interface", "a_move"]),
     job("neighbours", 20, &["a_filter_attached_before_us"]),
     job("detach", 15, &["leftovers"]),
+    job(
+        "life",
+        30,
+        &["a_restart_loses_nothing", "detach_leaves_nothing"],
+    ),
     job("oracle", 25, &["the_same_samples_exist"]),
 ];
 
