@@ -65,13 +65,13 @@ impl Profile {
     }
 }
 
-/// The image for tests in a cluster: of the kernel programs as they are.
+/// The image for tests in a cluster.
 pub(crate) fn for_tests() -> Result<()> {
     main(&Args {
         tag: None,
         output: Some(paths::target().join("image/test.tar")),
         profile: Profile::Dev,
-        keep_programs: true,
+        keep_programs: false,
     })
 }
 

@@ -1,5 +1,5 @@
-//! Kubernetes' programs and helm, built from their Go modules: no registry and no release page is
-//! needed, and go.sum pins every byte.
+//! Kubernetes' programs, helm and a Prometheus, built from their Go modules: no registry and no
+//! release page is needed, and go.sum pins every byte.
 //!
 //! A built program is kept per user, keyed by what it was built from, and linked into
 //! `target/cluster/bin`: the next checkout builds nothing.
@@ -24,6 +24,10 @@ const KUBERNETES: &str = "1.34.4";
 /// The release of helm.
 const HELM: &str = "3.19.4";
 
+/// The release of Prometheus (its Go module is `v0.310.0`): of the first that can be built with one
+/// kind of discovery only. Debian's has none of Kubernetes.
+const PROMETHEUS: &str = "3.10.0";
+
 /// The oldest Go that reads our go.mod; a newer one gets by itself what a module asks for.
 const GO_MINOR: u32 = 24;
 
@@ -34,6 +38,8 @@ pub(crate) struct GoProgram {
     module: &'static str,
     package: &'static str,
     version: &'static str,
+    /// Of the build, with commas.
+    tags: &'static str,
 }
 
 impl GoProgram {
@@ -69,6 +75,7 @@ impl GoProgram {
             module: "kubernetes",
             package,
             version: KUBERNETES,
+            tags: "",
         });
         let helm = Self {
             name: "helm",
@@ -76,9 +83,22 @@ impl GoProgram {
             module: "helm",
             package: "helm.sh/helm/v3/cmd/helm",
             version: HELM,
+            tags: "",
         };
         let boxed = |program| -> Box<dyn Need> { Box::new(program) };
         programs.into_iter().chain([helm]).map(boxed).collect()
+    }
+
+    /// A Prometheus that asks the API server where to collect, and no other cloud.
+    pub(crate) fn prometheus() -> Box<dyn Need> {
+        Box::new(Self {
+            name: "prometheus-kubernetes",
+            why: "finds the agents through the cluster's API, as users' do",
+            module: "prometheus",
+            package: "github.com/prometheus/prometheus/cmd/prometheus",
+            version: PROMETHEUS,
+            tags: "remove_all_sd,enable_kubernetes_sd",
+        })
     }
 
     /// Where its module is.
@@ -98,6 +118,9 @@ impl GoProgram {
             // helm has no file of ours.
             fs::read(file).unwrap_or_default().hash(&mut hasher);
         }
+        if !self.tags.is_empty() {
+            self.tags.hash(&mut hasher);
+        }
         let key = format!("{}-{}-{:016x}", self.name, self.version, hasher.finish());
         Ok(user_cache()?.join(key))
     }
@@ -105,35 +128,27 @@ impl GoProgram {
     /// The linker's flags: smaller, and with the version that a release would have.
     fn link_flags(&self) -> String {
         let mut flags = "-s -w".to_owned();
-        let minor = self.version.split('.').nth(1).unwrap_or_default();
-        let set: &[(&str, String)] = if self.module == "kubernetes" {
-            &[
+        let release = &*format!("v{}", self.version);
+        let minor = |release: &'static str| release.split('.').nth(1).unwrap_or_default();
+        let set: &[(&str, &str)] = match self.module {
+            "kubernetes" => &[
+                ("k8s.io/component-base/version.gitVersion", release),
+                ("k8s.io/component-base/version.gitMajor", "1"),
                 (
-                    "k8s.io/component-base/version.gitVersion",
-                    format!("v{}", self.version),
+                    "k8s.io/component-base/version.gitMinor",
+                    minor(self.version),
                 ),
-                ("k8s.io/component-base/version.gitMajor", "1".to_owned()),
-                ("k8s.io/component-base/version.gitMinor", minor.to_owned()),
-                (
-                    "k8s.io/client-go/pkg/version.gitVersion",
-                    format!("v{}", self.version),
-                ),
-            ]
-        } else {
-            &[
-                (
-                    "helm.sh/helm/v3/internal/version.version",
-                    format!("v{}", self.version),
-                ),
-                (
-                    "helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor",
-                    "1".to_owned(),
-                ),
+                ("k8s.io/client-go/pkg/version.gitVersion", release),
+            ],
+            "helm" => &[
+                ("helm.sh/helm/v3/internal/version.version", release),
+                ("helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor", "1"),
                 (
                     "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor",
-                    KUBERNETES.split('.').nth(1).unwrap_or_default().to_owned(),
+                    minor(KUBERNETES),
                 ),
-            ]
+            ],
+            _ => &[("github.com/prometheus/common/version.Version", self.version)],
         };
         let set = set
             .iter()
@@ -150,6 +165,7 @@ impl GoProgram {
             .current_dir(self.sources())
             .env("CGO_ENABLED", "0")
             .args(["build", "-v", "-mod=readonly", "-trimpath"])
+            .arg(format!("-tags={}", self.tags))
             .arg(format!("-ldflags={}", self.link_flags()))
             .arg("-o")
             .arg(&unfinished)

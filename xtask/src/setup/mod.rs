@@ -60,6 +60,8 @@ pub(crate) enum Part {
     Kernel,
     /// A real Kubernetes, and the tests against its API
     Cluster,
+    /// A Prometheus for the tests in a cluster
+    Prometheus,
 }
 
 /// One thing that must be on the machine.
@@ -198,6 +200,10 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
     }
     if parts.contains(&Part::Cluster) {
         needs.extend(cluster());
+    }
+    if parts.contains(&Part::Prometheus) {
+        needs.push(Box::new(crate::cluster::Toolchain));
+        needs.push(crate::cluster::GoProgram::prometheus());
     }
     needs
 }

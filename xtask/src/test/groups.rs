@@ -108,7 +108,7 @@ pub(crate) const GROUPS: [Group; 13] = [
     Group {
         name: CLUSTER,
         what: "the chart and the agent in a real Kubernetes, asked by Prometheus; only when asked for",
-        needs: Needs::Programs,
+        needs: Needs::Tools,
         run: cluster,
     },
     Group {
@@ -171,6 +171,7 @@ fn lints() -> Result<Tally> {
         "clippy",
         "--workspace",
         "--all-targets",
+        "--features=lpm-bench/cluster",
         "--",
         "-D",
         "warnings",
@@ -228,6 +229,11 @@ fn deploy() -> Result<Tally> {
 /// The agent's image, then the tests that load it. Not among the other integration tests: those
 /// must not wait for a cluster, nor share the machine with one.
 fn cluster() -> Result<Tally> {
+    // Not among what other groups get: it takes minutes to build.
+    setup::ensure(&[setup::Part::Prometheus])?;
+    if !process::is_root() {
+        process::require_root_or_sudo("a cluster")?;
+    }
     image::for_tests()?;
     cargo_test_of(
         &[
