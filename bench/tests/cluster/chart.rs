@@ -1,11 +1,14 @@
 //! The chart: installed, looked at, restarted, removed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use lpm_bench::kubernetes::Cluster;
 
-use crate::{eventually, prometheus::Prometheus, truth};
+use crate::{eventually, tools::tool};
 
 /// The release, its namespace, and the name of its objects.
 const NAME: &str = "lpm";
@@ -27,16 +30,6 @@ pub(crate) fn image() -> Option<PathBuf> {
     None
 }
 
-/// Runs helm or kubectl and returns what it printed.
-fn tool(cluster: &Cluster, words: &[&str]) -> String {
-    let mut command = cluster.tool(words[0]).expect("a program");
-    let output = command.args(&words[1..]).output().expect("it starts");
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{words:?}: {stderr}{stdout}");
-    stdout
-}
-
 /// Installs the chart with its defaults, pins on, and waits until the agents are ready.
 pub(crate) fn install(cluster: &Cluster, preset: &str) {
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/lpm");
@@ -55,6 +48,8 @@ pub(crate) fn install(cluster: &Cluster, preset: &str) {
             &preset,
             "--set",
             "image.pullPolicy=Never,pins.enabled=true,test.enabled=false",
+            "--set",
+            crate::question::RULES,
         ],
     );
     if let Err(error) = cluster.wait_ready("daemonsets", NAME, NAME) {
@@ -87,94 +82,15 @@ pub(crate) fn has_least_capabilities(cluster: &Cluster) {
     }
 }
 
-/// While the agents are replaced, measuring goes on: as many samples as the wire saw round trips.
-pub(crate) fn restart_loses_nothing(cluster: &Cluster, prometheus: &Prometheus) {
-    let all = "namespace=\"media\",peer_namespace=\"shop\",leg=\"remote\"";
-    let count = |series: &str| {
-        prometheus
-            .ask(&prometheus.count(series))
-            .unwrap_or_default()
-    };
-    let settled = |what: &str| {
-        let mut last = -1.0;
-        eventually(what, || {
-            let now = count(all);
-            let settled = (now - last).abs() < 0.5;
-            last = now;
-            std::thread::sleep(std::time::Duration::from_secs(5));
-            settled
-        });
-        last
-    };
-    // Counted from standstill to standstill, so that the two counts are of the same packets.
-    let scale = |replicas: u8| {
-        let replicas = format!("--replicas={replicas}");
-        tool(
-            cluster,
-            &[
-                "kubectl",
-                "scale",
-                "deployment",
-                "direct",
-                "service",
-                &replicas,
-                "--namespace",
-                "media",
-            ],
-        );
-    };
-    scale(0);
-    let before = settled("no traffic any more");
-    drop(cluster.wire.take_records());
-    scale(1);
-    for name in ["direct", "service"] {
-        cluster
-            .wait_ready("deployments", "media", name)
-            .expect("the clients again");
-    }
-    tool(
-        cluster,
-        &[
-            "kubectl",
-            "rollout",
-            "restart",
-            "daemonset",
-            NAME,
-            "--namespace",
-            NAME,
-        ],
-    );
-    cluster
-        .wait_ready("daemonsets", NAME, NAME)
-        .expect("the new agents");
-    scale(0);
-    let after = settled("no traffic any more, again");
-    let trips = truth::round_trips(&cluster.wire.take_records());
-    #[expect(clippy::cast_precision_loss, reason = "a number of packets")]
-    let share = (after - before) / trips.len() as f64;
-    println!(
-        "restart: {} round trips, {} samples",
-        trips.len(),
-        after - before
-    );
-    // Three slots skip some stamps at this delay. A restart without pins takes half of the time.
-    assert!(
-        (0.85..1.05).contains(&share),
-        "{} round trips, {} samples",
-        trips.len(),
-        after - before
-    );
-    scale(1);
-}
-
 /// After `helm uninstall` there is no object, no pin, no program and no qdisc.
 pub(crate) fn uninstall_leaves_nothing(cluster: &Cluster) {
-    assert!(programs(cluster) > 0, "there are programs to remove");
     tool(
         cluster,
         &["helm", "uninstall", NAME, "--namespace", NAME, "--wait"],
     );
-    eventually("no program on any interface", || programs(cluster) == 0);
+    eventually("no program on any interface", || {
+        programs(cluster).is_empty()
+    });
     for node in &cluster.nodes {
         // The kernel's own files, maps.debug and progs.debug, are in there too.
         eventually("no pin", || !node.bpffs.join(NAME).exists());
@@ -198,25 +114,26 @@ pub(crate) fn uninstall_leaves_nothing(cluster: &Cluster) {
     });
 }
 
-/// How many programs are attached to the interfaces of both nodes.
-fn programs(cluster: &Cluster) -> usize {
+/// The ids of the programs that are attached to the interfaces of both nodes.
+pub(crate) fn programs(cluster: &Cluster) -> BTreeSet<u32> {
     let on_node = |netns: &lpm_bench::testbed::Netns| {
         netns.run_in(|| {
             let interfaces = nix::net::if_::if_nameindex().expect("interfaces");
-            let mut count = 0;
+            let mut ids = BTreeSet::new();
             for interface in &interfaces {
                 let name = interface.name().to_string_lossy().into_owned();
                 for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
                     // An interface may go while we look.
-                    let found = SchedClassifier::query_tcx(&name, hook);
-                    count += found.map_or(0, |(_, programs)| programs.len());
+                    if let Ok((_, programs)) = SchedClassifier::query_tcx(&name, hook) {
+                        ids.extend(programs.iter().map(aya::programs::ProgramInfo::id));
+                    }
                 }
             }
-            count
+            ids
         })
     };
     let nodes = cluster.nodes.iter();
     nodes
-        .map(|node| on_node(&node.netns).expect("the namespace"))
-        .sum()
+        .flat_map(|node| on_node(&node.netns).expect("the namespace"))
+        .collect()
 }

@@ -6,7 +6,13 @@
 #![cfg(feature = "cluster")]
 
 mod chart;
+mod left;
+mod metrics;
+mod names;
 mod prometheus;
+mod question;
+mod restart;
+mod tools;
 mod traffic;
 mod truth;
 
@@ -21,6 +27,7 @@ use lpm_bench::{
     testbed::Impairment,
 };
 
+use left::Traces;
 use prometheus::{Histograms, Prometheus};
 
 /// One-way delay between the nodes.
@@ -54,17 +61,28 @@ fn scenario(network: Network, preset: &str) {
     };
     chart::install(&cluster, preset);
     chart::has_least_capabilities(&cluster);
+    names::are_right(&cluster, network);
+    restart::loses_nothing(&cluster);
+    let discovered = Prometheus::start(&cluster, Histograms::Discovered);
+    if network == Network::Azure {
+        question::is_answered(&cluster, &discovered);
+        cluster.wire.set_both(&Impairment::delay(DELAY));
+    }
     traffic::start(&cluster);
     let classic = Prometheus::start(&cluster, Histograms::Classic);
     let native = Prometheus::start(&cluster, Histograms::Native);
-    agrees(&cluster, [&classic, &native]);
-    on_one_node(&native);
-    chart::restart_loses_nothing(&cluster, &native);
+    agrees(&cluster, [&classic, &native, &discovered]);
+    on_one_node(&discovered);
+    let traces = Traces::of(&cluster);
     chart::uninstall_leaves_nothing(&cluster);
+    traces.programs_go();
+    drop([classic, native, discovered]);
+    drop(cluster);
+    traces.are_gone();
 }
 
 /// What crosses the wire, directly and by a Service, is what the wire's log says.
-fn agrees(cluster: &Cluster, prometheuses: [&Prometheus; 2]) {
+fn agrees(cluster: &Cluster, prometheuses: [&Prometheus; 3]) {
     for prometheus in prometheuses {
         // A pair of namespaces has to be there before its rate can be told.
         for peer in ["pod", "service"] {
@@ -76,13 +94,14 @@ fn agrees(cluster: &Cluster, prometheuses: [&Prometheus; 2]) {
     }
     drop(cluster.wire.take_records());
     thread::sleep(prometheus::WINDOW);
-    let truth = truth::round_trips(&cluster.wire.take_records());
-    for prometheus in prometheuses {
-        for peer in ["pod", "service"] {
-            let series = traffic::across(peer);
+    let records = cluster.wire.take_records();
+    for peer in ["pod", "service"] {
+        let truth = truth::round_trips(&records, traffic::client(cluster, peer));
+        let series = traffic::across(peer);
+        for prometheus in prometheuses {
             prometheus.holds_mean(&series, truth::mean(&truth));
             for quantile in [0.5, 0.9] {
-                prometheus.holds_quantile(&series, quantile, truth::quantile(&truth, quantile));
+                prometheus.holds_quantile(&series, quantile, &truth);
             }
         }
     }
@@ -101,10 +120,15 @@ fn on_one_node(prometheus: &Prometheus) {
 }
 
 /// Waits until `done`.
-pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn eventually(what: &str, done: impl FnMut() -> bool) {
+    within(PATIENCE, what, done);
+}
+
+/// Waits until `done`, no longer than that.
+pub(crate) fn within(patience: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !done() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not within {patience:?}");
         thread::sleep(Duration::from_millis(200));
     }
 }

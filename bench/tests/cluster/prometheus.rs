@@ -1,4 +1,5 @@
-//! A real Prometheus on `node-a` that collects from the agents.
+//! Real Prometheuses on `node-a` that collect from the agents: Debian's, told where these are, and a
+//! newer one, which asks the cluster's API.
 
 use std::{fs, time::Duration};
 
@@ -6,18 +7,41 @@ use lpm_bench::{
     kubernetes::{Cluster, Programs},
     testbed::NsChild,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::eventually;
+use crate::{eventually, truth};
 
 /// Over how long rates are taken.
 pub(crate) const WINDOW: Duration = Duration::from_secs(40);
 
-/// The kind of histograms that a Prometheus asks for.
+/// How far the truth may be from a bucket's bound: as a share of the time, and in ranks.
+const SLACK: f64 = 0.03;
+const RANKS: f64 = 0.04;
+
+/// The chart's `ConfigMap` of rules, and the file in it.
+const CONFIG_MAP: &str = "lpm-rules";
+const RULES: &str = "lpm.rules.yaml";
+
+/// Which Prometheus, and the kind of histograms that it asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Histograms {
+    /// Debian's.
     Classic,
+    /// Debian's, with its experimental native histograms.
     Native,
+    /// A newer one, with native histograms and the discovery of Kubernetes.
+    Discovered,
+}
+
+impl Histograms {
+    /// Its port.
+    const fn port(self) -> u16 {
+        match self {
+            Self::Classic => 9090,
+            Self::Native => 9091,
+            Self::Discovered => 9092,
+        }
+    }
 }
 
 /// One that runs, until it is dropped.
@@ -34,14 +58,22 @@ impl<'a> Prometheus<'a> {
     pub(crate) fn start(cluster: &'a Cluster, histograms: Histograms) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("prometheus.json");
-        fs::write(&file, config(cluster).to_string()).expect("a configuration");
-        let port = if histograms == Histograms::Native {
-            9091
+        let discovers = histograms == Histograms::Discovered;
+        let config = if discovers {
+            discovering(cluster)
         } else {
-            9090
+            told(cluster)
         };
+        fs::write(&file, config.to_string()).expect("a configuration");
+        fs::write(directory.path().join(RULES), rules(cluster)).expect("rules");
+        let port = histograms.port();
         let node = &cluster.nodes[0].netns;
-        let mut command = node.command(Programs::new().find("prometheus").expect("prometheus"));
+        let program = if discovers {
+            "prometheus-kubernetes"
+        } else {
+            "prometheus"
+        };
+        let mut command = node.command(Programs::new().find(program).expect(program));
         command
             .arg(format!("--config.file={}", file.display()))
             .arg(format!(
@@ -77,7 +109,8 @@ impl<'a> Prometheus<'a> {
         value.parse().ok().filter(|value: &f64| !value.is_nan())
     }
 
-    fn query(&self, query: &str) -> Option<Value> {
+    /// A query's answer, as the API gives it.
+    pub(crate) fn query(&self, query: &str) -> Option<Value> {
         let ask = || {
             let response = ureq::get(&self.url).query("query", query).call();
             response.ok()?.body_mut().read_to_string().ok()
@@ -90,7 +123,9 @@ impl<'a> Prometheus<'a> {
     pub(crate) fn count(&self, series: &str) -> String {
         match self.histograms {
             Histograms::Classic => format!("sum(lpm_rtt_seconds_count{{{series}}})"),
-            Histograms::Native => format!("histogram_count(sum(lpm_rtt_seconds{{{series}}}))"),
+            Histograms::Native | Histograms::Discovered => {
+                format!("histogram_count(sum(lpm_rtt_seconds{{{series}}}))")
+            }
         }
     }
 
@@ -102,7 +137,7 @@ impl<'a> Prometheus<'a> {
                 "sum(rate(lpm_rtt_seconds_sum{{{series}}}{window})) / \
                  sum(rate(lpm_rtt_seconds_count{{{series}}}{window}))"
             ),
-            Histograms::Native => {
+            Histograms::Native | Histograms::Discovered => {
                 let rate = format!("sum(rate(lpm_rtt_seconds{{{series}}}{window}))");
                 format!("histogram_sum({rate}) / histogram_count({rate})")
             }
@@ -124,17 +159,25 @@ impl<'a> Prometheus<'a> {
     }
 
     /// Asserts that a quantile is in the bucket that holds the truth.
-    pub(crate) fn holds_quantile(&self, series: &str, quantile: f64, truth: f64) {
+    ///
+    /// The wire's log leaves out node-a's own part, and begins and ends a little otherwise than the
+    /// rate: where that passes a bound, it is the next, and so for ranks that are not far.
+    pub(crate) fn holds_quantile(&self, series: &str, quantile: f64, trips: &[f64]) {
         let window = format!("[{}s]", WINDOW.as_secs());
-        let (rate, (low, high)) = match self.histograms {
-            Histograms::Classic => (
-                format!("sum by (le) (rate(lpm_rtt_seconds_bucket{{{series}}}{window}))"),
-                self.classic_bucket(series, truth),
-            ),
-            Histograms::Native => (
-                format!("sum(rate(lpm_rtt_seconds{{{series}}}{window}))"),
-                native_bucket(truth),
-            ),
+        let bucket = |time| match self.histograms {
+            Histograms::Classic => self.classic_bucket(series, time),
+            Histograms::Native | Histograms::Discovered => native_bucket(time),
+        };
+        let truth = truth::quantile(trips, quantile);
+        let (low, _) = bucket(truth::quantile(trips, quantile - RANKS));
+        let (_, high) = bucket(truth::quantile(trips, quantile + RANKS));
+        let rate = match self.histograms {
+            Histograms::Classic => {
+                format!("sum by (le) (rate(lpm_rtt_seconds_bucket{{{series}}}{window}))")
+            }
+            Histograms::Native | Histograms::Discovered => {
+                format!("sum(rate(lpm_rtt_seconds{{{series}}}{window}))")
+            }
         };
         let query = format!("histogram_quantile({quantile}, {rate})");
         let found = self.ask(&query).expect("a quantile");
@@ -143,10 +186,8 @@ impl<'a> Prometheus<'a> {
             self.histograms,
             quantile * 100.0
         );
-        // The wire's log leaves out node-a's own part: where that passes a bound, it is the next.
-        let slack = 0.03;
         assert!(
-            found > low * (1.0 - slack) && found <= high * (1.0 + slack),
+            found > low * (1.0 - SLACK) && found <= high * (1.0 + SLACK),
             "{:?} {series}: p{quantile} {found} s, truth {truth} s",
             self.histograms
         );
@@ -187,7 +228,7 @@ fn native_bucket(time: f64) -> (f64, f64) {
 ///
 /// Debian builds its Prometheus without the discovery of Kubernetes, so the targets are looked up
 /// here, by what that would look at: label and name of the port.
-fn config(cluster: &Cluster) -> Value {
+fn told(cluster: &Cluster) -> Value {
     let label = "app.kubernetes.io%2Fname%3Dlpm";
     let path = format!("/api/v1/pods?labelSelector={label}");
     let pods = cluster.api.get(&path).expect("the agents' pods");
@@ -197,17 +238,56 @@ fn config(cluster: &Cluster) -> Value {
         let port = ports.find(|port| port["name"] == "metrics");
         let port = &port.expect("the chart's port")["containerPort"];
         let address = pod["status"]["podIP"].as_str().expect("an address");
-        serde_json::json!({
+        json!({
             "targets": [format!("{address}:{port}")],
             "labels": {"node": pod["spec"]["nodeName"]},
         })
     });
-    serde_json::json!({
-        "global": {"scrape_interval": "2s"},
-        "scrape_configs": [{
-            "job_name": "lpm",
-            "honor_labels": true,
-            "static_configs": targets.collect::<Vec<_>>(),
+    config(&json!({"static_configs": targets.collect::<Vec<_>>()}))
+}
+
+/// Asks the API for the pods, as a `ServiceAccount` that may read pods and nothing else.
+fn discovering(cluster: &Cluster) -> Value {
+    let rights = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n\
+                  metadata: {name: collector, namespace: lpm}\n\
+                  rules: [{apiGroups: [''], resources: [pods], verbs: [get, list, watch]}]\n---\n\
+                  apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\n\
+                  metadata: {name: collector, namespace: lpm}\n\
+                  roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: collector}\n\
+                  subjects: [{kind: ServiceAccount, name: collector, namespace: lpm}]\n";
+    cluster.apply(rights).expect("a role");
+    let account = cluster.api.service_account("lpm", "collector");
+    let pod = |what: &str| format!("__meta_kubernetes_pod_{what}");
+    config(&json!({
+        "scrape_native_histograms": true,
+        "kubernetes_sd_configs": [{
+            "role": "pod",
+            "kubeconfig_file": account.expect("an account").kubeconfig,
+            "namespaces": {"names": ["lpm"]},
         }],
+        "relabel_configs": [
+            {"source_labels": [pod("label_app_kubernetes_io_name"), pod("container_port_name")],
+             "regex": "lpm;metrics", "action": "keep"},
+            {"source_labels": [pod("node_name")], "target_label": "node"},
+        ],
+    }))
+}
+
+/// A configuration that collects as `job` says.
+fn config(job: &Value) -> Value {
+    let mut job = job.clone();
+    job["job_name"] = "lpm".into();
+    job["honor_labels"] = true.into();
+    json!({
+        "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
+        "rule_files": [RULES],
+        "scrape_configs": [job],
     })
+}
+
+/// The rules that the chart put into the cluster.
+fn rules(cluster: &Cluster) -> String {
+    let path = format!("/api/v1/namespaces/lpm/configmaps/{CONFIG_MAP}");
+    let map = cluster.api.get(&path).expect("the chart's ConfigMap");
+    map["data"][RULES].as_str().expect("rules").to_owned()
 }

@@ -1,47 +1,75 @@
 //! What the wire's log says of the round trips: TSval out, first TSecr back.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use lpm_bench::testbed::wire::{Direction, Record};
 
 /// Where the servers listen.
 const PORT: u16 = 5301;
 
-/// Round trips beyond `node-a` of what its pods sent across, in seconds, in order of size.
-///
-/// From a segment's arrival at the wire to the departure of the first one back that echoes its
-/// timestamp; where several segments have the same, from the first.
-pub(crate) fn round_trips(records: &[Record]) -> Vec<f64> {
-    let mut stamps = HashMap::new();
-    let mut trips = Vec::new();
-    let mut events: Vec<_> = records
-        .iter()
-        .filter_map(|record| Some((record, record.tcp?, record.tcp?.timestamps?)))
-        .collect();
-    events.sort_by_key(|(record, ..)| match record.direction {
-        Direction::Forward => Some(record.arrival_ns),
-        Direction::Backward => record.departure_ns,
-    });
-    for (record, tcp, (value, echo)) in events {
-        if record.direction == Direction::Forward && tcp.destination_port == PORT {
-            if tcp.payload > 0 {
-                let key = (tcp.source, tcp.source_port, value);
-                stamps.entry(key).or_insert(record.arrival_ns);
-            }
-        } else if let (PORT, Some(back)) = (tcp.source_port, record.departure_ns) {
-            let key = (tcp.destination, tcp.destination_port, echo);
-            if let Some(sent) = stamps.remove(&key) {
-                trips
-                    .push(std::time::Duration::from_nanos(back.saturating_sub(sent)).as_secs_f64());
-            }
-        }
-    }
-    trips.sort_by(f64::total_cmp);
+/// A round trip.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trip {
+    /// When its echo left the wire, by the wire's clock, in ns.
+    pub(crate) end_ns: u64,
+    /// How long it took, in seconds.
+    pub(crate) seconds: f64,
+}
+
+/// Round trips beyond `node-a` of what a pod of it sent across, in seconds, in order of size.
+pub(crate) fn round_trips(records: &[Record], client: IpAddr) -> Vec<f64> {
+    let trips = trips(records, client, Direction::Forward);
     assert!(
         trips.len() > 200,
         "the wire saw {} round trips only",
         trips.len()
     );
+    let mut seconds: Vec<f64> = trips.iter().map(|trip| trip.seconds).collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds
+}
+
+/// Round trips of what a pod of `node-a` sent across (forward), or of what it was sent (backward),
+/// in order of time.
+///
+/// From the arrival at the wire of the first segment with a timestamp, if it carries data, to the
+/// departure of the first one back that echoes it.
+pub(crate) fn trips(records: &[Record], client: IpAddr, way: Direction) -> Vec<Trip> {
+    let mut events: Vec<_> = records
+        .iter()
+        .filter_map(|record| {
+            let tcp = record.tcp?;
+            let (ours, port, server) = match record.direction {
+                Direction::Forward => (tcp.source, tcp.source_port, tcp.destination_port),
+                Direction::Backward => (tcp.destination, tcp.destination_port, tcp.source_port),
+            };
+            let sent = record.direction == way;
+            let time = if sent {
+                Some(record.arrival_ns)
+            } else {
+                record.departure_ns
+            };
+            (ours == client && server == PORT).then_some((time?, sent, port, tcp))
+        })
+        .collect();
+    events.sort_by_key(|(time, ..)| *time);
+    let (mut newest, mut stamps, mut trips) = (HashMap::new(), HashMap::new(), Vec::new());
+    for (time, sent, port, tcp) in events {
+        let Some((value, echo)) = tcp.timestamps else {
+            continue;
+        };
+        if sent {
+            let first = newest.insert(port, value) != Some(value);
+            if first && tcp.payload > 0 {
+                stamps.insert((port, value), time);
+            }
+        } else if let Some(start) = stamps.remove(&(port, echo)) {
+            trips.push(Trip {
+                end_ns: time,
+                seconds: Duration::from_nanos(time.saturating_sub(start)).as_secs_f64(),
+            });
+        }
+    }
     trips
 }
 
