@@ -256,7 +256,7 @@ impl Reader {
         let pressure = self.model.pressure(total);
         out.gauges(
             "map_pressure_ratio",
-            "How full a kernel map is: entries of active flows, rows taken",
+            "How full a kernel map is: entries of active flows, rows taken, questions that wait",
             pressure.map(|(map, ratio)| (vec![("map", map.to_owned())], ratio)),
         )
     }

@@ -318,9 +318,10 @@ impl Model {
         read(self.windows().segments())
     }
 
-    /// How full a map is, 0 to 1: entries held by active flows, rows taken.
+    /// How full a map is, 0 to 1: entries held by active flows, rows taken, questions that wait for
+    /// their answers.
     #[must_use]
-    pub fn pressure(&self, active: u64) -> [(&'static str, f64); 2] {
+    pub fn pressure(&self, active: u64) -> [(&'static str, f64); 3] {
         #[expect(clippy::cast_precision_loss, reason = "maps are far smaller than 2^53")]
         let ratio = |part: u64, whole: usize| part as f64 / whole.max(1) as f64;
         let all = (0..self.used_rows()).filter(|row| !self.is_free(*row));
@@ -328,6 +329,7 @@ impl Model {
         [
             ("flows", ratio(active, self.tables.flow_count())),
             ("rows", ratio(rows, self.tables.row_count())),
+            ("queries", ratio(self.waiting(), self.tables.query_count())),
         ]
     }
 

@@ -126,6 +126,14 @@ impl Model {
         Ok(())
     }
 
+    /// Questions that wait for their answers.
+    pub(super) fn waiting(&self) -> u64 {
+        let entries = (0..self.tables.query_count()).filter_map(|index| self.tables.query(index));
+        let open =
+            |entry: &&QueryEntry| Phase::of(entry.state.load(Ordering::Relaxed)) == Phase::Open;
+        entries.filter(open).count() as u64
+    }
+
     fn count_one(&self, entry: &QueryEntry) {
         let row = entry.row.load(Ordering::Relaxed) as usize;
         let at = entry.unanswered.load(Ordering::Relaxed);
@@ -244,6 +252,7 @@ mod tests {
         ask(2, long_ago, NOWHERE, open);
         ask(3, long_ago, DNS_UNANSWERED, Phase::Answered as u32);
         let model = model(tables);
+        assert_eq!(model.waiting(), 3);
         for _ in 0..2 {
             model.count_unanswered().expect("count");
             assert_eq!(model.dns().unanswered[&Arc::from("a")], 1);
@@ -254,5 +263,6 @@ mod tests {
         };
         assert_eq!(state(0), Phase::Counted as u32 | REPEATED);
         assert_eq!(state(1), open);
+        assert_eq!(model.waiting(), 1);
     }
 }
