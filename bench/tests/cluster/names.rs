@@ -116,8 +116,9 @@ const CASES: [Case; 7] = [
 pub(crate) fn are_right(cluster: &Cluster, network: Network) {
     let targets = lay_out(cluster);
     outside(cluster);
+    let mut counts = settled(cluster);
     for case in &CASES {
-        check(cluster, case, &targets, network);
+        counts = check(cluster, case, &targets, network, &counts);
     }
     probes_are_the_nodes(cluster);
     for namespace in ["alpha", "beta", "gamma", "delta", PROBED] {
@@ -189,9 +190,15 @@ fn outside(cluster: &Cluster) {
     // The host-network pod of node-b answers there.
 }
 
-fn check(cluster: &Cluster, case: &Case, targets: &Targets, network: Network) {
+/// Lets one talk, from these counts on; what the counts are afterwards.
+fn check(
+    cluster: &Cluster,
+    case: &Case,
+    targets: &Targets,
+    network: Network,
+    before: &Counts,
+) -> Counts {
     let places = places(case, network);
-    let before = settled(cluster);
     let count = format!("--count={REQUESTS}");
     let report = ask(
         cluster,
@@ -200,7 +207,7 @@ fn check(cluster: &Cluster, case: &Case, targets: &Targets, network: Network) {
     );
     assert_eq!(report["requests"], REQUESTS, "{report}");
     let after = settled(cluster);
-    let grown = grown(&before, &after);
+    let grown = grown(before, &after);
     println!("{}: {grown:?}", case.what);
     counted_once(case.what, &places, &grown);
     for ((node, key), count) in &grown {
@@ -214,6 +221,7 @@ fn check(cluster: &Cluster, case: &Case, targets: &Targets, network: Network) {
             case.what
         );
     }
+    after
 }
 
 /// Each of these places has the round trips of all requests, once.

@@ -241,7 +241,7 @@ fn cluster() -> Result<Tally> {
             "--features=cluster",
             "--test=cluster",
         ],
-        Duration::from_mins(20),
+        Duration::from_mins(40),
     )
 }
 
