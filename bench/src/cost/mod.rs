@@ -4,6 +4,7 @@
 mod hot;
 mod layers;
 mod live;
+mod methods;
 mod peer;
 mod programs;
 mod questions;
@@ -68,6 +69,7 @@ enum Traffic {
 pub fn main(args: &Args) -> Result<()> {
     let mut report = report::Report::new(args);
     report.hot(&hot::measure(args)?);
+    report.methods(&methods::measure(args)?);
     report.layers(&layers::measure(args)?);
     report.questions(&questions::measure(args)?);
     for &flows in &args.flows {

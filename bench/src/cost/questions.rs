@@ -102,7 +102,7 @@ fn run(ebpf: &mut Ebpf, [from, to]: [&str; 2], packets: &Packets) -> Result<f64>
     Ok(sum / f64::from(2 * PAIRS))
 }
 
-fn test_run(ebpf: &mut Ebpf, name: &str, packet: &[u8], repeat: u32) -> Result<f64> {
+pub(super) fn test_run(ebpf: &mut Ebpf, name: &str, packet: &[u8], repeat: u32) -> Result<f64> {
     let mut options = TestRunOptions::new();
     options.data_in = Some(packet);
     options.repeat = repeat;

@@ -41,6 +41,12 @@ impl Report {
         self.table(series);
     }
 
+    pub(super) fn methods(&mut self, cases: &[Case]) {
+        self.line("## Hot: samples by method, each with and without it\n");
+        self.line("The mean of a packet and its answer, which are run one at a time.\n");
+        self.cases("method on", cases);
+    }
+
     pub(super) fn layers(&mut self, cases: &[Case]) {
         self.line("## Hot: tunnels and XDP, each with and without being configured\n");
         self.cases("tunnels and XDP configured", cases);
@@ -54,7 +60,7 @@ impl Report {
 
     fn cases(&mut self, configured: &str, cases: &[Case]) {
         self.line(&format!(
-            "| packet | program | {configured} | gross ns | net ns |"
+            "| packet | program or method | {configured} | gross ns | net ns |"
         ));
         self.line("|---|---|---|---|---|");
         for case in cases {
