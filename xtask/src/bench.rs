@@ -37,6 +37,8 @@ enum Kind {
     Replay,
     /// What the names of 1,000 to 100,000 pods cost an agent
     Identity,
+    /// What following the cluster, or the own node, costs the API server
+    Scopes,
 }
 
 /// The command `cargo xtask bench`.
@@ -48,6 +50,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         Kind::Truth => ("truth", Part::Test),
         Kind::Replay => ("replay", Part::Run),
         Kind::Identity => ("identity", Part::Run),
+        Kind::Scopes => ("scopes", Part::Cluster),
     };
     setup::ensure(&[Part::Run, part])?;
     build::main(&build::Args::default())?;

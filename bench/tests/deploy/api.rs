@@ -173,10 +173,17 @@ fn the_agents_may_read_what_they_need_and_nothing_else() {
         ("get", "daemonsets.apps/lpm", "--namespace=default"),
         ("list", "secrets", "--all-namespaces"),
         ("list", "namespaces", "--all-namespaces"),
+        ("list", "csinodes.storage.k8s.io", "--all-namespaces"),
         ("list", "configmaps", "--all-namespaces"),
         ("create", "pods/exec", "--all-namespaces"),
         ("get", "nodes/proxy", "--all-namespaces"),
     ] {
         assert!(!may(&api, verb, what, &[more]), "{verb} {what} {more}");
+    }
+    let of_a_node = rendered(&["--set", "scope=node"]).expect("helm is there");
+    api.apply(&of_a_node).unwrap();
+    for verb in ["list", "watch"] {
+        let everywhere = ["--all-namespaces"];
+        assert!(may(&api, verb, "csinodes.storage.k8s.io", &everywhere));
     }
 }

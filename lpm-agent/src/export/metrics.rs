@@ -476,6 +476,7 @@ mod tests {
             .iter()
             .map(|family| family.metric.len())
             .sum();
+        println!("20 pairs of namespaces: {native} series native, {classic} classic");
         assert!((160 * 28..5000).contains(&classic), "{classic}");
         assert!((160..2000).contains(&native), "{native}");
     }

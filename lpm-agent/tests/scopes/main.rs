@@ -61,6 +61,9 @@ fn node(api: &ApiServer, number: u8, range: IpAddr) {
     let status = json!({"addresses": [{"type": "InternalIP", "address": address}]});
     api.patch_status(&format!("/api/v1/nodes/{name}"), &status)
         .expect("an address");
+    let csi = json!({"metadata": {"name": name}, "spec": {"drivers": []}});
+    api.create("/apis/storage.k8s.io/v1/csinodes", &csi)
+        .expect("a CSINode");
 }
 
 /// The agent of node 1, with interfaces and a kernel.

@@ -11,6 +11,8 @@ use lpm_agent::identity::{
 use lpm_bench::machine;
 use serde_json::json;
 
+use crate::rss::anonymous;
+
 /// The names of many pods: memory, and the time that an event takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  lpm-bench identity --pods 1000,10000")]
@@ -137,15 +139,4 @@ fn pod(number: u32, address: u32) -> Result<Pod> {
             "startTime": "2026-01-01T00:00:00Z"},
     });
     serde_json::from_str(&object.to_string()).context("read a pod")
-}
-
-/// Anonymous memory of this process, bytes.
-fn anonymous() -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kib: u64 = kib.context("RssAnon is not there")?.parse()?;
-    Ok(kib << 10)
 }

@@ -2,6 +2,8 @@
 
 mod identity;
 mod replay;
+mod rss;
+mod scopes;
 mod truth;
 
 use anyhow::Result;
@@ -15,6 +17,7 @@ enum Command {
     Cost(cost::Args),
     Identity(identity::Args),
     Replay(replay::Args),
+    Scopes(scopes::Args),
     Truth(truth::Args),
 }
 
@@ -23,6 +26,7 @@ fn main() -> Result<()> {
         Command::Cost(args) => cost::main(&args),
         Command::Identity(args) => identity::main(&args),
         Command::Replay(args) => replay::main(&args),
+        Command::Scopes(args) => scopes::main(&args),
         Command::Truth(args) => truth::main(&args),
     }
 }

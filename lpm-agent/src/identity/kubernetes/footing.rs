@@ -11,7 +11,7 @@ use std::{
 use super::world::{Watched, World};
 
 /// A node that is new has no range of pods yet, and the news of it may come late.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! [`World`] is pure: events in, changed names out. A thread with one runtime of its own follows
 //! six kinds of objects and feeds it.
 
+mod arrivals;
 mod claims;
 mod client;
 mod examine;
@@ -48,7 +49,7 @@ pub use listed::Event;
 pub use near::OfNode;
 use near::{Near, TICK};
 pub(crate) use nodes::Home;
-pub use objects::{EndpointSlice, Job, Node, Pod, ReplicaSet, Service};
+pub use objects::{CSINode, EndpointSlice, Job, Node, Pod, ReplicaSet, Service};
 use reader::Reader;
 use watches::Watches;
 pub use world::{Watched, World, WorldEvent};
@@ -179,12 +180,17 @@ async fn follow(
         for wanted in reader.wanted() {
             watches.ask_for(wanted);
         }
+        for node in reader.nodes() {
+            watches.ask_for_node(node);
+        }
         if let Some(why) = reader.is_flat()
-            && let Some(pods) = narrow.take()
+            && let Some(narrow) = narrow.take()
         {
-            pods.abort();
-            // It ends at its next await, and says nothing after that.
-            let _ = pods.await;
+            for watch in narrow {
+                watch.abort();
+                // It ends at its next await, and says nothing after that.
+                let _ = watch.await;
+            }
             while let Ok(message) = from.try_recv() {
                 messages.push(message);
             }

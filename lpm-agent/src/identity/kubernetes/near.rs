@@ -111,7 +111,12 @@ impl Near {
                 }
                 self.peers.take(number, line, home, (Instant::now(), out));
             }
-            Said::Nothing(trouble) => self.silent(number, &trouble),
+            Said::Nothing(trouble) => {
+                // What was ended meanwhile has been counted.
+                if let Some(node) = self.peers.node(number).map(Arc::clone) {
+                    self.count(&node, &trouble);
+                }
+            }
         }
         if !self.ground.is_seen() && self.peers.report().names > 0 {
             self.ground.others_stand();
@@ -119,12 +124,9 @@ impl Near {
     }
 
     /// Each agent's silence is said once until it answers.
-    fn silent(&mut self, number: u64, trouble: &Trouble) {
+    fn count(&mut self, node: &Arc<str>, trouble: &Trouble) {
         *self.errors.entry(trouble.reason()).or_default() += 1;
-        let Some(node) = self.peers.node(number).map(Arc::clone) else {
-            return;
-        };
-        if self.said.insert(Arc::clone(&node)) {
+        if self.said.insert(Arc::clone(node)) {
             tracing::warn!(
                 "the agent of node {node} does not tell names: {trouble}; its pods are unknown \
                  until it does"
@@ -154,7 +156,9 @@ impl Near {
             let home = |address| world.nodes().home(address);
             self.peers.want(addresses, home, (now, out));
         }
-        self.peers.tick(now, out);
+        for node in self.peers.tick(now, out) {
+            self.count(&node, &Trouble::Silent);
+        }
     }
 
     /// Whether others may hear of this node's pods: all are known, and it is still a node.

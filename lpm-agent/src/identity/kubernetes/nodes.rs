@@ -157,6 +157,18 @@ impl Nodes {
         nodes.flat_map(|node| node.addresses.clone()).collect()
     }
 
+    /// The id of the node with this name.
+    pub(super) fn uid(&self, name: &str) -> Option<u128> {
+        let is = |(_, node): &(&u128, &Known)| node.name.node.as_deref() == Some(name);
+        Some(*self.known.iter().find(is)?.0)
+    }
+
+    /// The names of all.
+    pub(super) fn names(&self) -> HashSet<&str> {
+        let nodes = self.known.values();
+        nodes.filter_map(|node| node.name.node.as_deref()).collect()
+    }
+
     /// The ranges of pods of the node with this name; `None`: there is no such node.
     pub(super) fn ranges_of(&self, name: &str) -> Option<&[IpNet]> {
         let is = |node: &&Known| node.name.node.as_deref() == Some(name);

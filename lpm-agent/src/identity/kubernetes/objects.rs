@@ -202,11 +202,21 @@ pub struct Job {
     pub(super) metadata: ObjectMeta,
 }
 
+/// What a node's kubelet says of its storage. It is made when a node joins and goes with the node, and
+/// hardly ever changes between.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CSINode {
+    #[serde(deserialize_with = "metadata")]
+    pub(super) metadata: ObjectMeta,
+}
+
 resource!(Pod, "", "pods", NamespaceResourceScope, metadata only: false);
 resource!(Service, "", "services", NamespaceResourceScope, metadata only: false);
 resource!(Node, "", "nodes", ClusterResourceScope, metadata only: false);
 resource!(EndpointSlice, "discovery.k8s.io", "endpointslices", NamespaceResourceScope, metadata only: false);
 resource!(ReplicaSet, "apps", "replicasets", NamespaceResourceScope, metadata only: true);
+resource!(CSINode, "storage.k8s.io", "csinodes", ClusterResourceScope, metadata only: true);
 resource!(Job, "batch", "jobs", NamespaceResourceScope, metadata only: true);
 
 /// What is kept of an object's metadata; who changed which field, in full, is most of its size.

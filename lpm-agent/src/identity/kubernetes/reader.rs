@@ -97,6 +97,11 @@ impl<T: FnMut(News) -> bool> Reader<T> {
         self.world.take_wanted()
     }
 
+    /// Nodes to be asked for.
+    pub(super) fn nodes(&mut self) -> Vec<String> {
+        self.world.take_nodes()
+    }
+
     /// Why all pods have to be followed; `None`: they need not.
     pub(super) fn is_flat(&self) -> Option<String> {
         self.flat.clone()

@@ -67,6 +67,8 @@ pub(super) struct Follower<K> {
     pub(super) kind: Watched,
     pub(super) wrap: fn(Event<K>) -> WorldEvent,
     pub(super) fields: Option<String>,
+    /// They are not watched, but listed again after this long.
+    pub(super) every: Option<Duration>,
     pub(super) to: Sender<Message>,
 }
 
@@ -94,6 +96,13 @@ where
                     }
                 },
             };
+            if let Some(every) = self.every {
+                self.send(Message::Alive(self.kind)).await?;
+                pause = PAUSE.0;
+                // Up to half of it more: not all agents at once.
+                tokio::time::sleep(every.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
+                continue;
+            }
             let mut at = from;
             let ended = self.watch(api, &mut at, &mut pause).await?;
             match ended {

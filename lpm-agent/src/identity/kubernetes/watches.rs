@@ -1,16 +1,36 @@
 //! Which objects are watched.
 
+use std::time::Duration;
+
 use kube::{Api, Client, Resource, api::ListParams};
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc::Sender, task::JoinHandle};
 
 use super::{
     listed::Event,
-    objects::{EndpointSlice, Job, Node, Pod, ReplicaSet, Service},
+    objects::{CSINode, EndpointSlice, Job, Node, Pod, ReplicaSet, Service},
     owners::{Between, Wanted},
     watch::{Failure, Follower, Message},
     world::{Watched, WorldEvent},
 };
+
+/// How often nodes are listed where they are not watched: for what was missed, and addresses that a
+/// node gets late in its life.
+const NODES_EVERY: Duration = Duration::from_hours(6);
+
+/// When a new node is looked at again: it gets its range of pods and what CNIs write after it was
+/// made.
+const NODE_AGAIN: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(8),
+    Duration::from_secs(30),
+    Duration::from_mins(2),
+];
+
+/// All of a kind, by a watch.
+const FULLY: (Option<String>, Option<Duration>) = (None, None);
 
 /// Starts watches; what they say goes to one place.
 pub(super) struct Watches {
@@ -25,24 +45,36 @@ impl Watches {
 
     /// All that there is. Owners first: pods find their workloads then.
     pub(super) fn of_all(&self) {
-        self.owners();
-        self.nodes_and_services();
-        self.slices_and_pods();
+        self.beyond_a_node();
+        self.follow::<Service>(Watched::Services, WorldEvent::Service, FULLY);
     }
 
     /// The pods of one node, and what every agent needs: nodes tell whom to ask, services have
-    /// addresses of their own. Endpoint slices are as many as pods, and change as often; selectors tell the same of
-    /// the node's own pods. Replica sets and jobs are asked for one by one.
-    pub(super) fn of_a_node(&self, node: &str) -> JoinHandle<()> {
-        self.nodes_and_services();
-        let fields = Some(format!("spec.nodeName={node}"));
-        self.follow::<Pod>(Watched::Pods, WorldEvent::Pod, fields)
+    /// addresses of their own. Endpoint slices are as many as pods, and change as often; selectors
+    /// tell the same of the node's own pods. Replica sets and jobs are asked for one by one, and so
+    /// are nodes after they were listed. Returns what [`Self::beyond_a_node`] takes the place of.
+    pub(super) fn of_a_node(&self, node: &str) -> Vec<JoinHandle<()>> {
+        self.follow::<Service>(Watched::Services, WorldEvent::Service, FULLY);
+        let arrivals = self.follow::<CSINode>(Watched::CsiNodes, WorldEvent::CsiNode, FULLY);
+        let rarely = (None, Some(NODES_EVERY));
+        let nodes = self.follow::<Node>(Watched::Nodes, WorldEvent::Node, rarely);
+        let its = (Some(format!("spec.nodeName={node}")), None);
+        let pods = self.follow::<Pod>(Watched::Pods, WorldEvent::Pod, its);
+        vec![arrivals, nodes, pods]
     }
 
     /// All that [`Self::of_a_node`] leaves out, and all pods.
     pub(super) fn beyond_a_node(&self) {
-        self.owners();
-        self.slices_and_pods();
+        self.follow::<ReplicaSet>(Watched::ReplicaSets, WorldEvent::ReplicaSet, FULLY);
+        self.follow::<Job>(Watched::Jobs, WorldEvent::Job, FULLY);
+        self.follow::<Node>(Watched::Nodes, WorldEvent::Node, FULLY);
+        self.follow::<EndpointSlice>(Watched::EndpointSlices, WorldEvent::EndpointSlice, FULLY);
+        self.follow::<Pod>(Watched::Pods, WorldEvent::Pod, FULLY);
+    }
+
+    /// Asks for a node that may have come or gone.
+    pub(super) fn ask_for_node(&self, name: String) {
+        tokio::spawn(ask_for_node(self.client.clone(), name, self.to.clone()));
     }
 
     /// Asks for an owner of pods, once.
@@ -67,26 +99,11 @@ impl Watches {
         });
     }
 
-    fn owners(&self) {
-        self.follow::<ReplicaSet>(Watched::ReplicaSets, WorldEvent::ReplicaSet, None);
-        self.follow::<Job>(Watched::Jobs, WorldEvent::Job, None);
-    }
-
-    fn nodes_and_services(&self) {
-        self.follow::<Node>(Watched::Nodes, WorldEvent::Node, None);
-        self.follow::<Service>(Watched::Services, WorldEvent::Service, None);
-    }
-
-    fn slices_and_pods(&self) {
-        self.follow::<EndpointSlice>(Watched::EndpointSlices, WorldEvent::EndpointSlice, None);
-        self.follow::<Pod>(Watched::Pods, WorldEvent::Pod, None);
-    }
-
     fn follow<K>(
         &self,
         kind: Watched,
         wrap: fn(Event<K>) -> WorldEvent,
-        fields: Option<String>,
+        (fields, every): (Option<String>, Option<Duration>),
     ) -> JoinHandle<()>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
@@ -95,6 +112,7 @@ impl Watches {
             kind,
             wrap,
             fields,
+            every,
             to: self.to.clone(),
         };
         tokio::spawn(follower.run(self.client.clone()))
@@ -138,6 +156,34 @@ async fn ask<K>(
     for message in messages {
         // Nobody listens any more: the agent ends.
         if to.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks for a node now, and some times later while it is there.
+async fn ask_for_node(client: Client, name: String, to: Sender<Message>) {
+    let api: Api<Node> = Api::all(client);
+    let only = ListParams::default().fields(&format!("metadata.name={name}"));
+    for after in NODE_AGAIN {
+        tokio::time::sleep(after).await;
+        let (message, there) = match api.list(&only).await {
+            Ok(found) => {
+                let node = found.items.into_iter().next();
+                let there = node.is_some();
+                let gone = || WorldEvent::NoNode(name.clone());
+                let event = node.map_or_else(gone, |node| WorldEvent::Node(Event::Apply(node)));
+                (Message::Event(Box::new(event)), there)
+            }
+            Err(error) => {
+                let failure = Failure {
+                    verb: "list",
+                    error,
+                };
+                (Message::Failed(Watched::Nodes, failure), true)
+            }
+        };
+        if to.send(message).await.is_err() || !there {
             return;
         }
     }

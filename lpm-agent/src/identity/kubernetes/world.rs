@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use kube::Resource;
 
 use super::{
+    arrivals::Arrivals,
     listed::{Event, Listed, Step},
     nodes::{Nodes, Once},
-    objects::{EndpointSlice, Job, Node, Pod, ReplicaSet, Service},
+    objects::{CSINode, EndpointSlice, Job, Node, Pod, ReplicaSet, Service},
     owners::{Between, Owners, Wanted},
     pods::Pods,
     selectors::Selectors,
@@ -31,10 +32,12 @@ pub enum Watched {
     ReplicaSets,
     /// Jobs.
     Jobs,
+    /// What comes and goes with nodes, and does not change while they are there.
+    CsiNodes,
 }
 
 impl Watched {
-    /// All kinds.
+    /// All kinds that tell of the whole cluster.
     pub const ALL: [Self; 6] = [
         Self::Pods,
         Self::Services,
@@ -45,7 +48,7 @@ impl Watched {
     ];
 
     /// What an agent follows that asks the others for the names of their pods.
-    const OF_A_NODE: [Self; 3] = [Self::Pods, Self::Services, Self::Nodes];
+    const OF_A_NODE: [Self; 4] = [Self::Pods, Self::Services, Self::Nodes, Self::CsiNodes];
 
     /// As Kubernetes calls the resource.
     #[must_use]
@@ -57,6 +60,7 @@ impl Watched {
             Self::Nodes => "nodes",
             Self::ReplicaSets => "replicasets",
             Self::Jobs => "jobs",
+            Self::CsiNodes => "csinodes",
         }
     }
 
@@ -68,6 +72,7 @@ impl Watched {
             Self::EndpointSlices => "discovery.k8s.io",
             Self::ReplicaSets => "apps",
             Self::Jobs => "batch",
+            Self::CsiNodes => "storage.k8s.io",
         }
     }
 }
@@ -87,13 +92,17 @@ pub enum WorldEvent {
     ReplicaSet(Event<ReplicaSet>),
     /// Of jobs.
     Job(Event<Job>),
+    /// Of what comes and goes with nodes.
+    CsiNode(Event<CSINode>),
+    /// A node was asked for and is not there.
+    NoNode(String),
 }
 
 /// The cluster.
 #[derive(Debug, Default)]
 pub struct World {
     texts: Texts,
-    listed: [Listed; Watched::ALL.len()],
+    listed: [Listed; Watched::CsiNodes as usize + 1],
     pods: Pods,
     services: Services,
     slices: Slices,
@@ -109,6 +118,7 @@ pub struct World {
 struct Narrow {
     selectors: Selectors,
     wanted: Vec<Wanted>,
+    arrivals: Arrivals,
 }
 
 impl World {
@@ -165,6 +175,12 @@ impl World {
         narrow.map_or_else(Vec::new, |narrow| std::mem::take(&mut narrow.wanted))
     }
 
+    /// Nodes to be asked for: they may have come or gone.
+    pub(super) fn take_nodes(&mut self) -> Vec<String> {
+        let narrow = self.narrow.as_mut();
+        narrow.map_or_else(Vec::new, |narrow| narrow.arrivals.take())
+    }
+
     /// Whether all objects of a kind have been seen once.
     #[must_use]
     pub fn is_synced(&self, kind: Watched) -> bool {
@@ -181,6 +197,10 @@ impl World {
             Watched::Nodes => self.nodes.len(),
             Watched::ReplicaSets => self.owners.len(Between::ReplicaSet),
             Watched::Jobs => self.owners.len(Between::Job),
+            Watched::CsiNodes => {
+                let narrow = self.narrow.as_ref();
+                narrow.map_or(0, |narrow| narrow.arrivals.len())
+            }
         }
     }
 
@@ -203,6 +223,12 @@ impl World {
             WorldEvent::Node(event) => self.node(event, out),
             WorldEvent::ReplicaSet(event) => self.owner(Watched::ReplicaSets, event, out),
             WorldEvent::Job(event) => self.owner(Watched::Jobs, event, out),
+            WorldEvent::CsiNode(event) => self.arrival(event),
+            WorldEvent::NoNode(name) => {
+                if let Some(uid) = self.nodes.uid(&name) {
+                    self.nodes.remove(uid, out);
+                }
+            }
         }
         self.remember_the_gone(from, out);
     }
@@ -304,12 +330,50 @@ impl World {
     }
 
     fn node(&mut self, event: Event<Node>, out: &mut Vec<Change>) {
-        match self.listed[Watched::Nodes as usize].step(event, Resource::meta) {
-            Step::Apply(uid, node) => self.nodes.apply((uid, &node), &mut self.texts, out),
+        let listed = &mut self.listed[Watched::Nodes as usize];
+        let step = listed.step(event, Resource::meta);
+        let listing = listed.is_listing();
+        match step {
+            Step::Apply(uid, node) => {
+                // One that is asked for may be another of the same name; nobody says that the
+                // first is gone.
+                let asked = self.narrow.is_some() && !listing;
+                let name = node.metadata.name.as_deref().filter(|_| asked);
+                let before = name.and_then(|name| self.nodes.uid(name));
+                if let Some(before) = before.filter(|before| *before != uid) {
+                    self.nodes.remove(before, out);
+                }
+                self.nodes.apply((uid, &node), &mut self.texts, out);
+            }
             Step::Remove(uid) => self.nodes.remove(uid, out),
             Step::Keep(kept) => {
                 for uid in others(self.nodes.uids(), &kept) {
                     self.nodes.remove(uid, out);
+                }
+                if let Some(narrow) = &mut self.narrow {
+                    narrow.arrivals.listed(&self.nodes);
+                }
+            }
+            Step::Nothing => {}
+        }
+    }
+
+    fn arrival(&mut self, event: Event<CSINode>) {
+        let step = self.listed[Watched::CsiNodes as usize].step(event, Resource::meta);
+        let synced = self.is_synced(Watched::Nodes);
+        let Some(narrow) = &mut self.narrow else {
+            return;
+        };
+        let arrivals = &mut narrow.arrivals;
+        match step {
+            Step::Apply(uid, node) => {
+                let name = node.metadata.name.unwrap_or_default();
+                arrivals.come(uid, name, synced, &self.nodes);
+            }
+            Step::Remove(uid) => arrivals.go(uid),
+            Step::Keep(kept) => {
+                for uid in others(arrivals.uids(), &kept) {
+                    arrivals.go(uid);
                 }
             }
             Step::Nothing => {}

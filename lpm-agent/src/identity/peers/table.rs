@@ -224,8 +224,8 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<Talk>> Peers<B> {
     }
 
     /// Ends what nobody wants any more, and believes nothing that was not heard for too long: that is
-    /// asked from the beginning.
-    pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Change>) {
+    /// asked from the beginning. Returns the nodes whose agents have fallen silent.
+    pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Change>) -> Vec<Arc<str>> {
         let is_late = |heard: Instant| now.saturating_duration_since(heard) >= LEASE;
         let mut again = Vec::new();
         let by_number = &mut self.by_number;
@@ -239,9 +239,11 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<Talk>> Peers<B> {
             }
             wanted
         });
+        let silent = again.iter().map(|(node, ..)| Arc::clone(node)).collect();
         for (node, agent, wanted) in again {
             self.begin(node, agent, wanted, out);
         }
+        silent
     }
 
     /// Nobody is asked any more.
