@@ -9,6 +9,7 @@
 pub mod cost;
 pub mod kubernetes;
 pub mod replay;
+pub mod scale;
 pub mod testbed;
 pub mod traffic;
 pub mod truth;

@@ -8,7 +8,7 @@ mod truth;
 
 use anyhow::Result;
 use clap::Parser;
-use lpm_bench::cost;
+use lpm_bench::{cost, scale};
 
 /// Benchmarks of LPM.
 #[derive(Parser)]
@@ -18,6 +18,7 @@ enum Command {
     Identity(identity::Args),
     Replay(replay::Args),
     Scopes(scopes::Args),
+    Scale(scale::Args),
     Truth(truth::Args),
 }
 
@@ -27,6 +28,7 @@ fn main() -> Result<()> {
         Command::Identity(args) => identity::main(&args),
         Command::Replay(args) => replay::main(&args),
         Command::Scopes(args) => scopes::main(&args),
+        Command::Scale(args) => scale::main(&args),
         Command::Truth(args) => truth::main(&args),
     }
 }
