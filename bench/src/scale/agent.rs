@@ -10,6 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::{
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
 
 use super::scene::Scene;
 use crate::testbed::NsChild;
@@ -133,19 +137,12 @@ impl Agent {
         })
     }
 
-    /// Time on CPUs so far, of all its threads.
+    /// Time on CPUs so far, of all its threads, those that have ended included.
     pub(super) fn cpu(&self) -> Result<Duration> {
-        let tasks = format!("/proc/{}/task", self.child.id());
-        let mut all = 0;
-        for task in fs::read_dir(&tasks).with_context(|| format!("read {tasks}"))? {
-            // A thread that has just ended is missing, with its time.
-            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
-                continue;
-            };
-            let time = text.split_whitespace().next().unwrap_or_default();
-            all += time.parse::<u64>().context("read a thread's schedstat")?;
-        }
-        Ok(Duration::from_nanos(all))
+        let pid = i32::try_from(self.child.id()).context("a process id")?;
+        let clock = clock_getcpuclockid(Pid::from_raw(pid)).context("find the agent's clock")?;
+        let time = clock_gettime(clock).context("read the agent's clock")?;
+        Ok(Duration::from(time))
     }
 
     /// Anonymous memory, bytes.

@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod config;
+mod memory;
 mod replay;
 mod run;
 mod show;

@@ -13,7 +13,7 @@ use std::{
 
 use clap::Args;
 
-use super::{Measure, runtime, signals};
+use super::{Measure, memory, runtime, signals};
 use crate::{
     config::{Config, node_name},
     export::{Metrics, Server, http::App},
@@ -41,6 +41,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<()> {
+        memory::give_back();
         runtime()?.block_on(self.serve(netns))
     }
 

@@ -1,5 +1,6 @@
 //! The configuration: one YAML file, every key with a default, unknown keys refused.
 
+mod conntrack;
 mod identity;
 mod pins;
 mod presets;
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use conntrack::Conntrack;
 pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use pins::Pins;
 pub use presets::Preset;
@@ -93,6 +95,8 @@ pub struct Config {
     /// Where the CNI library keeps its results, which tell whose interface is: the local end of a
     /// flow is named by it, never by an address that may have been another pod's.
     pub cni_results: PathBuf,
+    /// Whether the backends of services are told.
+    pub conntrack: Conntrack,
     /// Whether and where the data path outlives the agent.
     pub pins: Pins,
 }
@@ -119,6 +123,7 @@ impl Default for Config {
             levels: Levels::default(),
             keep_gone: Duration::from_mins(10),
             cni_results: cni::RESULTS.into(),
+            conntrack: Conntrack::default(),
             pins: Pins::default(),
         }
     }
@@ -266,6 +271,7 @@ impl Config {
             return wrong("levels.top", self.levels.top.to_string(), "give 1 to 2000");
         }
         self.tunnels.check()?;
+        self.conntrack.check()?;
         self.pins.check()?;
         self.identity.check()?;
         self.identity.check_listens(self.listen)?;
@@ -358,6 +364,7 @@ impl Config {
             ("levels", self.levels != other.levels),
             ("keep_gone", self.keep_gone != other.keep_gone),
             ("cni_results", self.cni_results != other.cni_results),
+            ("conntrack", self.conntrack != other.conntrack),
             ("pins", self.pins != other.pins),
         ]
         .into_iter()
@@ -440,6 +447,7 @@ mod tests {
             ("levels: {container: true}\n", "container"),
             ("window: 10ms\n", "window"),
             ("keep_gone: 2h\n", "keep_gone"),
+            ("conntrack: {most: 0}\n", "conntrack.most"),
             ("flow_idle: forever\n", "forever"),
             ("attach: xdp\n", "xdp"),
             ("methods: []\n", "methods"),

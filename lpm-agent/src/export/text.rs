@@ -1,7 +1,10 @@
 //! Prometheus text 0.0.4, which the client library does not write: made from the families of the
 //! protobuf format, so that all formats show the same.
 
-use std::fmt::Write as _;
+use std::{
+    borrow::Cow,
+    fmt::{Display, Write as _},
+};
 
 use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
     LabelPair, Metric, MetricFamily, MetricType,
@@ -30,74 +33,67 @@ pub fn encode(families: &[MetricFamily]) -> String {
 }
 
 fn encode_metric(out: &mut String, name: &str, metric: &Metric) {
+    let labels = labels(&metric.label);
     let plain = [
         metric.counter.as_ref().map(|counter| counter.value),
         metric.gauge.as_ref().map(|gauge| gauge.value),
         metric.untyped.as_ref().map(|untyped| untyped.value),
     ];
     for value in plain.into_iter().flatten() {
-        line(out, name, &metric.label, None, &value.to_string());
+        line(out, (name, ""), &labels, &value);
     }
     let Some(histogram) = &metric.histogram else {
         return;
     };
-    let named = |suffix| format!("{name}_{suffix}");
+    // The bound comes first, as the OpenMetrics encoder has it.
+    let after = if labels.is_empty() { "" } else { "," };
     for bucket in &histogram.bucket {
-        let count = bucket.cumulative_count.to_string();
-        line(
+        let bound = upper_bound(bucket.upper_bound);
+        let count = bucket.cumulative_count;
+        // Writing to a string does not fail.
+        let _ = writeln!(
             out,
-            &named("bucket"),
-            &metric.label,
-            Some(bucket.upper_bound),
-            &count,
+            "{name}_bucket{{le=\"{bound}\"{after}{labels}}} {count}"
         );
     }
-    line(
-        out,
-        &named("sum"),
-        &metric.label,
-        None,
-        &histogram.sample_sum.to_string(),
-    );
-    line(
-        out,
-        &named("count"),
-        &metric.label,
-        None,
-        &histogram.sample_count.to_string(),
-    );
+    line(out, (name, "_sum"), &labels, &histogram.sample_sum);
+    line(out, (name, "_count"), &labels, &histogram.sample_count);
 }
 
-/// One line; `bound` is the label `le` of a bucket.
-fn line(out: &mut String, name: &str, labels: &[LabelPair], bound: Option<f64>, value: &str) {
-    // First, as the OpenMetrics encoder has it.
-    let bound = bound.map(|bound| format!("le=\"{}\"", upper_bound(bound)));
-    let labels = labels
-        .iter()
-        .map(|label| format!("{}=\"{}\"", label.name, escaped(&label.value)));
-    let shown: Vec<String> = bound.into_iter().chain(labels).collect();
-    let labels = if shown.is_empty() {
-        String::new()
+/// One line; `labels` are as [`labels`] writes them.
+fn line(out: &mut String, (name, suffix): (&str, &str), labels: &str, value: &impl Display) {
+    // As above.
+    let _ = if labels.is_empty() {
+        writeln!(out, "{name}{suffix} {value}")
     } else {
-        format!("{{{}}}", shown.join(","))
+        writeln!(out, "{name}{suffix}{{{labels}}} {value}")
     };
-    // Writing to a string does not fail.
-    let _ = writeln!(out, "{name}{labels} {value}");
 }
 
-fn escaped(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+/// Names and values, without the braces: a histogram has them on each of its lines.
+fn labels(labels: &[LabelPair]) -> String {
+    let mut out = String::new();
+    for LabelPair { name, value } in labels {
+        let comma = if out.is_empty() { "" } else { "," };
+        let _ = write!(out, "{comma}{name}=\"{}\"", escaped(value));
+    }
+    out
+}
+
+fn escaped(value: &str) -> Cow<'_, str> {
+    if !value.contains(['\\', '"', '\n']) {
+        return value.into();
+    }
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    value.replace('\n', "\\n").into()
 }
 
 /// A bound as the OpenMetrics encoder writes it, so that `le` is the same in both formats.
-fn upper_bound(value: f64) -> String {
+fn upper_bound(value: f64) -> Cow<'static, str> {
     if value.is_infinite() {
-        return "+Inf".to_owned();
+        return "+Inf".into();
     }
-    dtoa::Buffer::new().format_finite(value).to_owned()
+    dtoa::Buffer::new().format_finite(value).to_owned().into()
 }
 
 #[cfg(test)]
@@ -111,7 +107,8 @@ mod tests {
             name: "a".to_owned(),
             value: "x\"\\\ny".to_owned(),
         };
-        line(&mut out, "m_total", &[label], None, "1");
-        assert_eq!(out, "m_total{a=\"x\\\"\\\\\\ny\"} 1\n");
+        line(&mut out, ("m", "_total"), &labels(&[label]), &1);
+        line(&mut out, ("m", "_total"), &labels(&[]), &1.5);
+        assert_eq!(out, "m_total{a=\"x\\\"\\\\\\ny\"} 1\nm_total 1.5\n");
     }
 }

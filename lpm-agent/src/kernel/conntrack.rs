@@ -39,10 +39,6 @@ const NFNLGRP_CONNTRACK_DESTROY: u32 = 3;
 /// Bytes of events that may wait.
 const RECEIVE_BUFFER: usize = 2 << 20;
 
-/// No more translated connections than this are remembered, 100 bytes each: more than the default
-/// of `nf_conntrack_max`.
-const MOST: usize = 1 << 18;
-
 /// Where the connections go that somebody opened to an address that stands for others.
 ///
 /// Dropping it ends its thread.
@@ -53,17 +49,55 @@ pub struct Conntrack {
     thread: Option<JoinHandle<()>>,
 }
 
-/// By who opened it, and to where, as they know it: where it goes.
-type Table = HashMap<(SocketAddr, SocketAddr), SocketAddr>;
+/// Translated connections.
+#[derive(Debug)]
+struct Table {
+    /// By who opened it, and to where, as they know it: where it goes.
+    known: HashMap<(SocketAddr, SocketAddr), SocketAddr>,
+    /// No more than this are kept, some 100 bytes each.
+    most: usize,
+    /// Those that found no place have been spoken of.
+    warned: bool,
+}
+
+impl Table {
+    fn new(most: usize) -> Self {
+        Self {
+            known: HashMap::new(),
+            most,
+            warned: false,
+        }
+    }
+
+    fn begins(&mut self, ends: (SocketAddr, SocketAddr), backend: SocketAddr) {
+        if self.known.len() < self.most {
+            self.known.insert(ends, backend);
+        } else if !self.warned {
+            self.warned = true;
+            let most = self.most;
+            tracing::warn!(
+                most,
+                "more connections to services than are kept: some flows are without their backend; raise conntrack.most"
+            );
+        }
+    }
+
+    /// All that there are now, as a dump found them.
+    fn replace(&mut self, found: Self) {
+        self.known = found.known;
+        self.warned |= found.warned;
+    }
+}
 
 impl Conntrack {
-    /// Listens in a network namespace; `None`: that of the caller.
+    /// Listens in a network namespace (`None`: that of the caller), and keeps `most` translated
+    /// connections at most.
     ///
     /// # Errors
     /// The kernel has no connection tracking, or does not let us listen.
-    pub fn start(netns: Option<Netns>) -> io::Result<Self> {
+    pub fn start(netns: Option<Netns>, most: usize) -> io::Result<Self> {
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
-        let table = Arc::new(RwLock::new(Table::new()));
+        let table = Arc::new(RwLock::new(Table::new(most)));
         let (ready, begun) = std::sync::mpsc::channel();
         let (its_stop, its_table) = (Arc::clone(&stop), Arc::clone(&table));
         let thread = thread::Builder::new()
@@ -99,7 +133,7 @@ impl Conntrack {
     #[must_use]
     pub fn backend(&self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.get(&(from, to)).copied()
+        table.known.get(&(from, to)).copied()
     }
 }
 
@@ -160,14 +194,16 @@ fn dump(table: &RwLock<Table>) -> io::Result<()> {
     let mut buffer = vec![0; packet.buffer_len()];
     packet.serialize(&mut buffer);
     socket.send(&buffer, 0)?;
-    let mut found = Table::new();
+    let most = table.read().unwrap_or_else(PoisonError::into_inner).most;
+    let mut found = Table::new(most);
     loop {
         let (buffer, _) = socket.recv_from_full()?;
         for packet in packets::<NetfilterMessage>(&buffer) {
             match packet.payload {
                 Some(NetlinkPayload::InnerMessage(message)) => take(&message, &mut found),
                 Some(NetlinkPayload::Done(_)) => {
-                    *table.write().unwrap_or_else(PoisonError::into_inner) = found;
+                    let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+                    table.replace(found);
                     return Ok(());
                 }
                 Some(NetlinkPayload::Error(error)) if error.code.is_some() => {
@@ -248,9 +284,9 @@ fn take(message: &NetfilterMessage, table: &mut Table) {
         return;
     };
     if !begins {
-        table.remove(&(from, to));
-    } else if backend != to && table.len() < MOST {
-        table.insert((from, to), backend);
+        table.known.remove(&(from, to));
+    } else if backend != to {
+        table.begins((from, to), backend);
     }
 }
 
@@ -319,21 +355,24 @@ mod tests {
                 ConntrackAttribute::CtaTupleReply(tuple(to, pod)),
             ]
         };
-        let mut table = Table::new();
+        let mut table = Table::new(1);
         take(
             &message(ConntrackMessage::New(attributes(service))),
             &mut table,
         );
-        assert!(table.is_empty(), "nothing is translated");
+        assert!(table.known.is_empty(), "nothing is translated");
         take(
             &message(ConntrackMessage::New(attributes(backend))),
             &mut table,
         );
-        assert_eq!(table.get(&(pod, service)), Some(&backend));
+        assert_eq!(table.known.get(&(pod, service)), Some(&backend));
+        table.begins((service, pod), backend);
+        assert_eq!(table.known.len(), 1, "no more than one");
+        assert!(table.warned);
         take(
             &message(ConntrackMessage::Delete(attributes(backend))),
             &mut table,
         );
-        assert!(table.is_empty());
+        assert!(table.known.is_empty());
     }
 }

@@ -148,7 +148,7 @@ impl Session {
         let kubernetes = cluster::follow(&config, &model, &keeper)?;
         surroundings::follow(
             &model,
-            open()?,
+            (open()?, &config.conntrack),
             open()?,
             node_name(config.node_name.as_deref()),
         );

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    config,
     kernel::{conntrack::Conntrack, netns::Netns, ports::Ports},
     passive::{Model, model::UNKNOWN},
 };
@@ -10,15 +11,17 @@ use crate::{
 /// Lets the model know of connections and ports, each in its namespace.
 pub(super) fn follow(
     model: &Model,
-    connections: Option<Netns>,
+    (connections, conntrack): (Option<Netns>, &config::Conntrack),
     ports: Option<Netns>,
     node: Option<Arc<str>>,
 ) {
-    match Conntrack::start(connections) {
-        Ok(connections) => model.follow_translated(connections),
-        // Most machines without services have no connection tracking either.
-        Err(error) => {
-            tracing::debug!(%error, "connections are not followed: backends of services are not told");
+    if conntrack.enabled {
+        match Conntrack::start(connections, conntrack.most as usize) {
+            Ok(connections) => model.follow_translated(connections),
+            // Most machines without services have no connection tracking either.
+            Err(error) => {
+                tracing::debug!(%error, "connections are not followed: backends of services are not told");
+            }
         }
     }
     match Ports::open(ports) {

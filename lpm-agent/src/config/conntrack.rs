@@ -1,0 +1,40 @@
+//! The key `conntrack`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+
+/// Whether the backends of services are told, by the kernel's connection tracking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Conntrack {
+    /// Flows to a service show the backend too. The kernel then tells of each connection that
+    /// begins or ends, as to `conntrack -E`; without connection tracking nothing is told.
+    pub enabled: bool,
+    /// Connections to services that are remembered, some 100 bytes each.
+    pub most: u32,
+}
+
+impl Default for Conntrack {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            // As many as there are flows by default: no other's backend is asked for.
+            most: 1 << 16,
+        }
+    }
+}
+
+impl Conntrack {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if (1..=1 << 22).contains(&self.most) {
+            return Ok(());
+        }
+        Err(ConfigError::Value {
+            key: "conntrack.most",
+            value: self.most.to_string(),
+            remedy: "give 1 to 4194304, or enabled: false",
+        })
+    }
+}
