@@ -70,8 +70,13 @@ impl Agent {
 
     /// Answers the others.
     pub(crate) fn serve(&mut self) {
-        let runtime = Runtime::new().expect("a runtime");
         let listener = TcpListener::bind(self.at).expect("bind");
+        self.serving = Some(self.serve_at(listener));
+    }
+
+    /// Answers whoever comes there, as long as what is returned is kept.
+    pub(crate) fn serve_at(&self, listener: TcpListener) -> Runtime {
+        let runtime = Runtime::new().expect("a runtime");
         listener.set_nonblocking(true).expect("non-blocking");
         let router = names::router(Arc::clone(&self.board));
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -79,7 +84,7 @@ impl Agent {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
             axum::serve(listener, service).await.expect("serve");
         });
-        self.serving = Some(runtime);
+        runtime
     }
 
     /// Answers nobody any more, as if it had died: its connections break.

@@ -17,10 +17,12 @@ mod ready {
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr},
+    io::{BufRead as _, BufReader, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
 };
 
 use lpm::{Agent, Lpm, eventually, kernel_is_usable};
+use lpm_agent::identity::peers::PATH;
 use lpm_bench::{
     kubernetes::ApiServer,
     testbed::{Pair, PairConfig},
@@ -160,4 +162,38 @@ fn round_trips_bear_names_that_another_agent_tells() {
     other.talks_with(&here.to_string());
     other.follower.wait_for(&here.to_string(), "pod shop web-0");
     agent.stop();
+    nodes_may_ask_and_pods_may_not(&api, &pair, &other);
+}
+
+/// The status of what an agent answers to another machine.
+fn status(pair: &Pair, at: SocketAddr) -> String {
+    let connect = || TcpStream::connect(at);
+    let stream = pair.client.run_in(connect).expect("a namespace");
+    let mut stream = stream.expect("connect");
+    let request = format!("GET {PATH} HTTP/1.1\r\nhost: {at}\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("ask");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).expect("a line");
+    line.split(' ').nth(1).expect("a status").to_owned()
+}
+
+/// Who asks from another machine is answered if it has a node's address.
+fn nodes_may_ask_and_pods_may_not(api: &ApiServer, pair: &Pair, agent: &peer::Agent) {
+    let at = SocketAddr::from((Pair::SERVER[0], 0));
+    let listener = pair.server.run_in(|| TcpListener::bind(at));
+    let listener = listener.expect("a namespace").expect("bind");
+    let at = listener.local_addr().expect("an address");
+    let _serving = agent.serve_at(listener);
+    assert_eq!(status(pair, at), "403", "a pod's address");
+    let client = Pair::CLIENT[0].to_string();
+    let addresses = json!([{"type": "InternalIP", "address": peer::node_address(1).to_string()},
+        {"type": "ExternalIP", "address": client}]);
+    let object = json!({"metadata": {"name": "n3"}});
+    api.create("/api/v1/nodes", &object).expect("a node");
+    api.patch_status("/api/v1/nodes/n3", &json!({"addresses": addresses}))
+        .expect("an address");
+    let csi = json!({"metadata": {"name": "n3"}, "spec": {"drivers": []}});
+    api.create("/apis/storage.k8s.io/v1/csinodes", &csi)
+        .expect("a CSINode");
+    eventually("it is a node's", || status(pair, at) == "200");
 }
