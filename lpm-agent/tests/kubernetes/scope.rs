@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path};
 
-use lpm_agent::identity::kubernetes::Watched;
+use lpm_agent::identity::kubernetes::{Outlook, Watched, examine};
 use lpm_bench::kubernetes::ApiServer;
 use serde_json::json;
 
@@ -51,6 +51,13 @@ fn account(api: &ApiServer) -> std::path::PathBuf {
     api.apply(&role.replacen("---", CSI_ROLE, 1))
         .expect("a role");
     account.kubeconfig
+}
+
+/// What `lpm check` says of a node.
+fn outlook(kubeconfig: &Path, node: &str) -> Outlook {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let examined = runtime.block_on(examine(Some(kubeconfig), node));
+    examined.expect("a kubeconfig")
 }
 
 /// Two agents, on the nodes 1 and 2.
@@ -278,7 +285,9 @@ fn on_a_flat_network_all_pods_are_followed() {
     let port = free_port();
     node(&api, 1, Some("198.18.1.0/24"));
     node(&api, 2, None);
-    let one = Agent::start(&account(&api), 1, port);
+    let kubeconfig = account(&api);
+    assert_eq!(outlook(&kubeconfig, "n1"), Outlook::NoPods);
+    let one = Agent::start(&kubeconfig, 1, port);
     let there = "198.18.77.2";
     api.create_pod("default", "there", "n2", &[there])
         .expect("a pod");
@@ -293,6 +302,13 @@ fn on_a_flat_network_all_pods_are_followed() {
     assert_eq!((scope.wanted, scope.now), ("node", "cluster"));
     let why = scope.why.expect("a reason");
     for word in ["default/here", "198.18.77.1", "n1"] {
+        assert!(why.contains(word), "{why}");
+    }
+    assert_eq!(outlook(&kubeconfig, "n1"), Outlook::Cluster(why));
+    for (node, word) in [("n2", "spec.podCIDRs"), ("n7", "node_name")] {
+        let Outlook::Cluster(why) = outlook(&kubeconfig, node) else {
+            panic!("{node} cannot tell");
+        };
         assert!(why.contains(word), "{why}");
     }
     let said = one.follower.said_of(there);
