@@ -13,8 +13,8 @@ use lpm_bench::{
 use nix::sys::signal::Signal;
 
 /// Owners of the address, one after the other; rows for what is told apart within namespaces are
-/// 18, ids 12.
-const OWNERS: usize = 30;
+/// 30, ids 12.
+const OWNERS: usize = 36;
 
 /// Owners that may have series at the same time.
 const AT_ONCE: usize = 4;
@@ -133,13 +133,14 @@ fn owners_come_and_go() {
         let (namespace, workload) = owner(number);
         let names = format!(
             "- {{address: {}, namespace: {namespace}, workload: {workload}, pod: p{number}}}\n\
+             - {{address: 198.18.3.9, namespace: shop, workload: stays}}\n\
              - {{cidr: 198.18.2.0/24, namespace: db, kind: service, service: pg}}\n",
             Pair::CLIENT[0]
         );
         fs::write(path("names.yaml"), names).expect("names");
     };
     own(0);
-    let config = "names: names.yaml\nflows: 1024\nrows: 24\nwindow: 1s\nkeep_gone: 1s\n\
+    let config = "names: names.yaml\nflows: 1024\nrows: 40\nwindow: 1s\nkeep_gone: 1s\n\
                   levels: {workload: true, service: true, top: 12}\ncni_results: /none\n";
     fs::write(path("lpm.yaml"), config).expect("a configuration");
     let file = path("lpm.yaml");
