@@ -3,7 +3,8 @@
 Hook and capture are a microsecond apart. Two packets of a flow on two CPUs, or one whose CPU is taken away between the
 two, pass them in different orders; then both are right. So a sample that the capture's order does not give is excused if
 an order next to it does: one packet of those that the sample is about moved by up to MOVES places, over packets that
-passed within NEAR_NS of it. Of a long flow the handshake and what lies around these packets is read again.
+passed within NEAR_NS of it, or two pairs of neighbours swapped. Of a long flow the handshake and what lies around these
+packets is read again.
 """
 import collections
 
@@ -59,13 +60,29 @@ def gives(sample, rows, make, judged):
                and (s["echo"] == sample["echo"] or not judged) for s in firsts)
 
 
+def orders(rows, places):
+    """The orders next to the capture's: one packet moved, or two pairs of neighbours swapped."""
+    steps = [by for by in range(-MOVES, MOVES + 1) if by]
+    for place in places:
+        for by in steps:
+            order = moved(rows, place, by)
+            if order:
+                yield order
+    for n, place in enumerate(places):
+        order = moved(rows, place, 1)
+        for other in places[n + 1:] if order else ():
+            twice = moved(order, other, 1)
+            if twice:
+                yield twice
+
+
 def explains(sample, rows, method, make, judged):
     """Whether some order next to the capture's gives this sample, and the capture's does not; `make` makes the reference."""
     places = about(sample, rows, method)
     if places:
-        rows = rows[:3] + rows[max(3, places[0] - AROUND):places[-1] + AROUND]
+        begin = max(3, places[0] - AROUND)
+        rows = rows[:3] + rows[begin:places[-1] + AROUND]
+        places = about(sample, rows, method)
     if gives(sample, rows, make, judged):
         return False                            # then it is wrong for another reason
-    steps = [by for by in range(-MOVES, MOVES + 1) if by]
-    orders = (moved(rows, place, by) for place in about(sample, rows, method) for by in steps)
-    return any(gives(sample, order, make, judged) for order in orders if order)
+    return any(gives(sample, order, make, judged) for order in orders(rows, places))

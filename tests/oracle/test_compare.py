@@ -92,6 +92,12 @@ class Compare(unittest.TestCase):
     def test_a_wrong_leg_is_false(self):
         self.reject([dict(self.watch[0], leg="local" if self.watch[0]["leg"] == "remote" else "remote")] + self.watch[1:], "1 false")
 
+    def test_raced_packets_are_excused_in_their_number_only(self):
+        false = [dict(s, id=7) for s in self.watch[:2]]
+        one = ("--raced", str(0.5 / len(self.watch)))
+        self.reject(false + self.watch[2:], "1 false", *one)
+        self.assertEqual(fails(self.truth, false[:1] + self.watch[1:], *one), [])
+
     def test_lone_called_prompt_is_false(self):
         spot = next(i for i, s in enumerate(self.watch) if s["echo"] == "lone")
         self.reject(self.watch[:spot] + [dict(self.watch[spot], echo="prompt")] + self.watch[spot + 1:], "1 false")

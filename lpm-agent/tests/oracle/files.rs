@@ -82,6 +82,8 @@ impl Files {
             // Two packets on two CPUs have no order; one may wait for its CPU between hook and
             // capture. Each must be explained by such an order.
             .args(["--crossed", "0.0005"])
+            // And where two CPUs are in the matcher at once, no order need explain it.
+            .args(["--raced", "0.00003"])
             .arg("--fields")
             .arg(&self.fields)
             .arg("--local")
