@@ -81,7 +81,10 @@ impl Scrape {
 
     /// What must hold between one scrape and the next, while this owner is there.
     fn follows(&self, before: &Self, now: usize) {
-        assert_eq!(self.full, 0, "each found a row: {self:?}");
+        // While the agent, or another CPU, is taken away with the claim of the rows in hand, what
+        // looks for one counts as overflow: rare, and counted.
+        let few = 5 + self.samples / 100;
+        assert!(self.full <= few, "nearly each found a row: {self:?}");
         let grown: u64 = self
             .workloads
             .iter()
@@ -114,7 +117,8 @@ impl Scrape {
                 !(gone && grown),
                 "{owner_then:?} is gone: {before:?} then {self:?}"
             );
-            let known = (0..=now).any(|number| owner(number) == *owner_then);
+            let known =
+                owner_then.0 == "overflow" || (0..=now).any(|number| owner(number) == *owner_then);
             assert!(known, "{owner_then:?} is nobody");
         }
     }
@@ -175,7 +179,8 @@ fn owners_come_and_go() {
         );
     }
     talk.stop().expect("requests");
-    let agent_counts = Scrape::of(&agent);
+    let mut agent_counts = Scrape::of(&agent);
+    agent_counts.namespaces.remove("overflow");
     assert!(agent_counts.namespaces.len() <= AT_ONCE, "{agent_counts:?}");
     agent.stop();
 }
