@@ -50,7 +50,10 @@ fn ended(pod: &Pod) -> Option<Timestamp> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{
+        super::{World, WorldEvent},
+        *,
+    };
 
     const ADDRESS: [u8; 4] = [198, 18, 0, 1];
 
@@ -102,5 +105,35 @@ mod tests {
             "status": {"phase": "Succeeded", "startTime": "1970-01-01T00:00:07Z"},
         }));
         assert_eq!(moved_by(&Event::Apply(done), false), [at(41)]);
+    }
+
+    fn at_address(name: &str, began: &str) -> Pod {
+        pod(json!({
+            "metadata": {"name": name, "namespace": "shop", "uid": name},
+            "status": {"phase": "Running", "startTime": began, "podIP": "198.18.0.1"},
+        }))
+    }
+
+    #[test]
+    fn an_old_owner_that_is_still_told_of_takes_nothing_back() {
+        let mut world = World::new(&[]);
+        let mut take = |event| {
+            let event = WorldEvent::Pod(event);
+            let moved = world.moved(&event);
+            world.take(event, &mut Vec::new());
+            moved
+        };
+        let old = || at_address("old", "1970-01-01T00:00:07Z");
+        let new = || at_address("new", "1970-01-01T00:00:20Z");
+        // What names were told before, by an agent before this one, is not known.
+        take(Event::Init);
+        assert_eq!(take(Event::InitApply(old())), []);
+        assert_eq!(take(Event::InitApply(new())), []);
+        take(Event::Delete(new()));
+        take(Event::InitDone);
+        assert_eq!(take(Event::Apply(new())), [at(21)]);
+        assert_eq!(take(Event::Apply(old())), [], "it ends slowly");
+        assert_eq!(take(Event::Apply(new())), []);
+        assert_eq!(take(Event::Delete(old())), []);
     }
 }

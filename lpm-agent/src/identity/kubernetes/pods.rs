@@ -102,7 +102,12 @@ impl Pods {
         if !pod.spec.host_network {
             all.extend(addresses(&pod.status));
         }
-        let others = |address| holder(address).is_some_and(|holder| holder != uid);
+        // One that had it before and is still told of has lost it.
+        let claims = |address| {
+            let mut all = self.claims.all(address).chain(self.overlay.all(address));
+            all.any(|claimant| claimant == uid)
+        };
+        let others = |address| holder(address).is_some() && !claims(address);
         moved(event, all, others, |address| holder(address) == Some(uid))
     }
 

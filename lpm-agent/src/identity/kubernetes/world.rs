@@ -208,7 +208,8 @@ impl World {
     /// the event is taken in.
     pub(super) fn moved(&self, event: &WorldEvent) -> Vec<merge::Moved> {
         match event {
-            WorldEvent::Pod(event) => self.pods.moved(event),
+            // Before the first list is complete it is not known who had what.
+            WorldEvent::Pod(event) if self.is_synced(Watched::Pods) => self.pods.moved(event),
             _ => Vec::new(),
         }
     }
