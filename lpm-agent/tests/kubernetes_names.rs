@@ -52,7 +52,7 @@ fn labels_are_told(api: &ApiServer, agent: &Agent) {
             .expect("labels");
         let tier = tier.unwrap_or_default();
         let series = format!(
-            "lpm_pod_info{{namespace=\"shop\",pod=\"web-0\",workload=\"\",\
+            "lpm_pod_info{{namespace=\"shop\",pod=\"web-0\",workload=\"web-0\",workload_type=\"barepod\",\
              label_team=\"{team}\",label_example_com_tier=\"{tier}\"}}"
         );
         eventually(&series, || agent.value(&series) == Some(1.0));

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::families::Families;
-use crate::identity::{Directory, directory::PodKey};
+use crate::identity::Directory;
 
 /// Names and values of labels.
 type Labels = Vec<(Arc<str>, Arc<str>)>;
@@ -19,11 +19,12 @@ pub(super) fn encode(directory: &Directory, out: &mut Families<'_>) -> fmt::Resu
         return Ok(());
     }
     let mut pods: Vec<Labels> = Vec::new();
-    let mut workloads: BTreeMap<PodKey, Labels> = BTreeMap::new();
+    let mut workloads: BTreeMap<[Arc<str>; 3], Labels> = BTreeMap::new();
     for ((namespace, pod), name) in directory.pods_here() {
         let labels: Labels = chosen.of(&name).collect();
+        let kind = name.workload_type.clone().unwrap_or_default();
         if let Some(workload) = &name.workload {
-            let key = (Arc::clone(&namespace), Arc::clone(workload));
+            let key = [&namespace, workload, &kind].map(Arc::clone);
             let shared = workloads.entry(key).or_insert_with(|| labels.clone());
             for (shared, own) in shared.iter_mut().zip(&labels) {
                 if shared.1 != own.1 {
@@ -36,6 +37,7 @@ pub(super) fn encode(directory: &Directory, out: &mut Families<'_>) -> fmt::Resu
             ("namespace", namespace),
             ("pod", pod),
             ("workload", workload),
+            ("workload_type", kind),
         ];
         pods.push(with(who, labels));
     }
@@ -46,8 +48,13 @@ pub(super) fn encode(directory: &Directory, out: &mut Families<'_>) -> fmt::Resu
     if levels.workload {
         let workloads = workloads
             .into_iter()
-            .map(|((namespace, workload), labels)| {
-                with([("namespace", namespace), ("workload", workload)], labels)
+            .map(|([namespace, workload, kind], labels)| {
+                let who = [
+                    ("namespace", namespace),
+                    ("workload", workload),
+                    ("workload_type", kind),
+                ];
+                with(who, labels)
             });
         let help = "1 for each workload with pods on this node, with those labels asked for \
                     whose value they share";
@@ -83,6 +90,7 @@ mod tests {
                 namespace: Some("shop".into()),
                 pod: Some((*pod).into()),
                 workload: Some((*workload).into()),
+                workload_type: Some("deployment".into()),
                 node: Some(if pod.starts_with("far") { "n2" } else { "n1" }.into()),
                 labels: [("team".into(), (*team).into())].into(),
                 ..Name::default()
@@ -123,10 +131,10 @@ mod tests {
             ],
         );
         for wanted in [
-            r#"lpm_pod_info{namespace="shop",pod="web-1",workload="web",label_team="green",label_example_com_tier=""} 1"#,
-            r#"lpm_pod_info{namespace="shop",pod="db-0",workload="db",label_team="a \"b\" \\ ü\n",label_example_com_tier=""} 1"#,
-            r#"lpm_workload_info{namespace="shop",workload="web",label_team="",label_example_com_tier=""} 1"#,
-            r#"lpm_workload_info{namespace="shop",workload="db",label_team="a \"b\" \\ ü\n",label_example_com_tier=""} 1"#,
+            r#"lpm_pod_info{namespace="shop",pod="web-1",workload="web",workload_type="deployment",label_team="green",label_example_com_tier=""} 1"#,
+            r#"lpm_pod_info{namespace="shop",pod="db-0",workload="db",workload_type="deployment",label_team="a \"b\" \\ ü\n",label_example_com_tier=""} 1"#,
+            r#"lpm_workload_info{namespace="shop",workload="web",workload_type="deployment",label_team="",label_example_com_tier=""} 1"#,
+            r#"lpm_workload_info{namespace="shop",workload="db",workload_type="deployment",label_team="a \"b\" \\ ü\n",label_example_com_tier=""} 1"#,
         ] {
             assert!(text.lines().any(|line| line == wanted), "{wanted}: {text}");
         }

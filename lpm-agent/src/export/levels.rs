@@ -18,8 +18,10 @@ pub(super) fn encode(levelled: Levelled, out: &mut Families<'_>) -> fmt::Result 
         "Round trips of TCP by the workloads at both ends",
         series(levelled.workloads, |of| {
             let mut set = label_set(&of.labels);
-            set.push(("workload", of.workload.to_string()));
-            set.push(("peer_workload", of.peer_workload.to_string()));
+            set.push(("workload", of.workload.name.to_string()));
+            set.push(("workload_type", of.workload.kind.to_string()));
+            set.push(("peer_workload", of.peer_workload.name.to_string()));
+            set.push(("peer_workload_type", of.peer_workload.kind.to_string()));
             set
         }),
     )?;

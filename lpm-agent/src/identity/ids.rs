@@ -57,6 +57,7 @@ impl Levels {
     pub fn member(&self, name: &Name, here: bool) -> Option<Member> {
         let member = Member {
             workload: name.workload.clone().filter(|_| self.workload),
+            workload_type: name.workload_type.clone().filter(|_| self.workload),
             service: name.service.clone().filter(|_| self.service),
             pod: name.pod.clone().filter(|_| self.pod && here),
         };
@@ -69,10 +70,21 @@ impl Levels {
 pub struct Member {
     /// Its workload.
     pub workload: Option<Arc<str>>,
+    /// Of which kind that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_type: Option<Arc<str>>,
     /// The service.
     pub service: Option<Arc<str>>,
     /// The pod.
     pub pod: Option<Arc<str>>,
+}
+
+impl Member {
+    /// Name and kind of its workload.
+    #[must_use]
+    pub fn workload(&self) -> (Option<&str>, Option<&str>) {
+        (self.workload.as_deref(), self.workload_type.as_deref())
+    }
 }
 
 /// Gives out the numbers.

@@ -30,9 +30,12 @@ pub struct Name {
     /// Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Arc<str>>,
-    /// What owns the pod: a deployment, a job.
+    /// What owns the pod: a deployment, a job; a pod that nothing owns is its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Arc<str>>,
+    /// What kind of thing that is, as kubernetes-mixin calls it: `deployment`, `barepod`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_type: Option<Arc<str>>,
     /// Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Arc<str>>,

@@ -54,7 +54,7 @@ impl Known {
     }
 }
 
-/// Kind, namespace, pod; workload and service where it has any of them.
+/// Kind, namespace, pod; workload and service where it has any of them beside itself.
 fn words(name: &Name) -> String {
     let word = |word: &Option<Arc<str>>| word.as_deref().unwrap_or("-").to_owned();
     let mut words = vec![
@@ -62,8 +62,10 @@ fn words(name: &Name) -> String {
         word(&name.namespace),
         word(&name.pod),
     ];
-    if name.workload.is_some() || name.service.is_some() {
-        words.extend([word(&name.workload), word(&name.service)]);
+    let bare = name.workload_type.as_deref() == Some("barepod");
+    let workload = name.workload.clone().filter(|_| !bare);
+    if workload.is_some() || name.service.is_some() {
+        words.extend([word(&workload), word(&name.service)]);
     }
     words.join(" ")
 }

@@ -52,8 +52,15 @@ impl Namespace {
             let lives = self.alive(since).any(lives);
             Some(if lives { Arc::clone(name) } else { GONE.into() })
         };
+        // One of the same name and another kind is another.
+        let is_same = |known: &Known| known.member.workload() == member.workload();
+        let (workload, workload_type) = match &member.workload {
+            Some(_) if !self.alive(since).any(is_same) => (Some(GONE.into()), None),
+            _ => (member.workload.clone(), member.workload_type.clone()),
+        };
         Member {
-            workload: keep(|member| &member.workload),
+            workload,
+            workload_type,
             service: keep(|member| &member.service),
             pod: keep(|member| &member.pod),
         }
@@ -180,6 +187,25 @@ mod tests {
             "nobody's are nobody's"
         );
         assert_eq!(ids.reduce(NameId::GONE, end), NameId::GONE);
+    }
+
+    #[test]
+    fn a_workload_of_another_kind_is_another() {
+        let mut ids = Ids::default();
+        let of_kind = |kind: &str| Member {
+            workload: Some("web".into()),
+            workload_type: Some(kind.into()),
+            ..Member::default()
+        };
+        let gone = ids.member("a", Some(&of_kind("barepod")), 9);
+        let stays = ids.member("a", Some(&of_kind("deployment")), 9);
+        assert_ne!(gone, stays);
+        let later = Instant::now() + Duration::from_secs(10);
+        ids.touch(stays, later);
+        let reduced = ids.reduce(gone, later);
+        let who = ids.who(reduced).expect("a member");
+        assert_eq!(who.workload(), (Some(GONE), None));
+        assert_eq!(ids.reduce(stays, later), stays);
     }
 
     #[test]

@@ -19,10 +19,27 @@ pub(super) enum Between {
     Job,
 }
 
+impl Between {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ReplicaSet => "replicaset",
+            Self::Job => "job",
+        }
+    }
+}
+
+/// What a pod is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Workload {
+    /// As `identity::Name::workload_type` has it.
+    pub(super) kind: Arc<str>,
+    pub(super) name: Arc<str>,
+}
+
 /// What replica sets and jobs belong to.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    workloads: [HashMap<u128, Arc<str>>; 2],
+    workloads: [HashMap<u128, Workload>; 2],
     /// They are not watched: what is not known has to be asked for, and a replica set's name tells
     /// enough.
     asks: bool,
@@ -41,14 +58,9 @@ pub(super) struct Wanted {
     pub(super) name: String,
 }
 
-/// The workload of a pod.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Workload {
-    /// Its name.
-    pub(super) name: Option<Arc<str>>,
-    /// The replica set or job that has not been seen yet, and would tell for sure.
-    pub(super) awaits: Option<u128>,
-}
+/// The workload of a pod, and the replica set or job that has not been seen yet, and would tell it
+/// for sure.
+pub(super) type Told = (Workload, Option<u128>);
 
 impl Owners {
     /// Whether owners are asked for one by one, and not watched.
@@ -93,12 +105,12 @@ impl Owners {
         of: Between,
         (uid, owner): (u128, &ObjectMeta),
         texts: &mut Texts,
-    ) -> Arc<str> {
-        let above = controller(owner).map(|controller| controller.name.as_str());
-        let name = above.or(owner.name.as_deref()).unwrap_or_default();
-        let name = texts.share(name);
-        self.workloads[of as usize].insert(uid, Arc::clone(&name));
-        name
+    ) -> Workload {
+        let own = (of.as_str(), owner.name.as_deref().unwrap_or_default());
+        let above = controller(owner).map(|above| (kind(&above.kind), above.name.as_str()));
+        let workload = workload(above.unwrap_or(own), texts);
+        self.workloads[of as usize].insert(uid, workload.clone());
+        workload
     }
 
     /// It is gone. Its pods keep the name that they have.
@@ -107,37 +119,53 @@ impl Owners {
     }
 
     /// The workload of a pod on a node.
-    pub(super) fn of(&self, pod: &ObjectMeta, node: Option<&str>, texts: &mut Texts) -> Workload {
+    pub(super) fn of(&self, pod: &ObjectMeta, node: Option<&str>, texts: &mut Texts) -> Told {
+        let own_name = pod.name.as_deref().unwrap_or_default();
         let Some(owner) = controller(pod) else {
-            return Workload::default();
+            return (workload(("barepod", own_name), texts), None);
         };
-        let mut workload = |name: &str, awaits| Workload {
-            name: Some(texts.share(name)),
-            awaits,
-        };
-        match owner.kind.as_str() {
-            kind @ ("ReplicaSet" | "Job") => {
-                let owner_uid = uid(&owner.uid);
-                let of = match kind {
-                    "Job" => Between::Job,
-                    _ => Between::ReplicaSet,
-                };
-                if let Some(name) = self.workloads[of as usize].get(&owner_uid) {
-                    return workload(name, None);
-                }
-                let short = without_hash(pod, &owner.name);
-                // Deployments name their replica sets so: that is as good as the watch's word.
-                let is_told = self.asks && short != owner.name;
-                workload(short, (!is_told).then_some(owner_uid))
-            }
-            // A static pod: the kubelet adds its node's name to the pod's.
+        let of = match owner.kind.as_str() {
+            "Job" => Between::Job,
+            "ReplicaSet" => Between::ReplicaSet,
+            // The kubelet adds its node's name to the pod's.
             "Node" => {
-                let name = pod.name.as_deref().unwrap_or_default();
-                let suffix = node.and_then(|node| name.strip_suffix(node)?.strip_suffix('-'));
-                workload(suffix.unwrap_or(name), None)
+                let suffix = node.and_then(|node| own_name.strip_suffix(node)?.strip_suffix('-'));
+                let name = suffix.unwrap_or(own_name);
+                return (workload(("staticpod", name), texts), None);
             }
-            _ => workload(&owner.name, None),
+            other => return (workload((kind(other), &owner.name), texts), None),
+        };
+        let uid = uid(&owner.uid);
+        if let Some(workload) = self.workloads[of as usize].get(&uid) {
+            return (workload.clone(), None);
         }
+        // Deployments name their replica sets so: that is as good as the watch's word.
+        let short = without_hash(pod, &owner.name);
+        let is_short = short != owner.name;
+        let kind = if is_short { "deployment" } else { of.as_str() };
+        let told = self.asks && is_short;
+        (workload((kind, short), texts), (!told).then_some(uid))
+    }
+}
+
+fn workload((kind, name): (&str, &str), texts: &mut Texts) -> Workload {
+    Workload {
+        kind: texts.share(kind),
+        name: texts.share(name),
+    }
+}
+
+/// What the recording rules of kubernetes-mixin call a kind; those that it does not know as they
+/// stand.
+fn kind(kind: &str) -> &str {
+    match kind {
+        "Deployment" => "deployment",
+        "ReplicaSet" => Between::ReplicaSet.as_str(),
+        "StatefulSet" => "statefulset",
+        "DaemonSet" => "daemonset",
+        "Job" => Between::Job.as_str(),
+        "CronJob" => "cronjob",
+        other => other,
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     moved::moved,
     networks,
     objects::{Pod, PodStatus, uid_of},
-    owners::Owners,
+    owners::{Owners, Workload},
     texts::Texts,
 };
 use crate::identity::{
@@ -170,19 +170,22 @@ impl Pods {
     }
 
     /// The workload of a replica set's or job's pods is known.
-    pub(super) fn owner(&mut self, owner: u128, workload: &Arc<str>, out: &mut Vec<Change>) {
+    pub(super) fn owner(&mut self, owner: u128, workload: &Workload, out: &mut Vec<Change>) {
         for uid in self.waiting.remove(&owner).unwrap_or_default() {
             let Some(pod) = self.known.get_mut(&uid) else {
                 continue;
             };
             pod.awaits = None;
-            if pod.name.workload.as_ref() == Some(workload) {
+            let Workload { kind, name } = workload.clone();
+            let name = Name {
+                workload: Some(name),
+                workload_type: Some(kind),
+                ..(*pod.name).clone()
+            };
+            if *pod.name == name {
                 continue;
             }
-            pod.name = Arc::new(Name {
-                workload: Some(Arc::clone(workload)),
-                ..(*pod.name).clone()
-            });
+            pod.name = Arc::new(name);
             let inside = pod.addresses.to_vec();
             let outside: Vec<IpAddr> = pod.overlay.iter().map(|(address, _)| *address).collect();
             self.say(&inside, &outside, out);
@@ -279,12 +282,13 @@ impl Pods {
     fn read(&self, pod: &Pod, owners: &Owners, texts: &mut Texts) -> Known {
         let metadata = &pod.metadata;
         let node = pod.spec.node_name.as_deref();
-        let workload = owners.of(metadata, node, texts);
+        let (workload, awaits) = owners.of(metadata, node, texts);
         let name = Name {
             kind: Kind::Pod,
             namespace: metadata.namespace.as_deref().map(|text| texts.share(text)),
             pod: metadata.name.as_deref().map(Arc::from),
-            workload: workload.name,
+            workload: Some(workload.name),
+            workload_type: Some(workload.kind),
             node: node.map(|node| texts.share(node)),
             labels: self.chosen(metadata, texts),
             ..Name::default()
@@ -304,7 +308,7 @@ impl Pods {
             name: Arc::new(name),
             addresses,
             overlay,
-            awaits: workload.awaits.filter(|_| !nowhere),
+            awaits: awaits.filter(|_| !nowhere),
         }
     }
 

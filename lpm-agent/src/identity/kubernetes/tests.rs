@@ -68,10 +68,11 @@ impl Cluster {
         let Some(name) = self.at(address) else {
             return "nobody".to_owned();
         };
+        let bare = name.workload_type.as_deref() == Some("barepod");
         let words = [
             &name.namespace,
             &name.pod,
-            &name.workload,
+            &name.workload.clone().filter(|_| !bare),
             &name.service,
             &name.node,
             &name.network,
@@ -247,7 +248,8 @@ fn the_owner_chain_leads_to_the_workload() {
     let mut cluster = Cluster::new();
     let workload = |cluster: &Cluster, address| {
         let name = cluster.at(address).expect("a name");
-        name.workload.as_deref().map(str::to_owned)
+        let words = [&name.workload_type, &name.workload].map(|w| w.as_deref().unwrap_or("-"));
+        words.join(" ")
     };
     // By the label that its pods have, before the replica set is seen.
     let web = owned(
@@ -261,7 +263,7 @@ fn the_owner_chain_leads_to_the_workload() {
         "/metadata/labels",
         json!({"pod-template-hash": "5c"}),
     ));
-    assert_eq!(workload(&cluster, "198.18.1.1").as_deref(), Some("web"));
+    assert_eq!(workload(&cluster, "198.18.1.1"), "deployment web");
     // A replica set and a job that nothing owns, then one that something owns.
     cluster.pod(owned(
         pod("rs-x", "a", &["198.18.1.2"]),
@@ -275,8 +277,8 @@ fn the_owner_chain_leads_to_the_workload() {
         "tidy-1",
         "j1",
     ));
-    assert_eq!(workload(&cluster, "198.18.1.2").as_deref(), Some("rs"));
-    assert_eq!(workload(&cluster, "198.18.1.3").as_deref(), Some("tidy-1"));
+    assert_eq!(workload(&cluster, "198.18.1.2"), "replicaset rs");
+    assert_eq!(workload(&cluster, "198.18.1.3"), "job tidy-1");
     let job = owned(
         json!({"metadata": {"name": "tidy-1", "uid": "j1"}}),
         "CronJob",
@@ -284,11 +286,11 @@ fn the_owner_chain_leads_to_the_workload() {
         "c1",
     );
     cluster.take(WorldEvent::Job(Event::Apply(read(job))));
-    assert_eq!(workload(&cluster, "198.18.1.3").as_deref(), Some("tidy"));
+    assert_eq!(workload(&cluster, "198.18.1.3"), "cronjob tidy");
     let set = json!({"metadata": {"name": "rs", "uid": "r2"}});
     let set = owned(set, "Deployment", "front", "d1");
     cluster.take(WorldEvent::ReplicaSet(Event::Apply(read(set))));
-    assert_eq!(workload(&cluster, "198.18.1.2").as_deref(), Some("front"));
+    assert_eq!(workload(&cluster, "198.18.1.2"), "deployment front");
     // The next one is known at once, and so is a static pod.
     cluster.pod(owned(
         pod("rs-y", "a", &["198.18.1.4"]),
@@ -302,8 +304,45 @@ fn the_owner_chain_leads_to_the_workload() {
         "n1",
         "n",
     ));
-    assert_eq!(workload(&cluster, "198.18.1.4").as_deref(), Some("front"));
-    assert_eq!(workload(&cluster, "198.18.1.5").as_deref(), Some("proxy"));
+    assert_eq!(workload(&cluster, "198.18.1.4"), "deployment front");
+    assert_eq!(workload(&cluster, "198.18.1.5"), "staticpod proxy");
+}
+
+#[test]
+fn a_pod_that_nothing_owns_is_a_workload() {
+    let mut cluster = Cluster::new();
+    let workload = |cluster: &Cluster, address| {
+        let name = cluster.at(address).expect("a name");
+        [&name.workload_type, &name.workload].map(|w| w.as_deref().unwrap_or("-").to_owned())
+    };
+    cluster.pod(pod("debug", "a", &["198.18.1.1"]));
+    assert_eq!(workload(&cluster, "198.18.1.1"), ["barepod", "debug"]);
+    // Whose owner does not control it is as bare (a garbage collector's reference).
+    let mut referred = owned(pod("shell", "a", &["198.18.1.2"]), "ConfigMap", "x", "x");
+    referred["metadata"]["ownerReferences"][0]["controller"] = json!(false);
+    cluster.pod(referred);
+    assert_eq!(workload(&cluster, "198.18.1.2"), ["barepod", "shell"]);
+    // A controller that nobody here knows, of a pod and of a replica set.
+    let runner = owned(
+        pod("run-x", "a", &["198.18.1.3"]),
+        "EphemeralRunner",
+        "run",
+        "e1",
+    );
+    cluster.pod(runner);
+    assert_eq!(workload(&cluster, "198.18.1.3"), ["EphemeralRunner", "run"]);
+    let set = owned(
+        pod("canary-7-x", "a", &["198.18.1.4"]),
+        "ReplicaSet",
+        "canary-7",
+        "r1",
+    );
+    cluster.pod(set);
+    assert_eq!(workload(&cluster, "198.18.1.4"), ["replicaset", "canary-7"]);
+    let set = json!({"metadata": {"name": "canary-7", "uid": "r1"}});
+    let set = owned(set, "Rollout", "canary", "o1");
+    cluster.take(WorldEvent::ReplicaSet(Event::Apply(read(set))));
+    assert_eq!(workload(&cluster, "198.18.1.4"), ["Rollout", "canary"]);
 }
 
 fn slice(name: &str, service: &str, addresses: &[&str], headless: bool) -> Value {

@@ -9,17 +9,35 @@ use std::{
 use lpm_common::layout::{Echo, Leg, NameValue, PairKey, PeerKind};
 
 use super::{Clock, Counts, Labels, Model, OVERFLOW, OVERFLOW_ROW};
-use crate::identity::ids::is_gone;
+use crate::identity::{Member, ids::is_gone};
 
 /// Workloads at both ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkloadLabels {
     /// The namespaces, and what the remote end is.
     pub labels: Labels,
-    /// Of the local end; [`OVERFLOW`]: not told apart; empty: it has none.
-    pub workload: Arc<str>,
-    /// Of the remote end, likewise.
-    pub peer_workload: Arc<str>,
+    /// Of the local end.
+    pub workload: Workload,
+    /// Of the remote end.
+    pub peer_workload: Workload,
+}
+
+/// What a pod is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Workload {
+    /// Its name; [`OVERFLOW`]: not told apart; empty: there is none.
+    pub name: Arc<str>,
+    /// As kubernetes-mixin calls its kind (`deployment`, `barepod`); empty: not known.
+    pub kind: Arc<str>,
+}
+
+impl Workload {
+    fn new(name: &str, kind: Option<&str>) -> Self {
+        Self {
+            name: name.into(),
+            kind: kind.unwrap_or_default().into(),
+        }
+    }
 }
 
 /// A service that is talked to.
@@ -102,20 +120,18 @@ fn insert<L: Ord>(all: &mut By<L>, key: (L, Leg, Echo), counts: &Counts) {
     all.entry(key).or_default().add(counts);
 }
 
-/// A pod's workload; a pod that nothing owns has none, and is not told apart. `None`: it is gone.
-fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc<str>> {
+/// A pod's workload. `None`: it is gone.
+fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Workload> {
     let Some(end) = end else {
-        return Some(if overflown { OVERFLOW } else { "" }.into());
+        return Some(Workload::new(if overflown { OVERFLOW } else { "" }, None));
     };
     let member = model.directory.member(end.id);
-    match member
-        .as_deref()
-        .and_then(|member| member.workload.as_deref())
-    {
+    let (name, kind) = member.as_deref().map_or((None, None), Member::workload);
+    match name {
         gone if is_gone(gone) => None,
-        Some(workload) => Some(workload.into()),
-        None if is_pod(end) && end.id.namespace() != 0 => Some(OVERFLOW.into()),
-        None => Some("".into()),
+        Some(name) => Some(Workload::new(name, kind)),
+        None if is_pod(end) && end.id.namespace() != 0 => Some(Workload::new(OVERFLOW, None)),
+        None => Some(Workload::new("", None)),
     }
 }
 

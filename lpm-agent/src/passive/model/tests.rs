@@ -273,7 +273,7 @@ fn levels_tell_apart_within_namespaces() {
     assert_eq!((all, rtt.by_labels.len()), (3, 2), "two kinds of peers");
     let workloads = rtt.levelled.workloads.keys();
     let mut found: Vec<_> = workloads
-        .map(|(of, ..)| (&*of.workload, &*of.peer_workload))
+        .map(|(of, ..)| (&*of.workload.name, &*of.peer_workload.name))
         .collect();
     found.sort_unstable();
     assert_eq!(found, [(OVERFLOW, OVERFLOW), ("web", ""), ("web", "db")]);

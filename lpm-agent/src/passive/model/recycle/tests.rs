@@ -92,7 +92,7 @@ impl Bench {
             all.push((pair, counts.count()));
         }
         for ((labels, ..), counts) in &found.levelled.workloads {
-            let pair = format!("{}>{}", labels.workload, labels.peer_workload);
+            let pair = format!("{}>{}", labels.workload.name, labels.peer_workload.name);
             all.push((pair, counts.count()));
         }
         for ((labels, ..), counts) in &found.levelled.services {
