@@ -82,6 +82,7 @@ impl Follower {
             kubeconfig: Some(kubeconfig.to_owned()),
             labels: vec!["team".to_owned()],
             of_node,
+            ..Settings::default()
         };
         let hears = Arc::clone(&known);
         let tell = move |news| {

@@ -1,6 +1,7 @@
 //! Whether an address tells its node: whether pods have addresses of their nodes' ranges.
 //!
-//! On a flat network (Azure CNI's, for one) it does not, and then there is nobody to ask.
+//! On a flat network (Azure CNI's, for one) it does not, and then there is nobody to ask. Nor does it
+//! in the networks of L2S-M and Multus: those span nodes, and their addresses are of no node's range.
 
 use std::{
     net::IpAddr,
@@ -81,6 +82,14 @@ impl Ground {
             }
             self.seen = true;
         }
+        if let Some((name, address, network)) = world.pods().outside().next() {
+            let namespace = name.namespace.as_deref().unwrap_or_default();
+            let pod = name.pod.as_deref().unwrap_or_default();
+            return Footing::Flat(format!(
+                "pod {namespace}/{pod} has the address {address} in the network {network}: whose the \
+                 other addresses there are only the API server tells"
+            ));
+        }
         let late = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
         let bare = world.nodes().bare().any(|(_, since)| late(since));
         if self.seen && !bare {
@@ -152,6 +161,26 @@ mod tests {
             why.contains("fd00:2::2") && why.contains("shop/web"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn a_pod_in_an_overlay_makes_it_flat() {
+        let (mut world, mut ground, now) = (world(), Ground::new("n1".into()), Instant::now());
+        node(&mut world, "n1", &["198.18.1.0/24"]);
+        pod(&mut world, &["198.18.1.2"]);
+        assert_eq!(ground.look(&world, now), Footing::Firm);
+        let networks = r#"[{"name": "blue", "ips": ["198.19.5.1/24"]}]"#;
+        let object = json!({"metadata": {"name": "meshed", "namespace": "shop", "uid": "m",
+            "annotations": {"l2sm/networks": networks}}, "spec": {"nodeName": "n1"},
+            "status": {"phase": "Running", "podIP": "198.18.1.3"}});
+        let object = serde_json::from_value(object).expect("a pod");
+        world.take(WorldEvent::Pod(Event::Apply(object)), &mut Vec::new());
+        let Footing::Flat(why) = ground.look(&world, now) else {
+            panic!("the other pods of the network are anywhere");
+        };
+        for word in ["shop/meshed", "198.19.5.1", "blue"] {
+            assert!(why.contains(word), "{why}");
+        }
     }
 
     #[test]

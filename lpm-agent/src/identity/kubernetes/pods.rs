@@ -18,9 +18,10 @@ use super::{
     texts::Texts,
 };
 use crate::identity::{
-    Name, UNKNOWN,
+    Name,
     merge::{Change, Moved, Origin},
     names::Kind,
+    within::unknown_pod,
 };
 
 /// A service that an address is behind. The first in order gives its name.
@@ -77,6 +78,15 @@ impl Pods {
     pub(super) fn addresses(&self) -> impl Iterator<Item = (&Name, IpAddr)> {
         let pods = self.known.values();
         pods.flat_map(|pod| pod.addresses.iter().map(|address| (&*pod.name, *address)))
+    }
+
+    /// All addresses in other networks, with the pods that have them and the networks' names.
+    pub(super) fn outside(&self) -> impl Iterator<Item = (&Name, IpAddr, &str)> {
+        let pods = self.known.values();
+        pods.flat_map(|pod| {
+            let all = pod.overlay.iter();
+            all.map(|(address, network)| (&*pod.name, *address, &**network))
+        })
     }
 
     /// All services that addresses are behind are forgotten.
@@ -266,11 +276,7 @@ impl Pods {
         let mut claims = self.overlay.all(address);
         let pod = self.known.get(&claims.next()?)?;
         if claims.next().is_some() {
-            return Some(Arc::new(Name {
-                kind: Kind::Pod,
-                namespace: Some(UNKNOWN.into()),
-                ..Name::default()
-            }));
+            return Some(unknown_pod());
         }
         let network = pod.overlay.iter().find(|(known, _)| *known == address);
         Some(Arc::new(Name {

@@ -21,6 +21,10 @@ use super::{
 /// Objects per page of a list: what the server, and we, hold at once.
 const PAGE: u32 = 500;
 
+/// Between the first page of a list and the rest: up to this long per object that remains, and no
+/// longer than the second, so that a rollout's agents do not all read a large cluster at once.
+const SPREAD: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(30));
+
 /// The server ends a watch after this long, seconds.
 const WATCH: u32 = 290;
 
@@ -120,7 +124,12 @@ where
     async fn list(&self, api: &Api<K>) -> Result<Result<String, Error>, Over> {
         self.event(Event::Init).await?;
         let mut params = ListParams::default().limit(PAGE);
-        params.field_selector.clone_from(&self.fields);
+        if let Some(fields) = &self.fields {
+            // From the server's cache, which has what is of one node at hand: older servers read
+            // all pods from etcd otherwise. It may be a little old; the watch goes on from there.
+            params = params.fields(fields).match_any();
+        }
+        let mut first = true;
         loop {
             let page = match api.list(&params).await {
                 Ok(page) => page,
@@ -135,6 +144,10 @@ where
                 return Ok(Ok(page.metadata.resource_version.unwrap_or_default()));
             }
             params.continue_token = next;
+            if std::mem::take(&mut first) {
+                let most = spread(page.metadata.remaining_item_count);
+                tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
+            }
         }
     }
 
@@ -206,6 +219,12 @@ where
     }
 }
 
+/// How long the rest of a list may be put off.
+fn spread(remaining: Option<i64>) -> Duration {
+    let remaining = u32::try_from(remaining.unwrap_or_default().max(0)).unwrap_or(u32::MAX);
+    SPREAD.0.saturating_mul(remaining).min(SPREAD.1)
+}
+
 fn ended(error: Error) -> Ended {
     match &error {
         Error::Api(status) if is_gone(status) => Ended::Gone(error),
@@ -221,5 +240,23 @@ fn is_gone(status: &Status) -> bool {
 fn advance<K: Resource>(version: &mut String, object: &K) {
     if let Some(now) = &object.meta().resource_version {
         version.clone_from(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_lists_are_spread() {
+        for (remaining, most) in [
+            (None, Duration::ZERO),
+            (Some(-1), Duration::ZERO),
+            (Some(4_500), Duration::from_millis(4_500)),
+            (Some(99_500), SPREAD.1),
+            (Some(i64::MAX), SPREAD.1),
+        ] {
+            assert_eq!(spread(remaining), most, "{remaining:?}");
+        }
     }
 }

@@ -65,6 +65,7 @@ impl Agent {
             kubeconfig: Some(api.kubeconfig()),
             labels: vec!["team".to_owned()],
             of_node,
+            ..Settings::default()
         };
         let told = Arc::new((Mutex::new(()), Condvar::new()));
         let tells = Arc::clone(&told);
