@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,10 @@ pub struct Identity {
     pub kubernetes: Kubernetes,
     /// Names for ranges outside of the cluster. Hot.
     pub external: Vec<External>,
+    /// Ranges that pods have addresses of and that no node's `spec.podCIDRs` tells, such as the
+    /// subnets of Azure CNI: an address there that nobody has is `unknown`, and not `external`. Hot.
+    #[schemars(with = "Vec<String>")]
+    pub cluster_ranges: Vec<IpNet>,
 }
 
 /// How Kubernetes is asked.
@@ -83,7 +88,8 @@ pub enum Scope {
     #[default]
     Cluster,
     /// The own node's pods; the names of others' are asked of the agents there, over the port of
-    /// `listen`. Where pods' addresses are not of their nodes' ranges (`spec.podCIDRs`): `cluster`.
+    /// `listen`. Where pods' addresses are not of their nodes' ranges (`spec.podCIDRs`), or pods are
+    /// in networks of L2S-M or Multus: `cluster`.
     Node,
 }
 
@@ -122,6 +128,7 @@ impl Identity {
         wanted.then(|| kubernetes::Settings {
             kubeconfig: kubeconfig.clone(),
             labels: labels.clone(),
+            ranges: self.cluster_ranges.clone(),
             of_node: None,
         })
     }
@@ -204,6 +211,10 @@ mod tests {
                 "listen is 127.0.0.1",
             ),
             ("identity: {external: [{cidr: x, name: a}]}", "cidr"),
+            (
+                "identity: {cluster_ranges: [198.18.0.0/33]}",
+                "cluster_ranges",
+            ),
             (
                 "identity: {external: [{cidr: 0.0.0.0/0, name: a}, {cidr: 0.0.0.0/0, name: b}]}",
                 "identity.external is 0.0.0.0/0",

@@ -28,13 +28,15 @@ pub enum Origin {
     File,
     /// Ranges that the configuration names.
     External,
+    /// Ranges of the cluster's own, as the configuration tells them.
+    Within,
     /// What follows from other facts: in a node's range of pods an address without a pod is of an
     /// unknown pod.
     Derived,
 }
 
 impl Origin {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Own,
         Self::Node,
         Self::Pod,
@@ -44,6 +46,7 @@ impl Origin {
         Self::Waiting,
         Self::File,
         Self::External,
+        Self::Within,
         Self::Derived,
     ];
 }

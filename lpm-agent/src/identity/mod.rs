@@ -20,6 +20,7 @@ pub mod processes;
 pub mod ranges;
 pub mod status;
 pub mod whose;
+pub mod within;
 
 pub use directory::Directory;
 pub use ids::{Levels, Member};

@@ -12,13 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
+
 use super::{ADDRESSES_EVERY, SessionError};
 use crate::{
     identity::{
         Names, addresses,
         external::{self, External},
         merge::{Delta, Merge, Moved, News, Origin},
-        names,
+        names, within,
     },
     kernel::netns::Netns,
     passive::Model,
@@ -60,6 +62,8 @@ pub(super) struct Configured {
     pub(super) file: Names,
     /// Ranges outside of the cluster.
     pub(super) external: Vec<External>,
+    /// Ranges of the cluster's own.
+    pub(super) within: Vec<IpNet>,
     /// The name of this node.
     pub(super) node: Option<Arc<str>>,
     /// No source will say more.
@@ -227,6 +231,8 @@ impl State {
         let mut deltas = self.merge.replace(Origin::File, configured.file.all());
         let ranges = external::names(&configured.external);
         deltas.extend(self.merge.replace(Origin::External, ranges));
+        let within = within::names(&configured.within);
+        deltas.extend(self.merge.replace(Origin::Within, within));
         self.configured = configured;
         self.own.clear();
         deltas

@@ -286,6 +286,7 @@ fn configured(config: &Config) -> Result<Configured, NamesError> {
     Ok(Configured {
         file: file.map_or_else(|| Ok(Names::default()), Names::read)?,
         external: config.identity.external.clone(),
+        within: config.identity.cluster_ranges.clone(),
         node: node_name(config.node_name.as_deref()),
         complete: config.identity.kubernetes().is_none(),
     })

@@ -36,6 +36,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use ipnet::IpNet;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{mpsc, oneshot},
@@ -69,6 +70,8 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// Labels of pods that names carry.
     pub labels: Vec<String>,
+    /// Ranges of pods that are known without the nodes.
+    pub ranges: Vec<IpNet>,
     /// The pods of one node only are followed, and the other agents are asked; `None`: all are.
     pub of_node: Option<OfNode>,
 }
@@ -112,7 +115,7 @@ impl Kubernetes {
                         Some(_) => World::of_a_node(&settings.labels),
                         None => World::new(&settings.labels),
                     };
-                    let reader = Reader::new(world, status, tell);
+                    let reader = Reader::new((world, settings.ranges), status, tell);
                     let near = settings.of_node.map(Near::new);
                     tokio::select! {
                         () = follow(client, reader, near) => {}

@@ -15,10 +15,11 @@ use super::{
     texts::Texts,
 };
 use crate::identity::{
-    Name, UNKNOWN,
+    Name,
     directory::HOST,
     merge::{Change, Origin},
     names::Kind,
+    within::unknown_pod,
 };
 
 /// Addresses that are remembered as some pod's once.
@@ -253,15 +254,6 @@ impl Known {
 /// The length of a range; that of IPv6 is marked.
 fn length(range: IpNet) -> (bool, u8) {
     (range.addr().is_ipv6(), range.prefix_len())
-}
-
-/// The name of an address that is a pod's, but not known whose.
-pub(super) fn unknown_pod() -> Arc<Name> {
-    Arc::new(Name {
-        kind: Kind::Pod,
-        namespace: Some(UNKNOWN.into()),
-        ..Name::default()
-    })
 }
 
 fn addresses(node: &Node) -> Vec<IpAddr> {

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
+
 use super::{
     footing::Footing,
     listed::Event,
@@ -27,6 +29,8 @@ const WITH_ADDRESSES: [Watched; 3] = [Watched::Pods, Watched::Services, Watched:
 
 pub(super) struct Reader<T> {
     world: World,
+    /// Ranges of pods that the configuration tells.
+    ranges: Vec<IpNet>,
     status: Arc<Status>,
     tell: T,
     /// All kinds that have addresses were seen as a whole once.
@@ -40,9 +44,10 @@ pub(super) struct Reader<T> {
 }
 
 impl<T: FnMut(News) -> bool> Reader<T> {
-    pub(super) fn new(world: World, status: Arc<Status>, tell: T) -> Self {
+    pub(super) fn new((world, ranges): (World, Vec<IpNet>), status: Arc<Status>, tell: T) -> Self {
         Self {
             world,
+            ranges,
             status,
             tell,
             complete: false,
@@ -174,9 +179,29 @@ impl<T: FnMut(News) -> bool> Reader<T> {
             return listens;
         }
         self.complete = true;
+        if let Some(hint) = self.no_range() {
+            tracing::info!("{hint}");
+        }
         let listens = listens && (self.tell)(News::Complete);
         self.status.set_complete();
         listens
+    }
+
+    /// Says if it cannot be told from an address that it is the cluster's.
+    fn no_range(&self) -> Option<String> {
+        let told = |address| {
+            let configured = self.ranges.iter().any(|range| range.contains(&address));
+            configured || self.world.nodes().cover(address)
+        };
+        let mut pods = self.world.pods().addresses();
+        let (name, address) = pods.find(|(_, address)| !told(*address))?;
+        Some(format!(
+            "pod {}/{} has the address {address}, which is of no node's range (spec.podCIDRs): give \
+             the pods' ranges as identity.cluster_ranges; else a new pod is external until the API \
+             server tells of it",
+            name.namespace.as_deref().unwrap_or_default(),
+            name.pod.as_deref().unwrap_or_default(),
+        ))
     }
 
     fn say(&mut self, changes: Vec<Change>) -> bool {
