@@ -108,14 +108,13 @@ impl Session {
     /// Loads the programs, attaches them and starts reading; returns once every interface that is
     /// there has been dealt with. `notify` is called in the thread that follows the interfaces.
     pub fn start(
-        options: Options,
-        mut notify: impl FnMut(Notice) + Send + 'static,
-    ) -> Result<Self, SessionError> {
-        let Options {
+        Options {
             config,
             only,
             layout_version,
-        } = options;
+        }: Options,
+        mut notify: impl FnMut(Notice) + Send + 'static,
+    ) -> Result<Self, SessionError> {
         let configured = configured(&config)?;
         let open = || config.netns.as_deref().map(Netns::open).transpose();
         let netns = (open()?, open()?);
@@ -130,21 +129,9 @@ impl Session {
         let interfaces = kernel.interfaces()?;
         let (homes, forwarded) = (kernel.take("HOMES")?, kernel.take("FORWARDED")?);
         let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
-        let tables = Arc::new(KernelTables::new(kernel)?);
-        let labels = Chosen::new(&config.identity.kubernetes.labels);
-        let node = node_name(config.node_name.as_deref());
-        let directory = Directory::new(config.levels.clone()).on_node(node, labels);
-        let directory = Arc::new(directory);
-        directory.resume(&*tables).map_err(SessionError::Maps)?;
-        let model = Model::new(tables, directory, config.flow_idle).map_err(SessionError::Maps)?;
-        let model = Arc::new(model);
+        let model = Arc::new(model(&config, KernelTables::new(kernel)?)?);
         // Names first: a flow that appears before its names would be counted without.
-        let times = Times {
-            window: config.window,
-            keep: config.pins.keep,
-            keep_gone: config.keep_gone,
-        };
-        let keeper = Keeper::start(Arc::clone(&model), configured, netns.0, times)?;
+        let keeper = Keeper::start(Arc::clone(&model), configured, netns.0, times(&config))?;
         let kubernetes = cluster::follow(&config, &model, &keeper)?;
         surroundings::follow(
             &model,
@@ -244,6 +231,23 @@ impl Session {
                 })
                 .collect()
         })
+    }
+}
+
+/// The model over the kernel's maps, which knows the names that the last agent left in them.
+fn model(config: &Config, tables: KernelTables) -> Result<Model, SessionError> {
+    let labels = Chosen::new(&config.identity.kubernetes.labels);
+    let node = node_name(config.node_name.as_deref());
+    let directory = Directory::new(config.levels.clone()).on_node(node, labels);
+    directory.resume(&tables).map_err(SessionError::Maps)?;
+    Model::new(Arc::new(tables), Arc::new(directory), config.flow_idle).map_err(SessionError::Maps)
+}
+
+fn times(config: &Config) -> Times {
+    Times {
+        window: config.window,
+        keep: config.pins.keep,
+        keep_gone: config.keep_gone,
     }
 }
 
