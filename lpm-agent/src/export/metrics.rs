@@ -227,25 +227,24 @@ impl Reader {
     }
 
     fn flows(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS]) -> fmt::Result {
-        let (packets, bytes) = self.model.totals(counters);
+        // As with the counters: without its clock the map is gone.
+        let clock = self.model.clock().map_err(|_| fmt::Error)?;
+        let sweep = self.model.sweep(&clock, counters);
         out.counters(
             "packets",
             "TCP packets on the wire, at all vantages (a GSO packet counts each segment)",
             None,
-            [(vec![], packets)],
+            [(vec![], sweep.packets)],
         )?;
         out.counters(
             "bytes",
             "Bytes on the wire, at all vantages",
             None,
-            [(vec![], bytes)],
+            [(vec![], sweep.bytes)],
         )?;
-        let Ok(clock) = self.model.clock() else {
-            return Ok(());
-        };
-        let active = self.model.active_flows(&clock);
-        let total = active.values().sum();
-        let by_vantage = active
+        let total = sweep.active.values().sum();
+        let by_vantage = sweep
+            .active
             .into_iter()
             .map(|(vantage, flows)| (vec![("vantage", vantage.as_str().to_owned())], flows));
         out.gauges(

@@ -109,11 +109,11 @@ type Counter = (&'static str, &'static str, fn(&Carried) -> u64);
 /// Writes what the watched interfaces carry, those of pods excepted: there are hundreds, and the
 /// kubelet counts them.
 pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
-    let ports = model.ports();
-    let watched: Vec<(LabelSet, &Port)> = model
-        .links()
+    let mut links = model.links();
+    links.retain(|_, link| !matches!(link.vantage, Vantage::Pod | Vantage::Node));
+    let ports = model.some_ports(links.keys().copied());
+    let watched: Vec<(LabelSet, &Port)> = links
         .into_iter()
-        .filter(|(_, link)| !matches!(link.vantage, Vantage::Pod | Vantage::Node))
         .filter_map(|(index, link)| {
             let labels = vec![
                 ("interface", link.name),

@@ -63,6 +63,20 @@ impl Route {
         ))
     }
 
+    /// Asks for one thing.
+    ///
+    /// # Errors
+    /// `ENODEV`: there is no such interface (any more).
+    pub(crate) fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> io::Result<Option<RouteNetlinkMessage>> {
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
+        let mut found = None;
+        self.answers(|message| found = Some(message))?;
+        Ok(found)
+    }
+
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();

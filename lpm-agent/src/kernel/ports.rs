@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
 
@@ -44,7 +44,7 @@ pub struct Port {
     pub transmitted: Carried,
     /// Bits per second; `None`: it has no speed of its own, or does not say.
     pub capacity: Option<u64>,
-    /// Other ends of its tunnel, if it is one.
+    /// Other ends of its tunnel, if it is one and they were asked for.
     pub remotes: Vec<IpAddr>,
 }
 
@@ -80,18 +80,12 @@ impl Ports {
     /// # Errors
     /// rtnetlink does not answer.
     pub fn read(&self) -> io::Result<BTreeMap<u32, Port>> {
-        let mut route = self.route.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut route = self.route();
         let links = route.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-        let mut ports: BTreeMap<u32, Port> = links
-            .iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewLink(link) => port(link),
-                _ => None,
-            })
-            .map(|port| (port.interface.index, port))
-            .collect();
-        let tunnels = |port: &Port| matches!(port.interface.kind, Kind::Vxlan);
-        if ports.values().any(tunnels) {
+        let found = links.iter().filter_map(port_of);
+        let mut ports: BTreeMap<u32, Port> =
+            found.map(|port| (port.interface.index, port)).collect();
+        if ports.values().any(is_tunnel) {
             for (index, remote) in remotes(&mut route)? {
                 if let Some(port) = ports.get_mut(&index)
                     && !port.remotes.contains(&remote)
@@ -104,12 +98,65 @@ impl Ports {
             .iter()
             .map(|(index, port)| (*index, port.capacity))
             .collect();
-        // A tunnel is as fast as the card under it.
-        for port in ports.values_mut().filter(|port| tunnels(port)) {
-            let under = port.interface.peer;
-            port.capacity = under.and_then(|index| *speeds.get(&index)?);
+        for port in ports.values_mut().filter(|port| is_tunnel(port)) {
+            port.capacity = card(port).and_then(|index| *speeds.get(&index)?);
         }
         Ok(ports)
+    }
+
+    /// Some interfaces, by index, without the other ends of tunnels; those that are gone are
+    /// missing. To ask for a few costs a few microseconds; to ask for all on a node of 250 pods,
+    /// whose interfaces the kernel looks for in lists of namespaces, milliseconds.
+    ///
+    /// # Errors
+    /// rtnetlink does not answer.
+    pub fn read_some(
+        &self,
+        indices: impl IntoIterator<Item = u32>,
+    ) -> io::Result<BTreeMap<u32, Port>> {
+        let mut route = self.route();
+        let mut ports = BTreeMap::new();
+        for index in indices {
+            let Some(mut port) = one(&mut route, index)? else {
+                continue;
+            };
+            if let Some(card) = card(&port) {
+                port.capacity = one(&mut route, card)?.and_then(|card| card.capacity);
+            }
+            ports.insert(index, port);
+        }
+        Ok(ports)
+    }
+
+    fn route(&self) -> MutexGuard<'_, Route> {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An interface by its index; `None`: it is gone.
+fn one(route: &mut Route, index: u32) -> io::Result<Option<Port>> {
+    let mut ask = LinkMessage::default();
+    ask.header.index = index;
+    match route.get(RouteNetlinkMessage::GetLink(ask)) {
+        Ok(found) => Ok(found.as_ref().and_then(port_of)),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_tunnel(port: &Port) -> bool {
+    matches!(port.interface.kind, Kind::Vxlan)
+}
+
+/// The card under a tunnel, which is as fast as that is.
+fn card(port: &Port) -> Option<u32> {
+    port.interface.peer.filter(|_| is_tunnel(port))
+}
+
+fn port_of(message: &RouteNetlinkMessage) -> Option<Port> {
+    match message {
+        RouteNetlinkMessage::NewLink(link) => port(link),
+        _ => None,
     }
 }
 

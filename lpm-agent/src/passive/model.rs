@@ -5,6 +5,7 @@ pub mod levels;
 mod links;
 mod questions;
 mod recycle;
+mod sweep;
 
 use std::{
     collections::BTreeMap,
@@ -17,17 +18,20 @@ use std::{
 };
 
 use lpm_common::{
-    counter::{COUNTERS, Counter},
+    counter::COUNTERS,
     layout::{Echo, Family, Leg, NameId, PairKey, PeerKind, Traffic, Vantage},
 };
 
 use self::levels::Levelled;
-pub use self::questions::{Answers, Echoes};
+pub use self::{
+    questions::{Answers, Echoes},
+    sweep::Sweep,
+};
 use super::{
     Clock, Counts, Flow, Tables,
     segments::Segments,
     tables::{MINIMA, place},
-    window::{Windows, words},
+    window::Windows,
 };
 use crate::{
     identity::Directory,
@@ -193,63 +197,12 @@ impl Model {
             .collect()
     }
 
-    /// Active flows by vantage, without copying any.
-    #[must_use]
-    pub fn active_flows(&self, clock: &Clock) -> BTreeMap<Vantage, u64> {
-        let mut active = BTreeMap::new();
-        for index in 0..self.tables.flow_count() {
-            let Some(entry) = self.tables.flow(index) else {
-                break;
-            };
-            if entry.fingerprint.load(Ordering::Acquire) == 0
-                || clock.age(entry.last_seen.load(Ordering::Relaxed)) >= self.idle
-                || super::flow::is_closed(entry)
-            {
-                continue;
-            }
-            if let Some(vantage) = Vantage::from_raw(entry.cold.vantage()) {
-                *active.entry(vantage).or_default() += 1;
-            }
-        }
-        active
-    }
-
     /// The kernel's counters.
     ///
     /// # Errors
     /// The kernel's map cannot be read.
     pub fn counters(&self) -> io::Result<[u64; COUNTERS]> {
         self.tables.counters()
-    }
-
-    /// All packets and bytes ever seen. What is being evicted while this reads is missing from
-    /// the sum for a moment, so the larger one of this and the last answer is given: a counter
-    /// never goes back.
-    #[must_use]
-    pub fn totals(&self, counters: &[u64; COUNTERS]) -> (u64, u64) {
-        let windows = self.windows();
-        let mut all = windows.carried();
-        all += Traffic {
-            packets: counters[Counter::EvictedPackets as usize],
-            bytes: counters[Counter::EvictedBytes as usize],
-        };
-        for index in 0..self.tables.flow_count() {
-            let Some(entry) = self.tables.flow(index) else {
-                break;
-            };
-            let fingerprint = entry.fingerprint.load(Ordering::Acquire);
-            if fingerprint == 0 {
-                continue;
-            }
-            let of = (fingerprint, entry.cold.first_seen.load(Ordering::Relaxed));
-            for traffic in windows.beyond_carried(index, of, words(entry)) {
-                all += traffic;
-            }
-        }
-        (
-            grown(&self.packets, all.packets),
-            grown(&self.bytes, all.bytes),
-        )
     }
 
     /// Round trips of TCP by labels, leg and echo, and how many there are.
@@ -423,11 +376,6 @@ fn overflow() -> Labels {
         peer_namespace: OVERFLOW.into(),
         peer_kind: PeerKind::External,
     }
-}
-
-/// The larger one of this value and the last; remembers it.
-fn grown(last: &AtomicU64, now: u64) -> u64 {
-    last.fetch_max(now, Ordering::Relaxed).max(now)
 }
 
 #[cfg(test)]

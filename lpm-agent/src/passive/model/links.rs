@@ -92,6 +92,13 @@ impl Model {
         ports.and_then(Result::ok).unwrap_or_default()
     }
 
+    /// What some of them carry, see [`Ports::read_some`]; empty: it cannot be read.
+    #[must_use]
+    pub fn some_ports(&self, indices: impl IntoIterator<Item = u32>) -> BTreeMap<u32, Port> {
+        let ports = self.ports.get().map(|ports| ports.read_some(indices));
+        ports.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// The name of this node.
     #[must_use]
     pub fn node(&self) -> Arc<str> {

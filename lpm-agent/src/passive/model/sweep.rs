@@ -1,0 +1,75 @@
+//! What a scrape wants of the flow table, found in one walk over it.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use lpm_common::{
+    counter::{COUNTERS, Counter},
+    layout::{FlowEntry, Traffic, Vantage},
+};
+
+use super::Model;
+use crate::passive::{Clock, flow::is_closed, window::words};
+
+/// What all flows sum up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Packets ever seen, at all vantages.
+    pub packets: u64,
+    /// Bytes ever seen, at all vantages.
+    pub bytes: u64,
+    /// Flows seen within the idle time and not closed.
+    pub active: BTreeMap<Vantage, u64>,
+}
+
+impl Model {
+    /// Walks over the flow table, without copying any flow. What is being evicted meanwhile is
+    /// missing from the packets and bytes for a moment, so the larger ones of these and the last
+    /// answer's are given: a counter never goes back.
+    #[must_use]
+    pub fn sweep(&self, clock: &Clock, counters: &[u64; COUNTERS]) -> Sweep {
+        let windows = self.windows();
+        let mut all = windows.carried();
+        all += Traffic {
+            packets: counters[Counter::EvictedPackets as usize],
+            bytes: counters[Counter::EvictedBytes as usize],
+        };
+        let mut active = BTreeMap::new();
+        // An entry is four cache lines, and the table far larger than the caches: of the free ones
+        // nothing but the fingerprint is looked at, and nobody walks twice.
+        for index in 0..self.tables.flow_count() {
+            let Some(entry) = self.tables.flow(index) else {
+                break;
+            };
+            let fingerprint = entry.fingerprint.load(Ordering::Acquire);
+            if fingerprint == 0 {
+                continue;
+            }
+            let of = (fingerprint, entry.cold.first_seen.load(Ordering::Relaxed));
+            for traffic in windows.beyond_carried(index, of, words(entry)) {
+                all += traffic;
+            }
+            if self.is_active(entry, clock)
+                && let Some(vantage) = Vantage::from_raw(entry.cold.vantage())
+            {
+                *active.entry(vantage).or_default() += 1;
+            }
+        }
+        Sweep {
+            packets: grown(&self.packets, all.packets),
+            bytes: grown(&self.bytes, all.bytes),
+            active,
+        }
+    }
+
+    fn is_active(&self, entry: &FlowEntry, clock: &Clock) -> bool {
+        clock.age(entry.last_seen.load(Ordering::Relaxed)) < self.idle && !is_closed(entry)
+    }
+}
+
+/// The larger one of this value and the last; remembers it.
+fn grown(last: &AtomicU64, now: u64) -> u64 {
+    last.fetch_max(now, Ordering::Relaxed).max(now)
+}
