@@ -37,6 +37,16 @@ groups:
           histogram_quantile(0.9, sum by ({{ $pair }}, leg, le) (rate(lpm_flow_rtt_seconds_bucket[{{ $w }}])))
           or
           histogram_quantile(0.9, sum by ({{ $pair }}, leg) (rate(lpm_flow_rtt_seconds[{{ $w }}])))
+      - record: lpm:flow_rtt_seconds_sum:rate
+        expr: |-
+          sum by ({{ $pair }}, leg) (rate(lpm_flow_rtt_seconds_sum[{{ $w }}]))
+          or
+          sum by ({{ $pair }}, leg) (histogram_sum(rate(lpm_flow_rtt_seconds[{{ $w }}])))
+      - record: lpm:flow_rtt_seconds_count:rate
+        expr: |-
+          sum by ({{ $pair }}, leg) (rate(lpm_flow_rtt_seconds_count[{{ $w }}]))
+          or
+          sum by ({{ $pair }}, leg) (histogram_count(rate(lpm_flow_rtt_seconds[{{ $w }}])))
       - record: lpm:retransmissions:rate
         expr: sum by ({{ $pair }}) (rate(lpm_retransmissions_total[{{ $w }}]))
       # Per measured round trip: packets are not counted by namespace. Of bulk flows, where not every
@@ -81,6 +91,24 @@ groups:
               "peer_namespace", "$1", "swap", "(.*)")
           ) > 0
           unless on (namespace, peer_namespace) lpm:network_seconds:mean{basis="prompt"}
+      # The least that a flow needed in 10 s, a mean over flows: of these no packet was sent again or
+      # waited for one that was. Without what the other end's own pods took, where it is measured.
+      - record: lpm:network_seconds:least
+        expr: |-
+          (
+            sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_sum:rate{leg="remote", peer_kind=~"pod|service"})
+            / (sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_count:rate{leg="remote", peer_kind=~"pod|service"}) > 0)
+            - on (namespace, peer_namespace)
+            label_replace(label_replace(label_replace(
+              sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_sum:rate{leg="local", peer_kind=~"pod|service"})
+              / (sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_count:rate{leg="local", peer_kind=~"pod|service"}) > 0),
+              "swap", "$1", "namespace", "(.*)"),
+              "namespace", "$1", "peer_namespace", "(.*)"),
+              "peer_namespace", "$1", "swap", "(.*)")
+          )
+          or on (namespace, peer_namespace)
+          sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_sum:rate{leg="remote", peer_kind!="external"})
+            / (sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_count:rate{leg="remote", peer_kind!="external"}) > 0)
       # How long pods of this namespace take to answer, seen where they are: with data, less without.
       - record: lpm:server_seconds:mean
         expr: |-
@@ -94,7 +122,9 @@ groups:
         expr: sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="local", echo="prompt"})
       - record: lpm:slow:ratio
         labels: {cause: network}
-        expr: max by ({{ $pair }}) (lpm:network_seconds:mean{peer_kind!="external"}) / {{ $t.network }} > 1
+        expr: |-
+          max by ({{ $pair }}) (lpm:network_seconds:mean{peer_kind!="external"}) / {{ $t.network }} > 1
+            and on (namespace, peer_namespace) lpm:network_seconds:least > {{ $t.network }}
       - record: lpm:slow:ratio
         labels: {cause: server}
         expr: lpm:server_seconds:mean / {{ $t.server }} > 1
