@@ -4,12 +4,16 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use lpm_common::layout::{Echo, Leg, NameValue, PairKey, PeerKind};
 
-use super::{Clock, Counts, Labels, Model, OVERFLOW, OVERFLOW_ROW};
+use super::{Clock, Counts, KnownFlow, Labels, Model, OVERFLOW, OVERFLOW_ROW};
 use crate::identity::{Member, ids::is_gone};
+
+/// How long ago "just now" may be: longer than between two looks for whom to ask for names.
+const JUST_NOW: Duration = Duration::from_secs(5);
 
 /// Workloads at both ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -178,11 +182,13 @@ impl Model {
         self.tables.control().generation.load(Ordering::Relaxed)
     }
 
-    /// The addresses that active flows have, each once.
+    /// The addresses of flows that are active or were closed just now, each once. (Connections may be
+    /// so short that hardly one is open when somebody looks.)
     #[must_use]
     pub fn addresses(&self, clock: &Clock) -> Vec<IpAddr> {
         let flows = self.flows(clock);
-        let active = flows.iter().filter(|known| known.active);
+        let is_young = |known: &KnownFlow| clock.age(known.flow.last_seen) < JUST_NOW;
+        let active = flows.iter().filter(|known| known.active || is_young(known));
         let mut addresses: Vec<IpAddr> = active
             .flat_map(|known| [known.flow.local, known.flow.remote])
             .collect();

@@ -1,11 +1,12 @@
 //! The model over tables in memory.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use lpm_common::{
     counter::Counter,
     histogram::{SUM_WORD, bucket},
     layout::{NameId, NameValue},
+    matcher::state,
 };
 
 use super::*;
@@ -297,4 +298,34 @@ fn levels_tell_apart_within_namespaces() {
         .collect();
     found.sort_unstable();
     assert_eq!(found, [(OVERFLOW, 1), ("web-1", 1), ("web-1", 1)]);
+}
+
+/// Whom to ask for names: also of connections too short to be open when somebody looks.
+#[test]
+fn addresses_of_flows_that_ended_just_now() {
+    const JIFFIES: u32 = 1_000_000;
+    let tables = tables(&[]);
+    let now = crate::passive::clock::monotonic_ns().expect("a clock");
+    tables.control.clock_ktime_ns.store(now, Ordering::Relaxed);
+    let jiffies = u64::from(JIFFIES);
+    tables
+        .control
+        .clock_jiffies
+        .store(jiffies, Ordering::Relaxed);
+    let clock = Clock::now(&tables).expect("a clock");
+    // Open; closed now; closed at least eight seconds ago, whatever HZ is.
+    let flows = [(false, 0), (true, 0), (true, 8_000)];
+    for (at, (closed, ticks)) in (1_u8..).zip(flows) {
+        let entry = &tables.flows[usize::from(at)];
+        fill(entry, u64::from(at), at);
+        entry.last_seen.store(JIFFIES - ticks, Ordering::Relaxed);
+        if closed {
+            for way in &entry.hot {
+                way.state.store(state::FIN, Ordering::Relaxed);
+            }
+        }
+    }
+    let model = model(tables);
+    let addresses = [[198, 18, 5, 1], [198, 18, 5, 2], [198, 18, 9, 1]];
+    assert_eq!(model.addresses(&clock), addresses.map(IpAddr::from));
 }
