@@ -165,6 +165,18 @@ fn wait_until(time: SystemTime) {
 
 #[test]
 fn names_that_come_late_are_counted() {
+    late_names_are_counted(end);
+}
+
+/// As when its node was lost: nobody says when it ended, but the next owner when it began.
+#[test]
+fn names_that_come_late_after_an_end_at_once_are_counted() {
+    late_names_are_counted(|api, pod| {
+        api.delete(pod).expect("delete");
+    });
+}
+
+fn late_names_are_counted(end: fn(&ApiServer, &str)) {
     if !kernel_is_usable() {
         return;
     }
@@ -198,6 +210,7 @@ fn names_that_come_late_are_counted() {
     wait_until(held + Duration::from_secs(2));
     api.create_pod("games", "new-0", "n1", &[&there])
         .expect("a pod");
+    wait_until(SystemTime::now() + Duration::from_secs(2));
     let before = samples(&agent, "media", "pod");
     for _ in 0..3 {
         talk(&pair);

@@ -48,7 +48,7 @@ pub(super) fn encode(status: &Status, late: u64, out: &mut Families<'_>) -> fmt:
     )?;
     out.counters(
         "identity_late_samples",
-        "Round trips that were counted under the name of an address's former owner before the news came (at least)",
+        "Round trips that were counted under the name of an address's former owner before the news came: those of connections that began after its end, or after the next owner's beginning where its end is not known (deleted at once, lost node)",
         None,
         (!kinds.is_empty()).then_some((Vec::new(), late)),
     )?;

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::SystemTime};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::Name;
 
@@ -63,12 +64,13 @@ pub struct Change {
 }
 
 /// An address that had changed hands before the news of it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
     /// The address.
     pub address: IpAddr,
-    /// From then on, at the latest, it was not its former owner's any more.
-    pub since: SystemTime,
+    /// From then on, at the latest, it was not its former owner's any more; `None`: not known
+    /// before the next owner tells when it began.
+    pub since: Option<SystemTime>,
 }
 
 /// What a source tells.

@@ -18,7 +18,7 @@ use super::Tables;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     hz: u32,
-    jiffies: u32,
+    pub(super) jiffies: u32,
     monotonic_ns: u64,
     realtime_ns: u64,
 }

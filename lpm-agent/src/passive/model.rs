@@ -107,7 +107,7 @@ pub struct Model {
     node: OnceLock<Arc<str>>,
     packets: AtomicU64,
     bytes: AtomicU64,
-    late: AtomicU64,
+    late: late::Late,
 }
 
 impl std::fmt::Debug for Model {
@@ -141,7 +141,7 @@ impl Model {
             node: OnceLock::new(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            late: AtomicU64::new(0),
+            late: late::Late::default(),
         })
     }
 

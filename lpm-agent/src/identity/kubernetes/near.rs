@@ -18,7 +18,7 @@ use super::{
     world::World,
 };
 use crate::identity::{
-    merge::Change,
+    merge::{Change, Moved},
     peers::{Board, HEARTBEAT, Peers, Report, Said, Talk, Trouble, ask},
 };
 
@@ -94,13 +94,14 @@ impl Near {
         }
     }
 
-    /// Takes in what another agent says.
+    /// Takes in what another agent says; returns what had changed hands before.
     pub(super) fn take(
         &mut self,
         (number, said): (u64, Said),
         world: &World,
         out: &mut Vec<Change>,
-    ) {
+    ) -> Vec<Moved> {
+        let mut moved = Vec::new();
         let home = |address| world.nodes().home(address);
         match said {
             Said::Line(line) => {
@@ -109,6 +110,7 @@ impl Near {
                 {
                     tracing::info!("the agent of node {node} answers");
                 }
+                moved = self.peers.moved(number, &line, home);
                 self.peers.take(number, line, home, (Instant::now(), out));
             }
             Said::Nothing(trouble) => {
@@ -121,6 +123,7 @@ impl Near {
         if !self.ground.is_seen() && self.peers.report().names > 0 {
             self.ground.others_stand();
         }
+        moved
     }
 
     /// Each agent's silence is said once until it answers.
@@ -135,8 +138,8 @@ impl Near {
     }
 
     /// The world has changed by these.
-    pub(super) fn changed(&mut self, world: &World, out: &mut Vec<Change>) {
-        self.of.board.take(out);
+    pub(super) fn changed(&mut self, world: &World, moved: &[Moved], out: &mut Vec<Change>) {
+        self.of.board.take(out, moved);
         let nodes = world.nodes();
         if nodes.version() != self.nodes {
             self.nodes = nodes.version();

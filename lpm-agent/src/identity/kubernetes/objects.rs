@@ -229,6 +229,7 @@ struct Kept {
     resource_version: Option<String>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
+    deletion_grace_period_seconds: Option<i64>,
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
@@ -264,6 +265,7 @@ fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> 
         resource_version: kept.resource_version,
         creation_timestamp: kept.creation_timestamp,
         deletion_timestamp: kept.deletion_timestamp,
+        deletion_grace_period_seconds: kept.deletion_grace_period_seconds,
         labels: kept.labels,
         annotations,
         owner_references: kept.owner_references,
@@ -302,6 +304,14 @@ impl Pod {
     /// It has given its addresses back, though its object may still show them.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    /// When it was asked to go, if this is the first word of it: whoever ends it writes over that.
+    pub(super) fn asked_to_go(&self) -> Option<k8s_openapi::jiff::Timestamp> {
+        let due = self.metadata.deletion_timestamp.as_ref()?.0;
+        let grace = self.metadata.deletion_grace_period_seconds.unwrap_or(0);
+        due.checked_sub(k8s_openapi::jiff::SignedDuration::from_secs(grace))
+            .ok()
     }
 
     /// When its node began with it, or else when it was made (whole seconds).

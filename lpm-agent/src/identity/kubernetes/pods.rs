@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 
 use super::{
     claims::Claims,
@@ -46,6 +46,9 @@ struct Known {
     awaits: Option<u128>,
 }
 
+/// More are not remembered; what was counted late of them is not known then.
+const ENDLESS: usize = 4096;
+
 /// All pods.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
@@ -55,6 +58,10 @@ pub(super) struct Pods {
     overlay: Claims,
     backends: HashMap<IpAddr, Vec<Backend>>,
     waiting: HashMap<u128, HashSet<u128>>,
+    /// When pods were asked to go.
+    asked: HashMap<u128, Timestamp>,
+    /// Addresses of pods that are gone, and nobody knows since when.
+    endless: HashSet<IpAddr>,
 }
 
 impl Pods {
@@ -96,7 +103,7 @@ impl Pods {
     }
 
     /// Which addresses an event takes from whoever had them.
-    pub(super) fn moved(&self, event: &Event<Pod>) -> Vec<Moved> {
+    pub(super) fn moved(&mut self, event: &Event<Pod>) -> Vec<Moved> {
         let (Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) = event else {
             return Vec::new();
         };
@@ -117,8 +124,30 @@ impl Pods {
             let mut all = self.claims.all(address).chain(self.overlay.all(address));
             all.any(|claimant| claimant == uid)
         };
-        let others = |address| holder(address).is_some() && !claims(address);
-        moved(event, all, others, |address| holder(address) == Some(uid))
+        let others = |address| {
+            let held = holder(address).is_some() || self.endless.contains(&address);
+            held && !claims(address)
+        };
+        let asked = match (pod.asked_to_go(), self.asked.get(&uid)) {
+            (_, Some(asked)) => Some(*asked),
+            (asked, None) => asked,
+        };
+        let moved = moved((event, asked), all, others, |address| {
+            holder(address) == Some(uid)
+        });
+        if let Some(asked) = asked {
+            self.asked.insert(uid, asked);
+        }
+        if self.endless.len() > ENDLESS {
+            self.endless.clear();
+        }
+        for Moved { address, since } in &moved {
+            match since {
+                Some(_) => self.endless.remove(address),
+                None => self.endless.insert(*address),
+            };
+        }
+        moved
     }
 
     /// This is how a pod is now.
@@ -169,6 +198,7 @@ impl Pods {
             return;
         };
         self.await_no_more(&gone, uid);
+        self.asked.remove(&uid);
         for address in &gone.addresses {
             self.claims.release(*address, uid);
         }

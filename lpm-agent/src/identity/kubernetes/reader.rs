@@ -78,23 +78,22 @@ impl<T: FnMut(News) -> bool> Reader<T> {
         for message in messages.drain(..) {
             self.message(message, &mut changes, &mut moved);
         }
-        if !moved.is_empty() && !(self.tell)(News::Moved(moved)) {
-            return false;
-        }
         for kind in self.world.followed() {
             let (count, synced) = (self.world.count(*kind), self.world.is_synced(*kind));
             self.status.set_objects(*kind, count, synced);
         }
         if let Some(near) = near.as_deref_mut() {
             let from = changes.len();
-            near.changed(&self.world, &mut changes);
+            near.changed(&self.world, &moved, &mut changes);
             if let Some(heard) = heard {
-                near.take(heard, &self.world, &mut changes);
+                moved.extend(near.take(heard, &self.world, &mut changes));
             }
             near.tick(&self.world, self.flat.is_none(), &mut changes);
             self.world.remember_the_gone(from, &mut changes);
         }
-        self.settle(near, changes)
+        // Before the names change.
+        let listens = moved.is_empty() || (self.tell)(News::Moved(moved));
+        listens && self.settle(near, changes)
     }
 
     /// Owners to be asked for.

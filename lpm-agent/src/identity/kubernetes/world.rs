@@ -206,7 +206,7 @@ impl World {
 
     /// Which addresses an event takes from whoever had them, and since when; to be asked before
     /// the event is taken in.
-    pub(super) fn moved(&self, event: &WorldEvent) -> Vec<merge::Moved> {
+    pub(super) fn moved(&mut self, event: &WorldEvent) -> Vec<merge::Moved> {
         match event {
             // Before the first list is complete it is not known who had what.
             WorldEvent::Pod(event) if self.is_synced(Watched::Pods) => self.pods.moved(event),

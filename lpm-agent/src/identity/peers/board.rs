@@ -15,7 +15,7 @@ use tokio::sync::broadcast::{self, Receiver, error::RecvError};
 use super::{Line, Named};
 use crate::identity::{
     Name,
-    merge::{Change, Origin},
+    merge::{Change, Moved, Origin},
 };
 
 /// Lines that may wait for an agent that reads slowly; then it gets all names anew.
@@ -85,8 +85,8 @@ impl Board {
         self.inner().whole = whole;
     }
 
-    /// Takes in what has changed, of all that has.
-    pub(crate) fn take(&self, changes: &[Change]) {
+    /// Takes in what has changed, of all that has, and which addresses had changed hands before.
+    pub(crate) fn take(&self, changes: &[Change], moved: &[Moved]) {
         let mut inner = self.inner();
         let Some(node) = inner.node.clone() else {
             return;
@@ -111,6 +111,12 @@ impl Board {
                 }
             }
         }
+        let said = |address| {
+            let mut named = line.changed.iter().map(|named| &named.address);
+            named.any(|said| said == address) || line.gone.contains(address)
+        };
+        let moved = moved.iter().filter(|moved| said(&moved.address));
+        line.moved = moved.copied().collect();
         if inner.whole && (!line.changed.is_empty() || !line.gone.is_empty()) {
             self.send(&line);
         }

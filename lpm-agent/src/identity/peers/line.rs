@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{export::sample::SCHEMA, identity::Name};
+use crate::{
+    export::sample::SCHEMA,
+    identity::{Name, merge::Moved},
+};
 
 /// A line of the stream: all names, what has changed since the line before, or, empty, that nothing has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +25,9 @@ pub struct Line {
     /// Addresses that no pod of the node has any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<IpAddr>,
+    /// Of those that are gone or have other names: since when they were not their former owners'.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<Moved>,
 }
 
 /// An address and whose it is.
@@ -74,6 +80,10 @@ mod tests {
             all: Some(vec![named.clone()]),
             changed: vec![named],
             gone: vec!["fd00::1".parse().expect("an address")],
+            moved: vec![Moved {
+                address: [198, 18, 1, 3].into(),
+                since: Some(std::time::SystemTime::UNIX_EPOCH),
+            }],
             ..Line::of(&"n1".into())
         };
         let text = line.text();

@@ -14,7 +14,7 @@ use super::{LEASE, Line, Named};
 use crate::identity::{
     Name,
     kubernetes::Home,
-    merge::{Change, Origin},
+    merge::{Change, Moved, Origin},
     names::Kind,
 };
 
@@ -203,6 +203,21 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<Talk>> Peers<B> {
             let name = (is_pod && is_its()).then(|| of_node(&name, node));
             peer.set(address, name, out);
         }
+    }
+
+    /// What of its own pods' addresses an agent says that had changed hands before; to be asked
+    /// before the line is taken in.
+    pub(crate) fn moved(
+        &self,
+        number: u64,
+        line: &Line,
+        home: impl Fn(IpAddr) -> Option<Home>,
+    ) -> Vec<Moved> {
+        let Some(node) = self.by_number.get(&number) else {
+            return Vec::new();
+        };
+        let is_its = |moved: &&Moved| home(moved.address).is_some_and(|home| home.node == *node);
+        line.moved.iter().filter(is_its).copied().collect()
     }
 
     /// The nodes have changed: what is not where it was is asked no more, and its names are unknown.

@@ -13,7 +13,7 @@ use super::{table::Talk, *};
 use crate::identity::{
     Name,
     kubernetes::Home,
-    merge::{Change, Origin},
+    merge::{Change, Moved, Origin},
 };
 
 fn address(text: &str) -> IpAddr {
@@ -143,6 +143,16 @@ fn an_agents_word_is_for_its_own_node() {
     let (mut peers, _) = peers();
     let (now, mut out) = (Instant::now(), Vec::new());
     peers.want([address("198.18.2.1")], home, (now, &mut out));
+    let moved = ["198.18.2.1", "198.18.3.1", "198.19.0.1"].map(|at| Moved {
+        address: address(at),
+        since: None,
+    });
+    let line = Line {
+        moved: moved.to_vec(),
+        ..Line::of(&"n2".into())
+    };
+    assert_eq!(peers.moved(1, &line, home), moved[..1]);
+    assert_eq!(peers.moved(7, &line, home), []);
     let mut node = named("198.18.2.3", "evil");
     Arc::make_mut(&mut node.name).kind = crate::identity::names::Kind::Node;
     let lies = vec![
@@ -190,11 +200,14 @@ fn the_board_tells_of_its_own_nodes_pods() {
     let name = |at| named(at, "shop").name;
     let mut other = name("198.18.3.1");
     Arc::make_mut(&mut other).node = Some("n3".into());
-    board.take(&[
-        change(Origin::Pod, "198.18.2.1", Some(name("198.18.2.1"))),
-        change(Origin::Pod, "198.18.3.1", Some(other.clone())),
-        change(Origin::Peer, "198.18.2.9", Some(name("198.18.2.9"))),
-    ]);
+    board.take(
+        &[
+            change(Origin::Pod, "198.18.2.1", Some(name("198.18.2.1"))),
+            change(Origin::Pod, "198.18.3.1", Some(other.clone())),
+            change(Origin::Peer, "198.18.2.9", Some(name("198.18.2.9"))),
+        ],
+        &[],
+    );
     assert_eq!(board.listen().err(), Some(Refusal::NotYet));
     board.set_whole(true);
     let mut lines = pin!(board.listen().expect("lines"));
@@ -205,11 +218,16 @@ fn the_board_tells_of_its_own_nodes_pods() {
     assert_eq!(next(), Some(all(vec![named("198.18.2.1", "shop")])));
     assert_eq!(next(), None);
     // The pod goes, and the address to another node's: it is not ours to tell whose it is.
-    board.take(&[change(Origin::Pod, "198.18.2.1", None)]);
-    board.take(&[change(Origin::Pod, "198.18.2.1", Some(other))]);
+    let moved = [1, 9].map(|last| Moved {
+        address: [198, 18, 2, last].into(),
+        since: None,
+    });
+    board.take(&[change(Origin::Pod, "198.18.2.1", None)], &moved);
+    board.take(&[change(Origin::Pod, "198.18.2.1", Some(other))], &[]);
     board.alive();
     let gone = Line {
         gone: vec![address("198.18.2.1")],
+        moved: moved[..1].to_vec(),
         ..Line::of(&"n2".into())
     };
     assert_eq!(next(), Some(gone));

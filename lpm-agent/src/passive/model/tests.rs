@@ -15,10 +15,10 @@ use crate::{
     passive::{flow::tests::fill, tables::memory::Memory},
 };
 
-const A: u16 = 1;
-const B: u16 = 2;
+pub(super) const A: u16 = 1;
+pub(super) const B: u16 = 2;
 
-fn name(namespace: u16, kind: PeerKind, own: u8) -> NameValue {
+pub(super) fn name(namespace: u16, kind: PeerKind, own: u8) -> NameValue {
     NameValue {
         own,
         ..NameValue::new(NameId::new(namespace, 0), kind)
