@@ -36,6 +36,20 @@ pub(crate) fn find() -> std::result::Result<PathBuf, String> {
     Err(reasons.join("; "))
 }
 
+/// Whether a compiler with this LLVM may find a linker that reads its output: some linker is there,
+/// or what one is built from.
+pub(super) fn may_read(llvm: u32) -> bool {
+    !candidates().is_empty()
+        || (LLVM_FEATURES.contains(&llvm)
+            && (env::var_os("LLVM_PREFIX").is_some() || development(llvm).is_some()))
+}
+
+/// Debian's development files of an LLVM, if they are there.
+fn development(llvm: u32) -> Option<PathBuf> {
+    let prefix = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
+    prefix.join("include/llvm-c").is_dir().then_some(prefix)
+}
+
 fn candidates() -> Vec<PathBuf> {
     let mut dirs = process::search_path();
     dirs.extend(process::cargo_home().map(|home| home.join("bin")));
@@ -143,7 +157,7 @@ fn llvm_prefix(llvm: u32) -> Result<PathBuf> {
         return Ok(prefix.into());
     }
     let prefix = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
-    if !prefix.join("include/llvm-c").is_dir() {
+    if development(llvm).is_none() {
         let package = format!("llvm-{llvm}-dev");
         println!("setup: getting {package}: bpf-linker links against it");
         apt::install(&[&package]).with_context(|| {

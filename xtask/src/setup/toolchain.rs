@@ -3,7 +3,8 @@
 //! No toolchain ships `core` for it, so `core` is built from source (`-Zbuild-std`): what counts
 //! is a compiler that has its own library's source beside it. rustup's nightly with `rust-src`
 //! does, and so does Debian's pair `rustc-web` and `rust-web-src`; a nightly without `rust-src`
-//! does not.
+//! does not. What is installed is one release, and not the newest: bpf-linker must read what the
+//! compiler writes, so it is built against the same LLVM, which Debian must have.
 
 use std::{
     env,
@@ -19,6 +20,12 @@ use crate::{paths, process};
 /// The oldest compiler that the kernel crate's dependencies take (`rust-version`).
 const OLDEST: (u32, u32) = (1, 95);
 
+/// The release that is installed from rustup: the one that Debian has, too.
+const RELEASE: &str = "1.96.0";
+
+/// Its LLVM, the newest that Debian has a package of.
+const PACKAGED_LLVM: u32 = 22;
+
 /// How long rustup's server may take to answer before it counts as out of reach.
 const REACH_SECONDS: &str = "10";
 
@@ -31,6 +38,8 @@ pub(crate) struct Toolchain {
     clippy: Option<PathBuf>,
     /// The major version of its LLVM; the linker must read what this one writes.
     pub(crate) llvm: u32,
+    /// rustup's name for it.
+    name: Option<&'static str>,
     /// Stable compilers need leave to use `-Z` options.
     stable: bool,
     description: String,
@@ -95,19 +104,30 @@ impl Toolchain {
             cargo: beside("cargo").filter(|_| of_rustup),
             clippy: beside("clippy-driver").filter(|_| of_rustup),
             llvm,
+            name: None,
             stable: !release.contains("nightly"),
             description: format!("rustc {release}, LLVM {llvm}, {}", rustc.display()),
         })
     }
 }
 
-/// Finds a toolchain that will do: rustup's nightly, else rustup's active one, else Debian's.
+/// Finds a toolchain that will do: the one that [`BpfToolchain`] installs, else rustup's active one,
+/// else its nightly, else Debian's.
 pub(crate) fn find() -> std::result::Result<Toolchain, String> {
     let mut reasons = Vec::new();
     for (name, rustc) in candidates() {
+        let shown = match name {
+            None => "the system's",
+            Some("") => "rustup's active",
+            Some(name) => name,
+        };
         match Toolchain::inspect(&rustc) {
-            Ok(toolchain) => return Ok(toolchain),
-            Err(reason) => reasons.push(format!("{name}: {reason}")),
+            Ok(toolchain) if !has_linker(toolchain.llvm) => reasons.push(format!(
+                "{shown}: there is no bpf-linker for its LLVM {}",
+                toolchain.llvm
+            )),
+            Ok(toolchain) => return Ok(Toolchain { name, ..toolchain }),
+            Err(reason) => reasons.push(format!("{shown}: {reason}")),
         }
     }
     if reasons.is_empty() {
@@ -116,22 +136,27 @@ pub(crate) fn find() -> std::result::Result<Toolchain, String> {
     Err(reasons.join("; "))
 }
 
-fn candidates() -> Vec<(&'static str, PathBuf)> {
+/// Whether there is a linker for this LLVM, or one can be built.
+fn has_linker(llvm: u32) -> bool {
+    llvm <= PACKAGED_LLVM || super::linker::may_read(llvm)
+}
+
+/// Compilers, with rustup's names for their toolchains.
+fn candidates() -> Vec<(Option<&'static str>, PathBuf)> {
     let mut found = Vec::new();
-    for (name, toolchain) in [
-        ("rustup's nightly", Some("nightly")),
-        ("rustup's active", None),
-    ] {
+    for name in [RELEASE, "", "nightly"] {
         let mut command = rustup();
         command.args(["which", "rustc"]);
-        command.args(toolchain.map(|toolchain| format!("--toolchain={toolchain}")));
+        if !name.is_empty() {
+            command.arg(format!("--toolchain={name}"));
+        }
         if let Ok(path) = process::output(&mut command) {
-            found.push((name, PathBuf::from(path.trim())));
+            found.push((Some(name), PathBuf::from(path.trim())));
         }
     }
     let system = PathBuf::from("/usr/bin/rustc");
     if system.is_file() {
-        found.push(("the system's", system));
+        found.push((None, system));
     }
     found
 }
@@ -179,21 +204,22 @@ impl Need for BpfToolchain {
     }
 
     fn how(&self) -> String {
-        "rustup's nightly with rust-src where rustup's server can be reached, else Debian's \
-         rustc-web and rust-web-src"
-            .to_owned()
+        format!(
+            "rustup's {RELEASE} with rust-src, beside your own, where rustup's server can be \
+             reached, else Debian's rustc-web and rust-web-src"
+        )
     }
 
     fn install(&self) -> Result<()> {
-        let refused = match install_nightly() {
+        let refused = match install_release() {
             Ok(()) => return Ok(()),
             Err(error) => format!("{error:#}"),
         };
-        println!("setup: no rustup nightly ({refused}); trying Debian's packages");
+        println!("setup: no {RELEASE} from rustup ({refused}); trying Debian's packages");
         apt::install(&["rustc-web", "rust-web-src"]).with_context(|| {
             format!(
                 "neither rustup ({refused}) nor apt-get has an eBPF toolchain; either make \
-                 {} reachable and run `rustup toolchain install nightly --profile minimal \
+                 {} reachable and run `rustup toolchain install {RELEASE} --profile minimal \
                  --component rust-src`, or install a rustc of {}.{} or later with its library \
                  source by hand",
                 dist_server(),
@@ -208,16 +234,16 @@ fn dist_server() -> String {
     env::var("RUSTUP_DIST_SERVER").unwrap_or_else(|_| "https://static.rust-lang.org".to_owned())
 }
 
-fn install_nightly() -> Result<()> {
+fn install_release() -> Result<()> {
     if process::which("rustup").is_none() {
         bail!("rustup is not installed");
     }
     reach_rustup_server()?;
-    // Also adds rust-src to a nightly that is there without it.
+    // Also adds rust-src to one that is there without it.
     process::run(rustup().args([
         "toolchain",
         "install",
-        "nightly",
+        RELEASE,
         "--profile=minimal",
         "--component=rust-src",
         "--no-self-update",
@@ -229,7 +255,7 @@ fn reach_rustup_server() -> Result<()> {
     if process::which("curl").is_none() {
         return Ok(());
     }
-    let url = format!("{}/dist/channel-rust-nightly.toml.sha256", dist_server());
+    let url = format!("{}/dist/channel-rust-{RELEASE}.toml.sha256", dist_server());
     let mut curl = Command::new("curl");
     curl.args([
         "--silent",
@@ -276,12 +302,12 @@ impl Need for BpfClippy {
             // Unpacked, because the package conflicts with one named rustup.
             return apt::unpack("rust-web-clippy");
         }
-        let name = if toolchain.stable {
-            "stable"
-        } else {
-            "nightly"
-        };
-        process::run(rustup().args(["component", "add", "clippy", "--toolchain", name]))
+        let mut add = rustup();
+        add.args(["component", "add", "clippy"]);
+        if let Some(name) = toolchain.name.filter(|name| !name.is_empty()) {
+            add.args(["--toolchain", name]);
+        }
+        process::run(&mut add)
     }
 }
 
