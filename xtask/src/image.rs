@@ -9,28 +9,35 @@ mod archive;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use object::{Object as _, ObjectSection as _};
 
-use crate::{build, paths, process};
+use crate::{
+    arch::{self, Arch},
+    build, paths, process, setup,
+};
 
 /// Make a container image of the agent, without a container engine
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask image                             target/image/lpm.tar\n  \
     cargo xtask image --tag lpm:next --output /tmp/next.tar\n  \
+    cargo xtask image --arch amd64 --arch arm64   one archive for each\n  \
     ctr -n k8s.io images import target/image/lpm.tar")]
 pub(crate) struct Args {
     /// The image's name and tag [default: lpm:VERSION]
     #[arg(long, value_name = "NAME:TAG")]
     tag: Option<String>,
-    /// Where to write the archive [default: target/image/lpm.tar]
+    /// Where to write the archive [default: target/image/lpm.tar, lpm-arm64.tar for another
+    /// architecture than this machine's]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// For which architecture, or several [default: this machine's]
+    #[arg(long, value_enum, value_name = "ARCH")]
+    arch: Vec<Arch>,
     /// How the agent is compiled
     #[arg(long, value_enum, default_value_t = Profile::Release)]
     profile: Profile,
@@ -70,6 +77,7 @@ pub(crate) fn for_tests() -> Result<()> {
     main(&Args {
         tag: None,
         output: Some(paths::target().join("image/test.tar")),
+        arch: Vec::new(),
         profile: Profile::Dev,
         keep_programs: false,
     })
@@ -77,22 +85,46 @@ pub(crate) fn for_tests() -> Result<()> {
 
 /// The command `cargo xtask image`.
 pub(crate) fn main(args: &Args) -> Result<()> {
+    let mut archs = args.arch.clone();
+    if archs.is_empty() {
+        archs.push(Arch::host()?);
+    }
+    archs.dedup();
+    if args.output.is_some() && archs.len() > 1 {
+        bail!("--output names one archive, and there is one for each --arch: leave it out");
+    }
+    // The same bytes for every architecture.
     if !args.keep_programs || !paths::kernel_object("lpm").is_file() {
         build::programs_only()?;
     }
-    let binary = static_binary(args.profile)?;
+    for arch in archs {
+        if !arch.is_host() {
+            setup::ensure_cross(arch)?;
+        }
+        make(args, arch)?;
+    }
+    Ok(())
+}
+
+/// The image for one architecture.
+fn make(args: &Args, arch: Arch) -> Result<()> {
+    let binary = static_binary(args.profile, arch)?;
     let tag = args
         .tag
         .clone()
         .unwrap_or_else(|| format!("lpm:{}", env!("CARGO_PKG_VERSION")));
-    let output = args
-        .output
-        .clone()
-        .unwrap_or_else(|| paths::target().join("image/lpm.tar"));
+    let output = args.output.clone().unwrap_or_else(|| {
+        let suffix = if arch.is_host() {
+            String::new()
+        } else {
+            format!("-{}", arch.name())
+        };
+        paths::target().join(format!("image/lpm{suffix}.tar"))
+    });
     let work = output.with_extension("work");
     let image = archive::Image {
         tag: &tag,
-        architecture: architecture(),
+        architecture: arch.name(),
         binary: &binary,
     };
     let written = image.write(&work, &output);
@@ -103,58 +135,34 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         "image: {tag}, {} ({} of it the binary), linux/{}: {}",
         size(&output)?,
         size(&binary)?,
-        architecture(),
+        arch.name(),
         output.display()
     );
     Ok(())
 }
 
-/// This machine's architecture as images call it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-/// The target to build for: musl's where it is installed with its C compiler, which TLS needs;
-/// else glibc's, linked statically too.
-fn target() -> String {
-    let arch = std::env::consts::ARCH;
-    let musl = format!("{arch}-unknown-linux-musl");
-    let mut rustc = Command::new("rustc");
-    rustc.args(["--print", "target-libdir", "--target", &musl]);
-    let there = process::output(&mut rustc).is_ok_and(|dir| Path::new(dir.trim()).is_dir());
-    if there && process::which("musl-gcc").is_some() {
-        musl
-    } else {
-        format!("{arch}-unknown-linux-gnu")
-    }
+/// The target to build for: on this machine's architecture musl's where it is installed with its C
+/// compiler, which TLS needs; else glibc's, linked statically too.
+fn target(arch: Arch) -> String {
+    let musl = format!("{}-unknown-linux-musl", arch.cpu());
+    let there = arch.is_host()
+        && arch::std_library(&musl).is_some()
+        && process::which("musl-gcc").is_some();
+    if there { musl } else { arch.gnu() }
 }
 
 /// Builds `lpm` without any shared library.
-fn static_binary(profile: Profile) -> Result<PathBuf> {
-    let target = target();
+fn static_binary(profile: Profile, arch: Arch) -> Result<PathBuf> {
+    let target = target(arch);
     println!("image: lpm for {target}, profile {}", profile.as_str());
     let mut cargo = process::cargo();
     cargo.args(["build", "--package=lpm-agent", "--bin=lpm"]);
-    cargo.args(["--profile", profile.as_str(), "--target", &target]);
-    let triple = target.to_uppercase().replace('-', "_");
-    // With a target named, this is for the agent only, not for build scripts and macros, which
-    // cannot be static.
-    cargo.env(
-        format!("CARGO_TARGET_{triple}_RUSTFLAGS"),
-        "-Ctarget-feature=+crt-static",
-    );
-    cargo.env_remove("RUSTFLAGS");
+    cargo.args(["--profile", profile.as_str()]);
+    arch::compile_for(&mut cargo, arch, &target);
     let key = profile.as_str().to_uppercase();
     cargo.env(format!("CARGO_PROFILE_{key}_STRIP"), "debuginfo");
     process::run(&mut cargo)?;
-    let binary = paths::target()
-        .join(&target)
-        .join(profile.directory())
-        .join("lpm");
+    let binary = arch::output_of(&target, profile.directory()).join("lpm");
     must_be_static(&binary)?;
     Ok(binary)
 }

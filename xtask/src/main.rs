@@ -3,6 +3,7 @@
 //! One file per command. Everything that installs something says what and why before it does;
 //! everything that fails says what to do about it.
 
+mod arch;
 mod bench;
 mod build;
 mod cluster;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{Need, apt};
-use crate::{paths, process};
+use crate::{arch::Arch, paths, process};
 
 /// A file that a package brings, in one of several places.
 struct File {
@@ -49,6 +49,19 @@ pub(super) fn needs() -> Vec<Box<dyn Need>> {
         }),
         apt::Installed::boxed("xz", "xz-utils", "unpacks kernel modules"),
     ]
+}
+
+/// What emulates a machine of another architecture than this one's.
+pub(super) fn guest(arch: Arch) -> Vec<Box<dyn Need>> {
+    let (program, package) = match arch {
+        Arch::Amd64 => ("qemu-system-x86_64", "qemu-system-x86"),
+        Arch::Arm64 => ("qemu-system-aarch64", "qemu-system-arm"),
+    };
+    vec![apt::Installed::boxed(
+        program,
+        package,
+        "emulates machines of another architecture",
+    )]
 }
 
 /// qemu's own up to version 7, a package of its own since.

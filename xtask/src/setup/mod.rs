@@ -4,6 +4,7 @@
 //! what is installed, how and why is printed before it happens. Running it again does nothing.
 
 mod apt;
+mod cross;
 mod emulator;
 mod linker;
 pub(crate) mod toolchain;
@@ -31,6 +32,7 @@ use self::{
     linker::BpfLinker,
     toolchain::BpfToolchain,
 };
+use crate::arch::Arch;
 
 /// Find or install what the other commands need.
 #[derive(clap::Args)]
@@ -58,6 +60,8 @@ pub(crate) enum Part {
     Test,
     /// The tests with other kernels
     Kernel,
+    /// Building for the other architecture (arm64 on an amd64 machine)
+    Cross,
     /// A real Kubernetes, and the tests against its API
     Cluster,
     /// A Prometheus for the tests in a cluster
@@ -105,7 +109,22 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 
 /// Installs whatever `parts` lack.
 pub(crate) fn ensure(parts: &[Part]) -> Result<()> {
-    for need in needs(parts) {
+    get(needs(parts))
+}
+
+/// Installs what is missing to compile for `arch`.
+pub(crate) fn ensure_cross(arch: Arch) -> Result<()> {
+    get(cross::needs(arch))
+}
+
+/// Installs what is missing to compile tests for machines of `arch`, and to emulate these.
+pub(crate) fn ensure_guest(arch: Arch) -> Result<()> {
+    ensure_cross(arch)?;
+    get(emulator::guest(arch))
+}
+
+fn get(needs: Vec<Box<dyn Need>>) -> Result<()> {
+    for need in needs {
         if report(need.as_ref()) {
             continue;
         }
@@ -197,6 +216,14 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
     }
     if parts.contains(&Part::Kernel) {
         needs.extend(emulator::needs());
+    }
+    if parts.contains(&Part::Cross) {
+        let other = if Arch::Arm64.is_host() {
+            Arch::Amd64
+        } else {
+            Arch::Arm64
+        };
+        needs.extend(cross::needs(other));
     }
     if parts.contains(&Part::Cluster) {
         needs.extend(cluster());

@@ -1,0 +1,99 @@
+//! The architectures that the agent is built for, and how cargo is told to compile for one.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::{paths, process};
+
+/// An architecture, by the name that images, Debian and Go have for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Arch {
+    /// `x86_64`
+    Amd64,
+    /// `aarch64`
+    Arm64,
+}
+
+impl Arch {
+    /// This machine's.
+    ///
+    /// # Errors
+    /// When it is none that the agent is built for.
+    pub(crate) fn host() -> Result<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Ok(Self::Amd64),
+            "aarch64" => Ok(Self::Arm64),
+            other => bail!("this machine is {other}; the agent is built for x86_64 and aarch64"),
+        }
+    }
+
+    /// Whether this machine runs its programs.
+    pub(crate) fn is_host(self) -> bool {
+        self.cpu() == std::env::consts::ARCH
+    }
+
+    /// As images, Debian and Go call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// As Rust, gcc and QEMU call it.
+    pub(crate) fn cpu(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64",
+            Self::Arm64 => "aarch64",
+        }
+    }
+
+    /// Rust's target with the GNU C library.
+    pub(crate) fn gnu(self) -> String {
+        format!("{}-unknown-linux-gnu", self.cpu())
+    }
+
+    /// Debian's C compiler for it: beside this machine's own for another one.
+    pub(crate) fn c_compiler(self) -> String {
+        format!("{}-linux-gnu-gcc", self.cpu())
+    }
+}
+
+/// Where the compiler has the standard library for `target`, if it has.
+pub(crate) fn std_library(target: &str) -> Option<PathBuf> {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", target]);
+    let dir = process::output(rustc.current_dir(paths::root())).ok()?;
+    let dir = PathBuf::from(dir.trim());
+    dir.is_dir().then_some(dir)
+}
+
+/// Tells `cargo` to compile for `target` of `arch`, without any shared library.
+pub(crate) fn compile_for(cargo: &mut Command, arch: Arch, target: &str) {
+    cargo.args(["--target", target]);
+    let key = target.to_uppercase().replace('-', "_");
+    // With a target named, this is for the agent only, not for build scripts and macros, which
+    // cannot be static.
+    cargo.env(
+        format!("CARGO_TARGET_{key}_RUSTFLAGS"),
+        "-Ctarget-feature=+crt-static",
+    );
+    cargo.env_remove("RUSTFLAGS");
+    if !arch.is_host() {
+        cargo.env(format!("CARGO_TARGET_{key}_LINKER"), arch.c_compiler());
+        cargo.env(
+            format!("CC_{}", target.replace('-', "_")),
+            arch.c_compiler(),
+        );
+    }
+}
+
+/// Where cargo puts what it compiles for `target` with a profile's `directory`.
+pub(crate) fn output_of(target: &str, directory: &str) -> PathBuf {
+    paths::target().join(Path::new(target)).join(directory)
+}
