@@ -73,7 +73,7 @@ impl Neighbour {
         load.insns = code.as_ptr() as u64;
         load.license = c"MIT".as_ptr() as u64;
         for (to, from) in load.prog_name.iter_mut().zip(name.bytes().take(15)) {
-            *to = from.cast_signed();
+            *to = libc::c_char::from_ne_bytes([from]);
         }
         let program = create(bpf_cmd::BPF_PROG_LOAD, &mut attr).expect("load a neighbour");
         Self {

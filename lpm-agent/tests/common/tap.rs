@@ -29,7 +29,7 @@ fn tap(name: &str, link_type: libc::c_ulong, flags: libc::c_int) -> File {
     // SAFETY: an ifreq is plain numbers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_flags =
         libc::c_short::try_from(libc::IFF_TAP | libc::IFF_NO_PI | flags).expect("flags");

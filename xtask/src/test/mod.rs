@@ -25,6 +25,7 @@ use self::{
     skips::Expected,
 };
 use crate::{
+    arch::Arch,
     build, paths, process,
     setup::{self, Part},
     signals,
@@ -37,7 +38,8 @@ use crate::{
     cargo xtask test --only unit --only lints\n  \
     cargo xtask test --list                  the groups and what each tests\n  \
     cargo xtask test --kernel 5.10 --kernel newest\n  \
-    cargo xtask test --kernel 6.12 --guest-test oracle\n\n\
+    cargo xtask test --kernel 6.12 --guest-test oracle\n  \
+    cargo xtask test --kernel 6.12 --arch arm64\n\n\
     The last line is the count: N passed, N failed, N skipped.")]
 pub(crate) struct Args {
     /// Only these groups
@@ -47,6 +49,9 @@ pub(crate) struct Args {
     /// Debian's newest cloud kernel of this series (5.10, 6.1, 6.12, ..., `newest`)
     #[arg(long, value_name = "SERIES", conflicts_with_all = ["only", "list"])]
     kernel: Vec<String>,
+    /// With --kernel: the architecture of the emulated machine [default: this one's]
+    #[arg(long, value_enum, value_name = "ARCH", requires = "kernel")]
+    arch: Option<Arch>,
     /// With --kernel: only these of its tests (budget, attach, oracle, ...)
     #[arg(long, value_name = "TEST", requires = "kernel")]
     guest_test: Vec<String>,
@@ -80,7 +85,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let expected = Expected::read(&paths::root().join(".ci/expected-skips"))?;
     if !args.kernel.is_empty() {
         signals::catch()?;
-        let tally = kernel::chosen(&args.kernel, &args.guest_test, args.no_setup)?;
+        let tally = kernel::chosen(&args.kernel, args.arch, &args.guest_test, args.no_setup)?;
         return Ok(conclude(&tally, &expected));
     }
     let mut chosen = GROUPS

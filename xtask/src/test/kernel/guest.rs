@@ -3,14 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{process, setup, test::runner};
+use crate::{arch::Arch, process, setup, test::runner};
 
 /// How long the file server may take to listen.
 const LISTENS: Duration = Duration::from_secs(20);
@@ -21,35 +21,69 @@ const TAIL: usize = 30;
 /// What the guest has of memory.
 const MEMORY: &str = "2G";
 
-/// Boots `image` with the memory disk `disk`, hands each line of its output to `line`, and ends it
-/// after `limit`. `dir` gets the console's text.
-///
-/// # Errors
-/// When it cannot be started, or does not end by itself; the end of its console has been shown.
-pub(super) fn run(
-    image: &Path,
-    disk: &Path,
-    dir: &Path,
-    limit: Duration,
-    line: impl FnMut(&str),
-) -> Result<()> {
-    let console = dir.join("console.log");
-    let result = boot(image, disk, &console, limit, line);
-    if result.is_err() {
-        show_tail(&console);
-    }
-    result
+/// What boots.
+pub(super) struct Machine<'a> {
+    /// Its architecture.
+    pub(super) arch: Arch,
+    /// The kernel.
+    pub(super) image: &'a Path,
+    /// The memory disk.
+    pub(super) disk: &'a Path,
+    /// Of the host: lies over its root in the guest, where the host's programs cannot run.
+    pub(super) programs: Option<&'a Path>,
 }
 
-fn boot(
-    image: &Path,
-    disk: &Path,
-    console: &Path,
-    limit: Duration,
-    line: impl FnMut(&str),
-) -> Result<()> {
-    let files = FileServer::start()?;
-    let mut qemu = process::privileged("qemu-system-x86_64");
+impl Machine<'_> {
+    /// Boots it, hands each line of its output to `line`, and ends it after `limit`. `dir` gets
+    /// the console's text.
+    ///
+    /// # Errors
+    /// When it cannot be started, or does not end by itself; the end of its console has been shown.
+    pub(super) fn run(&self, dir: &Path, limit: Duration, line: impl FnMut(&str)) -> Result<()> {
+        let console = dir.join("console.log");
+        let result = self.boot(&console, limit, line);
+        if result.is_err() {
+            show_tail(&console);
+        }
+        result
+    }
+
+    fn boot(&self, console: &Path, limit: Duration, line: impl FnMut(&str)) -> Result<()> {
+        let host = FileServer::start(Path::new("/"), "host")?;
+        let programs = self
+            .programs
+            .map(|root| FileServer::start(root, "programs"))
+            .transpose()?;
+        let mut qemu = process::privileged(format!("qemu-system-{}", self.arch.cpu()));
+        let parameters = match self.arch {
+            Arch::Amd64 => x86(&mut qemu, console),
+            Arch::Arm64 => arm(&mut qemu, console),
+        };
+        // The file server reads the guest's memory.
+        let memory = format!("memory-backend-memfd,id=memory,size={MEMORY},share=on");
+        qemu.args(["-smp", "2", "-m", MEMORY, "-object", &memory]);
+        qemu.args(["-numa", "node,memdev=memory"]);
+        qemu.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+        host.connect(&mut qemu);
+        if let Some(programs) = &programs {
+            programs.connect(&mut qemu);
+        }
+        qemu.arg("-kernel").arg(self.image);
+        qemu.arg("-initrd").arg(self.disk);
+        let programs = programs.as_ref().map_or("", |_| " LPM_PROGRAMS=1");
+        qemu.arg("-append").arg(format!(
+            "{parameters} panic=-1 random.trust_cpu=on random.trust_bootloader=on \
+             mitigations=off{programs}"
+        ));
+        if !runner::run(&mut qemu, limit, line)? {
+            bail!("qemu failed; its message is above");
+        }
+        Ok(())
+    }
+}
+
+/// Processor and consoles; returns what the kernel must be told of them.
+fn x86(qemu: &mut Command, console: &Path) -> &'static str {
     // Emulated throughout: the same everywhere, nested machines included. Without cmpxchg16b:
     // QEMU 7.2 now and then returns from it with flags that are none, and the kernel's allocator,
     // which can do without, ends in a double fault.
@@ -57,33 +91,25 @@ fn boot(
     // Both CPUs in turn: with a thread for each, one now and then runs into the breakpoint of a
     // static key that the other has patched already, and 6.12 dies of it (`int3` in
     // __netif_receive_skb_core, seen twice).
-    qemu.args(["-accel", "tcg,thread=single", "-cpu", cpu, "-smp", "2"]);
-    // The file server reads the guest's memory.
-    let memory = format!("memory-backend-memfd,id=memory,size={MEMORY},share=on");
-    qemu.args([
-        "-m",
-        MEMORY,
-        "-object",
-        &memory,
-        "-numa",
-        "node,memdev=memory",
-    ]);
-    qemu.args(["-nodefaults", "-display", "none", "-no-reboot"]);
-    let socket = format!("socket,id=files,path={}", files.socket.display());
-    qemu.args(["-chardev", &socket]);
-    qemu.args(["-device", "vhost-user-fs-pci,chardev=files,tag=host"]);
+    qemu.args(["-accel", "tcg,thread=single", "-cpu", cpu]);
     qemu.arg("-serial")
         .arg(format!("file:{}", console.display()));
     qemu.args(["-serial", "stdio"]);
-    qemu.arg("-kernel").arg(image).arg("-initrd").arg(disk);
-    qemu.args([
-        "-append",
-        "console=ttyS0 panic=-1 random.trust_cpu=on mitigations=off",
-    ]);
-    if !runner::run(&mut qemu, limit, line)? {
-        bail!("qemu failed; its message is above");
-    }
-    Ok(())
+    "console=ttyS0 LPM_OUTPUT=/dev/ttyS1"
+}
+
+/// Likewise. The machine has one serial port only.
+fn arm(qemu: &mut Command, console: &Path) -> &'static str {
+    // A server's core with atomic instructions (v8.1), of which the kernel's BPF compiler makes
+    // use. A thread per CPU; what an x86 host emulates is as strongly ordered as itself.
+    qemu.args(["-machine", "virt,gic-version=3", "-cpu", "neoverse-n1"]);
+    qemu.args(["-accel", "tcg,thread=multi"]);
+    qemu.arg("-serial")
+        .arg(format!("file:{}", console.display()));
+    qemu.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
+    qemu.args(["-chardev", "stdio,id=output,signal=off"]);
+    qemu.args(["-device", "virtconsole,chardev=output"]);
+    "console=ttyAMA0 LPM_OUTPUT=/dev/hvc0"
 }
 
 /// The end of what the guest's kernel said.
@@ -97,39 +123,42 @@ pub(super) fn show_tail(console: &Path) {
     }
 }
 
-/// virtiofsd, which lets the guest read the host's files. Ended when this is dropped, if the
+/// virtiofsd, which lets the guest read files of the host. Ended when this is dropped, if the
 /// guest's end did not do so.
 struct FileServer {
     child: Child,
     dir: PathBuf,
     socket: PathBuf,
+    tag: &'static str,
 }
 
 impl FileServer {
-    fn start() -> Result<Self> {
+    /// For the files below `source`, which the guest mounts by `tag`.
+    fn start(source: &Path, tag: &'static str) -> Result<Self> {
         let program = setup::virtiofsd().context("virtiofsd is missing")?;
         // Paths of sockets are short: the target directory's may be too long.
-        let dir = std::env::temp_dir().join(format!("lpm-kernel-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("lpm-kernel-{tag}-{}", std::process::id()));
         fs::create_dir_all(&dir)?;
         let socket = dir.join("files");
         let mut command = process::privileged(&program);
         command.arg(format!("--socket-path={}", socket.display()));
         // Both the one of qemu and its successor in Rust know these.
-        command.args([
-            "-o",
-            "source=/",
-            "-o",
-            "sandbox=chroot",
-            "-o",
-            "cache=always",
-        ]);
+        command
+            .arg("-o")
+            .arg(format!("source={}", source.display()));
+        command.args(["-o", "sandbox=chroot", "-o", "cache=always"]);
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(dir.join("log"))?)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut server = Self { child, dir, socket };
+        let mut server = Self {
+            child,
+            dir,
+            socket,
+            tag,
+        };
         let end = Instant::now() + LISTENS;
         while !server.socket.exists() {
             if Instant::now() > end || server.child.try_wait()?.is_some() {
@@ -139,6 +168,16 @@ impl FileServer {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(server)
+    }
+
+    /// Gives the machine a device for it.
+    fn connect(&self, qemu: &mut Command) {
+        let (tag, socket) = (self.tag, self.socket.display());
+        qemu.args(["-chardev", &format!("socket,id={tag},path={socket}")]);
+        qemu.args([
+            "-device",
+            &format!("vhost-user-fs-pci,chardev={tag},tag={tag}"),
+        ]);
     }
 }
 

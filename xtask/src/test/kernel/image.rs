@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write as _,
     os::unix::fs::{PermissionsExt as _, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -14,30 +14,40 @@ use super::packages::Kernel;
 
 /// What boots, then what the tests' networks are made of. What a kernel has built in, or has not
 /// at all, is no module of its.
-const MODULES: &str = "virtio_pci virtiofs overlay \
+const MODULES: &str = "virtio_pci virtio_console virtio_rng virtiofs overlay \
     veth vxlan geneve bridge tun 8021q ifb macvlan dummy \
     sch_ingress cls_bpf cls_u32 cls_matchall act_mirred sch_netem sch_fq sch_tbf \
     nf_tables nft_chain_nat nft_nat nft_masq nft_redir nft_ct nft_compat \
     ip_tables iptable_nat iptable_filter ip6_tables xt_nat xt_MASQUERADE xt_addrtype xt_conntrack \
     br_netfilter";
 
+/// A busybox for this machine, and one for the guest.
+pub(super) struct Busybox {
+    /// Runs here.
+    pub(super) here: PathBuf,
+    /// Runs there.
+    pub(super) guest: PathBuf,
+}
+
 /// Writes the memory disk for `kernel` to `file`; `jobs` is what the guest runs.
-pub(super) fn write(file: &Path, kernel: &Kernel, busybox: &Path, jobs: &str) -> Result<()> {
+pub(super) fn write(file: &Path, kernel: &Kernel, busybox: &Busybox, jobs: &str) -> Result<()> {
     let dir = file.with_extension("d");
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
-    for place in ["bin", "proc", "sys", "dev", "host", "overlay", "root"] {
+    for place in [
+        "bin", "proc", "sys", "dev", "host", "programs", "overlay", "root",
+    ] {
         fs::create_dir_all(dir.join(place))?;
     }
-    fs::copy(busybox, dir.join("bin/busybox")).context("cannot copy busybox")?;
+    fs::copy(&busybox.guest, dir.join("bin/busybox")).context("cannot copy busybox")?;
     symlink("busybox", dir.join("bin/sh"))?;
     modules(&dir, kernel)?;
     fs::write(dir.join("init"), include_str!("init.sh"))?;
     fs::set_permissions(dir.join("init"), fs::Permissions::from_mode(0o755))?;
     fs::write(dir.join("tests.sh"), include_str!("tests.sh"))?;
     fs::write(dir.join("jobs.sh"), jobs)?;
-    archive(&dir, file, busybox)
+    archive(&dir, file, &busybox.here)
 }
 
 /// Copies the modules and what they depend on, and names them in the order of loading.

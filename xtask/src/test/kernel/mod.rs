@@ -2,13 +2,17 @@
 //! machines with Debian's cloud kernels. No KVM is needed, and no times are judged.
 //!
 //! The guest's root is the host's root filesystem, read-only under a memory overlay, so the test
-//! binaries that cargo built here, and the tools they use, run there unchanged. Their output comes
-//! back over a serial port and is read as that of any other group; skips are those of the kernel,
-//! `<series> <group>: <reason>` in `.ci/expected-skips`.
+//! binaries that cargo built here, and the tools they use, run there unchanged. A guest of another
+//! architecture has Debian's programs of its own over that root, and gets test binaries that are
+//! compiled for it. Their output comes back over a serial port and is read as that of any other
+//! group; skips are those of the kernel, `<series> <group>: <reason>` in `.ci/expected-skips`, with
+//! `6.12-arm64` for a series on another architecture than this machine's.
 
+mod apt;
 mod guest;
 mod image;
 mod packages;
+mod userland;
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +24,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-pub(crate) use self::packages::KEYRING;
+pub(crate) use self::apt::KEYRING;
+use self::userland::Userland;
 use super::{
     output::{CargoTests, Tally},
     skips::Skip,
 };
 use crate::{
+    arch::{self, Arch},
     build, paths, process,
     setup::{self, Part},
     signals,
@@ -90,14 +96,19 @@ pub(super) fn group() -> Result<Tally> {
             reason: format!("{reason:#}"),
         }));
     }
-    run(OLDEST, &JOBS.iter().collect::<Vec<_>>())
+    run(OLDEST, Arch::host()?, &JOBS.iter().collect::<Vec<_>>())
 }
 
-/// What `--kernel` and `--guest-test` ask for; no `tests` are all.
+/// What `--kernel`, `--arch` and `--guest-test` ask for; no `tests` are all.
 ///
 /// # Errors
 /// When there is no such test, or this machine cannot emulate.
-pub(super) fn chosen(series: &[String], tests: &[String], no_setup: bool) -> Result<Tally> {
+pub(super) fn chosen(
+    series: &[String],
+    arch: Option<Arch>,
+    tests: &[String],
+    no_setup: bool,
+) -> Result<Tally> {
     if let Some(unknown) = tests
         .iter()
         .find(|name| !JOBS.iter().any(|job| job.test == **name))
@@ -116,22 +127,27 @@ pub(super) fn chosen(series: &[String], tests: &[String], no_setup: bool) -> Res
         setup::ensure(&[Part::Build, Part::Test])?;
     }
     ready(!no_setup)?;
+    let arch = arch.map_or_else(Arch::host, Ok)?;
+    if !arch.is_host() && !no_setup {
+        setup::ensure_guest(arch)?;
+    }
     process::require_root_or_sudo("emulating a machine with this one's files")?;
     build::programs_only()?;
     let mut total = Tally::default();
     for series in series {
-        println!("\ntest: kernel {series}");
+        let name = name(series, arch);
+        println!("\ntest: kernel {name}");
         let begun = Instant::now();
-        let mut tally = match run(series, &jobs) {
+        let mut tally = match run(series, arch, &jobs) {
             Err(error) if !signals::stopped() => {
-                println!("test: kernel {series}: {error:#}");
+                println!("test: kernel {name}: {error:#}");
                 Tally::one_failure(&format!("{error:#}"))
             }
             result => result?,
         };
-        tally.name_failures(series);
+        tally.name_failures(&name);
         let minutes = begun.elapsed().as_secs().div_ceil(60);
-        println!("test: kernel {series}: {} in {minutes} min", tally.counts());
+        println!("test: kernel {name}: {} in {minutes} min", tally.counts());
         total.add(tally);
     }
     Ok(total)
@@ -148,51 +164,81 @@ fn ready(install: bool) -> Result<()> {
     Ok(())
 }
 
-fn run(series: &str, chosen: &[&Job]) -> Result<Tally> {
+/// A series as its skips and failures are named.
+fn name(series: &str, arch: Arch) -> String {
+    if arch.is_host() {
+        series.to_owned()
+    } else {
+        format!("{series}-{}", arch.name())
+    }
+}
+
+fn run(series: &str, arch: Arch, chosen: &[&Job]) -> Result<Tally> {
     if series != "newest" && !series.split('.').all(|part| part.parse::<u32>().is_ok()) {
         bail!("{series:?} is no series of kernels: want one like 6.12, or `newest`");
     }
-    let binaries = binaries(chosen)?;
-    let busybox = setup::busybox().context("there is no static busybox")?;
-    let kernel = packages::get(series, &busybox)?;
-    let dir = paths::target().join("kernels").join(series);
+    let binaries = binaries(chosen, arch)?;
+    let here = setup::busybox().context("there is no static busybox")?;
+    let programs = (!arch.is_host()).then(|| Userland::get(arch)).transpose()?;
+    let busybox = image::Busybox {
+        guest: programs
+            .as_ref()
+            .map_or_else(|| here.clone(), Userland::busybox),
+        here,
+    };
+    let kernel = packages::get(series, arch, &busybox.here)?;
+    let dir = packages::place(series, arch);
     let disk = dir.join("initrd");
-    image::write(&disk, &kernel, &busybox, &jobs(chosen, &binaries)?)?;
+    image::write(&disk, &kernel, &busybox, &jobs(chosen, &binaries, arch)?)?;
     println!(
         "test: booting {} (console: {})",
         kernel.version,
         dir.join("console.log").display()
     );
-    let limit = chosen.iter().map(|job| job.limit).sum::<Duration>() + Duration::from_mins(2);
-    let boot = || -> Result<Report> {
-        let mut report = Report::default();
-        guest::run(&kernel.image, &disk, &dir, limit, |line| report.line(line))?;
-        Ok(report)
+    let machine = guest::Machine {
+        arch,
+        image: &kernel.image,
+        disk: &disk,
+        programs: programs.as_ref().map(|programs| programs.root.as_path()),
     };
-    let mut report = boot()?;
-    if !report.booted {
-        // No test has run: this is about the emulator, and once is bad luck.
-        guest::show_tail(&dir.join("console.log"));
-        println!("test: the guest did not come up; once more");
-        report = boot()?;
-    }
-    let (done, mut tally) = report.finish();
+    let limit = chosen.iter().map(|job| job.limit).sum::<Duration>() + Duration::from_mins(2);
+    let (done, mut tally) = boot(&machine, &dir, limit)?.finish();
     if !done {
         guest::show_tail(&dir.join("console.log"));
         tally.add(Tally::one_failure(
             "the guest ended before its tests were through",
         ));
     }
-    tally.name_skips(series);
+    tally.name_skips(&name(series, arch));
     Ok(tally)
 }
 
+/// What the machine said, which has a second try to come up.
+fn boot(machine: &guest::Machine<'_>, dir: &Path, limit: Duration) -> Result<Report> {
+    let boot = || -> Result<Report> {
+        let mut report = Report::default();
+        machine.run(dir, limit, |line| report.line(line))?;
+        Ok(report)
+    };
+    let report = boot()?;
+    if report.booted {
+        return Ok(report);
+    }
+    // No test has run: this is about the emulator, and once is bad luck.
+    guest::show_tail(&dir.join("console.log"));
+    println!("test: the guest did not come up; once more");
+    boot()
+}
+
 /// The test binaries by name, built as `cargo test --workspace` builds them.
-fn binaries(chosen: &[&Job]) -> Result<BTreeMap<String, PathBuf>> {
+fn binaries(chosen: &[&Job], arch: Arch) -> Result<BTreeMap<String, PathBuf>> {
     let mut build = process::cargo();
     build.args(["test", "--workspace", "--no-run"]);
     for job in chosen {
         build.args(["--test", job.test]);
+    }
+    if !arch.is_host() {
+        arch::compile_for(&mut build, arch, &arch.gnu());
     }
     build.args(["--message-format", "json-render-diagnostics"]);
     let output = build
@@ -216,9 +262,13 @@ fn binary(message: &str) -> Option<(String, PathBuf)> {
 }
 
 /// The guest's script: one line per test.
-fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>) -> Result<String> {
+fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>, arch: Arch) -> Result<String> {
     let mut script = String::new();
-    let path = std::env::join_paths(process::search_path())?;
+    let path = if arch.is_host() {
+        std::env::join_paths(process::search_path())?
+    } else {
+        "/usr/sbin:/usr/bin".into()
+    };
     writeln!(script, "export PATH={}", quoted(Path::new(&path)))?;
     writeln!(script, "cd {}", quoted(&paths::root().join("lpm-agent")))?;
     for job in chosen {

@@ -2,7 +2,6 @@
 //! that the system's sources and lists stay as they are, and unpacked under `target/kernels`.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -10,7 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{paths, process};
+use super::apt::{self, Apt};
+use crate::{arch::Arch, paths, process};
 
 /// Where a series of kernels comes from: suite, and whether it is in the security archive.
 struct Source {
@@ -41,12 +41,6 @@ const SOURCES: [Source; 3] = [
 /// Where newer series come and go.
 const NEWER: &str = "trixie-backports";
 
-/// Where Debian is, if the system's own sources do not say.
-const DEBIAN: &str = "http://deb.debian.org/debian";
-
-/// Debian's signatures.
-pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
 /// A kernel ready to boot.
 pub(crate) struct Kernel {
     /// The compressed image.
@@ -57,13 +51,22 @@ pub(crate) struct Kernel {
     pub(crate) version: String,
 }
 
+/// Where the kernels of a series are kept.
+pub(crate) fn place(series: &str, arch: Arch) -> PathBuf {
+    let name = match arch {
+        Arch::Amd64 => series.to_owned(),
+        Arch::Arm64 => format!("{series}-{}", arch.name()),
+    };
+    paths::target().join("kernels").join(name)
+}
+
 /// Gets the newest cloud kernel of `series` (`5.10`), or the newest of all (`newest`), from the
 /// cache if the lists were read before.
 ///
 /// # Errors
 /// When the mirror cannot be reached or has no such kernel.
-pub(crate) fn get(series: &str, busybox: &Path) -> Result<Kernel> {
-    let dir = paths::target().join("kernels").join(series);
+pub(crate) fn get(series: &str, arch: Arch, busybox: &Path) -> Result<Kernel> {
+    let dir = place(series, arch);
     let root = dir.join("root");
     let complete = dir.join("complete");
     if !complete.is_file() {
@@ -72,7 +75,7 @@ pub(crate) fn get(series: &str, busybox: &Path) -> Result<Kernel> {
                 .with_context(|| format!("cannot empty {}", root.display()))?;
         }
         fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
-        let version = fetch(series, &dir, &root)?;
+        let version = fetch(series, arch, &dir, &root)?;
         let modules = modules(&root)?;
         let release = modules.file_name().context("a release")?;
         let base = modules.ancestors().nth(3).context("lib/modules")?;
@@ -94,10 +97,10 @@ pub(crate) fn get(series: &str, busybox: &Path) -> Result<Kernel> {
 }
 
 /// Downloads and unpacks; returns the version.
-fn fetch(series: &str, dir: &Path, root: &Path) -> Result<String> {
-    let apt = Apt::new(series, dir)?;
+fn fetch(series: &str, arch: Arch, dir: &Path, root: &Path) -> Result<String> {
+    let apt = Apt::new(&[source(series)?], arch, dir)?;
     apt.run("apt-get", &["update", "--quiet"])?;
-    let package = apt.newest(series)?;
+    let package = newest(&apt, series, arch)?;
     let shown = apt.output("apt-cache", &["show", "--no-all-versions", &package])?;
     let field = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name));
     let version = field("Version: ").context("apt-cache show tells no version")?;
@@ -109,20 +112,26 @@ fn fetch(series: &str, dir: &Path, root: &Path) -> Result<String> {
         .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"));
     let mut wanted = vec![package.as_str()];
     wanted.extend(parts);
-    let debs = dir.join("packages");
-    if debs.exists() {
-        fs::remove_dir_all(&debs)?;
-    }
-    fs::create_dir_all(&debs)?;
-    let mut download = apt.command("apt-get");
-    download.args(["download", "--quiet"]).args(&wanted);
-    process::run(download.current_dir(&debs))?;
-    for entry in fs::read_dir(&debs)? {
-        let deb = entry?.path();
-        process::run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(root))?;
-    }
-    fs::remove_dir_all(&debs)?;
+    apt.unpack(&wanted, false, root)?;
     Ok(version.to_owned())
+}
+
+/// The name of the newest image package of a series.
+fn newest(apt: &Apt, series: &str, arch: Arch) -> Result<String> {
+    let names = apt.output("apt-cache", &["pkgnames", "linux-image-"])?;
+    let found = names
+        .lines()
+        .filter_map(|name| Some((release(name, arch)?, name)))
+        .filter(|(release, _)| series == "newest" || in_series(release, series))
+        .max();
+    match found {
+        Some((_, name)) => Ok(name.to_owned()),
+        None => bail!(
+            "Debian has no cloud kernel of the series {series} for {} in {}",
+            arch.name(),
+            source(series)?
+        ),
+    }
 }
 
 /// `lib/modules/<release>` or `usr/lib/modules/<release>` of an unpacked package.
@@ -147,112 +156,21 @@ fn image(root: &Path, modules: &Path) -> Result<PathBuf> {
         .with_context(|| format!("no kernel image in {}", root.display()))
 }
 
-/// apt with sources, lists and state under the kernel's directory.
-struct Apt {
-    configuration: PathBuf,
-}
-
-impl Apt {
-    fn new(series: &str, dir: &Path) -> Result<Self> {
-        let own = dir.join("apt");
-        for place in [
-            "etc/sources.list.d",
-            "etc/apt.conf.d",
-            "etc/preferences.d",
-            "etc/trusted.gpg.d",
-            "state/lists/partial",
-            "cache/archives/partial",
-        ] {
-            fs::create_dir_all(own.join(place))?;
-        }
-        fs::write(own.join("state/status"), "")?;
-        let sources = format!("deb [signed-by={KEYRING}] {} main\n", source(series)?);
-        fs::write(own.join("etc/sources.list"), sources)?;
-        let shown = own.display();
-        let mut text = String::new();
-        writeln!(text, "Dir::Etc \"{shown}/etc\";")?;
-        writeln!(text, "Dir::State \"{shown}/state\";")?;
-        writeln!(text, "Dir::State::status \"{shown}/state/status\";")?;
-        writeln!(text, "Dir::Cache \"{shown}/cache\";")?;
-        text.push_str("APT::Architecture \"amd64\";\nAPT::Architectures { \"amd64\"; };\n");
-        text.push_str("Acquire::Languages \"none\";\nAPT::Sandbox::User \"root\";\n");
-        // How the system reaches the network is its own matter: /etc/apt's proxy holds here, too.
-        for line in process::output(Command::new("apt-config").args(["dump", "Acquire"]))?.lines() {
-            if line.to_lowercase().contains("::proxy") {
-                writeln!(text, "{line}")?;
-            }
-        }
-        let configuration = own.join("apt.conf");
-        fs::write(&configuration, text)?;
-        Ok(Self { configuration })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.env("APT_CONFIG", &self.configuration);
-        command
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
-        process::run(self.command(program).args(arguments))
-    }
-
-    fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        process::output(self.command(program).args(arguments))
-    }
-
-    /// The name of the newest image package of a series.
-    fn newest(&self, series: &str) -> Result<String> {
-        let names = self.output("apt-cache", &["pkgnames", "linux-image-"])?;
-        let found = names
-            .lines()
-            .filter(|name| name.ends_with("-cloud-amd64"))
-            .filter_map(|name| Some((release(name)?, name)))
-            .filter(|(release, _)| series == "newest" || in_series(release, series))
-            .max();
-        match found {
-            Some((_, name)) => Ok(name.to_owned()),
-            None => bail!(
-                "Debian has no cloud kernel of the series {series} in {}",
-                source(series)?
-            ),
-        }
-    }
-}
-
 /// `<archive> <suite>` that has a series.
 fn source(series: &str) -> Result<String> {
     let known = SOURCES.iter().find(|source| source.series == series);
     let suite = known.map_or(NEWER, |source| source.suite);
-    let archive = archive(known.is_some_and(|source| source.security))?;
+    let archive = apt::archive(known.is_some_and(|source| source.security))?;
     Ok(format!("{archive} {suite}"))
-}
-
-/// The mirror that the system's own apt uses for Debian, or else Debian's.
-fn archive(security: bool) -> Result<String> {
-    let mut list = Command::new("apt-get");
-    list.args(["indextargets", "--format", "$(LABEL) $(REPO_URI)"]);
-    let listed = process::output(&mut list).context("apt-get cannot list its sources")?;
-    let of = |wanted: &str| {
-        let mut lines = listed.lines().filter_map(|line| line.split_once(' '));
-        lines.find_map(|(label, uri)| {
-            (label == wanted).then(|| uri.trim_end_matches('/').to_owned())
-        })
-    };
-    let debian = of("Debian");
-    if !security {
-        return Ok(debian.unwrap_or_else(|| DEBIAN.to_owned()));
-    }
-    Ok(of("Debian-Security")
-        .unwrap_or_else(|| format!("{}-security", debian.as_deref().unwrap_or(DEBIAN))))
 }
 
 /// The numbers of a release: `linux-image-6.12.107+deb13-cloud-amd64` is `[6, 12, 107, 13]`.
 /// None: it names none, as `linux-image-cloud-amd64`, or is no plain build.
-fn release(package: &str) -> Option<Vec<u32>> {
+fn release(package: &str, arch: Arch) -> Option<Vec<u32>> {
     let rest = package
         .strip_prefix("linux-image-")?
-        .strip_suffix("-cloud-amd64")?;
+        .strip_suffix(arch.name())?
+        .strip_suffix("-cloud-")?;
     if rest.contains("rc") || rest.contains("rt") {
         return None;
     }
@@ -274,12 +192,18 @@ mod tests {
 
     #[test]
     fn orders_releases_by_their_numbers() {
-        let of = |name: &str| release(&format!("linux-image-{name}-cloud-amd64"));
+        let of = |name: &str| release(&format!("linux-image-{name}-cloud-amd64"), Arch::Amd64);
         assert!(of("5.10.0-46") > of("5.10.0-9"));
         assert!(of("7.2.12+deb13") > of("7.2.9+deb13"));
         assert!(of("6.12.107+deb13") > of("6.12.94+deb13"));
-        assert_eq!(release("linux-image-cloud-amd64"), None);
-        assert_eq!(release("linux-image-6.1-cloud-amd64"), None);
+        for none in [
+            "linux-image-cloud-amd64",
+            "linux-image-6.1-cloud-amd64",
+            "linux-image-6.1.0-50-cloud-arm64",
+        ] {
+            assert_eq!(release(none, Arch::Amd64), None);
+        }
+        assert!(release("linux-image-6.1.0-50-cloud-arm64", Arch::Arm64).is_some());
     }
 
     #[test]

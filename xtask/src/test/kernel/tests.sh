@@ -1,6 +1,6 @@
 # The guest's second half: runs the tests that jobs.sh names, tells their output and how each
-# ended over the second serial port, and switches the machine off.
-exec </dev/null >/dev/ttyS1 2>&1
+# ended over $LPM_OUTPUT, and switches the machine off.
+exec </dev/null >"$LPM_OUTPUT" 2>&1
 stty raw 2>/dev/null
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
