@@ -1,5 +1,7 @@
 //! What the pure code asks of its surroundings.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use crate::{
     counter::Counter,
     layout::{Echo, FlowEntry, Methods},
@@ -68,6 +70,12 @@ pub trait Env {
     /// A flow loses its entry: what the agent has not yet taken from it (the
     /// window's minima) must be kept.
     fn retire(&self, entry: &FlowEntry);
+
+    /// Stores 0 before everything that is stored afterwards: the entry is
+    /// nobody's.
+    fn vacate(&self, from: &AtomicU64) {
+        from.store(0, Relaxed);
+    }
 
     /// Stores the fingerprint after everything that was stored before.
     fn publish(&self, to: &AtomicU64, fingerprint: u64);

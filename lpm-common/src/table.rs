@@ -178,13 +178,13 @@ fn give_up<E: Env>(entry: &FlowEntry, env: &E) {
     env.count(Counter::EvictedPackets, traffic.packets);
     env.count(Counter::EvictedBytes, traffic.bytes);
     env.retire(entry);
+    env.vacate(&entry.fingerprint);
 }
 
-/// Makes the entry a new flow's. The fingerprint goes first and comes last,
-/// so that nobody takes one flow's figures for another's.
+/// Makes the entry a new flow's. The fingerprint went first ([`give_up`]) and
+/// comes last, so that nobody takes one flow's figures for another's.
 fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &Birth) {
     let now = env.jiffies();
-    entry.fingerprint.store(0, Relaxed);
     entry.row.store(0, Relaxed);
     entry.last_seen.store(now, Relaxed);
     for hot in &entry.hot {

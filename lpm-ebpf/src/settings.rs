@@ -35,6 +35,10 @@ pub static LPM_HZ: u32 = 250;
 /// Not 0 in test runs: the packet's `tstamp` is the time.
 #[unsafe(no_mangle)]
 pub static LPM_PACKET_CLOCK: u32 = 0;
+/// Not 0 where the processor lets other CPUs see stores in another order than
+/// that in which they were made.
+#[unsafe(no_mangle)]
+pub static LPM_WEAKLY_ORDERED: u32 = 0;
 /// The methods that are on, as in `lpm_common::layout::Methods`.
 #[unsafe(no_mangle)]
 pub static LPM_METHODS: u32 = u32::MAX;
@@ -62,6 +66,11 @@ macro_rules! setting {
     };
 }
 
+setting!(
+    /// Whether stores need help to be seen in their order.
+    weakly_ordered,
+    LPM_WEAKLY_ORDERED
+);
 setting!(
     /// Sets of the flow table minus 1.
     set_mask,

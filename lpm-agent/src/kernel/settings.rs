@@ -42,6 +42,9 @@ pub struct LoadSettings {
     pub xdp: bool,
     /// For test runs: the programs take each packet's `tstamp` (by XDP, its metadata) for the time.
     pub packet_clock: bool,
+    /// Whether this machine's CPUs may see each other's stores in another order than that in which
+    /// they were made: any but x86.
+    pub weakly_ordered: bool,
     /// The methods that are on.
     pub methods: Methods,
 }
@@ -68,6 +71,7 @@ impl LoadSettings {
             tunnels: TunnelPorts::default(),
             xdp: false,
             packet_clock: false,
+            weakly_ordered: cfg!(not(target_arch = "x86_64")),
             methods: Methods::ALL,
         }
     }
@@ -93,6 +97,11 @@ pub fn jiffies_per_second() -> u32 {
     let tick = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
     let tick = tick.map_or(4_000_000, |tick| tick.tv_nsec().max(1));
     u32::try_from((1_000_000_000 + tick / 2) / tick).unwrap_or(250)
+}
+
+/// What the ring buffer is made of: 4 KiB on x86, up to 64 KiB on arm64.
+fn page_bytes() -> usize {
+    usize::try_from(procfs::page_size()).unwrap_or(usize::MAX)
 }
 
 /// Refuses what the object or the kernel would choke on.
@@ -126,8 +135,9 @@ pub(super) fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
         (
             "samples_bytes",
             settings.samples_bytes,
-            settings.samples_bytes.is_power_of_two() && settings.samples_bytes >= 4096,
-            "must be a power of two, at least 4096",
+            settings.samples_bytes.is_power_of_two()
+                && usize::try_from(settings.samples_bytes).is_ok_and(|bytes| bytes >= page_bytes()),
+            "must be a power of two, and one page at least",
         ),
     ] {
         if !fits {
@@ -143,7 +153,7 @@ pub(super) fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
 
 /// The object's constants, by the names they have in it.
 pub(super) struct Constants {
-    words: [(&'static str, u32); 8],
+    words: [(&'static str, u32); 9],
     ports: [(&'static str, [u32; PORTS]); 2],
     seeds: [u32; SEEDS],
 }
@@ -159,6 +169,7 @@ impl Constants {
             ("LPM_IDLE_JIFFIES", settings.idle_seconds.saturating_mul(hz)),
             ("LPM_HZ", hz),
             ("LPM_PACKET_CLOCK", u32::from(settings.packet_clock)),
+            ("LPM_WEAKLY_ORDERED", u32::from(settings.weakly_ordered)),
             ("LPM_METHODS", settings.methods.0),
         ];
         let ports = [

@@ -36,8 +36,12 @@ fn programs_keep_within_the_verifiers_budget() {
     settings.tunnels.vxlan[0] = 4789;
     settings.tunnels.geneve[0] = 6081;
     settings.xdp = true;
-    let mut kernel = Kernel::prepare(verifier::OBJECT, &settings).unwrap();
-    let verified = verifier::verify(&mut kernel);
+    let mut verified = Vec::new();
+    for weakly_ordered in [false, true] {
+        settings.weakly_ordered = weakly_ordered;
+        let mut kernel = Kernel::prepare(verifier::OBJECT, &settings).unwrap();
+        verified.extend(verifier::verify(&mut kernel));
+    }
     for program in &verified {
         let (name, count, stack) = (&program.name, program.instructions, program.stack);
         println!("{name}: {count} verified instructions, {stack} bytes of stack");

@@ -55,6 +55,7 @@ pub const SETTINGS: LoadSettings = LoadSettings {
     names: 1024,
     samples_bytes: 1 << 16,
     packet_clock: false,
+    weakly_ordered: cfg!(not(target_arch = "x86_64")),
     methods: Methods::ALL,
     xdp: false,
     tunnels: TunnelPorts {

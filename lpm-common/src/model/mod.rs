@@ -311,6 +311,11 @@ impl Env for Model {
         }
     }
 
+    fn vacate(&self, from: &AtomicU64) {
+        from.store(0, Relaxed);
+        core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
+    }
+
     fn publish(&self, to: &AtomicU64, fingerprint: u64) {
         to.store(fingerprint, core::sync::atomic::Ordering::Release);
     }

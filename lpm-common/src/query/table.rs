@@ -112,7 +112,7 @@ fn under_claim<Q: Queries, E: Env>(query: &Query, row: u32, fingerprint: u64, ta
     if Phase::of(victim.state.load(Relaxed)) == Phase::Open {
         unanswered(victim, env);
     }
-    victim.fingerprint.store(0, Relaxed);
+    env.vacate(&victim.fingerprint);
     fill(victim, query, row, now, 0);
     env.publish(&victim.fingerprint, fingerprint);
 }
