@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     object_check, paths, process,
     setup::{self, Part, toolchain},
+    strip,
 };
 
 /// The target of the kernel programs.
@@ -66,7 +67,7 @@ fn programs(debug: bool) -> Result<()> {
         .join(BPF_TARGET)
         .join("release");
     for name in OBJECTS {
-        copy_if_changed(&release.join(name), &paths::kernel_object(name))?;
+        put(&release.join(name), &paths::kernel_object(name))?;
         println!("build: {}", paths::kernel_object(name).display());
     }
     let found = object_check::check(&paths::kernel_object("lpm"))?;
@@ -115,9 +116,13 @@ pub(crate) fn cargo_bpf(subcommand: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Leaves an equal copy alone, so that the agent's build script does not run for nothing.
-fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+/// Puts an object where the agent takes it from, without what is for debuggers: that stays in the
+/// one that was built. Leaves an equal one alone, so that the agent's build script does not run for
+/// nothing.
+fn put(from: &Path, to: &Path) -> Result<()> {
     let built = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    let built = strip::without_debug_sections(&built)
+        .with_context(|| format!("cannot strip {}", from.display()))?;
     if fs::read(to).is_ok_and(|present| present == built) {
         return Ok(());
     }

@@ -14,6 +14,7 @@ mod paths;
 mod process;
 mod setup;
 mod signals;
+mod strip;
 mod test;
 
 use std::process::ExitCode;

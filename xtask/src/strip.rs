@@ -1,0 +1,52 @@
+//! The kernel object without its debug sections: four fifths of it, of which no kernel reads any.
+//! What kernels want is in `.BTF` and `.BTF.ext`.
+
+use anyhow::{Context as _, Result};
+use object::build::elf::{Builder, SectionData};
+
+/// Whether a section is for debuggers only, relocations of such a section included.
+fn is_for_debuggers(name: &[u8]) -> bool {
+    name.starts_with(b".debug_") || name.starts_with(b".rel.debug_")
+}
+
+/// The object `bytes` without what is for debuggers only.
+///
+/// # Errors
+/// When it is no object.
+pub(crate) fn without_debug_sections(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = Builder::read(bytes).context("the kernel object is no ELF object")?;
+    for section in &mut builder.sections {
+        section.delete = is_for_debuggers(section.name.as_slice());
+    }
+    // LLVM keeps sections' names with the symbols'; the builder wants them apart.
+    if !builder
+        .sections
+        .iter()
+        .any(|section| matches!(section.data, SectionData::SectionString))
+    {
+        let names = builder.sections.add();
+        names.name = b".shstrtab".as_slice().into();
+        names.sh_type = object::elf::SHT_STRTAB;
+        names.data = SectionData::SectionString;
+    }
+    let mut stripped = Vec::with_capacity(bytes.len());
+    builder
+        .write(&mut stripped)
+        .context("the kernel object cannot be written anew")?;
+    Ok(stripped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debuggers_sections_and_no_others() {
+        for name in [&b".debug_info"[..], b".rel.debug_line"] {
+            assert!(is_for_debuggers(name));
+        }
+        for name in [&b".BTF"[..], b".BTF.ext", b".rel.BTF.ext", b"classifier"] {
+            assert!(!is_for_debuggers(name));
+        }
+    }
+}
