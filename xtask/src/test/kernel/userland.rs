@@ -13,7 +13,7 @@ use super::apt::{self, Apt};
 use crate::{arch::Arch, paths};
 
 /// What the tests of the guest, their scripts and the oracle call.
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 15] = [
     "busybox-static",
     "coreutils",
     "dash",
@@ -21,6 +21,7 @@ const PACKAGES: [&str; 14] = [
     "grep",
     "iproute2",
     "iputils-ping",
+    "mount",
     "nftables",
     "procps",
     "python3",
