@@ -1,15 +1,19 @@
 //! Small numbers for namespaces and for what is told apart within them.
 //!
-//! A namespace has a number from its first name on, and it is never given to another. What is told
-//! apart within a namespace (by the levels that are switched on) gets numbers as long as fewer than
-//! [`Levels::top`] are given out. Those of what is gone are given out again (`aging`), once no row
-//! of histograms bears them.
+//! A namespace has a number from its first name on. What is told apart within a namespace (by the
+//! levels that are switched on) gets numbers as long as fewer than [`Levels::top`] are given out.
+//! The numbers of what is gone are given out again (`aging`), once no row of histograms bears them.
 
 mod aging;
 
 pub use self::aging::is_gone;
 
-use std::{collections::HashMap, io, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    sync::Arc,
+    time::Instant,
+};
 
 use lpm_common::layout::NameId;
 use schemars::JsonSchema;
@@ -93,6 +97,10 @@ pub struct Ids {
     by_name: HashMap<Arc<str>, u16>,
     /// From number 1 on.
     by_id: Vec<Namespace>,
+    /// It has been said that no number is left.
+    exhausted: bool,
+    /// Numbers of namespaces that are nobody's again.
+    free: BTreeSet<u16>,
     given: usize,
     /// Those that the next agent would not know yet.
     fresh: Vec<(NameId, String)>,
@@ -164,25 +172,33 @@ impl Ids {
             }
             return id;
         }
-        let id = u16::try_from(self.by_id.len() + 1).unwrap_or(u16::MAX);
+        let fresh = u16::try_from(self.by_id.len() + 1).unwrap_or(u16::MAX);
+        let id = self.free.pop_first().unwrap_or(fresh);
         // The last one is that of rows whose namespace is gone.
         if id >= NameId::MAX_NAMESPACE {
-            tracing::warn!(
-                namespace = name,
-                "no namespace id is left: it is shown as unknown"
-            );
+            if !std::mem::replace(&mut self.exhausted, true) {
+                tracing::warn!(
+                    namespace = name,
+                    "no namespace id is left: until one is gone, it and other new ones have no name \
+                     in histograms"
+                );
+            }
             return 0;
         }
+        self.exhausted = false;
         let name: Arc<str> = name.into();
-        self.by_id.push(Namespace::new(Arc::clone(&name)));
+        let new = Namespace::new(Arc::clone(&name));
+        match self.of(id) {
+            Some(free) => *free = new,
+            None => self.by_id.push(new),
+        }
         self.fresh.push((NameId::new(id, 0), name.to_string()));
         self.by_name.insert(name, id);
         id
     }
 
     /// Takes over an id that an agent before this one gave out, with the text that it was
-    /// remembered by. Namespaces before their members. What lies between is nobody's: an id is
-    /// given out once.
+    /// remembered by. Namespaces before their members.
     pub fn resume(&mut self, id: NameId, text: &str) {
         let namespaces = usize::from(id.namespace());
         let Some(place) = namespaces.checked_sub(1) else {

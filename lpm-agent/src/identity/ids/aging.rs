@@ -11,6 +11,7 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 use lpm_common::layout::NameId;
 
 use super::{Ids, Known, Member, Namespace};
+use crate::passive::model::UNKNOWN;
 
 /// In place of the name of what is gone.
 const GONE: &str = "";
@@ -140,7 +141,27 @@ impl Ids {
         }
         self.fresh.retain(|(id, _)| !released.contains(id));
         self.given = self.given.saturating_sub(apart);
+        self.release_namespaces(since, borne);
         apart
+    }
+
+    /// The same for namespaces, which nobody of theirs bears any more.
+    fn release_namespaces(&mut self, since: Instant, borne: &HashSet<NameId>) {
+        let borne: HashSet<u16> = borne.iter().map(|id| id.namespace()).collect();
+        let mut released = HashSet::new();
+        for (number, of) in (1..).zip(&mut self.by_id) {
+            let bears = !of.by_member.is_empty() || borne.contains(&number);
+            if of.alive >= since || bears || !self.free.insert(number) {
+                continue;
+            }
+            // Another number may have been resumed with the same name.
+            if self.by_name.get(&of.name) == Some(&number) {
+                self.by_name.remove(&of.name);
+            }
+            of.name = UNKNOWN.into();
+            released.insert(number);
+        }
+        self.fresh.retain(|(id, _)| !released.contains(&id.namespace()));
     }
 }
 
@@ -187,6 +208,48 @@ mod tests {
             "nobody's are nobody's"
         );
         assert_eq!(ids.reduce(NameId::GONE, end), NameId::GONE);
+    }
+
+    #[test]
+    fn namespaces_come_and_go_without_end() {
+        let (mut ids, begun) = (Ids::default(), Instant::now());
+        let stays = ids.namespace("stays");
+        let borne = ids.member("borne", Some(&member("web", "web-1")), 9);
+        let mut now = begun;
+        for round in 0..3 * u32::from(NameId::MAX_NAMESPACE) {
+            if round % 8000 == 0 {
+                now += Duration::from_secs(1);
+                ids.touch(NameId::new(stays, 0), now);
+                ids.release(now, &[borne].into());
+            }
+            let name = format!("ci-{round}");
+            let id = ids.namespace(&name);
+            assert_ne!(id, 0, "{name}");
+            assert_eq!(ids.name(id).as_deref(), Some(&*name));
+            ids.by_id[usize::from(id) - 1].alive = begun;
+        }
+        assert_eq!(ids.namespace("stays"), stays);
+        assert_eq!(ids.name(borne.namespace()).as_deref(), Some("borne"));
+        // When none bears them any more they are nobody's, and an old number has no old name.
+        ids.release(now + Duration::from_secs(1), &HashSet::new());
+        assert_eq!(ids.who(borne), None);
+        let again = ids.namespace("ci-1");
+        assert_eq!(ids.name(again).as_deref(), Some("ci-1"));
+        assert!(!ids.is_told_apart("borne", &member("web", "web-1")));
+    }
+
+    #[test]
+    fn of_too_many_namespaces_the_last_have_none() {
+        let mut ids = Ids::default();
+        let all = (1..NameId::MAX_NAMESPACE).map(|n| ids.namespace(&format!("n{n}")));
+        assert!(all.eq(1..NameId::MAX_NAMESPACE));
+        assert_eq!(ids.namespace("late"), 0);
+        assert_eq!(ids.namespace("n7"), 7);
+        let later = Instant::now() + Duration::from_secs(1);
+        ids.touch(NameId::new(7, 0), later);
+        ids.release(later, &[NameId::new(1, 0)].into());
+        assert_eq!(ids.namespace("late"), 2, "1 is borne");
+        assert_eq!(ids.namespace("n7"), 7);
     }
 
     #[test]
