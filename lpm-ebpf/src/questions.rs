@@ -11,7 +11,7 @@ use crate::{
     env::{Kernel, answered},
     settings::Secrets,
     steps::scratch,
-    store::Store,
+    store::{Store, control},
 };
 
 /// What a hook's step `network` answers for another protocol than TCP.
@@ -37,7 +37,12 @@ fn role() -> u32 {
     scratch.fingerprint = scratch.query.fingerprint(&Secrets);
     match scratch.query.head.role {
         Role::Neither => 0,
-        Role::Asks => ASKS,
+        Role::Asks => {
+            if let Some(control) = control() {
+                query::note(&scratch.query, control);
+            }
+            ASKS
+        }
         Role::Answers => ANSWERS,
     }
 }

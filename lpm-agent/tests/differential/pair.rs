@@ -1,6 +1,6 @@
 //! The programs and their maps, in step with a model on the host.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use aya::{
     TestRun,
@@ -16,7 +16,8 @@ use lpm_common::{
     hash::SEEDS,
     histogram::WORDS,
     layout::{
-        Control, FlowEntry, Histogram, InterfaceConfig, Methods, PairKey, QueryEntry, Row, Vantage,
+        ASKED, Control, FlowEntry, Histogram, InterfaceConfig, Methods, PairKey, QueryEntry, Row,
+        Vantage,
     },
     model::{Arrival, Model, Settings},
     packet::Direction,
@@ -109,7 +110,11 @@ impl Pair {
                 word.store(0, Relaxed);
             }
         }
-        self.control.get(0).unwrap().generation.store(1, Relaxed);
+        let control = self.control.get(0).unwrap();
+        control.generation.store(1, Relaxed);
+        for word in asked(control) {
+            word.store(0, Relaxed);
+        }
         self.before = self.counts();
         let mut model = Model::new(Settings {
             flow_entries: FLOW_ENTRIES,
@@ -237,6 +242,9 @@ impl Pair {
                 [kernel, host].map(|entry| query_words(entry).each_ref().map(|w| w.load(Relaxed)));
             assert_eq!(kernel, host, "{what}: question {i}");
         }
+        let controls = [self.control.get(0).unwrap(), &model.control];
+        let [kernel, host] = controls.map(|control| asked(control).map(|word| word.load(Relaxed)));
+        assert_eq!(kernel, host, "{what}: whom questions were about");
         let host = model.histograms.borrow();
         for (i, (kernel, host)) in self.histograms.iter().zip(host.iter()).enumerate() {
             let kernel: [u64; WORDS] = std::array::from_fn(|word| kernel.words[word].load(Relaxed));
@@ -255,6 +263,10 @@ impl Pair {
 fn words(entry: &FlowEntry) -> &[AtomicU64; 32] {
     // SAFETY: 256 bytes of atomics, aligned to 64.
     unsafe { &*std::ptr::from_ref(entry).cast() }
+}
+
+fn asked(control: &Control) -> [&AtomicU32; 4 * ASKED] {
+    std::array::from_fn(|word| &control.asked[word / 4][word % 4])
 }
 
 fn query_words(entry: &QueryEntry) -> &[AtomicU64; 4] {

@@ -26,9 +26,17 @@ pub struct Control {
     pub clock_ktime_ns: AtomicU64,
     /// `bpf_jiffies64` at that moment.
     pub clock_jiffies: AtomicU64,
+    /// What follows is not in the line that each packet reads.
+    pub reserved: [AtomicU64; 4],
+    /// Remote ends of questions, as [`super::FlowCold::remote`]; a later one takes the place of an
+    /// earlier one. The agent, which takes them out, asks others for their names.
+    pub asked: [[AtomicU32; 4]; ASKED],
 }
 
-const _: () = assert!(size_of::<Control>() == 32);
+/// Elements of [`Control::asked`].
+pub const ASKED: usize = 32;
+
+const _: () = assert!(size_of::<Control>() == 64 + 16 * ASKED);
 
 /// Where a flow is seen from (the design's frozen term).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -13,7 +13,7 @@ mod query;
 mod sample;
 pub mod tunnel;
 
-pub use control::{Control, Histogram, InterfaceConfig, Vantage};
+pub use control::{ASKED, Control, Histogram, InterfaceConfig, Vantage};
 pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, Traffic, UNIT_NS};
 pub use names::{Family, NameId, NameKey, NameValue, PairKey, PeerKind, Row};
 pub use query::{

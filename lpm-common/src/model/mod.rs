@@ -351,6 +351,7 @@ impl Queries for Model {
 
 impl Ledger for Model {
     fn row(&self, query: &Query) -> u32 {
+        query::note(query, &self.control);
         rows::of_question(query, self, self)
     }
 

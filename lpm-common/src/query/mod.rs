@@ -18,11 +18,13 @@ mod tests;
 
 pub use table::{CLAIMS, Queries, Sample, answer, ask, knows};
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use crate::{
     bytes::Bytes,
     counter::Counter,
     hash::{self, Seeds},
-    layout::{self, Echo, Leg, Method, Methods},
+    layout::{self, Control, Echo, Leg, Method, Methods},
     packet::{Direction, FlowKey, Wrap},
     parse::{Network, number},
 };
@@ -80,6 +82,20 @@ impl Query {
     pub fn fingerprint<S: Seeds>(&self, seeds: &S) -> u64 {
         let kind = u32::from(self.protocol) << 8 | u32::from(self.head.leg);
         hash::question(seeds, &self.key, kind, self.head.id)
+    }
+}
+
+/// Keeps the remote end of a question for the agent, which knows those of flows by their entries.
+#[inline(always)]
+pub fn note(query: &Query, control: &Control) {
+    let remote = query.key.remote;
+    let mixed = remote[0] ^ remote[1] ^ remote[2] ^ remote[3];
+    // The upper five bits of a multiplicative hash: one of 32.
+    let slot = mixed.wrapping_mul(0x9e37_79b1) >> 27;
+    if let Some(words) = control.asked.get(slot as usize) {
+        for (word, value) in words.iter().zip(remote) {
+            word.store(value, Relaxed);
+        }
     }
 }
 

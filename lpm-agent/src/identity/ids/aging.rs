@@ -161,7 +161,8 @@ impl Ids {
             of.name = UNKNOWN.into();
             released.insert(number);
         }
-        self.fresh.retain(|(id, _)| !released.contains(&id.namespace()));
+        self.fresh
+            .retain(|(id, _)| !released.contains(&id.namespace()));
     }
 }
 

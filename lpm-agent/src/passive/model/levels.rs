@@ -3,14 +3,20 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use lpm_common::layout::{Echo, Leg, NameValue, PairKey, PeerKind};
 
 use super::{Clock, Counts, KnownFlow, Labels, Model, OVERFLOW, OVERFLOW_ROW};
-use crate::identity::{Member, ids::is_gone};
+use crate::{
+    identity::{Member, ids::is_gone},
+    passive::flow::plain_address,
+};
 
 /// How long ago "just now" may be: longer than between two looks for whom to ask for names.
 const JUST_NOW: Duration = Duration::from_secs(5);
@@ -171,6 +177,13 @@ fn pod(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc<str
     }
 }
 
+/// An address that a question had, once. What the kernel writes meanwhile may be torn: whoever is
+/// asked for such an address does not know it.
+fn taken(words: &[AtomicU32; 4]) -> Option<IpAddr> {
+    let words = [0, 1, 2, 3].map(|word: usize| words[word].swap(0, Ordering::Relaxed));
+    (words != [0; 4]).then(|| plain_address(words))
+}
+
 fn is_pod(end: NameValue) -> bool {
     end.kind == PeerKind::Pod as u8
 }
@@ -182,8 +195,9 @@ impl Model {
         self.tables.control().generation.load(Ordering::Relaxed)
     }
 
-    /// The addresses of flows that are active or were closed just now, each once. (Connections may be
-    /// so short that hardly one is open when somebody looks.)
+    /// The addresses of flows that are active or were closed just now, and the remote ones of questions
+    /// since the last time, each once. (Connections may be so short that hardly one is open when
+    /// somebody looks.)
     #[must_use]
     pub fn addresses(&self, clock: &Clock) -> Vec<IpAddr> {
         let flows = self.flows(clock);
@@ -192,6 +206,8 @@ impl Model {
         let mut addresses: Vec<IpAddr> = active
             .flat_map(|known| [known.flow.local, known.flow.remote])
             .collect();
+        let asked = self.tables.control().asked.iter();
+        addresses.extend(asked.filter_map(taken));
         addresses.sort_unstable();
         addresses.dedup();
         addresses

@@ -7,6 +7,7 @@ use lpm_common::{
     histogram::{SUM_WORD, bucket},
     layout::{NameId, NameValue},
     matcher::state,
+    query::{self, Query},
 };
 
 use super::*;
@@ -325,7 +326,21 @@ fn addresses_of_flows_that_ended_just_now() {
             }
         }
     }
+    // And one that was only pinged, once.
+    let pinged = std::net::Ipv4Addr::new(198, 18, 77, 7).to_ipv6_mapped();
+    let mut query = Query::default();
+    for (word, bytes) in query.key.remote.iter_mut().zip(pinged.octets().chunks(4)) {
+        *word = u32::from_ne_bytes(bytes.try_into().expect("four bytes"));
+    }
+    query::note(&query, &tables.control);
     let model = model(tables);
-    let addresses = [[198, 18, 5, 1], [198, 18, 5, 2], [198, 18, 9, 1]];
-    assert_eq!(model.addresses(&clock), addresses.map(IpAddr::from));
+    let addresses = [
+        [198, 18, 5, 1],
+        [198, 18, 5, 2],
+        [198, 18, 9, 1],
+        [198, 18, 77, 7],
+    ];
+    let addresses = addresses.map(IpAddr::from);
+    assert_eq!(model.addresses(&clock), addresses);
+    assert_eq!(model.addresses(&clock), addresses[..3]);
 }
