@@ -44,3 +44,91 @@ fn status(refusal: Refusal) -> StatusCode {
         Refusal::NotYet | Refusal::Full => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Read as _, Write as _},
+        net::{IpAddr, Ipv4Addr, TcpStream},
+        time::Duration,
+    };
+
+    use tokio::{net::TcpListener, runtime::Runtime};
+
+    use super::*;
+
+    /// A board that answers this machine at an address, as long as the runtime is kept.
+    fn serving() -> (Runtime, Arc<Board>, SocketAddr) {
+        let (runtime, board) = (Runtime::new().expect("a runtime"), Arc::<Board>::default());
+        board.open("n1".into());
+        board.set_whole(true);
+        let here = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        let listener = runtime.block_on(TcpListener::bind(here)).expect("bind");
+        let address = listener.local_addr().expect("an address");
+        let router = router(Arc::clone(&board));
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        runtime.spawn(async move { axum::serve(listener, service).await });
+        (runtime, board, address)
+    }
+
+    fn connect(to: SocketAddr) -> TcpStream {
+        let stream = TcpStream::connect(to).expect("connect");
+        let limit = Some(Duration::from_mins(1));
+        stream.set_read_timeout(limit).expect("a limit");
+        stream
+    }
+
+    /// The first line of the answer to what is sent.
+    fn answer(to: SocketAddr, sent: &[u8]) -> String {
+        let mut stream = connect(to);
+        // It may be refused before all of it was sent.
+        let _ = stream.write_all(sent);
+        let mut line = String::new();
+        // What was not read makes the connection end hard.
+        let _ = BufReader::new(stream).read_line(&mut line);
+        line
+    }
+
+    #[test]
+    fn what_is_no_question_is_refused() {
+        let (_runtime, _board, address) = serving();
+        let head = |method: &str, path: &str, more: &str| {
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{more}\r\n").into_bytes()
+        };
+        let long = format!("x-long: {}\r\n", "x".repeat(1 << 20));
+        for (sent, status) in [
+            (head("GET", PATH, ""), "200"),
+            (head("POST", PATH, "content-length: 0\r\n"), "405"),
+            (head("GET", "/api/v1/names/x", ""), "404"),
+            (head("GET", "/api/v1/flows", ""), "404"),
+            (b"\x16\x03\x01\x02\x00\r\n\r\n".to_vec(), "400"),
+            (head("GET", PATH, &long), "431"),
+        ] {
+            let said = answer(address, &sent);
+            let sent = String::from_utf8_lossy(&sent[..sent.len().min(60)]).into_owned();
+            assert!(said.contains(status), "{sent}: {said}");
+        }
+    }
+
+    /// Neither a question that never ends, nor a body that nobody asked for, nor one who does not
+    /// read what is said keeps names from others.
+    #[test]
+    fn whoever_is_slow_waits_alone() {
+        let (_runtime, board, address) = serving();
+        let mut endless = connect(address);
+        endless.write_all(b"GET /api/v1/na").expect("send");
+        let mut body = connect(address);
+        let head = format!("GET {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n");
+        body.write_all(head.as_bytes()).expect("send");
+        let mut deaf = connect(address);
+        let question = format!("GET {PATH} HTTP/1.1\r\nhost: x\r\n\r\n");
+        deaf.write_all(question.as_bytes()).expect("send");
+        let mut quick = connect(address);
+        quick.write_all(question.as_bytes()).expect("send");
+        let mut piece = [0; 4096];
+        for _ in 0..50 {
+            board.alive();
+            assert!(quick.read(&mut piece).expect("it hears") > 0);
+        }
+    }
+}

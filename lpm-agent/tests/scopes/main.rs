@@ -40,13 +40,17 @@ fn talk(pair: &Pair) {
     talk.expect("start requests").join().expect("requests");
 }
 
-/// Samples of `shop` with another namespace so far.
+/// Round trips of `shop` with another namespace so far.
 fn samples(agent: &Agent, peer: &str) -> f64 {
+    counted(agent, "lpm_rtt_seconds_count", peer)
+}
+
+fn counted(agent: &Agent, metric: &str, peer: &str) -> f64 {
     let labels = format!("{{namespace=\"shop\",peer_namespace=\"{peer}\",peer_kind=\"pod\",");
     let metrics = agent.metrics();
     let counts = metrics
         .lines()
-        .filter_map(|line| line.strip_prefix("lpm_rtt_seconds_count"))
+        .filter_map(|line| line.strip_prefix(metric))
         .filter(|line| line.starts_with(&labels));
     counts
         .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
@@ -86,6 +90,39 @@ fn start(api: &ApiServer, pair: &Pair, port: u16) -> Agent {
     };
     agent.lpm.wait_for("/metrics\n");
     agent
+}
+
+#[test]
+fn pings_alone_ask_for_names() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let Some(api) = ApiServer::start_or_skip() else {
+        return;
+    };
+    let (here, there) = (Pair::CLIENT[0], Pair::SERVER[0]);
+    for (namespace, pod, number, address) in
+        [("shop", "web-0", 1, here), ("media", "store-0", 2, there)]
+    {
+        let object = json!({"metadata": {"name": namespace}});
+        api.create("/api/v1/namespaces", &object).expect(namespace);
+        node(&api, number, address);
+        let node = format!("n{number}");
+        api.create_pod(namespace, pod, &node, &[&address.to_string()])
+            .expect("a pod");
+    }
+    let pair = Pair::new(&PairConfig::default()).expect("a testbed");
+    let port = peer::free_port();
+    let agent = start(&api, &pair, port);
+    let _other = peer::Agent::start(&api.kubeconfig(), 2, port);
+    let there = there.to_string();
+    eventually("the pinged pod is named", || {
+        pair.client
+            .output("ping", &["-c", "1", &there])
+            .expect("ping");
+        counted(&agent, "lpm_icmp_rtt_seconds_count", "media") > 0.0
+    });
+    agent.stop();
 }
 
 #[test]
