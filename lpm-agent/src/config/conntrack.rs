@@ -13,6 +13,7 @@ pub struct Conntrack {
     /// begins or ends, as to `conntrack -E`; without connection tracking nothing is told.
     pub enabled: bool,
     /// Connections to services that are remembered, some 100 bytes each.
+    #[schemars(range(min = 1, max = 4_194_304))]
     pub most: u32,
 }
 

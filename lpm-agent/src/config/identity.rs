@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, schema};
 use crate::identity::{
     external::{self, External},
     kubernetes, labels,
@@ -30,7 +30,7 @@ pub struct Identity {
     pub external: Vec<External>,
     /// Ranges that pods have addresses of and that no node's `spec.podCIDRs` tells, such as the
     /// subnets of Azure CNI: an address there that nobody has is `unknown`, and not `external`. Hot.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", inner(regex(pattern = schema::CIDR)))]
     pub cluster_ranges: Vec<IpNet>,
 }
 
@@ -47,6 +47,7 @@ pub struct Kubernetes {
     pub scope: Scope,
     /// Labels of pods that are shown with their names, and in `lpm_pod_info` and
     /// `lpm_workload_info` at those `levels`; at most 20.
+    #[schemars(length(max = 20), inner(regex(pattern = schema::LABEL)), extend("uniqueItems" = true))]
     pub labels: Vec<String>,
 }
 
@@ -57,7 +58,7 @@ pub enum Enabled {
     /// `auto`.
     #[default]
     #[serde(with = "auto")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("const" = "auto"))]
     Auto,
     /// `true` or `false`.
     Always(bool),

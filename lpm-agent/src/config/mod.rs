@@ -4,12 +4,14 @@ mod conntrack;
 mod identity;
 mod pins;
 mod presets;
+mod schema;
 mod tunnels;
 
 use std::{
     collections::BTreeSet,
     fs, io,
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,6 +25,7 @@ pub use conntrack::Conntrack;
 pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use pins::Pins;
 pub use presets::Preset;
+pub(crate) use schema::CIDR;
 pub use tunnels::Tunnels;
 
 use crate::{
@@ -37,13 +40,18 @@ use crate::{
 /// ([`layout::NameId::MAX_MEMBER`]), with some room.
 const LEVELS_MOST: u16 = 2000;
 
+/// How many entries the tables may have, and copies the histograms.
+const FLOWS: RangeInclusive<u32> = 64..=1 << 24;
+const QUERIES: RangeInclusive<u32> = 64..=1 << 20;
+const STRIPES: RangeInclusive<u32> = 1..=64;
+
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(title = "lpm.yaml")]
 pub struct Config {
     /// Address and port of the HTTP server. Only a loopback address keeps `/api` to this machine.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = r":[0-9]{1,5}$"))]
     pub listen: SocketAddr,
     /// What to watch where a known CNI made the interfaces: rules after those of `interfaces`, and
     /// `tunnels` unless they are given. Hot.
@@ -59,24 +67,29 @@ pub struct Config {
     /// the agent's own.
     pub netns: Option<String>,
     /// Entries of the flow table, 256 bytes each; a power of two.
+    #[schemars(extend("enum" = schema::powers_of_two(FLOWS)))]
     pub flows: u32,
     /// Entries of the table of ICMP echo requests and DNS queries that wait for their answers, 32
     /// bytes each; a power of two.
+    #[schemars(extend("enum" = schema::powers_of_two(QUERIES)))]
     pub queries: u32,
     /// Rows of histograms: pairs of namespaces that are told apart, 16 KiB each and stripe.
+    #[schemars(range(min = 2, max = 65_535))]
     pub rows: u32,
     /// Copies of the histograms against contention between CPUs; a power of two.
+    #[schemars(extend("enum" = schema::powers_of_two(STRIPES)))]
     pub stripes: u32,
     /// A flow not seen for this long is idle: it may lose its entry to a new one.
     #[serde(with = "humantime_text")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = schema::DURATION))]
     pub flow_idle: Duration,
     /// Each flow's minimum in this time is one observation of `lpm_flow_rtt_seconds`.
     #[serde(with = "humantime_text")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = schema::DURATION))]
     pub window: Duration,
     /// How round trips are measured: `ts` (TCP timestamps), `seq` (sequence numbers, where there
     /// are none or `ts` is off), `handshake`, `icmp`, `dns`.
+    #[schemars(length(min = 1))]
     pub methods: BTreeSet<Method>,
     /// Static names file: addresses to namespaces, pods, workloads, services and nodes. A relative
     /// path starts at the configuration's directory. Hot.
@@ -90,7 +103,7 @@ pub struct Config {
     /// How long rows of histograms of namespaces, workloads and pods that are gone are kept: several
     /// scrapes. Then their series end, and the rows serve others.
     #[serde(with = "humantime_text")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = schema::DURATION))]
     pub keep_gone: Duration,
     /// Where the CNI library keeps its results, which tell whose interface is: the local end of a
     /// flow is named by it, never by an address that may have been another pod's.
@@ -240,14 +253,14 @@ impl Config {
     /// Checks the values against each other and against what can work.
     pub fn check(&self) -> Result<(), ConfigError> {
         let wrong = |key, value: String, remedy| Err(ConfigError::Value { key, value, remedy });
-        if !self.flows.is_power_of_two() || !(64..=1 << 24).contains(&self.flows) {
+        if !self.flows.is_power_of_two() || !FLOWS.contains(&self.flows) {
             return wrong(
                 "flows",
                 self.flows.to_string(),
                 "give a power of two, 64 to 16777216",
             );
         }
-        if !self.queries.is_power_of_two() || !(64..=1 << 20).contains(&self.queries) {
+        if !self.queries.is_power_of_two() || !QUERIES.contains(&self.queries) {
             return wrong(
                 "queries",
                 self.queries.to_string(),
@@ -257,7 +270,7 @@ impl Config {
         if !(2..=65_535).contains(&self.rows) {
             return wrong("rows", self.rows.to_string(), "give 2 to 65535");
         }
-        if !self.stripes.is_power_of_two() || self.stripes > 64 {
+        if !self.stripes.is_power_of_two() || !STRIPES.contains(&self.stripes) {
             return wrong(
                 "stripes",
                 self.stripes.to_string(),

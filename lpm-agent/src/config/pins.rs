@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, humantime_text};
+use super::{ConfigError, humantime_text, schema};
 use crate::kernel::detach::PINS;
 
 /// Whether and where the data path outlives the agent.
@@ -16,10 +16,11 @@ pub struct Pins {
     /// next agent goes on with them; `lpm detach` removes them. `lpm top` and `watch` never pin.
     pub enabled: bool,
     /// A directory in a BPF file system; one agent at a time can have it.
+    #[schemars(regex(pattern = "^/"))]
     pub path: PathBuf,
     /// How long programs measure without an agent; then they let packets pass at once.
     #[serde(with = "humantime_text")]
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = schema::DURATION))]
     pub keep: Duration,
 }
 

@@ -11,8 +11,10 @@ use super::ConfigError;
 #[serde(deny_unknown_fields, default)]
 pub struct Tunnels {
     /// `VxLAN` (RFC 7348): 4789 is its own, 8472 that of Linux and so of flannel and Cilium.
+    #[schemars(length(max = 4), inner(range(min = 1, max = 65_535)))]
     pub vxlan: Vec<u16>,
     /// Geneve (RFC 8926): 6081.
+    #[schemars(length(max = 4), inner(range(min = 1, max = 65_535)))]
     pub geneve: Vec<u16>,
 }
 

@@ -13,9 +13,10 @@ use super::{Name, names::Kind};
 #[serde(deny_unknown_fields)]
 pub struct External {
     /// The range, such as `0.0.0.0/0`; the longest one that holds an address names it.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = crate::config::CIDR))]
     pub cidr: IpNet,
     /// What it is called: the value of the label `peer_namespace`, beside `peer_kind="external"`.
+    #[schemars(length(min = 1))]
     pub name: String,
 }
 

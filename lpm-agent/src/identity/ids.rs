@@ -34,6 +34,7 @@ pub struct Levels {
     pub pod: bool,
     /// How many are told apart in all; where there are more, those with the most packets. What
     /// the others have is shown as `overflow`.
+    #[schemars(range(min = 1, max = 2000))]
     pub top: u16,
 }
 
