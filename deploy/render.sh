@@ -15,11 +15,25 @@ render() {
       "$helm" template lpm "$here/helm/lpm" --namespace lpm "$@"; } > "$out/$file"
 }
 
+# The value of the key $1 of a ConfigMap, each line indented by four.
+text() {
+    sed -n "/^  $1: |\$/,\$ { s/^    //; t print; b; :print; p; }"
+}
+
 render kustomize/base/lpm.yaml --skip-tests
+# kustomize makes the ConfigMap of lpm.yaml itself, with a name that follows its content: that, and
+# no checksum, restarts the agents.
+awk '/^---$/ { held = $0; next }
+     held != "" { skip = /templates\/configmap.yaml$/; if (!skip) print held; held = "" }
+     !skip' "$out/kustomize/base/lpm.yaml" |
+    sed '/^      annotations:$/,/checksum\/config:/d' > "$out/base.yaml"
+mv "$out/base.yaml" "$out/kustomize/base/lpm.yaml"
+mkdir -p "$out/kustomize/base/config"
+"$helm" template lpm "$here/helm/lpm" --namespace lpm --show-only templates/configmap.yaml |
+    text 'lpm\.yaml' > "$out/kustomize/base/config/lpm.yaml"
 render kustomize/overlays/aks/podmonitor.yaml --show-only templates/podmonitor.yaml --set podMonitor.azure=true
 render kustomize/overlays/l2sm/rules.yaml --show-only templates/rules.yaml --set rules.configMap=true
-# The document is the value of one key of a ConfigMap, each line indented by four.
 "$helm" template lpm "$here/helm/lpm" --namespace lpm --show-only templates/azure-rules.yaml --set rules.azure=true |
-    sed -n '/^  prometheusRuleGroups.json: |$/,$ { s/^    //; t print; b; :print; p; }' > "$out/azure.json"
+    text 'prometheusRuleGroups\.json' > "$out/azure.json"
 mkdir -p "$out/azure"
 mv "$out/azure.json" "$out/azure/prometheusRuleGroups.json"

@@ -1,6 +1,6 @@
 //! The real API server takes what is rendered, and gives the agents no more than they read.
 
-use std::{fs, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use lpm_bench::kubernetes::ApiServer;
 use serde_json::{Value, json};
@@ -70,6 +70,7 @@ fn the_chart_is_accepted() {
 #[test]
 fn the_overlays_are_accepted() {
     let Some(api) = cluster() else { return };
+    let mut names = BTreeSet::new();
     for (overlay, preset) in [("aks", "aks-azure-cni"), ("l2sm", "l2sm")] {
         let mut build = api.kubectl().unwrap();
         build
@@ -81,7 +82,15 @@ fn the_overlays_are_accepted() {
             said.contains("daemonset.apps/lpm serverside-applied"),
             "{said}"
         );
-        let config = api.get("/api/v1/namespaces/lpm/configmaps/lpm").unwrap();
+        // The name follows the content, so that another configuration is another rollout.
+        let all = objects(&all);
+        let pod = &object(&all, "DaemonSet", "lpm")["spec"]["template"]["spec"];
+        let volumes = pod["volumes"].as_array().expect("volumes");
+        let volume = volumes.iter().find(|volume| volume["name"] == "config");
+        let name = volume.expect("config")["configMap"]["name"].as_str();
+        let name = name.expect("a name");
+        assert!(names.insert(name.to_owned()), "{name} again");
+        let config = object(&all, "ConfigMap", name);
         let text = config["data"]["lpm.yaml"].as_str().expect("lpm.yaml");
         let config = lpm_agent::config::Config::parse(text, overlay.as_ref()).expect(text);
         assert_eq!(

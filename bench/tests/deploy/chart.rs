@@ -33,42 +33,6 @@ fn helm_has_nothing_to_say() {
     }
 }
 
-#[test]
-fn bad_values_are_refused_by_name() {
-    for (bad, name) in [
-        ("nodeSelectors.a=b", "nodeSelectors"),
-        ("image.tags=a", "tags"),
-        ("preset=weave", "preset"),
-        ("scope=world", "scope"),
-        ("port=80", "port"),
-        ("config.listen=0.0.0.0:1", "listen"),
-        ("security.privileged=maybe", "privileged"),
-        ("security.seccompProfile.type=None", "type"),
-        ("rules.window=5", "window"),
-        ("rules.thresholds.network=0", "network"),
-        ("rules.thresholds.network=0.0", "network"),
-        ("rules.thresholds.network=3ms", "network"),
-        ("rules.thresholds.latency=1", "latency"),
-        ("resources.limits.memory=1Gi", "limits"),
-        ("podMonitor.interval=often", "interval"),
-    ] {
-        let Some(mut helm) = program("helm") else {
-            return;
-        };
-        helm.args(["template", "lpm"])
-            .arg(deploy().join("helm/lpm"));
-        let refused = ran(helm.args(["--set", bad])).expect_err(bad);
-        assert!(refused.contains(name), "{bad}: {refused}");
-    }
-    let chart = deploy().join("helm/lpm");
-    let Some(mut helm) = program("helm") else {
-        return;
-    };
-    helm.args(["template", "lpm"]).arg(chart);
-    let refused = ran(helm.args(["--set", "serviceAccount.create=false"])).unwrap_err();
-    assert!(refused.contains("serviceAccount.name"), "{refused}");
-}
-
 /// What the chart writes, the agent reads.
 #[test]
 fn the_configuration_holds() {
@@ -85,10 +49,7 @@ fn the_configuration_holds() {
         let config = configuration(&["--set", &set]).expect("helm is there");
         assert_eq!(config.preset, Some(preset));
     }
-    let config = configuration(&[
-        "--set",
-        "listenAddress=[::],config.rows=1024,config.names=n.yaml",
-    ]);
+    let config = configuration(&["--set", "listenAddress=[::],config.rows=1024"]);
     let config = config.expect("helm is there");
     assert_eq!(
         (config.listen.to_string().as_str(), config.rows),
@@ -169,6 +130,7 @@ fn what_is_committed_is_what_is_rendered() {
     ran(render.arg(elsewhere.path())).unwrap();
     for file in [
         "kustomize/base/lpm.yaml",
+        "kustomize/base/config/lpm.yaml",
         "kustomize/overlays/aks/podmonitor.yaml",
         "kustomize/overlays/l2sm/rules.yaml",
         "azure/prometheusRuleGroups.json",

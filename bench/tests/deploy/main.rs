@@ -4,6 +4,7 @@
 mod api;
 mod chart;
 mod rules;
+mod values;
 
 use std::{
     path::{Path, PathBuf},

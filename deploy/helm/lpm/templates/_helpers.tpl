@@ -30,17 +30,43 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
+{{- /* Keys of lpm.yaml that would part the agent from what the chart makes around it. */ -}}
+{{- define "lpm.ownKeys" -}}
+listen: set `listenAddress` and `port`, which the probes know
+names: give the names themselves, as the value `names`
+netns: the agents watch their node's network
+node_name: each agent has its node's
+cni_results: set `cniResults`
+pins.enabled: set `pins.enabled`
+pins.path: set `pins.hostPath`, the node's BPF file system, which is mounted
+identity.kubernetes.scope: set `scope`, which gives the rights that it takes
+identity.kubernetes.kubeconfig: the agents use their service account
+{{- end }}
+
+{{- define "lpm.refuseOwnKeys" -}}
+{{- range $key, $remedy := include "lpm.ownKeys" . | fromYaml -}}
+{{- $at := $.Values.config -}}
+{{- range splitList "." $key -}}
+{{- $at = ternary (get (ternary $at dict (kindIs "map" $at)) .) "" (kindIs "map" $at) -}}
+{{- end -}}
+{{- if ne (toString $at) "" }}{{ fail (printf "config.%s is the chart's: %s" $key $remedy) }}{{ end -}}
+{{- end -}}
+{{- end }}
+
 {{- /* lpm.yaml: what the values say, under what `config` says. */ -}}
 {{- define "lpm.config" -}}
+{{- include "lpm.refuseOwnKeys" . -}}
 {{- $config := dict "listen" (printf "%s:%v" .Values.listenAddress .Values.port) -}}
 {{- with .Values.preset }}{{ $_ := set $config "preset" . }}{{ end -}}
 {{- if ne .Values.scope "cluster" }}{{ $_ := set $config "identity" (dict "kubernetes" (dict "scope" .Values.scope)) }}{{ end -}}
 {{- if .Values.pins.enabled }}{{ $_ := set $config "pins" (dict "enabled" true "path" "/run/bpf/lpm") }}{{ end -}}
+{{- if .Values.names }}{{ $_ := set $config "names" "names.yaml" }}{{ end -}}
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.config)) -}}
 {{- end }}
 
-{{- /* MiB: the agent's own, and the maps as lpm.yaml makes them (256 B a flow, 32 B a query, 16 KiB
-a row and stripe), and 16 for the small ones, the programs and the ring of samples. */ -}}
+{{- /* MiB: the agent's own with all names, also in the kernel; the maps as lpm.yaml makes them (256 B a
+flow, 32 B a query, 16 KiB a row and stripe); and 16 for the small ones, the programs and the ring of
+samples. */ -}}
 {{- define "lpm.memory" -}}
 {{- $c := .Values.config -}}
 {{- $flows := mul (int (get $c "flows" | default 65536)) 256 -}}

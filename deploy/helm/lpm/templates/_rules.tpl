@@ -142,7 +142,7 @@ groups:
         labels: {severity: warning}
         annotations:
           summary: >-
-            {{ "{{ $labels.namespace }} and {{ $labels.peer_namespace }} ({{ $labels.peer_kind }}): {{ $labels.cause }}" }}
+            {{ "{{ $labels.namespace }} and {{ $labels.peer_namespace }}{{ with $labels.peer_kind }} ({{ . }}){{ end }}: {{ $labels.cause }}" }}
           description: >-
             {{ "{{ $value | printf \"%.1f\" }} times the threshold. network: the time beyond the pods' interfaces; loss: segments sent again; server: the pods of {{ $labels.namespace }} take long to answer; pod: their side of the node takes long to acknowledge." }}
       - alert: LpmDnsUnanswered
