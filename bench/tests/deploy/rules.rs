@@ -73,6 +73,11 @@ fn the_operator_and_azure_get_the_same_rules() {
             resource["type"],
             "Microsoft.AlertsManagement/prometheusRuleGroups"
         );
+        let name = resource["name"].as_str().expect("a name");
+        assert!(
+            name.contains("clusterId"),
+            "another cluster's would replace {name}"
+        );
         let theirs = rules_of(&resource["properties"]);
         assert!(theirs.len() <= 20, "Azure takes 20 rules in a group");
         for (theirs, ours) in theirs.iter().zip(rules_of(group)) {
@@ -97,6 +102,35 @@ fn named(query: &str) -> impl Iterator<Item = &str> {
         .split(word)
         .filter(|word| word.starts_with("lpm_") || word.starts_with("lpm:"))
 }
+
+/// The labels named in a query: those of matchers, and those to sum or join by.
+fn labels(query: &str) -> BTreeSet<&str> {
+    let mut labels = BTreeSet::new();
+    let mut rest = query;
+    // What stands in braces, or in parentheses after one of these words.
+    while let Some(at) = rest.find(['{', '(']) {
+        let (before, inside) = (rest[..at].trim_end(), &rest[at + 1..]);
+        let by = ["by", "on", "group_left", "ignoring", "without"];
+        let list = by.iter().any(|word| before.ends_with(word));
+        let is_matchers = rest[at..].starts_with('{');
+        let end = if is_matchers { '}' } else { ')' };
+        let ends = inside.find(end).unwrap_or(inside.len());
+        if is_matchers {
+            // Values may hold anything but a quote: every second part is one.
+            let names = inside[..ends].split('"').step_by(2);
+            let names = names.flat_map(|part| part.split(','));
+            labels.extend(names.map(|part| part.trim().trim_end_matches(['=', '!', '~'])));
+        } else if list {
+            labels.extend(inside[..ends].split(',').map(str::trim));
+        }
+        rest = inside;
+    }
+    labels.remove("");
+    labels
+}
+
+/// Labels that are not the agent's: of the collection, of buckets, and of the rules.
+const OTHERS: [&str; 6] = ["node", "instance", "le", "basis", "cause", "swap"];
 
 /// Every family that the agent exports: the names are literals, `_total`, `_info` and units are
 /// added by the encoder.
@@ -138,6 +172,8 @@ fn queries_name_metrics_that_there_are() {
     let exported = exported();
     assert!(is_exported("lpm_rtt_seconds_bucket", &exported));
     assert!(!is_exported("lpm_latency_seconds_bucket", &exported));
+    let found = labels(r#"sum by (a, b) (rate(m{c="x,y", d=~"z|w"}[5m])) / on (e) n{f!="(g)"}"#);
+    assert_eq!(found, BTreeSet::from(["a", "b", "c", "d", "e", "f"]));
     let Some(file) = rule_file(&[]) else { return };
     let groups = groups(&file);
     let rules: Vec<&Value> = groups.iter().flat_map(rules_of).collect();
@@ -177,6 +213,10 @@ fn queries_name_metrics_that_there_are() {
         for metric in named(query) {
             let there = recorded.contains(metric) || is_exported(metric, &exported);
             assert!(there, "nothing is called {metric}: {query}");
+        }
+        for label in labels(query) {
+            let there = OTHERS.contains(&label) || exported.contains(label);
+            assert!(there, "no label is called {label}: {query}");
         }
     }
 }
