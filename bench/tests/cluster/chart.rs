@@ -30,28 +30,42 @@ pub(crate) fn image() -> Option<PathBuf> {
     None
 }
 
+/// The chart's directory.
+pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/lpm");
+
 /// Installs the chart with its defaults, pins on, and waits until the agents are ready.
-pub(crate) fn install(cluster: &Cluster, preset: &str) {
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/lpm");
-    let preset = format!("preset={preset}");
+pub(crate) fn install(cluster: &Cluster, preset: &str, scope: &str) {
+    let values = format!("preset={preset},scope={scope}");
     tool(
         cluster,
         &[
             "helm",
             "install",
             NAME,
-            chart,
+            CHART,
             "--namespace",
             NAME,
             "--create-namespace",
             "--set",
-            &preset,
+            &values,
             "--set",
             "image.pullPolicy=Never,pins.enabled=true,test.enabled=false",
             "--set",
             crate::question::RULES,
         ],
     );
+    are_ready(cluster);
+}
+
+/// Changes values of the release, and waits until the agents are ready.
+pub(crate) fn upgrade(cluster: &Cluster, values: &str) {
+    let words = ["helm", "upgrade", NAME, CHART, "--namespace", NAME];
+    let values = ["--reuse-values", "--set", values];
+    tool(cluster, &[&words[..], &values].concat());
+    are_ready(cluster);
+}
+
+fn are_ready(cluster: &Cluster) {
     if let Err(error) = cluster.wait_ready("daemonsets", NAME, NAME) {
         let logs = [
             "kubectl",

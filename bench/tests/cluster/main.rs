@@ -5,16 +5,22 @@
 // own `required-features` would refuse `--test '*'`.)
 #![cfg(feature = "cluster")]
 
+mod agrees;
 mod chart;
 mod left;
 mod metrics;
 mod names;
+mod ports;
+mod presets;
 mod prometheus;
 mod question;
 mod restart;
+mod scope;
+mod thresholds;
 mod tools;
 mod traffic;
 mod truth;
+mod veth;
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -33,26 +39,40 @@ use prometheus::{Histograms, Prometheus};
 /// One-way delay between the nodes.
 const DELAY: Duration = Duration::from_millis(5);
 
-/// How often the percentiles may be looked at.
-const ATTEMPTS: usize = 3;
-
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// One cluster at a time: each has a good part of the machine.
 static ONE: Mutex<()> = Mutex::new(());
 
+/// What a cluster is, and how the chart is installed in it.
+#[derive(Clone, Copy)]
+struct Shape {
+    network: Network,
+    preset: &'static str,
+    scope: &'static str,
+}
+
 #[test]
 fn flannel() {
-    scenario(Network::Flannel, "flannel");
+    scenario(Shape {
+        network: Network::Flannel,
+        preset: "flannel",
+        scope: "node",
+    });
 }
 
 #[test]
 fn azure_cni() {
-    scenario(Network::Azure, "aks-azure-cni");
+    scenario(Shape {
+        network: Network::Azure,
+        preset: "aks-azure-cni",
+        scope: "cluster",
+    });
 }
 
-fn scenario(network: Network, preset: &str) {
+fn scenario(shape: Shape) {
+    let network = shape.network;
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(image) = chart::image() else { return };
     let Some(cluster) = Cluster::up_or_skip(&ClusterConfig {
@@ -62,61 +82,30 @@ fn scenario(network: Network, preset: &str) {
     }) else {
         return;
     };
-    chart::install(&cluster, preset);
+    chart::install(&cluster, shape.preset, shape.scope);
     chart::has_least_capabilities(&cluster);
-    names::are_right(&cluster, network);
-    restart::loses_nothing(&cluster);
+    names::are_right(&cluster, network, shape.scope);
+    restart::loses_nothing(&cluster, shape.scope);
+    // While its pods are there.
+    presets::select(&cluster, network);
+    ports::are_the_kernels(&cluster, network);
     let discovered = Prometheus::start(&cluster, Histograms::Discovered);
-    if network == Network::Azure {
-        question::is_answered(&cluster, &discovered);
-        cluster.wire.set_both(&Impairment::delay(DELAY));
-    }
+    question::is_answered(&cluster, &discovered);
+    cluster.wire.set_both(&Impairment::delay(DELAY));
     traffic::start(&cluster);
     let classic = Prometheus::start(&cluster, Histograms::Classic);
     let native = Prometheus::start(&cluster, Histograms::Native);
-    agrees(&cluster, [&classic, &native, &discovered]);
+    agrees::with_the_truth(&cluster, [&classic, &native, &discovered]);
     on_one_node(&discovered);
+    if network == Network::Azure {
+        scope::falls_back(&cluster);
+    }
     let traces = Traces::of(&cluster);
     chart::uninstall_leaves_nothing(&cluster);
     traces.programs_go();
     drop([classic, native, discovered]);
     drop(cluster);
     traces.are_gone();
-}
-
-/// What crosses the wire, directly and by a Service, is what the wire's log says.
-fn agrees(cluster: &Cluster, prometheuses: [&Prometheus; 3]) {
-    for prometheus in prometheuses {
-        // A pair of namespaces has to be there before its rate can be told.
-        for peer in ["pod", "service"] {
-            let count = prometheus.count(&traffic::across(peer));
-            eventually(&format!("samples of a {peer} in Prometheus"), || {
-                prometheus.ask(&count).is_some_and(|count| count > 100.0)
-            });
-        }
-    }
-    // The wire's log leaves out what a busy node takes for itself: what is wrong is so each time.
-    let held = (0..ATTEMPTS).any(|_| hold(cluster, prometheuses));
-    assert!(held, "not in {ATTEMPTS} attempts");
-}
-
-/// Whether all means and percentiles of a window are the truth.
-fn hold(cluster: &Cluster, prometheuses: [&Prometheus; 3]) -> bool {
-    drop(cluster.wire.take_records());
-    thread::sleep(prometheus::WINDOW);
-    let records = cluster.wire.take_records();
-    let mut held = true;
-    for peer in ["pod", "service"] {
-        let truth = truth::round_trips(&records, traffic::client(cluster, peer));
-        let series = traffic::across(peer);
-        for prometheus in prometheuses {
-            held &= prometheus.holds_mean(&series, truth::mean(&truth));
-            for quantile in [0.5, 0.9] {
-                held &= prometheus.holds_quantile(&series, quantile, &truth);
-            }
-        }
-    }
-    held
 }
 
 /// What stays on one node is far from what crosses the wire.

@@ -17,18 +17,23 @@ pub(crate) struct Scrape {
     pub(crate) counts: BTreeMap<Key, u64>,
 }
 
+/// What the agent of a node answers on its own node; `None`: there is none just now.
+pub(crate) fn get(node: &Node, path: &str) -> Option<String> {
+    let ask = || {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            .build()
+            .into();
+        let response = agent.get(format!("http://127.0.0.1:9477{path}")).call();
+        response.ok()?.body_mut().read_to_string().ok()
+    };
+    node.netns.run_in(ask).expect("the node's network")
+}
+
 impl Scrape {
     /// Asks the agent of a node; `None`: there is none just now.
     pub(crate) fn of(node: &Node) -> Option<Self> {
-        let ask = || {
-            let agent: ureq::Agent = ureq::Agent::config_builder()
-                .timeout_global(Some(PATIENCE))
-                .build()
-                .into();
-            let response = agent.get("http://127.0.0.1:9477/metrics").call();
-            response.ok()?.body_mut().read_to_string().ok()
-        };
-        let text = node.netns.run_in(ask).expect("the node's network")?;
+        let text = get(node, "/metrics")?;
         Some(Self {
             counts: counts(&text),
         })

@@ -4,13 +4,14 @@
 //! One of them talks at a time, and what all agents count meanwhile is looked at: each pair of
 //! namespaces must have the round trips of the requests once, and no other pair any.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{collections::BTreeMap, fs, net::Ipv4Addr, thread, time::Duration};
 
 use lpm_bench::kubernetes::{Cluster, Network};
 
 use crate::{
     eventually,
     metrics::{Key, Scrape},
+    scope,
     tools::{address, ask, pod, tool},
     traffic::{serve, service},
 };
@@ -24,6 +25,10 @@ const BACKGROUND: u64 = 150;
 
 /// The namespace of the pod that is only probed.
 const PROBED: &str = "probed";
+
+/// Who has an address first, and who has it then.
+const FIRST: [&str; 2] = ["gamma", "old"];
+const SECOND: [&str; 2] = ["epsilon", "new"];
 
 /// An address outside, on the other node, which the cluster does not know.
 const OUTSIDE: &str = "198.18.200.1";
@@ -113,15 +118,23 @@ const CASES: [Case; 7] = [
     },
 ];
 
-pub(crate) fn are_right(cluster: &Cluster, network: Network) {
+pub(crate) fn are_right(cluster: &Cluster, network: Network, scope: &str) {
     let targets = lay_out(cluster);
     outside(cluster);
+    scope::is(cluster, scope, scope);
+    if scope == "node" {
+        // Who is on the other node is asked for when something talks with it.
+        ask(cluster, POD, &["--count=20", "--period=20ms", &targets.b0]);
+        scope::names_are_told(cluster);
+    }
     let mut counts = settled(cluster);
     for case in &CASES {
         counts = check(cluster, case, &targets, network, &counts);
     }
+    an_address_has_another_owner(cluster);
     probes_are_the_nodes(cluster);
-    for namespace in ["alpha", "beta", "gamma", "delta", PROBED] {
+    scope::nothing_was_refused(cluster);
+    for namespace in ["alpha", "beta", "gamma", "delta", SECOND[0], PROBED] {
         tool(
             cluster,
             &["kubectl", "delete", "namespace", namespace, "--wait=false"],
@@ -198,18 +211,26 @@ fn check(
     network: Network,
     before: &Counts,
 ) -> Counts {
+    let target = (case.target)(targets);
     let places = places(case, network);
+    talks(cluster, case.what, (case.client, &target), &places, before)
+}
+
+/// Lets one talk with another; all must be counted in these places, and nothing else anywhere.
+fn talks(
+    cluster: &Cluster,
+    what: &str,
+    (client, target): ([&str; 2], &str),
+    places: &[Place],
+    before: &Counts,
+) -> Counts {
     let count = format!("--count={REQUESTS}");
-    let report = ask(
-        cluster,
-        case.client,
-        &[&count, "--period=20ms", &(case.target)(targets)],
-    );
+    let report = ask(cluster, client, &[&count, "--period=20ms", target]);
     assert_eq!(report["requests"], REQUESTS, "{report}");
     let after = settled(cluster);
     let grown = grown(before, &after);
-    println!("{}: {grown:?}", case.what);
-    counted_once(case.what, &places, &grown);
+    println!("{what}: {grown:?}");
+    counted_once(what, places, &grown);
     for ((node, key), count) in &grown {
         let expected = places.iter().any(|(at, namespace, peer, kind)| {
             at == node && key[..3] == [*namespace, *peer, *kind].map(str::to_owned)
@@ -217,11 +238,48 @@ fn check(
         let own = key[0] == "host" && key[1] == "host";
         assert!(
             expected || (own && *count <= BACKGROUND),
-            "{}: {count} of {key:?} on node {node}: {grown:?}",
-            case.what
+            "{what}: {count} of {key:?} on node {node}: {grown:?}"
         );
     }
     after
+}
+
+/// A pod goes, and its address goes to one of another namespace: it has the new name then, at both
+/// ends, and the old one no more.
+fn an_address_has_another_owner(cluster: &Cluster) {
+    let node = &cluster.nodes[1];
+    pod(cluster, FIRST[0], FIRST[1], &node.name, "");
+    let had: Ipv4Addr = {
+        let text = address(cluster, FIRST[0], FIRST[1]);
+        text.parse().expect("an address")
+    };
+    let target = format!("{had}:{PORT}");
+    ask(cluster, POD, &["--count=20", "--period=20ms", &target]);
+    let words = [
+        "kubectl",
+        "delete",
+        "pod",
+        "--namespace",
+        FIRST[0],
+        FIRST[1],
+    ];
+    tool(cluster, &words);
+    // host-local keeps a file per address, and the last one that it gave: the next is the one after.
+    let addresses = node.directory.join("addresses/lpm");
+    eventually("the address given back", || {
+        !addresses.join(had.to_string()).exists()
+    });
+    let last = Ipv4Addr::from_bits(had.to_bits() - 1).to_string();
+    fs::write(addresses.join("last_reserved_ip.0"), last).expect("host-local's file");
+    pod(cluster, SECOND[0], SECOND[1], &node.name, "");
+    let has = address(cluster, SECOND[0], SECOND[1]);
+    assert_eq!(has, had.to_string(), "the other one's address");
+    // The bridge's neighbour table may still lead to the old one's interface for half a minute.
+    let flush = format!("neigh flush to {had}");
+    node.netns.ip(&flush).expect("the neighbours");
+    let places = [(0, POD[0], SECOND[0], "pod"), (1, SECOND[0], POD[0], "pod")];
+    let before = settled(cluster);
+    talks(cluster, "another owner", (POD, &target), &places, &before);
 }
 
 /// Each of these places has the round trips of all requests, once.

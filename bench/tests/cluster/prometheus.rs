@@ -7,16 +7,13 @@ use lpm_bench::{
     kubernetes::{Cluster, Programs},
     testbed::NsChild,
 };
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::{eventually, truth};
+use crate::eventually;
 
 /// Over how long rates are taken.
 pub(crate) const WINDOW: Duration = Duration::from_secs(40);
-
-/// How far the truth may be from a bucket's bound: as a share of the time, and in ranks.
-const SLACK: f64 = 0.03;
-const RANKS: f64 = 0.04;
 
 /// The chart's `ConfigMap` of rules, and the file in it.
 const CONFIG_MAP: &str = "lpm-rules";
@@ -44,10 +41,21 @@ impl Histograms {
     }
 }
 
+/// What was collected of a series in a window.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Collected {
+    /// When it was first collected from (Unix, in seconds).
+    pub(crate) begin: f64,
+    /// When it was last.
+    pub(crate) end: f64,
+    /// How many samples there were between.
+    pub(crate) count: f64,
+}
+
 /// One that runs, until it is dropped.
 pub(crate) struct Prometheus<'a> {
     cluster: &'a Cluster,
-    histograms: Histograms,
+    pub(crate) histograms: Histograms,
     url: String,
     process: NsChild,
     directory: tempfile::TempDir,
@@ -102,6 +110,12 @@ impl<'a> Prometheus<'a> {
         prometheus
     }
 
+    /// Lets it read the rules in the cluster anew.
+    pub(crate) fn reload(&self) {
+        fs::write(self.directory.path().join(RULES), rules(self.cluster)).expect("rules");
+        self.process.signal(Signal::SIGHUP).expect("a signal");
+    }
+
     /// The first value of a query's answer, if there is one.
     pub(crate) fn ask(&self, query: &str) -> Option<f64> {
         let answer = self.query(query)?;
@@ -109,11 +123,26 @@ impl<'a> Prometheus<'a> {
         value.parse().ok().filter(|value: &f64| !value.is_nan())
     }
 
+    /// The same as it was at a time (Unix, in seconds).
+    pub(crate) fn ask_at(&self, query: &str, time: f64) -> Option<f64> {
+        let answer = self.query_at(query, Some(time))?;
+        let value = answer["data"]["result"][0]["value"][1].as_str()?;
+        value.parse().ok().filter(|value: &f64| !value.is_nan())
+    }
+
     /// A query's answer, as the API gives it.
     pub(crate) fn query(&self, query: &str) -> Option<Value> {
+        self.query_at(query, None)
+    }
+
+    fn query_at(&self, query: &str, time: Option<f64>) -> Option<Value> {
         let ask = || {
-            let response = ureq::get(&self.url).query("query", query).call();
-            response.ok()?.body_mut().read_to_string().ok()
+            let request = ureq::get(&self.url).query("query", query);
+            let request = match time {
+                Some(time) => request.query("time", format!("{time:.3}")),
+                None => request,
+            };
+            request.call().ok()?.body_mut().read_to_string().ok()
         };
         let node = &self.cluster.nodes[0].netns;
         serde_json::from_str(&node.run_in(ask).ok()??).ok()
@@ -144,29 +173,9 @@ impl<'a> Prometheus<'a> {
         }
     }
 
-    /// Whether the mean is within 5 % of the truth.
-    pub(crate) fn holds_mean(&self, series: &str, truth: f64) -> bool {
-        let mean = self.ask(&self.mean(series)).expect("a mean");
-        println!(
-            "{:?} {series}: mean {mean:.6} s, truth {truth:.6} s",
-            self.histograms
-        );
-        (mean / truth - 1.0).abs() < 0.05
-    }
-
-    /// Whether a quantile is in the bucket that holds the truth.
-    ///
-    /// The wire's log leaves out node-a's own part, and begins and ends a little otherwise than the
-    /// rate: where that passes a bound, it is the next, and so for ranks that are not far.
-    pub(crate) fn holds_quantile(&self, series: &str, quantile: f64, trips: &[f64]) -> bool {
+    /// A query: a quantile over the window.
+    pub(crate) fn quantile(&self, series: &str, quantile: f64) -> String {
         let window = format!("[{}s]", WINDOW.as_secs());
-        let bucket = |time| match self.histograms {
-            Histograms::Classic => self.classic_bucket(series, time),
-            Histograms::Native | Histograms::Discovered => native_bucket(time),
-        };
-        let truth = truth::quantile(trips, quantile);
-        let (low, _) = bucket(truth::quantile(trips, quantile - RANKS));
-        let (_, high) = bucket(truth::quantile(trips, quantile + RANKS));
         let rate = match self.histograms {
             Histograms::Classic => {
                 format!("sum by (le) (rate(lpm_rtt_seconds_bucket{{{series}}}{window}))")
@@ -175,14 +184,45 @@ impl<'a> Prometheus<'a> {
                 format!("sum(rate(lpm_rtt_seconds{{{series}}}{window}))")
             }
         };
-        let query = format!("histogram_quantile({quantile}, {rate})");
-        let found = self.ask(&query).expect("a quantile");
-        println!(
-            "{:?} {series}: p{:.0} {found:.6} s, truth {truth:.6} s in ({low:.6}, {high:.6}]",
-            self.histograms,
-            quantile * 100.0
-        );
-        found > low * (1.0 - SLACK) && found <= high * (1.0 + SLACK)
+        format!("histogram_quantile({quantile}, {rate})")
+    }
+
+    /// The bounds of the bucket that holds a time.
+    pub(crate) fn bucket(&self, series: &str, time: f64) -> (f64, f64) {
+        match self.histograms {
+            Histograms::Classic => self.classic_bucket(series, time),
+            Histograms::Native | Histograms::Discovered => native_bucket(time),
+        }
+    }
+
+    /// When it collected a series in the window that ended at `time`, first and last, and how many
+    /// samples came between.
+    pub(crate) fn collected(&self, series: &str, time: f64) -> Collected {
+        let window = WINDOW.as_secs();
+        let name = match self.histograms {
+            Histograms::Classic => "lpm_rtt_seconds_count",
+            Histograms::Native | Histograms::Discovered => "lpm_rtt_seconds",
+        };
+        let query = format!("{name}{{{series}}}[{window}s]");
+        let answer = self.query_at(&query, Some(time)).expect("an answer");
+        let found = answer["data"]["result"].as_array().expect("results");
+        let time = |point: &Value| point[0].as_f64().expect("a time");
+        let count = |point: &Value| {
+            let count = point[1].as_str().or(point[1]["count"].as_str());
+            let count = count.and_then(|count| count.parse::<f64>().ok());
+            count.expect("a count")
+        };
+        // One agent has them all, so they are collected together.
+        let mut all = Collected::default();
+        for one in found {
+            let points = one["values"].as_array().or(one["histograms"].as_array());
+            let points = points.expect("collections");
+            let (first, last) = (&points[0], &points[points.len() - 1]);
+            all.begin = time(first);
+            all.end = time(last);
+            all.count += count(last) - count(first);
+        }
+        all
     }
 
     /// The bounds of the classic bucket that holds a time.

@@ -35,17 +35,26 @@ const SPELL: usize = 5;
 const CLIENT: [&str; 2] = ["steady", "client"];
 const SERVER: [&str; 2] = ["answers", "server"];
 
+/// For how long after an agent is back names from other agents may be missing.
+const TOLD_WITHIN: Duration = Duration::from_secs(4);
+
 /// What the agents answered while the pod was asking, and when: of the client's node, of the server's.
+/// And how many of those samples had no name for the other end.
 #[derive(Default)]
-struct Watch([Vec<(u64, u64)>; 2]);
+struct Watch {
+    seen: [Vec<(u64, u64)>; 2],
+    unknown: [u64; 2],
+}
 
 impl Watch {
     /// The agents' counts of the pods' round trips, beyond the client's veth and the server's.
     fn look(&mut self, cluster: &Cluster) {
         let pairs = [(CLIENT[0], SERVER[0]), (SERVER[0], CLIENT[0])];
-        for ((node, (one, other)), seen) in cluster.nodes.iter().zip(pairs).zip(&mut self.0) {
+        for (at, (node, (one, other))) in cluster.nodes.iter().zip(pairs).enumerate() {
             if let Some(scrape) = Scrape::of(node) {
-                seen.push((monotonic_ns(), scrape.count(one, other, "remote")));
+                let of = |peer| scrape.count(one, peer, "remote");
+                self.unknown[at] = of("unknown");
+                self.seen[at].push((monotonic_ns(), of(other) + self.unknown[at]));
             }
         }
     }
@@ -53,11 +62,11 @@ impl Watch {
     /// The latest counts.
     fn last(&self) -> [Option<u64>; 2] {
         let last = |node: &Vec<(u64, u64)>| node.last().map(|(_, count)| *count);
-        self.0.each_ref().map(last)
+        self.seen.each_ref().map(last)
     }
 }
 
-pub(crate) fn loses_nothing(cluster: &Cluster) {
+pub(crate) fn loses_nothing(cluster: &Cluster, scope: &str) {
     pod(cluster, CLIENT[0], CLIENT[1], "node-a", "");
     pod(cluster, SERVER[0], SERVER[1], "node-b", "");
     let server = address(cluster, SERVER[0], SERVER[1]);
@@ -101,11 +110,22 @@ pub(crate) fn loses_nothing(cluster: &Cluster) {
         (Direction::Backward, "node-b"),
     ]
     .into_iter()
-    .zip(&watch.0)
+    .zip(&watch.seen)
     {
         let trips = trips(&records, client, way);
         judge(node, seen, &trips, (begin, end), requests);
     }
+    // With scope `node` a name is believed for as long as its agent is there, and some seconds. So it
+    // is not there while that agent is replaced; the sample is.
+    let most = match scope {
+        "node" => (took + TOLD_WITHIN).as_secs() * RATE,
+        _ => 0,
+    };
+    println!(
+        "restart: without a name {:?}, at most {most}",
+        watch.unknown
+    );
+    assert!(watch.unknown.iter().all(|count| *count <= most));
 }
 
 /// Holds an agent's counts against the wire's log, and that against the pod's.

@@ -33,7 +33,7 @@ pub(crate) fn beside(peer_kind: &str) -> String {
 fn series(namespace: &str, peer_kind: &str) -> String {
     format!(
         "namespace=\"{namespace}\",peer_namespace=\"{SERVERS}\",peer_kind=\"{peer_kind}\",\
-         leg=\"remote\",echo=\"prompt\""
+         leg=\"remote\""
     )
 }
 

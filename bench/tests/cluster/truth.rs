@@ -1,39 +1,29 @@
-//! What the wire's log says of the round trips: TSval out, first TSecr back.
+//! What a log of packets (the wire's, or a capture) says of the round trips: TSval out, first TSecr
+//! back.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use lpm_bench::testbed::wire::{Direction, Record};
 
 /// Where the servers listen.
-const PORT: u16 = 5301;
+pub(crate) const PORT: u16 = 5301;
 
 /// A round trip.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Trip {
-    /// When its echo left the wire, by the wire's clock, in ns.
+    /// What tells it from all others: the client's port and the timestamp.
+    pub(crate) id: (u16, u32),
+    /// When its echo left the wire, or was seen, by the log's clock, in ns.
     pub(crate) end_ns: u64,
     /// How long it took, in seconds.
     pub(crate) seconds: f64,
 }
 
-/// Round trips beyond `node-a` of what a pod of it sent across, in seconds, in order of size.
-pub(crate) fn round_trips(records: &[Record], client: IpAddr) -> Vec<f64> {
-    let trips = trips(records, client, Direction::Forward);
-    assert!(
-        trips.len() > 200,
-        "the wire saw {} round trips only",
-        trips.len()
-    );
-    let mut seconds: Vec<f64> = trips.iter().map(|trip| trip.seconds).collect();
-    seconds.sort_by(f64::total_cmp);
-    seconds
-}
-
 /// Round trips of what a pod of `node-a` sent across (forward), or of what it was sent (backward),
 /// in order of time.
 ///
-/// From the arrival at the wire of the first segment with a timestamp, if it carries data, to the
-/// departure of the first one back that echoes it.
+/// From the arrival of the first segment with a timestamp, if it carries data, to the departure of the
+/// first one back that echoes it.
 pub(crate) fn trips(records: &[Record], client: IpAddr, way: Direction) -> Vec<Trip> {
     let mut events: Vec<_> = records
         .iter()
@@ -65,6 +55,7 @@ pub(crate) fn trips(records: &[Record], client: IpAddr, way: Direction) -> Vec<T
             }
         } else if let Some(start) = stamps.remove(&(port, echo)) {
             trips.push(Trip {
+                id: (port, echo),
                 end_ns: time,
                 seconds: Duration::from_nanos(time.saturating_sub(start)).as_secs_f64(),
             });

@@ -12,8 +12,10 @@ const VXLAN_PORTS: [u16; 3] = [7000, 8472, 4789];
 /// UDP port of `VxLAN`-GPE, which can carry IP without Ethernet.
 const GPE_PORT: u16 = 4790;
 
-/// Reads the innermost TCP header, of a `VxLAN` packet the inner one.
-pub(super) fn tcp_identity(frame: &[u8]) -> Option<TcpIdentity> {
+/// Reads the innermost TCP header of an Ethernet frame, of a `VxLAN` packet the inner one; `None`: it
+/// has none, or not in whole.
+#[must_use]
+pub fn tcp_identity(frame: &[u8]) -> Option<TcpIdentity> {
     let packet = LaxSlicedPacket::from_ethernet(frame).ok()?;
     match packet.transport.as_ref()? {
         TransportSlice::Udp(udp) if is_vxlan(udp.destination_port()) => {

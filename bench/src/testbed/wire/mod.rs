@@ -27,6 +27,7 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 pub use clock::monotonic_ns;
+pub use frame::tcp_identity;
 pub use impairment::{Impairment, Jitter, Loss, LossPredicate, PacketView, Reorder, VlanAction};
 pub use log::{CSV_HEADER, Direction, Fate, Precision, Record, TcpIdentity, write_csv};
 
