@@ -2,10 +2,15 @@
 
 mod common;
 
-use std::{fs, sync::atomic::Ordering::Relaxed};
+use std::{
+    fs,
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use common::{Agent, Datagrams, SETTINGS, kernel_is_usable, native, node_with_pod};
 use lpm_agent::{
+    identity::{Directory, Name, merge::Delta, names::Kind},
     kernel::{
         load::{Kernel, LoadError, LoadSettings},
         mmap::MmapError,
@@ -50,6 +55,42 @@ fn what_the_kernel_writes_is_seen_without_a_call() {
     // And what we write stays.
     tables.control().generation.store(7, Relaxed);
     assert_eq!(tables.control().generation.load(Relaxed), 7);
+}
+
+#[test]
+fn names_without_room_are_counted_and_come_in_later() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let settings = LoadSettings {
+        names: 4,
+        ..SETTINGS
+    };
+    let tables = KernelTables::new(Kernel::load(&settings).expect("load")).expect("maps");
+    assert_eq!(tables.name_count(), 4);
+    let directory = Directory::default();
+    let name = |last: u8, namespace: &str| -> Delta {
+        let name = Name {
+            kind: Kind::Pod,
+            namespace: Some(namespace.into()),
+            ..Name::default()
+        };
+        (
+            IpAddr::from([198, 18, 0, last]).into(),
+            Some(Arc::new(name)),
+        )
+    };
+    let gone = |last: u8| -> Delta { (IpAddr::from([198, 18, 0, last]).into(), None) };
+    let apply = |changes: &[Delta]| {
+        directory.apply(&tables, changes).expect("apply");
+        (directory.names_wanted(), directory.names_refused())
+    };
+    let six: Vec<Delta> = (1..=6).map(|last| name(last, "a")).collect();
+    assert_eq!(apply(&six), (6, 2));
+    // A full one takes another value for what is there, before Linux 6.13 only by way of nothing.
+    assert_eq!(apply(&[name(1, "b")]), (6, 2));
+    assert_eq!(apply(&[gone(2), gone(3)]), (4, 2), "there is room for all");
+    assert_eq!(apply(&[name(7, "a")]), (5, 3), "and not for one more");
 }
 
 #[test]

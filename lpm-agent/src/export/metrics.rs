@@ -111,7 +111,7 @@ impl Collector for Reader {
         self.round_trips(&mut out, &counters)?;
         self.segments(&mut out)?;
         self.flows(&mut out, &counters)?;
-        kernel_counters(&mut out, &counters)?;
+        self.kernel_counters(&mut out, &counters)?;
         identity::encode(self.model.directory().status(), self.model.late(), &mut out)?;
         infos::encode(self.model.directory(), &mut out)?;
         ports::encode(&self.model, &mut out)?;
@@ -255,7 +255,7 @@ impl Reader {
         let pressure = self.model.pressure(total);
         out.gauges(
             "map_pressure_ratio",
-            "How full a kernel map is: entries of active flows, rows taken, questions that wait",
+            "How full a kernel map is: entries of active flows, rows taken, questions that wait, names (above 1: some have no room)",
             pressure.map(|(map, ratio)| (vec![("map", map.to_owned())], ratio)),
         )
     }
@@ -305,6 +305,31 @@ impl Reader {
             vec![("hash", hash)],
         )
     }
+
+    fn kernel_counters(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS]) -> fmt::Result {
+        let mut series: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
+        for (counter, value) in Counter::ALL.iter().zip(counters) {
+            let (metric, label) = counter.metric();
+            series.entry(metric).or_default().push((label, *value));
+        }
+        // That map is written by the agent, which finds it full.
+        let names = ("names/full", self.model.directory().names_refused());
+        series.entry("map_drops").or_default().push(names);
+        for (metric, help, names) in SHOWN {
+            let found = series.remove(metric).unwrap_or_default();
+            let found = found.into_iter().map(|(label, value)| {
+                let values = label.splitn(names.len().max(1), '/');
+                let labels = names
+                    .iter()
+                    .copied()
+                    .zip(values.map(str::to_owned))
+                    .collect();
+                (labels, value)
+            });
+            out.counters(metric, help, None, found)?;
+        }
+        Ok(())
+    }
 }
 
 pub(super) fn label_set(labels: &Labels) -> LabelSet {
@@ -352,28 +377,6 @@ const SHOWN: [(&str, &str, &[&str]); 9] = [
     ),
     ("parse_skipped", "Packets not looked into", &["reason"]),
 ];
-
-fn kernel_counters(out: &mut Families<'_>, counters: &[u64; COUNTERS]) -> fmt::Result {
-    let mut series: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
-    for (counter, value) in Counter::ALL.iter().zip(counters) {
-        let (metric, label) = counter.metric();
-        series.entry(metric).or_default().push((label, *value));
-    }
-    for (metric, help, names) in SHOWN {
-        let found = series.remove(metric).unwrap_or_default();
-        let found = found.into_iter().map(|(label, value)| {
-            let values = label.splitn(names.len().max(1), '/');
-            let labels = names
-                .iter()
-                .copied()
-                .zip(values.map(str::to_owned))
-                .collect();
-            (labels, value)
-        });
-        out.counters(metric, help, None, found)?;
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

@@ -3,18 +3,20 @@
 mod aging;
 mod changes;
 mod here;
+mod kernel;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering},
 };
 
 use ipnet::IpNet;
-use lpm_common::layout::{NameId, NameKey, NameValue, PeerKind};
+use lpm_common::layout::{NameId, NameValue, PeerKind};
 
 pub use self::here::PodKey;
+use self::kernel::{InKernel, Ranges};
 use super::{
     Name, Names,
     ids::{Ids, Levels, Member},
@@ -41,13 +43,10 @@ pub struct Directory {
     /// Names of this node's pods.
     here: RwLock<BTreeMap<IpNet, Arc<Name>>>,
     /// What the kernel has now.
-    kernel: Mutex<Ranges>,
+    kernel: Mutex<InKernel>,
     status: Arc<Status>,
     board: Arc<Board>,
 }
-
-/// Keys (prefix length, address) and values of map `NAMES`.
-type Ranges = BTreeMap<(u32, [u8; 16]), NameValue>;
 
 impl Directory {
     /// One that tells apart what these levels say.
@@ -78,12 +77,12 @@ impl Directory {
         for (id, text) in left {
             ids.resume(id, &text);
         }
-        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
-        *kernel = tables
-            .names()?
-            .into_iter()
-            .map(|(key, value)| ((key.prefix_len, key.address), value))
-            .collect();
+        let mut kernel = self.in_kernel();
+        let left = tables.names()?.into_iter();
+        kernel.resume(
+            left.map(|(key, value)| ((key.prefix_len, key.address), value))
+                .collect(),
+        );
         Ok(())
     }
 
@@ -119,6 +118,22 @@ impl Directory {
     #[must_use]
     pub fn names(&self) -> Arc<Names> {
         Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many names there are for the kernel, with or without room there.
+    #[must_use]
+    pub fn names_wanted(&self) -> usize {
+        self.in_kernel().wanted()
+    }
+
+    /// How often a name found no room in the kernel.
+    #[must_use]
+    pub fn names_refused(&self) -> u64 {
+        self.in_kernel().refused()
+    }
+
+    fn in_kernel(&self) -> MutexGuard<'_, InKernel> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The namespace with this number; `None`: no namespace has it.
@@ -176,7 +191,7 @@ impl Directory {
     /// Makes flows that are known already be named anew, without any change of addresses.
     pub fn rename(&self, tables: &dyn Tables) {
         // Not while the names are being changed.
-        let _kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        let _kernel = self.in_kernel();
         next_generation(tables);
     }
 
@@ -188,7 +203,7 @@ impl Directory {
     /// are known already are named anew at their next packet.
     ///
     /// # Errors
-    /// The kernel refuses an entry: its map is full, or gone.
+    /// The kernel refuses an entry, its map being gone. One that finds no room has no name.
     pub fn update(&self, tables: &dyn Tables, names: &Names, own: &[IpAddr]) -> io::Result<()> {
         let names = Arc::new(with_own(names, own));
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&names);
@@ -260,28 +275,13 @@ impl Directory {
     /// Makes these the names in the kernel.
     fn put(&self, tables: &dyn Tables, wanted: &Ranges) -> io::Result<()> {
         self.remember(tables)?;
-        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kernel = self.in_kernel();
         let first = tables.control().generation.load(Ordering::Relaxed) == 0;
-        if *kernel == *wanted && !first {
-            return Ok(());
+        let made = kernel.replace(tables, wanted);
+        if first || !matches!(made, Ok(false)) {
+            next_generation(tables);
         }
-        let gone: Vec<_> = kernel
-            .keys()
-            .filter(|key| !wanted.contains_key(*key))
-            .copied()
-            .collect();
-        for key in gone {
-            tables.remove_name(name_key(key))?;
-            kernel.remove(&key);
-        }
-        for (key, value) in wanted {
-            if kernel.get(key) != Some(value) {
-                tables.set_name(name_key(*key), *value)?;
-                kernel.insert(*key, *value);
-            }
-        }
-        next_generation(tables);
-        Ok(())
+        made.map(drop)
     }
 
     fn ranges(&self, names: &Names, top: u16) -> Ranges {
@@ -318,13 +318,6 @@ fn with_own(names: &Names, own: &[IpAddr]) -> Names {
         );
     }
     all
-}
-
-fn name_key((prefix_len, address): (u32, [u8; 16])) -> NameKey {
-    NameKey {
-        prefix_len,
-        address,
-    }
 }
 
 /// Tells the kernel that names have changed. It keeps 16 bits of the number with each flow, and 0

@@ -382,6 +382,12 @@ impl Kernel {
         }
     }
 
+    /// Names that map `NAMES` has room for.
+    #[must_use]
+    pub fn name_count(&self) -> usize {
+        self.settings.names as usize
+    }
+
     /// Takes a map out, to own it: `kernel.take::<LpmTrie<MapData, K, V>>("NAMES")`.
     pub fn take<T>(&mut self, name: &'static str) -> Result<T, LoadError>
     where

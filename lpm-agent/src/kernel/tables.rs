@@ -185,11 +185,15 @@ impl Tables for KernelTables {
         }
     }
 
+    fn name_count(&self) -> usize {
+        self.kernel.name_count()
+    }
+
     fn set_name(&self, key: NameKey, value: NameValue) -> io::Result<()> {
         let key = lpm_trie::Key::new(key.prefix_len, key.address);
         unpoisoned(&self.names)
             .insert(&key, value_bytes(value), 0)
-            .map_err(io::Error::other)
+            .map_err(full_or_other)
     }
 
     fn remove_name(&self, key: NameKey) -> io::Result<()> {
@@ -263,6 +267,16 @@ impl Tables for KernelTables {
         unpoisoned(&self.awake_until)
             .set(0, until, 0)
             .map_err(io::Error::other)
+    }
+}
+
+/// A full trie (`trie_update_elem`) is told apart: `ENOSPC`.
+fn full_or_other(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::ENOSPC) => {
+            error.io_error
+        }
+        error => io::Error::other(error),
     }
 }
 

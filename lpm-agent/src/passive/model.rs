@@ -274,15 +274,17 @@ impl Model {
     /// How full a map is, 0 to 1: entries held by active flows, rows taken, questions that wait for
     /// their answers.
     #[must_use]
-    pub fn pressure(&self, active: u64) -> [(&'static str, f64); 3] {
+    pub fn pressure(&self, active: u64) -> [(&'static str, f64); 4] {
         #[expect(clippy::cast_precision_loss, reason = "maps are far smaller than 2^53")]
         let ratio = |part: u64, whole: usize| part as f64 / whole.max(1) as f64;
         let all = (0..self.used_rows()).filter(|row| !self.is_free(*row));
         let rows = all.count() as u64;
+        let names = self.directory.names_wanted() as u64;
         [
             ("flows", ratio(active, self.tables.flow_count())),
             ("rows", ratio(rows, self.tables.row_count())),
             ("queries", ratio(self.waiting(), self.tables.query_count())),
+            ("names", ratio(names, self.tables.name_count())),
         ]
     }
 

@@ -68,7 +68,14 @@ pub trait Tables: Send + Sync {
     /// Gives it back.
     fn release(&self, set: u32) -> io::Result<()>;
 
+    /// Names that map `NAMES` has room for.
+    fn name_count(&self) -> usize;
+
     /// Puts an address range into map `NAMES`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`]: it has no room; others: it cannot be written. What the
+    /// range had there before is there still.
     fn set_name(&self, key: NameKey, value: NameValue) -> io::Result<()>;
 
     /// Takes an address range out of map `NAMES`; one that is not there is no error.
@@ -150,6 +157,7 @@ pub(crate) mod memory {
         pub(crate) names: Mutex<Vec<(NameKey, NameValue)>>,
         pub(crate) remembered: Mutex<Vec<(NameId, String)>>,
         pub(crate) forgotten: Mutex<Vec<PairKey>>,
+        pub(crate) room_for_names: usize,
     }
 
     impl Memory {
@@ -167,6 +175,7 @@ pub(crate) mod memory {
                 names: Mutex::new(Vec::new()),
                 remembered: Mutex::new(Vec::new()),
                 forgotten: Mutex::new(Vec::new()),
+                room_for_names: usize::MAX,
             }
         }
     }
@@ -224,8 +233,16 @@ pub(crate) mod memory {
             Ok(())
         }
 
+        fn name_count(&self) -> usize {
+            self.room_for_names
+        }
+
         fn set_name(&self, key: NameKey, value: NameValue) -> io::Result<()> {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            // As the kernel's trie does before 6.13, even if the range is there already.
+            if names.len() >= self.room_for_names {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             names.retain(|(other, _)| *other != key);
             names.push((key, value));
             Ok(())

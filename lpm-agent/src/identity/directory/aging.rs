@@ -55,8 +55,8 @@ impl Directory {
     /// Notes who is there now.
     fn touch(&self) {
         let now = Instant::now();
-        let kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
-        let here: HashSet<NameId> = kernel.values().map(|value| value.id).collect();
+        let kernel = self.in_kernel();
+        let here: HashSet<NameId> = kernel.here().values().map(|value| value.id).collect();
         drop(kernel);
         let local = self.local();
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use super::{Directory, name_key, next_generation};
+use super::{Directory, next_generation};
 use crate::{
     identity::{merge::Delta, ranges},
     passive::Tables,
@@ -16,13 +16,12 @@ impl Directory {
     /// there are none. Flows that are known already are named anew if the kernel has anything new.
     ///
     /// # Errors
-    /// The kernel refuses an entry: its map is full, or gone. The others are made nevertheless,
-    /// and what was refused has no name rather than the one it had.
+    /// The kernel refuses an entry, its map being gone. The others are made nevertheless, and what
+    /// was refused has no name rather than the one it had; so has what finds the map full, which is
+    /// counted ([`Self::names_refused`]).
     pub fn apply(&self, tables: &dyn Tables, changes: &[Delta]) -> io::Result<()> {
         let top = self.note(changes);
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
-        let mut new = tables.control().generation.load(Ordering::Relaxed) == 0;
-        let mut done = Ok(());
         let wanted: Vec<_> = changes
             .iter()
             .map(|(range, name)| {
@@ -32,34 +31,13 @@ impl Directory {
             .collect();
         drop(ids);
         self.remember(tables)?;
-        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, wanted) in wanted {
-            if kernel.get(&key) == wanted.as_ref() {
-                continue;
-            }
-            new = true;
-            if let Some(value) = wanted {
-                match tables.set_name(name_key(key), value) {
-                    Ok(()) => {
-                        kernel.insert(key, value);
-                        continue;
-                    }
-                    Err(error) => done = Err(error),
-                }
-            }
-            if kernel.contains_key(&key) {
-                match tables.remove_name(name_key(key)) {
-                    Ok(()) => {
-                        kernel.remove(&key);
-                    }
-                    Err(error) => done = Err(error),
-                }
-            }
-        }
-        if new {
+        let mut kernel = self.in_kernel();
+        let made = kernel.change(tables, wanted);
+        let fresh = tables.control().generation.load(Ordering::Relaxed) == 0;
+        if fresh || !matches!(made, Ok(false)) {
             next_generation(tables);
         }
-        done
+        made.map(drop)
     }
 
     /// All names are known: takes those out of the kernel that an agent before this one left there
