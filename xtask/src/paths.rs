@@ -25,6 +25,14 @@ pub(crate) fn release_binary(name: &str) -> PathBuf {
     target().join("release").join(name)
 }
 
+/// The program `name` of those that the user has already, in `KUBEBUILDER_ASSETS`: it goes before
+/// ours, as in the tests.
+pub(crate) fn asset(name: &str) -> Option<PathBuf> {
+    let assets = std::env::var_os("KUBEBUILDER_ASSETS")?;
+    let program = Path::new(&assets).join(name);
+    program.is_file().then_some(program)
+}
+
 /// Tools unpacked for this repository alone, instead of installed into the system.
 pub(crate) fn tools() -> PathBuf {
     target().join("tools")

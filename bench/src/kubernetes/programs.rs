@@ -86,6 +86,31 @@ pub(crate) fn target() -> PathBuf {
 mod tests {
     use super::*;
 
+    /// Where the test in a process of its own expects the API server.
+    const WANTED: &str = "LPM_TEST_WANTED";
+
+    #[test]
+    fn what_the_user_has_goes_first() {
+        if let Some(wanted) = env::var_os(WANTED) {
+            let found = Programs::new().find("kube-apiserver").expect("it is there");
+            assert_eq!(found, PathBuf::from(wanted));
+            return;
+        }
+        // The environment is the process's, so it is asked of one of its own.
+        let assets = tempfile::tempdir().expect("a directory");
+        let server = assets.path().join("kube-apiserver");
+        std::fs::write(&server, "").expect("a file");
+        let name = "kubernetes::programs::tests::what_the_user_has_goes_first";
+        let output = std::process::Command::new(env::current_exe().expect("a program"))
+            .args(["--exact", name])
+            .env("KUBEBUILDER_ASSETS", assets.path())
+            .env(WANTED, &server)
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("1 passed"), "{said}");
+    }
+
     #[test]
     fn a_missing_program_is_named_with_the_remedy() {
         let error = Programs::new().find("lpm-no-such-program").unwrap_err();

@@ -213,6 +213,9 @@ impl Need for GoProgram {
     }
 
     fn probe(&self) -> std::result::Result<String, String> {
+        if let Some(program) = paths::asset(self.name) {
+            return Ok(program.display().to_string());
+        }
         let cached = self.cached().map_err(|error| format!("{error:#}"))?;
         let link = bin().join(self.name);
         if cached.is_file() && link.is_file() && fs::read_link(&link).is_ok_and(|to| to == cached) {
@@ -331,7 +334,37 @@ fn user_cache() -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::minor;
+    use std::{env, process::Command};
+
+    use super::{GoProgram, fs, minor};
+
+    /// Where the test in a process of its own expects the API server.
+    const WANTED: &str = "LPM_TEST_WANTED";
+
+    #[test]
+    fn what_the_user_has_is_not_built() {
+        if let Some(wanted) = env::var_os(WANTED) {
+            let server = &GoProgram::all()[0];
+            assert!(server.name().starts_with("kube-apiserver "));
+            let found = server.probe().expect("it is there");
+            assert_eq!(found, wanted.to_string_lossy());
+            return;
+        }
+        // The environment is the process's, so it is asked of one of its own.
+        let assets = env::temp_dir().join(format!("lpm-assets-{}", std::process::id()));
+        fs::create_dir_all(&assets).expect("a directory");
+        let server = assets.join("kube-apiserver");
+        fs::write(&server, "").expect("a file");
+        let name = "cluster::go::tests::what_the_user_has_is_not_built";
+        let output = Command::new(env::current_exe().expect("a program"))
+            .args(["--exact", name])
+            .envs([("KUBEBUILDER_ASSETS", &assets), (WANTED, &server)])
+            .output()
+            .expect("it starts");
+        fs::remove_dir_all(&assets).expect("remove");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("1 passed"), "{said}");
+    }
 
     #[test]
     fn reads_the_minor_number_of_versions_as_go_and_debian_write_them() {

@@ -242,7 +242,8 @@ impl State {
     /// A command on the first node, as administrator.
     fn command(&self, program: &str) -> Result<Command> {
         let node = self.nodes.first().context("the cluster has no node")?;
-        let mut path = vec![go::bin()];
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+        let mut path: Vec<_> = assets.into_iter().chain([go::bin()]).collect();
         path.extend(process::search_path());
         let mut command = process::privileged("nsenter");
         command.arg(format!("--net={}", node.netns.display()));

@@ -217,6 +217,9 @@ impl Need for Unpacked {
     }
 
     fn probe(&self) -> std::result::Result<String, String> {
+        if let Some(program) = paths::asset(self.program) {
+            return Ok(program.display().to_string());
+        }
         // By its path, if it is no program: unpacked by us, or installed.
         let places = [paths::tools(), PathBuf::from("/")];
         let file = places.map(|root| root.join(self.program));

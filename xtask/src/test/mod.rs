@@ -92,8 +92,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         .iter()
         .filter(|group| {
             if args.only.is_empty() {
-                // An emulated machine and a cluster take their time; deploy runs in `integration`.
-                ![kernel::NAME, groups::CLUSTER, groups::DEPLOY].contains(&group.name)
+                // Deploy runs in `integration`.
+                group.name != groups::DEPLOY && opt_in(group.name).is_none()
             } else {
                 args.only.iter().any(|name| name == group.name)
             }
@@ -110,7 +110,36 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
             bail!("stopped by a signal before the tests were through");
         }
     }
+    if args.only.is_empty() {
+        println!();
+        for line in not_run() {
+            println!("{line}");
+        }
+    }
     Ok(conclude(&total, &expected))
+}
+
+/// Groups that take their time, and why they only run when asked for.
+const OPT_IN: [(&str, &str); 2] = [
+    (
+        groups::CLUSTER,
+        "it starts whole clusters, for a quarter of an hour",
+    ),
+    (kernel::NAME, "it emulates machines, for some minutes each"),
+];
+
+/// Why a group only runs when it is asked for.
+fn opt_in(group: &str) -> Option<&'static str> {
+    let found = OPT_IN.iter().find(|(name, _)| *name == group);
+    found.map(|(_, why)| *why)
+}
+
+/// What a plain run leaves out, and how it is run: a line each.
+fn not_run() -> Vec<String> {
+    let line = |(name, why): &(&str, &str)| {
+        format!("not run: {name}: {why}; `cargo xtask test --only {name}`")
+    };
+    OPT_IN.iter().map(line).collect()
 }
 
 /// Installs what tests need, builds what they load, and asks for sudo's password now rather than
@@ -191,5 +220,24 @@ fn conclude(total: &Tally, expected: &Expected) -> ExitCode {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_plain_run_leaves_out_is_told() {
+        let said = not_run().join("\n");
+        for group in GROUPS.iter().filter(|group| opt_in(group.name).is_some()) {
+            let command = format!("cargo xtask test --only {}`", group.name);
+            assert!(said.contains(&command), "{said}");
+        }
+        let left: Vec<_> = GROUPS
+            .iter()
+            .filter(|group| opt_in(group.name).is_some())
+            .collect();
+        assert_eq!(left.len(), OPT_IN.len(), "each is a group");
     }
 }
