@@ -19,6 +19,7 @@
 //! Everything ends with the value, and with the process, however that ends.
 
 mod api;
+pub mod chart;
 mod client;
 pub mod cluster;
 mod error;

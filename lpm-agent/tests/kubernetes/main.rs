@@ -7,6 +7,7 @@ mod peer;
 #[path = "../common/ready.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the kernel is not needed here")]
 mod ready;
+mod rights;
 mod scope;
 
 use std::fs;
@@ -183,54 +184,6 @@ fn names_stay_while_the_server_is_gone() {
     );
     let errors = follower.status.errors();
     assert!(errors.contains_key(&(Watched::Pods, "gone")), "{errors:?}");
-}
-
-const ROLE: &str = "
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: lpm}
-rules:
-- {apiGroups: [''], resources: [pods, services, nodes], verbs: [list, watch]}
-- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
-- {apiGroups: [apps], resources: [replicasets], verbs: [list, watch]}
-- {apiGroups: [batch], resources: [jobs], verbs: [JOBS]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: lpm}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: lpm}
-subjects: [{kind: ServiceAccount, name: lpm, namespace: default}]
-";
-
-#[test]
-fn no_more_rights_than_it_needs() {
-    let Some(api) = ApiServer::start_or_skip() else {
-        return;
-    };
-    let account = api.service_account("default", "lpm").expect("an account");
-    api.apply(&ROLE.replace("JOBS", "list, watch"))
-        .expect("a role");
-    api.create_pod("default", "web", "n1", &["198.18.6.1"])
-        .expect("a pod");
-    let follower = Follower::start(&account.kubeconfig);
-    follower.wait_for_all();
-    follower.wait_for("198.18.6.1", "pod default web");
-    assert_eq!(follower.status.errors(), [].into());
-    drop(follower);
-    // Without one of the verbs the rest works, and it is said which one is missing.
-    api.apply(&ROLE.replace("JOBS", "list")).expect("a role");
-    let follower = Follower::start(&account.kubeconfig);
-    follower.wait_for("198.18.6.1", "pod default web");
-    eventually("the missing right is counted", || {
-        let errors = follower.status.errors();
-        errors.contains_key(&(Watched::Jobs, "forbidden"))
-    });
-    let kinds: Vec<_> = follower.status.errors().into_keys().collect();
-    assert_eq!(kinds, [(Watched::Jobs, "forbidden")]);
-    let said = follower.status.said().join("\n");
-    for word in ["verb watch", "resource jobs", "API group \"batch\""] {
-        assert!(said.contains(word), "{said}");
-    }
 }
 
 #[test]
