@@ -7,6 +7,7 @@ mod late;
 mod lpm;
 mod outage;
 mod scene;
+mod service;
 
 use std::time::{Duration, Instant};
 

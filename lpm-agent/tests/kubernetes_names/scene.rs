@@ -83,7 +83,7 @@ pub(crate) fn another_address(pair: &Pair, address: &str) -> IpAddr {
 pub(crate) fn agent(api: &ApiServer, pair: &Pair, kubeconfig: &Path, more: &str) -> Agent {
     let file = api.directory().join("lpm.yaml");
     let config = format!(
-        "interfaces: [{{name: \"veth*\", vantage: pod}}, {{vantage: none}}]\nflows: 1024\nrows: 16\nnode_name: n1\nlevels: {{pod: true}}\n{more}identity:\n  \
+        "interfaces: [{{name: \"veth*\", vantage: pod}}, {{vantage: none}}]\nflows: 1024\nrows: 64\nnode_name: n1\nlevels: {{pod: true, service: true}}\n{more}identity:\n  \
          kubernetes: {{kubeconfig: {}, labels: [team, example.com/tier]}}\n  \
          external: [{{cidr: 0.0.0.0/0, name: internet}}, {{cidr: 198.19.64.0/18, name: azure}}]\n  \
          cluster_ranges: [198.18.0.0/16]\n",
