@@ -7,6 +7,7 @@
 
 mod agrees;
 mod chart;
+mod collector;
 mod left;
 mod metrics;
 mod names;

@@ -101,7 +101,8 @@ fn the_overlays_are_accepted() {
 }
 
 /// Prometheus understands the configuration that it gets in an L2S-M cluster. Debian's is built
-/// without the discovery of pods, so it is not shown that part.
+/// without the discovery of pods, so it is not shown that part: `bench/tests/cluster/collector.rs`
+/// runs another one with all of it.
 #[test]
 fn the_collector_of_l2sm_has_a_configuration() {
     let Some(mut promtool) = program("promtool") else {
