@@ -1,7 +1,7 @@
 //! The agent as a pod of a DaemonSet, and a real API server that knows whether a successor comes.
 
 use lpm_agent::kernel::attach::Mode;
-use lpm_bench::kubernetes::ApiServer;
+use lpm_bench::kubernetes::{ApiServer, chart};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -13,50 +13,23 @@ use crate::{
 
 const SETS: &str = "/apis/apps/v1/namespaces/lpm/daemonsets";
 
-/// What the chart allows its agents, as far as it matters here.
-const RULES: &str = r#"
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: lpm}
-rules:
-  - {apiGroups: [""], resources: [pods, services, nodes, namespaces], verbs: [list, watch]}
-  - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}
-  - {apiGroups: [apps], resources: [replicasets], verbs: [list, watch]}
-  - {apiGroups: [batch], resources: [jobs], verbs: [list, watch]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: lpm}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: lpm}
-subjects: [{kind: ServiceAccount, name: lpm, namespace: lpm}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: lpm, namespace: lpm}
-rules:
-  - {apiGroups: [apps], resources: [daemonsets], resourceNames: [lpm], verbs: [get]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: lpm, namespace: lpm}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: lpm}
-subjects: [{kind: ServiceAccount, name: lpm, namespace: lpm}]
-"#;
-
 /// A DaemonSet for blue nodes, a blue node, and the pod that the agent is.
 struct Release {
     api: ApiServer,
     site: Site,
+    /// What the chart allows its agents.
+    rights: String,
 }
 
 impl Release {
     fn install() -> Option<Self> {
+        let rights = chart::rights_or_skip("lpm", "cluster")?;
         let api = ApiServer::start_or_skip()?;
         let namespace = json!({"metadata": {"name": "lpm"}});
         api.create("/api/v1/namespaces", &namespace)
             .expect("a namespace");
         let account = api.service_account("lpm", "lpm").expect("an account");
-        api.apply(RULES).expect("rules");
+        api.apply(&rights).expect("rights");
         let node = json!({"metadata": {"name": "n1", "labels": {"pool": "blue"}}});
         api.create("/api/v1/nodes", &node).expect("a node");
         let site = Site::new(Mode::Auto, "10m");
@@ -64,7 +37,7 @@ impl Release {
             "node_name: n1\nidentity: {{kubernetes: {{enabled: true, kubeconfig: {}}}}}\n",
             account.kubeconfig.display()
         ));
-        let release = Self { api, site };
+        let release = Self { api, site, rights };
         release.create_set();
         Some(release)
     }
@@ -112,9 +85,15 @@ impl Release {
             .expect("a label");
     }
 
-    fn agent(&self) -> Agent {
+    /// The pod's agent.
+    fn start(&self) -> Agent {
         let environment = [("POD_NAMESPACE", "lpm"), ("POD_NAME", "lpm-x")];
-        let agent = self.site.agent_with(&[], &environment);
+        self.site.agent_with(&[], &environment)
+    }
+
+    /// The same, which knows whose pod it is.
+    fn agent(&self) -> Agent {
+        let agent = self.start();
         agent.lpm.wait_for("this is a pod of DaemonSet lpm");
         agent
     }
@@ -161,7 +140,19 @@ fn a_daemonset_that_goes_takes_its_programs_along() {
         release.api.request("GET", roles, None).expect("ask").status == 404
     });
     assert!(!release.leaves(&agent, "may not be read any more"));
-    release.api.apply(RULES).expect("rules");
+    // Without its right from the beginning: it says which one is missing.
+    let agent = release.start();
+    agent.lpm.wait_for("cannot ask for its DaemonSet");
+    let said = agent.lpm.said();
+    for word in [
+        "cannot get resource",
+        "daemonsets",
+        "`get` on daemonsets.apps",
+    ] {
+        assert!(said.contains(word), "{said}");
+    }
+    assert!(agent.lpm.end(Signal::SIGTERM).success());
+    release.api.apply(&release.rights).expect("rights");
     // Nobody answers: who knows?
     let agent = release.agent();
     release.api.stop();
