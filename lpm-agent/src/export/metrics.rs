@@ -4,7 +4,6 @@
 //! What was never measured has no series.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -21,6 +20,7 @@ use prometheus_client::{
 };
 
 use super::{
+    counters,
     families::{Families, LabelSet},
     identity, infos, levels,
     negotiate::Format,
@@ -111,7 +111,7 @@ impl Collector for Reader {
         self.round_trips(&mut out, &counters)?;
         self.segments(&mut out)?;
         self.flows(&mut out, &counters)?;
-        self.kernel_counters(&mut out, &counters)?;
+        counters::encode(&counters, self.model.directory().names_refused(), &mut out)?;
         identity::encode(self.model.directory().status(), self.model.late(), &mut out)?;
         infos::encode(self.model.directory(), &mut out)?;
         ports::encode(&self.model, &mut out)?;
@@ -305,31 +305,6 @@ impl Reader {
             vec![("hash", hash)],
         )
     }
-
-    fn kernel_counters(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS]) -> fmt::Result {
-        let mut series: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
-        for (counter, value) in Counter::ALL.iter().zip(counters) {
-            let (metric, label) = counter.metric();
-            series.entry(metric).or_default().push((label, *value));
-        }
-        // That map is written by the agent, which finds it full.
-        let names = ("names/full", self.model.directory().names_refused());
-        series.entry("map_drops").or_default().push(names);
-        for (metric, help, names) in SHOWN {
-            let found = series.remove(metric).unwrap_or_default();
-            let found = found.into_iter().map(|(label, value)| {
-                let values = label.splitn(names.len().max(1), '/');
-                let labels = names
-                    .iter()
-                    .copied()
-                    .zip(values.map(str::to_owned))
-                    .collect();
-                (labels, value)
-            });
-            out.counters(metric, help, None, found)?;
-        }
-        Ok(())
-    }
 }
 
 pub(super) fn label_set(labels: &Labels) -> LabelSet {
@@ -339,44 +314,6 @@ pub(super) fn label_set(labels: &Labels) -> LabelSet {
         ("peer_kind", labels.peer_kind.as_str().to_owned()),
     ]
 }
-
-/// The counters that are shown as the kernel counts them: name, help, name of the label (two of
-/// them share one value, split by `/`).
-const SHOWN: [(&str, &str, &[&str]); 9] = [
-    ("flow_events", "Beginnings and ends of flows", &["event"]),
-    (
-        "packets_without_timestamp",
-        "TCP packets without the timestamp option",
-        &[],
-    ),
-    (
-        "stamps",
-        "What became of TSvals and segments that could have been measured",
-        &["result"],
-    ),
-    (
-        "reordered_packets",
-        "TCP packets with an older TSval than others before them: late, not sent again",
-        &[],
-    ),
-    ("unmatched_echoes", "New echoes that found no stamp", &[]),
-    (
-        "foreign_echoes",
-        "Echoes of a TSval, or acknowledgments of a segment, that the other side never sent",
-        &[],
-    ),
-    (
-        "query_events",
-        "What else became of ICMP echo and DNS messages",
-        &["method", "event"],
-    ),
-    (
-        "map_drops",
-        "What found no place in a kernel map",
-        &["map", "reason"],
-    ),
-    ("parse_skipped", "Packets not looked into", &["reason"]),
-];
 
 #[cfg(test)]
 mod tests {

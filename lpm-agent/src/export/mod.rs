@@ -1,5 +1,6 @@
 //! The doors out: Prometheus, JSON over HTTP, a stream of samples.
 
+mod counters;
 mod families;
 mod histograms;
 pub mod http;

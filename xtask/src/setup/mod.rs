@@ -156,6 +156,32 @@ fn report(need: &dyn Need) -> bool {
     }
 }
 
+/// A program, its package, and what it is for.
+type Program = (&'static str, &'static str, &'static str);
+
+const TESTBED: [Program; 2] = [
+    ("ip", "iproute2", "lays out the namespaces of the testbed"),
+    ("ethtool", "ethtool", "sets the testbed's offloads"),
+];
+
+const TESTS: [Program; 6] = [
+    ("tcpdump", "tcpdump", "captures what the oracle checks"),
+    ("tshark", "tshark", "reads captures, apart from our parser"),
+    ("python3", "python3", "runs the oracle"),
+    (
+        "ping",
+        "iputils-ping",
+        "sends the echo requests that `icmp` is held against",
+    ),
+    ("nft", "nftables", "translates addresses as kube-proxy does"),
+    ("iperf3", "iperf3", "sends bulk traffic"),
+];
+
+fn installed(programs: &[Program]) -> impl Iterator<Item = Box<dyn Need>> {
+    let programs = programs.iter().copied();
+    programs.map(|(program, package, reason)| Installed::boxed(program, package, reason))
+}
+
 fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
     let mut needs: Vec<Box<dyn Need>> = Vec::new();
     if parts.contains(&Part::Build) {
@@ -163,45 +189,14 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
         needs.push(Box::new(BpfLinker));
     }
     if parts.contains(&Part::Run) || parts.contains(&Part::Test) {
-        needs.push(Installed::boxed(
-            "ip",
-            "iproute2",
-            "lays out the namespaces of the testbed",
-        ));
-        needs.push(Installed::boxed(
-            "ethtool",
-            "ethtool",
-            "sets the testbed's offloads",
-        ));
+        needs.extend(installed(&TESTBED));
     }
     if parts.contains(&Part::Test) {
         needs.push(Box::new(CargoComponent::RUSTFMT));
         needs.push(Box::new(CargoComponent::CLIPPY));
         needs.push(Box::new(toolchain::BpfClippy));
         needs.push(Box::new(CargoTool::DENY));
-        needs.push(Installed::boxed(
-            "tcpdump",
-            "tcpdump",
-            "captures what the oracle checks",
-        ));
-        needs.push(Installed::boxed(
-            "tshark",
-            "tshark",
-            "reads captures, apart from our parser",
-        ));
-        needs.push(Installed::boxed("python3", "python3", "runs the oracle"));
-        needs.push(Installed::boxed("ping", "iputils-ping", "sends ICMP echo"));
-        needs.push(Installed::boxed(
-            "nft",
-            "nftables",
-            "translates addresses as kube-proxy does",
-        ));
-        needs.push(Installed::boxed("iperf3", "iperf3", "sends bulk traffic"));
-        needs.push(Installed::boxed(
-            "ping",
-            "iputils-ping",
-            "sends the echo requests that `icmp` is held against",
-        ));
+        needs.extend(installed(&TESTS));
         // Unpacked, because the packages would start servers.
         needs.push(Unpacked::with_libraries(
             "unbound",

@@ -1,0 +1,74 @@
+//! The counters of the kernel programs.
+
+use std::{collections::BTreeMap, fmt};
+
+use lpm_common::counter::{COUNTERS, Counter};
+
+use super::families::Families;
+
+/// The counters that are shown as the kernel counts them: name, help, name of the label (two of
+/// them share one value, split by `/`).
+const SHOWN: [(&str, &str, &[&str]); 9] = [
+    ("flow_events", "Beginnings and ends of flows", &["event"]),
+    (
+        "packets_without_timestamp",
+        "TCP packets without the timestamp option",
+        &[],
+    ),
+    (
+        "stamps",
+        "What became of TSvals and segments that could have been measured",
+        &["result"],
+    ),
+    (
+        "reordered_packets",
+        "TCP packets with an older TSval than others before them: late, not sent again",
+        &[],
+    ),
+    ("unmatched_echoes", "New echoes that found no stamp", &[]),
+    (
+        "foreign_echoes",
+        "Echoes of a TSval, or acknowledgments of a segment, that the other side never sent",
+        &[],
+    ),
+    (
+        "query_events",
+        "What else became of ICMP echo and DNS messages",
+        &["method", "event"],
+    ),
+    (
+        "map_drops",
+        "What found no place in a kernel map",
+        &["map", "reason"],
+    ),
+    ("parse_skipped", "Packets not looked into", &["reason"]),
+];
+
+/// Writes them; `names_refused`: what found no room in the map that the agent itself fills.
+pub(super) fn encode(
+    counters: &[u64; COUNTERS],
+    names_refused: u64,
+    out: &mut Families<'_>,
+) -> fmt::Result {
+    let mut series: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
+    for (counter, value) in Counter::ALL.iter().zip(counters) {
+        let (metric, label) = counter.metric();
+        series.entry(metric).or_default().push((label, *value));
+    }
+    let names = ("names/full", names_refused);
+    series.entry("map_drops").or_default().push(names);
+    for (metric, help, names) in SHOWN {
+        let found = series.remove(metric).unwrap_or_default();
+        let found = found.into_iter().map(|(label, value)| {
+            let values = label.splitn(names.len().max(1), '/');
+            let labels = names
+                .iter()
+                .copied()
+                .zip(values.map(str::to_owned))
+                .collect();
+            (labels, value)
+        });
+        out.counters(metric, help, None, found)?;
+    }
+    Ok(())
+}
