@@ -49,6 +49,7 @@ impl Check {
             netns,
             rules,
             mode: config.attach,
+            pins: config.pins.enabled.then(|| config.pins.path.clone()),
         })?;
         let text = if self.json {
             let mut report = serde_json::to_value(&report)?;

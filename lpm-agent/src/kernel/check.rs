@@ -1,6 +1,10 @@
 //! `lpm check`: what this machine offers, with a fix for each thing missing.
 
-use std::{fmt, fs, io, path::Path, thread};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use aya::{maps::MapType, sys::is_map_supported};
 use lpm_common::layout::Vantage;
@@ -14,6 +18,7 @@ use super::{
     interfaces::{self, Interface, Layer},
     load::{Kernel, LoadSettings, object_is_embedded},
     netns::{Netns, NetnsError},
+    pins,
     presence::{self, RunningAgent},
     privileges,
     rules::{Extras, Rules},
@@ -104,6 +109,8 @@ pub struct Options {
     pub rules: Rules,
     /// The configured way to attach.
     pub mode: Mode,
+    /// Where the data path is to be pinned; `None`: it is not.
+    pub pins: Option<PathBuf>,
 }
 
 /// Where the kernel shows its types.
@@ -117,7 +124,11 @@ pub fn check(options: &Options) -> Result<Report, NetnsError> {
     if object_is_embedded() && privileges::missing().is_empty() {
         items.extend(programs(options.mode));
     }
-    items.extend([ring_buffer(), bpffs(Path::new(BPFFS)), jit()]);
+    let bpffs = options
+        .pins
+        .as_deref()
+        .map_or_else(|| bpffs(Path::new(BPFFS)), place_for_pins);
+    items.extend([ring_buffer(), bpffs, jit()]);
     let found = match &options.netns {
         None => namespace(&options.rules),
         Some(netns) => thread::scope(|scope| {
@@ -322,6 +333,19 @@ fn bpffs(path: &Path) -> Item {
     }
 }
 
+/// Where `lpm run` is to pin, which it refuses to do without.
+fn place_for_pins(path: &Path) -> Item {
+    match pins::check_place(path) {
+        Ok(()) => Item::ok("bpffs", path.display().to_string()),
+        Err(error) => Item::lacks(
+            "bpffs",
+            Status::Missing,
+            format!("no pins at {}", path.display()),
+            error.to_string(),
+        ),
+    }
+}
+
 fn jit() -> Item {
     // Absent where the kernel was built with CONFIG_BPF_JIT_ALWAYS_ON and hides the switch.
     match fs::read_to_string("/proc/sys/net/core/bpf_jit_enable") {
@@ -441,6 +465,10 @@ mod tests {
         }
         assert_eq!(btf(nowhere).status, Status::Missing);
         assert_eq!(bpffs(nowhere).status, Status::Warning, "not needed");
+        let pins = place_for_pins(Path::new("/proc/lpm"));
+        assert_eq!(pins.status, Status::Missing, "lpm run refuses it");
+        let said = pins.fix.expect("a fix");
+        assert!(said.contains("mount -t bpf"), "{said}");
         assert_eq!(attach(Mode::Netlink, false).status, Status::Ok);
     }
 

@@ -82,7 +82,7 @@ fn holder_of(line: &str, inode: u64) -> Option<u32> {
 
 /// Makes sure that a directory, or the place where it will be made, is in a BPF file system that
 /// can be written.
-pub(super) fn check(root: &Path) -> Result<(), PinError> {
+pub(crate) fn check(root: &Path) -> Result<(), PinError> {
     let failed = |errno: Errno| PinError::call("look at", root, errno.into());
     let there: PathBuf = root
         .ancestors()

@@ -38,7 +38,7 @@ pub use error::PinError;
 pub(crate) use inheritance::{Inheritance, PinnedLink, Slot, remove};
 use inheritance::{LINKS, PROGRAMS};
 pub(crate) use kept::Kept;
-pub(crate) use lock::Lock;
+pub(crate) use lock::{Lock, check as check_place};
 
 /// How long an agent that is ending may hold the lock. Its successor waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
