@@ -1,4 +1,4 @@
-//! Clocks, atomic adds, counters, and where samples go.
+//! Clocks, atomic adds, counters, histograms.
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},
@@ -6,17 +6,15 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, xdp_md},
+    bindings::{__sk_buff, xdp_md},
     helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns},
-    maps::ring_buf::RingBufEntry,
 };
 use lpm_common::{
     counter::Counter,
     env::{Echoed, Env, Matched},
     histogram::{self, SUM_WORD, WORDS},
-    layout::{DirectionSlots, FlowEntry, Leg, Method, Methods, Sample, UNIT_NS},
+    layout::{DirectionSlots, FlowEntry, Leg, Method, Methods, UNIT_NS},
     matcher,
-    pipeline::Interfaces,
     query::{self, Query},
     rows,
     shared::{AtomicU32, AtomicU64},
@@ -25,16 +23,14 @@ use lpm_common::{
 
 use crate::{
     context::Context,
-    maps::{CLAIMS, COUNTS, ROWS, SAMPLES},
+    maps::{CLAIMS, COUNTS, ROWS},
     settings, sockets,
     store::{Store, control, histogram},
+    stream::{lpm_stream, stream_answer},
 };
 
 /// The place of the evicted flows' minima beside the three echoes.
 const MINIMA: u32 = 3;
-
-/// Unread bytes of samples for which the reader is woken.
-const WAKE_BYTES: u64 = 1 << 16;
 
 /// The kernel around a program.
 pub struct Kernel<C> {
@@ -111,7 +107,7 @@ global! {
 }
 
 #[inline(always)]
-fn count(counter: Counter, n: u64) {
+pub(crate) fn count(counter: Counter, n: u64) {
     lpm_count(counter as u32, n);
 }
 
@@ -434,86 +430,4 @@ fn retire_leg(entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
         let row = rows::last(entry);
         observe(row, leg as u32 * 4 + MINIMA, u64::from(min) * UNIT_NS);
     }
-}
-
-global! {
-    /// Writes the sample to the ring buffer.
-    fn lpm_stream(fingerprint: u64, now_ns: u64, units_and_id: u64, what: u32) {
-        let Some(entry) = table::find(&Store, fingerprint) else {
-            return 0;
-        };
-        let Some(mut record) = SAMPLES.reserve::<Sample>(0) else {
-            count(Counter::SamplesFull, 1);
-            return 0;
-        };
-        let cold = &entry.cold;
-        let leg = what >> 8 & 1;
-        let (src, dst) = if leg == Leg::Remote as u32 {
-            (&cold.local, &cold.remote)
-        } else {
-            (&cold.remote, &cold.local)
-        };
-        let (local_port, remote_port) = (
-            cold.local_port.load(Relaxed),
-            cold.remote_port.load(Relaxed),
-        );
-        let (sport, dport) = if leg == Leg::Remote as u32 {
-            (local_port, remote_port)
-        } else {
-            (remote_port, local_port)
-        };
-        let address = |from: &[AtomicU32; 4]| {
-            [
-                from[0].load(Relaxed),
-                from[1].load(Relaxed),
-                from[2].load(Relaxed),
-                from[3].load(Relaxed),
-            ]
-        };
-        record.write(Sample {
-            time_ns: now_ns,
-            rtt_ns: (units_and_id >> 32) * UNIT_NS,
-            src: address(src),
-            dst: address(dst),
-            id: units_and_id as u32,
-            ifindex: cold.ifindex.load(Relaxed),
-            segment: cold.segment.load(Relaxed),
-            sport,
-            dport,
-            leg: leg as u8,
-            echo: what as u8,
-            method: (what >> 16) as u8,
-            vantage: cold.vantage(),
-            outer_vni: cold.outer_vni(),
-        });
-        submit(record);
-        0
-    }
-}
-
-/// Writes the sample of an answered question to the ring buffer.
-#[inline(never)]
-fn stream_answer(query: &Query, sample: &query::Sample) {
-    let vantage = Store
-        .config(sample.ifindex)
-        .map_or(0, |config| config.vantage);
-    let Some(mut record) = SAMPLES.reserve::<Sample>(0) else {
-        count(Counter::SamplesFull, 1);
-        return;
-    };
-    record.write(query::record(query, sample, vantage));
-    submit(record);
-}
-
-/// Waking the reader costs microseconds; it looks by itself every 20 ms, and is
-/// woken only for a ring that fills up faster.
-#[inline(always)]
-fn submit(record: RingBufEntry<Sample>) {
-    let unread = SAMPLES.query(u64::from(BPF_RB_AVAIL_DATA));
-    let wake = if unread < WAKE_BYTES {
-        BPF_RB_NO_WAKEUP
-    } else {
-        BPF_RB_FORCE_WAKEUP
-    };
-    record.submit(u64::from(wake));
 }

@@ -8,10 +8,10 @@
 /// Arguments are numbers and the context: before 5.12 nothing else is allowed. The result is a
 /// number, for kernels that want one always.
 macro_rules! global {
-    ($(#[$meta:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block) => {
+    ($(#[$meta:meta])* $visible:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $body:block) => {
         $(#[$meta])*
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $name($($argument: $type),*) -> u32 $body
+        $visible extern "C" fn $name($($argument: $type),*) -> u32 $body
     };
 }

@@ -26,6 +26,7 @@ pub mod settings;
 mod sockets;
 pub mod steps;
 pub mod store;
+mod stream;
 pub mod xdp;
 
 /// The BPF target cannot unwind, and the verifier refuses what could panic:
