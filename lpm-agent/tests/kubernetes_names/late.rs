@@ -74,6 +74,19 @@ fn end(api: &ApiServer, pod: &str) {
     api.delete(pod).expect("delete");
 }
 
+/// Both addresses get new owners, the one here on an interface of its own: that pod is returned.
+fn change_hands(api: &ApiServer, pair: &Pair, results: &Path, end: fn(&ApiServer, &str)) -> Netns {
+    end(api, "/api/v1/namespaces/media/pods/store-0");
+    end(api, "/api/v1/namespaces/shop/pods/web-0");
+    let next = replace(pair, results);
+    // The server's times are whole seconds.
+    wait_until(SystemTime::now() + Duration::from_secs(2));
+    pod(api, "games", "new-0", &Pair::SERVER[0].to_string());
+    pod(api, "games", "next-0", &Pair::CLIENT[0].to_string());
+    wait_until(SystemTime::now() + Duration::from_secs(2));
+    next
+}
+
 fn wait_until(time: SystemTime) {
     eventually("the time comes", || SystemTime::now() >= time);
 }
@@ -120,23 +133,14 @@ fn late_names_are_counted(end: fn(&ApiServer, &str)) {
     let late = || agent.value("lpm_identity_late_samples_total");
     assert_eq!(late(), Some(0.0));
 
-    // Both addresses change hands, and the agent hears of neither.
     gate.hold();
     let held = SystemTime::now();
-    end(&api, "/api/v1/namespaces/media/pods/store-0");
-    end(&api, "/api/v1/namespaces/shop/pods/web-0");
     let former = counted(&agent, "shop", None);
-    let next = replace(&pair, &results);
-    // The server's times are whole seconds.
-    wait_until(held + Duration::from_secs(2));
-    pod(&api, "games", "new-0", &Pair::SERVER[0].to_string());
-    pod(&api, "games", "next-0", &Pair::CLIENT[0].to_string());
-    wait_until(SystemTime::now() + Duration::from_secs(2));
+    let next = change_hands(&api, &pair, &results, end);
     let of_next = |peer| counted(&agent, "games", Some((peer, "pod")));
+    let interface = format!("interface=\"{NEXT_INTERFACE}\"");
     eventually("the new interface is watched", || {
-        agent
-            .metrics()
-            .contains(&format!("interface=\"{NEXT_INTERFACE}\""))
+        agent.metrics().contains(&interface)
     });
     let connections = 5;
     for _ in 0..connections {

@@ -126,15 +126,20 @@ mod tests {
         }))
     }
 
-    #[test]
-    fn an_old_owner_that_is_still_told_of_takes_nothing_back() {
+    /// What each event of a new cluster tells.
+    fn told() -> impl FnMut(Event<Pod>) -> Vec<Moved> {
         let mut world = World::new(&[]);
-        let mut take = |event: Event<Pod>| {
+        move |event| {
             let event = WorldEvent::Pod(event);
             let moved = world.moved(&event);
             world.take(event, &mut Vec::new());
             moved
-        };
+        }
+    }
+
+    #[test]
+    fn an_old_owner_that_is_still_told_of_takes_nothing_back() {
+        let mut take = told();
         let old = || at_address("old", "1970-01-01T00:00:07Z");
         let new = || at_address("new", "1970-01-01T00:00:20Z");
         // What names were told before, by an agent before this one, is not known.
@@ -161,13 +166,7 @@ mod tests {
                 .metadata;
             pod
         };
-        let mut world = World::new(&[]);
-        let mut take = |event: Event<Pod>| {
-            let event = WorldEvent::Pod(event);
-            let moved = world.moved(&event);
-            world.take(event, &mut Vec::new());
-            moved
-        };
+        let mut take = told();
         take(Event::Init);
         take(Event::InitDone);
         // Its kubelet writes that it has ended, and then has its object deleted without delay.
@@ -195,13 +194,7 @@ mod tests {
 
     #[test]
     fn the_next_owner_tells_what_the_end_did_not() {
-        let mut world = World::new(&[]);
-        let mut take = |event: Event<Pod>| {
-            let event = WorldEvent::Pod(event);
-            let moved = world.moved(&event);
-            world.take(event, &mut Vec::new());
-            moved
-        };
+        let mut take = told();
         take(Event::Init);
         take(Event::InitDone);
         let old = || at_address("old", "1970-01-01T00:00:07Z");
