@@ -161,7 +161,7 @@ fn malformed_frames_pass_as_they_are_and_are_counted() {
         seeds: [1; 14],
         hz: 100,
         idle_seconds: 60,
-        methods: lpm_common::layout::Methods::ALL,
+        methods: lpm_common::layout::Methods::DEFAULT,
     });
     let skipped = || {
         REASONS.map(|reason| {

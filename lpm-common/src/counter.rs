@@ -65,6 +65,16 @@ counters! {
     SampledSeq => "samples", "seq";
     /// Samples of the method `handshake`.
     SampledHandshake => "samples", "handshake";
+    /// Requests whose whole answer was seen.
+    SampledRequest => "samples", "request";
+    /// Requests that began before all of the last answer was acknowledged: the
+    /// ends do not take turns.
+    RequestOverlapping => "request_events", "overlapping";
+    /// Requests that went on after all of them was acknowledged and before any
+    /// answer: one request or two, nobody can tell.
+    RequestInterrupted => "request_events", "interrupted";
+    /// Requests whose connection was reset before the answer was acknowledged.
+    RequestReset => "request_events", "reset";
     /// Segments older than others before them, by their TSvals: late, not
     /// sent again.
     Reordered => "reordered_packets", "";
@@ -150,6 +160,7 @@ impl Counter {
         match method {
             2 => Some(Self::SampledSeq),
             3 => Some(Self::SampledHandshake),
+            6 => Some(Self::SampledRequest),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::{
     counter::Counter,
-    layout::{Echo, FlowEntry, Methods},
+    layout::{Echo, FlowEntry, Methods, RequestEntry},
     matcher,
     shared::AtomicU64,
 };
@@ -60,6 +60,9 @@ pub trait Env {
 
     /// Takes a matched round trip: histogram, statistics, watchers.
     fn matched(&self, entry: &FlowEntry, matched: &Matched);
+
+    /// Takes the time of a request and its answer: histogram, watchers.
+    fn request(&self, entry: &FlowEntry, request: &RequestEntry, sample: &RequestSample);
 
     /// Segments of a direction that passed before, or were left out before.
     fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32);
@@ -191,6 +194,19 @@ pub struct Matched {
     pub echo: u8,
     /// Number of the [`crate::layout::Method`].
     pub method: u8,
+}
+
+/// A request and its whole answer, of the method `request`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestSample {
+    /// When the answer's last byte passed, `CLOCK_MONOTONIC` nanoseconds.
+    pub now_ns: u64,
+    /// Since the request's first byte, nanoseconds.
+    pub rtt_ns: u64,
+    /// The answer's end of sequence.
+    pub id: u32,
+    /// Number of the [`crate::layout::Leg`]: remote if the local end asked.
+    pub leg: u8,
 }
 
 /// Where claims are made: at most one CPU at a time holds a name.

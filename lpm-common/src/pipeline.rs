@@ -96,7 +96,8 @@ pub(crate) fn of_flow<E: Env>(
     env: &E,
     hand_over: impl FnOnce(&Known),
 ) -> Quick {
-    if matcher::timed(at, head, env) {
+    // Of a request every packet may be the last one of its answer.
+    if !env.methods().has(Method::Request) && matcher::timed(at, head, env) {
         return Quick::Measured;
     }
     hand_over(&Known {
@@ -374,6 +375,20 @@ pub fn shake<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, e
     }
 }
 
+/// Step between, if the method `request` is on.
+#[inline(always)]
+pub fn request<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
+    if let Some((entry, request)) = table::find_request(table, known.fingerprint) {
+        let at = At {
+            entry,
+            fingerprint: known.fingerprint,
+            direction,
+            wire: known.wire,
+        };
+        matcher::request(&at, request, &known.head, known.next, env);
+    }
+}
+
 /// Last step, if the low byte of [`Known::next`] is [`TS`].
 #[inline(always)]
 pub fn by_ts<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
@@ -400,6 +415,9 @@ pub fn finish<T: Table, E: Env>(mut known: Known, direction: Direction, table: &
     known.next = prepare(&known, direction, table, env);
     if known.next & SHAKE != 0 {
         shake(&known, direction, table, env);
+    }
+    if env.methods().has(Method::Request) {
+        request(&known, direction, table, env);
     }
     match known.next & 0xff {
         TS => by_ts(&known, direction, table, env),

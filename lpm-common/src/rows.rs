@@ -11,7 +11,7 @@ use crate::{
     env::{Claims, Env},
     layout::{
         Control, Family, FlowEntry, InterfaceConfig, Leg, Method, NameId, NameValue, PairKey,
-        PeerKind, Vantage, tunnel,
+        PeerKind, RequestEntry, Vantage, tunnel,
     },
     pipeline::Interfaces,
     query::Query,
@@ -122,6 +122,27 @@ pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {
     row
 }
 
+/// The row of a flow's requests; resolved if the names have changed since.
+#[inline(always)]
+pub fn of_request<R: Rows, E: Env>(
+    entry: &FlowEntry,
+    request: &RequestEntry,
+    rows: &R,
+    env: &E,
+) -> u32 {
+    let generation = rows.generation() << 16;
+    let known = request.row.load(Relaxed);
+    if known & 0xffff_0000 == generation && generation != 0 {
+        return known & 0xffff;
+    }
+    let pair = pair_of(entry, rows, env).with(Family::Request);
+    let Some(row) = row_of(pair, rows, env) else {
+        return OVERFLOW;
+    };
+    request.row.store(generation | row, Relaxed);
+    row
+}
+
 /// Whoever has no name.
 const NOBODY: NameValue = NameValue::new(NameId(0), PeerKind::External);
 
@@ -186,6 +207,12 @@ fn is_hosts_question<E: Env>(query: &Query, config: InterfaceConfig, env: &E) ->
 }
 
 fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32> {
+    row_of(pair_of(entry, rows, env), rows, env)
+}
+
+/// The label set of a flow.
+#[inline(always)]
+fn pair_of<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> PairKey {
     let cold = &entry.cold;
     let [a, b, c, d] = &cold.remote;
     let remote = [
@@ -216,8 +243,7 @@ fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32>
     } else {
         0
     };
-    let pair = PairKey::new(cold.vantage() | inside, local, remote);
-    row_of(pair, rows, env)
+    PairKey::new(cold.vantage() | inside, local, remote)
 }
 
 /// The row of a pair; that of its namespaces if there is no other, or else the

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::{
     counter::Counter,
     env::{Claims, Env},
-    layout::{FlowEntry, Traffic},
+    layout::{FlowEntry, RequestEntry, Traffic},
     matcher::state,
     packet::{Direction, FlowKey, TcpHead},
 };
@@ -28,6 +28,12 @@ pub trait Table {
 
     /// Jiffies without a packet after which an established flow is idle.
     fn idle_jiffies(&self) -> u32;
+
+    /// The request of the flow whose entry has this number; None: the method is
+    /// off.
+    fn request(&self, _index: u32) -> Option<&RequestEntry> {
+        None
+    }
 }
 
 /// The set of a fingerprint.
@@ -51,6 +57,20 @@ pub fn find<T: Table>(table: &T, fingerprint: u64) -> Option<&FlowEntry> {
         let entry = table.entry(first + way(fingerprint, attempt))?;
         if entry.fingerprint.load(Relaxed) == fingerprint {
             return Some(entry);
+        }
+    }
+    None
+}
+
+/// The entry of a flow and the request at hand of it, if it has both.
+#[inline(always)]
+pub fn find_request<T: Table>(table: &T, fingerprint: u64) -> Option<(&FlowEntry, &RequestEntry)> {
+    let first = set_of(fingerprint, table.set_mask()) * WAYS;
+    for attempt in 0..WAYS {
+        let index = first + way(fingerprint, attempt);
+        let entry = table.entry(index)?;
+        if entry.fingerprint.load(Relaxed) == fingerprint {
+            return Some((entry, table.request(index)?));
         }
     }
     None

@@ -72,7 +72,7 @@ impl LoadSettings {
             xdp: false,
             packet_clock: false,
             weakly_ordered: cfg!(not(target_arch = "x86_64")),
-            methods: Methods::ALL,
+            methods: Methods::DEFAULT,
         }
     }
 }

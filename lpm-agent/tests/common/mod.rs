@@ -56,7 +56,7 @@ pub const SETTINGS: LoadSettings = LoadSettings {
     samples_bytes: 1 << 16,
     packet_clock: false,
     weakly_ordered: cfg!(not(target_arch = "x86_64")),
-    methods: Methods::ALL,
+    methods: Methods::DEFAULT,
     xdp: false,
     tunnels: TunnelPorts {
         vxlan: [0; 4],

@@ -54,7 +54,7 @@ impl Pair {
 
     /// The programs that look into these tunnels, if there are any.
     pub(crate) fn with(tunnels: TunnelPorts) -> Option<Self> {
-        Self::load(tunnels, Methods::ALL)
+        Self::load(tunnels, Methods::DEFAULT)
     }
 
     /// The programs with these methods only.

@@ -166,7 +166,7 @@ fn conversations(methods: Methods, timestamps: bool) {
 
 #[test]
 fn conversations_without_timestamps_leave_the_same_state() {
-    conversations(Methods::ALL, false);
+    conversations(Methods::DEFAULT, false);
 }
 
 #[test]

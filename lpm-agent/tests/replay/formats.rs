@@ -241,7 +241,7 @@ fn model(frames: &[(u64, Vec<u8>, Direction)]) -> Vec<Known> {
         seeds: [1; 14],
         hz: 100,
         idle_seconds: 60,
-        methods: Methods::ALL,
+        methods: Methods::DEFAULT,
     });
     for (now_ns, frame, direction) in frames {
         let arrival = Arrival {

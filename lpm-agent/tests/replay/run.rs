@@ -99,7 +99,7 @@ pub(crate) fn settings() -> Settings {
 pub(crate) fn undirected() -> Settings {
     Settings {
         flow_entries: 64,
-        methods: Methods::ALL,
+        methods: Methods::DEFAULT,
         idle_seconds: 60,
         local: Local::default(),
         tunnels: TunnelPorts::default(),

@@ -10,6 +10,7 @@ mod control;
 mod flow;
 mod names;
 mod query;
+mod request;
 mod sample;
 pub mod tunnel;
 
@@ -20,6 +21,7 @@ pub use query::{
     DNS_TIMEOUT_NS, DNS_UNANSWERED, ICMP_TIMEOUT_NS, ICMP_UNANSWERED, NOWHERE, Phase, QueryEntry,
     REPEATED, Rcode, timeout_ns,
 };
+pub use request::{RequestEntry, RequestPhase};
 pub use sample::{Echo, Leg, Method, Methods, Sample};
 pub use tunnel::{Tunnel, TunnelKind};
 

@@ -143,6 +143,8 @@ pub enum Family {
     /// DNS: by [`super::Rcode`]; [`super::DNS_UNANSWERED`]. The remote end is
     /// left out of the label set.
     Dns = 2,
+    /// Requests over TCP: leg times four.
+    Request = 3,
 }
 
 /// Key of map `PAIRS` and label set of a histogram row, packed into 64 bits:
@@ -221,7 +223,7 @@ impl PairKey {
     /// What the row holds; None: not known to this version.
     #[must_use]
     pub fn family(self) -> Option<Family> {
-        [Family::Tcp, Family::Icmp, Family::Dns]
+        [Family::Tcp, Family::Icmp, Family::Dns, Family::Request]
             .into_iter()
             .find(|family| *family as u64 == self.0 >> at::FAMILY & 3)
     }
@@ -283,7 +285,7 @@ mod tests {
             ..NameValue::new(NameId::new(NameId::MAX_NAMESPACE, 1), PeerKind::Node)
         };
         let remote = NameValue::new(NameId::new(1, NameId::MAX_MEMBER), PeerKind::Service);
-        for family in [Family::Tcp, Family::Icmp, Family::Dns] {
+        for family in [Family::Tcp, Family::Icmp, Family::Dns, Family::Request] {
             let pair = PairKey::new(5 | PairKey::INSIDE, local, remote).with(family);
             assert_eq!(pair.local(), local);
             assert_eq!(pair.remote(), remote);

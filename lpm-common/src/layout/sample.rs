@@ -67,11 +67,21 @@ pub enum Method {
     Icmp = 4,
     /// DNS query to answer (RFC 1035 section 4).
     Dns = 5,
+    /// First byte of a request to last byte of its answer, on a TCP connection
+    /// whose ends take turns.
+    Request = 6,
 }
 
 impl Method {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Ts, Self::Seq, Self::Handshake, Self::Icmp, Self::Dns];
+    pub const ALL: [Self; 6] = [
+        Self::Ts,
+        Self::Seq,
+        Self::Handshake,
+        Self::Icmp,
+        Self::Dns,
+        Self::Request,
+    ];
 
     /// The method with this number, as stored in a sample.
     #[must_use]
@@ -88,6 +98,7 @@ impl Method {
             Self::Handshake => "handshake",
             Self::Icmp => "icmp",
             Self::Dns => "dns",
+            Self::Request => "request",
         }
     }
 
@@ -104,8 +115,9 @@ impl Method {
 pub struct Methods(pub u32);
 
 impl Methods {
-    /// All methods.
-    pub const ALL: Self = Self(
+    /// The methods that are on unless the configuration says otherwise: all
+    /// but [`Method::Request`], which makes every packet of a connection cost more.
+    pub const DEFAULT: Self = Self(
         Method::Ts.bit()
             | Method::Seq.bit()
             | Method::Handshake.bit()

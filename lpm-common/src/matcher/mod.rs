@@ -1,11 +1,12 @@
 //! The TCP methods: stamps and matches in a flow's entry.
 //!
-//! Each method is one file: `ts`, `seq`, `handshake`. A packet is stamped; the
+//! Each method is one file: `ts`, `seq`, `handshake`, `request`. A packet is stamped; the
 //! first packet the other way that answers it makes the sample. Every rule is
 //! one of the frozen terms or of an RFC, named where it is applied.
 
 mod echo;
 mod handshake;
+mod request;
 mod seq;
 mod sequence;
 mod slots;
@@ -23,7 +24,7 @@ pub use statistics::update as update_statistics;
 use crate::{
     counter::Counter,
     env::Env,
-    layout::{FlowEntry, Method, Traffic, UNIT_NS},
+    layout::{FlowEntry, Method, RequestEntry, Traffic, UNIT_NS},
     packet::{Direction, TcpHead, flag},
     shared::AtomicU32,
 };
@@ -249,6 +250,13 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
             Relaxed,
         );
     }
+}
+
+/// Step between, if the method is on: method `request`. `next` is what
+/// [`prepare`] said.
+#[inline(always)]
+pub fn request<E: Env>(at: &At<'_>, request: &RequestEntry, head: &TcpHead, next: u32, env: &E) {
+    request::packet(at, request, head, next >> COURSE & 0xff, env);
 }
 
 /// Last step: method `ts`.

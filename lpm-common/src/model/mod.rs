@@ -18,11 +18,12 @@ use std::{
 
 use crate::{
     counter::{COUNTERS, Counter},
-    env::{Claims, Env, Matched},
+    env::{Claims, Env, Matched, RequestSample},
     hash::SEEDS,
     histogram::{self, SUM_WORD, WORDS},
     layout::{
-        Control, FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, QueryEntry, UNIT_NS,
+        Control, FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, QueryEntry, RequestEntry,
+        UNIT_NS,
     },
     matcher,
     packet::{Direction, Meta},
@@ -66,6 +67,8 @@ pub struct Model {
     pub flows: Vec<FlowEntry>,
     /// Map `QUERIES`.
     pub queries: Vec<QueryEntry>,
+    /// Map `REQUESTS`.
+    pub requests: Vec<RequestEntry>,
     /// Map `HISTOGRAMS`, one stripe: `[row * 8 + place][word]`.
     pub histograms: RefCell<Vec<[u64; WORDS]>>,
     /// Map `ROWS`: retransmitted segments by direction.
@@ -96,6 +99,8 @@ pub struct Model {
     pub samples: RefCell<Vec<Matched>>,
     /// The answered questions so far, in order.
     pub answers: RefCell<Vec<Answered>>,
+    /// The requests answered so far, in order.
+    pub requested: RefCell<Vec<RequestSample>>,
     now_ns: Cell<u64>,
     segment_size: Cell<u32>,
 }
@@ -140,11 +145,15 @@ impl Model {
         let queries = (0..settings.query_entries)
             .map(|_| QueryEntry::default())
             .collect();
+        let requests = (0..settings.flow_entries)
+            .map(|_| RequestEntry::default())
+            .collect();
         let histograms = (0..settings.rows * 8).map(|_| [0; WORDS]).collect();
         Self {
             settings,
             flows,
             queries,
+            requests,
             histograms: RefCell::new(histograms),
             retransmitted: RefCell::new((0..settings.rows).map(|_| [0; 2]).collect()),
             counters: [const { Cell::new(0) }; COUNTERS],
@@ -160,6 +169,7 @@ impl Model {
             quiet: Cell::new(false),
             samples: RefCell::default(),
             answers: RefCell::default(),
+            requested: RefCell::default(),
             now_ns: Cell::new(0),
             segment_size: Cell::new(0),
         }
@@ -293,6 +303,15 @@ impl Env for Model {
         self.samples.borrow_mut().push(*matched);
     }
 
+    fn request(&self, entry: &FlowEntry, request: &RequestEntry, sample: &RequestSample) {
+        let row = rows::of_request(entry, request, self, self);
+        if row != rows::OVERFLOW {
+            self.observe(row, u32::from(sample.leg) * 4, sample.rtt_ns);
+        }
+        self.count(Counter::SampledRequest, 1);
+        self.requested.borrow_mut().push(*sample);
+    }
+
     fn unanswered(&self, row: u32, place: u32) {
         self.histograms.borrow_mut()[(row * 8 + place) as usize][0] += 1;
     }
@@ -336,6 +355,10 @@ impl Table for Model {
 
     fn idle_jiffies(&self) -> u32 {
         self.settings.idle_seconds * self.settings.hz
+    }
+
+    fn request(&self, index: u32) -> Option<&RequestEntry> {
+        self.requests.get(index as usize)
     }
 }
 

@@ -280,7 +280,7 @@ impl Replay {
         Settings {
             flow_entries: self.flows,
             methods: if self.methods.is_empty() {
-                Methods::ALL
+                Methods::DEFAULT
             } else {
                 self.methods.iter().map(|method| method.layout()).collect()
             },

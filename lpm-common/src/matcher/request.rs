@@ -1,0 +1,248 @@
+//! Method `request`: from the first byte of a request to the last byte of its
+//! answer, on a connection whose ends take turns.
+//!
+//! The end that opened the connection asks (RFC 9293 section 3.5); a connection
+//! whose SYN was not seen is not measured. An answer has ended when the asking
+//! end has acknowledged all of it and asks again, or when the connection
+//! closes. What was sent again counts as it passes: the last byte is the one
+//! that the asking end waited for. Where the ends do not take turns no time is
+//! told:
+//!
+//! - a request that begins before all of the answer is acknowledged (pipelining,
+//!   several streams on one connection);
+//! - a request that goes on though all of it was acknowledged: it may be a
+//!   second one, behind one that has no answer.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::{At, sequence::Course};
+use crate::{
+    counter::Counter,
+    env::{Env, RequestSample},
+    layout::{RequestEntry, RequestPhase as Phase},
+    packet::{Direction, TcpHead, flag},
+};
+
+/// The local end opened the connection.
+const LOCAL_ASKS: u32 = 1 << 2;
+/// The remote end did.
+const REMOTE_ASKS: u32 = 1 << 3;
+/// The answering end has acknowledged all that the asking end sent.
+const RECEIVED: u32 = 1 << 4;
+/// The asking end has acknowledged all that the answering end sent.
+const DELIVERED: u32 = 1 << 5;
+/// The latest payload came from the answering end.
+const ANSWER_LAST: u32 = 1 << 6;
+/// The answering end has sent FIN.
+const ANSWER_CLOSED: u32 = 1 << 7;
+/// What holds for the whole connection.
+const FOR_LIFE: u32 = LOCAL_ASKS | REMOTE_ASKS | ANSWER_CLOSED;
+
+/// Follows the turns. `course` is what [`super::prepare`] said of the packet.
+#[inline(always)]
+pub(super) fn packet<E: Env>(
+    at: &At<'_>,
+    request: &RequestEntry,
+    head: &TcpHead,
+    course: u32,
+    env: &E,
+) {
+    let mut state = own_state(at, request);
+    state = opened(at, head, state);
+    let asks = if at.direction == Direction::FromLocal {
+        LOCAL_ASKS
+    } else {
+        REMOTE_ASKS
+    };
+    if state & (LOCAL_ASKS | REMOTE_ASKS) == 0 {
+        // Joined in the middle: nobody knows who asks.
+        return;
+    }
+    let from_asking = state & asks != 0;
+    let turn = Turn {
+        at,
+        request,
+        head,
+        env,
+    };
+    state = if head.has(flag::RST) {
+        turn.reset(state)
+    } else if from_asking {
+        turn.asking(state, course)
+    } else {
+        turn.answering(state, course)
+    };
+    request.state.store(state, Relaxed);
+}
+
+/// The state of this flow's request: a new one if the entry was another flow's,
+/// or the same flow's before it lost its entry.
+#[inline(always)]
+fn own_state(at: &At<'_>, request: &RequestEntry) -> u32 {
+    let life = at.fingerprint ^ u64::from(at.entry.cold.first_seen.load(Relaxed));
+    if request.flow.load(Relaxed) == life {
+        return request.state.load(Relaxed);
+    }
+    request.row.store(0, Relaxed);
+    request.state.store(0, Relaxed);
+    request.flow.store(life, Relaxed);
+    0
+}
+
+/// The state with what a SYN says: who asks.
+#[inline(always)]
+fn opened(at: &At<'_>, head: &TcpHead, state: u32) -> u32 {
+    let (own, other) = if at.direction == Direction::FromLocal {
+        (LOCAL_ASKS, REMOTE_ASKS)
+    } else {
+        (REMOTE_ASKS, LOCAL_ASKS)
+    };
+    if head.opens() {
+        own
+    } else if head.has(flag::SYN) && state & (LOCAL_ASKS | REMOTE_ASKS) == 0 {
+        other
+    } else {
+        state
+    }
+}
+
+/// A packet and the request at hand.
+struct Turn<'a, E> {
+    at: &'a At<'a>,
+    request: &'a RequestEntry,
+    head: &'a TcpHead,
+    env: &'a E,
+}
+
+impl<E: Env> Turn<'_, E> {
+    /// A packet of the asking end.
+    #[inline(always)]
+    fn asking(&self, mut state: u32, course: u32) -> u32 {
+        if self.acknowledges_all() {
+            state |= DELIVERED;
+        }
+        let answered = Phase::of(state) == Phase::Answering && state & DELIVERED != 0;
+        if self.head.payload != 0 && is_new(course) {
+            return self.asks(state, answered);
+        }
+        if answered && (self.head.has(flag::FIN) || state & ANSWER_CLOSED != 0) {
+            self.complete(state);
+            return state & FOR_LIFE | DELIVERED;
+        }
+        state
+    }
+
+    /// New payload of the asking end.
+    #[inline(always)]
+    fn asks(&self, state: u32, answered: bool) -> u32 {
+        let begins = match Phase::of(state) {
+            Phase::Idle => true,
+            Phase::Asking if state & RECEIVED == 0 => {
+                return state & !ANSWER_LAST;
+            }
+            Phase::Asking => {
+                self.env.count(Counter::RequestInterrupted, 1);
+                false
+            }
+            Phase::Answering if answered => {
+                self.complete(state);
+                true
+            }
+            Phase::Answering => {
+                self.env.count(Counter::RequestOverlapping, 1);
+                false
+            }
+            Phase::Overlapping => {
+                let all = RECEIVED | DELIVERED | ANSWER_LAST;
+                state & all == all
+            }
+        };
+        let kept = state & (FOR_LIFE | DELIVERED);
+        if !begins {
+            return kept | Phase::Overlapping as u32;
+        }
+        self.request.asked_ns.store(self.env.now_ns(), Relaxed);
+        kept | Phase::Asking as u32
+    }
+
+    /// A packet of the answering end.
+    #[inline(always)]
+    fn answering(&self, mut state: u32, course: u32) -> u32 {
+        if self.acknowledges_all() {
+            state |= RECEIVED;
+        }
+        if self.head.has(flag::FIN) {
+            state = state & !DELIVERED | ANSWER_CLOSED;
+        }
+        if self.head.payload == 0 || course == Course::Nothing as u32 {
+            return state;
+        }
+        let phase = Phase::of(state);
+        if course == Course::Again as u32 {
+            // What the asking end has already is no part of its wait.
+            if phase == Phase::Answering && state & DELIVERED == 0 {
+                self.request.answered_ns.store(self.env.now_ns(), Relaxed);
+            }
+            return state;
+        }
+        let mut next = phase as u32;
+        // Before it has all of the request it speaks of something else.
+        if phase == Phase::Answering || (phase == Phase::Asking && state & RECEIVED != 0) {
+            self.request.answered_ns.store(self.env.now_ns(), Relaxed);
+            next = Phase::Answering as u32;
+        }
+        state & (FOR_LIFE | RECEIVED) | ANSWER_LAST | next
+    }
+
+    /// The connection ends at once: an answer of which all was acknowledged is
+    /// whole.
+    #[inline(always)]
+    fn reset(&self, state: u32) -> u32 {
+        match Phase::of(state) {
+            Phase::Answering if state & DELIVERED != 0 => self.complete(state),
+            Phase::Asking | Phase::Answering => self.env.count(Counter::RequestReset, 1),
+            Phase::Idle | Phase::Overlapping => {}
+        }
+        state & FOR_LIFE
+    }
+
+    /// Whether the packet acknowledges all that the other end sent.
+    #[inline(always)]
+    fn acknowledges_all(&self) -> bool {
+        let other = &self.at.entry.hot[self.at.direction.reverse().index()];
+        self.head.has(flag::ACK) && self.head.ack == other.seq_end.load(Relaxed)
+    }
+
+    /// Makes the sample.
+    #[inline(always)]
+    fn complete(&self, state: u32) {
+        let asked = self.request.asked_ns.load(Relaxed);
+        let answered = self.request.answered_ns.load(Relaxed);
+        let leg = if state & LOCAL_ASKS != 0 {
+            Direction::FromLocal
+        } else {
+            Direction::ToLocal
+        };
+        // Both ends' packets on two CPUs at once: the answer is not this
+        // request's. Or the entry has become another flow's.
+        if answered < asked || self.at.entry.fingerprint.load(Relaxed) != self.at.fingerprint {
+            return;
+        }
+        let sample = RequestSample {
+            now_ns: answered,
+            rtt_ns: answered - asked,
+            id: self.head.ack,
+            leg: leg as u8,
+        };
+        self.env.request(self.at.entry, self.request, &sample);
+    }
+}
+
+/// Whether the payload passes for the first time.
+#[inline(always)]
+fn is_new(course: u32) -> bool {
+    course != Course::Nothing as u32 && course != Course::Again as u32
+}
+
+#[cfg(test)]
+mod tests;
