@@ -28,7 +28,7 @@ use crate::{
 /// A pointer to the context of the hook at which a packet is.
 pub trait Context: Copy {
     /// The last steps with a packet, by direction.
-    const STEPS: [[Step<Self>; 4]; 2];
+    const STEPS: [[Step<Self>; 5]; 2];
     /// What samples need.
     const SAMPLES: Samples<Self>;
 
@@ -64,7 +64,7 @@ pub trait Context: Copy {
 }
 
 impl Context for *mut __sk_buff {
-    const STEPS: [[Step<Self>; 4]; 2] = steps::OF_SKB;
+    const STEPS: [[Step<Self>; 5]; 2] = steps::OF_SKB;
     const SAMPLES: Samples<Self> = env::OF_SKB;
 
     #[inline(always)]
@@ -215,7 +215,7 @@ fn word<const N: usize>(xdp: *mut xdp_md, offset: u32) -> u64 {
 /// packet in several buffers the first one (a driver gives none to programs
 /// that do not say that they can take it; these do not).
 impl Context for *mut xdp_md {
-    const STEPS: [[Step<Self>; 4]; 2] = steps::OF_XDP;
+    const STEPS: [[Step<Self>; 5]; 2] = steps::OF_XDP;
     const SAMPLES: Samples<Self> = env::OF_XDP;
 
     #[inline(always)]

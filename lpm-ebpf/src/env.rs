@@ -11,9 +11,9 @@ use aya_ebpf::{
 };
 use lpm_common::{
     counter::Counter,
-    env::{Echoed, Env, Matched},
+    env::{Echoed, Env, Matched, RequestSample},
     histogram::{self, SUM_WORD, WORDS},
-    layout::{DirectionSlots, FlowEntry, Leg, Method, Methods, UNIT_NS},
+    layout::{DirectionSlots, Echo, FlowEntry, Leg, Method, Methods, RequestEntry, UNIT_NS},
     matcher,
     query::{self, Query},
     rows,
@@ -203,6 +203,17 @@ impl<C: Context> Env for Kernel<C> {
     }
 
     #[inline(always)]
+    fn request(&self, entry: &FlowEntry, _: &RequestEntry, sample: &RequestSample) {
+        (C::SAMPLES.request)(
+            self.skb,
+            entry.fingerprint.load(Relaxed),
+            sample.now_ns,
+            sample.rtt_ns,
+            u64::from(sample.leg) << 32 | u64::from(sample.id),
+        );
+    }
+
+    #[inline(always)]
     fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32) {
         let fingerprint = entry.fingerprint.load(Relaxed);
         (C::SAMPLES.retransmitted)(self.skb, fingerprint, u32::from(direction), segments);
@@ -306,7 +317,31 @@ fn record<C: Context>(
         count(Counter::SampledHandshake, 1);
     }
     if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
-        lpm_stream(fingerprint, now_ns, units_and_id, what);
+        let id_and_what = units_and_id << 32 | u64::from(what);
+        lpm_stream(fingerprint, now_ns, u64::from(units) * UNIT_NS, id_and_what);
+    }
+}
+
+/// A request and its answer: its histogram, its watchers.
+#[inline(always)]
+fn request<C: Context>(skb: C, fingerprint: u64, now_ns: u64, rtt_ns: u64, leg_and_id: u64) {
+    let Some((entry, request)) = table::find_request(&Store, fingerprint) else {
+        return;
+    };
+    let leg = (leg_and_id >> 32) as u32 & 1;
+    let row = rows::of_request(entry, request, &Store, &Kernel::new(skb));
+    if row != rows::OVERFLOW {
+        observe(row, leg * 4, rtt_ns);
+    }
+    count(Counter::SampledRequest, 1);
+    if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
+        let what = u32::from(Method::Request as u8) << 16 | leg << 8 | Echo::Data as u32;
+        lpm_stream(
+            fingerprint,
+            now_ns,
+            rtt_ns,
+            leg_and_id << 32 | u64::from(what),
+        );
     }
 }
 
@@ -346,10 +381,11 @@ pub struct Samples<C> {
     record: extern "C" fn(C, u64, u64, u64, u32) -> u32,
     retransmitted: extern "C" fn(C, u64, u32, u32) -> u32,
     resolve: extern "C" fn(C, u64) -> u32,
+    request: extern "C" fn(C, u64, u64, u64, u64) -> u32,
 }
 
 macro_rules! samples {
-    ($name:ident, $context:ty: $echoed:ident $record:ident $retransmitted:ident $resolve:ident) => {
+    ($name:ident, $context:ty: $echoed:ident $record:ident $retransmitted:ident $resolve:ident $request:ident) => {
         global! {
             /// A function of its own, so that the packets without a sample
             /// need not step over it.
@@ -388,6 +424,20 @@ macro_rules! samples {
             }
         }
         global! {
+            fn $request(
+                skb: $context,
+                fingerprint: u64,
+                now_ns: u64,
+                rtt_ns: u64,
+                leg_and_id: u64,
+            ) {
+                if settings::methods() & Method::Request.bit() != 0 {
+                    request(skb, fingerprint, now_ns, rtt_ns, leg_and_id);
+                }
+                0
+            }
+        }
+        global! {
             fn $resolve(skb: $context, fingerprint: u64) {
                 resolve(skb, fingerprint)
             }
@@ -397,12 +447,13 @@ macro_rules! samples {
             record: $record,
             retransmitted: $retransmitted,
             resolve: $resolve,
+            request: $request,
         };
     };
 }
 
-samples!(OF_SKB, *mut __sk_buff: lpm_echoed lpm_record lpm_retransmitted lpm_resolve);
-samples!(OF_XDP, *mut xdp_md: lpm_echoed_xdp lpm_record_xdp lpm_retransmitted_xdp lpm_resolve_xdp);
+samples!(OF_SKB, *mut __sk_buff: lpm_echoed lpm_record lpm_retransmitted lpm_resolve lpm_requested);
+samples!(OF_XDP, *mut xdp_md: lpm_echoed_xdp lpm_record_xdp lpm_retransmitted_xdp lpm_resolve_xdp lpm_requested_xdp);
 
 #[inline(always)]
 fn observe(row: u32, place: u32, ns: u64) {

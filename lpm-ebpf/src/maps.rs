@@ -7,7 +7,9 @@ use aya_ebpf::{
 };
 use lpm_common::{
     counter::COUNTERS,
-    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, QueryEntry, Row},
+    layout::{
+        Control, FlowEntry, Histogram, InterfaceConfig, NameValue, QueryEntry, RequestEntry, Row,
+    },
 };
 
 use crate::steps::Scratch;
@@ -26,6 +28,11 @@ const LOAD: u32 = 1;
 /// The flow table (load: sets times ways).
 #[map]
 pub static FLOWS: Array<Shared<FlowEntry>> = Array::with_max_entries(LOAD, BPF_F_MMAPABLE);
+
+/// The request at hand of each flow (load: as many as flows; one if the method
+/// is off).
+#[map]
+pub static REQUESTS: Array<Shared<RequestEntry>> = Array::with_max_entries(LOAD, BPF_F_MMAPABLE);
 
 /// Questions that wait for their answers (load: sets times ways).
 #[map]

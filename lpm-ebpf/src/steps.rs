@@ -9,6 +9,7 @@
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use lpm_common::{
     env::Env as _,
+    layout::Method,
     matcher::SHAKE,
     packet::{Direction, flag},
     parse::{Network, Packet},
@@ -68,10 +69,14 @@ pub(crate) fn arrives(scratch: &mut Scratch, skb: impl Context) {
 /// Measures the packet that was handed over.
 #[inline(always)]
 pub(crate) fn finish<C: Context>(skb: C, direction: Direction) {
-    let [prepare, shake, by_ts, by_seq] = C::STEPS[direction.index()];
+    let [prepare, shake, request, by_ts, by_seq] = C::STEPS[direction.index()];
     let next = prepare(skb);
     if next & SHAKE != 0 {
         shake(skb);
+    }
+    // A constant for the verifier: off, it is not even loaded.
+    if Kernel::new(skb).methods().has(Method::Request) {
+        request(skb);
     }
     match next & 0xff {
         TS => by_ts(skb),
@@ -84,7 +89,7 @@ pub(crate) fn finish<C: Context>(skb: C, direction: Direction) {
 pub type Step<C> = extern "C" fn(C) -> u32;
 
 macro_rules! steps {
-    ($($context:ty, $direction:ident: $prepare:ident $shake:ident $by_ts:ident $by_seq:ident;)*) => { $(
+    ($($context:ty, $direction:ident: $prepare:ident $shake:ident $request:ident $by_ts:ident $by_seq:ident;)*) => { $(
         global! {
             /// Which step is the last one.
             fn $prepare(skb: $context) {
@@ -100,6 +105,17 @@ macro_rules! steps {
                 let Some(scratch) = scratch() else { return 0 };
                 let env = Kernel::arrived(skb, scratch.arrived_ns);
                 pipeline::shake(&scratch.known, Direction::$direction, &Store, &env);
+                0
+            }
+        }
+        global! {
+            fn $request(skb: $context) {
+                let env = Kernel::new(skb);
+                if !env.methods().has(Method::Request) {
+                    return 0;
+                }
+                let Some(scratch) = scratch() else { return 0 };
+                pipeline::request(&scratch.known, Direction::$direction, &Store, &env);
                 0
             }
         }
@@ -123,28 +139,36 @@ macro_rules! steps {
 }
 
 steps! {
-    *mut __sk_buff, FromLocal: lpm_prepare_from lpm_shake_from lpm_by_ts_from lpm_by_seq_from;
-    *mut __sk_buff, ToLocal: lpm_prepare_to lpm_shake_to lpm_by_ts_to lpm_by_seq_to;
-    *mut xdp_md, ToLocal: lpm_prepare_xdp lpm_shake_xdp lpm_by_ts_xdp lpm_by_seq_xdp;
+    *mut __sk_buff, FromLocal: lpm_prepare_from lpm_shake_from lpm_request_from lpm_by_ts_from lpm_by_seq_from;
+    *mut __sk_buff, ToLocal: lpm_prepare_to lpm_shake_to lpm_request_to lpm_by_ts_to lpm_by_seq_to;
+    *mut xdp_md, ToLocal: lpm_prepare_xdp lpm_shake_xdp lpm_request_xdp lpm_by_ts_xdp lpm_by_seq_xdp;
 }
 
 /// At TC, by direction.
-pub(crate) const OF_SKB: [[Step<*mut __sk_buff>; 4]; 2] = [
+pub(crate) const OF_SKB: [[Step<*mut __sk_buff>; 5]; 2] = [
     [
         lpm_prepare_from,
         lpm_shake_from,
+        lpm_request_from,
         lpm_by_ts_from,
         lpm_by_seq_from,
     ],
-    [lpm_prepare_to, lpm_shake_to, lpm_by_ts_to, lpm_by_seq_to],
+    [
+        lpm_prepare_to,
+        lpm_shake_to,
+        lpm_request_to,
+        lpm_by_ts_to,
+        lpm_by_seq_to,
+    ],
 ];
 
-const RECEIVED: [Step<*mut xdp_md>; 4] = [
+const RECEIVED: [Step<*mut xdp_md>; 5] = [
     lpm_prepare_xdp,
     lpm_shake_xdp,
+    lpm_request_xdp,
     lpm_by_ts_xdp,
     lpm_by_seq_xdp,
 ];
 
 /// At XDP, where packets come only to the local end.
-pub(crate) const OF_XDP: [[Step<*mut xdp_md>; 4]; 2] = [RECEIVED; 2];
+pub(crate) const OF_XDP: [[Step<*mut xdp_md>; 5]; 2] = [RECEIVED; 2];

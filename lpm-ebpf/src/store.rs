@@ -5,7 +5,10 @@ use core::sync::atomic::Ordering::Relaxed;
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use lpm_common::{
     env::Claims,
-    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey, QueryEntry},
+    layout::{
+        Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey, QueryEntry,
+        RequestEntry,
+    },
     pipeline::{Interfaces, joined::Homes},
     query::Queries,
     rows::{self, Rows, Slots},
@@ -14,7 +17,10 @@ use lpm_common::{
 };
 
 use crate::{
-    maps::{CLAIMS, CONTROL, FLOWS, HISTOGRAMS, HOMES, INTERFACES, NAMES, PAIRS, QUERIES, ROWS},
+    maps::{
+        CLAIMS, CONTROL, FLOWS, HISTOGRAMS, HOMES, INTERFACES, NAMES, PAIRS, QUERIES, REQUESTS,
+        ROWS,
+    },
     settings,
 };
 
@@ -52,6 +58,11 @@ impl Table for Store {
     #[inline(always)]
     fn idle_jiffies(&self) -> u32 {
         settings::idle_jiffies()
+    }
+
+    #[inline(always)]
+    fn request(&self, index: u32) -> Option<&RequestEntry> {
+        REQUESTS.get(index).map(|shared| &shared.0)
     }
 }
 

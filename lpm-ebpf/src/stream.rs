@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use lpm_common::{
     counter::Counter,
-    layout::{Leg, Sample, UNIT_NS},
+    layout::{Leg, Sample},
     pipeline::Interfaces,
     query::{self, Query},
     shared::AtomicU32,
@@ -21,8 +21,10 @@ use crate::{env::count, maps::SAMPLES, store::Store};
 const WAKE_BYTES: u64 = 1 << 16;
 
 global! {
-    /// Writes the sample to the ring buffer.
-    pub(crate) fn lpm_stream(fingerprint: u64, now_ns: u64, units_and_id: u64, what: u32) {
+    /// Writes the sample to the ring buffer. `id_and_what`: the id in the upper half,
+    /// method, leg and echo in the lower one.
+    pub(crate) fn lpm_stream(fingerprint: u64, now_ns: u64, rtt_ns: u64, id_and_what: u64) {
+        let what = id_and_what as u32;
         let Some(entry) = table::find(&Store, fingerprint) else {
             return 0;
         };
@@ -56,10 +58,10 @@ global! {
         };
         record.write(Sample {
             time_ns: now_ns,
-            rtt_ns: (units_and_id >> 32) * UNIT_NS,
+            rtt_ns,
             src: address(src),
             dst: address(dst),
-            id: units_and_id as u32,
+            id: (id_and_what >> 32) as u32,
             ifindex: cold.ifindex.load(Relaxed),
             segment: cold.segment.load(Relaxed),
             sport,

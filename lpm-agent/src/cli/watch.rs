@@ -239,7 +239,7 @@ pub(super) fn text(record: &SampleRecord) -> String {
     };
     // Questions have answers of one kind each.
     let kind = match &*record.method {
-        question @ ("icmp" | "dns") => question,
+        question @ ("icmp" | "dns" | "request") => question,
         _ => &record.echo,
     };
     let rcode = record.rcode.as_ref();

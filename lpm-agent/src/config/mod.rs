@@ -88,7 +88,8 @@ pub struct Config {
     #[schemars(with = "String", regex(pattern = schema::DURATION))]
     pub window: Duration,
     /// How round trips are measured: `ts` (TCP timestamps), `seq` (sequence numbers, where there
-    /// are none or `ts` is off), `handshake`, `icmp`, `dns`.
+    /// are none or `ts` is off), `handshake`, `icmp`, `dns`; and, off unless it is named, `request`
+    /// (from a request's first byte to its answer's last one, on connections whose ends take turns).
     #[schemars(length(min = 1))]
     pub methods: BTreeSet<Method>,
     /// Static names file: addresses to namespaces, pods, workloads, services and nodes. A relative
@@ -129,7 +130,7 @@ impl Default for Config {
             stripes: 2,
             flow_idle: Duration::from_secs(30),
             window: Duration::from_secs(10),
-            methods: Method::ALL.into(),
+            methods: Method::DEFAULT.into(),
             names: None,
             identity: Identity::default(),
             node_name: None,
@@ -158,11 +159,23 @@ pub enum Method {
     Icmp,
     /// DNS queries.
     Dns,
+    /// Requests and their whole answers, over TCP.
+    Request,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Ts, Self::Seq, Self::Handshake, Self::Icmp, Self::Dns];
+    pub const ALL: [Self; 6] = [
+        Self::Ts,
+        Self::Seq,
+        Self::Handshake,
+        Self::Icmp,
+        Self::Dns,
+        Self::Request,
+    ];
+
+    /// Those that are on unless the configuration says otherwise.
+    pub const DEFAULT: [Self; 5] = [Self::Ts, Self::Seq, Self::Handshake, Self::Icmp, Self::Dns];
 
     /// As it is written.
     #[must_use]
@@ -179,6 +192,7 @@ impl Method {
             Self::Handshake => layout::Method::Handshake,
             Self::Icmp => layout::Method::Icmp,
             Self::Dns => layout::Method::Dns,
+            Self::Request => layout::Method::Request,
         }
     }
 }

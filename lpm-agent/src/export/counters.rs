@@ -8,7 +8,7 @@ use super::families::Families;
 
 /// The counters that are shown as the kernel counts them: name, help, name of the label (two of
 /// them share one value, split by `/`).
-const SHOWN: [(&str, &str, &[&str]); 9] = [
+const SHOWN: [(&str, &str, &[&str]); 10] = [
     ("flow_events", "Beginnings and ends of flows", &["event"]),
     (
         "packets_without_timestamp",
@@ -37,12 +37,20 @@ const SHOWN: [(&str, &str, &[&str]); 9] = [
         &["method", "event"],
     ),
     (
+        REQUEST_EVENTS,
+        "Requests over TCP of which no time is told",
+        &["event"],
+    ),
+    (
         "map_drops",
         "What found no place in a kernel map",
         &["map", "reason"],
     ),
     ("parse_skipped", "Packets not looked into", &["reason"]),
 ];
+
+/// Of a method that is off unless it is asked for.
+const REQUEST_EVENTS: &str = "request_events";
 
 /// Writes them; `names_refused`: what found no room in the map that the agent itself fills.
 pub(super) fn encode(
@@ -59,6 +67,12 @@ pub(super) fn encode(
     series.entry("map_drops").or_default().push(names);
     for (metric, help, names) in SHOWN {
         let found = series.remove(metric).unwrap_or_default();
+        // A method that is off measures nothing, which is not 0.
+        let requests = || counters[Counter::SampledRequest as usize];
+        let any = requests() + found.iter().map(|(_, value)| value).sum::<u64>();
+        if metric == REQUEST_EVENTS && any == 0 {
+            continue;
+        }
         let found = found.into_iter().map(|(label, value)| {
             let values = label.splitn(names.len().max(1), '/');
             let labels = names

@@ -24,7 +24,7 @@ use super::{
     families::{Families, LabelSet},
     identity, infos, levels,
     negotiate::Format,
-    ports, questions, text,
+    ports, questions, requests, text,
 };
 use crate::passive::{Model, model::Labels, segments::Place};
 
@@ -166,6 +166,7 @@ impl Reader {
             (Method::Handshake, handshake),
             icmp,
             dns,
+            requests::encode(&self.model, out)?,
         ];
         out.counters(
             "samples",

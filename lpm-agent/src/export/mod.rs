@@ -13,6 +13,7 @@ pub mod negotiate;
 pub mod ports;
 mod questions;
 pub mod records;
+mod requests;
 pub mod sample;
 pub mod stream;
 pub mod text;

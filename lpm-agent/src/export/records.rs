@@ -204,7 +204,7 @@ pub struct LatencyRecord {
     pub leg: String,
     /// `prompt`, `lone` or `data`.
     pub echo: String,
-    /// `icmp` or `dns`; absent: the methods of TCP.
+    /// `icmp`, `dns` or `request`; absent: the round trips of TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// Response code, if it is `dns`; the server is not told apart then.
@@ -312,8 +312,8 @@ impl LatencyRecord {
     }
 }
 
-/// Round trips by pair of namespaces, leg and echo; then those of ICMP echo, and of DNS by
-/// namespace and response code.
+/// Round trips by pair of namespaces, leg and echo; then those of ICMP echo, of DNS by
+/// namespace and response code, and of requests.
 #[must_use]
 pub fn latencies(model: &Model) -> Vec<LatencyRecord> {
     let tcp = model.rtt().by_labels.into_iter();
@@ -334,7 +334,12 @@ pub fn latencies(model: &Model) -> Vec<LatencyRecord> {
             ..record.by(Method::Dns)
         })
     });
-    tcp.chain(icmp).chain(dns).collect()
+    let requests = model.requests().by_labels.into_iter();
+    let requests = requests.filter_map(|((labels, leg), counts)| {
+        let record = LatencyRecord::new(&labels.namespace, leg, Echo::Data, &counts)?;
+        Some(record.with_peer(&labels).by(Method::Request))
+    });
+    tcp.chain(icmp).chain(dns).chain(requests).collect()
 }
 
 /// The interfaces that are watched, with the sums over their flows.

@@ -38,6 +38,8 @@ unsafe impl Shared for lpm_common::layout::Histogram {}
 // SAFETY: as above.
 unsafe impl Shared for lpm_common::layout::QueryEntry {}
 // SAFETY: as above.
+unsafe impl Shared for lpm_common::layout::RequestEntry {}
+// SAFETY: as above.
 unsafe impl Shared for lpm_common::layout::Row {}
 // SAFETY: an array of shared values has no padding of its own.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}

@@ -3,7 +3,7 @@
 use aya::EbpfLoader;
 use lpm_common::{
     hash::SEEDS,
-    layout::Methods,
+    layout::{Method, Methods},
     parse::tunnel::{PORTS, TunnelPorts},
     table::WAYS,
 };
@@ -50,6 +50,15 @@ pub struct LoadSettings {
 }
 
 impl LoadSettings {
+    /// Entries of the table of requests, 32 bytes each: one per flow if the method is on.
+    fn request_entries(&self) -> u32 {
+        if self.methods.has(Method::Request) {
+            self.flow_entries
+        } else {
+            1
+        }
+    }
+
     /// Whether a program of the object is needed: what is not costs nobody anything.
     pub(super) fn wants(&self, program: &str) -> bool {
         let inner = !program.ends_with(INNER) || self.tunnels != TunnelPorts::default();
@@ -189,6 +198,7 @@ pub(super) fn configure<'a>(settings: &LoadSettings, constants: &'a Constants) -
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("FLOWS", settings.flow_entries)
+        .map_max_entries("REQUESTS", settings.request_entries())
         .map_max_entries("QUERIES", settings.query_entries)
         .map_max_entries("HISTOGRAMS", settings.rows * settings.stripes * 8)
         .map_max_entries("ROWS", settings.rows)

@@ -5,6 +5,7 @@ pub mod levels;
 mod links;
 mod questions;
 mod recycle;
+mod requests;
 mod sweep;
 
 use std::{
@@ -25,6 +26,7 @@ use lpm_common::{
 use self::levels::Levelled;
 pub use self::{
     questions::{Answers, Echoes},
+    requests::Requests,
     sweep::Sweep,
 };
 use super::{

@@ -11,9 +11,12 @@ use std::{
 
 use lpm_common::{
     counter::{COUNTERS, Counter},
-    env::{Claims, Env, Matched},
+    env::{Claims, Env, Matched, RequestSample},
     hash::SEEDS,
-    layout::{FlowEntry, InterfaceConfig, Leg, Methods, QueryEntry, Sample, UNIT_NS},
+    layout::{
+        Echo, FlowEntry, InterfaceConfig, Leg, Method, Methods, QueryEntry, RequestEntry, Sample,
+        UNIT_NS,
+    },
     matcher,
     packet::Meta,
     parse::tunnel::TunnelPorts,
@@ -65,6 +68,8 @@ pub struct Engine {
     seeds: [u32; SEEDS],
     flows: Box<[FlowEntry]>,
     queries: Box<[QueryEntry]>,
+    /// As many as flows, or none: the method is off.
+    requests: Box<[RequestEntry]>,
     counters: [Cell<u64>; COUNTERS],
     /// Vantage of the interface of the packet at hand.
     vantage: Cell<u8>,
@@ -84,7 +89,14 @@ impl Engine {
         let flows = (0..settings.flow_entries)
             .map(|_| FlowEntry::default())
             .collect();
+        let requests = if settings.methods.has(Method::Request) {
+            settings.flow_entries
+        } else {
+            0
+        };
+        let requests = (0..requests).map(|_| RequestEntry::default()).collect();
         Self {
+            requests,
             seeds: LoadSettings::new().seeds,
             flows,
             queries: questions::table(settings.flow_entries),
@@ -267,6 +279,21 @@ impl Env for Engine {
         self.samples.borrow_mut().push(sample(entry, matched));
     }
 
+    fn request(&self, entry: &FlowEntry, _: &RequestEntry, request: &RequestSample) {
+        let matched = Matched {
+            now_ns: request.now_ns,
+            units: 0,
+            id: request.id,
+            leg: request.leg,
+            echo: Echo::Data as u8,
+            method: Method::Request as u8,
+        };
+        self.samples.borrow_mut().push(Sample {
+            rtt_ns: request.rtt_ns,
+            ..sample(entry, &matched)
+        });
+    }
+
     fn retransmitted(&self, _: &FlowEntry, _: u8, segments: u32) {
         let sum = &self.retransmitted;
         sum.set(sum.get() + u64::from(segments));
@@ -335,6 +362,10 @@ impl Table for Engine {
 
     fn idle_jiffies(&self) -> u32 {
         self.settings.idle_seconds * HZ
+    }
+
+    fn request(&self, index: u32) -> Option<&RequestEntry> {
+        self.requests.get(index as usize)
     }
 }
 

@@ -6,6 +6,7 @@ mod verifier;
 
 use aya::util::KernelVersion;
 use lpm_agent::kernel::load::{Kernel, LoadSettings};
+use lpm_common::layout::Method;
 
 /// Bytes of stack over a chain of calls, as 5.10 counts them, on every kernel: kernels refuse
 /// more.
@@ -36,6 +37,7 @@ fn programs_keep_within_the_verifiers_budget() {
     settings.tunnels.vxlan[0] = 4789;
     settings.tunnels.geneve[0] = 6081;
     settings.xdp = true;
+    settings.methods = Method::ALL.into_iter().collect();
     let mut verified = Vec::new();
     for weakly_ordered in [false, true] {
         settings.weakly_ordered = weakly_ordered;

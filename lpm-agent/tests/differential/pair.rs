@@ -16,8 +16,8 @@ use lpm_common::{
     hash::SEEDS,
     histogram::WORDS,
     layout::{
-        ASKED, Control, FlowEntry, Histogram, InterfaceConfig, Methods, PairKey, QueryEntry, Row,
-        Vantage,
+        ASKED, Control, FlowEntry, Histogram, InterfaceConfig, Methods, PairKey, QueryEntry,
+        RequestEntry, Row, Vantage,
     },
     model::{Arrival, Model, Settings},
     packet::Direction,
@@ -36,6 +36,7 @@ pub(crate) struct Pair {
     pub(crate) kernel: Kernel,
     flows: MmapArray<FlowEntry>,
     queries: MmapArray<QueryEntry>,
+    requests: MmapArray<RequestEntry>,
     histograms: MmapArray<Histogram>,
     control: MmapArray<Control>,
     rows: MmapArray<Row>,
@@ -83,6 +84,7 @@ impl Pair {
         Some(Self {
             flows: kernel.flows().unwrap(),
             queries: kernel.queries().unwrap(),
+            requests: kernel.mapped("REQUESTS").unwrap(),
             histograms: kernel.histograms().unwrap(),
             control: kernel.control().unwrap(),
             rows: kernel.rows().unwrap(),
@@ -102,6 +104,11 @@ impl Pair {
         }
         for entry in self.queries.iter() {
             for word in query_words(entry) {
+                word.store(0, Relaxed);
+            }
+        }
+        for entry in self.requests.iter() {
+            for word in request_words(entry) {
                 word.store(0, Relaxed);
             }
         }
@@ -242,6 +249,12 @@ impl Pair {
                 [kernel, host].map(|entry| query_words(entry).each_ref().map(|w| w.load(Relaxed)));
             assert_eq!(kernel, host, "{what}: question {i}");
         }
+        // The kernel has one element if the method is off.
+        for (i, (kernel, host)) in self.requests.iter().zip(&model.requests).enumerate() {
+            let [kernel, host] = [kernel, host]
+                .map(|entry| request_words(entry).each_ref().map(|w| w.load(Relaxed)));
+            assert_eq!(kernel, host, "{what}: request {i}");
+        }
         let controls = [self.control.get(0).unwrap(), &model.control];
         let [kernel, host] = controls.map(|control| asked(control).map(|word| word.load(Relaxed)));
         assert_eq!(kernel, host, "{what}: whom questions were about");
@@ -270,6 +283,11 @@ fn asked(control: &Control) -> [&AtomicU32; 4 * ASKED] {
 }
 
 fn query_words(entry: &QueryEntry) -> &[AtomicU64; 4] {
+    // SAFETY: 32 bytes of atomics, aligned to 32.
+    unsafe { &*std::ptr::from_ref(entry).cast() }
+}
+
+fn request_words(entry: &RequestEntry) -> &[AtomicU64; 4] {
     // SAFETY: 32 bytes of atomics, aligned to 32.
     unsafe { &*std::ptr::from_ref(entry).cast() }
 }

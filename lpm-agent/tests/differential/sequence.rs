@@ -124,9 +124,10 @@ impl Talk {
     }
 }
 
-fn conversations(methods: Methods, timestamps: bool) {
+/// Returns how many requests were timed.
+fn conversations(methods: Methods, timestamps: bool) -> usize {
     let Some(pair) = Pair::of_methods(methods) else {
-        return;
+        return usize::MAX;
     };
     let pair = std::cell::RefCell::new(pair);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
@@ -140,7 +141,7 @@ fn conversations(methods: Methods, timestamps: bool) {
         any::<[u32; 2]>()
     ];
     let talk = (begin, prop::collection::vec(any_step(), 1..120));
-    let samples = std::cell::Cell::new(0);
+    let (samples, requests) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     let outcome = runner.run(&talk, |(next, steps)| {
         let mut pair = pair.borrow_mut();
         let model = pair.reset();
@@ -158,10 +159,12 @@ fn conversations(methods: Methods, timestamps: bool) {
         }
         pair.assert_same(&model, "a conversation");
         samples.set(samples.get() + model.samples.borrow().len());
+        requests.set(requests.get() + model.requested.borrow().len());
         Ok(())
     });
     outcome.unwrap();
     assert!(samples.get() > 500, "only {} samples", samples.get());
+    requests.get()
 }
 
 #[test]
@@ -173,4 +176,12 @@ fn conversations_without_timestamps_leave_the_same_state() {
 fn conversations_by_sequence_number_alone_leave_the_same_state() {
     let methods = [Method::Seq, Method::Handshake].into_iter().collect();
     conversations(methods, true);
+}
+
+#[test]
+fn conversations_with_requests_leave_the_same_state() {
+    for timestamps in [false, true] {
+        let requests = conversations(Method::ALL.into_iter().collect(), timestamps);
+        assert!(requests > 100, "only {requests} requests");
+    }
 }

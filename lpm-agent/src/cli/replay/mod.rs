@@ -78,7 +78,7 @@ pub(super) struct Replay {
     /// NAME=VANTAGE. May be given several times.
     #[arg(long, value_name = "[NAME=]VANTAGE", value_parser = vantage)]
     vantage: Vec<(Option<String>, Vantage)>,
-    /// How round trips are measured; all by default.
+    /// How round trips are measured; all but `request` by default.
     #[arg(long, value_name = "METHOD", value_delimiter = ',', value_parser = method)]
     methods: Vec<Method>,
     /// Measure the flows inside VxLAN (ports 4789 and 8472) and Geneve (6081), too.
@@ -150,7 +150,7 @@ fn tunnel(text: &str) -> Result<(TunnelKind, u16), String> {
 fn method(text: &str) -> Result<Method, String> {
     let mut all = Method::ALL.into_iter();
     all.find(|method| method.as_str() == text)
-        .ok_or_else(|| "give ts, seq, handshake, icmp or dns".to_owned())
+        .ok_or_else(|| "give ts, seq, handshake, icmp, dns or request".to_owned())
 }
 
 fn flows(text: &str) -> Result<u32, String> {

@@ -150,7 +150,7 @@ impl Model {
     }
 
     /// The rows of a family, with the labels of those that one exchange is counted in once.
-    fn rows_of(&self, family: Family) -> impl Iterator<Item = (usize, Option<Labels>)> {
+    pub(super) fn rows_of(&self, family: Family) -> impl Iterator<Item = (usize, Option<Labels>)> {
         (1..self.used_rows()).filter_map(move |row| {
             let pair = self.row_pair(row)?;
             (pair.family() == Some(family)).then(|| (row, self.labels(pair)))

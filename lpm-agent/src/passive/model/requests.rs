@@ -1,0 +1,69 @@
+//! Requests over TCP and their whole answers.
+
+use std::collections::BTreeMap;
+
+use lpm_common::layout::{Family, Leg};
+
+use super::{Counts, Labels, Model};
+
+/// What the kernel's histograms hold of requests.
+#[derive(Clone, Debug, Default)]
+pub struct Requests {
+    /// First byte of a request to last byte of its answer, of the rows that one connection is
+    /// counted in once. The leg is `remote` where the local end asks.
+    pub by_labels: BTreeMap<(Labels, Leg), Counts>,
+    /// All samples, those at other vantages included.
+    pub samples: u64,
+}
+
+impl Model {
+    /// Times of requests, if the method is on.
+    #[must_use]
+    pub fn requests(&self) -> Requests {
+        let _whole = self.reading();
+        let mut found = Requests::default();
+        for (row, labels) in self.rows_of(Family::Request) {
+            for leg in [Leg::Remote, Leg::Local] {
+                let counts = self.row_counts(row, leg, 0);
+                found.samples += counts.count();
+                if let Some(labels) = labels.as_ref().filter(|_| !counts.is_empty()) {
+                    let all = found.by_labels.entry((labels.clone(), leg)).or_default();
+                    all.add(&counts);
+                }
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lpm_common::layout::{NameId, NameValue, PairKey, PeerKind, Vantage};
+
+    use super::{
+        super::tests::{model, observe, tables},
+        *,
+    };
+
+    #[test]
+    fn requests_are_neither_round_trips_nor_counted_twice() {
+        let pod = |namespace| NameValue::new(NameId::new(namespace, 0), PeerKind::Pod);
+        let at =
+            |vantage: Vantage| PairKey::new(vantage as u8, pod(1), pod(2)).with(Family::Request);
+        let tables = tables(&[at(Vantage::Pod), at(Vantage::Overlay)]);
+        observe(&tables, 1, Leg::Local, 0, 86_000_000);
+        let model = model(tables);
+        assert_eq!(model.rtt().samples, 0);
+        assert!(model.echoes().by_labels.is_empty());
+        let requests = model.requests();
+        assert_eq!(requests.samples, 3, "the overlay's are samples, too");
+        let legs: Vec<Leg> = requests.by_labels.keys().map(|(_, leg)| *leg).collect();
+        assert_eq!(legs, [Leg::Remote, Leg::Local]);
+        assert!(
+            requests
+                .by_labels
+                .values()
+                .all(|counts| counts.count() == 1)
+        );
+    }
+}
