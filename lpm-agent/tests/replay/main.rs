@@ -9,6 +9,7 @@ mod large;
 #[path = "../lpm/mod.rs"]
 mod lpm;
 mod others;
+mod requests;
 mod run;
 mod talk;
 mod write;
