@@ -4,6 +4,8 @@ mod daemonset;
 #[path = "../lpm/mod.rs"]
 mod lpm;
 mod site;
+#[cfg(feature = "upgrade")]
+mod upgrade;
 
 use std::{fs, net::Ipv4Addr, path::Path, time::Duration};
 

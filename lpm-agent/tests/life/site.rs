@@ -131,16 +131,26 @@ impl Site {
 
     /// Likewise, with these environment variables.
     pub(crate) fn agent_with(&self, more: &[&str], environment: &[(&str, &str)]) -> Agent {
-        let config = self.directory.path().join("lpm.yaml");
-        let fixed = [
-            "-c",
-            config.to_str().expect("a path"),
-            "-i",
-            Pair::POD_INTERFACE,
-            "--attach",
-            self.mode.as_str(),
-        ];
-        Agent::start_with(&self.pair.node, &[&fixed, more].concat(), environment)
+        let config = self.config();
+        let arguments = [&self.fixed(&config), more].concat();
+        Agent::start_with(&self.pair.node, &arguments, environment)
+    }
+
+    /// Starts the agent of another build over the pins.
+    #[cfg(feature = "upgrade")]
+    pub(crate) fn agent_of(&self, program: &Path, more: &[&str]) -> Agent {
+        let config = self.config();
+        let arguments = [&self.fixed(&config), more].concat();
+        Agent::start_of(program, &self.pair.node, &arguments)
+    }
+
+    fn config(&self) -> String {
+        self.directory.path().join("lpm.yaml").display().to_string()
+    }
+
+    fn fixed<'a>(&'a self, config: &'a str) -> [&'a str; 6] {
+        let mode = self.mode.as_str();
+        ["-c", config, "-i", Pair::POD_INTERFACE, "--attach", mode]
     }
 
     /// Requests from the pod until they are stopped.

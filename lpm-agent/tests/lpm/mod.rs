@@ -11,6 +11,7 @@ mod ready;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
+    path::Path,
     process::{Command, ExitStatus, Output, Stdio},
     sync::{
         Arc, Mutex,
@@ -152,8 +153,24 @@ impl Agent {
 
     /// Likewise, with these environment variables.
     pub fn start_with(node: &Netns, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let all = [&["run", "--listen", "127.0.0.1:0"], arguments].concat();
-        let lpm = Lpm::start_with(node, &all, environment);
+        let mut command = lpm();
+        command.envs(environment.iter().copied());
+        Self::of(command, node, arguments)
+    }
+
+    /// Starts that of another build.
+    pub fn start_of(program: &Path, node: &Netns, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null());
+        Self::of(command, node, arguments)
+    }
+
+    fn of(mut command: Command, node: &Netns, arguments: &[&str]) -> Self {
+        command
+            .args(["--netns", node.path().to_str().expect("a path")])
+            .args(["run", "--listen", "127.0.0.1:0"])
+            .args(arguments);
+        let lpm = Lpm::spawn(node, &mut command);
         lpm.wait_for("/metrics\n");
         let said = lpm.said();
         let (before, _) = said.split_once("/metrics\n").expect("the URL is there");

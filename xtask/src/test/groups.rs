@@ -1,13 +1,13 @@
 //! The groups of tests, in the order in which they run: what fails fast comes first.
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 
 use super::{
     demo, kernel,
     output::{CargoTests, PythonTests, Tally},
-    runner,
+    runner, upgrade,
 };
 use crate::{build, image, object_check, paths, process, setup};
 
@@ -38,7 +38,7 @@ pub(crate) struct Group {
 pub(crate) const CLUSTER: &str = "cluster";
 
 /// All groups.
-pub(crate) const GROUPS: [Group; 13] = [
+pub(crate) const GROUPS: [Group; 14] = [
     Group {
         name: "format",
         what: "rustfmt has nothing to change",
@@ -110,6 +110,12 @@ pub(crate) const GROUPS: [Group; 13] = [
         what: "the chart and the agent in a real Kubernetes, asked by Prometheus; only when asked for",
         needs: Needs::Tools,
         run: cluster,
+    },
+    Group {
+        name: upgrade::NAME,
+        what: "another build's agent is replaced by this one's under traffic; only when asked for",
+        needs: Needs::Programs,
+        run: upgrade::run,
     },
     Group {
         name: kernel::NAME,
@@ -250,7 +256,17 @@ fn cargo_test(targets: &[&str], limit: Duration) -> Result<Tally> {
 }
 
 fn cargo_test_of(targets: &[&str], limit: Duration) -> Result<Tally> {
+    cargo_test_with(targets, &[], limit)
+}
+
+/// Runs tests with these environment variables.
+pub(super) fn cargo_test_with(
+    targets: &[&str],
+    environment: &[(&str, &Path)],
+    limit: Duration,
+) -> Result<Tally> {
     let mut command = process::cargo();
+    command.envs(environment.iter().copied());
     command.args(["test", "--no-fail-fast"]).args(targets);
     // Shown per test: skips are lines of their own and tell whose they are.
     command.args(["--", "--show-output"]);

@@ -10,6 +10,7 @@ mod kernel;
 mod output;
 mod runner;
 mod skips;
+mod upgrade;
 
 use std::{
     process::{Command, ExitCode},
@@ -120,10 +121,14 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 }
 
 /// Groups that take their time, and why they only run when asked for.
-const OPT_IN: [(&str, &str); 2] = [
+const OPT_IN: [(&str, &str); 3] = [
     (
         groups::CLUSTER,
         "it starts whole clusters, for a quarter of an hour",
+    ),
+    (
+        upgrade::NAME,
+        "it builds another commit, for ten minutes the first time",
     ),
     (kernel::NAME, "it emulates machines, for some minutes each"),
 ];
