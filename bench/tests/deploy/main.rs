@@ -3,6 +3,7 @@
 
 mod api;
 mod chart;
+mod hour;
 mod rules;
 mod values;
 
