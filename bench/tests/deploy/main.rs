@@ -4,6 +4,7 @@
 mod api;
 mod chart;
 mod hour;
+mod overlays;
 mod rules;
 mod values;
 
