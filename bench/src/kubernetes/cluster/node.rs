@@ -11,7 +11,7 @@ use std::{
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
-use super::{Network, image, network, view};
+use super::{DIRECTORY, Network, image, network, view};
 use crate::{
     kubernetes::{
         ApiServer, Error, Programs,
@@ -165,7 +165,7 @@ conf_dir = "{cni}"
     let mut command = netns.command(programs.find("containerd")?);
     command.arg("--config").arg(&file);
     command.env("PATH", programs.path());
-    view::own(&mut command, dir)?;
+    view::own(&mut command, dir, Path::new(DIRECTORY))?;
     let mut containerd = Process::start(command, "containerd", dir)?;
     let ctr = programs.find("ctr")?;
     containerd.wait_until("containerd answering", Duration::from_mins(1), || {
