@@ -11,6 +11,7 @@ mod collector;
 mod left;
 mod metrics;
 mod names;
+mod overlays;
 mod ports;
 mod presets;
 mod prometheus;
@@ -108,6 +109,7 @@ fn scenario(shape: Shape) {
     chart::uninstall_leaves_nothing(&cluster);
     traces.programs_go();
     drop([classic, native, discovered]);
+    overlays::leave_nothing(&cluster, network);
     drop(cluster);
     traces.are_gone();
     assert_eq!(Machine::now(), machine, "the machine is as it was");

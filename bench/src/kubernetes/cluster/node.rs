@@ -147,6 +147,7 @@ snapshotter = "native"
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 BinaryName = "{runc}"
+Root = "{containers}"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{plugins}"
 conf_dir = "{cni}"
@@ -156,6 +157,7 @@ conf_dir = "{cni}"
         socket = path("containerd.sock"),
         opt = path("opt"),
         pause = image::PAUSE,
+        containers = path("runc"),
         runc = programs.find("runc")?.display(),
         plugins = programs.cni()?.display(),
         cni = path("cni"),
