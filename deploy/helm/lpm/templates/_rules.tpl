@@ -202,7 +202,7 @@ groups:
         labels: {severity: warning}
         annotations:
           summary: >-
-            {{ "{{ $labels.namespace }} and {{ $labels.peer_namespace }}: {{ $labels.cause }}" }}
+            {{ "{{ $labels.namespace }} and {{ with $labels.peer_namespace }}{{ . }}{{ else }}peers outside{{ end }}: {{ $labels.cause }}" }}
           description: >-
             {{ "{{ $value | printf \"%.1f\" }} times the threshold. network: the time beyond the pods' interfaces; loss: segments sent again; server: the pods of {{ $labels.namespace }} take long to answer; pod: their side of the node takes long to acknowledge." }}
       - alert: LpmDnsUnanswered
