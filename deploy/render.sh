@@ -22,11 +22,13 @@ text() {
 
 render kustomize/base/lpm.yaml --skip-tests
 # kustomize makes the ConfigMap of lpm.yaml itself, with a name that follows its content: that, and
-# no checksum, restarts the agents.
+# no checksum, restarts the agents. It is not named like the DaemonSet: kustomize takes a Role's
+# resourceNames for the ConfigMap's, and the agents could not ask for their DaemonSet.
 awk '/^---$/ { held = $0; next }
      held != "" { skip = /templates\/configmap.yaml$/; if (!skip) print held; held = "" }
      !skip' "$out/kustomize/base/lpm.yaml" |
-    sed '/^      annotations:$/,/checksum\/config:/d' > "$out/base.yaml"
+    sed -e '/^      annotations:$/,/checksum\/config:/d' \
+        -e '/^          configMap:$/ { n; s/name: lpm$/name: lpm-config/; }' > "$out/base.yaml"
 mv "$out/base.yaml" "$out/kustomize/base/lpm.yaml"
 mkdir -p "$out/kustomize/base/config"
 "$helm" template lpm "$here/helm/lpm" --namespace lpm --show-only templates/configmap.yaml |

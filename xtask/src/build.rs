@@ -38,7 +38,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if args.programs_only {
         return Ok(());
     }
-    println!("build: the agent and the testbed");
+    println!("build: the agent and the testbed{}", first_time("lpm"));
     let mut build = process::cargo();
     build.args([
         "build",
@@ -51,6 +51,15 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// How long a release build takes where there is none of this program yet, to be told before.
+fn first_time(program: &str) -> &'static str {
+    if paths::release_binary(program).is_file() {
+        ""
+    } else {
+        ": five minutes on two cores the first time, half an hour on a busy machine"
+    }
+}
+
 /// The kernel programs without the agent.
 pub(crate) fn programs_only() -> Result<()> {
     programs(false)
@@ -58,7 +67,12 @@ pub(crate) fn programs_only() -> Result<()> {
 
 /// Builds the kernel programs into `target/bpf`, and checks that old kernels can run them.
 fn programs(debug: bool) -> Result<()> {
-    println!("build: the kernel programs");
+    let first = if paths::kernel_object("lpm").is_file() {
+        ""
+    } else {
+        ": a minute the first time"
+    };
+    println!("build: the kernel programs{first}");
     let mut build = cargo_bpf("build")?;
     build.args(if debug { &["--features=log"][..] } else { &[] });
     process::run(&mut build)?;

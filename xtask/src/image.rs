@@ -1,10 +1,12 @@
 //! `cargo xtask image`: the agent as a container image, without a container engine.
 //!
 //! One static binary, and around it no more than it takes to run as whoever one likes: `/tmp`, two
-//! users, the order of name resolution. The archive is that of `docker save`, which every engine
-//! imports.
+//! users, the order of name resolution. Where `cargo xtask build` has left its binary, that one with
+//! the libraries that it loads: nothing is compiled twice. The archive is that of `docker save`, which
+//! every engine imports.
 
 mod archive;
+mod binary;
 
 use std::{
     fs,
@@ -13,12 +15,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use object::{Object as _, ObjectSection as _};
 
-use crate::{
-    arch::{self, Arch},
-    build, paths, process, setup,
-};
+use crate::{arch::Arch, build, paths, setup};
 
 /// Make a container image of the agent, without a container engine
 #[derive(clap::Args)]
@@ -26,6 +24,7 @@ use crate::{
     cargo xtask image                             target/image/lpm.tar\n  \
     cargo xtask image --tag lpm:next --output /tmp/next.tar\n  \
     cargo xtask image --arch amd64 --arch arm64   one archive for each\n  \
+    cargo xtask image --static                    without libraries, whatever is built already\n  \
     ctr -n k8s.io images import target/image/lpm.tar")]
 pub(crate) struct Args {
     /// The image's name and tag [default: lpm:VERSION]
@@ -44,6 +43,9 @@ pub(crate) struct Args {
     /// Leave the kernel programs as they were built last
     #[arg(long)]
     keep_programs: bool,
+    /// Compile a static binary also where `cargo xtask build` has left one that is not
+    #[arg(long = "static")]
+    is_static: bool,
 }
 
 /// A profile of cargo's.
@@ -80,6 +82,7 @@ pub(crate) fn for_tests() -> Result<()> {
         arch: Vec::new(),
         profile: Profile::Dev,
         keep_programs: false,
+        is_static: false,
     })
 }
 
@@ -108,7 +111,6 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 
 /// The image for one architecture.
 fn make(args: &Args, arch: Arch) -> Result<()> {
-    let binary = static_binary(args.profile, arch)?;
     let tag = args
         .tag
         .clone()
@@ -122,65 +124,28 @@ fn make(args: &Args, arch: Arch) -> Result<()> {
         paths::target().join(format!("image/lpm{suffix}.tar"))
     });
     let work = output.with_extension("work");
-    let image = archive::Image {
-        tag: &tag,
-        architecture: arch.name(),
-        binary: &binary,
-    };
-    let written = image.write(&work, &output);
+    if work.exists() {
+        fs::remove_dir_all(&work).with_context(|| format!("cannot empty {}", work.display()))?;
+    }
+    let written = binary::built(args.profile, arch, args.is_static, &work).and_then(|binary| {
+        let image = archive::Image {
+            tag: &tag,
+            architecture: arch.name(),
+            binary: &binary.program,
+            libraries: &binary.libraries,
+        };
+        image.write(&work, &output)?;
+        size(&binary.program)
+    });
     // Nothing of it is needed afterwards, whether it worked or not.
     let _ = fs::remove_dir_all(&work);
-    written?;
     println!(
         "image: {tag}, {} ({} of it the binary), linux/{}: {}",
         size(&output)?,
-        size(&binary)?,
+        written?,
         arch.name(),
         output.display()
     );
-    Ok(())
-}
-
-/// The target to build for: on this machine's architecture musl's where it is installed with its C
-/// compiler, which TLS needs; else glibc's, linked statically too.
-fn target(arch: Arch) -> String {
-    let musl = format!("{}-unknown-linux-musl", arch.cpu());
-    let there = arch.is_host()
-        && arch::std_library(&musl).is_some()
-        && process::which("musl-gcc").is_some();
-    if there { musl } else { arch.gnu() }
-}
-
-/// Builds `lpm` without any shared library.
-fn static_binary(profile: Profile, arch: Arch) -> Result<PathBuf> {
-    let target = target(arch);
-    println!("image: lpm for {target}, profile {}", profile.as_str());
-    let mut cargo = process::cargo();
-    cargo.args(["build", "--package=lpm-agent", "--bin=lpm"]);
-    cargo.args(["--profile", profile.as_str()]);
-    arch::compile_for(&mut cargo, arch, &target);
-    let key = profile.as_str().to_uppercase();
-    cargo.env(format!("CARGO_PROFILE_{key}_STRIP"), "debuginfo");
-    process::run(&mut cargo)?;
-    let binary = arch::output_of(&target, profile.directory()).join("lpm");
-    must_be_static(&binary)?;
-    Ok(binary)
-}
-
-/// Fails when the binary wants a loader, which the image does not have.
-fn must_be_static(binary: &Path) -> Result<()> {
-    let bytes = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
-    let file = object::File::parse(bytes.as_slice())
-        .with_context(|| format!("{} is no program", binary.display()))?;
-    if let Some(loader) = file.section_by_name(".interp") {
-        let loader = String::from_utf8_lossy(loader.data().unwrap_or_default()).into_owned();
-        bail!(
-            "{} wants the loader {}: it is not static, and the image has no libraries; build it \
-             with a target whose C library is there as an archive (libc6-dev has libc.a)",
-            binary.display(),
-            loader.trim_end_matches('\0')
-        );
-    }
     Ok(())
 }
 
@@ -195,22 +160,6 @@ fn size(file: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_program_with_a_loader_is_refused() {
-        let this = std::env::current_exe().unwrap();
-        let error = must_be_static(&this).unwrap_err().to_string();
-        assert!(
-            error.contains("not static") && error.contains("ld-"),
-            "{error}"
-        );
-        let error = must_be_static(
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("Cargo.toml")
-                .as_path(),
-        );
-        assert!(error.unwrap_err().to_string().contains("no program"));
-    }
 
     #[test]
     fn sizes_are_in_mebibytes() {

@@ -11,7 +11,7 @@ use lpm_bench::kubernetes::Cluster;
 use crate::{eventually, tools::tool};
 
 /// The release, its namespace, and the name of its objects.
-const NAME: &str = "lpm";
+pub(crate) const NAME: &str = "lpm";
 
 /// The agent's image, or a skip that says how it is made.
 pub(crate) fn image() -> Option<PathBuf> {
@@ -102,6 +102,11 @@ pub(crate) fn uninstall_leaves_nothing(cluster: &Cluster) {
         cluster,
         &["helm", "uninstall", NAME, "--namespace", NAME, "--wait"],
     );
+    nothing_is_left(cluster);
+}
+
+/// No object, no pin, no program and no qdisc.
+pub(crate) fn nothing_is_left(cluster: &Cluster) {
     eventually("no program on any interface", || {
         programs(cluster).is_empty()
     });

@@ -13,6 +13,39 @@ use crate::{chart, eventually};
 /// Where containerd 1.6 keeps a directory per running container.
 const TASKS: &str = "containers/io.containerd.runtime.v2.task/k8s.io";
 
+/// Where programs of a cluster make directories of the machine.
+const PLACES: [&str; 9] = [
+    "/etc/cni",
+    "/etc/kubernetes",
+    "/opt/cni",
+    "/run/containerd",
+    "/run/flannel",
+    "/usr/libexec/kubernetes",
+    "/var/lib/cni",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+];
+
+/// The directories of the machine that a cluster might leave.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Machine(Vec<PathBuf>);
+
+impl Machine {
+    /// Those that are there now, with those in them.
+    pub(crate) fn now() -> Self {
+        let mut found = Vec::new();
+        let mut open = PLACES.map(PathBuf::from).to_vec();
+        while let Some(place) = open.pop() {
+            if place.is_dir() {
+                open.extend(entries(&place));
+                found.push(place);
+            }
+        }
+        found.sort();
+        Self(found)
+    }
+}
+
 /// Names of what is there while a cluster runs.
 pub(crate) struct Traces {
     directory: PathBuf,

@@ -11,6 +11,7 @@ mod collector;
 mod left;
 mod metrics;
 mod names;
+mod overlays;
 mod ports;
 mod presets;
 mod prometheus;
@@ -34,7 +35,7 @@ use lpm_bench::{
     testbed::Impairment,
 };
 
-use left::Traces;
+use left::{Machine, Traces};
 use prometheus::{Histograms, Prometheus};
 
 /// One-way delay between the nodes.
@@ -76,6 +77,9 @@ fn scenario(shape: Shape) {
     let network = shape.network;
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(image) = chart::image() else { return };
+    // What an earlier one left, as it may have been killed.
+    Cluster::remove_stale().expect("nothing of old ones");
+    let machine = Machine::now();
     let Some(cluster) = Cluster::up_or_skip(&ClusterConfig {
         images: vec![image],
         wire: Impairment::delay(DELAY),
@@ -105,8 +109,10 @@ fn scenario(shape: Shape) {
     chart::uninstall_leaves_nothing(&cluster);
     traces.programs_go();
     drop([classic, native, discovered]);
+    overlays::leave_nothing(&cluster, network);
     drop(cluster);
     traces.are_gone();
+    assert_eq!(Machine::now(), machine, "the machine is as it was");
 }
 
 /// What stays on one node is far from what crosses the wire.

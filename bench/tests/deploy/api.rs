@@ -1,6 +1,6 @@
 //! The real API server takes what is rendered, and gives the agents no more than they read.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::fs;
 
 use lpm_bench::kubernetes::ApiServer;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{deploy, everything, object, objects, program, ran, rendered};
 
 /// An API server that knows the monitors of both groups, and the namespace.
-fn cluster() -> Option<ApiServer> {
+pub(crate) fn cluster() -> Option<ApiServer> {
     let api = ApiServer::start_or_skip()?;
     let read = |name: &str| {
         fs::read_to_string(deploy().join("tests/crds").join(name)).expect("a definition")
@@ -67,39 +67,6 @@ fn the_chart_is_accepted() {
     api.apply(&less).unwrap();
 }
 
-#[test]
-fn the_overlays_are_accepted() {
-    let Some(api) = cluster() else { return };
-    let mut names = BTreeSet::new();
-    for (overlay, preset) in [("aks", "aks-azure-cni"), ("l2sm", "l2sm")] {
-        let mut build = api.kubectl().unwrap();
-        build
-            .arg("kustomize")
-            .arg(deploy().join("kustomize/overlays").join(overlay));
-        let all = ran(&mut build).unwrap();
-        let said = api.apply(&all).unwrap();
-        assert!(
-            said.contains("daemonset.apps/lpm serverside-applied"),
-            "{said}"
-        );
-        // The name follows the content, so that another configuration is another rollout.
-        let all = objects(&all);
-        let pod = &object(&all, "DaemonSet", "lpm")["spec"]["template"]["spec"];
-        let volumes = pod["volumes"].as_array().expect("volumes");
-        let volume = volumes.iter().find(|volume| volume["name"] == "config");
-        let name = volume.expect("config")["configMap"]["name"].as_str();
-        let name = name.expect("a name");
-        assert!(names.insert(name.to_owned()), "{name} again");
-        let config = object(&all, "ConfigMap", name);
-        let text = config["data"]["lpm.yaml"].as_str().expect("lpm.yaml");
-        let config = lpm_agent::config::Config::parse(text, overlay.as_ref()).expect(text);
-        assert_eq!(
-            config.preset.map(lpm_agent::config::Preset::as_str),
-            Some(preset)
-        );
-    }
-}
-
 /// Prometheus understands the configuration that it gets in an L2S-M cluster. Debian's is built
 /// without the discovery of pods, so it is not shown that part: `bench/tests/cluster/collector.rs`
 /// runs another one with all of it.
@@ -129,21 +96,12 @@ fn the_collector_of_l2sm_has_a_configuration() {
     .unwrap();
 }
 
-fn may(api: &ApiServer, verb: &str, what: &str, more: &[&str]) -> bool {
-    let mut kubectl: Command = api.kubectl().unwrap();
-    kubectl.args([
-        "auth",
-        "can-i",
-        verb,
-        what,
-        "--as=system:serviceaccount:lpm:lpm",
-    ]);
-    kubectl
-        .args(more)
-        .output()
-        .expect("kubectl")
-        .status
-        .success()
+/// Whether a user may do this, as the API server decides.
+pub(crate) fn may(api: &ApiServer, user: &str, verb: &str, what: &str, more: &[&str]) -> bool {
+    let mut kubectl = api.kubectl().unwrap();
+    kubectl.args(["auth", "can-i", verb, what, "--as", user]);
+    let output = kubectl.args(more).output().expect("kubectl");
+    output.status.success()
 }
 
 #[test]
@@ -151,6 +109,9 @@ fn the_agents_may_read_what_they_need_and_nothing_else() {
     let Some(all) = rendered(&[]) else { return };
     let Some(api) = cluster() else { return };
     api.apply(&all).unwrap();
+    let may = |verb: &str, what: &str, more: &[&str]| {
+        may(&api, "system:serviceaccount:lpm:lpm", verb, what, more)
+    };
     for what in [
         "pods",
         "services",
@@ -160,24 +121,13 @@ fn the_agents_may_read_what_they_need_and_nothing_else() {
         "jobs.batch",
     ] {
         for verb in ["list", "watch"] {
-            assert!(
-                may(&api, verb, what, &["--all-namespaces"]),
-                "{verb} {what}"
-            );
+            assert!(may(verb, what, &["--all-namespaces"]), "{verb} {what}");
         }
         for verb in ["create", "update", "patch", "delete"] {
-            assert!(
-                !may(&api, verb, what, &["--all-namespaces"]),
-                "{verb} {what}"
-            );
+            assert!(!may(verb, what, &["--all-namespaces"]), "{verb} {what}");
         }
     }
-    assert!(may(
-        &api,
-        "get",
-        "daemonsets.apps/lpm",
-        &["--namespace=lpm"]
-    ));
+    assert!(may("get", "daemonsets.apps/lpm", &["--namespace=lpm"]));
     for (verb, what, more) in [
         ("get", "daemonsets.apps/other", "--namespace=lpm"),
         ("get", "daemonsets.apps/lpm", "--namespace=default"),
@@ -188,12 +138,12 @@ fn the_agents_may_read_what_they_need_and_nothing_else() {
         ("create", "pods/exec", "--all-namespaces"),
         ("get", "nodes/proxy", "--all-namespaces"),
     ] {
-        assert!(!may(&api, verb, what, &[more]), "{verb} {what} {more}");
+        assert!(!may(verb, what, &[more]), "{verb} {what} {more}");
     }
     let of_a_node = rendered(&["--set", "scope=node"]).expect("helm is there");
     api.apply(&of_a_node).unwrap();
     for verb in ["list", "watch"] {
         let everywhere = ["--all-namespaces"];
-        assert!(may(&api, verb, "csinodes.storage.k8s.io", &everywhere));
+        assert!(may(verb, "csinodes.storage.k8s.io", &everywhere));
     }
 }

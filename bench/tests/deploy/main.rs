@@ -3,6 +3,8 @@
 
 mod api;
 mod chart;
+mod hour;
+mod overlays;
 mod rules;
 mod values;
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{deploy, everything, object, objects, program, ran, rendered};
 
 /// The rule file, as a Prometheus without operator gets it.
-fn rule_file(arguments: &[&str]) -> Option<String> {
+pub(crate) fn rule_file(arguments: &[&str]) -> Option<String> {
     let mut all = vec!["--set", "rules.configMap=true"];
     all.extend(arguments);
     let objects = objects(&rendered(&all)?);

@@ -229,7 +229,7 @@ impl Need for GoProgram {
 
     fn how(&self) -> String {
         format!(
-            "built from its Go module and kept in {}; minutes the first time",
+            "built from its Go module and kept in {}: up to ten minutes on two cores the first time",
             user_cache().map_or_else(|_| "the cache".to_owned(), |dir| dir.display().to_string())
         )
     }

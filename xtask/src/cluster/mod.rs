@@ -158,6 +158,7 @@ fn up(network: Network, delay: &str, images: &[PathBuf]) -> Result<()> {
     } else {
         println!("cluster: without the agent's image; `cargo xtask image` makes it");
     }
+    println!("cluster: two nodes come up: ten seconds, some minutes on a busy machine");
     for image in images.iter().chain(own.is_file().then_some(&own)) {
         command.arg("--image").arg(image);
     }

@@ -2,7 +2,12 @@
 //!
 //! The same binary makes the same bytes: no times, no owners, names sorted.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -22,16 +27,16 @@ pub(super) struct Image<'a> {
     pub(super) tag: &'a str,
     /// As images call it: `amd64`, `arm64`.
     pub(super) architecture: &'a str,
-    /// The static binary.
+    /// The program.
     pub(super) binary: &'a Path,
+    /// What it loads, at the paths that they have in the image, too.
+    pub(super) libraries: &'a [PathBuf],
 }
 
 impl Image<'_> {
-    /// Writes the archive `output`, with `work` as a directory for what it is made of.
+    /// Writes the archive `output`, with `work` as a directory for what it is made of: its `root` and
+    /// `parts` are not there yet.
     pub(super) fn write(&self, work: &Path, output: &Path) -> Result<()> {
-        if work.exists() {
-            fs::remove_dir_all(work).with_context(|| format!("cannot empty {}", work.display()))?;
-        }
         let parts = work.join("parts");
         fs::create_dir_all(&parts).with_context(|| format!("cannot create {}", parts.display()))?;
         self.lay_out(&work.join("root"))?;
@@ -57,10 +62,15 @@ impl Image<'_> {
         write(&root.join("etc/passwd"), PASSWD)?;
         write(&root.join("etc/group"), GROUP)?;
         write(&root.join("etc/nsswitch.conf"), NSSWITCH)?;
-        let lpm = root.join("lpm");
-        fs::copy(self.binary, &lpm)
-            .with_context(|| format!("cannot copy {}", self.binary.display()))?;
-        fs::set_permissions(&lpm, fs::Permissions::from_mode(0o755))?;
+        put(self.binary, &root.join("lpm"))?;
+        for library in self.libraries {
+            let place = root.join(library.strip_prefix("/").unwrap_or(library));
+            if let Some(dir) = place.parent() {
+                fs::create_dir_all(dir)
+                    .with_context(|| format!("cannot create {}", dir.display()))?;
+            }
+            put(library, &place)?;
+        }
         Ok(())
     }
 
@@ -103,6 +113,13 @@ impl Image<'_> {
     }
 }
 
+/// Copies what is to be run.
+fn put(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot change {}", to.display()))
+}
+
 fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
@@ -137,9 +154,11 @@ mod tests {
             tag: "registry.example/lpm:1.2.3",
             architecture: "arm64",
             binary: &binary,
+            libraries: &[dir.join("binary")],
         };
-        let output = dir.join(name);
-        image.write(&dir.join("work"), &output).unwrap();
+        let (work, output) = (dir.join("work"), dir.join(name));
+        image.write(&work, &output).unwrap();
+        fs::remove_dir_all(work).unwrap();
         fs::read(output).unwrap()
     }
 
@@ -184,6 +203,8 @@ mod tests {
             list.contains("-rwxr-xr-x 0/0") && list.contains("./lpm"),
             "{list}"
         );
+        let library = format!(".{}", dir.join("binary").display());
+        assert!(list.contains(&library), "{library} in {list}");
     }
 
     #[test]

@@ -165,6 +165,9 @@ fn prepare(no_setup: bool, needs: Needs) -> Result<()> {
 
 fn run_group(group: &groups::Group) -> Tally {
     println!("\ntest: {}: {}", group.name, group.what);
+    if let Some(why) = opt_in(group.name) {
+        println!("test: {}: {why}", group.name);
+    }
     let start = Instant::now();
     let mut tally = (group.run)().unwrap_or_else(|error| {
         println!("test: {}: {error:#}", group.name);

@@ -11,8 +11,9 @@
 //! | Services | 198.19.128.0/18 | |
 //!
 //! Both nodes share one kernel: interfaces are apart, but programs, maps and cgroups are not. Each
-//! node sees directories of its own in place of `/sys/fs/bpf`, `/var/lib/cni` and
-//! `/var/log/containers`.
+//! node sees directories of its own in place of `/sys/fs/bpf`, `/var/lib/cni`,
+//! `/var/lib/kubelet/device-plugins` and `/var/log/containers`. Those of the machine that had to be
+//! made for this go with the last cluster.
 //!
 //! Everything of a cluster is in [`Cluster::directory`], named by the process that made it, so that
 //! [`Cluster::remove_stale`] finds what a killed one left.
@@ -20,6 +21,7 @@
 mod image;
 mod network;
 mod node;
+mod places;
 mod remove;
 mod view;
 

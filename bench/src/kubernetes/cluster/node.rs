@@ -11,7 +11,7 @@ use std::{
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
-use super::{Network, image, network, view};
+use super::{DIRECTORY, Network, image, network, view};
 use crate::{
     kubernetes::{
         ApiServer, Error, Programs,
@@ -147,6 +147,7 @@ snapshotter = "native"
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 BinaryName = "{runc}"
+Root = "{containers}"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{plugins}"
 conf_dir = "{cni}"
@@ -156,6 +157,7 @@ conf_dir = "{cni}"
         socket = path("containerd.sock"),
         opt = path("opt"),
         pause = image::PAUSE,
+        containers = path("runc"),
         runc = programs.find("runc")?.display(),
         plugins = programs.cni()?.display(),
         cni = path("cni"),
@@ -165,7 +167,7 @@ conf_dir = "{cni}"
     let mut command = netns.command(programs.find("containerd")?);
     command.arg("--config").arg(&file);
     command.env("PATH", programs.path());
-    view::own(&mut command, dir)?;
+    view::own(&mut command, dir, Path::new(DIRECTORY))?;
     let mut containerd = Process::start(command, "containerd", dir)?;
     let ctr = programs.find("ctr")?;
     containerd.wait_until("containerd answering", Duration::from_mins(1), || {

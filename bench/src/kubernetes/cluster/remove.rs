@@ -17,7 +17,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::Error;
+use super::{Error, places};
 use crate::testbed::alive;
 
 /// Where control groups are.
@@ -44,12 +44,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Removes the clusters below `clusters` whose process is gone.
 pub(super) fn stale(clusters: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut removed = Vec::new();
-    for entry in fs::read_dir(clusters).into_iter().flatten().flatten() {
-        if !alive(&entry.file_name().to_string_lossy()) {
-            remove(&entry.path())?;
-            removed.push(entry.path());
+    for cluster in directories(clusters) {
+        let process = cluster.file_name().unwrap_or_default();
+        if !alive(&process.to_string_lossy()) {
+            remove(&cluster)?;
+            removed.push(cluster);
         }
     }
+    // One may have been killed when all of it was gone but that.
+    places::remove(clusters).map_err(|source| {
+        Error::system(
+            format!("remove what is listed in {}", clusters.display()),
+            source,
+        )
+    })?;
     Ok(removed)
 }
 
@@ -71,9 +79,7 @@ pub(super) fn remove(dir: &Path) -> Result<(), Error> {
         drop(group.parent().map(fs::remove_dir));
     }
     fs::remove_dir_all(dir).map_err(failed)?;
-    // The one around it, unless there is another cluster.
-    drop(dir.parent().map(fs::remove_dir));
-    Ok(())
+    dir.parent().map_or(Ok(()), places::remove).map_err(failed)
 }
 
 /// The hierarchies: those of version 1, or the one of version 2.

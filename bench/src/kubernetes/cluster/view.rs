@@ -16,24 +16,34 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
-use super::Error;
+use super::{Error, places};
 
 /// What a node has of its own: the directory among its files, and where it sees it.
-const OWN: [(&str, &str); 3] = [
+const OWN: [(&str, &str); 4] = [
     ("bpf", "/sys/fs/bpf"),
     ("cni-state", "/var/lib/cni"),
+    // The kubelet has no option for it.
+    ("device-plugins", "/var/lib/kubelet/device-plugins"),
     ("container-logs", "/var/log/containers"),
 ];
 
-/// Gives `command` a view of its own, of the node whose files are in `dir`.
-pub(super) fn own(command: &mut Command, dir: &Path) -> Result<(), Error> {
+/// Where containerd's shims make their sockets, which no option moves; [`super::remove`] knows them.
+const SHIMS: &str = "/run/containerd/s";
+
+/// Gives `command` a view of its own, of the node whose files are in `dir`, one of a cluster of those
+/// below `clusters`.
+pub(super) fn own(command: &mut Command, dir: &Path, clusters: &Path) -> Result<(), Error> {
+    let make = |place: &Path| {
+        places::make(clusters, place)
+            .map_err(|source| Error::system(format!("make {}", place.display()), source))
+    };
+    make(Path::new(SHIMS))?;
     let mut pairs: Vec<(PathBuf, &Path)> = Vec::new();
     for (name, place) in OWN {
         let (own, place) = (dir.join(name), Path::new(place));
-        for wanted in [&own, place] {
-            fs::create_dir_all(wanted)
-                .map_err(|source| Error::system(format!("make {}", wanted.display()), source))?;
-        }
+        fs::create_dir_all(&own)
+            .map_err(|source| Error::system(format!("make {}", own.display()), source))?;
+        make(place)?;
         pairs.push((own, place));
     }
     let enter = move || -> io::Result<()> {

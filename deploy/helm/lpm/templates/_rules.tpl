@@ -9,7 +9,13 @@ names the pair of namespaces and the cause, and has no series while all is well.
 {{- define "lpm.rules" -}}
 {{- $w := .Values.rules.window -}}
 {{- $t := .Values.rules.thresholds -}}
-{{- $pair := "namespace, peer_namespace, peer_kind" -}}
+{{- $ends := "namespace, peer_namespace" -}}
+{{- $pair := printf "%s, peer_kind" $ends -}}
+{{- $prompt := `leg="remote", echo="prompt", peer_kind!="external"` -}}
+{{- /* From which share of the echoes on a class may stand for all of them. */ -}}
+{{- $share := 0.5 -}}
+{{- /* Over how long an alert looks back: an evaluation that missed, or a collection, ends none. */ -}}
+{{- $bridge := "2m" -}}
 groups:
   - name: lpm.rates
     rules:
@@ -63,68 +69,119 @@ groups:
         expr: |-
           sum by (namespace) (rate(lpm_dns_unanswered_total[{{ $w }}]))
             / ((
-              (sum by (namespace) (rate(lpm_dns_seconds_count[{{ $w }}])) or sum by (namespace) (histogram_count(rate(lpm_dns_seconds[{{ $w }}]))))
+              (
+                sum by (namespace) (rate(lpm_dns_seconds_count[{{ $w }}]))
+                or sum by (namespace) (histogram_count(rate(lpm_dns_seconds[{{ $w }}])))
+                or 0 * sum by (namespace) (rate(lpm_dns_unanswered_total[{{ $w }}]))
+              )
               + sum by (namespace) (rate(lpm_dns_unanswered_total[{{ $w }}]))
             ) > {{ $t.samplesPerSecond }})
   - name: lpm.question
+    # Each series bears the namespaces and nothing that depends on how it was found: what is slow for
+    # an hour is one series for an hour.
     rules:
       # Prompt echoes: nobody sat on them.
-      - record: lpm:network_seconds:mean
-        labels: {basis: prompt}
-        expr: sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="remote", echo="prompt"})
-      # Where small requests give none: what this end saw beyond itself less what the other end saw
-      # in its own pods, of the same echoes.
-      - record: lpm:network_seconds:mean
-        labels: {basis: difference}
+      - record: lpm:network_seconds:prompt
+        expr: |-
+          sum by ({{ $ends }}) (lpm:rtt_seconds_sum:rate{ {{- $prompt -}} })
+            / (sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{ {{- $prompt -}} }) > {{ $t.samplesPerSecond }})
+      # What this end saw beyond itself less what the other end saw in its own pods, of the same echoes:
+      # those with data, or where there are none, those without.
+      - record: lpm:network_seconds:difference
         expr: |-
           (
+            {{- range $number, $echo := list `echo="data"` `echo=~"prompt|lone"` }}
+            {{- if $number }}
+            or
+            {{- end }}
             (
-              sum by (namespace, peer_namespace) (lpm:rtt_seconds_sum:rate{leg="remote", echo="data", peer_kind=~"pod|service"})
-              / (sum by (namespace, peer_namespace) (lpm:rtt_seconds_count:rate{leg="remote", echo="data", peer_kind=~"pod|service"}) > {{ $t.samplesPerSecond }})
+              sum by ({{ $ends }}) (lpm:rtt_seconds_sum:rate{leg="remote", {{ $echo }}, peer_kind=~"pod|service"})
+              / (sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="remote", {{ $echo }}, peer_kind=~"pod|service"}) > {{ $t.samplesPerSecond }})
+              - on ({{ $ends }})
+              label_replace(label_replace(label_replace(
+                sum by ({{ $ends }}) (lpm:rtt_seconds_sum:rate{leg="local", {{ $echo }}, peer_kind=~"pod|service"})
+                / (sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="local", {{ $echo }}, peer_kind=~"pod|service"}) > {{ $t.samplesPerSecond }}),
+                "swap", "$1", "namespace", "(.*)"),
+                "namespace", "$1", "peer_namespace", "(.*)"),
+                "peer_namespace", "$1", "swap", "(.*)")
             )
-            - on (namespace, peer_namespace)
-            label_replace(label_replace(label_replace(
-              sum by (namespace, peer_namespace) (lpm:rtt_seconds_sum:rate{leg="local", echo="data", peer_kind=~"pod|service"})
-              / (sum by (namespace, peer_namespace) (lpm:rtt_seconds_count:rate{leg="local", echo="data", peer_kind=~"pod|service"}) > {{ $t.samplesPerSecond }}),
-              "swap", "$1", "namespace", "(.*)"),
-              "namespace", "$1", "peer_namespace", "(.*)"),
-              "peer_namespace", "$1", "swap", "(.*)")
+            {{- end }}
           ) > 0
-          unless on (namespace, peer_namespace) lpm:network_seconds:mean{basis="prompt"}
+      # Prompt echoes stand for all where they are at least half of them. Else the difference, and where
+      # the other end is not measured, prompt ones again if they are half of those without data: of a
+      # few among many lone ones it is the far end's lateness that made them prompt.
+      - record: lpm:network_seconds:mean
+        expr: |-
+          (
+            lpm:network_seconds:prompt
+            and
+            sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{ {{- $prompt -}} })
+              / sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="remote", peer_kind!="external"}) >= {{ $share }}
+          )
+          or lpm:network_seconds:difference
+          or
+          (
+            lpm:network_seconds:prompt
+            and
+            sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{ {{- $prompt -}} })
+              / sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="remote", echo=~"prompt|lone", peer_kind!="external"}) >= {{ $share }}
+          )
       # The least that a flow needed in 10 s, a mean over flows: of these no packet was sent again or
       # waited for one that was. Without what the other end's own pods took, where it is measured.
       - record: lpm:network_seconds:least
         expr: |-
           (
-            sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_sum:rate{leg="remote", peer_kind=~"pod|service"})
-            / (sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_count:rate{leg="remote", peer_kind=~"pod|service"}) > 0)
-            - on (namespace, peer_namespace)
+            sum by ({{ $ends }}) (lpm:flow_rtt_seconds_sum:rate{leg="remote", peer_kind=~"pod|service"})
+            / (sum by ({{ $ends }}) (lpm:flow_rtt_seconds_count:rate{leg="remote", peer_kind=~"pod|service"}) > 0)
+            - on ({{ $ends }})
             label_replace(label_replace(label_replace(
-              sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_sum:rate{leg="local", peer_kind=~"pod|service"})
-              / (sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_count:rate{leg="local", peer_kind=~"pod|service"}) > 0),
+              sum by ({{ $ends }}) (lpm:flow_rtt_seconds_sum:rate{leg="local", peer_kind=~"pod|service"})
+              / (sum by ({{ $ends }}) (lpm:flow_rtt_seconds_count:rate{leg="local", peer_kind=~"pod|service"}) > 0),
               "swap", "$1", "namespace", "(.*)"),
               "namespace", "$1", "peer_namespace", "(.*)"),
               "peer_namespace", "$1", "swap", "(.*)")
           )
-          or on (namespace, peer_namespace)
-          sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_sum:rate{leg="remote", peer_kind!="external"})
-            / (sum by (namespace, peer_namespace) (lpm:flow_rtt_seconds_count:rate{leg="remote", peer_kind!="external"}) > 0)
-      # How long pods of this namespace take to answer, seen where they are: with data, less without.
+          or
+          sum by ({{ $ends }}) (lpm:flow_rtt_seconds_sum:rate{leg="remote", peer_kind!="external"})
+            / (sum by ({{ $ends }}) (lpm:flow_rtt_seconds_count:rate{leg="remote", peer_kind!="external"}) > 0)
+      # How long the node's own side of this namespace's pods takes to acknowledge: prompt echoes. A pod
+      # that is late acknowledges more at once, and so more promptly: a few prompt ones are its late
+      # ones. So they count as at least half of all echoes, and the mean is never above that of all.
+      - record: lpm:pod_seconds:mean
+        expr: |-
+          min by ({{ $ends }}) (
+            label_replace(
+              sum by ({{ $ends }}) (lpm:rtt_seconds_sum:rate{leg="local", echo="prompt"})
+              / (
+                (
+                  sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="local", echo="prompt"})
+                  > {{ $share }} * sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="local"})
+                )
+                or {{ $share }} * sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="local"})
+              ),
+              "echo", "prompt", "", "")
+            or
+            label_replace(
+              sum by ({{ $ends }}) (lpm:rtt_seconds_sum:rate{leg="local"})
+              / sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="local"}),
+              "echo", "all", "", "")
+          )
+          and sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="local", echo="prompt"}) > {{ $t.samplesPerSecond }}
+      # How long pods of this namespace take to answer, seen where they are: with data, less what the
+      # node's side takes.
       - record: lpm:server_seconds:mean
         expr: |-
-          sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="local", echo="data"})
-          - (
-            sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="local", echo="prompt"})
-            or 0 * sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="local", echo="data"})
-          )
-      # How long the node's own side of this namespace's pods takes to acknowledge.
-      - record: lpm:pod_seconds:mean
-        expr: sum by ({{ $pair }}) (lpm:rtt_seconds:mean{leg="local", echo="prompt"})
+          (
+            sum by ({{ $ends }}) (lpm:rtt_seconds_sum:rate{leg="local", echo="data"})
+            / (sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="local", echo="data"}) > {{ $t.samplesPerSecond }})
+            - (
+              lpm:pod_seconds:mean
+              or 0 * sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{leg="local", echo="data"})
+            )
+          ) > 0
       - record: lpm:slow:ratio
         labels: {cause: network}
-        expr: |-
-          max by ({{ $pair }}) (lpm:network_seconds:mean{peer_kind!="external"}) / {{ $t.network }} > 1
-            and on (namespace, peer_namespace) lpm:network_seconds:least > {{ $t.network }}
+        expr: lpm:network_seconds:mean / {{ $t.network }} > 1 and lpm:network_seconds:least > {{ $t.network }}
       - record: lpm:slow:ratio
         labels: {cause: server}
         expr: lpm:server_seconds:mean / {{ $t.server }} > 1
@@ -133,20 +190,23 @@ groups:
         expr: lpm:pod_seconds:mean / {{ $t.pod }} > 1
       - record: lpm:slow:ratio
         labels: {cause: loss}
-        expr: lpm:retransmissions:ratio{peer_kind!="external"} / {{ $t.loss }} > 1
+        expr: |-
+          sum by ({{ $ends }}) (lpm:retransmissions:rate{peer_kind!="external"})
+            / (sum by ({{ $ends }}) (lpm:rtt_seconds_count:rate{peer_kind!="external"}) > {{ $t.samplesPerSecond }})
+            / {{ $t.loss }} > 1
   - name: lpm.alerts
     rules:
       - alert: LpmSlow
-        expr: lpm:slow:ratio
+        expr: max_over_time(lpm:slow:ratio[{{ $bridge }}])
         for: {{ .Values.rules.for }}
         labels: {severity: warning}
         annotations:
           summary: >-
-            {{ "{{ $labels.namespace }} and {{ $labels.peer_namespace }}{{ with $labels.peer_kind }} ({{ . }}){{ end }}: {{ $labels.cause }}" }}
+            {{ "{{ $labels.namespace }} and {{ with $labels.peer_namespace }}{{ . }}{{ else }}peers outside{{ end }}: {{ $labels.cause }}" }}
           description: >-
             {{ "{{ $value | printf \"%.1f\" }} times the threshold. network: the time beyond the pods' interfaces; loss: segments sent again; server: the pods of {{ $labels.namespace }} take long to answer; pod: their side of the node takes long to acknowledge." }}
       - alert: LpmDnsUnanswered
-        expr: lpm:dns_unanswered:ratio > {{ $t.dnsUnanswered }}
+        expr: max_over_time(lpm:dns_unanswered:ratio[{{ $bridge }}]) > {{ $t.dnsUnanswered }}
         for: {{ .Values.rules.for }}
         labels: {severity: warning}
         annotations:
@@ -162,15 +222,15 @@ groups:
           description: See lpm_interface_one_sided, lpm_parse_skipped_total and `lpm check` on the node.
       - alert: LpmNamesLate
         expr: >-
-          max by (node, instance) (lpm_identity_lag_seconds) > 30
-          or max by (node, instance) (lpm_identity_synced == 0)
+          max by (node, instance) (max_over_time(lpm_identity_lag_seconds[{{ $bridge }}])) > 30
+          or max by (node, instance) (max_over_time(lpm_identity_synced[{{ $bridge }}]) == 0)
         for: 10m
         labels: {severity: warning}
         annotations:
           summary: {{ "The agent at {{ $labels.instance }} knows the names of pods late, or not all" | quote }}
           description: Measuring goes on; new addresses are `unknown`. See lpm_identity_errors_total and the agent's log.
       - alert: LpmMapFull
-        expr: sum by (node, instance, map, reason) (rate(lpm_map_drops_total{reason="full", map!="samples"}[{{ $w }}])) > 0
+        expr: sum by (node, instance, map, reason) (rate(lpm_map_drops_total{reason="full", map!="samples"}[15m])) > 0
         for: 15m
         labels: {severity: warning}
         annotations:
