@@ -142,10 +142,10 @@ fn farewell(config: &Config) -> Option<Farewell> {
 }
 
 fn log(notice: &Notice) {
-    if matches!(notice, Notice::Failed { .. }) {
-        tracing::error!("{notice}");
-    } else {
-        tracing::info!("{notice}");
+    match notice {
+        Notice::Failed { .. } => tracing::error!("{notice}"),
+        Notice::Blind { blind: Some(_), .. } => tracing::warn!("{notice}"),
+        _ => tracing::info!("{notice}"),
     }
 }
 

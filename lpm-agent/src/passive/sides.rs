@@ -41,6 +41,7 @@ fn add(sides: &mut Sides, entry: &FlowEntry, clock: &Clock) {
         let word = entry.hot[way].traffic.load(Ordering::Relaxed);
         Traffic::unpack(word).packets
     });
+    sides.from_local += from;
     sides.to_local += to;
     let one_way = match (from, to) {
         (_, 0) => 0,
