@@ -294,6 +294,7 @@ impl Worker {
         self.known = found;
         // An interface may have gone and another have come with its index.
         self.reattach_broken();
+        self.inspect_at = Instant::now();
         self.consider_all();
         lock(&self.state).resyncs += 1;
         (self.on_event)(Event::Resynced);
