@@ -86,12 +86,9 @@ fn blind(events: &Receiver<Event>) -> Option<Blind> {
     let begun = Instant::now();
     loop {
         let left = common::LIMIT.saturating_sub(begun.elapsed());
-        match events
-            .recv_timeout(left)
-            .expect("something about blindness")
-        {
-            Event::Blind { blind, .. } => return blind,
-            _ => {}
+        let event = events.recv_timeout(left);
+        if let Event::Blind { blind, .. } = event.expect("something about blindness") {
+            return blind;
         }
     }
 }
@@ -167,10 +164,10 @@ fn each_packet_is_seen_once_meanwhile() {
                 sent
             });
             agent.hotplug.resync();
-            let moved = agent.wait_for("the move", |event| {
+            agent.wait_for("the move", |event| {
                 matches!(event, Event::Overtaken { .. }).then_some(())
             });
-            drop((moved, stop));
+            drop(stop);
             sender.join().expect("the sender")
         });
         assert!(neighbour.count() >= sent && sent > 0, "it saw all of them");

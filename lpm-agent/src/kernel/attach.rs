@@ -173,10 +173,10 @@ impl Attacher {
             && let Err(source) = tc::ensure_clsact(&mut self.route, interface.index)
         {
             let interface = interface.name.clone();
-            return Err(if is_gone(&source) {
-                AttachError::Gone { interface }
-            } else {
-                AttachError::Clsact { interface, source }
+            return Err(match source.raw_os_error() {
+                Some(libc::ENODEV) => AttachError::Gone { interface },
+                Some(libc::EEXIST) => AttachError::IngressQdisc { interface },
+                _ => AttachError::Clsact { interface, source },
             });
         }
         let mut attachment = Attachment {

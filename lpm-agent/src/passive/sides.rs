@@ -99,6 +99,7 @@ mod tests {
             both: 9,
             from_only: 46,
             to_only: 3,
+            from_local: 124,
             to_local: 7,
             forwarded: 0,
         };
