@@ -147,10 +147,25 @@ fn an_ingress_qdisc_is_no_clsact() {
     let error = Agent::try_start(&node, Rules::only(["va".to_owned()]), Mode::Netlink).err();
     let error = error.expect("there is no egress hook");
     assert!(
-        matches!(error, StartError::Attach(AttachError::Clsact { .. })),
+        matches!(error, StartError::Attach(AttachError::IngressQdisc { .. })),
         "{error}"
     );
+    let said = error.to_string();
+    for word in ["va", "ingress", "clsact", "tc qdisc show"] {
+        assert!(said.contains(word), "{said}");
+    }
     assert_eq!(filters(&node, "va", Ingress), []);
+    // TCX, which is the remedy, needs no qdisc.
+    if native() == Mode::Tcx {
+        assert!(said.contains("attach: tcx"), "{said}");
+        let agent = Agent::start(&node, Rules::only(["va".to_owned()]), Mode::Tcx);
+        assert_eq!(native_chain(&node, "va", Egress), [agent.id(TO)]);
+    }
+    let qdiscs = node.output("tc", &["qdisc", "show", "dev", "va"]);
+    assert!(
+        qdiscs.expect("tc").contains("qdisc ingress"),
+        "theirs stays"
+    );
 }
 
 #[test]

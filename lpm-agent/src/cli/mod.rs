@@ -3,7 +3,9 @@
 mod check;
 mod client;
 mod config;
+mod here;
 mod memory;
+mod output;
 mod replay;
 mod run;
 mod show;
@@ -58,13 +60,15 @@ SIGHUP, or a change of the files, applies other names and rules without a restar
     #[command(after_help = "Examples:
   lpm top                                        all interfaces, by the built-in rules
   lpm top --agent http://127.0.0.1:9477          what a running agent sees
+  kubectl exec -it AGENT -- /lpm top             the same: in an agent's container it is the default
   lpm top -i eth0 --once --format json           one table as JSON, then end")]
     Top(top::Top),
     /// Print every round trip as it is measured.
     #[command(after_help = "Examples:
   lpm watch -i eth0 --seconds 10                 ten seconds as text
   lpm watch --format json --count 100 | jq .rtt_ns
-  lpm watch --agent http://127.0.0.1:9477        what a running agent measures")]
+  lpm watch --agent http://127.0.0.1:9477        what a running agent measures
+  kubectl exec AGENT -- /lpm watch               the same: in an agent's container it is the default")]
     Watch(watch::Watch),
     /// Measure the packets of a capture (pcap or pcapng) as if they passed now.
     #[command(after_help = replay::EXAMPLES)]
@@ -131,6 +135,17 @@ impl Measure {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// Whether it is said what is to be measured, or how.
+    fn says_what(&self) -> bool {
+        let Self {
+            config,
+            interface,
+            names,
+            attach,
+        } = self;
+        config.is_some() || !interface.is_empty() || names.is_some() || attach.is_some()
     }
 
     fn options(&self, netns: Option<&String>) -> anyhow::Result<Options> {

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -40,6 +40,16 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// Where it serves, if the command line says so.
+    pub(super) fn listens(&self) -> Option<SocketAddr> {
+        self.listen
+    }
+
+    /// The configuration file.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        self.measure.config.as_deref()
+    }
+
     pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<()> {
         memory::give_back();
         runtime()?.block_on(self.serve(netns))
@@ -142,10 +152,10 @@ fn farewell(config: &Config) -> Option<Farewell> {
 }
 
 fn log(notice: &Notice) {
-    if matches!(notice, Notice::Failed { .. }) {
-        tracing::error!("{notice}");
-    } else {
-        tracing::info!("{notice}");
+    match notice {
+        Notice::Failed { .. } => tracing::error!("{notice}"),
+        Notice::Blind { blind: Some(_), .. } => tracing::warn!("{notice}"),
+        _ => tracing::info!("{notice}"),
     }
 }
 

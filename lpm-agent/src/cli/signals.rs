@@ -1,14 +1,17 @@
-//! Signals.
+//! Signals, and whatever else ends a command.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits for Ctrl-C or SIGTERM; with `hangup`, also for the terminal to go.
+use super::output::Gone;
+
+/// Waits for Ctrl-C or SIGTERM; with `hangup`, also for the terminal, or whoever reads the output, to
+/// go.
 pub(super) struct End {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Option<Signal>,
+    hangup: Option<(Signal, Gone)>,
 }
 
 impl End {
@@ -17,7 +20,9 @@ impl End {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: hangup.then(|| signal(SignalKind::hangup())).transpose()?,
+            hangup: hangup
+                .then(|| io::Result::Ok((signal(SignalKind::hangup())?, Gone::watch()?)))
+                .transpose()?,
         })
     }
 
@@ -25,14 +30,17 @@ impl End {
     pub(super) async fn wait(&mut self) {
         let hangup = async {
             match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
+                Some((hangup, gone)) => tokio::select! {
+                    _ = hangup.recv() => {}
+                    () = gone.wait() => {}
+                },
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
-            _ = hangup => {}
+            () = hangup => {}
         }
     }
 }

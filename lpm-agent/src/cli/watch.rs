@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Measure, client::Agent, runtime, show, signals};
+use super::{Measure, client::Agent, here, output, runtime, show, signals};
 use crate::{
     export::{http::StreamLine, sample::SampleRecord, stream::Watcher, tunnel::place},
     passive::clock::wall_clock,
@@ -64,9 +64,10 @@ impl Watch {
         };
         let mut printer = Printer::new(self.format, self.count.unwrap_or(u64::MAX));
         let mut missed = None;
-        let outcome = match &self.agent {
+        let here = || here::agent(&self.measure, netns).inspect(|_| output::end_when_stuck());
+        let outcome = match self.agent.clone().or_else(here) {
             Some(url) => {
-                let lines = Agent::new(url).watch()?;
+                let lines = Agent::new(&url).watch()?;
                 follow_agent(lines, &mut printer, &mut missed, &mut end, limit).await
             }
             None => {

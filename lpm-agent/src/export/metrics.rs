@@ -22,7 +22,7 @@ use prometheus_client::{
 use super::{
     counters,
     families::{Families, LabelSet},
-    identity, infos, levels,
+    identity, infos, interfaces, levels,
     negotiate::Format,
     ports, questions, requests, text,
 };
@@ -262,28 +262,7 @@ impl Reader {
     }
 
     fn agent(&self, out: &mut Families<'_>) -> fmt::Result {
-        let links = self.model.links().into_values().map(|link| {
-            let labels = vec![
-                ("interface", link.name),
-                ("vantage", link.vantage.as_str().to_owned()),
-            ];
-            (labels, 1_i64)
-        });
-        out.gauges(
-            "interface_attached",
-            "1 for each interface that is watched",
-            links,
-        )?;
-        let known = self.model.one_sided();
-        let one_sided = self.model.links().into_iter().filter_map(|(index, link)| {
-            let labels = vec![("interface", link.name)];
-            Some((labels, i64::from(*known.get(&index)?)))
-        });
-        out.gauges(
-            "interface_one_sided",
-            "1 for each interface that carries packets of one direction only, a pod's because its CNI redirects past it",
-            one_sided,
-        )?;
+        interfaces::encode(&self.model, out)?;
         let times = (self.program_times)()
             .into_iter()
             .map(|(program, time)| (vec![("program", program.to_owned())], time.as_secs_f64()));

@@ -6,6 +6,7 @@ mod histograms;
 pub mod http;
 mod identity;
 mod infos;
+mod interfaces;
 mod levels;
 pub mod metrics;
 pub mod names;

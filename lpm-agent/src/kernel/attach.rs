@@ -1,6 +1,7 @@
 //! Two programs onto an interface, both or none; and off again, ours only.
 
 mod filters;
+mod front;
 mod links;
 
 use std::{io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
@@ -10,9 +11,12 @@ use lpm_common::layout::Vantage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::front::Other;
+pub(crate) use self::front::{Harmless, Standing};
 pub use super::attach_error::AttachError;
 use super::{
     bpf::{self, Direction},
+    detour::Detour,
     interfaces::{Interface, Layer},
     load::{LoadedProgram, Programs},
     netlink::Route,
@@ -73,13 +77,42 @@ pub(crate) struct Attachment {
 
 /// One program on one hook.
 #[derive(Debug)]
-enum Hook {
+pub(crate) struct Hook {
+    pub(crate) slot: Slot,
+    /// The kernel's number of our program.
+    program: u32,
+    on: On,
+    /// What stands there for our program, and calls it.
+    detour: Option<Detour>,
+}
+
+/// What holds a program.
+#[derive(Debug)]
+enum On {
     /// Closing it detaches the program, unless it is pinned: then both.
     Tcx(OwnedFd, Option<PathBuf>),
-    /// Likewise.
+    /// As with TCX.
     Xdp(OwnedFd, Option<PathBuf>),
     /// Stays until it is deleted.
-    Filter { place: Place, program: u32 },
+    Filter(Place),
+}
+
+impl Hook {
+    fn new(slot: Slot, program: &LoadedProgram, on: On) -> Self {
+        Self {
+            slot,
+            program: program.id,
+            on,
+            detour: None,
+        }
+    }
+
+    /// The kernel's number of what is there now.
+    fn there(&self) -> u32 {
+        self.detour
+            .as_ref()
+            .map_or(self.program, |detour| detour.id)
+    }
 }
 
 /// Attaches and detaches in the network namespace of the thread that made it.
@@ -140,10 +173,10 @@ impl Attacher {
             && let Err(source) = tc::ensure_clsact(&mut self.route, interface.index)
         {
             let interface = interface.name.clone();
-            return Err(if is_gone(&source) {
-                AttachError::Gone { interface }
-            } else {
-                AttachError::Clsact { interface, source }
+            return Err(match source.raw_os_error() {
+                Some(libc::ENODEV) => AttachError::Gone { interface },
+                Some(libc::EEXIST) => AttachError::IngressQdisc { interface },
+                _ => AttachError::Clsact { interface, source },
             });
         }
         let mut attachment = Attachment {
@@ -216,17 +249,17 @@ impl Attacher {
     }
 
     fn unhook(&mut self, interface: &Interface, hook: &Hook) {
-        let (place, program) = match hook {
+        let place = match &hook.on {
             // Closed by the caller.
-            Hook::Tcx(_, pin) | Hook::Xdp(_, pin) => {
+            On::Tcx(_, pin) | On::Xdp(_, pin) => {
                 if let Some(path) = pin {
                     pins::remove(path);
                 }
                 return;
             }
-            Hook::Filter { place, program } => (*place, *program),
+            On::Filter(place) => *place,
         };
-        match self.our_filter(place, program) {
+        match self.our_filter(place, hook.there()) {
             Ok(Some(filter)) => {
                 if let Err(error) = tc::delete(&mut self.route, &filter)
                     && !is_gone(&error)
@@ -243,20 +276,25 @@ impl Attacher {
         }
     }
 
-    /// Whether both programs are where they were put.
+    /// Whether all programs are where they were put.
     pub(crate) fn is_intact(&mut self, interface: u32, attachment: &Attachment) -> bool {
-        let mut hooks = attachment.hooks.iter().chain(&attachment.joined);
-        hooks.all(|hook| match hook {
-            Hook::Tcx(link, _) => {
-                bpf::tcx_link_interface(link).is_ok_and(|found| found == interface)
-            }
-            Hook::Xdp(link, _) => {
-                bpf::xdp_link_interface(link).is_ok_and(|found| found == interface)
-            }
-            Hook::Filter { place, program } => {
-                matches!(self.our_filter(*place, *program), Ok(Some(_)))
-            }
+        attachment.hooks().all(|hook| match &hook.on {
+            On::Tcx(link, _) => bpf::tcx_link_interface(link).is_ok_and(|found| found == interface),
+            On::Xdp(link, _) => bpf::xdp_link_interface(link).is_ok_and(|found| found == interface),
+            On::Filter(place) => matches!(self.our_filter(*place, hook.there()), Ok(Some(_))),
         })
+    }
+}
+
+impl Attachment {
+    fn hooks(&self) -> impl Iterator<Item = &Hook> {
+        self.hooks.iter().chain(&self.joined)
+    }
+
+    /// The hooks in the way of TC, to be looked after.
+    pub(crate) fn hooks_mut(&mut self) -> impl Iterator<Item = &mut Hook> {
+        let hooks = self.hooks.iter_mut().chain(&mut self.joined);
+        hooks.filter(|hook| !matches!(hook.on, On::Xdp(..)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use super::{bpf::Direction, pins::PinError, xdp::XdpError};
+use super::{attach::kernel_at_least, bpf::Direction, pins::PinError, xdp::XdpError};
 
 /// Why an interface is not watched though it should be.
 #[derive(Debug, Error)]
@@ -71,6 +71,15 @@ pub enum AttachError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Another qdisc stands in the only place for one.
+    #[error(
+        "interface {interface} has an `ingress` qdisc in the place of clsact, which has no hook for what it sends (`tc qdisc show dev {interface}`); {}",
+        ingress_remedy()
+    )]
+    IngressQdisc {
+        /// The interface's name.
+        interface: String,
+    },
     /// The kernel refused a filter.
     #[error("attach {program} to the {direction} of {interface} as a TC filter (priority {priority}): {source}; {}", remedy(.source))]
     Filter {
@@ -95,6 +104,14 @@ pub enum AttachError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+fn ingress_remedy() -> &'static str {
+    if kernel_at_least(6, 6) {
+        "attach by TCX, which needs no qdisc (`attach: tcx`), or let its owner make a clsact one"
+    } else {
+        "let its owner make a clsact one, which takes the same filters, or exclude the interface by a rule `vantage: none`"
+    }
 }
 
 fn remedy(error: &io::Error) -> &'static str {

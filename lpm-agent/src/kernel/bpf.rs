@@ -16,6 +16,7 @@ use std::{
 
 use aya_obj::generated::{
     bpf_attach_type, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_info,
+    bpf_prog_type,
 };
 
 use super::syscall::{call, create, zeroed_attr};
@@ -35,12 +36,79 @@ pub(crate) fn tcx_attach_first(
     let mut attr = zeroed_attr();
     attr.link_create.__bindgen_anon_1.prog_fd = fd_number(&program)?;
     attr.link_create.__bindgen_anon_2.target_ifindex = interface;
-    attr.link_create.attach_type = match direction {
-        Direction::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
-        Direction::Egress => bpf_attach_type::BPF_TCX_EGRESS,
-    } as u32;
+    attr.link_create.attach_type = tcx_type(direction) as u32;
     attr.link_create.flags = BPF_F_BEFORE;
     create(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+fn tcx_type(direction: Direction) -> bpf_attach_type {
+    match direction {
+        Direction::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
+        Direction::Egress => bpf_attach_type::BPF_TCX_EGRESS,
+    }
+}
+
+/// Ids of the programs of a TCX chain, first to last; none on a kernel without TCX.
+///
+/// # Errors
+/// The kernel's; `ENODEV`: the interface has gone.
+pub(crate) fn tcx_chain(interface: u32, direction: Direction) -> io::Result<Vec<u32>> {
+    // `BPF_MPROG_MAX`: no chain is longer.
+    let mut ids = [0_u32; 64];
+    let mut attr = zeroed_attr();
+    attr.query.__bindgen_anon_1.target_ifindex = interface;
+    attr.query.attach_type = tcx_type(direction) as u32;
+    attr.query.prog_ids = ids.as_mut_ptr() as u64;
+    attr.query.__bindgen_anon_2.count = u32::try_from(ids.len()).unwrap_or(0);
+    match call(bpf_cmd::BPF_PROG_QUERY, &mut attr) {
+        Ok(_) => {}
+        // Before 6.6 there is no such chain; later `ENOENT` is one without programs.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    }
+    // SAFETY: both members of the union are the same plain number, which the kernel has set.
+    let count = unsafe { attr.query.__bindgen_anon_2.count } as usize;
+    Ok(ids.into_iter().take(count).collect())
+}
+
+/// What its loader called a program; `None`: it has gone, or the kernel does not tell (looking at
+/// another's program takes `CAP_SYS_ADMIN`).
+pub(crate) fn program_name(id: u32) -> Option<String> {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_6.__bindgen_anon_1.prog_id = id;
+    let program = create(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut attr).ok()?;
+    let bytes = program_info(program).ok()?.name.map(c_char::to_ne_bytes);
+    let name: Vec<u8> = bytes
+        .into_iter()
+        .flatten()
+        .take_while(|b| *b != 0)
+        .collect();
+    String::from_utf8(name).ok().filter(|name| !name.is_empty())
+}
+
+/// Sets an element of a map with 32-bit keys and values: of one that holds programs, to a
+/// descriptor.
+pub(crate) fn map_put(map: impl AsFd, key: u32, value: u32) -> io::Result<()> {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_2.map_fd = fd_number(&map)?;
+    attr.__bindgen_anon_2.key = (&raw const key) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = (&raw const value) as u64;
+    call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Loads a classifier of these instructions.
+pub(crate) fn load_classifier(name: &str, code: &[[u8; 8]]) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    // SAFETY: the member of the union that BPF_PROG_LOAD reads; plain numbers.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+    load.insn_cnt = u32::try_from(code.len()).map_err(io::Error::other)?;
+    load.insns = code.as_ptr() as u64;
+    load.license = c"Dual MIT/GPL".as_ptr() as u64;
+    put_name(&mut load.prog_name, name);
+    create(bpf_cmd::BPF_PROG_LOAD, &mut attr)
 }
 
 /// Attaches an XDP program to an interface (links to XDP: Linux 5.9); `flags` choose the mode.
@@ -127,6 +195,10 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 
 /// The kernel's number of a program.
 pub(crate) fn program_id(program: impl AsFd) -> io::Result<u32> {
+    Ok(program_info(program)?.id)
+}
+
+fn program_info(program: impl AsFd) -> io::Result<bpf_prog_info> {
     // SAFETY: bpf_prog_info is plain numbers; all zero is a value of it.
     let mut info: bpf_prog_info = unsafe { MaybeUninit::zeroed().assume_init() };
     let mut attr = zeroed_attr();
@@ -134,7 +206,7 @@ pub(crate) fn program_id(program: impl AsFd) -> io::Result<u32> {
     attr.info.info = (&raw mut info) as u64;
     attr.info.info_len = u32::try_from(mem::size_of::<bpf_prog_info>()).unwrap_or(u32::MAX);
     call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(info.id)
+    Ok(info)
 }
 
 /// Makes a map that no program uses: what agents leave for one another.
@@ -151,12 +223,16 @@ pub(crate) fn create_map(
     want.value_size = value;
     want.max_entries = entries;
     want.map_flags = flags;
-    // The last byte stays 0.
-    let room = want.map_name.len() - 1;
-    for (to, from) in want.map_name[..room].iter_mut().zip(name.bytes()) {
+    put_name(&mut want.map_name, name);
+    create(bpf_cmd::BPF_MAP_CREATE, &mut attr)
+}
+
+/// As much of a name as there is room for; the last byte stays 0.
+fn put_name(to: &mut [c_char], name: &str) {
+    let room = to.len() - 1;
+    for (to, from) in to[..room].iter_mut().zip(name.bytes()) {
         *to = c_char::from_ne_bytes([from]);
     }
-    create(bpf_cmd::BPF_MAP_CREATE, &mut attr)
 }
 
 fn link_info(link: impl AsFd) -> io::Result<bpf_link_info> {

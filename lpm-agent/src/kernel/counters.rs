@@ -1,5 +1,5 @@
-//! Packets that interfaces have counted since they exist, for `lpm check`: without an agent
-//! nothing else tells that a veth carries one direction only.
+//! Packets that interfaces have counted since they exist: without an agent nothing else tells that a
+//! veth carries one direction only (`lpm check`), and an agent that sees none of them is blind.
 
 use std::{collections::HashMap, fs, io};
 

@@ -21,11 +21,15 @@ use super::{
     ours::{Owner, owner},
     pins::{self, Lock, PinError},
     presence::{self, RunningAgent},
+    privileges::{self, Need},
     tc,
 };
 
 /// Where agents pin what is to outlive them, unless they are told otherwise.
 pub const PINS: &str = "/sys/fs/bpf/lpm";
+
+/// What to do where it is not permitted.
+const DETACH_ELSEWHERE: &str = " missing: run `lpm detach` as root on the node itself. In a pod of the agent it cannot work, and need not: with its DaemonSet deleted the agent takes everything off. What one that was killed left on a node of a cluster goes by `kubectl debug node/NODE --profile=sysadmin --image=IMAGE -- /lpm detach --pins /host/sys/fs/bpf/lpm`";
 
 /// Something that an agent put into the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -122,11 +126,13 @@ impl fmt::Display for Report {
 /// Why nothing could be looked at.
 #[derive(Debug, Error)]
 pub enum DetachError {
-    /// Other processes' programs can only be looked at with `CAP_SYS_ADMIN`.
-    #[error(
-        "whose program is on a hook can only be told with CAP_SYS_ADMIN, and filters can only be removed with CAP_NET_ADMIN: run `lpm detach` as root"
-    )]
-    NotPermitted,
+    /// Capabilities are missing. In an agent's container, which has only what measuring takes, that
+    /// is so by intent.
+    #[error("{}{DETACH_ELSEWHERE}", .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
+    NotPermitted {
+        /// Which, and what for.
+        missing: Vec<Need>,
+    },
     /// The namespace cannot be used.
     #[error(transparent)]
     Netns(#[from] NetnsError),
@@ -147,12 +153,9 @@ pub fn detach(netns: Option<&Netns>) -> Result<Report, DetachError> {
 
 /// The same with the pins elsewhere: a directory like the configuration's `pins.path`.
 pub fn detach_with(netns: Option<&Netns>, pins: &Path) -> Result<Report, DetachError> {
-    let held = super::privileges::effective();
-    if !["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]
-        .iter()
-        .all(|need| held.iter().any(|name| name == need))
-    {
-        return Err(DetachError::NotPermitted);
+    let missing = privileges::missing_to_detach();
+    if !missing.is_empty() {
+        return Err(DetachError::NotPermitted { missing });
     }
     let mut report = match netns {
         None => filters()?,

@@ -11,11 +11,14 @@
 
 pub mod attach;
 mod attach_error;
+pub mod blind;
 mod bpf;
 pub mod check;
 pub mod conntrack;
 mod counters;
 pub mod detach;
+mod detour;
+mod events;
 pub mod hotplug;
 pub mod interfaces;
 pub mod load;

@@ -21,6 +21,8 @@ pub struct Sides {
     pub from_only: u64,
     /// Of flows that were seen towards the local end only, likewise.
     pub to_only: u64,
+    /// From the local end, of all flows.
+    pub from_local: u64,
     /// Towards the local end, of all flows.
     pub to_local: u64,
     /// Of these, where hooks are joined: those that came out of the interface itself after all.

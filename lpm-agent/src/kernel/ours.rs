@@ -2,7 +2,7 @@
 
 use aya::{maps::MapInfo, programs::loaded_programs};
 
-use super::{load::is_program_name, presence::RunningAgent, tc::Filter};
+use super::{detour, load::is_program_name, presence::RunningAgent, tc::Filter};
 
 /// Every program of ours is called so in the kernel.
 const PROGRAM_PREFIX: &str = "lpm_";
@@ -53,6 +53,9 @@ pub(crate) fn owner(filter: &Filter, agents: &[RunningAgent], tags: &[u64]) -> O
     }
     // Handle and name can be chosen by anybody. The program itself cannot: either it is, by its
     // instructions, the very program that we loaded too, or it works on our maps.
+    if is_detour(program) {
+        return Owner::Leftover;
+    }
     if filter.tag.is_some_and(|tag| tags.contains(&tag)) || uses_our_maps(program) {
         if kept { Owner::Kept } else { Owner::Leftover }
     } else {
@@ -60,9 +63,19 @@ pub(crate) fn owner(filter: &Filter, agents: &[RunningAgent], tags: &[u64]) -> O
     }
 }
 
-/// Whether a program is called as ours are and uses our maps. False if the kernel does not tell
-/// (looking at another's program needs `CAP_SYS_ADMIN`).
+/// Whether a program is one of our detours, which do nothing without their agent.
+fn is_detour(id: u32) -> bool {
+    uses(id, detour::NAME, &[detour::MAP])
+}
+
+/// Whether a program is called as ours are and uses our maps.
 fn uses_our_maps(id: u32) -> bool {
+    uses(id, PROGRAM_PREFIX, &MAPS)
+}
+
+/// Whether a program's name begins so and it uses these maps. False if the kernel does not tell
+/// (looking at another's program needs `CAP_SYS_ADMIN`).
+fn uses(id: u32, prefix: &str, maps: &[&str]) -> bool {
     let Some(program) = loaded_programs()
         .filter_map(Result::ok)
         .find(|program| program.id() == id)
@@ -79,8 +92,8 @@ fn uses_our_maps(id: u32) -> bool {
         .collect();
     program
         .name_as_str()
-        .is_some_and(|name| name.starts_with(PROGRAM_PREFIX))
-        && MAPS.iter().all(|map| names.iter().any(|name| name == map))
+        .is_some_and(|name| name.starts_with(prefix))
+        && maps.iter().all(|map| names.iter().any(|name| name == map))
 }
 
 #[cfg(test)]
@@ -95,6 +108,7 @@ mod tests {
             protocol: 3u16.to_be(),
             handle: FIRST_HANDLE,
             kind: "bpf".to_owned(),
+            chain: 0,
             name: Some("lpm_from_local".to_owned()),
             // No program has this id, so only the tag can speak for it.
             program: Some(u32::MAX),

@@ -20,8 +20,11 @@ impl fmt::Display for Need {
     }
 }
 
-/// The needs, each with what grants it besides itself.
-const NEEDS: [(Need, Capability, Option<Capability>); 3] = [
+/// A need, what meets it, and what grants it besides that.
+type Granted = (Need, Capability, Option<Capability>);
+
+/// To measure.
+const NEEDS: [Granted; 3] = [
     (
         Need {
             capability: "CAP_BPF",
@@ -48,6 +51,26 @@ const NEEDS: [(Need, Capability, Option<Capability>); 3] = [
     ),
 ];
 
+/// To take away what agents that are gone left.
+const NEEDS_TO_DETACH: [Granted; 2] = [
+    (
+        Need {
+            capability: "CAP_SYS_ADMIN",
+            purpose: "tell whose program is on a hook",
+        },
+        Capability::CAP_SYS_ADMIN,
+        None,
+    ),
+    (
+        Need {
+            capability: "CAP_NET_ADMIN",
+            purpose: "remove filters",
+        },
+        Capability::CAP_NET_ADMIN,
+        None,
+    ),
+];
+
 /// The capabilities in force, by name, sorted; empty if the kernel does not say.
 #[must_use]
 pub fn effective() -> Vec<String> {
@@ -64,12 +87,20 @@ pub fn effective() -> Vec<String> {
 #[must_use]
 pub fn missing() -> Vec<Need> {
     let held = caps::read(None, CapSet::Effective).unwrap_or_default();
-    missing_of(|capability| held.contains(&capability))
+    missing_of(&NEEDS, |capability| held.contains(&capability))
 }
 
-fn missing_of(holds: impl Fn(Capability) -> bool) -> Vec<Need> {
-    NEEDS
-        .into_iter()
+/// What this thread lacks for `lpm detach`.
+#[must_use]
+pub fn missing_to_detach() -> Vec<Need> {
+    let held = caps::read(None, CapSet::Effective).unwrap_or_default();
+    missing_of(&NEEDS_TO_DETACH, |capability| held.contains(&capability))
+}
+
+fn missing_of(needs: &[Granted], holds: impl Fn(Capability) -> bool) -> Vec<Need> {
+    needs
+        .iter()
+        .copied()
         .filter(|(_, capability, instead)| !holds(*capability) && !instead.is_some_and(&holds))
         .map(|(need, _, _)| need)
         .collect()
@@ -80,7 +111,7 @@ mod tests {
     use super::*;
 
     fn names(held: &[Capability]) -> Vec<&'static str> {
-        missing_of(|capability| held.contains(&capability))
+        missing_of(&NEEDS, |capability| held.contains(&capability))
             .into_iter()
             .map(|need| need.capability)
             .collect()

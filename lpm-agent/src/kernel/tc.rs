@@ -30,6 +30,8 @@ pub(crate) struct Filter {
     pub(crate) protocol: u16,
     pub(crate) handle: u32,
     pub(crate) kind: String,
+    /// The chain it is of; only those of chain 0 are run for each packet.
+    pub(crate) chain: u32,
     /// What its owner called it (`TCA_BPF_NAME`).
     pub(crate) name: Option<String>,
     /// The kernel id of its program.
@@ -89,7 +91,7 @@ fn is_clsact(route: &mut Route, interface: u32) -> io::Result<bool> {
     }))
 }
 
-/// The filters of one hook; none if it has no qdisc for them.
+/// The filters of one hook, in the order in which they are run; none if it has no qdisc for them.
 pub(crate) fn filters(
     route: &mut Route,
     interface: u32,
@@ -122,6 +124,7 @@ fn parse(message: &TcMessage, interface: u32, direction: Direction) -> Filter {
         protocol: u16::from_be_bytes(protocol),
         handle: message.header.handle.into(),
         kind: String::new(),
+        chain: 0,
         name: None,
         program: None,
         tag: None,
@@ -129,6 +132,7 @@ fn parse(message: &TcMessage, interface: u32, direction: Direction) -> Filter {
     for attribute in &message.attributes {
         match attribute {
             TcAttribute::Kind(kind) => filter.kind.clone_from(kind),
+            TcAttribute::Chain(chain) => filter.chain = *chain,
             TcAttribute::Options(options) => {
                 for option in options {
                     match option {

@@ -5,9 +5,10 @@ mod deciding;
 mod describing;
 mod handover;
 mod joining;
+mod watching;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::AsFd,
     sync::{Arc, Mutex, mpsc::Receiver},
@@ -24,6 +25,7 @@ use nix::{
 use self::deciding::Retry;
 use super::{
     attach::{Attacher, Attachment},
+    blind::{Blind, Watch},
     hotplug::{
         AttachedInterface, Command, Describe, Event, InterfaceTable, Settings, StartError, State,
         lock,
@@ -31,7 +33,8 @@ use super::{
     interfaces::{self, Interface},
     load::Programs,
     netlink::{Heard, Listener},
-    one_sided::{Evidence, Judge},
+    one_sided::{Evidence, Judge, Sides},
+    pins::Slot,
     presence::{self, Presence},
     rules::Rules,
 };
@@ -47,6 +50,10 @@ struct Active {
     attachment: Attachment,
     /// Of one that is watched as `node`: the sign for `lpm check`.
     sign: Option<Presence>,
+    /// What is remembered of its hooks.
+    watches: BTreeMap<Slot, Watch>,
+    /// What was told last.
+    blind: Option<Blind>,
 }
 
 pub(crate) struct Worker {
@@ -57,6 +64,8 @@ pub(crate) struct Worker {
     describe_at: Option<Instant>,
     evidence: Option<Box<dyn Evidence>>,
     judge: Judge,
+    /// What the flows showed at the last look.
+    sides: BTreeMap<u32, Sides>,
     weigh_at: Instant,
     table: Box<dyn InterfaceTable>,
     on_event: Box<dyn FnMut(Event) + Send>,
@@ -64,6 +73,8 @@ pub(crate) struct Worker {
     known: BTreeMap<u32, Interface>,
     active: BTreeMap<u32, Active>,
     retries: BTreeMap<u32, Retry>,
+    /// Interfaces of which it was told that they cannot be attached, and will be tried again.
+    refused: BTreeSet<u32>,
     state: Arc<Mutex<State>>,
     inspect_at: Instant,
     _presence: Presence,
@@ -94,12 +105,14 @@ impl Worker {
             describe: settings.describe,
             evidence: settings.evidence,
             judge: Judge::default(),
+            sides: BTreeMap::new(),
             weigh_at: Instant::now() + joining::WEIGHING,
             table,
             on_event,
             known: BTreeMap::new(),
             active: BTreeMap::new(),
             retries: BTreeMap::new(),
+            refused: BTreeSet::new(),
             state,
             inspect_at: Instant::now() + INSPECTION,
             _presence: presence,
@@ -170,6 +183,7 @@ impl Worker {
             self.weigh();
             self.join_hooks();
         }
+        self.count_no_more();
         if !self
             .attacher
             .pins
@@ -254,6 +268,7 @@ impl Worker {
     fn vanished(&mut self, index: u32) {
         self.known.remove(&index);
         self.retries.remove(&index);
+        self.give_up(index);
         self.detach(index, true);
         self.judge.forget(index);
     }
@@ -279,30 +294,9 @@ impl Worker {
         self.known = found;
         // An interface may have gone and another have come with its index.
         self.reattach_broken();
+        self.inspect_at = Instant::now();
         self.consider_all();
         lock(&self.state).resyncs += 1;
         (self.on_event)(Event::Resynced);
-    }
-
-    fn inspect(&mut self) {
-        if Instant::now() >= self.inspect_at {
-            self.inspect_at = Instant::now() + INSPECTION;
-            self.reattach_broken();
-        }
-    }
-
-    /// Hooks that somebody took off are put on again.
-    fn reattach_broken(&mut self) {
-        let broken: Vec<u32> = self
-            .active
-            .iter()
-            .filter(|(index, active)| !self.attacher.is_intact(**index, &active.attachment))
-            .map(|(index, _)| *index)
-            .collect();
-        for index in broken {
-            tracing::warn!(index, "somebody took our programs off an interface");
-            self.detach(index, !self.known.contains_key(&index));
-            self.consider(index);
-        }
     }
 }

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     identity::Directory,
-    kernel::{conntrack::Conntrack, ports::Ports},
+    kernel::{blind::Reason, conntrack::Conntrack, ports::Ports},
 };
 
 /// The row of what found no row of its own.
@@ -82,6 +82,17 @@ pub struct Link {
     pub mode: &'static str,
 }
 
+/// An interface that should be measured and is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlindLink {
+    /// Its name when that was found.
+    pub name: String,
+    /// As what it is to be watched.
+    pub vantage: Vantage,
+    /// Why it is not.
+    pub reason: Reason,
+}
+
 /// A flow with what the agent knows beyond its entry.
 #[derive(Clone, Debug)]
 pub struct KnownFlow {
@@ -104,6 +115,7 @@ pub struct Model {
     merging: Mutex<recycle::Merging>,
     links: RwLock<BTreeMap<u32, Link>>,
     one_sided: RwLock<BTreeMap<u32, bool>>,
+    blind: RwLock<BTreeMap<u32, BlindLink>>,
     translated: OnceLock<Conntrack>,
     ports: OnceLock<Ports>,
     node: OnceLock<Arc<str>>,
@@ -138,6 +150,7 @@ impl Model {
             merging: Mutex::default(),
             links: RwLock::default(),
             one_sided: RwLock::default(),
+            blind: RwLock::default(),
             translated: OnceLock::new(),
             ports: OnceLock::new(),
             node: OnceLock::new(),

@@ -41,6 +41,7 @@ fn add(sides: &mut Sides, entry: &FlowEntry, clock: &Clock) {
         let word = entry.hot[way].traffic.load(Ordering::Relaxed);
         Traffic::unpack(word).packets
     });
+    sides.from_local += from;
     sides.to_local += to;
     let one_way = match (from, to) {
         (_, 0) => 0,
@@ -98,6 +99,7 @@ mod tests {
             both: 9,
             from_only: 46,
             to_only: 3,
+            from_local: 124,
             to_local: 7,
             forwarded: 0,
         };

@@ -4,6 +4,7 @@
 //! session (dropping it) detaches everything, but for what `lpm run` pins for its successor.
 
 mod cluster;
+mod following;
 mod joined;
 mod keeper;
 mod log;
@@ -31,15 +32,16 @@ use crate::{
         names::NamesError,
     },
     kernel::{
-        hotplug::{AttachedInterface, Event, Hotplug, Settings, StartError},
+        hotplug::{AttachedInterface, Hotplug, Settings, StartError},
         load::{Kernel, LoadError, LoadSettings, Programs, agreement},
         netns::{Netns, NetnsError},
         pins::{PATIENCE, PinError, Pins},
         tables::KernelTables,
     },
-    passive::{Model, model::Link},
+    passive::Model,
 };
 
+use following::follow;
 use joined::Joined;
 use keeper::{Configured, Keeper, Times};
 use log::ProgramLog;
@@ -294,73 +296,6 @@ fn configured(config: &Config) -> Result<Configured, NamesError> {
         node: node_name(config.node_name.as_deref()),
         complete: config.identity.kubernetes().is_none(),
     })
-}
-
-/// Takes an interface's change into the model; what people should know is returned.
-fn follow(model: &Model, event: Event) -> Option<Notice> {
-    match event {
-        Event::Attached(attached) => {
-            model.link_attached(attached.interface.index, link(&attached));
-            Some(Notice::Attached(attached))
-        }
-        Event::Renamed { interface, .. } => {
-            model.link_attached(interface.interface.index, link(&interface));
-            None
-        }
-        Event::Detached { interface, gone } => {
-            if let Err(error) = model.link_detached(interface.interface.index) {
-                let interface = &interface.interface.name;
-                tracing::error!(interface, %error, "its flows stay in the table until they are evicted");
-            }
-            if gone {
-                model.set_one_sided(interface.interface.index, None);
-            }
-            Some(Notice::Detached {
-                interface: interface.interface.name,
-                gone,
-            })
-        }
-        Event::Adopted { interfaces } => Some(Notice::Adopted { interfaces }),
-        Event::Abandoned { index } => {
-            if let Err(error) = model.link_detached(index) {
-                tracing::error!(index, %error, "flows of an interface that is gone stay in the table until they are evicted");
-            }
-            None
-        }
-        Event::OneSided {
-            interface,
-            one_sided,
-        } => {
-            let before = model.set_one_sided(interface.interface.index, Some(one_sided));
-            // That an interface carries both directions is news only after it did not.
-            let notice = Notice::OneSided {
-                interface: interface.interface.name,
-                vantage: interface.vantage,
-                one_sided,
-            };
-            (one_sided || before == Some(true)).then_some(notice)
-        }
-        Event::Failed { error, retry, .. } => Some(Notice::Failed { error, retry }),
-        Event::LeftoversRemoved { interface, filters } => {
-            Some(Notice::LeftoversRemoved { interface, filters })
-        }
-        Event::Described => {
-            model.directory().rename(model.tables());
-            None
-        }
-        Event::Resynced => {
-            tracing::warn!("the kernel dropped messages about interfaces; they were listed anew");
-            None
-        }
-    }
-}
-
-fn link(attached: &AttachedInterface) -> Link {
-    Link {
-        name: attached.interface.name.clone(),
-        vantage: attached.vantage,
-        mode: attached.mode.as_str(),
-    }
 }
 
 /// Names that the kernel has room for where Kubernetes is asked: 100,000 pods with two addresses

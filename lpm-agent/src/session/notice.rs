@@ -4,7 +4,12 @@ use std::fmt;
 
 use lpm_common::layout::Vantage;
 
-use crate::kernel::{attach::AttachError, hotplug::AttachedInterface};
+use crate::kernel::{
+    Direction,
+    attach::{AttachError, Other},
+    blind::Blind,
+    hotplug::AttachedInterface,
+};
 
 /// What happens to interfaces, for people.
 #[derive(Debug)]
@@ -33,6 +38,22 @@ pub enum Notice {
         vantage: Vantage,
         /// One direction only.
         one_sided: bool,
+    },
+    /// Somebody's programs had come before ours; ours was put in front again.
+    Overtaken {
+        /// On which interface.
+        interface: String,
+        /// At which hook.
+        direction: Direction,
+        /// Whose.
+        others: Vec<Other>,
+    },
+    /// Packets of an interface do not reach our programs, or (`None`) they do again.
+    Blind {
+        /// Which.
+        interface: String,
+        /// What is wrong.
+        blind: Option<Blind>,
     },
     /// What the last agent left measuring goes on with this one.
     Adopted {
@@ -93,6 +114,28 @@ impl fmt::Display for Notice {
                 vantage,
                 one_sided,
             } => one_sided_text(f, interface, *vantage, *one_sided),
+            Self::Overtaken {
+                interface,
+                direction,
+                others,
+            } => {
+                write!(
+                    f,
+                    "{interface}: our program is first at its {direction} again, before"
+                )?;
+                for (place, other) in others.iter().enumerate() {
+                    write!(f, "{} {other}", if place == 0 { "" } else { ";" })?;
+                }
+                f.write_str(", which goes on as before")
+            }
+            Self::Blind {
+                interface,
+                blind: Some(blind),
+            } => write!(f, "{interface} is not measured as it should be: {blind}"),
+            Self::Blind {
+                interface,
+                blind: None,
+            } => write!(f, "{interface} is measured again"),
             Self::Adopted { interfaces } => write!(
                 f,
                 "took over from the last agent on {interfaces} interface{}",

@@ -152,9 +152,31 @@ impl Neighbour {
         interface: &str,
         direction: Direction,
     ) -> io::Result<OwnedFd> {
+        self.add_tcx_with(netns, interface, direction, 0)
+    }
+
+    /// The same as the first of the chain.
+    pub fn add_tcx_first(
+        &self,
+        netns: &Netns,
+        interface: &str,
+        direction: Direction,
+    ) -> io::Result<OwnedFd> {
+        // BPF_F_BEFORE
+        self.add_tcx_with(netns, interface, direction, 1 << 3)
+    }
+
+    fn add_tcx_with(
+        &self,
+        netns: &Netns,
+        interface: &str,
+        direction: Direction,
+        flags: u32,
+    ) -> io::Result<OwnedFd> {
         let mut attr = zeroed_attr();
         attr.link_create.__bindgen_anon_1.prog_fd = self.program.as_raw_fd().cast_unsigned();
         attr.link_create.__bindgen_anon_2.target_ifindex = index_of(netns, interface);
+        attr.link_create.flags = flags;
         attr.link_create.attach_type = match direction {
             Direction::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
             Direction::Egress => bpf_attach_type::BPF_TCX_EGRESS,

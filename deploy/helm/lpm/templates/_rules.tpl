@@ -236,4 +236,15 @@ groups:
         annotations:
           summary: {{ "The agent at {{ $labels.instance }} has no place left in its map {{ $labels.map }}" | quote }}
           description: What finds no place is not measured. Raise `flows`, `rows` or `queries` in the configuration.
+      # Whoever comes and goes must not begin the time anew.
+      - alert: LpmInterfaceBlind
+        expr: max by (node, instance, interface, vantage, reason) (max_over_time(lpm_interface_blind[{{ $w }}])) > 0
+        for: 10m
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "{{ $labels.interface }} at {{ $labels.instance }} is not measured ({{ $labels.reason }})" | quote }}
+          description: >-
+            behind, contested: another program comes before the agent's and ends the way of the packets; silent: packets
+            pass and none reaches the agent's program; refused: the programs cannot be attached. The agent's log names
+            what is in the way.
 {{- end }}

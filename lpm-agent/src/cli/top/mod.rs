@@ -13,7 +13,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{Measure, client::Agent, runtime, signals};
+use super::{Measure, client::Agent, here, output, runtime, signals};
 use crate::session::{Notice, Session};
 
 use snapshot::{Snapshot, Source};
@@ -67,8 +67,9 @@ impl Top {
         runtime()?.block_on(async {
             let mut end = signals::End::new(true)?;
             let (notify, notices) = mpsc::unbounded_channel();
-            let mut source = if let Some(url) = &self.agent {
-                Source::Agent(Agent::new(url))
+            let here = || here::agent(&self.measure, netns).inspect(|_| output::end_when_stuck());
+            let mut source = if let Some(url) = self.agent.clone().or_else(here) {
+                Source::Agent(Agent::new(&url))
             } else {
                 let options = self.measure.options(netns)?;
                 let session = Session::start(options, move |notice| drop(notify.send(notice)))?;

@@ -14,7 +14,7 @@ use super::{
         presence,
         tc::{self, Filter, Place},
     },
-    Attacher, Attachment, Hook, gone, is_gone,
+    Attacher, Attachment, Hook, On, gone, is_gone,
 };
 
 impl Attacher {
@@ -68,10 +68,7 @@ impl Attacher {
                             "priority 1 belongs to another kind of filter; ours is at {priority}"
                         ));
                     }
-                    return Ok(Hook::Filter {
-                        place,
-                        program: program.id,
-                    });
+                    return Ok(Hook::new(slot, program, On::Filter(place)));
                 }
                 // Somebody was faster, or a filter that we cannot read is in the way.
                 Err(error)
@@ -83,7 +80,7 @@ impl Attacher {
         }
     }
 
-    fn first_handle(&self) -> u32 {
+    pub(super) fn first_handle(&self) -> u32 {
         if self.pins.is_some() {
             FIRST_KEPT_HANDLE
         } else {
@@ -127,8 +124,7 @@ impl Attacher {
             handle: filter.handle,
         };
         tc::replace(&mut self.route, place, program, program.name)?;
-        let program = program.id;
-        Ok(Some(Hook::Filter { place, program }))
+        Ok(Some(Hook::new(slot, program, On::Filter(place))))
     }
 
     /// Takes off what the agent before this one left and this one has no use for.
@@ -204,7 +200,7 @@ pub(crate) fn remove_leftovers(
 const PRIORITIES: u16 = 64;
 
 /// The first place from a priority on that takes a filter of ours.
-fn free_place(
+pub(super) fn free_place(
     interface: u32,
     direction: Direction,
     filters: &[Filter],
@@ -241,6 +237,7 @@ mod tests {
             protocol: protocol.to_be(),
             handle,
             kind: kind.to_owned(),
+            chain: 0,
             name: None,
             program: None,
             tag: None,

@@ -14,7 +14,7 @@ use super::{
         rules::Extras,
         xdp::{self, XdpMode},
     },
-    Attacher, Hook, gone, is_gone,
+    Attacher, Hook, On, gone, is_gone,
 };
 
 impl Attacher {
@@ -25,13 +25,14 @@ impl Attacher {
         program: &LoadedProgram,
     ) -> Result<Hook, AttachError> {
         if let Some(link) = self.adopt(interface.index, slot, program) {
-            return Ok(Hook::Tcx(link.fd, Some(link.path)));
+            let on = On::Tcx(link.fd, Some(link.path));
+            return Ok(Hook::new(slot, program, on));
         }
         let direction = slot.direction();
         match bpf::tcx_attach_first(program, interface.index, direction) {
             Ok(link) => {
                 let pin = self.pin(&link, interface, slot)?;
-                Ok(Hook::Tcx(link, pin))
+                Ok(Hook::new(slot, program, On::Tcx(link, pin)))
             }
             Err(source) if is_gone(&source) => Err(gone(interface)),
             Err(source) => Err(AttachError::Tcx {
@@ -54,7 +55,8 @@ impl Attacher {
         let program = xdp::program(programs, interface, vantage, extras)?;
         let slot = mode.slot();
         if let Some(link) = self.adopt(interface.index, slot, program) {
-            return Ok(Hook::Xdp(link.fd, Some(link.path)));
+            let on = On::Xdp(link.fd, Some(link.path));
+            return Ok(Hook::new(slot, program, on));
         }
         // There is room for one: that of the other kind has to go first.
         for other in [Slot::XdpNative, Slot::XdpGeneric] {
@@ -64,7 +66,7 @@ impl Attacher {
         }
         let link = xdp::attach(program, interface, mode)?;
         let pin = self.pin(&link, interface, slot)?;
-        Ok(Hook::Xdp(link, pin))
+        Ok(Hook::new(slot, program, On::Xdp(link, pin)))
     }
 
     /// The predecessor's link on a hook, with this program in it from now on.
@@ -80,7 +82,7 @@ impl Attacher {
         }
     }
 
-    fn pin(
+    pub(super) fn pin(
         &self,
         link: &OwnedFd,
         interface: &Interface,

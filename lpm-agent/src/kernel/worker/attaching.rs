@@ -1,6 +1,6 @@
 //! Hooks are put on interfaces and taken off.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use lpm_common::layout::Vantage;
 
@@ -58,8 +58,11 @@ impl Worker {
                 sign: (vantage == Vantage::Node)
                     .then(|| presence::announce_joined(index).ok())
                     .flatten(),
+                watches: BTreeMap::new(),
+                blind: None,
             },
         );
+        self.refused.remove(&index);
         lock(&self.state).attached.insert(index, shown.clone());
         (self.on_event)(Event::Attached(shown));
         Ok(())

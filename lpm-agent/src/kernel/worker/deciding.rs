@@ -66,6 +66,7 @@ impl Worker {
         }
         let Some(vantage) = wanted else {
             self.retries.remove(&index);
+            self.give_up(index);
             return;
         };
         match self.attach(&interface, vantage, extras) {
@@ -98,11 +99,21 @@ impl Worker {
                 },
             );
         }
+        if retry {
+            self.refused.insert(interface.index);
+        }
         (self.on_event)(Event::Failed {
             interface,
             vantage,
             error,
             retry,
         });
+    }
+
+    /// An interface that could not be attached is nothing that is missing any more.
+    pub(super) fn give_up(&mut self, index: u32) {
+        if self.refused.remove(&index) {
+            (self.on_event)(Event::GivenUp { index });
+        }
     }
 }

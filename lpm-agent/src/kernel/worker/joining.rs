@@ -39,10 +39,15 @@ impl Worker {
         let Some(evidence) = &mut self.evidence else {
             return;
         };
-        for (index, sides) in evidence.look() {
+        self.sides = evidence.look();
+        for (index, sides) in self.sides.clone() {
             let Some(shown) = self.active.get(&index).map(|active| active.shown.clone()) else {
                 continue;
             };
+            // What somebody in front took away was not redirected.
+            if shown.vantage == Vantage::Pod && self.was_disturbed(index) {
+                continue;
+            }
             if let Some(one_sided) = self.judge.weigh(index, shown.vantage, sides) {
                 let interface = shown;
                 (self.on_event)(Event::OneSided {

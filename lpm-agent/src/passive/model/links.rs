@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::{Flow, Link, Model, UNKNOWN};
+use super::{BlindLink, Flow, Link, Model, UNKNOWN};
 use crate::kernel::{
     conntrack::Conntrack,
     ports::{Port, Ports},
@@ -40,6 +40,32 @@ impl Model {
         match one_sided {
             Some(one_sided) => known.insert(index, one_sided),
             None => known.remove(&index),
+        }
+    }
+
+    /// Interfaces that should be measured and are not, by index, with the names that they have now.
+    #[must_use]
+    pub fn blind(&self) -> BTreeMap<u32, BlindLink> {
+        let mut blind = self
+            .blind
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        for (index, blind) in &mut blind {
+            if let Some(link) = links.get(index) {
+                blind.name.clone_from(&link.name);
+            }
+        }
+        blind
+    }
+
+    /// It has been found that an interface is not measured; `None`: it is, or need not be.
+    pub fn set_blind(&self, index: u32, found: Option<BlindLink>) {
+        let mut blind = self.blind.write().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Some(found) => drop(blind.insert(index, found)),
+            None => drop(blind.remove(&index)),
         }
     }
 

@@ -1,0 +1,298 @@
+//! Whether anybody's program comes before ours, and how ours gets in front again.
+//!
+//! What stands before ours may end the way of a packet (`TC_ACT_OK` does), and then we see nothing.
+//! Ours always goes on to the next, so in front it takes nothing from anybody.
+
+use std::{collections::BTreeSet, fmt, io, os::fd::AsFd, sync::Arc};
+
+use super::{
+    super::{
+        bpf,
+        detour::Detour,
+        interfaces::Interface,
+        load::LoadedProgram,
+        presence,
+        tc::{self, Filter, Place},
+    },
+    Attacher, Hook, On,
+    filters::free_place,
+};
+
+/// Somebody else's program that comes before ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Other {
+    /// The kernel's number of it; `None`: a filter that runs none.
+    pub program: Option<u32>,
+    /// What its owner calls it; `None`: the kernel does not tell.
+    pub name: Option<String>,
+    /// Its kind and priority, if it is a TC filter; else it is in the TCX chain.
+    pub filter: Option<(String, u16)>,
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.program, &self.name) {
+            (Some(id), Some(name)) => write!(f, "program {id} ({name})")?,
+            (Some(id), None) => write!(f, "program {id}")?,
+            (None, name) => write!(f, "{}", name.as_deref().unwrap_or("a filter"))?,
+        }
+        match &self.filter {
+            Some((kind, priority)) => write!(f, ", a TC filter ({kind}, priority {priority})"),
+            None => f.write_str(" in the TCX chain"),
+        }
+    }
+}
+
+/// How one of our hooks stands.
+#[derive(Debug)]
+pub(crate) enum Standing {
+    /// Our program is not there any more.
+    Gone,
+    /// Nobody is in front who could take anything from us.
+    First,
+    /// These are.
+    Behind(Vec<Other>),
+}
+
+/// Programs that may stand in front: ours and those of other agents, which go on to the next.
+#[derive(Debug)]
+pub(crate) struct Harmless(BTreeSet<u32>);
+
+impl Attacher {
+    /// Those of now.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub(crate) fn harmless(&self) -> io::Result<Harmless> {
+        let agents = presence::running_agents()?.into_iter();
+        let theirs = agents.flat_map(|agent| agent.programs);
+        let ours = self.programs.iter().map(|program| program.id);
+        Ok(Harmless(ours.chain(theirs).collect()))
+    }
+
+    /// Looks how a hook stands. Detours of ours on other hooks of the interface are not known here:
+    /// what they call goes on to the next as well, see [`Harmless::with`].
+    ///
+    /// # Errors
+    /// The kernel's; `ENODEV`: the interface has gone.
+    pub(crate) fn standing(
+        &mut self,
+        interface: u32,
+        hook: &Hook,
+        harmless: &Harmless,
+    ) -> io::Result<Standing> {
+        let direction = hook.slot.direction();
+        let chain = bpf::tcx_chain(interface, direction)?;
+        let mut others = Vec::new();
+        let known = |id: u32| harmless.0.contains(&id);
+        match &hook.on {
+            On::Xdp(..) => return Ok(Standing::First),
+            On::Tcx(link, _) => {
+                if bpf::tcx_link_interface(link)? != interface {
+                    return Ok(Standing::Gone);
+                }
+                let before = chain.iter().take_while(|id| **id != hook.there());
+                others.extend(before.filter(|id| !known(**id)).map(|id| of_chain(*id)));
+            }
+            On::Filter(place) => {
+                let filters = tc::filters(&mut self.route, interface, direction)?;
+                let mut run = filters.iter().filter(|filter| filter.chain == 0);
+                let ours = |filter: &&Filter| {
+                    (filter.priority, filter.handle) == (place.priority, place.handle)
+                        && filter.program == Some(hook.there())
+                };
+                others.extend(
+                    chain
+                        .iter()
+                        .filter(|id| !known(**id))
+                        .map(|id| of_chain(*id)),
+                );
+                loop {
+                    let Some(filter) = run.next() else {
+                        return Ok(Standing::Gone);
+                    };
+                    if ours(&filter) {
+                        break;
+                    }
+                    // A filter that names no program or handle is the head of others.
+                    if !filter.program.is_some_and(known) && filter.handle != 0 {
+                        others.push(of_filter(filter));
+                    }
+                }
+            }
+        }
+        Ok(if others.is_empty() {
+            Standing::First
+        } else {
+            Standing::Behind(others)
+        })
+    }
+
+    /// Puts our program in front of those that `standing` found there, if it can be; each packet
+    /// meets it once all the while, and nobody else's program is touched. False: it cannot be.
+    ///
+    /// # Errors
+    /// The kernel's. Our program is where it was then, or gone.
+    pub(crate) fn come_first(
+        &mut self,
+        interface: &Interface,
+        hook: &mut Hook,
+        others: &[Other],
+    ) -> io::Result<bool> {
+        let programs = Arc::clone(&self.programs);
+        let Some(program) = programs.iter().find(|known| known.id == hook.program) else {
+            return Ok(false);
+        };
+        match &hook.on {
+            On::Xdp(..) => Ok(false),
+            On::Tcx(..) => self.move_link(interface, hook, program),
+            On::Filter(place) => {
+                let (old, direction) = (*place, hook.slot.direction());
+                let filters = tc::filters(&mut self.route, interface.index, direction)?;
+                let from = (1, self.first_handle());
+                let place = free_place(interface.index, direction, &filters, from);
+                // The last one of a priority is run first.
+                let passes = |place: &Place| {
+                    let priorities = others.iter().filter_map(|other| other.filter.as_ref());
+                    let mut priorities = priorities.map(|(_, priority)| *priority);
+                    priorities.any(|priority| priority >= place.priority)
+                };
+                let place = place.filter(|place| place.priority <= old.priority && passes(place));
+                match place {
+                    Some(new) => self.move_filter(hook, program, old, new).map(|()| true),
+                    None => Ok(false),
+                }
+            }
+        }
+    }
+
+    /// Makes a link at the head of the chain in place of the hook's.
+    fn move_link(
+        &mut self,
+        interface: &Interface,
+        hook: &mut Hook,
+        program: &LoadedProgram,
+    ) -> io::Result<bool> {
+        let On::Tcx(link, pin) = &mut hook.on else {
+            return Ok(false);
+        };
+        let [old, new] = Detour::gates(program)?;
+        bpf::link_update(&*link, &old)?;
+        let front = bpf::tcx_attach_first(&new, interface.index, hook.slot.direction());
+        let front = match front {
+            Ok(front) => front,
+            Err(error) => {
+                bpf::link_update(&*link, program)?;
+                hook.detour = None;
+                return Err(error);
+            }
+        };
+        old.switch();
+        bpf::link_update(&front, program)?;
+        if pin.is_some() {
+            let pinned = self.pin(&front, interface, hook.slot);
+            *pin = pinned.map_err(io::Error::other)?;
+        }
+        *link = front;
+        hook.detour = None;
+        Ok(true)
+    }
+
+    /// Makes a filter at the new place in place of that at the old one.
+    fn move_filter(
+        &mut self,
+        hook: &mut Hook,
+        program: &LoadedProgram,
+        old_place: Place,
+        new_place: Place,
+    ) -> io::Result<()> {
+        let [old, new] = Detour::gates(program)?;
+        self.put(hook, &old, program.name)?;
+        if let Err(error) = tc::add(&mut self.route, new_place, &new, program.name) {
+            tc::replace(&mut self.route, old_place, program, program.name)?;
+            hook.detour = None;
+            return Err(error);
+        }
+        old.switch();
+        tc::replace(&mut self.route, new_place, program, program.name)?;
+        hook.on = On::Filter(new_place);
+        hook.detour = None;
+        if let Some(filter) = self.our_filter(old_place, old.id)? {
+            tc::delete(&mut self.route, &filter)?;
+        }
+        Ok(())
+    }
+
+    /// From now on the packets that reach the hook are counted, see [`Hook::counted`].
+    ///
+    /// # Errors
+    /// The kernel's. Our program is where it was then.
+    pub(crate) fn count(&mut self, hook: &mut Hook) -> io::Result<()> {
+        let programs = Arc::clone(&self.programs);
+        let program = programs.iter().find(|known| known.id == hook.program);
+        let program = program.ok_or(io::ErrorKind::NotFound)?;
+        let detour = Detour::counting(program)?;
+        self.put(hook, &detour, program.name)?;
+        hook.detour = Some(detour);
+        Ok(())
+    }
+
+    /// They are not counted any more.
+    ///
+    /// # Errors
+    /// The kernel's. The detour goes on calling our program then.
+    pub(crate) fn count_no_more(&mut self, hook: &mut Hook) -> io::Result<()> {
+        if hook.detour.is_none() {
+            return Ok(());
+        }
+        let programs = Arc::clone(&self.programs);
+        let program = programs.iter().find(|known| known.id == hook.program);
+        let program = program.ok_or(io::ErrorKind::NotFound)?;
+        self.put(hook, program, program.name)?;
+        hook.detour = None;
+        Ok(())
+    }
+
+    /// Puts a program into a hook of ours, in place of what is there.
+    fn put(&mut self, hook: &Hook, program: impl AsFd, name: &str) -> io::Result<()> {
+        match &hook.on {
+            On::Tcx(link, _) | On::Xdp(link, _) => bpf::link_update(link, program),
+            On::Filter(place) => {
+                let there = self.our_filter(*place, hook.there())?;
+                there.ok_or(io::ErrorKind::NotFound)?;
+                tc::replace(&mut self.route, *place, program, name)
+            }
+        }
+    }
+}
+
+impl Harmless {
+    /// With what stands on hooks of ours now, detours included.
+    pub(crate) fn with<'h>(&mut self, hooks: impl Iterator<Item = &'h mut Hook>) {
+        self.0.extend(hooks.map(|hook| hook.there()));
+    }
+}
+
+impl Hook {
+    /// Packets that have reached the hook since [`Attacher::count`]; `None`: they are not counted.
+    pub(crate) fn counted(&self) -> Option<u64> {
+        let detour = self.detour.as_ref()?;
+        Some(detour.word().load(std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+fn of_chain(id: u32) -> Other {
+    Other {
+        program: Some(id),
+        name: bpf::program_name(id),
+        filter: None,
+    }
+}
+
+fn of_filter(filter: &Filter) -> Other {
+    Other {
+        program: filter.program,
+        name: filter.name.clone(),
+        filter: Some((filter.kind.clone(), filter.priority)),
+    }
+}

@@ -1,0 +1,236 @@
+//! Whether the hooks are still there, whether anybody comes before them, and whether packets reach
+//! them: see [`crate::kernel::blind`].
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use lpm_common::layout::Vantage;
+
+use super::{Active, INSPECTION, Worker};
+use crate::kernel::{
+    attach::{Harmless, Hook, Other, Standing},
+    blind::{Blind, Seen, Step, Watch},
+    bpf::Direction,
+    counters::{self, Packets},
+    hotplug::{AttachedInterface, Event},
+    one_sided::Sides,
+    pins::Slot,
+};
+
+/// How long flows of the time in which somebody was in front may be in the table: they show one
+/// direction only, whatever the CNI does.
+const DISTURBANCE: Duration = Duration::from_mins(2);
+
+/// What all looks of one inspection share.
+struct Outlook {
+    now: Instant,
+    harmless: Harmless,
+    packets: HashMap<String, Packets>,
+}
+
+impl Worker {
+    /// Now and then, looks after all hooks.
+    pub(super) fn inspect(&mut self) {
+        if Instant::now() < self.inspect_at {
+            return;
+        }
+        self.inspect_at = Instant::now() + INSPECTION;
+        self.reattach_broken();
+        let outlook = self.attacher.harmless().map(|harmless| Outlook {
+            now: Instant::now(),
+            harmless,
+            // Without them it is not seen that packets do not reach us.
+            packets: counters::packets().unwrap_or_default(),
+        });
+        let mut outlook = match outlook {
+            Ok(outlook) => outlook,
+            Err(error) => {
+                tracing::warn!(%error, "it cannot be told who comes before our programs");
+                return;
+            }
+        };
+        for active in self.active.values_mut() {
+            outlook.harmless.with(active.attachment.hooks_mut());
+        }
+        for index in self.active.keys().copied().collect::<Vec<_>>() {
+            if let Some(active) = self.active.remove(&index) {
+                let active = self.look_after(active, &outlook);
+                self.active.insert(index, active);
+            }
+        }
+    }
+
+    /// Looks after the hooks of one interface.
+    fn look_after(&mut self, mut active: Active, outlook: &Outlook) -> Active {
+        let shown = active.shown.clone();
+        let mut blind = None;
+        for hook in active.attachment.hooks_mut() {
+            let watch = active.watches.entry(hook.slot).or_default();
+            let index = shown.interface.index;
+            let others = match self.attacher.standing(index, hook, &outlook.harmless) {
+                Ok(Standing::Behind(others)) => others,
+                Ok(Standing::First) => Vec::new(),
+                // The next inspection puts it on again, or hears that the interface has gone.
+                Ok(Standing::Gone) | Err(_) => continue,
+            };
+            let behind = if others.is_empty() {
+                watch.contest.undisturbed(outlook.now);
+                false
+            } else {
+                self.come_first(&shown, hook, (watch, others), outlook.now)
+            };
+            if hook.slot != Slot::Joined && !watch.contest.is_contested() {
+                self.listen_at(&shown, hook, (watch, behind), outlook);
+            }
+            blind = blind.or(watch.reason(behind).map(|reason| Blind {
+                reason,
+                direction: hook.slot.direction(),
+                others: watch.others.clone(),
+            }));
+        }
+        self.tell_blind(&mut active, blind);
+        active
+    }
+
+    /// Puts our program in front of those of others, if it can be and has not been too often.
+    /// False: it is in front.
+    fn come_first(
+        &mut self,
+        shown: &AttachedInterface,
+        hook: &mut Hook,
+        (watch, others): (&mut Watch, Vec<Other>),
+        now: Instant,
+    ) -> bool {
+        if watch.others != others {
+            watch.passes = false;
+            watch.silence.forget();
+            watch.others.clone_from(&others);
+        }
+        if !watch.contest.disturbed(now) {
+            return true;
+        }
+        let (interface, direction) = (&shown.interface, hook.slot.direction());
+        match self.attacher.come_first(interface, hook, &others) {
+            Ok(true) => {
+                watch.contest.moved(now);
+                watch.silence.forget();
+                // Of a tug of war it is told once.
+                if !watch.contest.is_contested() {
+                    (self.on_event)(Event::Overtaken {
+                        interface: interface.name.clone(),
+                        direction,
+                        others,
+                    });
+                }
+                false
+            }
+            Ok(false) => true,
+            Err(error) => {
+                tracing::warn!(interface = interface.name, %direction, %error, "our program could not be put in front of another; it is tried again");
+                true
+            }
+        }
+    }
+
+    /// Looks whether packets reach a hook; `behind`: somebody is in front.
+    fn listen_at(
+        &mut self,
+        shown: &AttachedInterface,
+        hook: &mut Hook,
+        (watch, behind): (&mut Watch, bool),
+        outlook: &Outlook,
+    ) {
+        let (interface, direction) = (&shown.interface, hook.slot.direction());
+        let packets = outlook.packets.get(&interface.name);
+        let sides = self.sides.get(&interface.index).copied();
+        // What another's XDP program drops or redirects is counted by the interface, too.
+        let judged = self.evidence.is_some()
+            && packets.is_some()
+            && (direction == Direction::Egress || interface.xdp.is_none());
+        let seen = Seen {
+            passed: packets.map_or(0, |[received, sent]| match direction {
+                Direction::Ingress => *received,
+                Direction::Egress => *sent,
+            }),
+            flows: judged.then(|| flows(sides.unwrap_or_default(), shown.vantage, direction)),
+            counted: hook.counted(),
+        };
+        let doubted = behind && !watch.passes;
+        let done = match watch.silence.look(outlook.now, seen, doubted) {
+            Step::Nothing => Ok(()),
+            Step::Begin => self.attacher.count(hook),
+            Step::End => {
+                watch.passes = true;
+                self.attacher.count_no_more(hook)
+            }
+        };
+        if let Err(error) = done {
+            tracing::debug!(interface = interface.name, %direction, %error, "packets at the hook are not counted");
+        }
+    }
+
+    /// Says it if it is news.
+    fn tell_blind(&mut self, active: &mut Active, blind: Option<Blind>) {
+        let key = |blind: &Option<Blind>| blind.as_ref().map(|b| (b.reason, b.direction));
+        if key(&active.blind) != key(&blind) {
+            active.blind.clone_from(&blind);
+            (self.on_event)(Event::Blind {
+                interface: active.shown.clone(),
+                blind,
+            });
+        }
+    }
+
+    /// Whether the flows of an interface may show one direction only because somebody was in front.
+    pub(super) fn was_disturbed(&self, index: u32) -> bool {
+        let now = Instant::now();
+        let watches = self
+            .active
+            .get(&index)
+            .map(|active| active.watches.values());
+        let mut watches = watches.into_iter().flatten();
+        watches.any(|watch| watch.contest.is_disturbed(now, DISTURBANCE))
+    }
+
+    /// Nothing stands on a hook in place of our program any more: the next agent knows ours only.
+    pub(super) fn count_no_more(&mut self) {
+        for active in self.active.values_mut() {
+            for hook in active.attachment.hooks_mut() {
+                if let Err(error) = self.attacher.count_no_more(hook) {
+                    tracing::warn!(interface = active.shown.interface.name, %error, "a program that calls ours stays on a hook");
+                }
+            }
+        }
+    }
+
+    /// Hooks that somebody took off are put on again.
+    pub(super) fn reattach_broken(&mut self) {
+        let broken: Vec<(u32, String)> = self
+            .active
+            .iter()
+            .filter(|(index, active)| !self.attacher.is_intact(**index, &active.attachment))
+            .map(|(index, active)| (*index, active.shown.interface.name.clone()))
+            .collect();
+        for (index, interface) in broken {
+            // One that has gone, or moved to another namespace, is about to be told of.
+            tracing::warn!(
+                interface,
+                index,
+                "somebody took our programs off this interface; they are put on again"
+            );
+            self.detach(index, !self.known.contains_key(&index));
+            self.consider(index);
+        }
+    }
+}
+
+/// Packets of the flows that a hook sees, all of them together.
+fn flows(sides: Sides, vantage: Vantage, direction: Direction) -> u64 {
+    let from_local = vantage.ingress_is_from_local() || vantage == Vantage::Node;
+    match (direction, from_local) {
+        (Direction::Ingress, true) | (Direction::Egress, false) => sides.from_local,
+        (Direction::Ingress, false) | (Direction::Egress, true) => sides.to_local,
+    }
+}

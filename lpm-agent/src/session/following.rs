@@ -1,0 +1,137 @@
+//! What happens to interfaces, taken into the model and told.
+
+use lpm_common::layout::Vantage;
+
+use super::Notice;
+use crate::{
+    kernel::{
+        blind::Reason,
+        hotplug::{AttachedInterface, Event},
+    },
+    passive::{
+        Model,
+        model::{BlindLink, Link},
+    },
+};
+
+/// Takes an interface's change into the model; what people should know is returned.
+pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
+    match event {
+        Event::Attached(attached) => {
+            model.link_attached(attached.interface.index, link(&attached));
+            model.set_blind(attached.interface.index, None);
+            Some(Notice::Attached(attached))
+        }
+        Event::Renamed { interface, .. } => {
+            model.link_attached(interface.interface.index, link(&interface));
+            None
+        }
+        Event::Detached { interface, gone } => {
+            if let Err(error) = model.link_detached(interface.interface.index) {
+                let interface = &interface.interface.name;
+                tracing::error!(interface, %error, "its flows stay in the table until they are evicted");
+            }
+            model.set_blind(interface.interface.index, None);
+            if gone {
+                model.set_one_sided(interface.interface.index, None);
+            }
+            Some(Notice::Detached {
+                interface: interface.interface.name,
+                gone,
+            })
+        }
+        Event::Adopted { interfaces } => Some(Notice::Adopted { interfaces }),
+        Event::Abandoned { index } => {
+            if let Err(error) = model.link_detached(index) {
+                tracing::error!(index, %error, "flows of an interface that is gone stay in the table until they are evicted");
+            }
+            None
+        }
+        Event::OneSided {
+            interface,
+            one_sided,
+        } => {
+            let before = model.set_one_sided(interface.interface.index, Some(one_sided));
+            // That an interface carries both directions is news only after it did not.
+            let notice = Notice::OneSided {
+                interface: interface.interface.name,
+                vantage: interface.vantage,
+                one_sided,
+            };
+            (one_sided || before == Some(true)).then_some(notice)
+        }
+        Event::LeftoversRemoved { interface, filters } => {
+            Some(Notice::LeftoversRemoved { interface, filters })
+        }
+        Event::Described => {
+            model.directory().rename(model.tables());
+            None
+        }
+        Event::Resynced => {
+            tracing::warn!("the kernel dropped messages about interfaces; they were listed anew");
+            None
+        }
+        Event::Failed { .. }
+        | Event::GivenUp { .. }
+        | Event::Overtaken { .. }
+        | Event::Blind { .. } => not_measured(model, event),
+    }
+}
+
+/// What keeps an interface from being measured, and that it does not any more.
+fn not_measured(model: &Model, event: Event) -> Option<Notice> {
+    match event {
+        Event::Failed {
+            interface,
+            vantage,
+            error,
+            retry,
+        } => {
+            // What is not tried again is nothing that could be mended here.
+            if retry {
+                let blind = blind_link(&interface.name, vantage, Reason::Refused);
+                model.set_blind(interface.index, Some(blind));
+            }
+            Some(Notice::Failed { error, retry })
+        }
+        Event::GivenUp { index } => {
+            model.set_blind(index, None);
+            None
+        }
+        Event::Overtaken {
+            interface,
+            direction,
+            others,
+        } => Some(Notice::Overtaken {
+            interface,
+            direction,
+            others,
+        }),
+        Event::Blind { interface, blind } => {
+            let (name, vantage) = (interface.interface.name, interface.vantage);
+            let shown = blind.as_ref().map(|b| blind_link(&name, vantage, b.reason));
+            model.set_blind(interface.interface.index, shown);
+            Some(Notice::Blind {
+                interface: name,
+                blind,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn blind_link(name: &str, vantage: Vantage, reason: Reason) -> BlindLink {
+    BlindLink {
+        name: name.to_owned(),
+        vantage,
+        reason,
+    }
+}
+
+fn link(attached: &AttachedInterface) -> Link {
+    Link {
+        name: attached.interface.name.clone(),
+        vantage: attached.vantage,
+        mode: attached.mode.as_str(),
+    }
+}
