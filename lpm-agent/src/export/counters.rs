@@ -8,7 +8,7 @@ use super::families::Families;
 
 /// The counters that are shown as the kernel counts them: name, help, name of the label (two of
 /// them share one value, split by `/`).
-const SHOWN: [(&str, &str, &[&str]); 9] = [
+const SHOWN: [(&str, &str, &[&str]); 10] = [
     ("flow_events", "Beginnings and ends of flows", &["event"]),
     (
         "packets_without_timestamp",
@@ -30,6 +30,12 @@ const SHOWN: [(&str, &str, &[&str]); 9] = [
         "foreign_echoes",
         "Echoes of a TSval, or acknowledgments of a segment, that the other side never sent",
         &[],
+    ),
+    (
+        "vlan_joins",
+        "Flows and answers whose other direction is in another VLAN, and those that were not \
+         joined because it could be in several",
+        &["of", "result"],
     ),
     (
         "query_events",

@@ -12,6 +12,7 @@ mod names;
 mod query;
 mod sample;
 pub mod tunnel;
+mod vlan;
 
 pub use control::{ASKED, Control, Histogram, InterfaceConfig, Vantage};
 pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, Traffic, UNIT_NS};
@@ -22,6 +23,7 @@ pub use query::{
 };
 pub use sample::{Echo, Leg, Method, Methods, Sample};
 pub use tunnel::{Tunnel, TunnelKind};
+pub use vlan::{UNSEEN, VlanPair};
 
 /// Version of every layout in this module; part of the name of any pin.
 pub const LAYOUT_VERSION: u32 = 3;
