@@ -194,7 +194,8 @@ where
         Role::Answers => {
             let mut query = *query;
             if tagged {
-                let asked = vlan::question::answer(&query, fingerprint, seeds, table, env);
+                let asked = vlan::question::answer(&query, fingerprint, seeds, table);
+                asked.counter.inspect(|counter| env.count(*counter, 1));
                 (fingerprint, query.key.segment) = (asked.fingerprint, asked.segment);
             }
             let sample = query::answer(&query, fingerprint, table, env);
@@ -396,6 +397,7 @@ pub fn known<S: Seeds>(packet: &Packet, meta: &Meta, direction: Direction, seeds
 
 /// Likewise, of a flow whose fingerprint is known.
 #[inline(always)]
+#[must_use]
 pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> Known {
     Known {
         fingerprint,

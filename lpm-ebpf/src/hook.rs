@@ -134,7 +134,7 @@ fn thorough<W: Way>(skb: impl Context) -> u32 {
 pub(crate) fn enter<C: Context, W: Way>(skb: C) {
     let mut found = find::<W>(skb);
     if found == NOT_FOUND {
-        found = C::VLANS.place[W::WAY.1.index()](skb);
+        found = C::PLACE[W::WAY.1.index()](skb);
     }
     if found != 0 {
         appear::<W>(skb);

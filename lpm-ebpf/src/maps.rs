@@ -7,7 +7,9 @@ use aya_ebpf::{
 };
 use lpm_common::{
     counter::COUNTERS,
-    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, QueryEntry, Row, VlanPair},
+    layout::{
+        Control, FlowEntry, Histogram, InterfaceConfig, NameValue, QueryEntry, Row, VlanPair,
+    },
 };
 
 use crate::steps::Scratch;

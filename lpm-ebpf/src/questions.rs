@@ -12,6 +12,7 @@ use crate::{
     settings::Secrets,
     steps::scratch,
     store::{Store, control},
+    vlans::lpm_asked,
 };
 
 /// What a hook's step `network` answers for another protocol than TCP.
@@ -19,10 +20,10 @@ pub(crate) const DATAGRAM: u32 = 2;
 
 /// Takes what was found, if it is a question or an answer.
 #[inline(always)]
-pub(crate) fn question<C: Context>(skb: C) {
+pub(crate) fn question(skb: impl Context) {
     let role = role();
     if role & TAGGED != 0 {
-        (C::VLANS.asked)(skb);
+        lpm_asked();
     }
     match role & !TAGGED {
         ASKS => ask(skb, question_row(skb)),

@@ -5,7 +5,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use lpm_common::{
     env::Claims,
-    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey, QueryEntry, VlanPair},
+    layout::{
+        Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey, QueryEntry, VlanPair,
+    },
     pipeline::{Interfaces, joined::Homes},
     query::Queries,
     rows::{self, Rows, Slots},
@@ -86,10 +88,13 @@ impl Claims for Store {
 
 impl Pairs for Store {
     #[inline(always)]
-    fn pair(&self, key: u64) -> Option<VlanPair> {
+    fn pair(&self, key: u64) -> VlanPair {
         // SAFETY: one word, which is copied at once. If the element is another's
         // meanwhile, its VLANs name no entry of these ends, or one of theirs.
-        unsafe { VLAN_PAIRS.get(key) }.copied()
+        match unsafe { VLAN_PAIRS.get(key) } {
+            Some(pair) => *pair,
+            None => VlanPair::NOTHING,
+        }
     }
 
     #[inline(always)]

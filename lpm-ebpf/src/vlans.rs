@@ -11,7 +11,7 @@ use lpm_common::{
 
 use crate::{
     context::Context,
-    env::Kernel,
+    env::{Kernel, count},
     settings::Secrets,
     steps::{Step, scratch},
     store::Store,
@@ -41,46 +41,27 @@ places! {
     *mut xdp_md, ToLocal: lpm_place_xdp;
 }
 
-macro_rules! asked {
-    ($($context:ty: $asked:ident;)*) => { $(
-        global! {
-            /// Leaves word of a question's VLAN, or finds that of an answer's.
-            fn $asked(skb: $context) {
-                let Some(scratch) = scratch() else { return 0 };
-                let query = &mut scratch.query;
-                if query.head.role == Role::Asks {
-                    question::ask(query, &Secrets, &Store);
-                    return 0;
-                }
-                let (own, env) = (scratch.fingerprint, Kernel::new(skb));
-                let asked = question::answer(query, own, &Secrets, &Store, &env);
-                scratch.fingerprint = asked.fingerprint;
-                query.key.segment = asked.segment;
-                0
-            }
+global! {
+    /// Leaves word of a question's VLAN, or finds that of an answer's.
+    pub(crate) fn lpm_asked() {
+        let Some(scratch) = scratch() else { return 0 };
+        let query = &mut scratch.query;
+        if query.head.role == Role::Asks {
+            question::ask(query, &Secrets, &Store);
+            return 0;
         }
-    )* };
+        let asked = question::answer(query, scratch.fingerprint, &Secrets, &Store);
+        if let Some(counter) = asked.counter {
+            count(counter, 1);
+        }
+        scratch.fingerprint = asked.fingerprint;
+        query.key.segment = asked.segment;
+        0
+    }
 }
 
-asked! {
-    *mut __sk_buff: lpm_asked;
-    *mut xdp_md: lpm_asked_xdp;
-}
-
-/// What a context's own steps are: by direction where a packet's flow has its
-/// entry, and the one for questions.
-pub struct Vlans<C> {
-    pub(crate) place: [Step<C>; 2],
-    pub(crate) asked: Step<C>,
-}
-
-pub(crate) const OF_SKB: Vlans<*mut __sk_buff> = Vlans {
-    place: [lpm_place_from, lpm_place_to],
-    asked: lpm_asked,
-};
+/// At TC, by direction.
+pub(crate) const OF_SKB: [Step<*mut __sk_buff>; 2] = [lpm_place_from, lpm_place_to];
 
 /// At XDP, where packets come only to the local end.
-pub(crate) const OF_XDP: Vlans<*mut xdp_md> = Vlans {
-    place: [lpm_place_xdp; 2],
-    asked: lpm_asked_xdp,
-};
+pub(crate) const OF_XDP: [Step<*mut xdp_md>; 2] = [lpm_place_xdp; 2];

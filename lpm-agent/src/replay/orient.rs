@@ -5,7 +5,7 @@ use lpm_common::{
     bytes::Bytes as _,
     env::Env as _,
     hash::{self, Ends},
-    layout::tunnel::is_inside,
+    layout::{VlanPair, tunnel::is_inside},
     packet::{Direction, FlowKey, Meta, Wrap, flag},
     parse::{self, Link, Network, Packet},
     pipeline,
@@ -145,5 +145,5 @@ fn knows(engine: &Engine, key: &FlowKey) -> bool {
         return false;
     }
     let untagged = Ends::of_flow(seeds, key).within(seeds, 0);
-    engine.pair(untagged).is_some() || table::find(engine, untagged).is_some()
+    engine.pair(untagged) != VlanPair::NOTHING || table::find(engine, untagged).is_some()
 }

@@ -30,11 +30,14 @@ const SECOND: u64 = 1 << 51;
 const APART: u64 = 1 << 52;
 
 impl VlanPair {
+    /// Nothing was seen.
+    pub const NOTHING: Self = Self(0);
+
     /// What is known when only this direction was seen, in this VLAN.
     #[inline(always)]
     #[must_use]
     pub const fn of(direction: Direction, vlan: u32) -> Self {
-        Self(0).with(direction, vlan)
+        Self::NOTHING.with(direction, vlan)
     }
 
     /// The VLAN ids of a direction, or [`UNSEEN`].
@@ -105,10 +108,10 @@ mod tests {
 
     #[test]
     fn a_word_says_what_was_put_into_it() {
-        let one = VlanPair::of(ToLocal, 0xffffff);
+        let one = VlanPair::of(ToLocal, 0x00ff_ffff);
         assert_eq!(
             [FromLocal, ToLocal].map(|way| one.vlan(way)),
-            [UNSEEN, 0xffffff]
+            [UNSEEN, 0x00ff_ffff]
         );
         let both = one.with(FromLocal, 0).with(ToLocal, 0x00a0_0001);
         assert_eq!(

@@ -383,8 +383,9 @@ impl Claims for Model {
 }
 
 impl Pairs for Model {
-    fn pair(&self, key: u64) -> Option<VlanPair> {
-        self.vlan_pairs.borrow().get(&key).copied()
+    fn pair(&self, key: u64) -> VlanPair {
+        let pairs = self.vlan_pairs.borrow();
+        pairs.get(&key).copied().unwrap_or_default()
     }
 
     fn set_pair(&self, key: u64, pair: VlanPair) {

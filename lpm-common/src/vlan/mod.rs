@@ -33,7 +33,7 @@ use crate::{
 /// Which VLANs the same ends were seen in.
 pub trait Pairs {
     /// What is known of them, by the fingerprint that they have without a tag.
-    fn pair(&self, key: u64) -> Option<VlanPair>;
+    fn pair(&self, key: u64) -> VlanPair;
 
     /// Keeps it; the map forgets what was not asked for the longest.
     fn set_pair(&self, key: u64, pair: VlanPair);
@@ -109,11 +109,13 @@ where
     }
     let ends = Ends::of_flow(seeds, &packet.key(direction, ifindex));
     let key = ends.within(seeds, 0);
-    let before = match table.pair(key) {
-        Some(pair) => pair,
-        None if packet.segment == 0 => return here,
-        None => untagged(table::find(table, key)),
-    };
+    let mut before = table.pair(key);
+    if before == VlanPair::NOTHING {
+        if packet.segment == 0 {
+            return here;
+        }
+        before = untagged(table::find(table, key));
+    }
     let look = Look {
         ends,
         own,
@@ -155,7 +157,7 @@ where
 /// What an entry without a tag tells; no element is kept for such a flow.
 #[inline(always)]
 fn untagged(entry: Option<&FlowEntry>) -> VlanPair {
-    let mut pair = VlanPair::default();
+    let mut pair = VlanPair::NOTHING;
     if let Some(entry) = entry {
         for direction in [Direction::FromLocal, Direction::ToLocal] {
             if !table::is_unseen(entry, direction) {

@@ -10,25 +10,35 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::{Pairs, is_worth_it};
 use crate::{
     counter::Counter,
-    env::Env,
     hash::Seeds,
     layout::{Phase, VlanPair},
     packet::Direction,
     query::{self, Queries, Query},
 };
 
-/// The fingerprint and the VLAN ids of the question that a query is, or that it
-/// answers; `own` is the fingerprint in its own VLAN.
+/// The question that an answer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// Of the question's entry.
     pub fingerprint: u64,
     /// VLAN ids that it is shown with.
     pub segment: u32,
+    /// What is to be counted.
+    pub counter: Option<Counter>,
 }
 
 /// Where word of a question stands, whichever way it goes.
 const LEFT: Direction = Direction::FromLocal;
+
+/// The VLAN of which there is word; without any the question has no tag.
+#[inline(always)]
+const fn left(pair: VlanPair) -> u32 {
+    if pair.0 == VlanPair::NOTHING.0 {
+        0
+    } else {
+        pair.vlan(LEFT)
+    }
+}
 
 /// Whether there may be word of other VLANs to leave, or to look for.
 #[inline(always)]
@@ -39,8 +49,10 @@ pub fn concerns<T: Pairs>(query: &Query, table: &T) -> bool {
 /// Whether it still waits for its answer.
 #[inline(always)]
 fn waits<T: Queries>(table: &T, fingerprint: u64) -> bool {
-    let state = query::find(table, fingerprint).map(|entry| entry.state.load(Relaxed));
-    state.is_some_and(|state| Phase::of(state) == Phase::Open)
+    match query::find(table, fingerprint) {
+        Some(entry) => Phase::of(entry.state.load(Relaxed)) == Phase::Open,
+        None => false,
+    }
 }
 
 /// Leaves word of a question's VLAN.
@@ -54,16 +66,15 @@ where
     let key = ends.within(seeds, 0);
     let vlan = query.key.segment;
     let before = table.pair(key);
-    let known = match before {
-        Some(pair) => pair.vlan(LEFT),
-        None if vlan == 0 => return,
-        None => 0,
-    };
+    if before == VlanPair::NOTHING && vlan == 0 {
+        return;
+    }
+    let known = left(before);
     let mut pair = VlanPair::of(LEFT, vlan);
     if known != vlan && waits(table, ends.within(seeds, known)) {
         pair = pair.apart();
     }
-    if before != Some(pair) {
+    if before != pair {
         table.set_pair(key, pair);
     }
 }
@@ -71,15 +82,15 @@ where
 /// The question that an answer belongs to; `own` is its fingerprint in the
 /// answer's own VLAN.
 #[inline(always)]
-pub fn answer<S, T, E>(query: &Query, own: u64, seeds: &S, table: &T, env: &E) -> Asked
+pub fn answer<S, T>(query: &Query, own: u64, seeds: &S, table: &T) -> Asked
 where
     S: Seeds,
     T: Queries + Pairs,
-    E: Env,
 {
     let here = Asked {
         fingerprint: own,
         segment: query.key.segment,
+        counter: None,
     };
     if query::knows(table, own) {
         return here;
@@ -87,19 +98,21 @@ where
     let ends = query.ends(seeds);
     let key = ends.within(seeds, 0);
     let pair = table.pair(key);
-    let vlan = pair.map_or(0, |pair| pair.vlan(LEFT));
+    let vlan = left(pair);
     let fingerprint = ends.within(seeds, vlan);
     if vlan == here.segment || !waits(table, fingerprint) {
         return here;
     }
-    if pair.is_some_and(|pair| pair.is_apart()) {
-        env.count(Counter::VlanQuestionAmbiguous, 1);
+    if pair.is_apart() {
         table.doubtful(query.ifindex);
-        return here;
+        return Asked {
+            counter: Some(Counter::VlanQuestionAmbiguous),
+            ..here
+        };
     }
-    env.count(Counter::VlanQuestionJoined, 1);
     Asked {
         fingerprint,
         segment: vlan,
+        counter: Some(Counter::VlanQuestionJoined),
     }
 }

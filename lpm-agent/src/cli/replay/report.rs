@@ -96,9 +96,9 @@ fn vlans<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
             count(Counter::VlanQuestionJoined),
         ),
         (
-            "not measured, because the other direction may be in several VLANs (take the packets \
-             of those that belong together, `tcpdump -r FILE -w OTHER 'vlan 30 or vlan 40'`, or \
-             take the tags off, `tcprewrite --enet-vlan=del`, and replay that)"
+            "not measured, because the other direction may be in several VLANs (take out those \
+             that belong together, `tshark -r FILE -Y 'vlan.id in {30, 40}' -w OTHER`, or take \
+             the tags off, `tcprewrite --enet-vlan=del`, and replay that)"
                 .to_owned(),
             count(Counter::VlanFlowAmbiguous) + count(Counter::VlanQuestionAmbiguous),
         ),

@@ -21,8 +21,9 @@ impl Vlans {
 }
 
 impl Pairs for Engine {
-    fn pair(&self, key: u64) -> Option<VlanPair> {
-        self.vlans.pairs.borrow().get(&key).copied()
+    fn pair(&self, key: u64) -> VlanPair {
+        let pairs = self.vlans.pairs.borrow();
+        pairs.get(&key).copied().unwrap_or_default()
     }
 
     fn set_pair(&self, key: u64, pair: VlanPair) {
