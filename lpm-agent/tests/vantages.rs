@@ -163,8 +163,17 @@ fn tagged_frames() {
     if !kernel_is_usable() {
         return;
     }
-    for ids in [&[100][..], &[7, 9]] {
-        let pair = VlanPair::new(ids).expect("the testbed");
+    // From the client and to it: the same, another, none, another in another.
+    let ways: [[&[u16]; 2]; 6] = [
+        [&[100], &[100]],
+        [&[7, 9], &[7, 9]],
+        [&[30], &[40]],
+        [&[3136], &[]],
+        [&[], &[3136]],
+        [&[1042, 120], &[1041, 120]],
+    ];
+    for ids in ways {
+        let pair = VlanPair::with(ids).expect("the testbed");
         pair.set(&Impairment::default(), &Impairment::delay(DELAY));
         let _server = Server::start(&pair.server, PORT).expect("a server");
         let monitor = monitor(&pair.node, &["-i", VlanPair::CLIENT_INTERFACE]);
@@ -174,7 +183,7 @@ fn tagged_frames() {
             let samples = monitor.take_samples();
             let samples: Vec<&Sample> = samples.iter().collect();
             assert!(
-                samples.iter().all(|s| s.vlan == Some(ids[0])),
+                samples.iter().all(|s| s.vlan == ids[0].first().copied()),
                 "{samples:?}"
             );
             let what = format!("tags {ids:?}, {server}");
@@ -184,6 +193,14 @@ fn tagged_frames() {
                 .to_owned();
             beyond_is_the_wire(&what, &samples, &vantage, &ledger(&pair.far));
         }
+        let differ = ids[0] != ids[1];
+        let metrics = monitor.metrics().expect("metrics");
+        let joined = "lpm_vlan_joins_total{of=\"flow\",result=\"joined\"}";
+        let joined = metrics
+            .lines()
+            .filter_map(|line| line.strip_prefix(joined))
+            .find_map(|count| count.trim().parse::<u64>().ok());
+        assert_eq!(joined.map(|joined| joined > 0), Some(differ), "{ids:?}");
     }
 }
 
