@@ -109,6 +109,16 @@ impl VlanPair {
         ]
     }
 
+    /// From now on what comes from the client bears these VLAN ids, without a delay.
+    pub fn from_client_in(&self, ids: &[u16]) {
+        let vlan = VlanAction::Push(ids.to_vec());
+        let impairment = Impairment {
+            vlan,
+            ..Impairment::default()
+        };
+        self.near.set(Direction::Forward, impairment);
+    }
+
     /// Sets what the wires do, each both ways, and keeps the tagging.
     pub fn set(&self, near: &Impairment, far: &Impairment) {
         let [there, back] = self.ids.clone().map(VlanAction::Push);

@@ -41,7 +41,7 @@ impl Joined {
     /// direction could be in several VLANs.
     fn say_doubts(&mut self) {
         let doubtful = &self.model.tables().control().doubtful;
-        let index = doubtful.load(Ordering::Relaxed);
+        let index = doubtful.swap(0, Ordering::Relaxed);
         if index == 0 || self.doubted.contains(&index) {
             return;
         }
