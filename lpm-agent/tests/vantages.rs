@@ -8,7 +8,7 @@ use std::{
     io::Write,
     net::{IpAddr, SocketAddr},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::kernel_is_usable;
@@ -163,8 +163,17 @@ fn tagged_frames() {
     if !kernel_is_usable() {
         return;
     }
-    for ids in [&[100][..], &[7, 9]] {
-        let pair = VlanPair::new(ids).expect("the testbed");
+    // From the client and to it: the same, another, none, another in another.
+    let ways: [[&[u16]; 2]; 6] = [
+        [&[100], &[100]],
+        [&[7, 9], &[7, 9]],
+        [&[30], &[40]],
+        [&[3136], &[]],
+        [&[], &[3136]],
+        [&[1042, 120], &[1041, 120]],
+    ];
+    for ids in ways {
+        let pair = VlanPair::with(ids).expect("the testbed");
         pair.set(&Impairment::default(), &Impairment::delay(DELAY));
         let _server = Server::start(&pair.server, PORT).expect("a server");
         let monitor = monitor(&pair.node, &["-i", VlanPair::CLIENT_INTERFACE]);
@@ -174,7 +183,7 @@ fn tagged_frames() {
             let samples = monitor.take_samples();
             let samples: Vec<&Sample> = samples.iter().collect();
             assert!(
-                samples.iter().all(|s| s.vlan == Some(ids[0])),
+                samples.iter().all(|s| s.vlan == ids[0].first().copied()),
                 "{samples:?}"
             );
             let what = format!("tags {ids:?}, {server}");
@@ -184,7 +193,52 @@ fn tagged_frames() {
                 .to_owned();
             beyond_is_the_wire(&what, &samples, &vantage, &ledger(&pair.far));
         }
+        let differ = ids[0] != ids[1];
+        let metrics = monitor.metrics().expect("metrics");
+        assert!(metrics.contains(JOINED) && metrics.contains(AMBIGUOUS));
+        let joined = monitor.counter(JOINED).expect("a count");
+        assert_eq!(joined > 0, differ, "{ids:?}: {joined}");
+        assert_eq!(monitor.counter(AMBIGUOUS).expect("a count"), 0, "{ids:?}");
     }
+}
+
+const JOINED: &str = "lpm_vlan_joins_total{of=\"flow\",result=\"joined\"}";
+const AMBIGUOUS: &str = "lpm_vlan_joins_total{of=\"flow\",result=\"ambiguous\"}";
+
+#[test]
+fn a_direction_in_two_vlans_is_said() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let pair = VlanPair::with([&[30], &[40]]).expect("the testbed");
+    pair.set(&Impairment::default(), &Impairment::delay(DELAY));
+    let _server = Server::start(&pair.server, PORT).expect("a server");
+    let monitor = monitor(&pair.node, &["-i", VlanPair::CLIENT_INTERFACE]);
+    let target = SocketAddr::new(VlanPair::server_addresses()[0], PORT);
+    let asking = RequestConfig {
+        limit: Limit::count(150),
+        period: Duration::from_millis(7),
+        ..RequestConfig::new(target)
+    };
+    let asking = Background::start(&pair.client, move |c| requests(&asking, c)).expect("a client");
+    let wait = monitor.wait_for("samples", |samples| samples.len() > 20);
+    wait.expect("they are measured as one");
+    pair.from_client_in(&[31]);
+    asking.join().expect("it ends well");
+    monitor.settle().expect("all samples");
+    let wire = ledger(&pair.far);
+    let samples = monitor.take_samples();
+    for sample in samples.iter().filter(|s| s.leg == Leg::Remote) {
+        assert!(wire.truth(sample).is_some(), "a false sample: {sample:?}");
+    }
+    println!("{} samples", samples.len());
+    assert!(monitor.counter(AMBIGUOUS).expect("a count") >= 1);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !monitor.said().contains("lpm_vlan_joins_total") {
+        assert!(Instant::now() < deadline, "it said {:?}", monitor.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(monitor.said().matches("lpm_vlan_joins_total").count(), 1);
 }
 
 /// The observations of `lpm_rtt_seconds` for a pair of namespaces.

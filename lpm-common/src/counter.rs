@@ -84,6 +84,16 @@ counters! {
     UnmatchedEcho => "unmatched_echoes", "";
     /// Echoes of a TSval that the other side never sent.
     ForeignEcho => "foreign_echoes", "";
+    /// Flows whose directions bear different VLAN ids, or one none, and that
+    /// are measured as one.
+    VlanFlowJoined => "vlan_joins", "flow/joined";
+    /// Flows not measured so, or not any more: the other direction could be in
+    /// more than one VLAN.
+    VlanFlowAmbiguous => "vlan_joins", "flow/ambiguous";
+    /// Answers that came in another VLAN than their questions, or in none.
+    VlanQuestionJoined => "vlan_joins", "question/joined";
+    /// Answers not taken so: the question was asked in more than one VLAN.
+    VlanQuestionAmbiguous => "vlan_joins", "question/ambiguous";
     /// New flows without an entry: all entries of the set are in use.
     FlowsFull => "map_drops", "flows/full";
     /// Packets without an entry: another CPU was making one in the same set.

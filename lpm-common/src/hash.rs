@@ -46,15 +46,6 @@ pub fn v6<S: Seeds>(seeds: &S, local: [u32; 4], remote: [u32; 4]) -> u64 {
         .wrapping_add(0x2545_f491_4f6c_dd1d)
 }
 
-/// Fingerprint of a question between the ends of `key`; `kind` and `id` tell it
-/// from others, and from flows.
-#[inline(always)]
-pub fn question<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey, kind: u32, id: u32) -> u64 {
-    let ports = u32::from(key.local_port) << 16 | u32::from(key.remote_port);
-    let addresses = addresses(seeds, key).wrapping_add(product(seeds, 12, kind, id));
-    fingerprint(seeds, addresses, ports, key.ifindex, key.segment)
-}
-
 /// Joins the parts to a fingerprint, which is never 0.
 ///
 /// `ports` is the local port in the high and the remote port in the low 16
@@ -100,6 +91,47 @@ fn addresses<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> u64 {
         v6(seeds, key.local, key.remote)
     } else {
         v4(seeds, key.local[3], key.remote[3])
+    }
+}
+
+/// The ends of a flow or of a question at a vantage, in whatever VLAN.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    addresses: u64,
+    ports: u32,
+    ifindex: u32,
+}
+
+impl Ends {
+    /// Of a flow outside of tunnels.
+    #[inline(always)]
+    pub fn of_flow<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> Self {
+        Self {
+            addresses: addresses(seeds, key),
+            ports: u32::from(key.local_port) << 16 | u32::from(key.remote_port),
+            ifindex: key.ifindex,
+        }
+    }
+
+    /// Of a question; `kind` and `id` tell it from others, and from flows.
+    #[inline(always)]
+    pub fn of_question<S: Seeds>(
+        seeds: &S,
+        key: &crate::packet::FlowKey,
+        kind: u32,
+        id: u32,
+    ) -> Self {
+        let flow = Self::of_flow(seeds, key);
+        Self {
+            addresses: flow.addresses.wrapping_add(product(seeds, 12, kind, id)),
+            ..flow
+        }
+    }
+
+    /// The fingerprint with these VLAN ids; 0: without a tag.
+    #[inline(always)]
+    pub fn within<S: Seeds>(&self, seeds: &S, vlan: u32) -> u64 {
+        fingerprint(seeds, self.addresses, self.ports, self.ifindex, vlan)
     }
 }
 

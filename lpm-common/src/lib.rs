@@ -43,3 +43,4 @@ pub mod query;
 pub mod rows;
 pub mod shared;
 pub mod table;
+pub mod vlan;

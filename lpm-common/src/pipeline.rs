@@ -14,6 +14,7 @@ use crate::{
     parse::{self, Common, Link, Network, Packet, Skip, number},
     query::{self, Ledger, Queries, Query, Role},
     table::{self, Birth, Table},
+    vlan::{self, Pairs, Placed},
 };
 
 /// Settings of interfaces, asked for when a flow appears.
@@ -120,7 +121,7 @@ pub fn measure<B, S, T, E>(
 ) where
     B: Bytes + Prefix,
     S: Seeds,
-    T: Table + Claims + Interfaces + Queries + Ledger,
+    T: Table + Claims + Interfaces + Queries + Ledger + Pairs,
     E: Env,
 {
     let quick =
@@ -158,7 +159,7 @@ pub fn thorough<B, S, T, E>(
 ) where
     B: Bytes,
     S: Seeds,
-    T: Table + Claims + Interfaces + Queries + Ledger,
+    T: Table + Claims + Interfaces + Queries + Ledger + Pairs,
     E: Env,
 {
     let Some(network) = network(bytes, meta, link, env) else {
@@ -178,17 +179,29 @@ pub fn thorough<B, S, T, E>(
 pub fn question<S, T, E>(query: &Query, seeds: &S, table: &T, env: &E)
 where
     S: Seeds,
-    T: Queries + Claims + Ledger,
+    T: Queries + Claims + Ledger + Pairs,
     E: Env,
 {
-    let fingerprint = query.fingerprint(seeds);
+    let mut fingerprint = query.fingerprint(seeds);
+    let tagged = vlan::question::concerns(query, table);
     match query.head.role {
         Role::Neither => {}
-        Role::Asks => query::ask(query, table.row(query), fingerprint, table, env),
+        Role::Asks => {
+            if tagged {
+                vlan::question::ask(query, seeds, table);
+            }
+            query::ask(query, table.row(query), fingerprint, table, env);
+        }
         Role::Answers => {
-            let sample = query::answer(query, fingerprint, table, env);
+            let mut query = *query;
+            if tagged {
+                let asked = vlan::question::answer(&query, fingerprint, seeds, table);
+                asked.counter.inspect(|counter| env.count(*counter, 1));
+                (fingerprint, query.key.segment) = (asked.fingerprint, asked.segment);
+            }
+            let sample = query::answer(&query, fingerprint, table, env);
             if sample.found {
-                table.answered(query, &sample);
+                table.answered(&query, &sample);
             }
         }
     }
@@ -204,13 +217,29 @@ pub fn enter<S, T, E>(
     env: &E,
 ) where
     S: Seeds,
-    T: Table + Claims + Interfaces,
+    T: Table + Claims + Interfaces + Pairs,
     E: Env,
 {
-    if appears(packet, meta.ifindex, direction, seeds, table) {
-        appear(packet, meta.ifindex, direction, seeds, table, env);
+    let way = (meta.ifindex, direction);
+    let (fingerprint, found) = find(packet, way, seeds, table);
+    let placed = if found == Found::None {
+        vlan::place(packet, fingerprint, way, seeds, table, env)
+    } else {
+        Placed {
+            fingerprint,
+            segment: packet.segment,
+            appears: found == Found::Anew,
+        }
+    };
+    let packet = Packet {
+        segment: placed.segment,
+        ..*packet
+    };
+    if placed.appears {
+        appear(&packet, placed.fingerprint, way, table, env);
     }
-    finish(known(packet, meta, direction, seeds), direction, table, env);
+    let known = known_as(placed.fingerprint, &packet, meta);
+    finish(known, direction, table, env);
 }
 
 /// The thorough way, first step: reads any packet up to its TCP header, or
@@ -296,40 +325,53 @@ pub fn message<B: Bytes, E: Env>(
     }
 }
 
-/// Third step: whether the packet's flow has no entry yet, or starts anew in
-/// the one it has.
-#[inline(always)]
-pub fn appears<S: Seeds, T: Table>(
-    packet: &Packet,
-    ifindex: u32,
-    direction: Direction,
-    seeds: &S,
-    table: &T,
-) -> bool {
-    let fingerprint = hash::of_key(seeds, &packet.key(direction, ifindex));
-    match table::find(table, fingerprint) {
-        Some(entry) => packet.head.opens() && table::restarts(entry, direction, &packet.head),
-        None => true,
-    }
+/// What [`find`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Found {
+    /// The flow's entry.
+    Known = 0,
+    /// The same; the flow starts anew in it.
+    Anew = 1,
+    /// No entry in the packet's own VLAN; see [`vlan::place`].
+    None = 2,
 }
 
-/// Fourth step, if it does: gives the flow an entry, or a new start. That there
-/// is none to be had is counted.
+/// Third step: looks for the entry of the packet's flow. Returns its fingerprint
+/// too.
 #[inline(always)]
-pub fn appear<S, T, E>(
+pub fn find<S: Seeds, T: Table>(
     packet: &Packet,
-    ifindex: u32,
-    direction: Direction,
+    (ifindex, direction): (u32, Direction),
     seeds: &S,
+    table: &T,
+) -> (u64, Found) {
+    let fingerprint = hash::of_key(seeds, &packet.key(direction, ifindex));
+    let found = match table::find(table, fingerprint) {
+        Some(entry) if packet.head.opens() && table::restarts(entry, direction, &packet.head) => {
+            Found::Anew
+        }
+        Some(_) => Found::Known,
+        None => Found::None,
+    };
+    (fingerprint, found)
+}
+
+/// Fourth step, where there is none or the flow starts anew: gives it an entry
+/// under this fingerprint, or a new start. That there is none to be had is
+/// counted.
+#[inline(always)]
+pub fn appear<T, E>(
+    packet: &Packet,
+    fingerprint: u64,
+    (ifindex, direction): (u32, Direction),
     table: &T,
     env: &E,
 ) where
-    S: Seeds,
     T: Table + Claims + Interfaces,
     E: Env,
 {
     let key = packet.key(direction, ifindex);
-    let fingerprint = hash::of_key(seeds, &key);
     let vantage = table.config(ifindex).map_or(0, |config| config.vantage);
     let birth = Birth {
         key,
@@ -350,8 +392,16 @@ pub fn appear<S, T, E>(
 /// What the last steps need of a packet whose flow ought to have an entry now.
 #[inline(always)]
 pub fn known<S: Seeds>(packet: &Packet, meta: &Meta, direction: Direction, seeds: &S) -> Known {
+    let fingerprint = hash::of_key(seeds, &packet.key(direction, meta.ifindex));
+    known_as(fingerprint, packet, meta)
+}
+
+/// Likewise, of a flow whose fingerprint is known.
+#[inline(always)]
+#[must_use]
+pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> Known {
     Known {
-        fingerprint: hash::of_key(seeds, &packet.key(direction, meta.ifindex)),
+        fingerprint,
         head: packet.head,
         wire: Wire::new(meta.len, meta.segments, packet.head.headers),
         next: 0,

@@ -145,6 +145,43 @@ fn under_claim<'t, T: Table, E: Env>(
     Some(victim)
 }
 
+/// Moves an entry that only the other direction than this one was seen in from
+/// one fingerprint to another of the same set (`from` 0: moves none); what stood
+/// there before gives up its entry. False: it was not moved.
+#[inline(always)]
+pub fn rename<T: Table, C: Claims, E: Env>(
+    table: &T,
+    claims: &C,
+    env: &E,
+    (from, to): (u64, u64),
+    direction: Direction,
+) -> bool {
+    let set = set_of(to, table.set_mask());
+    if !claims.claim(set) {
+        env.count(Counter::FlowsBusy, 1);
+        return false;
+    }
+    let entry = if from == 0 { None } else { find(table, from) };
+    let entry = entry.filter(|entry| is_unseen(entry, direction));
+    if (entry.is_some() || from == 0)
+        && let Some(old) = find(table, to)
+    {
+        give_up(old, env);
+    }
+    if let Some(entry) = entry {
+        env.publish(&entry.fingerprint, to);
+    }
+    claims.release(set);
+    entry.is_some()
+}
+
+/// Whether the flow has shown no packet of this direction.
+#[inline(always)]
+#[must_use]
+pub fn is_unseen(entry: &FlowEntry, direction: Direction) -> bool {
+    entry.hot[direction.index()].traffic.load(Relaxed) == 0
+}
+
 /// How readily an entry is given up; 0: never.
 fn readiness(entry: &FlowEntry, idle: bool) -> (u32, Counter) {
     let [from, to] = &entry.hot;
@@ -244,7 +281,7 @@ fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &Birth) {
 }
 
 /// More data than a SYN brings along (RFC 7413): one segment.
-const DATA_ON_SYN: u32 = 1 << 13;
+pub(crate) const DATA_ON_SYN: u32 = 1 << 13;
 
 /// Whether a SYN starts the flow anew: it is not the one that came before, and
 /// not the other half of a simultaneous open (RFC 9293 section 3.5).

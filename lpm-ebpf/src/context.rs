@@ -23,6 +23,7 @@ use crate::{
     env::{self, Samples},
     sockets,
     steps::{self, Step, scratch},
+    vlans,
 };
 
 /// A pointer to the context of the hook at which a packet is.
@@ -31,6 +32,8 @@ pub trait Context: Copy {
     const STEPS: [[Step<Self>; 5]; 2];
     /// What samples need.
     const SAMPLES: Samples<Self>;
+    /// The step for packets whose flow has no entry in its own VLAN, by direction.
+    const PLACE: [Step<Self>; 2];
 
     /// As the kernel's helpers want it.
     fn as_ptr(self) -> *mut c_void;
@@ -66,6 +69,7 @@ pub trait Context: Copy {
 impl Context for *mut __sk_buff {
     const STEPS: [[Step<Self>; 5]; 2] = steps::OF_SKB;
     const SAMPLES: Samples<Self> = env::OF_SKB;
+    const PLACE: [Step<Self>; 2] = vlans::OF_SKB;
 
     #[inline(always)]
     fn as_ptr(self) -> *mut c_void {
@@ -217,6 +221,7 @@ fn word<const N: usize>(xdp: *mut xdp_md, offset: u32) -> u64 {
 impl Context for *mut xdp_md {
     const STEPS: [[Step<Self>; 5]; 2] = steps::OF_XDP;
     const SAMPLES: Samples<Self> = env::OF_XDP;
+    const PLACE: [Step<Self>; 2] = vlans::OF_XDP;
 
     #[inline(always)]
     fn as_ptr(self) -> *mut c_void {

@@ -4,7 +4,7 @@ use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use lpm_common::{
     packet::Direction,
     parse::Link,
-    pipeline::{self, Quick},
+    pipeline::{self, Found, Quick},
     query::Role,
 };
 
@@ -125,10 +125,20 @@ fn thorough<W: Way>(skb: impl Context) -> u32 {
     if message::<W>(skb) != 0 {
         question(skb);
     }
-    if appears::<W>(skb) != 0 {
+    enter::<_, W>(skb);
+    known(skb)
+}
+
+/// Sees to it that the packet's flow has an entry, in its own VLAN or another.
+#[inline(always)]
+pub(crate) fn enter<C: Context, W: Way>(skb: C) {
+    let mut found = find::<W>(skb);
+    if found == NOT_FOUND {
+        found = C::PLACE[W::WAY.1.index()](skb);
+    }
+    if found != 0 {
         appear::<W>(skb);
     }
-    known::<W>(skb)
 }
 
 /// 0: there is nothing to measure.
@@ -182,22 +192,21 @@ fn transport(skb: impl Context) -> u32 {
     1
 }
 
-/// Not 0: the flow has no entry, or starts anew.
+const NOT_FOUND: u32 = Found::None as u32;
+
+/// A `Found`.
 #[inline(never)]
-pub(crate) fn appears<W: Way>(skb: impl Context) -> u32 {
+fn find<W: Way>(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     arrives(scratch, skb);
-    u32::from(pipeline::appears(
-        &scratch.packet,
-        ifindex(skb),
-        W::WAY.1,
-        &Secrets,
-        &Store,
-    ))
+    let way = (ifindex(skb), W::WAY.1);
+    let (fingerprint, found) = pipeline::find(&scratch.packet, way, &Secrets, &Store);
+    scratch.fingerprint = fingerprint;
+    found as u32
 }
 
 #[inline(never)]
-pub(crate) fn appear<W: Way>(skb: impl Context) {
+fn appear<W: Way>(skb: impl Context) {
     let Some(scratch) = scratch() else { return };
     let env = Kernel::new(skb);
     #[cfg(feature = "log")]
@@ -210,20 +219,19 @@ pub(crate) fn appear<W: Way>(skb: impl Context) {
     );
     pipeline::appear(
         &scratch.packet,
-        ifindex(skb),
-        W::WAY.1,
-        &Secrets,
+        scratch.fingerprint,
+        (ifindex(skb), W::WAY.1),
         &Store,
         &env,
     );
 }
 
 #[inline(never)]
-fn known<W: Way>(skb: impl Context) -> u32 {
+fn known(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else {
         return MEASURED;
     };
     let meta = meta(skb);
-    scratch.known = pipeline::known(&scratch.packet, &meta, W::WAY.1, &Secrets);
+    scratch.known = pipeline::known_as(scratch.fingerprint, &scratch.packet, &meta);
     KNOWN
 }

@@ -14,7 +14,7 @@ use lpm_common::{
 use crate::{
     context::Context,
     env::Kernel,
-    hook::{KNOWN, MEASURED, UNCOMMON, Way, appear, appears, datagram, message},
+    hook::{KNOWN, MEASURED, UNCOMMON, Way, datagram, enter, message},
     packet::{Linear, Whole, meta},
     questions::{DATAGRAM, question},
     settings::{Ports, Secrets, abandoned},
@@ -79,10 +79,8 @@ fn thorough<W: Way>(skb: impl Context) -> u32 {
     if level() == 0 && message::<W>(skb) != 0 {
         question(skb);
     }
-    if appears::<W>(skb) != 0 {
-        appear::<W>(skb);
-    }
-    known::<W>(skb)
+    enter::<_, W>(skb);
+    known(skb)
 }
 
 /// Tunnels that were taken off.
@@ -154,11 +152,11 @@ fn transport(skb: impl Context) -> u32 {
 }
 
 #[inline(never)]
-fn known<W: Way>(skb: impl Context) -> u32 {
+fn known(skb: impl Context) -> u32 {
     let Some(scratch) = scratch() else {
         return MEASURED;
     };
     let meta = inside::meta_of(&scratch.left, &meta(skb));
-    scratch.known = pipeline::known(&scratch.packet, &meta, W::WAY.1, &Secrets);
+    scratch.known = pipeline::known_as(scratch.fingerprint, &scratch.packet, &meta);
     KNOWN
 }

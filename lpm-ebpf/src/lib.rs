@@ -27,6 +27,7 @@ mod sockets;
 pub mod steps;
 pub mod store;
 mod stream;
+pub mod vlans;
 pub mod xdp;
 
 /// The BPF target cannot unwind, and the verifier refuses what could panic:

@@ -3,12 +3,13 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_sock_tuple},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use lpm_common::{
     counter::COUNTERS,
     layout::{
         Control, FlowEntry, Histogram, InterfaceConfig, NameValue, QueryEntry, RequestEntry, Row,
+        VlanPair,
     },
 };
 
@@ -70,6 +71,11 @@ pub static HOMES: HashMap<[u32; 4], u32> = HashMap::with_max_entries(4096, BPF_F
 /// though a joined hook had seen them. The agent makes the elements.
 #[map]
 pub static FORWARDED: HashMap<u32, u64> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// In which VLANs the same ends were seen (load: an eighth of the flows). What
+/// was not asked for the longest makes room.
+#[map]
+pub static VLAN_PAIRS: LruHashMap<u64, VlanPair> = LruHashMap::with_max_entries(1024, 0);
 
 /// Address to name (load).
 #[map]

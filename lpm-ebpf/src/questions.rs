@@ -3,7 +3,7 @@
 
 use lpm_common::{
     query::{self, Role},
-    rows,
+    rows, vlan,
 };
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     settings::Secrets,
     steps::scratch,
     store::{Store, control},
+    vlans::lpm_asked,
 };
 
 /// What a hook's step `network` answers for another protocol than TCP.
@@ -20,7 +21,11 @@ pub(crate) const DATAGRAM: u32 = 2;
 /// Takes what was found, if it is a question or an answer.
 #[inline(always)]
 pub(crate) fn question(skb: impl Context) {
-    match role() {
+    let role = role();
+    if role & TAGGED != 0 {
+        lpm_asked();
+    }
+    match role & !TAGGED {
         ASKS => ask(skb, question_row(skb)),
         ANSWERS if answer(skb) != 0 => sampled(),
         _ => {}
@@ -29,21 +34,28 @@ pub(crate) fn question(skb: impl Context) {
 
 const ASKS: u32 = 1;
 const ANSWERS: u32 = 2;
+/// Beside these: the other half may be in another VLAN.
+const TAGGED: u32 = 1 << 8;
 
 /// What was found: [`ASKS`], [`ANSWERS`] or neither.
 #[inline(never)]
 fn role() -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     scratch.fingerprint = scratch.query.fingerprint(&Secrets);
+    let tagged = if vlan::question::concerns(&scratch.query, &Store) {
+        TAGGED
+    } else {
+        0
+    };
     match scratch.query.head.role {
         Role::Neither => 0,
         Role::Asks => {
             if let Some(control) = control() {
                 query::note(&scratch.query, control);
             }
-            ASKS
+            ASKS | tagged
         }
-        Role::Answers => ANSWERS,
+        Role::Answers => ANSWERS | tagged,
     }
 }
 

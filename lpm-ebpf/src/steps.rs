@@ -30,7 +30,7 @@ pub struct Scratch {
     /// no part of the round trip. Else 0.
     pub(crate) arrived_ns: u64,
     pub(crate) query: Query,
-    /// The question's.
+    /// The question's, or that of the flow that is being looked for.
     pub(crate) fingerprint: u64,
     pub(crate) sample: query::Sample,
     /// At XDP, the place in the packet that is read.

@@ -7,19 +7,20 @@ use lpm_common::{
     env::Claims,
     layout::{
         Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey, QueryEntry,
-        RequestEntry,
+        RequestEntry, VlanPair,
     },
     pipeline::{Interfaces, joined::Homes},
     query::Queries,
     rows::{self, Rows, Slots},
     shared::AtomicU64,
     table::Table,
+    vlan::Pairs,
 };
 
 use crate::{
     maps::{
         CLAIMS, CONTROL, FLOWS, HISTOGRAMS, HOMES, INTERFACES, NAMES, PAIRS, QUERIES, REQUESTS,
-        ROWS,
+        ROWS, VLAN_PAIRS,
     },
     settings,
 };
@@ -88,6 +89,44 @@ impl Claims for Store {
     fn release(&self, name: u32) {
         // Only the claim's holder comes here, so there is one to remove.
         let _ = CLAIMS.remove(name);
+    }
+}
+
+impl Pairs for Store {
+    #[inline(always)]
+    fn pair(&self, key: u64) -> VlanPair {
+        // SAFETY: one word, which is copied at once. If the element is another's
+        // meanwhile, its VLANs name no entry of these ends, or one of theirs.
+        match unsafe { VLAN_PAIRS.get(key) } {
+            Some(pair) => *pair,
+            None => VlanPair::NOTHING,
+        }
+    }
+
+    #[inline(always)]
+    fn set_pair(&self, key: u64, pair: VlanPair) {
+        // The map makes room by itself; that it fails under contention costs
+        // what a forgotten element costs.
+        let _ = VLAN_PAIRS.insert(key, pair, 0);
+    }
+
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        control().is_some_and(|control| control.tagged.load(Relaxed) != 0)
+    }
+
+    #[inline(always)]
+    fn tag_seen(&self) {
+        if let Some(control) = control() {
+            control.tagged.store(1, Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    fn doubtful(&self, ifindex: u32) {
+        if let Some(control) = control() {
+            control.doubtful.store(ifindex, Relaxed);
+        }
     }
 }
 

@@ -31,7 +31,8 @@ pub struct VlanPair {
     pub node: Netns,
     /// The server's namespace.
     pub server: Netns,
-    ids: Vec<u16>,
+    /// From the client, and to it.
+    ids: [Vec<u16>; 2],
 }
 
 impl VlanPair {
@@ -42,6 +43,11 @@ impl VlanPair {
 
     /// Lays it out with these VLAN ids, the outermost first (one or two).
     pub fn new(ids: &[u16]) -> Result<Self, Error> {
+        Self::with([ids, ids])
+    }
+
+    /// Lays it out with these VLAN ids from the client and these to it; none: without a tag.
+    pub fn with(ids: [&[u16]; 2]) -> Result<Self, Error> {
         let (client, node, server) = (
             Netns::new("client")?,
             Netns::new("node")?,
@@ -79,7 +85,7 @@ impl VlanPair {
             client,
             node,
             server,
-            ids: ids.to_vec(),
+            ids: ids.map(<[u16]>::to_vec),
         };
         for (netns, host) in [(&pair.client, 1), (&pair.server, 2)] {
             netns.ip_batch(&format!(
@@ -103,15 +109,25 @@ impl VlanPair {
         ]
     }
 
+    /// From now on what comes from the client bears these VLAN ids, without a delay.
+    pub fn from_client_in(&self, ids: &[u16]) {
+        let vlan = VlanAction::Push(ids.to_vec());
+        let impairment = Impairment {
+            vlan,
+            ..Impairment::default()
+        };
+        self.near.set(Direction::Forward, impairment);
+    }
+
     /// Sets what the wires do, each both ways, and keeps the tagging.
     pub fn set(&self, near: &Impairment, far: &Impairment) {
-        let push = VlanAction::Push(self.ids.clone());
+        let [there, back] = self.ids.clone().map(VlanAction::Push);
         let (forward, backward) = (Direction::Forward, Direction::Backward);
         let settings = [
-            (&self.near, forward, near, push.clone()),
+            (&self.near, forward, near, there),
             (&self.near, backward, near, VlanAction::Pop),
             (&self.far, forward, far, VlanAction::Pop),
-            (&self.far, backward, far, push),
+            (&self.far, backward, far, back),
         ];
         for (wire, direction, impairment, vlan) in settings {
             wire.set(

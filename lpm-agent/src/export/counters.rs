@@ -32,6 +32,12 @@ const SHOWN: [(&str, &str, &[&str]); 10] = [
         &[],
     ),
     (
+        "vlan_joins",
+        "Flows and answers whose other direction is in another VLAN, and those that were not \
+         joined because it could be in several",
+        &["of", "result"],
+    ),
+    (
         "query_events",
         "What else became of ICMP echo and DNS messages",
         &["method", "event"],

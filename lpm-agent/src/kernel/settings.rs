@@ -193,6 +193,12 @@ impl Constants {
     }
 }
 
+/// Pairs of VLANs that are known at a time, some 100 bytes each: only flows with a tag need one, and
+/// that only until both directions were seen in one VLAN.
+fn vlan_pairs(flow_entries: u32) -> u32 {
+    (flow_entries / 8).max(1024)
+}
+
 /// A loader with the object's constants and map sizes set.
 pub(super) fn configure<'a>(settings: &LoadSettings, constants: &'a Constants) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
@@ -203,6 +209,7 @@ pub(super) fn configure<'a>(settings: &LoadSettings, constants: &'a Constants) -
         .map_max_entries("HISTOGRAMS", settings.rows * settings.stripes * 8)
         .map_max_entries("ROWS", settings.rows)
         .map_max_entries("PAIRS", settings.rows)
+        .map_max_entries("VLAN_PAIRS", vlan_pairs(settings.flow_entries))
         .map_max_entries("NAMES", settings.names)
         .map_max_entries("SAMPLES", settings.samples_bytes);
     for (name, value) in &constants.words {

@@ -3,6 +3,7 @@
 //! Memory is allocated once; a packet allocates nothing.
 
 mod questions;
+mod vlans;
 
 use std::{
     cell::{Cell, RefCell},
@@ -80,6 +81,7 @@ pub struct Engine {
     backwards: Cell<u64>,
     retransmitted: Cell<u64>,
     unanswered: [Cell<u64>; 2],
+    vlans: vlans::Vlans,
 }
 
 impl Engine {
@@ -110,6 +112,7 @@ impl Engine {
             backwards: Cell::new(0),
             retransmitted: Cell::new(0),
             unanswered: [const { Cell::new(0) }; 2],
+            vlans: vlans::Vlans::default(),
         }
     }
 
@@ -225,6 +228,7 @@ impl Engine {
             entry.fingerprint.store(0, Relaxed);
         }
         self.clear_questions();
+        self.vlans.clear();
     }
 }
 

@@ -4,12 +4,14 @@ use ipnet::IpNet;
 use lpm_common::{
     bytes::Bytes as _,
     env::Env as _,
-    hash,
+    hash::{self, Ends},
+    layout::{VlanPair, tunnel::is_inside},
     packet::{Direction, FlowKey, Meta, Wrap, flag},
     parse::{self, Link, Network, Packet},
     pipeline,
     query::{self, Role},
     table,
+    vlan::Pairs as _,
 };
 
 use super::{bytes::Captured, engine::Engine};
@@ -133,6 +135,15 @@ fn by_key(engine: &Engine, key: &FlowKey, flags: u8) -> Direction {
     }
 }
 
+/// Also in another VLAN: the directions of one flow may bear different ones.
 fn knows(engine: &Engine, key: &FlowKey) -> bool {
-    table::find(engine, hash::of_key(engine.seeds(), key)).is_some()
+    let seeds = engine.seeds();
+    if table::find(engine, hash::of_key(seeds, key)).is_some() {
+        return true;
+    }
+    if is_inside(key.segment) || !engine.is_tagged() && key.segment == 0 {
+        return false;
+    }
+    let untagged = Ends::of_flow(seeds, key).within(seeds, 0);
+    engine.pair(untagged) != VlanPair::NOTHING || table::find(engine, untagged).is_some()
 }

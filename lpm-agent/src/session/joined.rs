@@ -1,7 +1,11 @@
 //! What tells which interfaces carry one direction only: the flows, and two maps of the kernel
 //! programs.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{Arc, atomic::Ordering},
+};
 
 use aya::maps::{HashMap, MapData, MapError};
 
@@ -15,6 +19,8 @@ pub(super) struct Joined {
     model: Arc<Model>,
     homes: HashMap<MapData, [u32; 4], u32>,
     forwarded: HashMap<MapData, u32, u64>,
+    /// Interfaces of which it was said that VLANs are in doubt.
+    doubted: BTreeSet<u32>,
 }
 
 impl Joined {
@@ -27,12 +33,33 @@ impl Joined {
             model,
             homes,
             forwarded,
+            doubted: BTreeSet::new(),
+        }
+    }
+
+    /// Says, once for each interface, that flows are not measured there because their other
+    /// direction could be in several VLANs.
+    fn say_doubts(&mut self) {
+        let doubtful = &self.model.tables().control().doubtful;
+        let index = doubtful.swap(0, Ordering::Relaxed);
+        if index == 0 || self.doubted.contains(&index) {
+            return;
+        }
+        let links = self.model.links();
+        self.doubted.retain(|known| links.contains_key(known));
+        if let Some(link) = links.get(&index) {
+            self.doubted.insert(index);
+            tracing::warn!(
+                interface = %link.name,
+                "flows whose directions are in different VLANs are not measured here where more than one VLAN could be the other direction's (lpm_vlan_joins_total, result ambiguous): watch the interfaces of these VLANs in place of the one that carries them all"
+            );
         }
     }
 }
 
 impl Evidence for Joined {
     fn look(&mut self) -> BTreeMap<u32, Sides> {
+        self.say_doubts();
         // Without clocks nothing can be concluded; whoever ends the windows says so.
         let Ok(clock) = self.model.clock() else {
             return BTreeMap::new();

@@ -7,6 +7,7 @@ mod pair;
 mod questions;
 mod random;
 mod sequence;
+mod vlans;
 mod xdp;
 
 use std::path::Path;

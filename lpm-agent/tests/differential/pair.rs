@@ -41,6 +41,7 @@ pub(crate) struct Pair {
     control: MmapArray<Control>,
     rows: MmapArray<Row>,
     counters: PerCpuArray<aya::maps::MapData, [u64; COUNTERS]>,
+    vlans: HashMap<aya::maps::MapData, u64, u64>,
     seeds: [u32; SEEDS],
     pub(crate) tunnels: TunnelPorts,
     methods: Methods,
@@ -89,6 +90,7 @@ impl Pair {
             control: kernel.control().unwrap(),
             rows: kernel.rows().unwrap(),
             counters: kernel.take("COUNTERS").unwrap(),
+            vlans: kernel.take("VLAN_PAIRS").unwrap(),
             kernel,
             seeds: settings.seeds,
             tunnels,
@@ -119,8 +121,11 @@ impl Pair {
         }
         let control = self.control.get(0).unwrap();
         control.generation.store(1, Relaxed);
-        for word in asked(control) {
+        for word in asked(control).into_iter().chain(tagged(control)) {
             word.store(0, Relaxed);
+        }
+        for (key, _) in self.vlan_pairs() {
+            self.vlans.remove(&key).unwrap();
         }
         self.before = self.counts();
         let mut model = Model::new(Settings {
@@ -163,6 +168,13 @@ impl Pair {
         for pair in known {
             pairs.remove(&pair).unwrap();
         }
+    }
+
+    /// Map `VLAN_PAIRS`, by key.
+    fn vlan_pairs(&self) -> Vec<(u64, u64)> {
+        let mut all: Vec<_> = self.vlans.iter().map(Result::unwrap).collect();
+        all.sort_unstable();
+        all
     }
 
     fn counts(&self) -> [u64; COUNTERS] {
@@ -258,6 +270,12 @@ impl Pair {
         let controls = [self.control.get(0).unwrap(), &model.control];
         let [kernel, host] = controls.map(|control| asked(control).map(|word| word.load(Relaxed)));
         assert_eq!(kernel, host, "{what}: whom questions were about");
+        let [kernel, host] = controls.map(|control| tagged(control).map(|word| word.load(Relaxed)));
+        assert_eq!(kernel, host, "{what}: whether there were tags, and doubts");
+        let host = model.vlan_pairs.borrow();
+        let mut host: Vec<_> = host.iter().map(|(key, pair)| (*key, pair.0)).collect();
+        host.sort_unstable();
+        assert_eq!(self.vlan_pairs(), host, "{what}: pairs of VLANs");
         let host = model.histograms.borrow();
         for (i, (kernel, host)) in self.histograms.iter().zip(host.iter()).enumerate() {
             let kernel: [u64; WORDS] = std::array::from_fn(|word| kernel.words[word].load(Relaxed));
@@ -280,6 +298,10 @@ fn words(entry: &FlowEntry) -> &[AtomicU64; 32] {
 
 fn asked(control: &Control) -> [&AtomicU32; 4 * ASKED] {
     std::array::from_fn(|word| &control.asked[word / 4][word % 4])
+}
+
+fn tagged(control: &Control) -> [&AtomicU32; 2] {
+    [&control.tagged, &control.doubtful]
 }
 
 fn query_words(entry: &QueryEntry) -> &[AtomicU64; 4] {

@@ -14,7 +14,7 @@ use super::{Pair, arrival};
 
 /// A question or an answer in any layout: as it should be, with noise in its
 /// header, or cut.
-fn any_question() -> impl Strategy<Value = (Frame, Direction, usize, u64)> {
+pub(crate) fn any_question() -> impl Strategy<Value = (Frame, Direction, usize, u64)> {
     let what = (0_u8..4, 0_u16..3, 0_u16..8, any::<bool>(), any::<bool>());
     let noise = prop_oneof![
         8 => Just(None),

@@ -31,7 +31,7 @@ enum Kind {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Step {
+pub(crate) struct Step {
     kind: Kind,
     from_local: bool,
     payload: u32,
@@ -41,7 +41,7 @@ struct Step {
     gap_ns: u64,
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+pub(crate) fn any_step() -> impl Strategy<Value = Step> {
     let kind = prop_oneof![
         2 => Just(Kind::Syn),
         12 => Just(Kind::Next),
@@ -69,14 +69,14 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 /// What both ends would send next; 0 is the local one.
-struct Talk {
-    next: [u32; 2],
-    now_ns: u64,
-    timestamps: bool,
+pub(crate) struct Talk {
+    pub(crate) next: [u32; 2],
+    pub(crate) now_ns: u64,
+    pub(crate) timestamps: bool,
 }
 
 impl Talk {
-    fn frame(&mut self, step: Step) -> Frame {
+    pub(crate) fn frame(&mut self, step: Step) -> Frame {
         let (local, remote) = vectors::ends(false);
         let mut frame = if step.from_local {
             Frame::new(local, remote, 41140, 5301)

@@ -39,7 +39,7 @@ fn with_clock(frame: &[u8], now_ns: u64) -> (Vec<u8>, Vec<u8>) {
 impl Pair {
     /// By XDP what comes, by TC what goes. False: this kernel's test run does
     /// not take such a frame.
-    fn xdp_packet(&mut self, frame: &[u8], arrival: &Arrival) -> bool {
+    pub(crate) fn xdp_packet(&mut self, frame: &[u8], arrival: &Arrival) -> bool {
         if arrival.direction == Direction::FromLocal {
             return self.packet(frame, arrival);
         }
@@ -60,7 +60,7 @@ impl Pair {
 }
 
 /// From 5.14 on a test run of XDP takes metadata.
-fn takes_metadata(pair: &mut Pair) -> bool {
+pub(crate) fn takes_metadata(pair: &mut Pair) -> bool {
     let (data, context) = with_clock(&[0; 64], 1);
     let mut options = TestRunOptions::new();
     options.data_in = Some(&data);

@@ -12,4 +12,5 @@ mod others;
 mod requests;
 mod run;
 mod talk;
+mod vlans;
 mod write;

@@ -130,6 +130,16 @@ impl Talk {
         self.records.iter().map(record).collect()
     }
 
+    /// As Ethernet records with these tags, by whether the local end sends.
+    pub(crate) fn tagged(&self, tags: impl Fn(bool) -> &'static [(u16, u16)]) -> Vec<Record> {
+        let record = |(time, frame): &(u64, Frame)| {
+            let mut frame = frame.clone();
+            frame.tags = tags(frame.src == self.local).to_vec();
+            Record::whole(*time, frame.bytes())
+        };
+        self.records.iter().map(record).collect()
+    }
+
     /// As Ethernet records.
     pub(crate) fn records(&self) -> Vec<Record> {
         let frames = self.frames().into_iter();

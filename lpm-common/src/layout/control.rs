@@ -26,8 +26,14 @@ pub struct Control {
     pub clock_ktime_ns: AtomicU64,
     /// `bpf_jiffies64` at that moment.
     pub clock_jiffies: AtomicU64,
+    /// Not 0 once a VLAN tag was seen; until then nobody looks for other VLANs
+    /// of a flow ([`crate::vlan`]).
+    pub tagged: AtomicU32,
+    /// The interface that last showed a flow, or a question, whose other
+    /// direction could be in more than one VLAN; 0: none. The agent takes it out.
+    pub doubtful: AtomicU32,
     /// What follows is not in the line that each packet reads.
-    pub reserved: [AtomicU64; 4],
+    pub reserved: [AtomicU64; 3],
     /// Remote ends of questions, as [`super::FlowCold::remote`]; a later one takes the place of an
     /// earlier one. The agent, which takes them out, asks others for their names.
     pub asked: [[AtomicU32; 4]; ASKED],

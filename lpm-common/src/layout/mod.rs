@@ -13,6 +13,7 @@ mod query;
 mod request;
 mod sample;
 pub mod tunnel;
+mod vlan;
 
 pub use control::{ASKED, Control, Histogram, InterfaceConfig, Vantage};
 pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, Traffic, UNIT_NS};
@@ -24,6 +25,7 @@ pub use query::{
 pub use request::{RequestEntry, RequestPhase};
 pub use sample::{Echo, Leg, Method, Methods, Sample};
 pub use tunnel::{Tunnel, TunnelKind};
+pub use vlan::{UNSEEN, VlanPair};
 
 /// Version of every layout in this module; part of the name of any pin.
 pub const LAYOUT_VERSION: u32 = 3;

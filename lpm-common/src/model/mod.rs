@@ -23,7 +23,7 @@ use crate::{
     histogram::{self, SUM_WORD, WORDS},
     layout::{
         Control, FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, QueryEntry, RequestEntry,
-        UNIT_NS,
+        UNIT_NS, VlanPair,
     },
     matcher,
     packet::{Direction, Meta},
@@ -36,6 +36,7 @@ use crate::{
     rows::{self, Rows, Slots},
     shared::AtomicU64,
     table::Table,
+    vlan::Pairs,
 };
 
 use core::sync::atomic::Ordering::Relaxed;
@@ -92,6 +93,8 @@ pub struct Model {
     pub labels: Vec<AtomicU64>,
     /// Map `HOMES`.
     pub homes: RefCell<HashMap<[u32; 4], u32>>,
+    /// Map `VLAN_PAIRS`.
+    pub vlan_pairs: RefCell<HashMap<u64, VlanPair>>,
     claims: RefCell<HashSet<u32>>,
     /// The packet at hand is looked at by another program too.
     quiet: Cell<bool>,
@@ -165,6 +168,7 @@ impl Model {
             control: Control::default(),
             labels: (0..settings.rows).map(|_| AtomicU64::new(0)).collect(),
             homes: RefCell::default(),
+            vlan_pairs: RefCell::default(),
             claims: RefCell::default(),
             quiet: Cell::new(false),
             samples: RefCell::default(),
@@ -397,6 +401,29 @@ impl Claims for Model {
 
     fn release(&self, name: u32) {
         self.claims.borrow_mut().remove(&name);
+    }
+}
+
+impl Pairs for Model {
+    fn pair(&self, key: u64) -> VlanPair {
+        let pairs = self.vlan_pairs.borrow();
+        pairs.get(&key).copied().unwrap_or_default()
+    }
+
+    fn set_pair(&self, key: u64, pair: VlanPair) {
+        self.vlan_pairs.borrow_mut().insert(key, pair);
+    }
+
+    fn is_tagged(&self) -> bool {
+        self.control.tagged.load(Relaxed) != 0
+    }
+
+    fn tag_seen(&self) {
+        self.control.tagged.store(1, Relaxed);
+    }
+
+    fn doubtful(&self, ifindex: u32) {
+        self.control.doubtful.store(ifindex, Relaxed);
     }
 }
 

@@ -16,6 +16,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use table::find;
 pub use table::{CLAIMS, Queries, Sample, answer, ask, knows};
 
 use core::sync::atomic::Ordering::Relaxed;
@@ -23,7 +24,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::{
     bytes::Bytes,
     counter::Counter,
-    hash::{self, Seeds},
+    hash::{Ends, Seeds},
     layout::{self, Control, Echo, Leg, Method, Methods},
     packet::{Direction, FlowKey, Wrap},
     parse::{Network, number},
@@ -80,8 +81,15 @@ impl Query {
     #[inline(always)]
     #[must_use]
     pub fn fingerprint<S: Seeds>(&self, seeds: &S) -> u64 {
+        self.ends(seeds).within(seeds, self.key.segment)
+    }
+
+    /// Likewise, in whatever VLAN.
+    #[inline(always)]
+    #[must_use]
+    pub fn ends<S: Seeds>(&self, seeds: &S) -> Ends {
         let kind = u32::from(self.protocol) << 8 | u32::from(self.head.leg);
-        hash::question(seeds, &self.key, kind, self.head.id)
+        Ends::of_question(seeds, &self.key, kind, self.head.id)
     }
 }
 

@@ -29,7 +29,7 @@ pub trait Queries {
 }
 
 #[inline(always)]
-fn find<Q: Queries>(table: &Q, fingerprint: u64) -> Option<&QueryEntry> {
+pub(crate) fn find<Q: Queries>(table: &Q, fingerprint: u64) -> Option<&QueryEntry> {
     let first = set_of(fingerprint, table.query_mask()) * WAYS;
     for attempt in 0..WAYS {
         let entry = table.query(first + way(fingerprint, attempt))?;

@@ -34,6 +34,7 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
     };
     line("packets not measured", not_measured(run));
     line("flows not measured", labelled(run, "map_drops"));
+    line("flows in more than one VLAN", vlans(run));
     line(
         "capture",
         vec![
@@ -80,6 +81,28 @@ fn not_measured<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
         ("without a time".to_owned(), run.untimed()),
     ]);
     reasons
+}
+
+/// What bears one tag, or none, one way and another back.
+fn vlans<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
+    let count = |counter| run.counter(counter);
+    vec![
+        (
+            "whose directions are in different VLANs: taken for one flow".to_owned(),
+            count(Counter::VlanFlowJoined),
+        ),
+        (
+            "answers in another VLAN than their question's".to_owned(),
+            count(Counter::VlanQuestionJoined),
+        ),
+        (
+            "not measured, because the other direction may be in several VLANs (take out those \
+             that belong together, `tshark -r FILE -Y 'vlan.id in {30, 40}' -w OTHER`, or take \
+             the tags off, `tcprewrite --enet-vlan=del`, and replay that)"
+                .to_owned(),
+            count(Counter::VlanFlowAmbiguous) + count(Counter::VlanQuestionAmbiguous),
+        ),
+    ]
 }
 
 /// The counters of one metric, by their label.

@@ -1,0 +1,363 @@
+//! Flows whose directions bear different VLAN ids, or one of them none: a
+//! routed or mirrored port, a card that takes the tags off what it received.
+//!
+//! A flow's fingerprint holds its VLAN, so that networks that reuse addresses
+//! never mix. A packet whose flow has no entry in its own VLAN looks for one in
+//! another, by map `VLAN_PAIRS`: where the same ends were seen. It joins an
+//! entry that has shown only the other direction, if it answers what was seen
+//! there. The entry then moves to a fingerprint that no VLAN has
+//! ([`renamed`]), so each later packet of the flow comes by here too: what is
+//! quick stays as it is, and nothing passes that would say that a VLAN carries
+//! both directions after all. One that does ends it: the entry is given up, and
+//! each VLAN is a flow of its own from then on.
+//!
+//! Nothing is looked for until the first tag was seen.
+
+pub mod question;
+#[cfg(test)]
+mod tests;
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::{
+    counter::Counter,
+    env::{Claims, Env},
+    hash::{Ends, Seeds},
+    layout::{FlowEntry, UNSEEN, VlanPair, tunnel},
+    matcher::state,
+    packet::{Direction, TcpHead, flag},
+    parse::Packet,
+    table::{self, DATA_ON_SYN, Table},
+};
+
+/// Which VLANs the same ends were seen in.
+pub trait Pairs {
+    /// What is known of them, by the fingerprint that they have without a tag.
+    fn pair(&self, key: u64) -> VlanPair;
+
+    /// Keeps it; the map forgets what was not asked for the longest.
+    fn set_pair(&self, key: u64, pair: VlanPair);
+
+    /// Whether a tag was ever seen.
+    fn is_tagged(&self) -> bool;
+
+    /// A tag was seen.
+    fn tag_seen(&self);
+
+    /// This interface shows ends that may belong together, and more than one way
+    /// in which they may.
+    fn doubtful(&self, ifindex: u32);
+}
+
+/// Where a packet's flow has its entry, or shall have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Fingerprint of the entry.
+    pub fingerprint: u64,
+    /// VLAN ids that the entry is shown with.
+    pub segment: u32,
+    /// Whether it has to be given an entry, or a new start.
+    pub appears: bool,
+}
+
+/// The fingerprint of a joined flow whose entry stood under another: in the same
+/// set and way (see [`table::find`]), and of no VLAN.
+#[inline(always)]
+#[must_use]
+pub const fn renamed(fingerprint: u64) -> u64 {
+    const OTHER: u64 = 0x5555_5554;
+    if fingerprint == OTHER {
+        return fingerprint;
+    }
+    fingerprint ^ OTHER
+}
+
+/// Whether there is something to look for, and notes that a tag was seen.
+#[inline(always)]
+fn is_worth_it<T: Pairs>(vlan: u32, table: &T) -> bool {
+    let tagged = table.is_tagged();
+    if vlan != 0 && !tagged {
+        table.tag_seen();
+    }
+    vlan != 0 || tagged
+}
+
+/// Places a packet whose flow has no entry under `own`, the fingerprint of its
+/// own VLAN.
+#[inline(always)]
+pub fn place<S, T, E>(
+    packet: &Packet,
+    own: u64,
+    (ifindex, direction): (u32, Direction),
+    seeds: &S,
+    table: &T,
+    env: &E,
+) -> Placed
+where
+    S: Seeds,
+    T: Table + Claims + Pairs,
+    E: Env,
+{
+    let here = Placed {
+        fingerprint: own,
+        segment: packet.segment,
+        appears: true,
+    };
+    // Within tunnels VLAN ids tell flows apart as they are.
+    if tunnel::is_inside(packet.segment) || !is_worth_it(packet.segment, table) {
+        return here;
+    }
+    let ends = Ends::of_flow(seeds, &packet.key(direction, ifindex));
+    let key = ends.within(seeds, 0);
+    let mut before = table.pair(key);
+    if before == VlanPair::NOTHING {
+        if packet.segment == 0 {
+            return here;
+        }
+        before = untagged(table::find(table, key));
+    }
+    let look = Look {
+        ends,
+        own,
+        vlan: packet.segment,
+        direction,
+        head: &packet.head,
+        seeds,
+        table,
+    };
+    let decided = match before.home() {
+        Some(home) => look.of_joined(before, home),
+        None => look.of_single(before),
+    };
+    if decided.pair != before {
+        table.set_pair(key, decided.pair);
+    }
+    if decided.doubt {
+        env.count(Counter::VlanFlowAmbiguous, 1);
+        table.doubtful(ifindex);
+    }
+    if decided.to == 0 {
+        return decided.placed;
+    }
+    let ways = (decided.from, decided.to);
+    let moved = table::rename(table, table, env, ways, direction);
+    if moved {
+        env.count(Counter::VlanFlowJoined, 1);
+    } else if decided.from != 0 {
+        // Another CPU was quicker: this packet is not measured.
+        table.set_pair(key, before);
+        return Placed {
+            appears: false,
+            ..here
+        };
+    }
+    decided.placed
+}
+
+/// What an entry without a tag tells; no element is kept for such a flow.
+#[inline(always)]
+fn untagged(entry: Option<&FlowEntry>) -> VlanPair {
+    let mut pair = VlanPair::NOTHING;
+    if let Some(entry) = entry {
+        for direction in [Direction::FromLocal, Direction::ToLocal] {
+            if !table::is_unseen(entry, direction) {
+                pair = pair.with(direction, 0);
+            }
+        }
+    }
+    pair
+}
+
+/// What is to be done with a packet.
+#[derive(Clone, Copy)]
+struct Decided {
+    placed: Placed,
+    /// What is known from now on.
+    pair: VlanPair,
+    /// Count that it is not known which VLANs belong together.
+    doubt: bool,
+    /// For [`table::rename`], if `to` is not 0.
+    from: u64,
+    to: u64,
+}
+
+/// A packet without an entry in its own VLAN.
+struct Look<'a, S, T> {
+    ends: Ends,
+    own: u64,
+    vlan: u32,
+    direction: Direction,
+    head: &'a TcpHead,
+    seeds: &'a S,
+    table: &'a T,
+}
+
+impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
+    /// A flow of this VLAN; the others are not touched.
+    #[inline(always)]
+    fn here(&self, pair: VlanPair) -> Decided {
+        Decided {
+            placed: Placed {
+                fingerprint: self.own,
+                segment: self.vlan,
+                appears: true,
+            },
+            pair,
+            doubt: false,
+            from: 0,
+            to: 0,
+        }
+    }
+
+    /// What is known when nothing but this packet counts.
+    #[inline(always)]
+    fn first(&self) -> VlanPair {
+        VlanPair::of(self.direction, self.vlan)
+    }
+
+    #[inline(always)]
+    fn entry_in(&self, vlan: u32) -> Option<&'a FlowEntry> {
+        if vlan == UNSEEN {
+            return None;
+        }
+        table::find(self.table, self.ends.within(self.seeds, vlan))
+    }
+
+    /// Whether there is no such flow any more.
+    #[inline(always)]
+    fn is_over(&self, entry: Option<&FlowEntry>) -> bool {
+        match entry {
+            Some(entry) => self.head.opens() && table::restarts(entry, self.direction, self.head),
+            None => true,
+        }
+    }
+
+    /// The fingerprint of the flow whose directions are joined under this VLAN.
+    #[inline(always)]
+    fn renamed(&self, home: u32) -> u64 {
+        renamed(self.ends.within(self.seeds, home))
+    }
+
+    /// The directions are joined.
+    #[inline(always)]
+    fn of_joined(&self, pair: VlanPair, home: Direction) -> Decided {
+        let segment = pair.vlan(home);
+        let fingerprint = self.renamed(segment);
+        let appears = self.is_over(table::find(self.table, fingerprint));
+        if pair.vlan(self.direction) == self.vlan {
+            // It is shown with the VLAN that it had before they were joined.
+            let placed = Placed {
+                fingerprint,
+                segment,
+                appears,
+            };
+            return Decided {
+                placed,
+                ..self.here(pair)
+            };
+        }
+        // One direction in two VLANs: which of them belongs to the other
+        // direction, if any does, nobody knows any more.
+        let pair = if appears {
+            self.first()
+        } else {
+            self.apart(pair)
+        };
+        Decided {
+            doubt: !appears,
+            to: fingerprint,
+            ..self.here(pair)
+        }
+    }
+
+    #[inline(always)]
+    fn apart(&self, pair: VlanPair) -> VlanPair {
+        pair.with(self.direction, self.vlan).apart()
+    }
+
+    /// They are not.
+    #[inline(always)]
+    fn of_single(&self, pair: VlanPair) -> Decided {
+        let own = pair.vlan(self.direction);
+        let elsewhere = pair.vlan(self.direction.reverse());
+        if own == self.vlan || (own == UNSEEN && elsewhere == self.vlan) {
+            // It had an entry, and lost it.
+            return self.here(if self.head.opens() {
+                self.first()
+            } else {
+                pair
+            });
+        }
+        let other = self.entry_in(elsewhere);
+        let lone = other.filter(|other| table::is_unseen(other, self.direction));
+        if own != UNSEEN {
+            if self.is_over(self.entry_in(own)) {
+                return self.here(self.first());
+            }
+        } else if other.is_none() {
+            return self.here(self.first());
+        } else if let Some(entry) = lone
+            && !pair.is_apart()
+            && answers(entry, self.direction, self.head)
+        {
+            return self.join(pair, elsewhere);
+        }
+        Decided {
+            // A flow that shows both directions in its VLAN misses nothing.
+            doubt: lone.is_some(),
+            ..self.here(self.apart(pair))
+        }
+    }
+
+    /// This packet's direction is in its VLAN, the other one `elsewhere`.
+    #[inline(always)]
+    fn join(&self, pair: VlanPair, elsewhere: u32) -> Decided {
+        let from = self.ends.within(self.seeds, elsewhere);
+        let pair = pair.with(self.direction, self.vlan);
+        let placed = Placed {
+            fingerprint: renamed(from),
+            segment: elsewhere,
+            appears: false,
+        };
+        Decided {
+            placed,
+            from,
+            to: renamed(from),
+            ..self.here(pair.joined(self.direction.reverse()))
+        }
+    }
+}
+
+/// Acknowledgments so far behind what was seen are believed: more no window has
+/// in practice.
+const BEHIND: u32 = 1 << 24;
+/// And so far ahead of it: what they acknowledge may not have been seen.
+const AHEAD: u32 = 1 << 16;
+/// The same for echoes of timestamps, in ticks of whatever length.
+const TICKS_BEHIND: u32 = 1 << 28;
+const TICKS_AHEAD: u32 = 1 << 20;
+
+/// Whether a packet can be an answer to what an entry has shown of the other
+/// direction, and not another flow's with the same addresses and ports.
+#[inline(always)]
+fn answers(entry: &FlowEntry, direction: Direction, head: &TcpHead) -> bool {
+    if !head.has(flag::ACK) {
+        return false;
+    }
+    let seen = &entry.hot[direction.reverse().index()];
+    let state = seen.state.load(Relaxed);
+    if state & state::HAS_SEQ != 0 {
+        let behind = seen.seq_end.load(Relaxed).wrapping_sub(head.ack);
+        if head.has(flag::SYN) {
+            return behind <= DATA_ON_SYN;
+        }
+        if behind.wrapping_add(AHEAD) > BEHIND + AHEAD {
+            return false;
+        }
+    }
+    if head.has_timestamp && state & (state::HAS_TSVAL | state::SEQ) == state::HAS_TSVAL {
+        let behind = seen.tsval.load(Relaxed).wrapping_sub(head.tsecr);
+        return behind.wrapping_add(TICKS_AHEAD) <= TICKS_BEHIND + TICKS_AHEAD;
+    }
+    true
+}

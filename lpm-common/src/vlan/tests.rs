@@ -1,0 +1,519 @@
+//! Conversations whose directions bear different tags, through the host model.
+
+use std::{vec, vec::Vec};
+
+use crate::{
+    counter::Counter,
+    layout::{Method, Methods},
+    model::{
+        Arrival, Model, Settings,
+        frame::Frame,
+        question::{Message, echo},
+        vectors,
+    },
+    packet::Direction::{self, FromLocal, ToLocal},
+    parse::Link,
+};
+
+const MS: u64 = 1_000_000;
+
+/// Tags of a frame, outer first.
+type Tags = &'static [(u16, u16)];
+
+const NONE: Tags = &[];
+
+/// One way and the other.
+const WAYS: [(&str, Tags, Tags); 6] = [
+    ("two ids", &[(0x8100, 30)], &[(0x8100, 40)]),
+    ("tagged from the local end", &[(0x8100, 3136)], NONE),
+    ("tagged to the local end", NONE, &[(0x8100, 3136)]),
+    (
+        "QinQ, outer differs",
+        &[(0x88a8, 1042), (0x8100, 120)],
+        &[(0x88a8, 1041), (0x8100, 120)],
+    ),
+    (
+        "QinQ, inner differs",
+        &[(0x88a8, 7), (0x8100, 1)],
+        &[(0x88a8, 7), (0x8100, 4094)],
+    ),
+    (
+        "QinQ and one tag",
+        &[(0x9100, 7), (0x8100, 1)],
+        &[(0x8100, 1)],
+    ),
+];
+
+struct Scene {
+    model: Model,
+    v6: bool,
+    /// The outer tag is the metadata's.
+    beside: bool,
+    now: u64,
+    methods: Methods,
+    port: u16,
+}
+
+impl Scene {
+    fn new(v6: bool, beside: bool, methods: Methods) -> Self {
+        Self {
+            model: Model::new(Settings {
+                flow_entries: 64,
+                query_entries: 16,
+                rows: 8,
+                seeds: core::array::from_fn(|i| 0x9e37_79b9_u32.wrapping_mul(i as u32 + 1)),
+                hz: 250,
+                idle_seconds: 60,
+                methods,
+            }),
+            v6,
+            beside,
+            now: 1000 * MS,
+            methods,
+            port: 40_000,
+        }
+    }
+
+    fn frame(&self, direction: Direction) -> Frame {
+        let (local, remote) = vectors::ends(self.v6);
+        match direction {
+            FromLocal => Frame::new(local, remote, self.port, 80),
+            ToLocal => Frame::new(remote, local, 80, self.port),
+        }
+    }
+
+    fn pass(&self, direction: Direction, tags: Tags, mut frame: Frame) {
+        let mut tags = tags.to_vec();
+        let vlan = if self.beside && !tags.is_empty() {
+            u32::from(tags.remove(0).1)
+        } else {
+            0
+        };
+        frame.tags = tags;
+        let arrival = Arrival {
+            now_ns: self.now,
+            link: Link::Ethernet,
+            direction,
+            ifindex: 7,
+            vlan,
+            segments: 1,
+            segment_size: 0,
+        };
+        self.model.packet(&frame.bytes(), &arrival);
+    }
+
+    /// A segment: its sequence numbers, flags, payload, timestamps.
+    fn segment(
+        &self,
+        direction: Direction,
+        tags: Tags,
+        (seq, ack, flags, payload): (u32, u32, u8, u32),
+        timestamp: (u32, u32),
+    ) {
+        let mut frame = self.frame(direction);
+        (frame.seq, frame.ack, frame.flags, frame.payload) = (seq, ack, flags, payload);
+        frame.timestamp = self.methods.has(Method::Ts).then_some(timestamp);
+        self.pass(direction, tags, frame);
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.now += ms * MS;
+    }
+
+    fn handshake(&mut self, there: Tags, back: Tags, rtt: u64) {
+        self.segment(FromLocal, there, (1000, 0, 0x02, 0), (100, 0));
+        self.wait(rtt);
+        self.segment(ToLocal, back, (5000, 1001, 0x12, 0), (9000, 100));
+        self.segment(FromLocal, there, (1001, 5001, 0x10, 0), (101, 9000));
+    }
+
+    /// A request and its acknowledgment, number `i` of them.
+    fn request(&mut self, there: Tags, back: Tags, i: u32, rtt: u64) {
+        self.wait(20);
+        let (tick, seq) = (200 + 20 * i, 1001 + 100 * i);
+        self.segment(FromLocal, there, (seq, 5001, 0x18, 100), (tick, 9000 + i));
+        self.wait(rtt);
+        self.segment(ToLocal, back, (5001, seq + 100, 0x10, 0), (9001 + i, tick));
+    }
+
+    fn talk(&mut self, there: Tags, back: Tags) {
+        self.handshake(there, back, 5);
+        for i in 0..3 {
+            self.request(there, back, i, 5);
+        }
+    }
+
+    /// By method and leg, in milliseconds, rounded.
+    fn samples(&self) -> Vec<(u8, u8, u64)> {
+        let samples = self.model.samples.take();
+        let ms = |units: u32| (u64::from(units) * 64 + MS / 2) / MS;
+        samples
+            .iter()
+            .map(|sample| (sample.method, sample.leg, ms(sample.units)))
+            .collect()
+    }
+
+    fn counted(&self, counter: Counter) -> u64 {
+        self.model.counter(counter)
+    }
+}
+
+/// IPv4 and IPv6, the outer tag in the frame and beside it, by timestamps and by
+/// sequence numbers.
+fn each(test: impl Fn(Scene)) {
+    let seq = [Method::Seq, Method::Handshake].into_iter().collect();
+    for v6 in [false, true] {
+        for beside in [false, true] {
+            for methods in [Methods::DEFAULT, seq] {
+                test(Scene::new(v6, beside, methods));
+            }
+        }
+    }
+}
+
+#[test]
+fn directions_in_different_vlans_are_measured_as_one() {
+    for (what, there, back) in WAYS {
+        each(|mut plain| {
+            plain.talk(NONE, NONE);
+            let right = plain.samples();
+            assert!(
+                right.iter().filter(|sample| sample.2 == 5).count() >= 4,
+                "{right:?}"
+            );
+            let mut scene = Scene::new(plain.v6, plain.beside, plain.methods);
+            scene.talk(there, back);
+            assert_eq!(scene.samples(), right, "{what}");
+            assert_eq!(scene.counted(Counter::VlanFlowJoined), 1, "{what}");
+            assert_eq!(scene.counted(Counter::VlanFlowAmbiguous), 0, "{what}");
+            assert_eq!(scene.counted(Counter::FlowOpened), 1, "{what}");
+            assert_eq!(scene.counted(Counter::FlowJoined), 0, "{what}");
+        });
+    }
+}
+
+#[test]
+fn they_are_from_the_middle_of_a_connection_on_whichever_is_seen_first() {
+    for (what, there, back) in WAYS {
+        for back_first in [false, true] {
+            each(|mut scene| {
+                if back_first {
+                    scene.segment(ToLocal, back, (5001, 1001, 0x10, 0), (9000, 199));
+                }
+                for i in 0..4 {
+                    scene.request(there, back, i, 5);
+                }
+                let fives = scene
+                    .samples()
+                    .iter()
+                    .filter(|s| s.1 == 0 && s.2 == 5)
+                    .count();
+                assert!(fives >= 3, "{what}: {fives}");
+                assert_eq!(scene.counted(Counter::VlanFlowJoined), 1, "{what}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_uses_the_ports_again_starts_anew() {
+    for (what, there, back) in WAYS {
+        each(|mut scene| {
+            scene.talk(there, back);
+            let right = scene.samples();
+            scene.segment(FromLocal, there, (1301, 5001, 0x11, 0), (300, 9005));
+            scene.segment(ToLocal, back, (5001, 1302, 0x11, 0), (9006, 300));
+            scene.samples();
+            scene.wait(1000);
+            scene.talk(there, back);
+            assert_eq!(scene.samples(), right, "{what}");
+            assert_eq!(scene.counted(Counter::FlowReopened), 1, "{what}");
+            // And in another pair of VLANs.
+            scene.segment(FromLocal, there, (1301, 5001, 0x14, 0), (300, 9005));
+            scene.wait(1000);
+            scene.talk(&[(0x8100, 77)], &[(0x8100, 78)]);
+            assert_eq!(scene.samples(), right, "{what}");
+            assert_eq!(scene.counted(Counter::VlanFlowAmbiguous), 0, "{what}");
+        });
+    }
+}
+
+/// The same ends in two VLANs, packet by packet.
+fn two_talks(scene: &mut Scene, tags: [Tags; 2], count: u32) {
+    for direction in [FromLocal, ToLocal] {
+        for (tags, rtt) in tags.iter().zip([5, 3]) {
+            if direction == FromLocal {
+                scene.segment(FromLocal, tags, (1000, 0, 0x02, 0), (100, 0));
+            } else {
+                scene.wait(rtt);
+                scene.segment(ToLocal, tags, (5000, 1001, 0x12, 0), (9000, 100));
+            }
+        }
+    }
+    for i in 0..count {
+        scene.wait(20);
+        let (tick, seq) = (200 + 20 * i, 1001 + 100 * i);
+        for tags in tags {
+            scene.segment(FromLocal, tags, (seq, 5001, 0x18, 100), (tick, 9000 + i));
+        }
+        for (tags, rtt) in tags.iter().zip([5, 3]) {
+            scene.wait(rtt);
+            let ack = (5001, seq + 100, 0x10, 0);
+            scene.segment(ToLocal, tags, ack, (9001 + i, tick));
+        }
+    }
+}
+
+#[test]
+fn flows_that_each_vlan_shows_whole_stay_apart() {
+    for tags in [
+        [&[(0x8100, 300)][..], &[(0x8100, 50)][..]],
+        [NONE, &[(0x8100, 50)][..]],
+        [&[(0x8100, 50)][..], NONE],
+        [&[(0x8100, 5), (0x8100, 6)][..], &[(0x8100, 6)][..]],
+    ] {
+        each(|mut scene| {
+            two_talks(&mut scene, tags, 3);
+            let remote: Vec<u64> = scene
+                .samples()
+                .iter()
+                .filter(|s| s.1 == 0)
+                .map(|s| s.2)
+                .collect();
+            // The second one's answers come 3 ms after the first one's.
+            assert_eq!(remote, [5, 8].repeat(4), "{tags:?}");
+            assert_eq!(scene.counted(Counter::VlanFlowJoined), 0, "{tags:?}");
+            assert_eq!(scene.counted(Counter::VlanFlowAmbiguous), 0, "{tags:?}");
+        });
+    }
+}
+
+#[test]
+fn a_vlan_that_shows_both_directions_after_all_parts_them() {
+    let cases: [(Tags, Direction); 3] = [
+        (&[(0x8100, 30)], ToLocal),
+        (&[(0x8100, 40)], FromLocal),
+        (&[(0x8100, 50)], FromLocal),
+    ];
+    for (tags, direction) in cases {
+        each(|mut scene| {
+            let (there, back): (Tags, Tags) = (&[(0x8100, 30)], &[(0x8100, 40)]);
+            scene.talk(there, back);
+            scene.samples();
+            scene.wait(20);
+            scene.segment(FromLocal, there, (1301, 5001, 0x18, 100), (300, 9003));
+            // Had it been taken for the answer, it would make a sample.
+            let head = match direction {
+                FromLocal => (1301, 5001, 0x18, 100),
+                ToLocal => (5001, 1401, 0x10, 0),
+            };
+            scene.segment(direction, tags, head, (300, 300));
+            scene.wait(7);
+            scene.segment(ToLocal, back, (5001, 1401, 0x10, 0), (9010, 300));
+            for i in 5..8 {
+                scene.request(there, back, i, 5);
+            }
+            assert_eq!(scene.samples(), [], "{tags:?} {direction:?}");
+            // Once when they are parted, and when each way is a flow by itself.
+            assert!(scene.counted(Counter::VlanFlowAmbiguous) >= 1);
+            assert_eq!(
+                scene
+                    .model
+                    .control
+                    .doubtful
+                    .load(core::sync::atomic::Ordering::Relaxed),
+                7
+            );
+            // The next connection is judged anew.
+            scene.port += 1;
+            scene.talk(there, back);
+            assert!(scene.samples().len() >= 4);
+        });
+    }
+}
+
+#[test]
+fn what_does_not_answer_what_was_seen_is_not_joined() {
+    let wrong_ack = |scene: &Scene, back| {
+        scene.segment(ToLocal, back, (5000, 77_001_001, 0x12, 0), (9000, 100));
+    };
+    let not_acknowledging = |scene: &Scene, back| {
+        scene.segment(ToLocal, back, (5000, 0, 0x02, 0), (9000, 0));
+    };
+    let middle = |scene: &Scene, back| {
+        scene.segment(ToLocal, back, (5000, 900_000_000, 0x10, 0), (9000, 100));
+    };
+    for other in [wrong_ack, not_acknowledging, middle] {
+        each(|mut scene| {
+            scene.segment(FromLocal, &[(0x8100, 30)], (1000, 0, 0x02, 0), (100, 0));
+            scene.wait(5);
+            other(&scene, &[(0x8100, 40)]);
+            assert_eq!(scene.samples(), []);
+            assert_eq!(scene.counted(Counter::VlanFlowJoined), 0);
+            assert_eq!(scene.counted(Counter::VlanFlowAmbiguous), 1);
+            // Its own VLAN's is.
+            scene.segment(ToLocal, &[(0x8100, 30)], (5000, 1001, 0x12, 0), (9000, 100));
+            assert_eq!(scene.samples().len(), 1);
+        });
+    }
+}
+
+#[test]
+fn more_vlans_than_one_for_each_direction_are_said_and_not_joined() {
+    each(|mut scene| {
+        for i in 0..5 {
+            let there = if i % 2 == 0 {
+                &[(0x8100, 30)][..]
+            } else {
+                &[(0x8100, 31)]
+            };
+            scene.request(there, &[(0x8100, 40)], i, 5);
+        }
+        // From the second of them on nobody knows.
+        assert!(scene.samples().len() <= 1);
+        assert!(scene.counted(Counter::VlanFlowAmbiguous) >= 1);
+    });
+}
+
+#[test]
+fn a_pair_that_was_forgotten_is_found_again() {
+    for (what, there, back) in WAYS {
+        each(|mut scene| {
+            scene.talk(there, back);
+            scene.samples();
+            scene.model.vlan_pairs.borrow_mut().clear();
+            for i in 3..7 {
+                scene.request(there, back, i, 5);
+            }
+            let samples = scene.samples();
+            assert!(
+                samples.len() >= 3 && samples.iter().all(|s| s.2 == 5),
+                "{what}: {samples:?}"
+            );
+            assert_eq!(scene.counted(Counter::VlanFlowAmbiguous), 0, "{what}");
+            let live = |entry: &&crate::layout::FlowEntry| {
+                entry
+                    .fingerprint
+                    .load(core::sync::atomic::Ordering::Relaxed)
+                    != 0
+            };
+            assert_eq!(scene.model.flows.iter().filter(live).count(), 1, "{what}");
+        });
+    }
+}
+
+#[test]
+fn without_tags_nothing_is_looked_for() {
+    each(|mut scene| {
+        scene.talk(NONE, NONE);
+        assert!(scene.model.vlan_pairs.borrow().is_empty());
+    });
+}
+
+#[test]
+fn flows_inside_tunnels_keep_their_numbers() {
+    use crate::layout::{TunnelKind, tunnel::segment_of};
+    let scene = Scene::new(false, false, Methods::DEFAULT);
+    let packet = crate::parse::Packet {
+        segment: segment_of(TunnelKind::Vxlan as u32, 5, 0),
+        ..crate::parse::Packet::default()
+    };
+    let placed = super::place(
+        &packet,
+        9,
+        (7, FromLocal),
+        &scene.model.settings.seeds,
+        &scene.model,
+        &scene.model,
+    );
+    assert_eq!((placed.fingerprint, placed.appears), (9, true));
+    assert!(scene.model.vlan_pairs.borrow().is_empty());
+}
+
+/// A question and an answer, of each method that has them.
+fn questions(v6: bool) -> Vec<(Frame, Frame)> {
+    let (local, remote) = vectors::ends(v6);
+    vec![
+        (
+            echo(local, remote, false, 5, 1),
+            echo(remote, local, true, 5, 1),
+        ),
+        (
+            Message::query(77).udp(local, remote, 40_000, 53),
+            Message::answer(77, 0).udp(remote, local, 53, 40_000),
+        ),
+    ]
+}
+
+fn each_question(test: impl Fn(Scene, Frame, Frame)) {
+    for v6 in [false, true] {
+        for (question, answer) in questions(v6) {
+            for beside in [false, true] {
+                let scene = Scene::new(v6, beside, Methods::DEFAULT);
+                test(scene, question.clone(), answer.clone());
+            }
+        }
+    }
+}
+
+fn answers(scene: &Scene) -> Vec<u64> {
+    let answers = scene.model.answers.take();
+    answers.iter().map(|answer| answer.rtt_ns / MS).collect()
+}
+
+#[test]
+fn answers_in_another_vlan_are_measured() {
+    for (what, there, back) in WAYS {
+        each_question(|mut scene, question, answer| {
+            scene.pass(FromLocal, there, question);
+            scene.wait(5);
+            scene.pass(ToLocal, back, answer.clone());
+            scene.pass(ToLocal, back, answer);
+            assert_eq!(answers(&scene), [5], "{what}");
+            assert_eq!(scene.counted(Counter::VlanQuestionJoined), 1, "{what}");
+            let unasked = scene.counted(Counter::IcmpUnasked) + scene.counted(Counter::DnsUnasked);
+            assert!(unasked <= 1, "{what}: the second answer");
+        });
+    }
+}
+
+#[test]
+fn questions_that_each_vlan_shows_whole_stay_apart() {
+    for [one, other] in [
+        [&[(0x8100, 300)][..], &[(0x8100, 50)][..]],
+        [NONE, &[(0x8100, 50)][..]],
+        [&[(0x8100, 50)][..], NONE],
+    ] {
+        each_question(|mut scene, question, answer| {
+            scene.pass(FromLocal, one, question.clone());
+            scene.pass(FromLocal, other, question);
+            // An answer in a third VLAN is anybody's.
+            scene.pass(ToLocal, &[(0x8100, 9)], answer.clone());
+            scene.wait(5);
+            scene.pass(ToLocal, other, answer.clone());
+            scene.wait(3);
+            scene.pass(ToLocal, one, answer);
+            assert_eq!(answers(&scene), [5, 8]);
+            assert_eq!(scene.counted(Counter::VlanQuestionJoined), 0);
+            assert_eq!(scene.counted(Counter::VlanQuestionAmbiguous), 1);
+        });
+    }
+}
+
+#[test]
+fn a_question_asked_again_in_another_vlan_once_it_is_answered_is_another() {
+    each_question(|mut scene, question, answer| {
+        for (there, back) in [(30, 40), (31, 41)] {
+            let tags = |id| match id {
+                30 => &[(0x8100, 30)][..],
+                31 => &[(0x8100, 31)],
+                40 => &[(0x8100, 40)],
+                _ => &[(0x8100, 41)],
+            };
+            scene.pass(FromLocal, tags(there), question.clone());
+            scene.wait(5);
+            scene.pass(ToLocal, tags(back), answer.clone());
+        }
+        assert_eq!(answers(&scene), [5, 5]);
+    });
+}

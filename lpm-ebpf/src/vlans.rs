@@ -1,0 +1,67 @@
+//! The steps for packets and questions that are not known in their own VLAN
+//! (`lpm_common::vlan`), which hand over through the map, as those of
+//! [`crate::steps`].
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use lpm_common::{
+    packet::Direction,
+    query::Role,
+    vlan::{self, question},
+};
+
+use crate::{
+    context::Context,
+    env::{Kernel, count},
+    settings::Secrets,
+    steps::{Step, scratch},
+    store::Store,
+};
+
+macro_rules! places {
+    ($($context:ty, $direction:ident: $place:ident;)*) => { $(
+        global! {
+            /// Not 0: the flow has to be given an entry.
+            fn $place(skb: $context) {
+                let Some(scratch) = scratch() else { return 0 };
+                let way = (skb.ifindex(), Direction::$direction);
+                let env = Kernel::new(skb);
+                let (packet, own) = (&scratch.packet, scratch.fingerprint);
+                let placed = vlan::place(packet, own, way, &Secrets, &Store, &env);
+                scratch.fingerprint = placed.fingerprint;
+                scratch.packet.segment = placed.segment;
+                u32::from(placed.appears)
+            }
+        }
+    )* };
+}
+
+places! {
+    *mut __sk_buff, FromLocal: lpm_place_from;
+    *mut __sk_buff, ToLocal: lpm_place_to;
+    *mut xdp_md, ToLocal: lpm_place_xdp;
+}
+
+global! {
+    /// Leaves word of a question's VLAN, or finds that of an answer's.
+    pub(crate) fn lpm_asked() {
+        let Some(scratch) = scratch() else { return 0 };
+        let query = &mut scratch.query;
+        if query.head.role == Role::Asks {
+            question::ask(query, &Secrets, &Store);
+            return 0;
+        }
+        let asked = question::answer(query, scratch.fingerprint, &Secrets, &Store);
+        if let Some(counter) = asked.counter {
+            count(counter, 1);
+        }
+        scratch.fingerprint = asked.fingerprint;
+        query.key.segment = asked.segment;
+        0
+    }
+}
+
+/// At TC, by direction.
+pub(crate) const OF_SKB: [Step<*mut __sk_buff>; 2] = [lpm_place_from, lpm_place_to];
+
+/// At XDP, where packets come only to the local end.
+pub(crate) const OF_XDP: [Step<*mut xdp_md>; 2] = [lpm_place_xdp; 2];
