@@ -8,7 +8,7 @@ use super::families::Families;
 
 /// The counters that are shown as the kernel counts them: name, help, name of the label (two of
 /// them share one value, split by `/`).
-const SHOWN: [(&str, &str, &[&str]); 10] = [
+const SHOWN: &[(&str, &str, &[&str])] = &[
     ("flow_events", "Beginnings and ends of flows", &["event"]),
     (
         "packets_without_timestamp",
@@ -71,7 +71,7 @@ pub(super) fn encode(
     }
     let names = ("names/full", names_refused);
     series.entry("map_drops").or_default().push(names);
-    for (metric, help, names) in SHOWN {
+    for &(metric, help, names) in SHOWN {
         let found = series.remove(metric).unwrap_or_default();
         // A method that is off measures nothing, which is not 0.
         let requests = || counters[Counter::SampledRequest as usize];
