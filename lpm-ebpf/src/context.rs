@@ -21,6 +21,7 @@ use lpm_common::{bytes::OutOfBounds, packet::Meta};
 
 use crate::{
     env::{self, Samples},
+    questions::{self, Questions},
     sockets,
     steps::{self, Step, scratch},
 };
@@ -31,6 +32,8 @@ pub trait Context: Copy {
     const STEPS: [[Step<Self>; 4]; 2];
     /// What samples need.
     const SAMPLES: Samples<Self>;
+    /// The steps with questions and answers.
+    const QUESTIONS: Questions<Self>;
 
     /// As the kernel's helpers want it.
     fn as_ptr(self) -> *mut c_void;
@@ -66,6 +69,7 @@ pub trait Context: Copy {
 impl Context for *mut __sk_buff {
     const STEPS: [[Step<Self>; 4]; 2] = steps::OF_SKB;
     const SAMPLES: Samples<Self> = env::OF_SKB;
+    const QUESTIONS: Questions<Self> = questions::OF_SKB;
 
     #[inline(always)]
     fn as_ptr(self) -> *mut c_void {
@@ -217,6 +221,7 @@ fn word<const N: usize>(xdp: *mut xdp_md, offset: u32) -> u64 {
 impl Context for *mut xdp_md {
     const STEPS: [[Step<Self>; 4]; 2] = steps::OF_XDP;
     const SAMPLES: Samples<Self> = env::OF_XDP;
+    const QUESTIONS: Questions<Self> = questions::OF_XDP;
 
     #[inline(always)]
     fn as_ptr(self) -> *mut c_void {

@@ -13,7 +13,7 @@ use lpm_common::{
     packet::{Direction, flag},
     parse::{Network, Packet},
     pipeline::{self, Known, SEQ, TS, inside::Unwrapped},
-    query::{self, Query},
+    query::{self, Query, Rest},
 };
 
 use crate::{context::Context, env::Kernel, maps::SCRATCH, store::Store};
@@ -29,6 +29,8 @@ pub struct Scratch {
     /// no part of the round trip. Else 0.
     pub(crate) arrived_ns: u64,
     pub(crate) query: Query,
+    /// What else there is to read in the packet.
+    pub(crate) rest: Rest,
     /// The question's.
     pub(crate) fingerprint: u64,
     pub(crate) sample: query::Sample,

@@ -1,5 +1,6 @@
 //! Questions and answers through the host model.
 
+mod again;
 mod dns;
 mod dns_tcp;
 mod icmp;
