@@ -4,6 +4,7 @@ mod again;
 mod dns;
 mod dns_tcp;
 mod icmp;
+mod packets;
 
 use core::net::IpAddr;
 use std::vec::Vec;
