@@ -9,6 +9,7 @@ mod large;
 #[path = "../lpm/mod.rs"]
 mod lpm;
 mod others;
+mod questions;
 mod run;
 mod talk;
 mod write;
