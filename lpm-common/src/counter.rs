@@ -132,6 +132,9 @@ counters! {
     SkippedMalformed => "parse_skipped", "malformed";
     /// More VLAN tags, extension headers or options than are followed.
     SkippedTooDeep => "parse_skipped", "too_deep";
+    /// Whole tunnel packets that the kernel put together (UDP GRO): only the
+    /// first one's headers could be read.
+    SkippedMerged => "parse_skipped", "merged";
 }
 
 impl Counter {
@@ -139,7 +142,7 @@ impl Counter {
     #[inline(always)]
     #[must_use]
     pub const fn is_of_skipped(self) -> bool {
-        self as u32 >= Self::DnsFurther as u32 && self as u32 <= Self::SkippedTooDeep as u32
+        self as u32 >= Self::DnsFurther as u32 && self as u32 <= Self::SkippedMerged as u32
     }
 
     /// The counter of a method's samples (its number); those of `ts` are what

@@ -21,7 +21,6 @@ const ROUNDED: u64 = 1 << 26;
 struct Waiting {
     earlier: Vec<u64>,
     latest: Option<u64>,
-    all: Vec<u64>,
 }
 
 impl Waiting {
@@ -32,7 +31,6 @@ impl Waiting {
 
     fn ask(&mut self, now: u64) {
         self.earlier.extend(self.latest.replace(now));
-        self.all.push(now);
     }
 
     /// The round trip, if the answer can only be the latest asking's. It is
@@ -43,13 +41,6 @@ impl Waiting {
             return None;
         };
         self.earlier.is_empty().then(|| now - asked)
-    }
-
-    /// Whether an earlier one's time is up so shortly that it may be doubted
-    /// still.
-    fn at_the_edge(&self, now: u64, timeout: u64) -> bool {
-        let mut edge = self.all.iter().map(|asked| now - asked);
-        edge.any(|age| age > timeout && age <= timeout + ROUNDED)
     }
 }
 
@@ -168,22 +159,26 @@ proptest! {
         let kind = if ping { Kind::Ping } else { Kind::Dns };
         let mut scene = Scene::new(false, Methods::ALL);
         let mut waiting = Waiting::default();
-        // With more than three doubts at a time the latest stands for others.
-        let mut rounded_until = 0;
+        // What it is where all doubt is rounded up.
+        let mut rounded = Waiting::default();
+        // With more than three doubts at a time the latest stands for others, and so long others
+        // may find no room.
+        let mut together_until = 0;
         for (asks, after) in packets {
             let before = scene.rtts().len();
             kind.pass(&mut scene, after, asks);
-            let edge = waiting.at_the_edge(scene.now, kind.timeout());
             waiting.until(scene.now, kind.timeout());
+            rounded.until(scene.now, kind.timeout() + ROUNDED);
             if asks {
                 waiting.ask(scene.now);
-                if waiting.earlier.len() > 3 {
-                    rounded_until = scene.now + kind.timeout() + ROUNDED;
+                rounded.ask(scene.now);
+                if rounded.earlier.len() > 3 || scene.now <= together_until {
+                    together_until = scene.now + kind.timeout() + ROUNDED;
                 }
                 continue;
             }
-            let exact = !edge && scene.now > rounded_until;
             let expected = waiting.answer(scene.now);
+            let exact = expected == rounded.answer(scene.now) && scene.now > together_until;
             let found = scene.rtts()[before..].to_vec();
             let known = format!("{expected:?} expected, {found:?} found");
             match expected {
