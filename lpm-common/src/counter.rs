@@ -131,8 +131,7 @@ counters! {
     DnsUnasked => "query_events", "dns/unasked";
     /// Answers that were cut short (TC): the query may be asked again over TCP.
     DnsTruncated => "query_events", "dns/truncated";
-    /// TCP segments, and packets of merged datagrams, with more messages than
-    /// the one that was read.
+    /// Packets of several messages with more than those that were read.
     DnsFurther => "query_events", "dns/further";
     /// UDP messages shorter than a header, or queries without a question.
     DnsMalformed => "query_events", "dns/malformed";
@@ -144,7 +143,8 @@ counters! {
     SkippedNotIp => "parse_skipped", "not_ip";
     /// IP packets that are neither TCP nor what another method measures.
     SkippedNotTcp => "parse_skipped", "not_tcp";
-    /// Fragments: only the first holds a TCP header, and not its whole length.
+    /// Fragments, but the first one of a ping or a DNS message: that is read. Of
+    /// TCP only the first holds a header, and not its whole length.
     SkippedFragment => "parse_skipped", "fragment";
     /// Packets that end before their headers do.
     SkippedTruncated => "parse_skipped", "truncated";
@@ -152,6 +152,9 @@ counters! {
     SkippedMalformed => "parse_skipped", "malformed";
     /// More VLAN tags, extension headers or options than are followed.
     SkippedTooDeep => "parse_skipped", "too_deep";
+    /// Whole tunnel packets that the kernel put together (UDP GRO): only the
+    /// first one's headers could be read.
+    SkippedMerged => "parse_skipped", "merged";
 }
 
 impl Counter {
@@ -159,7 +162,7 @@ impl Counter {
     #[inline(always)]
     #[must_use]
     pub const fn is_of_skipped(self) -> bool {
-        self as u32 >= Self::DnsMalformed as u32 && self as u32 <= Self::SkippedTooDeep as u32
+        self as u32 >= Self::DnsFurther as u32 && self as u32 <= Self::SkippedMerged as u32
     }
 
     /// The counter of a method's samples (its number); those of `ts` are what

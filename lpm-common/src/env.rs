@@ -67,8 +67,9 @@ pub trait Env {
     /// Segments of a direction that passed before, or were left out before.
     fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32);
 
-    /// Counts a question that was not answered in time, in a place of a row.
-    fn unanswered(&self, row: u32, place: u32);
+    /// Counts a question that was not answered in time, in a place of a row;
+    /// it was sent then.
+    fn unanswered(&self, row: u32, place: u32, sent_ns: u64);
 
     /// A flow loses its entry: what the agent has not yet taken from it (the
     /// window's minima) must be kept.

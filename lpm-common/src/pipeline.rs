@@ -6,13 +6,14 @@ pub mod joined;
 
 use crate::{
     bytes::{Bytes, Prefix},
+    counter::Counter,
     env::{Claims, Env},
     hash::{self, Seeds},
     layout::{InterfaceConfig, Method, Vantage},
     matcher::{self, At, SHAKE, Wire},
     packet::{Direction, Meta, TcpHead},
     parse::{self, Common, Link, Network, Packet, Skip, number},
-    query::{self, Ledger, Queries, Query, Role},
+    query::{self, Ledger, Queries, Query, Rest, Role},
     table::{self, Birth, Table},
     vlan::{self, Pairs, Placed},
 };
@@ -166,12 +167,37 @@ pub fn thorough<B, S, T, E>(
         return;
     };
     if is_datagram(&network) {
-        let query = datagram(bytes, meta, &network, direction, env);
-        question(&query, seeds, table, env);
+        let first = datagram(bytes, meta, &network, direction, env);
+        questions(bytes, first, direction, env, |query| {
+            question(query, seeds, table, env);
+        });
     } else if let Some(packet) = transport(bytes, meta, &network, env) {
-        let query = message(bytes, &packet, meta.ifindex, direction, env);
-        question(&query, seeds, table, env);
+        let first = message(bytes, &packet, (meta.ifindex, direction), seeds, table, env);
+        questions(bytes, first, direction, env, |query| {
+            question(query, seeds, table, env);
+        });
         enter(&packet, meta, direction, seeds, table, env);
+    }
+}
+
+/// The messages of a packet, of which the first was read, likewise: at most
+/// [`query::MOST`] are taken.
+pub fn questions<B: Bytes, E: Env>(
+    bytes: &B,
+    (mut query, mut rest): (Query, Rest),
+    direction: Direction,
+    env: &E,
+    mut take: impl FnMut(&mut Query),
+) {
+    take(&mut query);
+    for _ in 1..query::MOST {
+        if !further(bytes, &mut query, &mut rest, direction, env) {
+            return;
+        }
+        take(&mut query);
+    }
+    if rest.at < rest.end {
+        env.count(Counter::DnsFurther, 1);
     }
 }
 
@@ -192,6 +218,7 @@ where
             }
             query::ask(query, table.row(query), fingerprint, table, env);
         }
+        Role::Announces => query::ask(query, 0, fingerprint, table, env),
         Role::Answers => {
             let mut query = *query;
             if tagged {
@@ -279,8 +306,9 @@ pub const fn is_datagram(network: &Network) -> bool {
     network.protocol != number::TCP
 }
 
-/// Second step for other protocols than TCP: reads a question or an answer.
-/// `Role::Neither` in it: there is nothing to measure, and it is counted.
+/// Second step for other protocols than TCP: reads a question or an answer, the
+/// first of those that the packet has. `Role::Neither` in it: there is nothing
+/// to measure, and it is counted.
 #[inline(always)]
 pub fn datagram<B: Bytes, E: Env>(
     bytes: &B,
@@ -288,41 +316,82 @@ pub fn datagram<B: Bytes, E: Env>(
     network: &Network,
     direction: Direction,
     env: &E,
-) -> Query {
-    match query::datagram(bytes, network, direction, meta.ifindex) {
-        Ok(mut query) => {
-            if meta.segments > 1 {
-                query.head.detail |= query::dns::FURTHER;
-            }
-            query
+) -> (Query, Rest) {
+    let size = if meta.segments > 1 {
+        env.segment_size()
+    } else {
+        0
+    };
+    match query::datagram(bytes, network, direction, meta.ifindex, size) {
+        Ok((mut query, mut rest)) => {
+            further(bytes, &mut query, &mut rest, direction, env);
+            (query, rest)
         }
         Err(counter) => {
             env.count(counter, u64::from(meta.segments));
-            Query::default()
+            (Query::default(), Rest::default())
         }
     }
 }
 
-/// After the second step of a TCP packet: reads the question or the answer that
-/// it carries. `Role::Neither` in it: there is none.
+/// Reads the packet's next question or answer. `Role::Neither` in it: as
+/// above. False: there is none.
 #[inline(always)]
-pub fn message<B: Bytes, E: Env>(
+pub fn further<B: Bytes, E: Env>(
     bytes: &B,
-    packet: &Packet,
-    ifindex: u32,
+    query: &mut Query,
+    rest: &mut Rest,
     direction: Direction,
     env: &E,
-) -> Query {
+) -> bool {
+    let further = query::further(bytes, query, rest, direction);
+    further.unwrap_or_else(|counter| {
+        // Of a stream, what is not read goes on in the next segment.
+        let counter = if let Counter::DnsNoMessage = counter {
+            Counter::DnsFurther
+        } else {
+            counter
+        };
+        env.count(counter, 1);
+        true
+    })
+}
+
+/// After the second step of a TCP packet: reads the question or the answer that
+/// it carries, the first of several. `Role::Neither` in it: there is none.
+#[inline(always)]
+pub fn message<B, S, T, E>(
+    bytes: &B,
+    packet: &Packet,
+    (ifindex, direction): (u32, Direction),
+    seeds: &S,
+    table: &T,
+    env: &E,
+) -> (Query, Rest)
+where
+    B: Bytes,
+    S: Seeds,
+    T: Queries,
+    E: Env,
+{
     if !env.methods().has(Method::Dns) || !query::dns::over_tcp(packet, direction) {
-        return Query::default();
+        return (Query::default(), Rest::default());
     }
-    match query::dns::tcp(bytes, packet, direction, ifindex) {
-        Ok(query) => query,
-        Err(counter) => {
-            env.count(counter, 1);
-            Query::default()
-        }
+    let (mut query, mut rest) = query::dns::tcp(packet, direction, ifindex);
+    let at = rest.at;
+    if query::further(bytes, &mut query, &mut rest, direction).is_ok() {
+        return (query, rest);
     }
+    // Unless its length came before.
+    let name = query::dns::announced_as(&query, &rest, at, direction);
+    if let Some(length) = query::announced(name.fingerprint(seeds), table, env)
+        && let Ok(head) = query::dns::announced(bytes, &mut rest, (at, length), direction)
+    {
+        query.head = head;
+        return (query, rest);
+    }
+    env.count(Counter::DnsNoMessage, 1);
+    (Query::default(), Rest::default())
 }
 
 /// What [`find`] has found.

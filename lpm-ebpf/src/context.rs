@@ -21,6 +21,7 @@ use lpm_common::{bytes::OutOfBounds, packet::Meta};
 
 use crate::{
     env::{self, Samples},
+    questions::{self, Questions},
     sockets,
     steps::{self, Step, scratch},
     vlans,
@@ -34,6 +35,8 @@ pub trait Context: Copy {
     const SAMPLES: Samples<Self>;
     /// The step for packets whose flow has no entry in its own VLAN, by direction.
     const PLACE: [Step<Self>; 2];
+    /// The steps with questions and answers.
+    const QUESTIONS: Questions<Self>;
 
     /// As the kernel's helpers want it.
     fn as_ptr(self) -> *mut c_void;
@@ -70,6 +73,7 @@ impl Context for *mut __sk_buff {
     const STEPS: [[Step<Self>; 5]; 2] = steps::OF_SKB;
     const SAMPLES: Samples<Self> = env::OF_SKB;
     const PLACE: [Step<Self>; 2] = vlans::OF_SKB;
+    const QUESTIONS: Questions<Self> = questions::OF_SKB;
 
     #[inline(always)]
     fn as_ptr(self) -> *mut c_void {
@@ -222,6 +226,7 @@ impl Context for *mut xdp_md {
     const STEPS: [[Step<Self>; 5]; 2] = steps::OF_XDP;
     const SAMPLES: Samples<Self> = env::OF_XDP;
     const PLACE: [Step<Self>; 2] = vlans::OF_XDP;
+    const QUESTIONS: Questions<Self> = questions::OF_XDP;
 
     #[inline(always)]
     fn as_ptr(self) -> *mut c_void {

@@ -73,6 +73,17 @@ impl<C: Context> Kernel<C> {
             ..Self::new(skb)
         }
     }
+
+    /// Either; 0: [`Self::new`].
+    #[inline(always)]
+    #[must_use]
+    pub fn for_one_of(skb: C, quiet: u32) -> Self {
+        if quiet == 0 {
+            Self::new(skb)
+        } else {
+            Self::quiet(skb)
+        }
+    }
 }
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
@@ -220,7 +231,7 @@ impl<C: Context> Env for Kernel<C> {
     }
 
     #[inline(always)]
-    fn unanswered(&self, row: u32, place: u32) {
+    fn unanswered(&self, row: u32, place: u32, _: u64) {
         if let Some(histogram) = histogram(row, place & 7, 0) {
             add64(&histogram.words[0], 1);
         }

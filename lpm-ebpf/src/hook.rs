@@ -12,7 +12,7 @@ use crate::{
     context::Context,
     env::Kernel,
     packet::{Linear, Whole, ifindex, meta},
-    questions::{DATAGRAM, question},
+    questions::{DATAGRAM, questions},
     settings::{Secrets, abandoned},
     steps::{self, arrives, hand_over, scratch},
     store::Store,
@@ -116,14 +116,14 @@ fn thorough<W: Way>(skb: impl Context) -> u32 {
     }
     if found == DATAGRAM {
         datagram::<W>(skb);
-        question(skb);
+        questions(skb, W::WAY.1);
         return MEASURED;
     }
     if transport(skb) == 0 {
         return MEASURED;
     }
     if message::<W>(skb) != 0 {
-        question(skb);
+        questions(skb, W::WAY.1);
     }
     enter::<_, W>(skb);
     known(skb)
@@ -164,7 +164,8 @@ pub(crate) fn datagram<W: Way>(skb: impl Context) {
     let env = Kernel::new(skb);
     let meta = meta(skb);
     let bytes = Whole::new(skb, meta.len);
-    scratch.query = pipeline::datagram(&bytes, &meta, &scratch.network, W::WAY.1, &env);
+    (scratch.query, scratch.rest) =
+        pipeline::datagram(&bytes, &meta, &scratch.network, W::WAY.1, &env);
 }
 
 /// 0: the segment carries no question and no answer.
@@ -174,7 +175,9 @@ pub(crate) fn message<W: Way>(skb: impl Context) -> u32 {
     let env = Kernel::new(skb);
     let meta = meta(skb);
     let bytes = Whole::new(skb, meta.len);
-    scratch.query = pipeline::message(&bytes, &scratch.packet, meta.ifindex, W::WAY.1, &env);
+    let way = (meta.ifindex, W::WAY.1);
+    (scratch.query, scratch.rest) =
+        pipeline::message(&bytes, &scratch.packet, way, &Secrets, &Store, &env);
     u32::from(scratch.query.head.role != Role::Neither)
 }
 

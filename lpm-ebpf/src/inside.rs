@@ -16,7 +16,7 @@ use crate::{
     env::Kernel,
     hook::{KNOWN, MEASURED, UNCOMMON, Way, datagram, enter, message},
     packet::{Linear, Whole, meta},
-    questions::{DATAGRAM, question},
+    questions::{DATAGRAM, questions},
     settings::{Ports, Secrets, abandoned},
     steps::{self, hand_over, scratch},
     store::Store,
@@ -70,14 +70,14 @@ fn thorough<W: Way>(skb: impl Context) -> u32 {
     }
     if found == DATAGRAM {
         datagram::<W>(skb);
-        question(skb);
+        questions(skb, W::WAY.1);
         return MEASURED;
     }
     if transport(skb) == 0 {
         return MEASURED;
     }
     if level() == 0 && message::<W>(skb) != 0 {
-        question(skb);
+        questions(skb, W::WAY.1);
     }
     enter::<_, W>(skb);
     known(skb)

@@ -12,6 +12,7 @@ use lpm_common::{
     packet::Direction,
     parse,
     pipeline::{self, Interfaces, joined},
+    query::Role,
 };
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     hook::{FromLocal, KNOWN, MEASURED, ToLocal, UNCOMMON, Way},
     maps::FORWARDED,
     packet::{Linear, Whole, ifindex, meta},
-    questions::{DATAGRAM, question},
+    questions::{DATAGRAM, questions_of},
     settings::{Secrets, abandoned},
     steps::{self, arrives, hand_over, scratch},
     store::Store,
@@ -131,16 +132,15 @@ fn thorough<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
         return MEASURED;
     }
     if found == DATAGRAM {
-        if datagram::<W>(skb, quiet) != 0 {
-            question(skb);
-        }
+        datagram::<W>(skb, quiet);
+        pods_questions::<W>(skb);
         return MEASURED;
     }
     if transport(skb, quiet) == 0 {
         return MEASURED;
     }
     if message::<W>(skb, quiet) != 0 {
-        question(skb);
+        pods_questions::<W>(skb);
     }
     if appears::<W>(skb) != 0 {
         appear::<W>(skb);
@@ -148,39 +148,77 @@ fn thorough<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
     known::<W>(skb)
 }
 
-/// 0: it is no question and no answer of a pod's.
 #[inline(never)]
-fn datagram<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+fn datagram<W: Way>(skb: *mut __sk_buff, quiet: u32) {
+    let Some(scratch) = scratch() else { return };
     let meta = joined::meta(&meta(skb));
     let bytes = Whole::new(skb, meta.len);
-    let (network, direction) = (&scratch.network, W::WAY.1);
-    let mut query = pipeline::datagram(&bytes, &meta, network, direction, &env(skb, quiet));
-    let found = joined::question(&mut query, ifindex(skb), direction, &Secrets, &Store);
-    scratch.query = query;
-    u32::from(found)
+    let (network, env) = (&scratch.network, env(skb, quiet));
+    (scratch.query, scratch.rest) = pipeline::datagram(&bytes, &meta, network, W::WAY.1, &env);
 }
 
-/// 0: the segment carries no question and no answer of a pod's.
+/// 0: the segment carries no question and no answer.
 #[inline(never)]
 fn message<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let meta = joined::meta(&meta(skb));
     let bytes = Whole::new(skb, meta.len);
-    let (packet, direction) = (&scratch.packet, W::WAY.1);
-    let mut query = pipeline::message(&bytes, packet, meta.ifindex, direction, &env(skb, quiet));
-    let found = joined::question(&mut query, ifindex(skb), direction, &Secrets, &Store);
-    scratch.query = query;
-    u32::from(found)
+    let way = (meta.ifindex, W::WAY.1);
+    let env = env(skb, quiet);
+    (scratch.query, scratch.rest) =
+        pipeline::message(&bytes, &scratch.packet, way, &Secrets, &Store, &env);
+    u32::from(scratch.query.head.role != Role::Neither)
+}
+
+/// Takes what was found, if it is a question or an answer of a pod's, and what
+/// else is in the packet.
+#[inline(always)]
+fn pods_questions<W: Way>(skb: *mut __sk_buff) {
+    match W::WAY.1 {
+        Direction::FromLocal => lpm_pods_from(skb),
+        Direction::ToLocal => lpm_pods_to(skb),
+    };
+}
+
+global! {
+    fn lpm_pods_from(skb: *mut __sk_buff) {
+        questions_of(skb, Direction::FromLocal, 0, |skb| lpm_joined_from(skb) != 0);
+        0
+    }
+}
+
+global! {
+    fn lpm_pods_to(skb: *mut __sk_buff) {
+        questions_of(skb, Direction::ToLocal, 1, |_| lpm_joined_to() != 0);
+        0
+    }
+}
+
+#[inline(always)]
+fn joined_question(ifindex: u32, direction: Direction) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let query = &mut scratch.query;
+    u32::from(joined::question(
+        query, ifindex, direction, &Secrets, &Store,
+    ))
+}
+
+global! {
+    fn lpm_joined_from(skb: *mut __sk_buff) {
+        joined_question(ifindex(skb), Direction::FromLocal)
+    }
+}
+
+global! {
+    /// Whose it is says the address that it goes to, not the interface.
+    fn lpm_joined_to() {
+        joined_question(0, Direction::ToLocal)
+    }
 }
 
 #[inline(always)]
 fn env(skb: *mut __sk_buff, quiet: u32) -> Kernel<*mut __sk_buff> {
-    if quiet == 0 {
-        Kernel::new(skb)
-    } else {
-        Kernel::quiet(skb)
-    }
+    Kernel::for_one_of(skb, quiet)
 }
 
 /// 0: there is nothing to measure.

@@ -1,88 +1,227 @@
-//! The last steps with a question or an answer (`lpm_common::query`), which all
+//! The last steps with questions and answers (`lpm_common::query`), which all
 //! hooks share. They hand over through the map, as those of [`crate::steps`].
+//!
+//! A packet may carry several, so they are taken in a loop: its steps are
+//! verified once, and what the loop knows of one is nothing but a number. (They
+//! take no argument that they have no use for: the compiler would leave it out,
+//! and the verifier miss it.)
 
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use lpm_common::{
+    counter::Counter,
+    packet::Direction,
+    pipeline,
     query::{self, Role},
     rows, vlan,
 };
 
 use crate::{
     context::Context,
-    env::{Kernel, answered},
+    env::{Kernel, answered, count},
+    packet::{Whole, meta},
     settings::Secrets,
     steps::scratch,
     store::{Store, control},
-    vlans::lpm_asked,
+    vlans::{lpm_asked, lpm_asked_no_more},
 };
 
 /// What a hook's step `network` answers for another protocol than TCP.
 pub(crate) const DATAGRAM: u32 = 2;
 
-/// Takes what was found, if it is a question or an answer.
+/// Takes what was found, if it is a question or an answer, and what else is in
+/// the packet.
 #[inline(always)]
-pub(crate) fn question(skb: impl Context) {
-    let role = role();
+pub(crate) fn questions<C: Context>(skb: C, direction: Direction) {
+    (C::QUESTIONS.all[direction.index()])(skb);
+}
+
+/// Likewise, of those that are wanted; `quiet` is not 0: another hook counts
+/// what is not looked into.
+#[inline(always)]
+pub(crate) fn questions_of<C: Context>(
+    skb: C,
+    direction: Direction,
+    quiet: u32,
+    wanted: impl Fn(C) -> bool,
+) {
+    let further = C::QUESTIONS.further[direction.index()];
+    if wanted(skb) {
+        question(skb);
+    }
+    for _ in 1..query::MOST {
+        if further(skb, quiet) == 0 {
+            return;
+        }
+        if wanted(skb) {
+            question(skb);
+        }
+    }
+    lpm_left(quiet);
+}
+
+#[inline(always)]
+fn question<C: Context>(skb: C) {
+    let role = lpm_role();
     if role & TAGGED != 0 {
         lpm_asked();
     }
     match role & !TAGGED {
-        ASKS => ask(skb, question_row(skb)),
-        ANSWERS if answer(skb) != 0 => sampled(),
+        ASKS => {
+            let row = (C::QUESTIONS.row)(skb);
+            (C::QUESTIONS.ask)(skb, row);
+        }
+        ANNOUNCES => {
+            (C::QUESTIONS.ask)(skb, 0);
+        }
+        ANSWERS => {
+            if (C::QUESTIONS.answer)(skb) != 0 {
+                lpm_sampled();
+            }
+        }
         _ => {}
+    }
+    if role & TAGGED != 0 {
+        lpm_asked_no_more();
     }
 }
 
 const ASKS: u32 = 1;
 const ANSWERS: u32 = 2;
+const ANNOUNCES: u32 = 3;
 /// Beside these: the other half may be in another VLAN.
 const TAGGED: u32 = 1 << 8;
 
-/// What was found: [`ASKS`], [`ANSWERS`] or neither.
-#[inline(never)]
-fn role() -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    scratch.fingerprint = scratch.query.fingerprint(&Secrets);
-    let tagged = if vlan::question::concerns(&scratch.query, &Store) {
-        TAGGED
-    } else {
-        0
-    };
-    match scratch.query.head.role {
-        Role::Neither => 0,
-        Role::Asks => {
-            if let Some(control) = control() {
-                query::note(&scratch.query, control);
+global! {
+    /// What was found: [`ASKS`], [`ANSWERS`], [`ANNOUNCES`] or nothing.
+    fn lpm_role() {
+        let Some(scratch) = scratch() else { return 0 };
+        scratch.fingerprint = scratch.query.fingerprint(&Secrets);
+        let tagged = if vlan::question::concerns(&scratch.query, &Store) {
+            TAGGED
+        } else {
+            0
+        };
+        match scratch.query.head.role {
+            Role::Neither => 0,
+            Role::Asks => {
+                if let Some(control) = control() {
+                    query::note(&scratch.query, control);
+                }
+                ASKS | tagged
             }
-            ASKS | tagged
+            Role::Answers => ANSWERS | tagged,
+            Role::Announces => ANNOUNCES,
         }
-        Role::Answers => ANSWERS | tagged,
     }
 }
 
-#[inline(never)]
-fn question_row(skb: impl Context) -> u32 {
+global! {
+    fn lpm_sampled() {
+        let Some(scratch) = scratch() else { return 0 };
+        answered(&scratch.query, &scratch.sample);
+        0
+    }
+}
+
+global! {
+    /// After as many as are read of a packet.
+    fn lpm_left(quiet: u32) {
+        let Some(scratch) = scratch() else { return 0 };
+        if quiet == 0 && scratch.rest.at < scratch.rest.end {
+            count(Counter::DnsFurther, 1);
+        }
+        0
+    }
+}
+
+/// 0: there is no other.
+#[inline(always)]
+fn further(skb: impl Context, direction: Direction, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    rows::of_question(&scratch.query, &Store, &Kernel::new(skb))
+    let bytes = Whole::new(skb, meta(skb).len);
+    let env = Kernel::for_one_of(skb, quiet);
+    let (query, rest) = (&mut scratch.query, &mut scratch.rest);
+    u32::from(pipeline::further(&bytes, query, rest, direction, &env))
 }
 
-#[inline(never)]
-fn ask(skb: impl Context, row: u32) {
-    let Some(scratch) = scratch() else { return };
-    let env = Kernel::new(skb);
-    query::ask(&scratch.query, row, scratch.fingerprint, &Store, &env);
+/// The steps for one kind of context.
+pub struct Questions<C> {
+    row: extern "C" fn(C) -> u32,
+    ask: extern "C" fn(C, u32) -> u32,
+    answer: extern "C" fn(C) -> u32,
+    /// All of a packet's, by direction.
+    all: [extern "C" fn(C) -> u32; 2],
+    /// By direction; not 0: quietly.
+    further: [extern "C" fn(C, u32) -> u32; 2],
 }
 
-/// 0: there is no sample.
-#[inline(never)]
-fn answer(skb: impl Context) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    let env = Kernel::new(skb);
-    scratch.sample = query::answer(&scratch.query, scratch.fingerprint, &Store, &env);
-    u32::from(scratch.sample.found)
+macro_rules! questions {
+    ($context:ty: $row:ident $ask:ident $answer:ident) => {
+        global! {
+            fn $row(skb: $context) {
+                let Some(scratch) = scratch() else { return 0 };
+                rows::of_question(&scratch.query, &Store, &Kernel::new(skb))
+            }
+        }
+        global! {
+            fn $ask(skb: $context, row: u32) {
+                let Some(scratch) = scratch() else { return 0 };
+                let env = Kernel::new(skb);
+                query::ask(&scratch.query, row, scratch.fingerprint, &Store, &env);
+                0
+            }
+        }
+        global! {
+            /// 0: there is no sample.
+            fn $answer(skb: $context) {
+                let Some(scratch) = scratch() else { return 0 };
+                let env = Kernel::new(skb);
+                scratch.sample = query::answer(&scratch.query, scratch.fingerprint, &Store, &env);
+                u32::from(scratch.sample.found)
+            }
+        }
+    };
 }
 
-#[inline(never)]
-fn sampled() {
-    let Some(scratch) = scratch() else { return };
-    answered(&scratch.query, &scratch.sample);
+questions!(*mut __sk_buff: lpm_question_row lpm_ask lpm_answer);
+questions!(*mut xdp_md: lpm_question_row_xdp lpm_ask_xdp lpm_answer_xdp);
+
+macro_rules! directions {
+    ($($context:ty, $direction:ident: $all:ident $further:ident;)*) => { $(
+        global! {
+            fn $all(skb: $context) {
+                questions_of(skb, Direction::$direction, 0, |_| true);
+                0
+            }
+        }
+        global! {
+            fn $further(skb: $context, quiet: u32) {
+                further(skb, Direction::$direction, quiet)
+            }
+        }
+    )* };
 }
+
+directions! {
+    *mut __sk_buff, FromLocal: lpm_questions_from lpm_further_from;
+    *mut __sk_buff, ToLocal: lpm_questions_to lpm_further_to;
+    *mut xdp_md, ToLocal: lpm_questions_xdp lpm_further_xdp;
+}
+
+/// At TC.
+pub(crate) const OF_SKB: Questions<*mut __sk_buff> = Questions {
+    row: lpm_question_row,
+    ask: lpm_ask,
+    answer: lpm_answer,
+    all: [lpm_questions_from, lpm_questions_to],
+    further: [lpm_further_from, lpm_further_to],
+};
+
+/// At XDP, where packets come only to the local end.
+pub(crate) const OF_XDP: Questions<*mut xdp_md> = Questions {
+    row: lpm_question_row_xdp,
+    ask: lpm_ask_xdp,
+    answer: lpm_answer_xdp,
+    all: [lpm_questions_xdp; 2],
+    further: [lpm_further_xdp; 2],
+};

@@ -14,7 +14,7 @@ use lpm_common::{
     packet::{Direction, flag},
     parse::{Network, Packet},
     pipeline::{self, Known, SEQ, TS, inside::Unwrapped},
-    query::{self, Query},
+    query::{self, Query, Rest},
 };
 
 use crate::{context::Context, env::Kernel, maps::SCRATCH, store::Store};
@@ -30,6 +30,10 @@ pub struct Scratch {
     /// no part of the round trip. Else 0.
     pub(crate) arrived_ns: u64,
     pub(crate) query: Query,
+    /// What else there is to read in the packet.
+    pub(crate) rest: Rest,
+    /// VLAN ids of the packet at hand, while those of its question are shown.
+    pub(crate) own_segment: u32,
     /// The question's, or that of the flow that is being looked for.
     pub(crate) fingerprint: u64,
     pub(crate) sample: query::Sample,

@@ -46,6 +46,7 @@ global! {
     pub(crate) fn lpm_asked() {
         let Some(scratch) = scratch() else { return 0 };
         let query = &mut scratch.query;
+        scratch.own_segment = query.key.segment;
         if query.head.role == Role::Asks {
             question::ask(query, &Secrets, &Store);
             return 0;
@@ -56,6 +57,15 @@ global! {
         }
         scratch.fingerprint = asked.fingerprint;
         query.key.segment = asked.segment;
+        0
+    }
+}
+
+global! {
+    /// After [`lpm_asked`]: the packet's next message is in the packet's own VLAN.
+    pub(crate) fn lpm_asked_no_more() {
+        let Some(scratch) = scratch() else { return 0 };
+        scratch.query.key.segment = scratch.own_segment;
         0
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Memory is allocated once; a packet allocates nothing.
 
+mod merged;
 mod questions;
 mod vlans;
 
@@ -19,8 +20,8 @@ use lpm_common::{
         UNIT_NS,
     },
     matcher,
-    packet::Meta,
-    parse::tunnel::TunnelPorts,
+    packet::{Direction, Meta},
+    parse::{self, tunnel::TunnelPorts},
     pipeline::{
         self, Interfaces,
         inside::{self, Step, Unwrapped},
@@ -80,8 +81,13 @@ pub struct Engine {
     retired: RefCell<Vec<Flow>>,
     backwards: Cell<u64>,
     retransmitted: Cell<u64>,
-    unanswered: [Cell<u64>; 2],
     vlans: vlans::Vlans,
+    /// Echo requests, DNS queries, and those of which it is not known.
+    unanswered: [Cell<u64>; 3],
+    /// By ends: when a packet last brought what could not be read.
+    told: Box<[Cell<u64>]>,
+    /// Of datagrams that were put together, the length of each; else 0.
+    segment_size: Cell<u32>,
 }
 
 impl Engine {
@@ -111,8 +117,10 @@ impl Engine {
             retired: RefCell::default(),
             backwards: Cell::new(0),
             retransmitted: Cell::new(0),
-            unanswered: [const { Cell::new(0) }; 2],
             vlans: vlans::Vlans::default(),
+            unanswered: [const { Cell::new(0) }; 3],
+            told: (0..questions::TOLD).map(|_| Cell::new(0)).collect(),
+            segment_size: Cell::new(0),
         }
     }
 
@@ -145,7 +153,17 @@ impl Engine {
             }
         }
         let local = &self.settings.local;
-        let direction = local.direction(self, &bytes, &meta, view.link);
+        // What cannot be read is counted by the pipeline, whichever way it goes.
+        let network = parse::network(&bytes, view.link, &meta, self.settings.methods).ok();
+        let direction = network.as_ref().map_or(Direction::FromLocal, |network| {
+            local.direction(self, &bytes, &meta, network)
+        });
+        let meta = match network {
+            Some(network) if pipeline::is_datagram(&network) => {
+                self.put_together(&bytes, &meta, &network, direction)
+            }
+            _ => meta,
+        };
         let way = (view.link, direction);
         pipeline::measure(&bytes, &meta, way, &self.seeds, self, self);
     }
@@ -303,8 +321,8 @@ impl Env for Engine {
         sum.set(sum.get() + u64::from(segments));
     }
 
-    fn unanswered(&self, row: u32, _place: u32) {
-        self.count_unanswered(row);
+    fn unanswered(&self, row: u32, _: u32, sent_ns: u64) {
+        self.count_unanswered(row, sent_ns);
     }
 
     fn retire(&self, entry: &FlowEntry) {
@@ -318,8 +336,8 @@ impl Env for Engine {
     }
 
     fn segment_size(&self) -> u32 {
-        // A capture does not say; the MSS of the SYNs does.
-        0
+        // A capture does not say; of TCP the MSS of the SYNs does.
+        self.segment_size.get()
     }
 }
 

@@ -3,13 +3,12 @@
 use ipnet::IpNet;
 use lpm_common::{
     bytes::Bytes as _,
-    env::Env as _,
     hash::{self, Ends},
     layout::{VlanPair, tunnel::is_inside},
     packet::{Direction, FlowKey, Meta, Wrap, flag},
-    parse::{self, Link, Network, Packet},
+    parse::{Network, Packet},
     pipeline,
-    query::{self, Role},
+    query::{self, Query, Rest, Role},
     table,
     vlan::Pairs as _,
 };
@@ -41,19 +40,15 @@ impl Local {
         engine: &Engine,
         bytes: &Captured<'_>,
         meta: &Meta,
-        link: Link,
+        network: &Network,
     ) -> Direction {
-        // What cannot be read is counted by the pipeline, whichever way it goes.
-        let Ok(network) = parse::network(bytes, link, meta, engine.methods()) else {
-            return Direction::FromLocal;
-        };
         if let Some(direction) = self.by_range(network.src, network.dst) {
             return direction;
         }
-        if pipeline::is_datagram(&network) {
-            return by_role(bytes, &network);
+        if pipeline::is_datagram(network) {
+            return by_role(bytes, network);
         }
-        by_flow(engine, bytes, meta, &network)
+        by_flow(engine, bytes, meta, network)
     }
 
     /// Which way a packet goes that was found inside a tunnel, likewise.
@@ -84,9 +79,15 @@ impl Local {
 
 /// The end that asks is local.
 fn by_role(bytes: &Captured<'_>, network: &Network) -> Direction {
-    match query::datagram(bytes, network, Direction::FromLocal, 0) {
-        Ok(query) if query.head.role == Role::Asks => Direction::FromLocal,
-        _ => Direction::ToLocal,
+    let direction = Direction::FromLocal;
+    let asks = |(mut query, mut rest): (Query, Rest)| {
+        let read = query::further(bytes, &mut query, &mut rest, direction);
+        read.is_ok() && query.head.role == Role::Asks
+    };
+    if query::datagram(bytes, network, direction, 0, 0).is_ok_and(asks) {
+        direction
+    } else {
+        Direction::ToLocal
     }
 }
 

@@ -1,5 +1,7 @@
 //! Random pings and DNS queries, with their answers.
 
+use std::net::IpAddr;
+
 use lpm_common::{
     model::{
         frame::{Frame, layouts},
@@ -15,7 +17,7 @@ use super::{Pair, arrival};
 /// A question or an answer in any layout: as it should be, with noise in its
 /// header, or cut.
 pub(crate) fn any_question() -> impl Strategy<Value = (Frame, Direction, usize, u64)> {
-    let what = (0_u8..4, 0_u16..3, 0_u16..8, any::<bool>(), any::<bool>());
+    let what = (0_u8..5, 0_u16..3, 0_u16..8, any::<bool>(), any::<bool>());
     let noise = prop_oneof![
         8 => Just(None),
         1 => any::<(prop::sample::Index, u8)>().prop_map(Some),
@@ -45,7 +47,9 @@ pub(crate) fn any_question() -> impl Strategy<Value = (Frame, Direction, usize, 
             };
             let mut frame = match kind {
                 0 => echo(src, dst, answers, 1, id),
-                1 => Message::tcp(&[message.clone(), message], src, dst, sport, dport),
+                1 => segment(&message, rcode, src, dst, (sport, dport)),
+                // As the kernel puts datagrams together.
+                4 => merged(&message, src, dst, (sport, dport)),
                 _ => message.udp(src, dst, sport, dport),
             };
             if let Some((at, byte)) = noise {
@@ -67,9 +71,49 @@ pub(crate) fn any_question() -> impl Strategy<Value = (Frame, Direction, usize, 
             } else {
                 Direction::ToLocal
             };
+            frame.payload = frame.data.len().try_into().unwrap();
             (frame, direction, cut, gap)
         },
     )
+}
+
+/// Messages over TCP: two in a segment, or the length alone, or what comes then.
+fn segment(message: &Message, kind: u16, src: IpAddr, dst: IpAddr, ports: (u16, u16)) -> Frame {
+    let next = Message {
+        id: message.id + 1,
+        ..message.clone()
+    };
+    let mut frame = Message::tcp(&[message.clone(), next], src, dst, ports.0, ports.1);
+    match kind / 2 {
+        0 => frame.data.truncate(2),
+        1 => {
+            frame.data.drain(..2);
+            frame.seq = 2;
+        }
+        2 => frame.data.truncate(frame.data.len() - 1),
+        _ => {}
+    }
+    frame
+}
+
+/// Three datagrams, of which the last one is shorter.
+fn merged(message: &Message, src: IpAddr, dst: IpAddr, ports: (u16, u16)) -> Frame {
+    let mut all = Vec::new();
+    for id in 0..3 {
+        let one = Message {
+            id,
+            ..message.clone()
+        };
+        all.extend(one.bytes());
+    }
+    all.truncate(all.len() - 2);
+    let tail = all.split_off(12);
+    let first = Message {
+        id: 0,
+        tail,
+        ..message.clone()
+    };
+    first.udp(src, dst, ports.0, ports.1)
 }
 
 #[test]
@@ -105,7 +149,18 @@ fn any_questions(joined: bool) {
                 now += gap;
                 let mut arrival = arrival(&frame, now);
                 arrival.direction = direction;
-                let bytes = frame.bytes();
+                let one = Message::query(0).bytes().len();
+                let udp = frame.other.as_ref().filter(|(protocol, _)| *protocol == 17);
+                if udp.is_some_and(|(_, bytes)| bytes.len() > 8 + one) {
+                    arrival.segments = 3;
+                    arrival.segment_size = one.try_into().unwrap();
+                }
+                let mut bytes = frame.bytes();
+                if gap % 5 == 0 && frame.ethernet && bytes[12..15] == [8, 0, 0x45] {
+                    // A fragment: the first one, or a later one.
+                    bytes[20..22].copy_from_slice(&[if gap % 2 == 0 { 0x20 } else { 0 }, 0]);
+                    bytes[21] = u8::from(gap % 3 == 0);
+                }
                 let bytes = &bytes[..bytes.len().min(cut)];
                 if joined {
                     if pair.joined_packet(bytes, &arrival) {

@@ -341,3 +341,40 @@ fn a_query_that_is_sent_again_is_no_sample() {
             == Some(0.0)
     });
 }
+
+/// The C library itself: `getent` asks for both families of a name in one
+/// segment, with `use-vc`.
+#[test]
+fn the_c_librarys_queries_over_tcp_are_each_measured() {
+    let (Some(site), Some(program)) = (Site::new(), unbound()) else {
+        return;
+    };
+    let _resolver = Resolver::start(&site, &program);
+    let file = site.directory.path().join("resolv.conf");
+    let server = Pair::SERVER[0];
+    fs::write(&file, format!("nameserver {server}\noptions use-vc\n")).expect("a file");
+    let script = format!(
+        "mount --bind {} /etc/resolv.conf && for n in 1 2 3 4 5; do getent -s dns ahosts www.here; done",
+        file.display()
+    );
+    let mut unshare = site.pair.client.command("unshare");
+    let output = unshare.args(["-m", "sh", "-c", &script]).output();
+    let output = output.expect("unshare");
+    let found = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(found.contains("198.18.0.1"), "{found} {output:?}");
+    let mut seen = 0;
+    let samples = site.samples("dns", 10);
+    for sample in samples.values() {
+        assert!(rtt(sample) >= WIRE_NS, "{sample}");
+        seen += 1;
+    }
+    assert_eq!(seen, 10);
+    let event = |event: &str| {
+        let series = format!("lpm_query_events_total{{method=\"dns\",event=\"{event}\"}}");
+        site.agent.value(&series).unwrap_or(0.0)
+    };
+    assert_eq!(
+        event("further") + event("no_message") + event("unasked"),
+        0.0
+    );
+}

@@ -6,6 +6,7 @@ mod icmp;
 #[path = "../lpm/mod.rs"]
 mod lpm;
 mod masquerade;
+mod merged;
 mod second;
 
 use std::{collections::BTreeMap, fs, time::Duration};

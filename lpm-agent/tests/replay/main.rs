@@ -9,6 +9,7 @@ mod large;
 #[path = "../lpm/mod.rs"]
 mod lpm;
 mod others;
+mod questions;
 mod requests;
 mod run;
 mod talk;

@@ -19,8 +19,8 @@ pub use control::{ASKED, Control, Histogram, InterfaceConfig, Vantage};
 pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, Traffic, UNIT_NS};
 pub use names::{Family, NameId, NameKey, NameValue, PairKey, PeerKind, Row};
 pub use query::{
-    DNS_TIMEOUT_NS, DNS_UNANSWERED, ICMP_TIMEOUT_NS, ICMP_UNANSWERED, NOWHERE, Phase, QueryEntry,
-    REPEATED, Rcode, timeout_ns,
+    DNS_TIMEOUT_NS, DNS_UNANSWERED, FIRST_UNIT_NS, ICMP_TIMEOUT_NS, ICMP_UNANSWERED, NOWHERE,
+    Phase, QueryEntry, Rcode, timeout_ns,
 };
 pub use request::{RequestEntry, RequestPhase};
 pub use sample::{Echo, Leg, Method, Methods, Sample};

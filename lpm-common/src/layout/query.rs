@@ -31,11 +31,12 @@ pub struct QueryEntry {
     /// Seeded hash of vantage, ends, method, leg and id; 0: the entry is free.
     /// Written last when an entry is made.
     pub fingerprint: AtomicU64,
-    /// When the question passed, `CLOCK_MONOTONIC` nanoseconds.
+    /// When the question passed the last time, `CLOCK_MONOTONIC` nanoseconds.
     pub sent_ns: AtomicU64,
     /// Histogram row; 0: there was none to be had.
     pub row: AtomicU32,
-    /// A [`Phase`] in the low bits, and [`REPEATED`].
+    /// A [`Phase`] in the low bits, and which earlier askings may still be
+    /// answered: [`crate::query::Outstanding`].
     pub state: AtomicU32,
     /// Interface of the vantage.
     pub ifindex: AtomicU32,
@@ -43,15 +44,17 @@ pub struct QueryEntry {
     pub method: AtomicU8,
     /// Place in the row that counts it if it stays unanswered, or [`NOWHERE`].
     pub unanswered: AtomicU8,
-    /// Keeps the layout free of implicit padding.
-    pub reserved: AtomicU16,
+    /// When it passed the first time since it was last answered, or counted as
+    /// unanswered: in [`FIRST_UNIT_NS`], low 16 bits. Of an announced message
+    /// (DNS over TCP): its length, bytes.
+    pub first: AtomicU16,
 }
 
 const _: () = assert!(size_of::<QueryEntry>() == 32);
 
-/// Bit of [`QueryEntry::state`]: the question was sent again before its
-/// answer came, so no answer tells which of them it belongs to.
-pub const REPEATED: u32 = 1 << 2;
+/// Unit of [`QueryEntry::first`], nanoseconds: 16 bits are 68 s, more than two
+/// of the longest time that an answer has.
+pub const FIRST_UNIT_NS: u64 = 1 << 20;
 
 /// What became of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use crate::{
         self, Known, Quick,
         inside::{self, Step, Unwrapped},
     },
+    query::Query,
 };
 
 impl Model {
@@ -32,17 +33,19 @@ impl Model {
             return;
         };
         let direction = arrival.direction;
+        let question = |query: &mut Query| pipeline::question(query, seeds, self, self);
         if pipeline::is_datagram(&network) {
-            let query = pipeline::datagram(&frame, meta, &network, direction, self);
-            pipeline::question(&query, seeds, self, self);
+            let first = pipeline::datagram(&frame, meta, &network, direction, self);
+            pipeline::questions(&frame, first, direction, self, question);
             return;
         }
         let Some(packet) = inside::transport(frame, &left, meta, &network, self) else {
             return;
         };
         if left.level == 0 {
-            let query = pipeline::message(&frame, &packet, meta.ifindex, direction, self);
-            pipeline::question(&query, seeds, self, self);
+            let way = (meta.ifindex, direction);
+            let first = pipeline::message(&frame, &packet, way, seeds, self, self);
+            pipeline::questions(&frame, first, direction, self, question);
         }
         let inner = inside::meta_of(&left, meta);
         pipeline::enter(&packet, &inner, direction, seeds, self, self);

@@ -211,15 +211,17 @@ impl Model {
         } else {
             None
         };
-        let question = |mut query: Query| {
-            if joined::question(&mut query, arrival.ifindex, direction, seeds, self) {
-                pipeline::question(&query, seeds, self, self);
+        let question = |query: &mut Query| {
+            self.quiet.set(false);
+            if joined::question(query, arrival.ifindex, direction, seeds, self) {
+                pipeline::question(query, seeds, self, self);
             }
+            self.quiet.set(direction == Direction::ToLocal);
         };
         if let Some(network) = network.filter(pipeline::is_datagram) {
-            let query = pipeline::datagram(&frame, &meta, &network, direction, self);
+            let first = pipeline::datagram(&frame, &meta, &network, direction, self);
+            pipeline::questions(&frame, first, direction, self, question);
             self.quiet.set(false);
-            question(query);
             return;
         }
         let packet = network.and_then(|network| pipeline::transport(&frame, &meta, &network, self));
@@ -230,9 +232,10 @@ impl Model {
             ..packet
         };
         self.quiet.set(direction == Direction::ToLocal);
-        let query = pipeline::message(&frame, &packet, meta.ifindex, direction, self);
+        let way = (meta.ifindex, direction);
+        let first = pipeline::message(&frame, &packet, way, seeds, self, self);
+        pipeline::questions(&frame, first, direction, self, question);
         self.quiet.set(false);
-        question(query);
         if joined::appears(&packet, direction, seeds, self) {
             joined::appear(&packet, arrival.ifindex, direction, seeds, self, self);
         }
@@ -316,7 +319,7 @@ impl Env for Model {
         self.requested.borrow_mut().push(*sample);
     }
 
-    fn unanswered(&self, row: u32, place: u32) {
+    fn unanswered(&self, row: u32, place: u32, _: u64) {
         self.histograms.borrow_mut()[(row * 8 + place) as usize][0] += 1;
     }
 

@@ -90,6 +90,10 @@ fn v4<P: Prefix, S: Seeds>(
         return Common::Uncommon;
     }
     if bytes.byte(l3 + 9) != number::TCP {
+        // Only the first fragment of a datagram has its header.
+        if bytes.be16(l3 + 6) & 0x1fff != 0 {
+            return Common::Skip(Skip::Fragment);
+        }
         return other(bytes, l3 + 9, l3 + IPV4_HEADER, direction, methods);
     }
     let total = u32::from(bytes.be16(l3 + 2));

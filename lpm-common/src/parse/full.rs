@@ -29,6 +29,8 @@ pub struct Network {
     pub end: u32,
     /// Whether the addresses are IPv6.
     pub v6: bool,
+    /// Whether it is the first fragment of several; never of TCP.
+    pub fragment: bool,
     /// IP protocol number: TCP's, or one that [`query::accepts`].
     pub protocol: u8,
 }
@@ -136,10 +138,13 @@ fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<
     }
     // The whole fixed header is there before anything is made of it.
     let dst = bytes.word(l3 + 16)?;
-    if bytes.be16(l3 + 6)? & 0x3fff != 0 {
+    // Of a datagram the first fragment has all that its method wants. Of TCP it
+    // would lack the segment's length.
+    let fragment = bytes.be16(l3 + 6)? & 0x3fff;
+    let protocol = bytes.byte(l3 + 9)?;
+    if fragment != 0 && !(fragment == 0x2000 && query::accepts(protocol, methods)) {
         return Err(Skip::Fragment);
     }
-    let protocol = bytes.byte(l3 + 9)?;
     if !wanted(protocol, methods) {
         return Err(Skip::NotTcp);
     }
@@ -149,6 +154,7 @@ fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<
         dst: [0, 0, MAPPED, dst],
         segment,
         v6: false,
+        fragment: fragment != 0,
         protocol,
         l4: l3 + header,
         // A length of 0 is a GSO packet beyond 64 KiB (IPv4 BIG TCP).
@@ -171,7 +177,7 @@ fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<
     };
     let (src, dst) = (address(l3 + 8)?, address(l3 + 24)?);
     let payload = u32::from(bytes.be16(l3 + 4)?);
-    let (l4, protocol) = extensions(bytes, l3 + 40, bytes.byte(l3 + 6)?, methods)?;
+    let (l4, protocol, fragment) = extensions(bytes, l3 + 40, bytes.byte(l3 + 6)?, methods)?;
     // A length of 0 is a jumbogram (RFC 2675) or a GSO packet beyond 64 KiB.
     let end = if payload == 0 {
         bytes.len()
@@ -183,6 +189,7 @@ fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<
         dst,
         segment,
         v6: true,
+        fragment,
         protocol,
         l4,
         end,
@@ -190,17 +197,18 @@ fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<
 }
 
 /// Follows extension headers (RFC 8200 section 4) to the header that is wanted:
-/// where it is, and its number.
+/// where it is, its number, and whether it is in the first of several fragments.
 #[inline(always)]
 fn extensions<B: Bytes>(
     bytes: &B,
     mut at: u32,
     mut next: u8,
     methods: Methods,
-) -> Result<(u32, u8), Skip> {
+) -> Result<(u32, u8, bool), Skip> {
+    let mut fragment = 0;
     for _ in 0..MAX_EXTENSIONS {
         let units = match next {
-            _ if wanted(next, methods) => return Ok((at, next)),
+            _ if wanted(next, methods) => break,
             number::HOP_BY_HOP | number::ROUTING | number::DESTINATION => {
                 u32::from(bytes.byte(at + 1)?) * 8 + 8
             }
@@ -208,18 +216,24 @@ fn extensions<B: Bytes>(
             number::AUTHENTICATION => u32::from(bytes.byte(at + 1)?) * 4 + 8,
             number::FRAGMENT => {
                 // An atomic fragment (RFC 6946) is a whole packet.
-                if bytes.be16(at + 2)? & 0xfff9 != 0 {
+                let offset_and_more = bytes.be16(at + 2)? & 0xfff9;
+                if offset_and_more > 1 {
                     return Err(Skip::Fragment);
                 }
+                fragment |= u32::from(offset_and_more);
                 8
             }
             _ => return Err(Skip::NotTcp),
         };
         next = bytes.byte(at)?;
         at = bytes.forget(at + units);
+        fragment = bytes.forget(fragment);
+    }
+    if fragment != 0 && !query::accepts(next, methods) {
+        return Err(Skip::Fragment);
     }
     if wanted(next, methods) {
-        Ok((at, next))
+        Ok((at, next, fragment != 0))
     } else {
         Err(Skip::TooDeep)
     }

@@ -40,6 +40,8 @@ pub enum Skip {
     Malformed,
     /// More tags, extension headers or options than are followed.
     TooDeep,
+    /// Several tunnel packets in one.
+    Merged,
 }
 
 impl Skip {
@@ -53,6 +55,7 @@ impl Skip {
             Self::Truncated => Counter::SkippedTruncated,
             Self::Malformed => Counter::SkippedMalformed,
             Self::TooDeep => Counter::SkippedTooDeep,
+            Self::Merged => Counter::SkippedMerged,
         }
     }
 }

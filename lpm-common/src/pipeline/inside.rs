@@ -138,7 +138,7 @@ pub fn network<B: Bytes, E: Env>(
     // Segments are merged where they fill the tunnel packet. Where they do
     // not, whole tunnel packets are, and only the first one's header is seen.
     if left.level != 0 && meta.segments > 1 && network.end != left.len {
-        env.count(Skip::Malformed.counter(), u64::from(meta.segments));
+        env.count(Skip::Merged.counter(), u64::from(meta.segments));
         return None;
     }
     // Questions and answers are measured at their ends' vantages only.

@@ -161,6 +161,8 @@ where
     query.key.segment = 0;
     match (query.head.role, direction) {
         (Role::Neither, _) => false,
+        (Role::Announces, Direction::FromLocal) => true,
+        (Role::Announces, Direction::ToLocal) => home(query.key.local, table).is_some(),
         (Role::Asks, Direction::FromLocal) => {
             table.settle(query.key.local, ifindex);
             query.ifindex = ifindex;

@@ -5,17 +5,19 @@
 //! loop matter. The response code is the header's; extended codes (EDNS) are
 //! in the message's tail, and show as what their low four bits are.
 //!
-//! Over TCP the first message of a segment is read, if the segment begins with
-//! one; what follows in it is counted. A query there is taken only whole, an
-//! answer with nothing but its header. As a message may so be missed, queries
-//! over TCP never count as unanswered.
+//! Of datagrams that were put together (GSO, GRO) each is read, and of an
+//! answer in fragments the first one, which has the header. Over TCP all
+//! messages of a segment are read, if it begins with one; or with the length of
+//! one, or with one whose length came in a segment of its own. A query there is
+//! taken only whole, an answer with nothing but its header. As a message may so
+//! be missed, queries over TCP never count as unanswered.
 
-use super::{Head, Query, Role};
+use super::{Head, Query, Rest, Role};
 use crate::{
     bytes::Bytes,
     counter::Counter,
     layout::{DNS_UNANSWERED, Leg, Method, NOWHERE, Rcode},
-    packet::Direction,
+    packet::{Direction, flag},
     parse::{Network, Packet, number},
 };
 
@@ -36,10 +38,16 @@ const TRUNCATED: u16 = 0x0200;
 pub const RCODE: u8 = 0x0f;
 /// Bit of [`Head::detail`]: the answer was cut short (TC).
 pub const CUT_SHORT: u8 = 0x80;
-/// Bit of [`Head::detail`]: more messages follow in the segment.
-pub const FURTHER: u8 = 0x40;
 
-/// Reads a UDP datagram; also gives its ports, the sender's in the high half.
+/// Bytes of a message's length, over TCP.
+const LENGTH: u32 = 2;
+/// Added to a direction's number it is the [`Head::leg`] of an announcement, so
+/// that it is not taken for a question.
+const ANNOUNCED: u8 = 2;
+
+/// Reads a UDP header: the ports, the sender's in the high half, and where the
+/// messages are. `size` is that of each of several datagrams that were put
+/// together, or 0.
 ///
 /// # Errors
 /// [`Counter`]: why there is nothing to measure in it.
@@ -48,7 +56,8 @@ pub fn udp<B: Bytes>(
     bytes: &B,
     network: &Network,
     direction: Direction,
-) -> Result<(u32, Head), Counter> {
+    size: u32,
+) -> Result<(u32, Rest), Counter> {
     let truncated = |_| Counter::SkippedTruncated;
     let l4 = network.l4;
     if l4 + UDP_HEADER > network.end {
@@ -60,18 +69,122 @@ pub fn udp<B: Bytes>(
         Direction::ToLocal => (ports >> 16) as u16,
     };
     if server != PORT {
-        return Err(Counter::SkippedNotTcp);
+        return Err(if network.fragment {
+            Counter::SkippedFragment
+        } else {
+            Counter::SkippedNotTcp
+        });
     }
     let length = u32::from(bytes.be16(l4 + 4).map_err(truncated)?);
-    if length < UDP_HEADER + HEADER || l4 + length > network.end {
+    // The rest of a message in fragments is in others.
+    let beyond = l4 + length > network.end && !network.fragment;
+    if length < UDP_HEADER + HEADER || beyond {
         return Err(Counter::DnsMalformed);
     }
     let message = length - UDP_HEADER;
-    let head = message_head(bytes, l4 + UDP_HEADER, message, direction)?;
+    let rest = Rest {
+        at: l4 + UDP_HEADER,
+        end: l4 + length,
+        size: if size == 0 { message } else { size },
+        next: 0,
+    };
+    Ok((ports, rest))
+}
+
+/// Reads the next message of a packet that has one.
+///
+/// # Errors
+/// [`Counter`]: why there is nothing to measure in it.
+#[inline(always)]
+pub fn next<B: Bytes>(bytes: &B, rest: &mut Rest, direction: Direction) -> Result<Head, Counter> {
+    let (at, left) = (rest.at, rest.end.wrapping_sub(rest.at));
+    if rest.size == 0 {
+        return next_of_stream(bytes, rest, direction);
+    }
+    let length = if left < rest.size { left } else { rest.size };
+    rest.at = at.wrapping_add(length);
+    if length < HEADER {
+        return Err(Counter::DnsMalformed);
+    }
+    let head = message_head(bytes, at, length, direction)?;
     if head.role == Role::Neither {
         return Err(Counter::SkippedNotTcp);
     }
-    Ok((ports, head))
+    Ok(head)
+}
+
+/// Likewise over TCP.
+#[inline(always)]
+fn next_of_stream<B: Bytes>(
+    bytes: &B,
+    rest: &mut Rest,
+    direction: Direction,
+) -> Result<Head, Counter> {
+    let (at, left) = (rest.at, rest.end.wrapping_sub(rest.at));
+    // Unless it is read, nothing is known of what comes behind it.
+    rest.at = rest.end;
+    if left != LENGTH && left < LENGTH + HEADER {
+        return Err(Counter::DnsNoMessage);
+    }
+    let Ok(length) = bytes.be16(at) else {
+        return Err(Counter::DnsNoMessage);
+    };
+    if left == LENGTH {
+        return announcement(length, rest.next, direction);
+    }
+    let head = of_stream(
+        bytes,
+        at + LENGTH,
+        (length.into(), left - LENGTH),
+        direction,
+    )?;
+    if u32::from(length) < left - LENGTH {
+        rest.at = at + LENGTH + u32::from(length);
+    }
+    Ok(head)
+}
+
+/// The message at `at` of a stream; `left` bytes of the segment are from there
+/// on.
+#[inline(always)]
+fn of_stream<B: Bytes>(
+    bytes: &B,
+    at: u32,
+    (length, left): (u32, u32),
+    direction: Direction,
+) -> Result<Head, Counter> {
+    // A segment from the middle of a message looks like anything: take nothing
+    // for a message that does not hold together.
+    let whole = length <= left;
+    if length < HEADER || (direction as u8 == Direction::FromLocal as u8 && !whole) {
+        return Err(Counter::DnsNoMessage);
+    }
+    match message_head(bytes, at, length, direction) {
+        Ok(head) if head.role != Role::Neither => Ok(Head {
+            unanswered: NOWHERE,
+            ..head
+        }),
+        _ => Err(Counter::DnsNoMessage),
+    }
+}
+
+/// The length of a message that the next segment begins with, at this sequence
+/// number.
+#[inline(always)]
+fn announcement(length: u16, next: u32, direction: Direction) -> Result<Head, Counter> {
+    if u32::from(length) < HEADER {
+        return Err(Counter::DnsNoMessage);
+    }
+    Ok(Head {
+        role: Role::Announces,
+        method: Method::Dns as u8,
+        leg: ANNOUNCED + direction as u8,
+        place: 0,
+        unanswered: NOWHERE,
+        detail: 0,
+        length,
+        id: next,
+    })
 }
 
 /// Whether a flow may carry DNS that is measured here.
@@ -85,46 +198,58 @@ pub const fn over_tcp(packet: &Packet, direction: Direction) -> bool {
     server == PORT && packet.head.payload > 0
 }
 
-/// Reads a TCP segment of which [`over_tcp`] holds.
-///
-/// # Errors
-/// [`Counter`]: why there is nothing to measure in it.
+/// Where the messages of a TCP segment are of which [`over_tcp`] holds.
 #[inline(always)]
-pub fn tcp<B: Bytes>(
-    bytes: &B,
-    packet: &Packet,
-    direction: Direction,
-    ifindex: u32,
-) -> Result<Query, Counter> {
-    let cut = |_| Counter::DnsNoMessage;
-    let at = u32::from(packet.head.headers);
-    let payload = packet.head.payload;
-    if payload < 2 + HEADER {
-        return Err(Counter::DnsNoMessage);
-    }
-    let length = u32::from(bytes.be16(at).map_err(cut)?);
-    // A segment from the middle of a message looks like anything: take nothing
-    // for a message that does not hold together.
-    let whole = 2 + length <= payload;
-    if length < HEADER || (direction as u8 == Direction::FromLocal as u8 && !whole) {
-        return Err(Counter::DnsNoMessage);
-    }
-    let Ok(mut head) = message_head(bytes, at + 2, length, direction) else {
-        return Err(Counter::DnsNoMessage);
+#[must_use]
+pub fn tcp(packet: &Packet, direction: Direction, ifindex: u32) -> (Query, Rest) {
+    let (at, payload) = (u32::from(packet.head.headers), packet.head.payload);
+    let syn = u32::from(packet.head.has(flag::SYN));
+    let rest = Rest {
+        at,
+        end: at + payload,
+        size: 0,
+        next: packet.head.seq.wrapping_add(payload).wrapping_add(syn),
     };
-    if head.role == Role::Neither {
-        return Err(Counter::DnsNoMessage);
-    }
-    head.unanswered = NOWHERE;
-    if 2 + length < payload {
-        head.detail |= FURTHER;
-    }
-    Ok(Query {
+    let query = Query {
         key: packet.key(direction, ifindex),
         ifindex,
         protocol: number::TCP,
-        head,
-    })
+        head: Head::default(),
+    };
+    (query, rest)
+}
+
+/// By what name the length of the message was kept that a segment without
+/// length may begin with.
+#[inline(always)]
+#[must_use]
+pub fn announced_as(query: &Query, rest: &Rest, at: u32, direction: Direction) -> Query {
+    let head = Head {
+        leg: ANNOUNCED + direction as u8,
+        id: rest.next.wrapping_sub(rest.end.wrapping_sub(at)),
+        ..Head::default()
+    };
+    Query { head, ..*query }
+}
+
+/// Reads the message at `at` whose length was announced; the others follow.
+///
+/// # Errors
+/// [`Counter`]: it is none.
+#[inline(always)]
+pub fn announced<B: Bytes>(
+    bytes: &B,
+    rest: &mut Rest,
+    (at, length): (u32, u16),
+    direction: Direction,
+) -> Result<Head, Counter> {
+    let (length, left) = (u32::from(length), rest.end.wrapping_sub(at));
+    rest.at = rest.end;
+    let head = of_stream(bytes, at, (length, left), direction)?;
+    if length < left {
+        rest.at = at + length;
+    }
+    Ok(head)
 }
 
 /// Reads a message's header; `length` is that of the message, bytes.
@@ -148,6 +273,7 @@ fn message_head<B: Bytes>(
         place: 0,
         unanswered: DNS_UNANSWERED,
         detail: 0,
+        length: 0,
         id: id_and_flags >> 16,
     };
     let response = flags & RESPONSE != 0;

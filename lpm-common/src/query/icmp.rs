@@ -1,6 +1,7 @@
 //! ICMP echo (RFC 792; RFC 4443 section 4).
 //!
-//! The request's id and sequence number name the question. Requests of both
+//! The request's id and sequence number name the question. Of a message in
+//! fragments the first one has them: measured is from there to there. Requests of both
 //! ends are measured: those of the local end give the remote leg. Everything
 //! else, errors that quote an echo included, is neither question nor answer.
 
@@ -69,6 +70,7 @@ pub fn read<B: Bytes>(bytes: &B, network: &Network, direction: Direction) -> Res
         place: leg * 4,
         unanswered: leg * 4 + ICMP_UNANSWERED,
         detail: 0,
+        length: 0,
         id: id_and_sequence.rotate_left(16),
     })
 }

@@ -3,7 +3,8 @@
 //! A question is remembered in a table of its own until its answer comes;
 //! ends, method and id tell which answer is its. A question that is sent again
 //! before that makes the answer ambiguous (Karn's rule): it is answered, but
-//! no sample. Only the first answer counts. What went unanswered is found by
+//! no sample, for as long as an earlier asking may be answered
+//! ([`Outstanding`]). Only the first answer counts. What went unanswered is found by
 //! the agent, which looks at the table, and by whoever needs the entry for
 //! another question: nothing sweeps in the kernel.
 //!
@@ -12,12 +13,14 @@
 
 pub mod dns;
 pub mod icmp;
+mod outstanding;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use outstanding::Outstanding;
 pub(crate) use table::find;
-pub use table::{CLAIMS, Queries, Sample, answer, ask, knows};
+pub use table::{CLAIMS, Queries, Sample, announced, answer, ask, knows};
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -40,6 +43,9 @@ pub enum Role {
     Asks,
     /// An answer.
     Answers,
+    /// Only the length of a message that the next segment begins with (DNS over
+    /// TCP).
+    Announces,
 }
 
 /// What a method has read of a packet.
@@ -57,9 +63,12 @@ pub struct Head {
     /// [`crate::layout::NOWHERE`].
     pub unanswered: u8,
     /// Of a DNS answer: the response code in its header in the low 4 bits;
-    /// [`dns::CUT_SHORT`], [`dns::FURTHER`].
+    /// [`dns::CUT_SHORT`].
     pub detail: u8,
-    /// ICMP sequence number (high 16 bits) and id, or DNS id.
+    /// Of an announcement: the message's length, bytes.
+    pub length: u16,
+    /// ICMP sequence number (high 16 bits) and id, or DNS id; of an
+    /// announcement the TCP sequence number that the message begins with.
     pub id: u32,
 }
 
@@ -180,7 +189,28 @@ pub fn may_be(protocol: u8, first: u32, direction: Direction, methods: Methods) 
         && icmp::is_echo(true, (first >> 16) as u16)
 }
 
-/// Reads a datagram (anything that [`accepts`]).
+/// Messages of a packet that are still to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// Where the next one begins, from the start of the packet.
+    pub at: u32,
+    /// Where the packet's payload ends.
+    pub end: u32,
+    /// Bytes of each but the last one, as merged datagrams have them; 0: each
+    /// begins with its length, as over TCP.
+    pub size: u32,
+    /// Over TCP, the sequence number behind the payload.
+    pub next: u32,
+}
+
+/// Messages of one packet that are read: as many datagrams as the kernel puts
+/// together when it receives them (`UDP_GRO_CNT_MAX`). A sender's own may be
+/// twice as many since 6.10 (`UDP_MAX_SEGMENTS`).
+pub const MOST: u32 = 64;
+
+/// Reads the ends of a datagram (anything that [`accepts`]), or of several that
+/// were put together, each of `size` bytes, and of ICMP the message. Those of
+/// DNS [`further`] reads.
 ///
 /// # Errors
 /// [`Counter`]: why there is nothing to measure in it.
@@ -190,22 +220,24 @@ pub fn datagram<B: Bytes>(
     network: &Network,
     direction: Direction,
     ifindex: u32,
-) -> Result<Query, Counter> {
+    size: u32,
+) -> Result<(Query, Rest), Counter> {
     if network.end > bytes.len() {
         return Err(Counter::SkippedTruncated);
     }
-    let (ports, head) = if network.protocol == number::UDP {
-        dns::udp(bytes, network, direction)?
+    let (mut head, mut rest, mut ports) = (Head::default(), Rest::default(), 0);
+    if network.protocol == number::UDP {
+        (ports, rest) = dns::udp(bytes, network, direction, size)?;
     } else {
-        (0, icmp::read(bytes, network, direction)?)
-    };
+        head = icmp::read(bytes, network, direction)?;
+    }
     let (src, dst) = (network.src, network.dst);
     let (sport, dport) = ((ports >> 16) as u16, ports as u16);
     let (local, local_port, remote, remote_port) = match direction {
         Direction::FromLocal => (src, sport, dst, dport),
         Direction::ToLocal => (dst, dport, src, sport),
     };
-    Ok(Query {
+    let query = Query {
         key: FlowKey {
             local,
             remote,
@@ -219,5 +251,25 @@ pub fn datagram<B: Bytes>(
         ifindex,
         protocol: network.protocol,
         head,
-    })
+    };
+    Ok((query, rest))
+}
+
+/// Reads the next message of a packet into `query`. False: there is none.
+///
+/// # Errors
+/// [`Counter`]: why there is nothing to measure in it; others may follow.
+#[inline(always)]
+pub fn further<B: Bytes>(
+    bytes: &B,
+    query: &mut Query,
+    rest: &mut Rest,
+    direction: Direction,
+) -> Result<bool, Counter> {
+    if rest.at >= rest.end {
+        return Ok(false);
+    }
+    query.head = Head::default();
+    query.head = dns::next(bytes, rest, direction)?;
+    Ok(true)
 }

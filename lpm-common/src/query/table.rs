@@ -3,21 +3,17 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{Query, dns};
+use super::{Outstanding, Query, Role, dns};
 use crate::{
     counter::Counter,
     env::{Claims, Env},
-    layout::{Method, Phase, QueryEntry, REPEATED, timeout_ns},
+    layout::{FIRST_UNIT_NS, Method, NOWHERE, Phase, QueryEntry, timeout_ns},
     table::{WAYS, set_of, way},
 };
 
 /// Added to a set's number it names the claim for the set; the claims for sets
 /// of the flow table are below.
 pub const CLAIMS: u32 = 1 << 31;
-
-/// How long a question that went unanswered is remembered, if nobody needs
-/// its entry: sent again within this, its answer is ambiguous.
-const MEMORY_NS: u64 = 60_000_000_000;
 
 /// The memory of the table.
 pub trait Queries {
@@ -44,6 +40,14 @@ pub(crate) fn find<Q: Queries>(table: &Q, fingerprint: u64) -> Option<&QueryEntr
 #[inline(always)]
 pub fn knows<Q: Queries>(table: &Q, fingerprint: u64) -> bool {
     find(table, fingerprint).is_some()
+}
+
+/// The length of the message that was announced by this name, bytes.
+#[inline(always)]
+pub fn announced<Q: Queries, E: Env>(fingerprint: u64, table: &Q, env: &E) -> Option<u16> {
+    let entry = find(table, fingerprint)?;
+    let age = env.now_ns().wrapping_sub(entry.sent_ns.load(Relaxed));
+    (age <= timeout_ns(Method::Dns as u8)).then(|| entry.first.load(Relaxed))
 }
 
 /// Events that are counted by method.
@@ -78,17 +82,14 @@ fn count<E: Env>(env: &E, query: &Query, event: Event) {
     env.count(counter, 1);
 }
 
-/// Remembers a question; `row` is its row of histograms. That there is no
-/// entry to be had is counted.
+/// Remembers a question, or the announcement of a message; `row` is its row of
+/// histograms. That there is no entry to be had is counted.
 #[inline(always)]
 pub fn ask<Q, E>(query: &Query, row: u32, fingerprint: u64, table: &Q, env: &E)
 where
     Q: Queries + Claims,
     E: Env,
 {
-    if query.head.detail & dns::FURTHER != 0 {
-        env.count(Counter::DnsFurther, 1);
-    }
     let set = set_of(fingerprint, table.query_mask());
     if !table.claim(CLAIMS | set) {
         env.count(Counter::QueriesBusy, 1);
@@ -102,7 +103,9 @@ where
 fn under_claim<Q: Queries, E: Env>(query: &Query, row: u32, fingerprint: u64, table: &Q, env: &E) {
     let now = env.now_ns();
     if let Some(entry) = find(table, fingerprint) {
-        again(entry, query, row, now, env);
+        if query.head.role == Role::Asks {
+            again(entry, query, row, now, env);
+        }
         return;
     }
     let Some(victim) = victim(table, fingerprint, now) else {
@@ -113,33 +116,56 @@ fn under_claim<Q: Queries, E: Env>(query: &Query, row: u32, fingerprint: u64, ta
         unanswered(victim, env);
     }
     env.vacate(&victim.fingerprint);
-    fill(victim, query, row, now, 0);
+    fill(victim, query, row, now);
+    let (first, phase) = if query.head.role == Role::Asks {
+        (first_of(now), Phase::Open)
+    } else {
+        // Done with as soon as it is there: it gives way to questions.
+        (query.head.length, Phase::Answered)
+    };
+    victim.first.store(first, Relaxed);
+    victim.state.store(Outstanding::none(phase).0, Relaxed);
     env.publish(&victim.fingerprint, fingerprint);
 }
 
 /// The same question has an entry.
 #[inline(always)]
 fn again<E: Env>(entry: &QueryEntry, query: &Query, row: u32, now: u64, env: &E) {
-    let state = entry.state.load(Relaxed);
-    let age = now.saturating_sub(entry.sent_ns.load(Relaxed));
+    let sent = entry.sent_ns.load(Relaxed);
+    let state = Outstanding(entry.state.load(Relaxed));
     let timeout = timeout_ns(query.head.method);
-    let phase = Phase::of(state);
+    let phase = state.phase();
     if phase == Phase::Open {
         count(env, query, Event::Repeated);
-        if age <= timeout {
-            // It is still the one question that waits since it was first sent.
-            entry.state.store(state | REPEATED, Relaxed);
+        let waits = now.saturating_sub(sent) <= timeout;
+        let asked = first_of(now).wrapping_sub(entry.first.load(Relaxed));
+        // It is one question since it was first sent, for as long as an answer
+        // has; then another one.
+        if !waits || u64::from(asked) > timeout / FIRST_UNIT_NS + 1 {
+            unanswered(entry, env);
+            entry.first.store(first_of(now), Relaxed);
+        }
+        if waits {
+            let outstanding = state.at(sent, now).and(sent.wrapping_add(timeout));
+            // First the doubt, then the time: see `answer`.
+            entry.state.store(outstanding.0, Relaxed);
+            fill(entry, query, row, now);
             return;
         }
-        unanswered(entry, env);
     }
-    // An answer to the last time may still be on its way.
-    let ambiguous = match phase {
-        Phase::Free => false,
-        Phase::Answered => state & REPEATED != 0 && age <= timeout,
-        Phase::Open | Phase::Counted => age <= MEMORY_NS,
+    let outstanding = match phase {
+        Phase::Answered => state.at(sent, now).with(Phase::Open),
+        _ => Outstanding::none(Phase::Open),
     };
-    fill(entry, query, row, now, if ambiguous { REPEATED } else { 0 });
+    entry.first.store(first_of(now), Relaxed);
+    fill(entry, query, row, now);
+    entry.state.store(outstanding.0, Relaxed);
+}
+
+/// A time as [`QueryEntry::first`].
+#[inline(always)]
+const fn first_of(now: u64) -> u16 {
+    (now / FIRST_UNIT_NS) as u16
 }
 
 /// The entry of the set that a new question may have: a free one, else one
@@ -167,25 +193,25 @@ fn victim<Q: Queries>(table: &Q, fingerprint: u64, now: u64) -> Option<&QueryEnt
 }
 
 #[inline(always)]
-fn fill(entry: &QueryEntry, query: &Query, row: u32, now: u64, flags: u32) {
+fn fill(entry: &QueryEntry, query: &Query, row: u32, now: u64) {
     let head = &query.head;
     entry.sent_ns.store(now, Relaxed);
     entry.row.store(row, Relaxed);
     entry.ifindex.store(query.ifindex, Relaxed);
     entry.method.store(head.method, Relaxed);
     entry.unanswered.store(head.unanswered, Relaxed);
-    entry.state.store(Phase::Open as u32 | flags, Relaxed);
 }
 
 #[inline(always)]
 fn unanswered<E: Env>(entry: &QueryEntry, env: &E) {
     let (row, place) = (entry.row.load(Relaxed), entry.unanswered.load(Relaxed));
-    if row != 0 && place != crate::layout::NOWHERE {
-        env.unanswered(row, u32::from(place));
+    if row != 0 && place != NOWHERE {
+        env.unanswered(row, u32::from(place), entry.sent_ns.load(Relaxed));
     }
 }
 
-/// A sample: a question asked once, and its first answer.
+/// A sample: a question and its first answer, which no earlier asking of the
+/// question could have had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// When the answer passed, nanoseconds.
@@ -200,42 +226,55 @@ pub struct Sample {
     pub found: bool,
 }
 
-/// Takes an answer: the first one to a question asked once is a sample.
+/// Takes an answer: the first one to the latest asking is a sample, unless it
+/// may be that of an earlier one.
 #[inline(always)]
 pub fn answer<Q: Queries, E: Env>(query: &Query, fingerprint: u64, table: &Q, env: &E) -> Sample {
-    if query.head.detail & dns::FURTHER != 0 {
-        env.count(Counter::DnsFurther, 1);
-    }
     let Some(entry) = find(table, fingerprint) else {
         count(env, query, Event::Unasked);
         return Sample::default();
     };
-    let state = entry.state.load(Relaxed);
-    match Phase::of(state) {
-        Phase::Answered => count(env, query, Event::Duplicate),
+    // Another CPU that takes the question again stores in another order: one of
+    // these three looks tells.
+    let sent = entry.sent_ns.load(Relaxed);
+    let state = Outstanding(entry.state.load(Relaxed));
+    let now = env.now_ns();
+    let asked_meanwhile = entry.sent_ns.load(Relaxed) != sent;
+    match state.phase() {
+        Phase::Open if asked_meanwhile => count(env, query, Event::Ambiguous),
+        Phase::Open => return first(entry, query, (state, sent, now), env),
+        Phase::Answered => {
+            count(env, query, Event::Duplicate);
+            if state.any() && !asked_meanwhile {
+                entry.state.store(state.at(sent, now).less().0, Relaxed);
+            }
+        }
         Phase::Counted => count(env, query, Event::Late),
         Phase::Free => count(env, query, Event::Unasked),
-        Phase::Open => return first(entry, query, state, env),
     }
     Sample::default()
 }
 
 #[inline(always)]
-fn first<E: Env>(entry: &QueryEntry, query: &Query, state: u32, env: &E) -> Sample {
-    let now = env.now_ns();
-    let rtt = now.wrapping_sub(entry.sent_ns.load(Relaxed));
+fn first<E: Env>(
+    entry: &QueryEntry,
+    query: &Query,
+    (state, sent, now): (Outstanding, u64, u64),
+    env: &E,
+) -> Sample {
+    let rtt = now.wrapping_sub(sent);
     if rtt > timeout_ns(query.head.method) {
         // It was, or will be, counted as unanswered. (Or, in a capture, it
         // stands before its question.)
         count(env, query, Event::Late);
         return Sample::default();
     }
-    let flags = state & REPEATED;
-    entry.state.store(Phase::Answered as u32 | flags, Relaxed);
+    let earlier = state.at(sent, now);
+    entry.state.store(earlier.with(Phase::Answered).0, Relaxed);
     if query.head.detail & dns::CUT_SHORT != 0 {
         env.count(Counter::DnsTruncated, 1);
     }
-    if flags != 0 {
+    if earlier.any() {
         count(env, query, Event::Ambiguous);
         return Sample::default();
     }

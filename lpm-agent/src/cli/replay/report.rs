@@ -55,6 +55,10 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
         vec![
             ("retransmissions".to_owned(), run.retransmissions()),
             ("unanswered DNS queries".to_owned(), unanswered.dns),
+            (
+                "DNS queries whose answers may be in what was not captured".to_owned(),
+                unanswered.unknown,
+            ),
             ("unanswered echo requests".to_owned(), unanswered.icmp),
         ],
     );

@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use lpm_common::{
     layout::{
-        DNS_UNANSWERED, Family, ICMP_UNANSWERED, Leg, NOWHERE, Phase, QueryEntry, REPEATED, Rcode,
-        timeout_ns,
+        DNS_UNANSWERED, Family, ICMP_UNANSWERED, Leg, NOWHERE, Phase, QueryEntry, Rcode, timeout_ns,
     },
-    query::CLAIMS,
+    query::{CLAIMS, Outstanding},
 };
 
 use super::{Counts, Labels, Model, Ordering, place};
@@ -143,10 +142,9 @@ impl Model {
                 histogram.words[0].fetch_add(1, Ordering::Relaxed);
             }
         }
-        let repeated = entry.state.load(Ordering::Relaxed) & REPEATED;
-        entry
-            .state
-            .store(Phase::Counted as u32 | repeated, Ordering::Relaxed);
+        // So is that of all earlier askings.
+        let state = Outstanding::none(Phase::Counted);
+        entry.state.store(state.0, Ordering::Relaxed);
     }
 
     /// The rows of a family, with the labels of those that one exchange is counted in once.
@@ -247,7 +245,8 @@ mod tests {
             entry.state.store(state, Ordering::Relaxed);
         };
         let open = Phase::Open as u32;
-        ask(0, long_ago, DNS_UNANSWERED, open | REPEATED);
+        let again = Outstanding::none(Phase::Open).and(now);
+        ask(0, long_ago, DNS_UNANSWERED, again.0);
         ask(1, now, DNS_UNANSWERED, open);
         ask(2, long_ago, NOWHERE, open);
         ask(3, long_ago, DNS_UNANSWERED, Phase::Answered as u32);
@@ -261,7 +260,7 @@ mod tests {
             let entry = model.tables.query(index).expect("an entry");
             entry.state.load(Ordering::Relaxed)
         };
-        assert_eq!(state(0), Phase::Counted as u32 | REPEATED);
+        assert_eq!(state(0), Phase::Counted as u32);
         assert_eq!(state(1), open);
         assert_eq!(model.waiting(), 1);
     }

@@ -310,7 +310,7 @@ fn whole_tunnel_packets_that_were_merged_are_not_measured() {
     (arrival.segments, arrival.segment_size) = (2, u32::try_from(payload.len()).unwrap());
     model.packet(&merged, &arrival);
     assert_eq!(traffic(entries(&model)[0]), before);
-    assert_eq!(model.counter(Counter::SkippedMalformed), 2);
+    assert_eq!(model.counter(Counter::SkippedMerged), 2);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Questions and answers through the host model.
 
+mod again;
 mod dns;
 mod dns_tcp;
 mod icmp;
+mod packets;
 
 use core::net::IpAddr;
 use std::vec::Vec;
