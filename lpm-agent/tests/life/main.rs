@@ -1,5 +1,7 @@
 //! The data path outlives the agent: restarts, crashes, upgrades, and what is left in the end.
 
+#[path = "../common/bpffs.rs"]
+mod bpffs;
 mod daemonset;
 #[path = "../lpm/mod.rs"]
 mod lpm;
