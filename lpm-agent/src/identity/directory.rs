@@ -9,7 +9,9 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering,
+    },
 };
 
 use ipnet::IpNet;
@@ -31,10 +33,15 @@ use crate::passive::Tables;
 /// Namespace of the node's own sockets, unless the names file names its address.
 pub const HOST: &str = "host";
 
+/// Under this id, which is nobody's, the levels are remembered that rows were told apart by.
+const LEVELS: NameId = NameId(0);
+
 /// Ids of namespaces and their members, names by address.
 #[derive(Debug, Default)]
 pub struct Directory {
     levels: Levels,
+    /// Those of the agent before this one, if its rows go on.
+    earlier: OnceLock<Levels>,
     names: RwLock<Arc<Names>>,
     ids: RwLock<Ids>,
     local: RwLock<Arc<LocalEnds>>,
@@ -74,8 +81,19 @@ impl Directory {
         // Namespaces before their members.
         left.sort_by_key(|(id, _)| (id.member(), id.namespace()));
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        let mut earlier = None;
+        let resumes = !left.is_empty();
         for (id, text) in left {
-            ids.resume(id, &text);
+            if id == LEVELS {
+                earlier = serde_json::from_str(&text).ok();
+            } else {
+                ids.resume(id, &text);
+            }
+        }
+        if resumes {
+            // Agents before this one did not say so.
+            let told = self.earlier.set(earlier.unwrap_or_else(|| ids.levels()));
+            debug_assert!(told.is_ok(), "an agent resumes once");
         }
         let mut kernel = self.in_kernel();
         let left = tables.names()?.into_iter();
@@ -146,6 +164,12 @@ impl Directory {
     #[must_use]
     pub fn member(&self, id: NameId) -> Option<Arc<Member>> {
         self.ids().who(id)
+    }
+
+    /// Whether there was anything that could not be told apart for want of ids.
+    #[must_use]
+    pub fn is_overflown(&self) -> bool {
+        self.ids().is_overflown()
     }
 
     /// The id of what an interface of this node belongs to.

@@ -209,7 +209,10 @@ impl Model {
     #[must_use]
     pub fn rtt(&self) -> RoundTrips {
         let _whole = self.reading();
-        let mut found = RoundTrips::default();
+        let mut found = RoundTrips {
+            levelled: Levelled::of(self),
+            ..RoundTrips::default()
+        };
         for row in 0..self.used_rows() {
             if self.family(row) != Some(Family::Tcp) {
                 continue;
