@@ -145,12 +145,17 @@ fn the_local_end_is_the_interfaces() {
         .replace("web-1", "web-2");
     fs::write(path("results").join("web-2"), &whole[..100]).expect("write");
     fs::remove_file(file).expect("remove");
-    eventually("nobody's", || {
+    let of_the_last = || -> Vec<String> {
+        let metrics = agent.metrics();
+        let its = metrics
+            .lines()
+            .filter(|line| line.contains("pod=\"web-1\""));
+        its.map(str::to_owned).collect()
+    };
+    eventually("it is not the last one's any more", || {
+        let before = of_the_last();
         talk(&pair, 10);
-        agent
-            .list("flows")
-            .iter()
-            .any(|flow| flow["local"]["name"]["pod"] != "web-1")
+        of_the_last() == before
     });
     assert!(
         !agent.metrics().contains("pod=\"overflow\""),

@@ -79,7 +79,7 @@ struct Site {
 
 impl Site {
     /// With an agent of this configuration.
-    fn new(configuration: &str) -> Self {
+    fn new(configuration: &str, names: &str) -> Self {
         let config = OverlayConfig {
             pods_per_node: 2,
             ..OverlayConfig::new(Flavour::Flannel)
@@ -101,7 +101,7 @@ impl Site {
         let servers = servers.map(|at| Server::start(at, PORT).expect("a server"));
         let servers = servers.collect();
         let configuration = file(configuration);
-        let monitor = agent(node, configuration.path(), file(NAMES).path());
+        let monitor = agent(node, configuration.path(), file(names).path());
         let directory = tempfile::tempdir().expect("a directory");
         let captures = [CARD, Flavour::Flannel.vxlan(), "vetha0", "vetha1"].map(|hook| {
             let file = directory.path().join(format!("{hook}.pcap"));
@@ -372,6 +372,11 @@ fn without_connection_tracking_no_backend_is_named() {
 
 /// A site with an agent of this configuration; `None`: this machine cannot have one.
 fn site(configuration: &str) -> Option<Site> {
+    named(configuration, NAMES)
+}
+
+/// Likewise, with these names.
+fn named(configuration: &str, names: &str) -> Option<Site> {
     if !kernel_is_usable() {
         return None;
     }
@@ -380,7 +385,66 @@ fn site(configuration: &str) -> Option<Site> {
         println!("LPM-SKIP translated: {tool} is not installed");
         return None;
     }
-    Some(Site::new(configuration))
+    Some(Site::new(configuration, names))
+}
+
+/// Services in the namespaces of what is behind them, as Kubernetes has it.
+const WORKLOADS: &str = "
+- {address: 198.19.1.2, namespace: alpha, pod: web-0, workload: web}
+- {address: 198.19.1.3, namespace: beta, pod: cart-0, workload: cart}
+- {address: 198.19.2.2, namespace: gamma, pod: store-0, workload: store}
+- {address: 198.19.100.1, namespace: gamma, service: front}
+- {address: 198.19.100.2, namespace: beta, service: cart}
+- {address: 198.19.100.3, namespace: elsewhere, service: other}
+";
+
+/// Observations of the series of a metric that bear all of these labels.
+fn observed(site: &Site, metric: &str, labels: &[&str]) -> u64 {
+    let metrics = site.monitor.metrics().expect("metrics");
+    let name = format!("{metric}_count{{");
+    let lines = metrics.lines().filter(|line| line.starts_with(&name));
+    let its = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
+    let values = its.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+    values.sum()
+}
+
+#[test]
+fn round_trips_to_a_service_count_for_the_workload_behind_it() {
+    let levels = "methods: [ts]\nlevels: {workload: true, service: true}\n";
+    let Some(site) = named(levels, WORKLOADS) else {
+        return;
+    };
+    let a0 = site.netns("a0");
+    let [far, near, other, _] = SERVICES.map(IpAddr::V4);
+    let kind = "peer_kind=\"service\"";
+    for (service, peer, workload, name) in [
+        (far, "gamma", "store", "front"),
+        (near, "beta", "cart", "cart"),
+    ] {
+        site.talk(a0, service);
+        let peer = format!("peer_namespace=\"{peer}\"");
+        let of = |metric, label: &str| observed(&site, metric, &[kind, &peer, label]);
+        let all = of("lpm_rtt_seconds", "namespace=\"alpha\"");
+        let levelled = of("lpm_workload_rtt_seconds", ",workload=\"web\"");
+        let behind = format!("peer_workload=\"{workload}\"");
+        let behind = of("lpm_workload_rtt_seconds", &behind);
+        let by_name = of("lpm_service_rtt_seconds", &format!("service=\"{name}\""));
+        println!("{service}: {behind} of {all} round trips for {workload}");
+        assert!(all >= 40, "{all}");
+        assert_eq!(levelled, all, "each is counted once at the level");
+        assert_eq!(by_name, all, "and for the service");
+        assert!(
+            behind * 100 >= all * 95,
+            "{behind} of {all} for the workload"
+        );
+    }
+    // What is behind it is not of its namespace: the namespaces stay as they are.
+    site.talk(a0, other);
+    let peer = "peer_namespace=\"elsewhere\"";
+    let none = ",peer_workload=\"\"";
+    let all = observed(&site, "lpm_rtt_seconds", &[kind, peer]);
+    let without = observed(&site, "lpm_workload_rtt_seconds", &[kind, peer, none]);
+    assert!(all >= 40 && all == without, "{without} of {all}");
 }
 
 #[test]

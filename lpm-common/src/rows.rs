@@ -10,12 +10,12 @@ use crate::{
     counter::Counter,
     env::{Claims, Env},
     layout::{
-        Control, Family, FlowEntry, InterfaceConfig, Leg, Method, NameId, NameValue, PairKey,
-        PeerKind, Vantage, tunnel,
+        BackendKey, Control, Family, FlowEntry, InterfaceConfig, Leg, Method, NameId, NameValue,
+        PairKey, PeerKind, Vantage, backend_key, tunnel,
     },
     pipeline::Interfaces,
     query::Query,
-    shared::AtomicU64,
+    shared::{AtomicU32, AtomicU64},
 };
 
 /// The row that takes what has no row of its own.
@@ -35,6 +35,10 @@ pub trait Rows: Interfaces + Claims {
 
     /// The name of an address (words in network byte order, IPv4 mapped).
     fn name(&self, address: [u32; 4]) -> Option<NameValue>;
+
+    /// Whose a connection is really, whose remote address stands for others;
+    /// None: nobody has told.
+    fn backend(&self, of: &BackendKey) -> Option<NameId>;
 
     /// The row of a pair, if it has one.
     fn row(&self, pair: PairKey) -> Option<u32>;
@@ -115,9 +119,11 @@ pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {
         return row;
     }
     let generation = rows.generation() << 16;
-    let Some(row) = resolve(entry, rows, env) else {
+    let mut settled = true;
+    let Some(row) = resolve(entry, rows, env, &mut settled) else {
         return OVERFLOW;
     };
+    let generation = if settled { generation } else { 0 };
     entry.row.store(generation | row, Relaxed);
     row
 }
@@ -144,6 +150,7 @@ fn fixed(config: InterfaceConfig) -> Option<NameValue> {
         id: config.local,
         kind: config.local_kind,
         own: 0,
+        stands: 0,
         reserved: 0,
     })
 }
@@ -185,28 +192,53 @@ fn is_hosts_question<E: Env>(query: &Query, config: InterfaceConfig, env: &E) ->
         || env.asked_here(key.local, key.local_port)
 }
 
-fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32> {
-    let cold = &entry.cold;
-    let [a, b, c, d] = &cold.remote;
-    let remote = [
+/// An address of a flow.
+#[inline(always)]
+fn address([a, b, c, d]: &[AtomicU32; 4]) -> [u32; 4] {
+    [
         a.load(Relaxed),
         b.load(Relaxed),
         c.load(Relaxed),
         d.load(Relaxed),
-    ];
-    let remote = rows.name(remote).unwrap_or(NOBODY);
+    ]
+}
+
+/// The remote end. Connection tracking tells the agent of a connection when it
+/// begins, and so a moment after its first packet: `settled` is false as long as
+/// the backend may still come to be known.
+#[inline(always)]
+fn remote<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E, settled: &mut bool) -> NameValue {
+    let cold = &entry.cold;
+    let there = address(&cold.remote);
+    let name = rows.name(there).unwrap_or(NOBODY);
+    if name.stands == 0 {
+        return name;
+    }
+    let local = (address(&cold.local), cold.local_port.load(Relaxed));
+    let key = backend_key(local, (there, cold.remote_port.load(Relaxed)));
+    match rows.backend(&key) {
+        Some(id) => NameValue { id, ..name },
+        None => {
+            let age = env.jiffies().wrapping_sub(cold.first_seen.load(Relaxed));
+            *settled = age >= env.hz();
+            name
+        }
+    }
+}
+
+fn resolve<R: Rows, E: Env>(
+    entry: &FlowEntry,
+    rows: &R,
+    env: &E,
+    settled: &mut bool,
+) -> Option<u32> {
+    let cold = &entry.cold;
+    let remote = remote(entry, rows, env, settled);
     let config = rows.config(cold.ifindex.load(Relaxed)).unwrap_or_default();
     let local = if let Some(fixed) = fixed(config) {
         fixed
     } else {
-        let [a, b, c, d] = &cold.local;
-        let local = [
-            a.load(Relaxed),
-            b.load(Relaxed),
-            c.load(Relaxed),
-            d.load(Relaxed),
-        ];
-        let name = rows.name(local).unwrap_or(NOBODY);
+        let name = rows.name(address(&cold.local)).unwrap_or(NOBODY);
         // What was masqueraded has the node's address too, and is a pod's.
         let own = u8::from(name.own != 0 && is_hosts(entry, env));
         NameValue { own, ..name }

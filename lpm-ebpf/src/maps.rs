@@ -7,7 +7,10 @@ use aya_ebpf::{
 };
 use lpm_common::{
     counter::COUNTERS,
-    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, QueryEntry, Row},
+    layout::{
+        BackendKey, Control, FlowEntry, Histogram, InterfaceConfig, MOST_BACKENDS, NameValue,
+        QueryEntry, Row,
+    },
 };
 
 use crate::steps::Scratch;
@@ -68,6 +71,12 @@ pub static FORWARDED: HashMap<u32, u64> = HashMap::with_max_entries(4096, BPF_F_
 #[map]
 pub static NAMES: LpmTrie<[u8; 16], NameValue> =
     LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Whose a connection is whose remote address stands for others: the id, as the
+/// agent hears it from connection tracking.
+#[map]
+pub static BACKENDS: HashMap<BackendKey, u32> =
+    HashMap::with_max_entries(MOST_BACKENDS, BPF_F_NO_PREALLOC);
 
 /// Pair of names to row (load: as many as rows).
 #[map]

@@ -5,7 +5,10 @@ use core::sync::atomic::Ordering::Relaxed;
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use lpm_common::{
     env::Claims,
-    layout::{Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey, QueryEntry},
+    layout::{
+        BackendKey, Control, FlowEntry, Histogram, InterfaceConfig, NameId, NameValue, PairKey,
+        QueryEntry,
+    },
     pipeline::{Interfaces, joined::Homes},
     query::Queries,
     rows::{self, Rows, Slots},
@@ -14,7 +17,10 @@ use lpm_common::{
 };
 
 use crate::{
-    maps::{CLAIMS, CONTROL, FLOWS, HISTOGRAMS, HOMES, INTERFACES, NAMES, PAIRS, QUERIES, ROWS},
+    maps::{
+        BACKENDS, CLAIMS, CONTROL, FLOWS, HISTOGRAMS, HOMES, INTERFACES, NAMES, PAIRS, QUERIES,
+        ROWS,
+    },
     settings,
 };
 
@@ -119,6 +125,12 @@ impl Rows for Store {
         bytes[8..12].copy_from_slice(&c);
         bytes[12..].copy_from_slice(&d);
         NAMES.get(Key::new(128, bytes)).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, of: &BackendKey) -> Option<NameId> {
+        // SAFETY: one word, which is copied at once.
+        unsafe { BACKENDS.get(of) }.copied().map(NameId)
     }
 
     #[inline(always)]

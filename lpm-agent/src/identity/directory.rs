@@ -1,6 +1,7 @@
 //! Names for the exporters and for the kernel, kept the same.
 
 mod aging;
+mod behind;
 mod changes;
 mod here;
 mod kernel;
@@ -23,7 +24,7 @@ use super::{
     Name, Names,
     ids::{Ids, Levels, Member},
     labels::Chosen,
-    names,
+    names::{self, Kind},
     peers::Board,
     status::Status,
     whose::{LocalEnd, LocalEnds, Whose},
@@ -327,6 +328,7 @@ impl Directory {
         });
         NameValue {
             own: u8::from(name.own),
+            stands: u8::from(self.levels.workload && name.kind == Kind::Service),
             ..NameValue::new(id, PeerKind::from(name.kind))
         }
     }

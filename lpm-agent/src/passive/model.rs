@@ -1,5 +1,6 @@
 //! The agent's model: what the exporters ask.
 
+mod backends;
 mod late;
 pub mod levels;
 mod links;
@@ -22,7 +23,7 @@ use lpm_common::{
     layout::{Echo, Family, Leg, NameId, PairKey, PeerKind, Traffic, Vantage},
 };
 
-use self::levels::Levelled;
+use self::{backends::Backends, levels::Levelled};
 pub use self::{
     questions::{Answers, Echoes},
     sweep::Sweep,
@@ -103,6 +104,7 @@ pub struct Model {
     links: RwLock<BTreeMap<u32, Link>>,
     one_sided: RwLock<BTreeMap<u32, bool>>,
     translated: OnceLock<Conntrack>,
+    backends: Arc<Backends>,
     ports: OnceLock<Ports>,
     node: OnceLock<Arc<str>>,
     packets: AtomicU64,
@@ -127,6 +129,8 @@ impl Model {
         idle: Duration,
     ) -> io::Result<Self> {
         tables.run_clock()?;
+        let backends = Backends::new(Arc::clone(&tables), Arc::clone(&directory));
+        let backends = Arc::new(backends);
         Ok(Self {
             windows: Mutex::new(Windows::resume(&*tables)),
             tables,
@@ -137,6 +141,7 @@ impl Model {
             links: RwLock::default(),
             one_sided: RwLock::default(),
             translated: OnceLock::new(),
+            backends,
             ports: OnceLock::new(),
             node: OnceLock::new(),
             packets: AtomicU64::new(0),

@@ -15,7 +15,10 @@ pub mod tunnel;
 
 pub use control::{ASKED, Control, Histogram, InterfaceConfig, Vantage};
 pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, Traffic, UNIT_NS};
-pub use names::{Family, NameId, NameKey, NameValue, PairKey, PeerKind, Row};
+pub use names::{
+    BackendKey, Family, MOST_BACKENDS, NameId, NameKey, NameValue, PairKey, PeerKind, Row,
+    backend_key,
+};
 pub use query::{
     DNS_TIMEOUT_NS, DNS_UNANSWERED, ICMP_TIMEOUT_NS, ICMP_UNANSWERED, NOWHERE, Phase, QueryEntry,
     REPEATED, Rcode, timeout_ns,

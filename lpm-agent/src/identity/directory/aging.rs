@@ -102,6 +102,15 @@ impl Directory {
         ids.release(since, borne) > 0
     }
 
+    /// These are there, whatever the names say.
+    pub fn touch_ids(&self, those: impl IntoIterator<Item = NameId>) {
+        let now = Instant::now();
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        for id in those {
+            ids.touch(id, now);
+        }
+    }
+
     /// Notes who is there now.
     fn touch(&self) {
         let now = Instant::now();

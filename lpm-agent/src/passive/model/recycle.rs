@@ -42,6 +42,7 @@ impl Model {
     pub fn recycle(&self, since: Instant) -> io::Result<()> {
         // Nobody but this thread counts in rows or takes them from entries meanwhile.
         let windows = self.windows();
+        self.directory.touch_ids(self.backends.ids());
         let relabelled = self.relabel(since)?;
         let merged = self.merge();
         drop(windows);
