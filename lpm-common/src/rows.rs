@@ -216,14 +216,12 @@ fn remote<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E, settled: &mut b
     }
     let local = (address(&cold.local), cold.local_port.load(Relaxed));
     let key = backend_key(local, (there, cold.remote_port.load(Relaxed)));
-    match rows.backend(&key) {
-        Some(id) => NameValue { id, ..name },
-        None => {
-            let age = env.jiffies().wrapping_sub(cold.first_seen.load(Relaxed));
-            *settled = age >= env.hz();
-            name
-        }
+    if let Some(id) = rows.backend(&key) {
+        return NameValue { id, ..name };
     }
+    let age = env.jiffies().wrapping_sub(cold.first_seen.load(Relaxed));
+    *settled = age >= env.hz();
+    name
 }
 
 fn resolve<R: Rows, E: Env>(
@@ -283,87 +281,4 @@ fn row_of<R: Rows, E: Env>(pair: PairKey, rows: &R, env: &E) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use core::cell::RefCell;
-
-    use super::*;
-    use crate::layout::PeerKind;
-
-    /// Eight rows: those from 6 on are for whole namespaces.
-    #[derive(Default)]
-    struct Eight {
-        control: Control,
-        labels: [AtomicU64; 8],
-        full: bool,
-        bound: RefCell<[(u64, u32); 8]>,
-    }
-
-    impl Slots for Eight {
-        fn rows(&self) -> u32 {
-            8
-        }
-
-        fn control(&self) -> Option<&Control> {
-            Some(&self.control)
-        }
-
-        fn label(&self, row: u32) -> Option<&AtomicU64> {
-            self.labels.get(row as usize)
-        }
-
-        fn bind(&self, pair: PairKey, row: u32) -> bool {
-            self.bound.borrow_mut()[row as usize] = (pair.0, row);
-            !self.full
-        }
-    }
-
-    /// A pair of a namespace, or of a member of it.
-    fn pair(namespace: u16, member: u16) -> PairKey {
-        let local = NameValue::new(NameId::new(namespace, member), PeerKind::Pod);
-        PairKey::new(Vantage::Pod as u8, local, local)
-    }
-
-    #[test]
-    fn what_is_free_again_is_given_first() {
-        let eight = Eight::default();
-        assert_eq!(give(pair(1, 1), &eight), Some(1));
-        assert_eq!(give(pair(1, 0), &eight), Some(2));
-        assert_eq!(give(pair(2, 0), &eight), Some(3));
-        eight.labels[3].store(PairKey::FREE, Relaxed);
-        eight.labels[1].store(PairKey::FREE | 3, Relaxed);
-        eight.control.free_row.store(1, Relaxed);
-        assert_eq!(give(pair(3, 1), &eight), Some(1));
-        assert_eq!(eight.labels[1].load(Relaxed), pair(3, 1).0);
-        assert_eq!(give(pair(4, 1), &eight), Some(3));
-        assert_eq!(eight.control.free_row.load(Relaxed), 0);
-        assert_eq!(give(pair(5, 1), &eight), Some(4));
-    }
-
-    #[test]
-    fn free_ones_that_namespaces_need_are_left_to_them() {
-        let eight = Eight::default();
-        eight.control.next_row.store(8, Relaxed);
-        eight.labels[6].store(PairKey::FREE, Relaxed);
-        eight.control.free_row.store(6, Relaxed);
-        assert_eq!(give(pair(1, 1), &eight), None);
-        assert_eq!(give(pair(1, 0), &eight), Some(6));
-        assert_eq!(give(pair(2, 0), &eight), None);
-    }
-
-    #[test]
-    fn a_row_that_cannot_be_found_stays_free() {
-        let eight = Eight {
-            full: true,
-            ..Eight::default()
-        };
-        eight.control.next_row.store(4, Relaxed);
-        eight.labels[2].store(PairKey::FREE | 3, Relaxed);
-        eight.control.free_row.store(2, Relaxed);
-        assert_eq!(give(pair(1, 0), &eight), None);
-        assert_eq!(eight.labels[2].load(Relaxed), PairKey::FREE | 3);
-        assert_eq!(eight.control.free_row.load(Relaxed), 2);
-        eight.control.free_row.store(0, Relaxed);
-        assert_eq!(give(pair(1, 0), &eight), None);
-        assert_eq!(eight.control.next_row.load(Relaxed), 4);
-    }
-}
+mod tests;

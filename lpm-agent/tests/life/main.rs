@@ -3,6 +3,7 @@
 #[path = "../common/bpffs.rs"]
 mod bpffs;
 mod daemonset;
+mod levels;
 #[path = "../lpm/mod.rs"]
 mod lpm;
 mod site;

@@ -145,9 +145,11 @@ pub const MOST_BACKENDS: u32 = 16_384;
 #[inline(always)]
 #[must_use]
 pub const fn backend_key(local: ([u32; 4], u16), remote: ([u32; 4], u16)) -> BackendKey {
-    let ([a, b, c, d], [e, f, g, h]) = (local.0, remote.0);
+    let (from, to) = (local.0, remote.0);
     let ports = (local.1 as u32) << 16 | remote.1 as u32;
-    [a, b, c, d, e, f, g, h, ports]
+    [
+        from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3], ports,
+    ]
 }
 
 /// What the eight histograms of a row hold.

@@ -226,7 +226,7 @@ mod tests {
                 (NETWORKS, "macvlan"),
                 (NETWORK_STATUS, status),
             ]);
-            assert_eq!(found, [own.clone()], "{wanted}");
+            assert_eq!(found, std::slice::from_ref(&own), "{wanted}");
         }
         // Two networks with the same address, in the order in which they were asked for.
         let same =

@@ -118,20 +118,20 @@ impl Backends {
             Some(id) => self.tables.set_backend(&key(ends), id),
             None => self.tables.remove_backend(&key(ends)),
         };
-        self.check(written);
+        check(written);
         true
     }
 
     fn ends(&self, told: &mut HashMap<Ends, Told>, ends: Ends) {
         if told.remove(&ends).is_some_and(|of| of.id.is_some()) {
-            self.check(self.tables.remove_backend(&key(ends)));
+            check(self.tables.remove_backend(&key(ends)));
         }
     }
+}
 
-    fn check(&self, written: io::Result<()>) {
-        if let Err(error) = written {
-            tracing::debug!(%error, "a connection is counted for its service only");
-        }
+fn check(written: io::Result<()>) {
+    if let Err(error) = written {
+        tracing::debug!(%error, "a connection is counted for its service only");
     }
 }
 
@@ -233,6 +233,6 @@ mod tests {
         ];
         assert_eq!(key[..4], mapped);
         assert_eq!(key[7], 1_u32.to_be());
-        assert_eq!(key[8], 4000 << 16 | 80);
+        assert_eq!(key[8], (4000 << 16) + 80);
     }
 }
