@@ -24,11 +24,16 @@ const LATER: &str = "- {address: 198.18.1.2, namespace: shop, pod: web-0, worklo
 
 /// What libcni writes when it made an interface for a pod.
 fn result(directory: &Path, pod: &str, interface: &str, address: &str) {
+    result_of(directory, (pod, "eth0"), interface, address);
+}
+
+/// Likewise, for one of the pod's interfaces.
+fn result_of(directory: &Path, (pod, inside): (&str, &str), interface: &str, address: &str) {
     let text = format!(
-        r#"{{"kind":"cniCacheV1","containerId":"{pod}","ifName":"eth0","networkName":"pods",
+        r#"{{"kind":"cniCacheV1","containerId":"{pod}","ifName":"{inside}","networkName":"pods",
         "cniArgs":[["K8S_POD_NAMESPACE","shop"],["K8S_POD_NAME","{pod}"]],
         "result":{{"cniVersion":"1.0.0","interfaces":[{{"name":"{interface}"}},
-        {{"name":"eth0","sandbox":"/var/run/netns/a"}}],"ips":[{{"address":"{address}/24"}}]}}}}"#
+        {{"name":"{inside}","sandbox":"/var/run/netns/a"}}],"ips":[{{"address":"{address}/24"}}]}}}}"#
     );
     // In one go, as its readers expect: a name appears when the file is whole.
     let whole = directory.with_file_name("whole");
@@ -140,13 +145,138 @@ fn the_local_end_is_the_interfaces() {
         .replace("web-1", "web-2");
     fs::write(path("results").join("web-2"), &whole[..100]).expect("write");
     fs::remove_file(file).expect("remove");
-    eventually("nobody's", || {
+    let of_the_last = || -> Vec<String> {
+        let metrics = agent.metrics();
+        let its = metrics
+            .lines()
+            .filter(|line| line.contains("pod=\"web-1\""));
+        its.map(str::to_owned).collect()
+    };
+    eventually("it is not the last one's any more", || {
+        let before = of_the_last();
         talk(&pair, 10);
-        agent.metrics().contains("pod=\"overflow\"")
+        of_the_last() == before
     });
+    assert!(
+        !agent.metrics().contains("pod=\"overflow\""),
+        "all that is known is told apart"
+    );
     fs::write(path("results").join("web-2"), whole).expect("write");
     eventually("it is whole", || {
         talk(&pair, 10);
         agent.metrics().contains("pod=\"web-2\"")
     });
+}
+
+/// An agent with results of Multus only.
+fn with_multus(pair: &Pair, directory: &Path, names: &str) -> Agent {
+    let path = |name: &str| directory.join(name);
+    fs::write(path("names.yaml"), names).expect("names");
+    let config = format!(
+        "names: names.yaml\nflows: 1024\nrows: 16\nlevels: {{workload: true, pod: true}}\n\
+         cni_results: /none\nmultus_results: {}\n",
+        path("results").display()
+    );
+    fs::write(path("lpm.yaml"), config).expect("a configuration");
+    let file = path("lpm.yaml");
+    let file = file.to_str().expect("a path");
+    Agent::start(&pair.node, &["-c", file, "-i", Pair::POD_INTERFACE])
+}
+
+#[test]
+fn multus_results_name_to_the_last_packet() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let pair = Pair::new(&PairConfig::default()).expect("a testbed");
+    let _server = Server::start(&pair.server, PORT).expect("a server");
+    let directory = tempfile::tempdir().expect("a directory");
+    let results = directory.path().join("results");
+    fs::create_dir(&results).expect("a directory");
+    let interface = Pair::POD_INTERFACE;
+    result_of(&results, ("web-0", "net1"), interface, "198.18.1.2");
+    let agent = with_multus(&pair, directory.path(), LATER);
+    talk(&pair, 20);
+    let text = agent.metrics();
+    for label in ["pod=\"web-0\"", "workload=\"web\""] {
+        assert!(text.contains(label), "{text}");
+    }
+    // Nobody knows the address any more, as when the pod's object is gone; the pod still talks.
+    let without = LATER.lines().skip(1).collect::<Vec<_>>().join("\n");
+    fs::write(directory.path().join("names.yaml"), without).expect("names");
+    agent.lpm.child.signal(Signal::SIGHUP).expect("signal");
+    agent.lpm.wait_for("names and rules are applied");
+    talk(&pair, 100);
+    let text = agent.metrics();
+    assert_eq!(namespaces(&agent), ["shop"]);
+    assert!(!text.contains("workload=\"overflow\""), "{text}");
+    agent.stop();
+}
+
+#[test]
+fn a_switch_that_runs_as_a_pod_counts_nobodys_flows() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let pair = Pair::new(&PairConfig::default()).expect("a testbed");
+    let _server = Server::start(&pair.server, PORT).expect("a server");
+    let directory = tempfile::tempdir().expect("a directory");
+    let results = directory.path().join("results");
+    fs::create_dir(&results).expect("a directory");
+    let agent = with_multus(&pair, directory.path(), LATER);
+    talk(&pair, 20);
+    eventually("it is taken for a pod", || namespaces(&agent) == ["shop"]);
+    // Multus' result comes after the interface, as it always does.
+    let switch = ("sps-0a1b2c3d-x7k2p", "net1");
+    result_of(&results, switch, Pair::POD_INTERFACE, "198.18.1.2");
+    eventually("it is a bridge", || {
+        let attached = format!(
+            "lpm_interface_attached{{interface=\"{}\",vantage=\"bridge\"}}",
+            Pair::POD_INTERFACE
+        );
+        agent.value(&attached) == Some(1.0)
+    });
+    let before = counted(&agent);
+    eventually("its flow is seen", || {
+        talk(&pair, 20);
+        let flows = agent.list("flows");
+        flows.iter().any(|flow| flow["vantage"] == "bridge")
+    });
+    assert_eq!(counted(&agent), before, "the pod's own interface counts");
+    agent.stop();
+}
+
+/// All observations of the namespaces' histograms.
+fn counted(agent: &Agent) -> u64 {
+    let metrics = agent.metrics();
+    let lines = metrics.lines();
+    let counts = lines.filter(|line| line.starts_with("lpm_rtt_seconds_count"));
+    let values = counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+    values.sum()
+}
+
+#[test]
+fn a_names_file_tells_pods_apart_without_a_cni() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let pair = Pair::new(&PairConfig::default()).expect("a testbed");
+    let _server = Server::start(&pair.server, PORT).expect("a server");
+    let directory = tempfile::tempdir().expect("a directory");
+    let agent = with_multus(&pair, directory.path(), LATER);
+    eventually("the pod is told apart", || {
+        talk(&pair, 10);
+        agent.metrics().contains("pod=\"web-0\"")
+    });
+    assert!(!agent.metrics().contains("pod=\"overflow\""));
+    // The file says that it is another's.
+    let other = LATER.replace("web-0", "web-9");
+    fs::write(directory.path().join("names.yaml"), other).expect("names");
+    agent.lpm.child.signal(Signal::SIGHUP).expect("signal");
+    eventually("the other pod is told apart", || {
+        talk(&pair, 10);
+        agent.metrics().contains("pod=\"web-9\"")
+    });
+    assert!(!agent.metrics().contains("pod=\"overflow\""));
+    agent.stop();
 }

@@ -10,12 +10,12 @@ use crate::{
     counter::Counter,
     env::{Claims, Env},
     layout::{
-        Control, Family, FlowEntry, InterfaceConfig, Leg, Method, NameId, NameValue, PairKey,
-        PeerKind, RequestEntry, Vantage, tunnel,
+        BackendKey, Control, Family, FlowEntry, InterfaceConfig, Leg, Method, NameId, NameValue,
+        PairKey, PeerKind, RequestEntry, Vantage, backend_key, tunnel,
     },
     pipeline::Interfaces,
     query::Query,
-    shared::AtomicU64,
+    shared::{AtomicU32, AtomicU64},
 };
 
 /// The row that takes what has no row of its own.
@@ -35,6 +35,10 @@ pub trait Rows: Interfaces + Claims {
 
     /// The name of an address (words in network byte order, IPv4 mapped).
     fn name(&self, address: [u32; 4]) -> Option<NameValue>;
+
+    /// Whose a connection is really, whose remote address stands for others;
+    /// None: nobody has told.
+    fn backend(&self, of: &BackendKey) -> Option<NameId>;
 
     /// The row of a pair, if it has one.
     fn row(&self, pair: PairKey) -> Option<u32>;
@@ -115,9 +119,11 @@ pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {
         return row;
     }
     let generation = rows.generation() << 16;
-    let Some(row) = resolve(entry, rows, env) else {
+    let mut settled = true;
+    let Some(row) = resolve(entry, rows, env, &mut settled) else {
         return OVERFLOW;
     };
+    let generation = if settled { generation } else { 0 };
     entry.row.store(generation | row, Relaxed);
     row
 }
@@ -135,7 +141,10 @@ pub fn of_request<R: Rows, E: Env>(
     if known & 0xffff_0000 == generation && generation != 0 {
         return known & 0xffff;
     }
-    let pair = pair_of(entry, rows, env).with(Family::Request);
+    // Of whole namespaces: what is told apart within them would cost rows, and
+    // the workload behind a service may not be known yet.
+    let pair = pair_of(entry, rows, env, &mut true);
+    let pair = pair.whole().with(Family::Request);
     let Some(row) = row_of(pair, rows, env) else {
         return OVERFLOW;
     };
@@ -165,6 +174,7 @@ fn fixed(config: InterfaceConfig) -> Option<NameValue> {
         id: config.local,
         kind: config.local_kind,
         own: 0,
+        stands: 0,
         reserved: 0,
     })
 }
@@ -206,34 +216,57 @@ fn is_hosts_question<E: Env>(query: &Query, config: InterfaceConfig, env: &E) ->
         || env.asked_here(key.local, key.local_port)
 }
 
-fn resolve<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> Option<u32> {
-    row_of(pair_of(entry, rows, env), rows, env)
-}
-
-/// The label set of a flow.
+/// An address of a flow.
 #[inline(always)]
-fn pair_of<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> PairKey {
-    let cold = &entry.cold;
-    let [a, b, c, d] = &cold.remote;
-    let remote = [
+fn address([a, b, c, d]: &[AtomicU32; 4]) -> [u32; 4] {
+    [
         a.load(Relaxed),
         b.load(Relaxed),
         c.load(Relaxed),
         d.load(Relaxed),
-    ];
-    let remote = rows.name(remote).unwrap_or(NOBODY);
+    ]
+}
+
+/// The remote end. Connection tracking tells the agent of a connection when it
+/// begins, and so a moment after its first packet: `settled` is false as long as
+/// the backend may still come to be known.
+#[inline(always)]
+fn remote<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E, settled: &mut bool) -> NameValue {
+    let cold = &entry.cold;
+    let there = address(&cold.remote);
+    let name = rows.name(there).unwrap_or(NOBODY);
+    if name.stands == 0 {
+        return name;
+    }
+    let local = (address(&cold.local), cold.local_port.load(Relaxed));
+    let key = backend_key(local, (there, cold.remote_port.load(Relaxed)));
+    if let Some(id) = rows.backend(&key) {
+        return NameValue { id, ..name };
+    }
+    let age = env.jiffies().wrapping_sub(cold.first_seen.load(Relaxed));
+    *settled = age >= env.hz();
+    name
+}
+
+fn resolve<R: Rows, E: Env>(
+    entry: &FlowEntry,
+    rows: &R,
+    env: &E,
+    settled: &mut bool,
+) -> Option<u32> {
+    row_of(pair_of(entry, rows, env, settled), rows, env)
+}
+
+/// The label set of a flow.
+#[inline(always)]
+fn pair_of<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E, settled: &mut bool) -> PairKey {
+    let cold = &entry.cold;
+    let remote = remote(entry, rows, env, settled);
     let config = rows.config(cold.ifindex.load(Relaxed)).unwrap_or_default();
     let local = if let Some(fixed) = fixed(config) {
         fixed
     } else {
-        let [a, b, c, d] = &cold.local;
-        let local = [
-            a.load(Relaxed),
-            b.load(Relaxed),
-            c.load(Relaxed),
-            d.load(Relaxed),
-        ];
-        let name = rows.name(local).unwrap_or(NOBODY);
+        let name = rows.name(address(&cold.local)).unwrap_or(NOBODY);
         // What was masqueraded has the node's address too, and is a pod's.
         let own = u8::from(name.own != 0 && is_hosts(entry, env));
         NameValue { own, ..name }
@@ -277,87 +310,4 @@ fn row_of<R: Rows, E: Env>(pair: PairKey, rows: &R, env: &E) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use core::cell::RefCell;
-
-    use super::*;
-    use crate::layout::PeerKind;
-
-    /// Eight rows: those from 6 on are for whole namespaces.
-    #[derive(Default)]
-    struct Eight {
-        control: Control,
-        labels: [AtomicU64; 8],
-        full: bool,
-        bound: RefCell<[(u64, u32); 8]>,
-    }
-
-    impl Slots for Eight {
-        fn rows(&self) -> u32 {
-            8
-        }
-
-        fn control(&self) -> Option<&Control> {
-            Some(&self.control)
-        }
-
-        fn label(&self, row: u32) -> Option<&AtomicU64> {
-            self.labels.get(row as usize)
-        }
-
-        fn bind(&self, pair: PairKey, row: u32) -> bool {
-            self.bound.borrow_mut()[row as usize] = (pair.0, row);
-            !self.full
-        }
-    }
-
-    /// A pair of a namespace, or of a member of it.
-    fn pair(namespace: u16, member: u16) -> PairKey {
-        let local = NameValue::new(NameId::new(namespace, member), PeerKind::Pod);
-        PairKey::new(Vantage::Pod as u8, local, local)
-    }
-
-    #[test]
-    fn what_is_free_again_is_given_first() {
-        let eight = Eight::default();
-        assert_eq!(give(pair(1, 1), &eight), Some(1));
-        assert_eq!(give(pair(1, 0), &eight), Some(2));
-        assert_eq!(give(pair(2, 0), &eight), Some(3));
-        eight.labels[3].store(PairKey::FREE, Relaxed);
-        eight.labels[1].store(PairKey::FREE | 3, Relaxed);
-        eight.control.free_row.store(1, Relaxed);
-        assert_eq!(give(pair(3, 1), &eight), Some(1));
-        assert_eq!(eight.labels[1].load(Relaxed), pair(3, 1).0);
-        assert_eq!(give(pair(4, 1), &eight), Some(3));
-        assert_eq!(eight.control.free_row.load(Relaxed), 0);
-        assert_eq!(give(pair(5, 1), &eight), Some(4));
-    }
-
-    #[test]
-    fn free_ones_that_namespaces_need_are_left_to_them() {
-        let eight = Eight::default();
-        eight.control.next_row.store(8, Relaxed);
-        eight.labels[6].store(PairKey::FREE, Relaxed);
-        eight.control.free_row.store(6, Relaxed);
-        assert_eq!(give(pair(1, 1), &eight), None);
-        assert_eq!(give(pair(1, 0), &eight), Some(6));
-        assert_eq!(give(pair(2, 0), &eight), None);
-    }
-
-    #[test]
-    fn a_row_that_cannot_be_found_stays_free() {
-        let eight = Eight {
-            full: true,
-            ..Eight::default()
-        };
-        eight.control.next_row.store(4, Relaxed);
-        eight.labels[2].store(PairKey::FREE | 3, Relaxed);
-        eight.control.free_row.store(2, Relaxed);
-        assert_eq!(give(pair(1, 0), &eight), None);
-        assert_eq!(eight.labels[2].load(Relaxed), PairKey::FREE | 3);
-        assert_eq!(eight.control.free_row.load(Relaxed), 2);
-        eight.control.free_row.store(0, Relaxed);
-        assert_eq!(give(pair(1, 0), &eight), None);
-        assert_eq!(eight.control.next_row.load(Relaxed), 4);
-    }
-}
+mod tests;

@@ -8,8 +8,8 @@ use aya_ebpf::{
 use lpm_common::{
     counter::COUNTERS,
     layout::{
-        Control, FlowEntry, Histogram, InterfaceConfig, NameValue, QueryEntry, RequestEntry, Row,
-        VlanPair,
+        BackendKey, Control, FlowEntry, Histogram, InterfaceConfig, MOST_BACKENDS, NameValue,
+        QueryEntry, RequestEntry, Row, VlanPair,
     },
 };
 
@@ -81,6 +81,12 @@ pub static VLAN_PAIRS: LruHashMap<u64, VlanPair> = LruHashMap::with_max_entries(
 #[map]
 pub static NAMES: LpmTrie<[u8; 16], NameValue> =
     LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Whose a connection is whose remote address stands for others: the id, as the
+/// agent hears it from connection tracking.
+#[map]
+pub static BACKENDS: HashMap<BackendKey, u32> =
+    HashMap::with_max_entries(MOST_BACKENDS, BPF_F_NO_PREALLOC);
 
 /// Pair of names to row (load: as many as rows).
 #[map]

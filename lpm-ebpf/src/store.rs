@@ -6,8 +6,8 @@ use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use lpm_common::{
     env::Claims,
     layout::{
-        Control, FlowEntry, Histogram, InterfaceConfig, NameValue, PairKey, QueryEntry,
-        RequestEntry, VlanPair,
+        BackendKey, Control, FlowEntry, Histogram, InterfaceConfig, NameId, NameValue, PairKey,
+        QueryEntry, RequestEntry, VlanPair,
     },
     pipeline::{Interfaces, joined::Homes},
     query::Queries,
@@ -19,8 +19,8 @@ use lpm_common::{
 
 use crate::{
     maps::{
-        CLAIMS, CONTROL, FLOWS, HISTOGRAMS, HOMES, INTERFACES, NAMES, PAIRS, QUERIES, REQUESTS,
-        ROWS, VLAN_PAIRS,
+        BACKENDS, CLAIMS, CONTROL, FLOWS, HISTOGRAMS, HOMES, INTERFACES, NAMES, PAIRS, QUERIES,
+        REQUESTS, ROWS, VLAN_PAIRS,
     },
     settings,
 };
@@ -169,6 +169,12 @@ impl Rows for Store {
         bytes[8..12].copy_from_slice(&c);
         bytes[12..].copy_from_slice(&d);
         NAMES.get(Key::new(128, bytes)).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, of: &BackendKey) -> Option<NameId> {
+        // SAFETY: one word, which is copied at once.
+        unsafe { BACKENDS.get(of) }.copied().map(NameId)
     }
 
     #[inline(always)]

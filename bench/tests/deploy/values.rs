@@ -123,6 +123,11 @@ fn keys_that_are_the_charts_are_refused_with_the_remedy() {
         ("node_name=a", "config.node_name", "its node's"),
         ("cni_results=/a", "config.cni_results", "cniResults"),
         (
+            "multus_results=/a",
+            "config.multus_results",
+            "multusResults",
+        ),
+        (
             "pins.enabled=false",
             "config.pins.enabled",
             "`pins.enabled`",

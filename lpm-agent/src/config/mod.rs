@@ -109,6 +109,8 @@ pub struct Config {
     /// Where the CNI library keeps its results, which tell whose interface is: the local end of a
     /// flow is named by it, never by an address that may have been another pod's.
     pub cni_results: PathBuf,
+    /// The same of the plugins that Multus calls, for pods' further networks (L2S-M's).
+    pub multus_results: PathBuf,
     /// Whether the backends of services are told.
     pub conntrack: Conntrack,
     /// Whether and where the data path outlives the agent.
@@ -137,6 +139,7 @@ impl Default for Config {
             levels: Levels::default(),
             keep_gone: Duration::from_mins(10),
             cni_results: cni::RESULTS.into(),
+            multus_results: cni::MULTUS_RESULTS.into(),
             conntrack: Conntrack::default(),
             pins: Pins::default(),
         }
@@ -391,6 +394,10 @@ impl Config {
             ("levels", self.levels != other.levels),
             ("keep_gone", self.keep_gone != other.keep_gone),
             ("cni_results", self.cni_results != other.cni_results),
+            (
+                "multus_results",
+                self.multus_results != other.multus_results,
+            ),
             ("conntrack", self.conntrack != other.conntrack),
             ("pins", self.pins != other.pins),
         ]

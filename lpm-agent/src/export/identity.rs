@@ -68,8 +68,13 @@ fn peers(status: &Status, out: &mut Families<'_>) -> fmt::Result {
     let counts = [("answering", agents.answering), ("silent", agents.silent)];
     out.gauges(
         "identity_peers",
-        "Agents of other nodes that are asked for names: those that answer, and those that do not, whose pods are unknown",
+        "Agents of other nodes that are asked for names: those that answer, and those that do not",
         counts.map(|(state, count)| (vec![("state", state.to_owned())], count as u64)),
+    )?;
+    out.gauges(
+        "identity_peers_in_place",
+        "Agents of other nodes that do not answer, and of whose nodes' pods the API server tells meanwhile; the pods of the other silent ones are unknown",
+        [(Vec::new(), agents.in_place as u64)],
     )?;
     let names = (vec![("kind", "pods".to_owned())], agents.names as u64);
     out.gauges(

@@ -5,6 +5,10 @@
 //! removes it when it goes (`containernetworking/cni`, `libcni/api.go`, `cacheAdd`). It names the
 //! pod (`K8S_POD_NAMESPACE`, `K8S_POD_NAME` in `cniArgs`) and the interfaces that were made, so it
 //! is known without the API server, and before the pod's first process runs.
+//!
+//! Multus is such a plugin, and calls those that it delegates to (of a pod's further networks, as
+//! L2S-M's) through libcni as well, with a directory of its own for their results
+//! (`k8snetworkplumbingwg/multus-cni`, `pkg/multus/multus.go`, `confAdd`; `cniDir`).
 
 use std::{
     collections::HashMap,
@@ -20,6 +24,9 @@ use serde::Deserialize;
 /// Where libcni keeps results by default.
 pub const RESULTS: &str = "/var/lib/cni/results";
 
+/// Where Multus keeps those of the plugins that it calls.
+pub const MULTUS_RESULTS: &str = "/var/lib/cni/multus/results";
+
 /// Results of pods on a node are a few KiB each; nothing larger is one.
 const LARGEST: u64 = 1 << 20;
 
@@ -30,8 +37,25 @@ pub struct CniPod {
     pub namespace: String,
     /// Its name.
     pub pod: String,
+    /// The interface in the pod that the result is of.
+    pub interface: String,
     /// Its addresses in this result.
     pub addresses: Vec<IpAddr>,
+}
+
+impl CniPod {
+    /// Whether the interface is a port of a switch of L2S-M that runs as a pod: what passes there is
+    /// other pods'. L2S-M names these pods `sps-` (or `ned-`, at the cluster's edge) and a hash
+    /// (`internal/utils/naming.go`), and they have a port on each bridge that pods are attached to.
+    #[must_use]
+    pub fn is_switch_port(&self) -> bool {
+        let hash = ["sps-", "ned-"]
+            .iter()
+            .find_map(|kind| self.pod.strip_prefix(kind));
+        let hash = hash.and_then(|rest| rest.split('-').next());
+        let is_hash = |text: &str| text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        hash.is_some_and(is_hash) && self.interface.starts_with("net")
+    }
 }
 
 /// What libcni knows of the pods on this node.
@@ -49,6 +73,8 @@ const WRITING: Duration = Duration::from_secs(5);
 /// A cached result, `types.100` or older; what else it holds is not read.
 #[derive(Debug, Deserialize)]
 struct Cached {
+    #[serde(rename = "ifName", default)]
+    interface: String,
     #[serde(rename = "cniArgs", default)]
     args: Vec<(String, String)>,
     #[serde(default)]
@@ -125,6 +151,7 @@ impl CniResults {
         let pod = CniPod {
             namespace,
             pod,
+            interface: cached.interface,
             addresses,
         };
         for made in interfaces
@@ -149,6 +176,13 @@ impl CniResults {
     #[must_use]
     pub fn of_address(&self, address: IpAddr) -> Option<&CniPod> {
         self.by_address.get(&address)
+    }
+
+    /// All addresses of a pod.
+    pub fn of_pod(&self, namespace: &str, pod: &str) -> impl Iterator<Item = IpAddr> {
+        let all = self.by_address.iter();
+        let its = all.filter(move |(_, of)| of.namespace == namespace && of.pod == pod);
+        its.map(|(address, _)| *address)
     }
 
     /// Whether a file may become whole without any change of the directory.
@@ -193,6 +227,7 @@ mod tests {
         let pod = CniPod {
             namespace: "shop".to_owned(),
             pod: "web-1".to_owned(),
+            interface: "eth0".to_owned(),
             addresses: vec![[198, 18, 4, 2].into()],
         };
         assert_eq!(results.of_interface("veth12ab"), Some(&pod));
@@ -202,6 +237,30 @@ mod tests {
         assert_eq!(results.of_address(address), Some(&pod));
         assert!(!results.is_empty());
         assert!(results.is_unfinished(), "one is half written");
+    }
+
+    #[test]
+    fn ports_of_a_switch_are_told_from_pods() {
+        let is = |pod: &str, interface: &str| {
+            let pod = CniPod {
+                namespace: "l2sm-system".to_owned(),
+                pod: pod.to_owned(),
+                interface: interface.to_owned(),
+                addresses: Vec::new(),
+            };
+            pod.is_switch_port()
+        };
+        assert!(is("sps-0a1b2c3d-x7k2p", "net3"));
+        assert!(is("ned-ffffffff-abcde", "net1"));
+        assert!(!is("sps-0a1b2c3d-x7k2p", "eth0"), "its own");
+        for pod in [
+            "sps-web-x7k2p",
+            "spss-0a1b2c3d-x",
+            "web-0a1b2c3d-x7k2p",
+            "sps-0a1b2c3",
+        ] {
+            assert!(!is(pod, "net1"), "{pod}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Names for the exporters and for the kernel, kept the same.
 
 mod aging;
+mod behind;
 mod changes;
 mod here;
 mod kernel;
@@ -9,7 +10,9 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering,
+    },
 };
 
 use ipnet::IpNet;
@@ -21,7 +24,7 @@ use super::{
     Name, Names,
     ids::{Ids, Levels, Member},
     labels::Chosen,
-    names,
+    names::{self, Kind},
     peers::Board,
     status::Status,
     whose::{LocalEnd, LocalEnds, Whose},
@@ -31,10 +34,15 @@ use crate::passive::Tables;
 /// Namespace of the node's own sockets, unless the names file names its address.
 pub const HOST: &str = "host";
 
+/// Under this id, which is nobody's, the levels are remembered that rows were told apart by.
+const LEVELS: NameId = NameId(0);
+
 /// Ids of namespaces and their members, names by address.
 #[derive(Debug, Default)]
 pub struct Directory {
     levels: Levels,
+    /// Those of the agent before this one, if its rows go on.
+    earlier: OnceLock<Levels>,
     names: RwLock<Arc<Names>>,
     ids: RwLock<Ids>,
     local: RwLock<Arc<LocalEnds>>,
@@ -74,8 +82,19 @@ impl Directory {
         // Namespaces before their members.
         left.sort_by_key(|(id, _)| (id.member(), id.namespace()));
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        let mut earlier = None;
+        let resumes = !left.is_empty();
         for (id, text) in left {
-            ids.resume(id, &text);
+            if id == LEVELS {
+                earlier = serde_json::from_str(&text).ok();
+            } else {
+                ids.resume(id, &text);
+            }
+        }
+        if resumes {
+            // Agents before this one did not say so.
+            let told = self.earlier.set(earlier.unwrap_or_else(|| ids.levels()));
+            debug_assert!(told.is_ok(), "an agent resumes once");
         }
         let mut kernel = self.in_kernel();
         let left = tables.names()?.into_iter();
@@ -146,6 +165,12 @@ impl Directory {
     #[must_use]
     pub fn member(&self, id: NameId) -> Option<Arc<Member>> {
         self.ids().who(id)
+    }
+
+    /// Whether there was anything that could not be told apart for want of ids.
+    #[must_use]
+    pub fn is_overflown(&self) -> bool {
+        self.ids().is_overflown()
     }
 
     /// The id of what an interface of this node belongs to.
@@ -303,6 +328,7 @@ impl Directory {
         });
         NameValue {
             own: u8::from(name.own),
+            stands: u8::from(self.levels.workload && name.kind == Kind::Service),
             ..NameValue::new(id, PeerKind::from(name.kind))
         }
     }

@@ -56,6 +56,17 @@ impl Levels {
         self.workload || self.service || self.pod
     }
 
+    /// Those of these levels that are not among the others.
+    #[must_use]
+    pub fn beyond(&self, others: &Self) -> Self {
+        Self {
+            workload: self.workload && !others.workload,
+            service: self.service && !others.service,
+            pod: self.pod && !others.pod,
+            top: self.top,
+        }
+    }
+
     /// What tells this name apart within its namespace: as the end beyond, or (`here`) as the end
     /// that an interface of this node names. `None`: nothing.
     #[must_use]
@@ -103,6 +114,8 @@ pub struct Ids {
     /// Numbers of namespaces that are nobody's again.
     free: BTreeSet<u16>,
     given: usize,
+    /// Somebody could not be told apart.
+    overflown: bool,
     /// Those that the next agent would not know yet.
     fresh: Vec<(NameId, String)>,
 }
@@ -198,6 +211,21 @@ impl Ids {
         id
     }
 
+    /// The levels that some member is told apart by.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        let members = || {
+            let known = self.by_id.iter().flat_map(|of| of.by_id.iter().flatten());
+            known.map(|known| &known.member)
+        };
+        Levels {
+            workload: members().any(|member| member.workload.is_some()),
+            service: members().any(|member| member.service.is_some()),
+            pod: members().any(|member| member.pod.is_some()),
+            ..Levels::default()
+        }
+    }
+
     /// Takes over an id that an agent before this one gave out, with the text that it was
     /// remembered by. Namespaces before their members.
     pub fn resume(&mut self, id: NameId, text: &str) {
@@ -258,9 +286,12 @@ impl Ids {
             return NameId::new(id, known);
         }
         if self.given >= usize::from(top) {
+            // With none at all it is not known yet who is to be.
+            self.overflown |= top > 0;
             return whole;
         }
         let Some(number) = self.give(id, member.clone()) else {
+            self.overflown = true;
             return whole;
         };
         self.given += 1;
@@ -273,6 +304,12 @@ impl Ids {
         let id = NameId::new(namespace, number);
         self.fresh.push((id, text));
         Some(id)
+    }
+
+    /// Whether there ever was a member without an id of its own, for want of them.
+    #[must_use]
+    pub fn is_overflown(&self) -> bool {
+        self.overflown
     }
 
     /// Whether a member has an id of its own.

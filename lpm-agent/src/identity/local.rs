@@ -14,7 +14,13 @@ use std::{
 
 use lpm_common::layout::{InterfaceConfig, NameId, PeerKind, Vantage};
 
-use super::{Name, cni::CniResults, names::Kind, whose::LocalEnd};
+use super::{
+    Name,
+    cni::{CniPod, CniResults},
+    learnt::Learnt,
+    names::Kind,
+    whose::LocalEnd,
+};
 use crate::{
     kernel::{hotplug::Describe, interfaces::Interface, routes::host_routes},
     passive::Model,
@@ -33,10 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct LocalEnds {
     model: Arc<Model>,
-    directory: PathBuf,
-    results: CniResults,
-    /// The directory's time when it was read.
-    read: Option<SystemTime>,
+    sources: Vec<Source>,
+    learnt: Learnt,
     /// The names' generation when interfaces were last described.
     generation: u32,
     /// Host routes by interface, and when they were read.
@@ -46,15 +50,28 @@ pub struct LocalEnds {
     begun: Instant,
 }
 
+/// A directory of results.
+#[derive(Debug)]
+struct Source {
+    directory: PathBuf,
+    results: CniResults,
+    /// The directory's time when it was read.
+    read: Option<SystemTime>,
+}
+
 impl LocalEnds {
-    /// With the results in this directory; one that is not there has none.
+    /// With the results in these directories; one that is not there has none.
     #[must_use]
-    pub fn new(model: Arc<Model>, directory: PathBuf) -> Self {
-        let mut ends = Self {
-            model,
+    pub fn new(model: Arc<Model>, directories: impl IntoIterator<Item = PathBuf>) -> Self {
+        let source = |directory| Source {
             directory,
             results: CniResults::default(),
             read: None,
+        };
+        let mut ends = Self {
+            model,
+            sources: directories.into_iter().map(source).collect(),
+            learnt: Learnt::default(),
             generation: 0,
             routes: None,
             waiting: BTreeMap::new(),
@@ -64,52 +81,83 @@ impl LocalEnds {
         ends
     }
 
-    /// Whether the results have changed; if so they are read.
+    /// Whether any results have changed; if so they are read.
     fn read_again(&mut self) -> bool {
-        let changed = fs::metadata(&self.directory).and_then(|about| about.modified());
-        let changed = changed.ok();
-        if changed == self.read {
-            return false;
+        let changed = self.sources.iter_mut().map(Source::read_again);
+        changed.fold(false, |any, changed| any | changed)
+    }
+
+    /// What the first source that knows it tells.
+    fn told(&self, tells: impl Fn(&CniResults) -> Option<&CniPod>) -> Option<&CniPod> {
+        self.sources
+            .iter()
+            .find_map(|source| tells(&source.results))
+    }
+
+    fn by_name(&self, interface: &Interface) -> Option<&CniPod> {
+        self.told(|results| results.of_interface(&interface.name))
+    }
+
+    /// Whether there are no results.
+    fn knows_none(&self) -> bool {
+        self.sources.iter().all(|source| source.results.is_empty())
+    }
+
+    /// The pod that an interface was made for.
+    fn pod(&mut self, interface: &Interface) -> Option<CniPod> {
+        if self.by_name(interface).is_none() {
+            self.read_routes();
         }
-        self.results = CniResults::read(&self.directory).unwrap_or_else(|error| {
-            tracing::warn!(directory = %self.directory.display(), %error, "the CNI's results cannot be read: local ends are named by address");
-            CniResults::default()
-        });
-        // The time before the reading: what comes during it is read next time. Times are those of
-        // the last tick: what came since within the same one has the same.
-        let settled = changed.is_some_and(|at| at.elapsed().is_ok_and(|age| age > TICK));
-        self.read = changed.filter(|_| settled && !self.results.is_unfinished());
-        true
+        let pod = self.by_name(interface).or_else(|| {
+            let (_, routes) = self.routes.as_ref()?;
+            let mut addresses = routes.get(&interface.index)?.iter();
+            addresses.find_map(|address| self.told(|results| results.of_address(*address)))
+        })?;
+        Some(pod.clone())
     }
 
     /// The name of the pod that an interface was made for.
     fn name(&mut self, interface: &Interface) -> Option<Name> {
-        if self.results.is_empty() {
-            return None;
+        if self.knows_none() {
+            return self.learnt.pod(interface.index).cloned();
         }
-        if self.results.of_interface(&interface.name).is_none() {
-            self.read_routes();
-        }
-        let by_name = self.results.of_interface(&interface.name);
-        let pod = by_name.or_else(|| {
-            let (_, routes) = self.routes.as_ref()?;
-            let mut addresses = routes.get(&interface.index)?.iter();
-            addresses.find_map(|address| self.results.of_address(*address))
-        })?;
+        let pod = self.pod(interface)?;
+        let is_it = |name: &Name| {
+            name.namespace.as_deref() == Some(&*pod.namespace)
+                && name.pod.as_deref() == Some(&*pod.pod)
+        };
         // The rest of the name is to be had from whoever knows the pod by its address, if that is
         // still, or already, the same pod.
-        let same = |address: &IpAddr| {
-            let name = self.model.directory().lookup(*address)?;
-            let is_it = name.namespace.as_deref() == Some(&*pod.namespace)
-                && name.pod.as_deref() == Some(&*pod.pod);
-            is_it.then(|| Name::clone(&name))
+        let directory = self.model.directory();
+        let same = |address: IpAddr| {
+            let name = directory.lookup(address)?;
+            is_it(&name).then(|| Name::clone(&name))
         };
-        Some(pod.addresses.iter().find_map(same).unwrap_or_else(|| Name {
+        let mut own = pod.addresses.iter().copied();
+        if let Some(name) = own.find_map(same) {
+            return Some(name);
+        }
+        // An address in a further network may be another pod's, too; its first one is not.
+        let sources = self.sources.iter();
+        let mut others = sources.flat_map(|source| source.results.of_pod(&pod.namespace, &pod.pod));
+        if let Some(name) = others.find_map(same) {
+            return Some(Name {
+                network: None,
+                ..name
+            });
+        }
+        // The API server has told its end before its last packet.
+        if let Some(LocalEnd::Pod(before)) = directory.local().get(&interface.index)
+            && is_it(before)
+        {
+            return Some(Name::clone(before));
+        }
+        Some(Name {
             kind: Kind::Pod,
             namespace: Some(pod.namespace.as_str().into()),
             pod: Some(pod.pod.as_str().into()),
             ..Name::default()
-        }))
+        })
     }
 
     /// Reads the routes, once per look at all interfaces.
@@ -131,7 +179,7 @@ impl LocalEnds {
     /// Whether the result for an interface may still come.
     fn may_come(&mut self, index: u32) -> bool {
         // Those that were there before us have had theirs.
-        if self.results.is_empty() || self.begun.elapsed() < PATIENCE / 5 {
+        if self.knows_none() || self.begun.elapsed() < PATIENCE / 5 {
             return false;
         }
         self.waiting
@@ -139,6 +187,26 @@ impl LocalEnds {
             .or_insert_with(Instant::now)
             .elapsed()
             < PATIENCE
+    }
+}
+
+impl Source {
+    /// Whether the results have changed; if so they are read.
+    fn read_again(&mut self) -> bool {
+        let changed = fs::metadata(&self.directory).and_then(|about| about.modified());
+        let changed = changed.ok();
+        if changed == self.read {
+            return false;
+        }
+        self.results = CniResults::read(&self.directory).unwrap_or_else(|error| {
+            tracing::warn!(directory = %self.directory.display(), %error, "the CNI's results cannot be read: local ends are named by address");
+            CniResults::default()
+        });
+        // The time before the reading: what comes during it is read next time. Times are those of
+        // the last tick: what came since within the same one has the same.
+        let settled = changed.is_some_and(|at| at.elapsed().is_ok_and(|age| age > TICK));
+        self.read = changed.filter(|_| settled && !self.results.is_unfinished());
+        true
     }
 }
 
@@ -170,8 +238,13 @@ impl Describe for LocalEnds {
         }
     }
 
+    fn passes_others(&self, interface: &Interface) -> bool {
+        self.by_name(interface).is_some_and(CniPod::is_switch_port)
+    }
+
     fn forget(&mut self, index: u32) {
         self.waiting.remove(&index);
+        self.learnt.forget(index);
         self.model.directory().set_local(index, None);
     }
 
@@ -184,6 +257,7 @@ impl Describe for LocalEnds {
         let renamed = generation != self.generation;
         self.generation = generation;
         let overdue = |since: &Instant| (PATIENCE..PATIENCE + 2 * LOOK).contains(&since.elapsed());
-        self.read_again() || renamed || self.waiting.values().any(overdue)
+        let learnt = self.knows_none() && self.learnt.look(&self.model);
+        self.read_again() || renamed || learnt || self.waiting.values().any(overdue)
     }
 }

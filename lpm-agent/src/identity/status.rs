@@ -35,6 +35,8 @@ pub struct Peers {
     pub answering: usize,
     /// Agents that are asked and do not answer.
     pub silent: usize,
+    /// Those of them of whose nodes' pods the API server tells meanwhile.
+    pub in_place: usize,
     /// Names that are known from them.
     pub names: usize,
     /// Conversations that failed or broke, by reason.
@@ -76,6 +78,11 @@ impl Status {
 
     pub(super) fn set_objects(&self, kind: Watched, objects: usize, synced: bool) {
         self.inner().kinds.insert(kind, Kind { objects, synced });
+    }
+
+    /// Only these kinds are followed from now on.
+    pub(super) fn follow_only(&self, kinds: &[Watched]) {
+        self.inner().kinds.retain(|kind, _| kinds.contains(kind));
     }
 
     /// All that have addresses are known: what has no name is outside.
@@ -134,6 +141,7 @@ impl Status {
         self.inner().peers = Some(Peers {
             answering: report.answering,
             silent: report.silent,
+            in_place: report.in_place,
             names: report.names,
             errors: errors.into_iter().collect(),
         });

@@ -15,7 +15,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-    conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple},
+    conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_NETFILTER};
 use nix::{
@@ -49,11 +49,23 @@ pub struct Conntrack {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Who opened a connection, and to where, as they know it.
+type Ends = (SocketAddr, SocketAddr);
+
+/// What is heard of translated TCP connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Translated {
+    /// All that there are now, and where they go.
+    All(Vec<(Ends, SocketAddr)>),
+    /// These have begun, or (`None`) ended, in this order.
+    Changed(Vec<(Ends, Option<SocketAddr>)>),
+}
+
 /// Translated connections.
 #[derive(Debug)]
 struct Table {
     /// By who opened it, and to where, as they know it: where it goes.
-    known: HashMap<(SocketAddr, SocketAddr), SocketAddr>,
+    known: HashMap<Ends, SocketAddr>,
     /// No more than this are kept, some 100 bytes each.
     most: usize,
     /// Those that found no place have been spoken of.
@@ -69,7 +81,13 @@ impl Table {
         }
     }
 
-    fn begins(&mut self, ends: (SocketAddr, SocketAddr), backend: SocketAddr) {
+    /// All of them.
+    fn all(&self) -> Translated {
+        let known = self.known.iter();
+        Translated::All(known.map(|(ends, backend)| (*ends, *backend)).collect())
+    }
+
+    fn begins(&mut self, ends: Ends, backend: SocketAddr) {
         if self.known.len() < self.most {
             self.known.insert(ends, backend);
         } else if !self.warned {
@@ -91,11 +109,15 @@ impl Table {
 
 impl Conntrack {
     /// Listens in a network namespace (`None`: that of the caller), and keeps `most` translated
-    /// connections at most.
+    /// connections at most. `tell` hears of each, kept or not, before or after this returns.
     ///
     /// # Errors
     /// The kernel has no connection tracking, or does not let us listen.
-    pub fn start(netns: Option<Netns>, most: usize) -> io::Result<Self> {
+    pub fn start(
+        netns: Option<Netns>,
+        most: usize,
+        mut tell: impl FnMut(Translated) + Send + 'static,
+    ) -> io::Result<Self> {
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
         let table = Arc::new(RwLock::new(Table::new(most)));
         let (ready, begun) = std::sync::mpsc::channel();
@@ -108,13 +130,13 @@ impl Conntrack {
                 let listener = entered.and_then(|()| {
                     let listener = listen()?;
                     // Listening first: what begins during the dump is heard.
-                    dump(&its_table)?;
+                    tell(dump(&its_table)?);
                     Ok(listener)
                 });
                 match listener {
                     Ok(listener) => {
                         let _ = ready.send(Ok(()));
-                        follow(&listener, &its_table, &its_stop);
+                        follow(&listener, &its_table, &its_stop, &mut tell);
                     }
                     Err(error) => drop(ready.send(Err(error))),
                 }
@@ -180,7 +202,7 @@ fn listen() -> io::Result<Waitable> {
 }
 
 /// Puts all connections that are translated now into the table, and no others.
-fn dump(table: &RwLock<Table>) -> io::Result<()> {
+fn dump(table: &RwLock<Table>) -> io::Result<Translated> {
     let socket = open()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
@@ -200,11 +222,11 @@ fn dump(table: &RwLock<Table>) -> io::Result<()> {
         let (buffer, _) = socket.recv_from_full()?;
         for packet in packets::<NetfilterMessage>(&buffer) {
             match packet.payload {
-                Some(NetlinkPayload::InnerMessage(message)) => take(&message, &mut found),
+                Some(NetlinkPayload::InnerMessage(message)) => drop(take(&message, &mut found)),
                 Some(NetlinkPayload::Done(_)) => {
                     let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
                     table.replace(found);
-                    return Ok(());
+                    return Ok(table.all());
                 }
                 Some(NetlinkPayload::Error(error)) if error.code.is_some() => {
                     return Err(error.to_io());
@@ -216,7 +238,12 @@ fn dump(table: &RwLock<Table>) -> io::Result<()> {
 }
 
 /// Hears of connections until it is told to stop.
-fn follow(listener: &Waitable, table: &RwLock<Table>, stop: &EventFd) {
+fn follow(
+    listener: &Waitable,
+    table: &RwLock<Table>,
+    stop: &EventFd,
+    tell: &mut impl FnMut(Translated),
+) {
     loop {
         let mut fds = [
             PollFd::new(listener.as_fd(), PollFlags::POLLIN),
@@ -232,22 +259,25 @@ fn follow(listener: &Waitable, table: &RwLock<Table>, stop: &EventFd) {
         if fds[1].any().unwrap_or(true) {
             return;
         }
-        let heard = drain(listener, table);
-        let again = match heard {
-            Ok(()) => false,
-            Err(error) => {
-                // ENOBUFS: more began than we could hear of.
-                tracing::debug!(%error, "connections are listed anew");
-                true
-            }
+        let Err(error) = drain(listener, table, tell) else {
+            continue;
         };
-        if again && let Err(error) = dump(table) {
-            tracing::warn!(%error, "connections cannot be listed: backends of services may be missing");
+        // ENOBUFS: more began than we could hear of.
+        tracing::debug!(%error, "connections are listed anew");
+        match dump(table) {
+            Ok(all) => tell(all),
+            Err(error) => {
+                tracing::warn!(%error, "connections cannot be listed: backends of services may be missing");
+            }
         }
     }
 }
 
-fn drain(listener: &Waitable, table: &RwLock<Table>) -> io::Result<()> {
+fn drain(
+    listener: &Waitable,
+    table: &RwLock<Table>,
+    tell: &mut impl FnMut(Translated),
+) -> io::Result<()> {
     loop {
         let buffer = match listener.0.recv_from_full() {
             Ok((buffer, _)) => buffer,
@@ -255,22 +285,28 @@ fn drain(listener: &Waitable, table: &RwLock<Table>) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changes = Vec::new();
+        let mut known = table.write().unwrap_or_else(PoisonError::into_inner);
         for packet in packets::<NetfilterMessage>(&buffer) {
             if let Some(NetlinkPayload::InnerMessage(message)) = packet.payload {
-                take(&message, &mut table);
+                changes.extend(take(&message, &mut known));
             }
+        }
+        drop(known);
+        if !changes.is_empty() {
+            tell(Translated::Changed(changes));
         }
     }
 }
 
-fn take(message: &NetfilterMessage, table: &mut Table) {
+/// Takes in what is said of a connection; returns what that is, if it is a translated one.
+fn take(message: &NetfilterMessage, table: &mut Table) -> Option<(Ends, Option<SocketAddr>)> {
     let (attributes, begins) = match &message.inner {
         NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) => (attributes, true),
         NetfilterMessageInner::Conntrack(ConntrackMessage::Delete(attributes)) => {
             (attributes, false)
         }
-        _ => return,
+        _ => return None,
     };
     let (mut asked, mut answers) = (None, None);
     for attribute in attributes {
@@ -280,17 +316,19 @@ fn take(message: &NetfilterMessage, table: &mut Table) {
             _ => {}
         }
     }
-    let (Some((from, to)), Some((backend, _))) = (asked, answers) else {
-        return;
-    };
-    if !begins {
-        table.known.remove(&(from, to));
-    } else if backend != to {
-        table.begins((from, to), backend);
+    let ((from, to), (backend, _)) = (asked?, answers?);
+    if backend == to {
+        return None;
     }
+    if begins {
+        table.begins((from, to), backend);
+    } else {
+        table.known.remove(&(from, to));
+    }
+    Some(((from, to), begins.then_some(backend)))
 }
 
-/// Source and destination of a connection with ports.
+/// Source and destination of a TCP connection.
 fn ends(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
     let (mut source, mut destination): (Option<IpAddr>, Option<IpAddr>) = (None, None);
     let (mut from, mut to) = (None, None);
@@ -308,6 +346,10 @@ fn ends(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
             Tuple::Proto(protos) => {
                 for proto in protos {
                     match proto {
+                        // One of UDP may have the same ends.
+                        ProtoTuple::Protocol(protocol) if *protocol != Protocol::Tcp => {
+                            return None;
+                        }
                         ProtoTuple::SourcePort(port) => from = Some(*port),
                         ProtoTuple::DestinationPort(port) => to = Some(*port),
                         _ => {}
@@ -324,13 +366,14 @@ fn ends(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
 mod tests {
     use super::*;
 
-    fn tuple(from: SocketAddr, to: SocketAddr) -> Vec<Tuple> {
+    fn tuple(protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Vec<Tuple> {
         vec![
             Tuple::Ip(vec![
                 IPTuple::SourceAddress(from.ip()),
                 IPTuple::DestinationAddress(to.ip()),
             ]),
             Tuple::Proto(vec![
+                ProtoTuple::Protocol(protocol),
                 ProtoTuple::SourcePort(from.port()),
                 ProtoTuple::DestinationPort(to.port()),
             ]),
@@ -349,30 +392,36 @@ mod tests {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
         let (pod, service) = (address("198.18.4.2:4000"), address("198.18.250.1:80"));
         let backend = address("198.18.5.2:8080");
-        let attributes = |to| {
+        let of = |protocol: Protocol, to| {
             vec![
-                ConntrackAttribute::CtaTupleOrig(tuple(pod, service)),
-                ConntrackAttribute::CtaTupleReply(tuple(to, pod)),
+                ConntrackAttribute::CtaTupleOrig(tuple(protocol, pod, service)),
+                ConntrackAttribute::CtaTupleReply(tuple(protocol, to, pod)),
             ]
         };
+        let attributes = |to| of(Protocol::Tcp, to);
         let mut table = Table::new(1);
         take(
             &message(ConntrackMessage::New(attributes(service))),
             &mut table,
         );
         assert!(table.known.is_empty(), "nothing is translated");
-        take(
+        let udp = of(Protocol::Udp, backend);
+        let heard = take(&message(ConntrackMessage::New(udp)), &mut table);
+        assert_eq!(heard, None, "a question may have the same ends");
+        let heard = take(
             &message(ConntrackMessage::New(attributes(backend))),
             &mut table,
         );
+        assert_eq!(heard, Some(((pod, service), Some(backend))));
         assert_eq!(table.known.get(&(pod, service)), Some(&backend));
         table.begins((service, pod), backend);
         assert_eq!(table.known.len(), 1, "no more than one");
         assert!(table.warned);
-        take(
+        let heard = take(
             &message(ConntrackMessage::Delete(attributes(backend))),
             &mut table,
         );
+        assert_eq!(heard, Some(((pod, service), None)));
         assert!(table.known.is_empty());
     }
 }

@@ -47,6 +47,12 @@ pub trait Describe: Send {
     /// How often [`Self::is_stale`] is to be asked; `None`: never.
     fn look_every(&self) -> Option<Duration>;
 
+    /// Whether what passes a pod's interface is other pods', as at a switch that runs as a pod: it is
+    /// watched as a bridge then, so that their flows are not counted twice.
+    fn passes_others(&self, _: &Interface) -> bool {
+        false
+    }
+
     /// Whether interfaces may be described differently since this was asked last.
     fn is_stale(&mut self) -> bool;
 }

@@ -10,8 +10,8 @@ use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, lpm_trie};
 use lpm_common::{
     counter::COUNTERS,
     layout::{
-        Control, FlowEntry, Histogram, NameId, NameKey, NameValue, PairKey, QueryEntry, Row,
-        Traffic,
+        BackendKey, Control, FlowEntry, Histogram, NameId, NameKey, NameValue, PairKey, QueryEntry,
+        Row, Traffic,
     },
 };
 use nix::time::{ClockId, clock_gettime};
@@ -43,6 +43,7 @@ pub struct KernelTables {
     claims: Mutex<HashMap<MapData, u32, u32>>,
     names: Mutex<lpm_trie::LpmTrie<MapData, [u8; 16], [u8; 8]>>,
     pairs: Mutex<HashMap<MapData, u64, u32>>,
+    backends: Mutex<HashMap<MapData, BackendKey, u32>>,
     awake_until: Mutex<Array<MapData, u64>>,
     kept: Option<Arc<Kept>>,
 }
@@ -68,6 +69,7 @@ impl KernelTables {
             claims: Mutex::new(kernel.take("CLAIMS")?),
             names: Mutex::new(kernel.take("NAMES")?),
             pairs: Mutex::new(kernel.take("PAIRS")?),
+            backends: Mutex::new(kernel.take("BACKENDS")?),
             awake_until: Mutex::new(kernel.take(".data")?),
             kept: kernel.kept().cloned(),
             kernel,
@@ -240,6 +242,17 @@ impl Tables for KernelTables {
         }
     }
 
+    fn set_backend(&self, of: &BackendKey, id: NameId) -> io::Result<()> {
+        let mut backends = unpoisoned(&self.backends);
+        backends.insert(of, id.0, 0).map_err(io::Error::other)
+    }
+
+    fn remove_backend(&self, of: &BackendKey) -> io::Result<()> {
+        unpoisoned(&self.backends)
+            .remove(of)
+            .or_else(absent_is_fine)
+    }
+
     fn remembered(&self) -> io::Result<Vec<(NameId, String)>> {
         self.kept
             .as_ref()
@@ -293,15 +306,16 @@ fn absent_is_fine(error: MapError) -> io::Result<()> {
 /// The memory of a [`NameValue`].
 fn value_bytes(value: NameValue) -> [u8; 8] {
     let [a, b, c, d] = value.id.0.to_ne_bytes();
-    [a, b, c, d, value.kind, value.own, 0, 0]
+    [a, b, c, d, value.kind, value.own, value.stands, 0]
 }
 
 /// The [`NameValue`] of that memory.
-fn value_of([a, b, c, d, kind, own, ..]: [u8; 8]) -> NameValue {
+fn value_of([a, b, c, d, kind, own, stands, _]: [u8; 8]) -> NameValue {
     NameValue {
         id: NameId(u32::from_ne_bytes([a, b, c, d])),
         kind,
         own,
+        stands,
         reserved: 0,
     }
 }
@@ -323,12 +337,14 @@ mod tests {
             id: NameId(0x0001_0203),
             kind: 3,
             own: 1,
+            stands: 1,
             reserved: 0,
         };
         let [a, b, c, d] = 0x0001_0203_u32.to_ne_bytes();
-        assert_eq!(value_bytes(value), [a, b, c, d, 3, 1, 0, 0]);
+        assert_eq!(value_bytes(value), [a, b, c, d, 3, 1, 1, 0]);
         assert_eq!(std::mem::offset_of!(NameValue, kind), 4);
         assert_eq!(std::mem::offset_of!(NameValue, own), 5);
+        assert_eq!(std::mem::offset_of!(NameValue, stands), 6);
         assert_eq!(value_of(value_bytes(value)), value);
     }
 }

@@ -1,5 +1,6 @@
 //! The agent's model: what the exporters ask.
 
+mod backends;
 mod late;
 pub mod levels;
 mod links;
@@ -23,7 +24,7 @@ use lpm_common::{
     layout::{Echo, Family, Leg, NameId, PairKey, PeerKind, Traffic, Vantage},
 };
 
-use self::levels::Levelled;
+use self::{backends::Backends, levels::Levelled};
 pub use self::{
     questions::{Answers, Echoes},
     requests::Requests,
@@ -117,6 +118,7 @@ pub struct Model {
     one_sided: RwLock<BTreeMap<u32, bool>>,
     blind: RwLock<BTreeMap<u32, BlindLink>>,
     translated: OnceLock<Conntrack>,
+    backends: Arc<Backends>,
     ports: OnceLock<Ports>,
     node: OnceLock<Arc<str>>,
     packets: AtomicU64,
@@ -141,6 +143,8 @@ impl Model {
         idle: Duration,
     ) -> io::Result<Self> {
         tables.run_clock()?;
+        let backends = Backends::new(Arc::clone(&tables), Arc::clone(&directory));
+        let backends = Arc::new(backends);
         Ok(Self {
             windows: Mutex::new(Windows::resume(&*tables)),
             tables,
@@ -152,6 +156,7 @@ impl Model {
             one_sided: RwLock::default(),
             blind: RwLock::default(),
             translated: OnceLock::new(),
+            backends,
             ports: OnceLock::new(),
             node: OnceLock::new(),
             packets: AtomicU64::new(0),
@@ -224,7 +229,10 @@ impl Model {
     #[must_use]
     pub fn rtt(&self) -> RoundTrips {
         let _whole = self.reading();
-        let mut found = RoundTrips::default();
+        let mut found = RoundTrips {
+            levelled: Levelled::of(self),
+            ..RoundTrips::default()
+        };
         for row in 0..self.used_rows() {
             if self.family(row) != Some(Family::Tcp) {
                 continue;

@@ -5,8 +5,8 @@ use std::{io, time::Duration};
 use lpm_common::{
     counter::COUNTERS,
     layout::{
-        Control, FlowEntry, Histogram, NameId, NameKey, NameValue, PairKey, QueryEntry, Row,
-        Traffic,
+        BackendKey, Control, FlowEntry, Histogram, NameId, NameKey, NameValue, PairKey, QueryEntry,
+        Row, Traffic,
     },
 };
 
@@ -80,6 +80,18 @@ pub trait Tables: Send + Sync {
 
     /// Takes an address range out of map `NAMES`; one that is not there is no error.
     fn remove_name(&self, key: NameKey) -> io::Result<()>;
+
+    /// Says in map `BACKENDS` whose a connection really is.
+    ///
+    /// # Errors
+    /// The kernel's map is full.
+    fn set_backend(&self, of: &BackendKey, id: NameId) -> io::Result<()>;
+
+    /// Takes a connection out of map `BACKENDS`; one that is not there is no error.
+    ///
+    /// # Errors
+    /// The kernel's map cannot be written.
+    fn remove_backend(&self, of: &BackendKey) -> io::Result<()>;
 
     /// Takes a label set out of map `PAIRS`, so that no flow finds its row; one that is not there
     /// is no error.
@@ -155,6 +167,7 @@ pub(crate) mod memory {
         pub(crate) control: Control,
         pub(crate) counters: Mutex<[u64; COUNTERS]>,
         pub(crate) names: Mutex<Vec<(NameKey, NameValue)>>,
+        pub(crate) backends: Mutex<std::collections::HashMap<BackendKey, NameId>>,
         pub(crate) remembered: Mutex<Vec<(NameId, String)>>,
         pub(crate) forgotten: Mutex<Vec<PairKey>>,
         pub(crate) room_for_names: usize,
@@ -173,6 +186,7 @@ pub(crate) mod memory {
                 control: Control::default(),
                 counters: Mutex::new([0; COUNTERS]),
                 names: Mutex::new(Vec::new()),
+                backends: Mutex::default(),
                 remembered: Mutex::new(Vec::new()),
                 forgotten: Mutex::new(Vec::new()),
                 room_for_names: usize::MAX,
@@ -245,6 +259,18 @@ pub(crate) mod memory {
             }
             names.retain(|(other, _)| *other != key);
             names.push((key, value));
+            Ok(())
+        }
+
+        fn set_backend(&self, of: &BackendKey, id: NameId) -> io::Result<()> {
+            let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+            backends.insert(*of, id);
+            Ok(())
+        }
+
+        fn remove_backend(&self, of: &BackendKey) -> io::Result<()> {
+            let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+            backends.remove(of);
             Ok(())
         }
 

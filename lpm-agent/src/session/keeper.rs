@@ -32,6 +32,9 @@ const GATHER: Duration = Duration::from_millis(100);
 /// It is looked who is gone this often at least.
 const RECYCLE_EVERY: Duration = Duration::from_mins(1);
 
+/// It is looked this often at most whose connections to services are, when names change.
+const MATCH_EVERY: Duration = Duration::from_secs(1);
+
 /// Changes that are made at once at most.
 const AT_ONCE: usize = 20_000;
 
@@ -101,6 +104,8 @@ impl Keeper {
                     settled: false,
                     times,
                     looked: Instant::now(),
+                    renamed: false,
+                    matched: Instant::now(),
                     moved: Vec::new(),
                 };
                 let first = state.configure(configured);
@@ -158,6 +163,10 @@ struct State {
     times: Times,
     /// When it was last looked who is gone.
     looked: Instant,
+    /// Names have changed since it was looked whose connections are.
+    renamed: bool,
+    /// When that was.
+    matched: Instant,
     /// Addresses that changed hands a while ago, and get their new names now.
     moved: Vec<Moved>,
 }
@@ -187,8 +196,13 @@ impl State {
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            self.renamed |= !deltas.is_empty();
             if let Err(error) = self.refresh(deltas) {
                 tracing::error!(%error, "the names in the kernel are not those they should be");
+            }
+            if self.renamed && self.matched.elapsed() >= MATCH_EVERY {
+                (self.renamed, self.matched) = (false, Instant::now());
+                self.model.backends().refresh();
             }
         }
     }

@@ -147,7 +147,7 @@ impl Session {
             netns: netns.1,
             describe: Box::new(LocalEnds::new(
                 Arc::clone(&model),
-                config.cni_results.clone(),
+                [config.cni_results.clone(), config.multus_results.clone()],
             )),
             evidence: Some(Box::new(Joined::new(Arc::clone(&model), homes, forwarded))),
             pins: pins.clone(),
@@ -242,7 +242,10 @@ fn model(config: &Config, tables: KernelTables) -> Result<Model, SessionError> {
     let node = node_name(config.node_name.as_deref());
     let directory = Directory::new(config.levels.clone()).on_node(node, labels);
     directory.resume(&tables).map_err(SessionError::Maps)?;
-    Model::new(Arc::new(tables), Arc::new(directory), config.flow_idle).map_err(SessionError::Maps)
+    let model = Model::new(Arc::new(tables), Arc::new(directory), config.flow_idle);
+    let model = model.map_err(SessionError::Maps)?;
+    model.begin_levels().map_err(SessionError::Maps)?;
+    Ok(model)
 }
 
 fn times(config: &Config) -> Times {

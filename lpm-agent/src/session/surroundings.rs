@@ -16,7 +16,9 @@ pub(super) fn follow(
     node: Option<Arc<str>>,
 ) {
     if conntrack.enabled {
-        match Conntrack::start(connections, conntrack.most as usize) {
+        let backends = Arc::clone(model.backends());
+        let hears = move |news| backends.hear(news);
+        match Conntrack::start(connections, conntrack.most as usize, hears) {
             Ok(connections) => model.follow_translated(connections),
             // Most machines without services have no connection tracking either.
             Err(error) => {

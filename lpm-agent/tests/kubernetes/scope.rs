@@ -92,19 +92,20 @@ fn other_nodes_agents_tell_the_names_of_their_pods() {
     api.create_pod("shop", "next", "n2", &[there])
         .expect("a pod");
     one.follower.wait_for(there, "pod shop next");
-    // The other agent dies, and what happens on its node meanwhile is not heard.
+    // The other agent dies, and the API server is asked in its place.
     two.stop_serving();
-    one.follower.wait_for(there, "pod unknown -");
+    in_place(&one);
     delete_pod(&api, "shop", "next");
+    one.follower.wait_for(there, "pod unknown -");
     api.create_pod("media", "third", "n2", &[there])
         .expect("a pod");
+    one.follower.wait_for(there, "pod media third");
     two.follower.wait_for(there, "pod media third");
-    eventually("it is counted", || {
-        let peers = one.follower.status.peers().expect("peers");
-        let silent = (peers.answering, peers.silent, peers.names) == (0, 1, 0);
-        silent && peers.errors.contains_key("unreachable")
-    });
     two.serve();
+    eventually("it answers", || {
+        let peers = one.follower.status.peers().expect("peers");
+        (peers.answering, peers.silent, peers.in_place) == (1, 0, 0)
+    });
     one.follower.wait_for(there, "pod media third");
     let unknown = "pod unknown -";
     assert_eq!(
@@ -121,6 +122,107 @@ fn other_nodes_agents_tell_the_names_of_their_pods() {
     assert_eq!(one.follower.said_of(here), ["pod shop web"]);
     let scope = one.follower.status.scope().expect("a scope");
     assert_eq!((scope.wanted, scope.now), ("node", "node"));
+    assert_eq!(one.follower.status.errors(), [].into(), "rights");
+}
+
+/// Waits until the API server is asked for what the only other agent does not tell.
+fn in_place(agent: &Agent) {
+    eventually("it is asked in its place", || {
+        let peers = agent.follower.status.peers().expect("peers");
+        let silent = (peers.answering, peers.silent, peers.in_place) == (0, 1, 1);
+        silent && peers.errors.contains_key("unreachable")
+    });
+}
+
+#[test]
+fn a_node_without_an_agent() {
+    let Some(api) = ApiServer::start_or_skip() else {
+        return;
+    };
+    node(&api, 1, Some("198.18.1.0/24"));
+    node(&api, 2, Some("198.18.2.0/24"));
+    let (port, there) = (free_port(), "198.18.2.10");
+    api.create_pod("default", "web", "n1", &["198.18.1.10"])
+        .expect("a pod");
+    // What another node's agent would have to tell is not asked for.
+    api.create_pod("default", "elsewhere", "n3", &["198.18.2.77"])
+        .expect("a pod");
+    let pod = json!({"metadata": {"name": "store-5c9-1", "labels": {"pod-template-hash": "5c9"}},
+        "spec": {"nodeName": "n2", "containers": [{"name": "main", "image": "none"}]}});
+    api.create(PODS, &owned(pod, "ReplicaSet", "store-5c9", "r-1"))
+        .expect("a pod");
+    let status = json!({"phase": "Running", "podIP": there, "podIPs": [{"ip": there}]});
+    api.patch_status(&format!("{PODS}/store-5c9-1"), &status)
+        .expect("a status");
+    let Some(kubeconfig) = account(&api, "node") else {
+        return;
+    };
+    let one = Agent::start(&kubeconfig, 1, port);
+    one.talks_with(there);
+    one.follower
+        .wait_for(there, "pod default store-5c9-1 store -");
+    in_place(&one);
+    assert_eq!(one.follower.who("198.18.2.77"), "pod unknown -");
+    let pods = one.follower.status.kinds()[&Watched::Pods];
+    assert_eq!(pods.objects, 1, "its own node's only");
+    assert_eq!(one.follower.status.errors(), [].into(), "rights");
+}
+
+#[test]
+fn the_scope_goes_back_when_its_reason_is_gone() {
+    let Some(api) = ApiServer::start_or_skip() else {
+        return;
+    };
+    node(&api, 1, Some("198.18.1.0/24"));
+    node(&api, 2, Some("198.18.2.0/24"));
+    let (here, there, late) = ("198.18.1.10", "198.18.2.10", "198.18.2.11");
+    for (pod, node, address) in [("web", "n1", here), ("store", "n2", there)] {
+        api.create_pod("default", pod, node, &[address])
+            .expect("a pod");
+    }
+    let Some(kubeconfig) = account(&api, "node") else {
+        return;
+    };
+    let (one, _two) = two(&kubeconfig, free_port());
+    one.talks_with(there);
+    one.follower.wait_for(there, "pod default store");
+    let scope = || one.follower.status.scope().expect("a scope");
+    assert_eq!((scope().now, scope().why), ("node", None));
+    // A pod comes to this node that is in another network, and goes.
+    let networks = r#"[{"name": "blue", "ips": ["198.19.5.1/24"]}]"#;
+    let pod = json!({"metadata": {"name": "meshed", "annotations": {"l2sm/networks": networks}},
+        "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "none"}]}});
+    api.create(PODS, &pod).expect("a pod");
+    eventually("all pods are followed", || scope().now == "cluster");
+    let why = scope().why.expect("a reason");
+    assert!(
+        why.contains("default/meshed") && why.contains("blue"),
+        "{why}"
+    );
+    one.follower.wait_for_all();
+    delete_pod(&api, "default", "meshed");
+    eventually("the reason is gone", || {
+        let why = scope().why.unwrap_or_default();
+        why.contains("the reason is gone")
+    });
+    eventually("its own pods are followed", || {
+        let pods = one.follower.status.kinds()[&Watched::Pods];
+        scope().now == "node" && pods.objects == 1
+    });
+    assert_eq!(scope().why, None);
+    assert!(
+        !one.follower.status.kinds().contains_key(&Watched::Jobs),
+        "what is not followed any more is not shown"
+    );
+    // The other agent tells what comes now.
+    api.create_pod("default", "late", "n2", &[late])
+        .expect("a pod");
+    one.follower.wait_for(late, "pod default late");
+    for (address, who) in [(here, "pod default web"), (there, "pod default store")] {
+        let said = one.follower.said_of(address);
+        let unknown = said.iter().skip(1).any(|who| who.contains("unknown"));
+        assert!(!unknown && one.follower.who(address) == who, "{said:?}");
+    }
     assert_eq!(one.follower.status.errors(), [].into(), "rights");
 }
 

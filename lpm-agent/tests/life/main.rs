@@ -1,6 +1,9 @@
 //! The data path outlives the agent: restarts, crashes, upgrades, and what is left in the end.
 
+#[path = "../common/bpffs.rs"]
+mod bpffs;
 mod daemonset;
+mod levels;
 #[path = "../lpm/mod.rs"]
 mod lpm;
 mod site;

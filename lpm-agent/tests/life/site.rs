@@ -1,12 +1,6 @@
 //! A pod that talks, and a BPF file system of its own for whoever watches it.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::Ordering,
-};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::atomic::Ordering};
 
 use aya::maps::MapData;
 use lpm_agent::kernel::{attach::Mode, mmap::MmapArray};
@@ -16,6 +10,7 @@ use lpm_bench::{
 };
 use lpm_common::layout::{FlowEntry, Traffic};
 
+pub(crate) use crate::bpffs::Bpffs;
 use crate::lpm::{Agent, eventually};
 
 /// The pod is in namespace `shop`, the remote machine in `db`.
@@ -29,36 +24,6 @@ pub(crate) fn modes() -> &'static [Mode] {
         &[Mode::Tcx, Mode::Netlink]
     } else {
         &[Mode::Netlink]
-    }
-}
-
-/// A BPF file system; unmounted on drop.
-pub(crate) struct Bpffs(tempfile::TempDir);
-
-impl Bpffs {
-    pub(crate) fn mount(options: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut command = Command::new("mount");
-        command.args(["-t", "bpf", "-o", options, "none"]);
-        assert!(
-            command
-                .arg(directory.path())
-                .status()
-                .expect("mount")
-                .success()
-        );
-        Self(directory)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        // If this fails, so does removing the directory, and both stay to be seen.
-        let _ = Command::new("umount").arg(self.0.path()).status();
     }
 }
 

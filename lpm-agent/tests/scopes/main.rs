@@ -1,5 +1,7 @@
 //! The agent in a cluster with several nodes, with names from a real API server.
 
+#[path = "../common/bpffs.rs"]
+mod bpffs;
 #[path = "../kubernetes/follower.rs"]
 #[allow(dead_code, reason = "the tests of the names alone use the rest")]
 mod follower;
@@ -8,6 +10,7 @@ mod lpm;
 #[path = "../kubernetes/peer.rs"]
 #[allow(dead_code, reason = "the tests of the names alone use the rest")]
 mod peer;
+mod rollout;
 mod thousand;
 
 /// What [`follower`] waits with.
@@ -72,13 +75,33 @@ fn node(api: &ApiServer, number: u8, range: IpAddr) {
         .expect("a CSINode");
 }
 
+/// A pod of `shop` on node 1, one of `media` on node 2: the ends of the pair.
+fn two_pods(api: &ApiServer) {
+    let (here, there) = (Pair::CLIENT[0], Pair::SERVER[0]);
+    for (namespace, pod, number, address) in
+        [("shop", "web-0", 1, here), ("media", "store-0", 2, there)]
+    {
+        let object = json!({"metadata": {"name": namespace}});
+        api.create("/api/v1/namespaces", &object).expect(namespace);
+        node(api, number, address);
+        let node = format!("n{number}");
+        api.create_pod(namespace, pod, &node, &[&address.to_string()])
+            .expect("a pod");
+    }
+}
+
 /// The agent of node 1, with interfaces and a kernel.
 fn start(api: &ApiServer, pair: &Pair, port: u16) -> Agent {
+    start_with(api, pair, port, "")
+}
+
+/// Likewise, with more in its configuration.
+fn start_with(api: &ApiServer, pair: &Pair, port: u16, more: &str) -> Agent {
     let listen = SocketAddr::new(peer::node_address(1), port);
     let file = api.directory().join("lpm.yaml");
     let config = format!(
         "flows: 1024\nrows: 16\nnode_name: n1\nlisten: {listen}\nidentity:\n  kubernetes: \
-         {{kubeconfig: {}, scope: node}}\n",
+         {{kubeconfig: {}, scope: node}}\n{more}",
         api.kubeconfig().display()
     );
     fs::write(&file, config).expect("a configuration");
@@ -100,22 +123,12 @@ fn pings_alone_ask_for_names() {
     let Some(api) = ApiServer::start_or_skip() else {
         return;
     };
-    let (here, there) = (Pair::CLIENT[0], Pair::SERVER[0]);
-    for (namespace, pod, number, address) in
-        [("shop", "web-0", 1, here), ("media", "store-0", 2, there)]
-    {
-        let object = json!({"metadata": {"name": namespace}});
-        api.create("/api/v1/namespaces", &object).expect(namespace);
-        node(&api, number, address);
-        let node = format!("n{number}");
-        api.create_pod(namespace, pod, &node, &[&address.to_string()])
-            .expect("a pod");
-    }
+    two_pods(&api);
     let pair = Pair::new(&PairConfig::default()).expect("a testbed");
     let port = peer::free_port();
     let agent = start(&api, &pair, port);
     let _other = peer::Agent::start(&api.kubeconfig(), 2, port);
-    let there = there.to_string();
+    let there = Pair::SERVER[0].to_string();
     eventually("the pinged pod is named", || {
         pair.client
             .output("ping", &["-c", "1", &there])
@@ -149,47 +162,46 @@ fn round_trips_bear_names_that_another_agent_tells() {
     let _server = Server::start(&pair.server, PORT).expect("a server");
     let port = peer::free_port();
     let agent = start(&api, &pair, port);
-    eventually("its own pod is named", || {
-        talk(&pair);
-        samples(&agent, "unknown") > 0.0
-    });
-    assert!(samples(&agent, "media") < 0.5, "there is nobody to ask");
-    let mut other = peer::Agent::start(&api.kubeconfig(), 2, port);
-    eventually("the other agent has told the name", || {
-        talk(&pair);
-        samples(&agent, "media") > 0.0
-    });
-    assert_eq!(
-        agent.value("lpm_identity_peers{state=\"answering\"}"),
-        Some(1.0)
+    let in_place = || agent.value("lpm_identity_peers_in_place");
+    eventually(
+        "the API server tells in place of the agent that is not there",
+        || {
+            talk(&pair);
+            samples(&agent, "media") > 0.0 && in_place() == Some(1.0)
+        },
     );
+    let mut other = peer::Agent::start(&api.kubeconfig(), 2, port);
+    eventually("the other agent tells the name", || {
+        talk(&pair);
+        agent.value("lpm_identity_peers{state=\"answering\"}") == Some(1.0)
+    });
+    assert_eq!(in_place(), Some(0.0));
     assert_eq!(
         agent.value("lpm_identity_objects{kind=\"pods\"}"),
         Some(1.0)
     );
     let scope = "lpm_identity_scope{configured=\"node\",scope=\"node\"}";
     assert_eq!(agent.value(scope), Some(1.0));
-    // The other agent is gone, and the address goes to another pod.
+    // The other agent is gone, and so is the pod; the address goes to another one.
     other.stop_serving();
-    eventually("it has not answered for too long", || {
+    eventually("it does not answer", || {
         agent.value("lpm_identity_peers{state=\"silent\"}") == Some(1.0)
     });
-    eventually("nobody knows whose the address is", || {
+    api.delete("/api/v1/namespaces/media/pods/store-0")
+        .expect("delete");
+    eventually("nobody has the address", || {
         let before = samples(&agent, "unknown");
         talk(&pair);
         samples(&agent, "unknown") > before
     });
     let before = samples(&agent, "media");
-    api.delete("/api/v1/namespaces/media/pods/store-0")
-        .expect("delete");
     api.create_pod("games", "new-0", "n2", &[&there])
         .expect("a pod");
-    talk(&pair);
-    other.serve();
     eventually("the next owner is known", || {
         talk(&pair);
         samples(&agent, "games") > 0.0
     });
+    other.serve();
     let after = samples(&agent, "media");
     assert!(
         (after - before).abs() < 0.5,

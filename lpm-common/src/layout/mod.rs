@@ -17,7 +17,10 @@ mod vlan;
 
 pub use control::{ASKED, Control, Histogram, InterfaceConfig, Vantage};
 pub use flow::{DirectionHot, DirectionSlots, FlowCold, FlowEntry, SLOTS, Traffic, UNIT_NS};
-pub use names::{Family, NameId, NameKey, NameValue, PairKey, PeerKind, Row};
+pub use names::{
+    BackendKey, Family, MOST_BACKENDS, NameId, NameKey, NameValue, PairKey, PeerKind, Row,
+    backend_key,
+};
 pub use query::{
     DNS_TIMEOUT_NS, DNS_UNANSWERED, FIRST_UNIT_NS, ICMP_TIMEOUT_NS, ICMP_UNANSWERED, NOWHERE,
     Phase, QueryEntry, Rcode, timeout_ns,

@@ -112,8 +112,10 @@ pub struct NameValue {
     pub kind: u8,
     /// 1 if the address is this node's own.
     pub own: u8,
+    /// 1 if it stands for others, of which map `BACKENDS` tells.
+    pub stands: u8,
     /// Keeps the layout free of implicit padding.
-    pub reserved: u16,
+    pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<NameValue>() == 8);
@@ -126,9 +128,28 @@ impl NameValue {
             id,
             kind: kind as u8,
             own: 0,
+            stands: 0,
             reserved: 0,
         }
     }
+}
+
+/// Key of map `BACKENDS`: the addresses of the local end and of the remote one,
+/// as flows have them, and both ports (the local one in the upper half).
+pub type BackendKey = [u32; 9];
+
+/// Elements of map `BACKENDS`, some 150 bytes each while they are there.
+pub const MOST_BACKENDS: u32 = 16_384;
+
+/// The key of a connection.
+#[inline(always)]
+#[must_use]
+pub const fn backend_key(local: ([u32; 4], u16), remote: ([u32; 4], u16)) -> BackendKey {
+    let (from, to) = (local.0, remote.0);
+    let ports = (local.1 as u32) << 16 | remote.1 as u32;
+    [
+        from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3], ports,
+    ]
 }
 
 /// What the eight histograms of a row hold.
@@ -241,6 +262,7 @@ impl PairKey {
             id: self.id(at::LOCAL),
             kind: (self.0 >> at::LOCAL_KIND) as u8 & 7,
             own: (self.0 >> at::OWN) as u8 & 1,
+            stands: 0,
             reserved: 0,
         }
     }
@@ -252,6 +274,7 @@ impl PairKey {
             id: self.id(at::REMOTE),
             kind: (self.0 >> at::REMOTE_KIND) as u8 & 7,
             own: 0,
+            stands: 0,
             reserved: 0,
         }
     }

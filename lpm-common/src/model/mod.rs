@@ -22,8 +22,8 @@ use crate::{
     hash::SEEDS,
     histogram::{self, SUM_WORD, WORDS},
     layout::{
-        Control, FlowEntry, InterfaceConfig, Methods, NameValue, PairKey, QueryEntry, RequestEntry,
-        UNIT_NS, VlanPair,
+        BackendKey, Control, FlowEntry, InterfaceConfig, Methods, NameId, NameValue, PairKey,
+        QueryEntry, RequestEntry, UNIT_NS, VlanPair,
     },
     matcher,
     packet::{Direction, Meta},
@@ -80,6 +80,8 @@ pub struct Model {
     pub interfaces: HashMap<u32, InterfaceConfig>,
     /// Map `NAMES`, whole addresses only.
     pub names: HashMap<[u32; 4], NameValue>,
+    /// Whose connections are really whose remote addresses stand for others.
+    pub backends: HashMap<BackendKey, NameId>,
     /// Tunnels whose insides are measured; none: the programs that look into
     /// none.
     pub tunnels: TunnelPorts,
@@ -162,6 +164,7 @@ impl Model {
             counters: [const { Cell::new(0) }; COUNTERS],
             interfaces: HashMap::new(),
             names: HashMap::new(),
+            backends: HashMap::new(),
             tunnels: TunnelPorts::default(),
             generation: 1,
             pairs: RefCell::default(),
@@ -453,6 +456,10 @@ impl Rows for Model {
 
     fn name(&self, address: [u32; 4]) -> Option<NameValue> {
         self.names.get(&address).copied()
+    }
+
+    fn backend(&self, of: &BackendKey) -> Option<NameId> {
+        self.backends.get(of).copied()
     }
 
     fn row(&self, pair: PairKey) -> Option<u32> {

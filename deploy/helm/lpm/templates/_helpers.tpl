@@ -30,6 +30,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
+{{- /* Where Multus keeps results on the nodes; empty: not mounted. */ -}}
+{{- define "lpm.multusResults" -}}
+{{ .Values.multusResults | default (ternary "/var/lib/cni/multus/results" "" (eq .Values.preset "l2sm")) }}
+{{- end }}
+
 {{- /* Keys of lpm.yaml that would part the agent from what the chart makes around it. */ -}}
 {{- define "lpm.ownKeys" -}}
 listen: set `listenAddress` and `port`, which the probes know
@@ -37,6 +42,7 @@ names: give the names themselves, as the value `names`
 netns: the agents watch their node's network
 node_name: each agent has its node's
 cni_results: set `cniResults`
+multus_results: set `multusResults`
 pins.enabled: set `pins.enabled`
 pins.path: set `pins.hostPath`, the node's BPF file system, which is mounted
 identity.kubernetes.scope: set `scope`, which gives the rights that it takes

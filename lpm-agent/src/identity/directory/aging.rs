@@ -2,10 +2,13 @@
 
 use std::{collections::HashSet, io, sync::PoisonError, time::Instant};
 
-use lpm_common::layout::{NameId, PairKey};
+use lpm_common::layout::{NameId, NameValue, PairKey, PeerKind};
 
-use super::Directory;
-use crate::{identity::whose::LocalEnd, passive::Tables};
+use super::{Directory, LEVELS};
+use crate::{
+    identity::{Levels, whose::LocalEnd},
+    passive::Tables,
+};
 
 impl Directory {
     /// The label sets that rows with these should have, in the same order: those of whom was not
@@ -36,6 +39,53 @@ impl Directory {
         Ok(reduced)
     }
 
+    /// The levels that are told apart now, and were not by the agent before this one, whose rows go on.
+    #[must_use]
+    pub fn new_levels(&self) -> Levels {
+        let earlier = self.earlier.get().unwrap_or(&self.levels);
+        self.levels.beyond(earlier)
+    }
+
+    /// The label sets that rows with these should have when the agent begins, in the same order: what
+    /// was counted before a level was switched on is in no series of that level.
+    ///
+    /// # Errors
+    /// As [`Self::reduce`].
+    pub fn switched(&self, tables: &dyn Tables, pairs: &[PairKey]) -> io::Result<Vec<PairKey>> {
+        let new = self.new_levels();
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        let mut label = |end: NameValue, here: bool| {
+            let is_pod = end.kind == PeerKind::Pod as u8 && end.id.namespace() != 0;
+            let lacks = Levels {
+                workload: new.workload && is_pod,
+                service: new.service && end.kind == PeerKind::Service as u8,
+                pod: new.pod && is_pod && here,
+                ..new
+            };
+            ids.without(end.id, &lacks)
+        };
+        let switched = pairs.iter().map(|pair| {
+            let local = label(pair.local(), true);
+            pair.with_ids(local, label(pair.remote(), false))
+        });
+        let switched = switched.collect();
+        drop(ids);
+        self.remember(tables)?;
+        Ok(switched)
+    }
+
+    /// Keeps for the next agent what is told apart.
+    ///
+    /// # Errors
+    /// The kernel's map cannot be written.
+    pub fn keep_levels(&self, tables: &dyn Tables) -> io::Result<()> {
+        if self.earlier.get() == Some(&self.levels) {
+            return Ok(());
+        }
+        let text = serde_json::to_string(&self.levels).unwrap_or_default();
+        tables.remember(LEVELS, &text)
+    }
+
     /// Whether a label set bears anything that is gone: only the agent gives it to a row.
     #[must_use]
     pub fn is_reduced(&self, pair: PairKey) -> bool {
@@ -50,6 +100,15 @@ impl Directory {
     pub fn release(&self, since: Instant, borne: &HashSet<NameId>) -> bool {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         ids.release(since, borne) > 0
+    }
+
+    /// These are there, whatever the names say.
+    pub fn touch_ids(&self, those: impl IntoIterator<Item = NameId>) {
+        let now = Instant::now();
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        for id in those {
+            ids.touch(id, now);
+        }
     }
 
     /// Notes who is there now.

@@ -10,7 +10,7 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use lpm_common::layout::NameId;
 
-use super::{Ids, Known, Member, Namespace};
+use super::{Ids, Known, Levels, Member, Namespace};
 use crate::passive::model::UNKNOWN;
 
 /// In place of the name of what is gone.
@@ -115,6 +115,30 @@ impl Ids {
         // They are no more than there are combinations of what lives, so there is no cap; without
         // a number the row stays as it is.
         self.give(namespace, reduced).unwrap_or(id)
+    }
+
+    /// What a row that bears this id is labelled with when these levels are told apart from now on and
+    /// were not when it was counted: with one that has lost what it never had, so that its counts stay
+    /// in the series of other levels and are in none of these.
+    pub fn without(&mut self, id: NameId, levels: &Levels) -> NameId {
+        let mut member = self.who(id).as_deref().cloned().unwrap_or_default();
+        for (new, name) in [
+            (levels.workload, &mut member.workload),
+            (levels.service, &mut member.service),
+            (levels.pod, &mut member.pod),
+        ] {
+            if new && name.is_none() {
+                *name = Some(GONE.into());
+            }
+        }
+        let namespace = id.namespace();
+        let Some(of) = self.of(namespace).filter(|_| member.is_reduced()) else {
+            return id;
+        };
+        if let Some(number) = of.by_member.get(&member) {
+            return NameId::new(namespace, *number);
+        }
+        self.give(namespace, member).unwrap_or(id)
     }
 
     /// Gives up numbers that were not among the names since then and that no row bears. Returns

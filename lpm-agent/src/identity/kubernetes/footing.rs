@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::world::{Watched, World};
+use crate::identity::Name;
 
 /// A node that is new has no range of pods yet, and the news of it may come late.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -54,40 +55,42 @@ impl Ground {
         self.seen = true;
     }
 
-    /// Looks at a world in which this node's pods are followed.
+    /// Looks at a world in which this node's pods are followed, and maybe others'.
     pub(super) fn look(&mut self, world: &World, now: Instant) -> Footing {
         if !world.is_synced(Watched::Nodes) {
             return Footing::Unproven;
         }
         let node = &self.node;
         let Some(ranges) = world.nodes().ranges_of(node) else {
-            let why =
-                format!("this node, {node}, is none of the cluster's: give its name as node_name");
+            let why = format!("the cluster has no node {node}: give this node's name as node_name");
             return self.wait(now, why);
         };
         if ranges.is_empty() {
-            let why = format!("node {node} has no range of pods (spec.podCIDRs)");
+            let why = format!("node {node} has no pod range (spec.podCIDRs)");
             return self.wait(now, why);
         }
         self.missing = None;
         let within = |address: IpAddr| ranges.iter().any(|range| range.contains(&address));
-        for (name, address) in world.pods().addresses() {
+        let is_here = |name: &Name| name.node.as_ref() == Some(node);
+        let here = world.pods().addresses();
+        for (name, address) in here.filter(|(name, _)| is_here(name)) {
             if !within(address) {
                 let namespace = name.namespace.as_deref().unwrap_or_default();
                 let pod = name.pod.as_deref().unwrap_or_default();
                 return Footing::Flat(format!(
-                    "pod {namespace}/{pod} has the address {address}, which is of no range of its \
-                     node {node} (spec.podCIDRs)"
+                    "pod {namespace}/{pod} has the address {address}, which is in no pod range of \
+                     its node {node} (spec.podCIDRs)"
                 ));
             }
             self.seen = true;
         }
-        if let Some((name, address, network)) = world.pods().outside().next() {
+        let mut outside = world.pods().outside();
+        if let Some((name, address, network)) = outside.find(|(name, ..)| is_here(name)) {
             let namespace = name.namespace.as_deref().unwrap_or_default();
             let pod = name.pod.as_deref().unwrap_or_default();
             return Footing::Flat(format!(
-                "pod {namespace}/{pod} has the address {address} in the network {network}: whose the \
-                 other addresses there are only the API server tells"
+                "pod {namespace}/{pod} has the address {address} in the network {network}, and only \
+                 the API server knows the other pods of that network"
             ));
         }
         let late = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;

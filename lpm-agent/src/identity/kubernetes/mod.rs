@@ -20,9 +20,11 @@ mod reader;
 mod reasons;
 mod selectors;
 mod services;
+mod standin;
 mod texts;
 mod watch;
 mod watches;
+mod width;
 mod world;
 
 #[cfg(test)]
@@ -39,7 +41,11 @@ use std::{
 use ipnet::IpNet;
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, Receiver},
+        oneshot,
+    },
+    task,
     time::{MissedTickBehavior, interval},
 };
 
@@ -48,11 +54,13 @@ pub use client::{KubernetesError, in_cluster};
 pub use examine::{Outlook, examine};
 pub use listed::Event;
 pub use near::OfNode;
-use near::{Near, TICK};
+use near::{Api, Near, TICK};
 pub(crate) use nodes::Home;
 pub use objects::{CSINode, EndpointSlice, Job, Node, Pod, ReplicaSet, Service};
 use reader::Reader;
+use watch::Message;
 use watches::Watches;
+use width::Turn;
 pub use world::{Watched, World, WorldEvent};
 
 use super::{merge::News, status::Status};
@@ -116,7 +124,11 @@ impl Kubernetes {
                         None => World::new(&settings.labels),
                     };
                     let reader = Reader::new((world, settings.ranges), status, tell);
-                    let near = settings.of_node.map(Near::new);
+                    let api = Api {
+                        client: client.clone(),
+                        labels: settings.labels.into(),
+                    };
+                    let near = settings.of_node.map(|of| Near::new(of, api));
                     tokio::select! {
                         () = follow(client, reader, near) => {}
                         _ = stopped => {}
@@ -157,11 +169,7 @@ async fn follow(
     mut near: Option<Near>,
 ) {
     let (to, mut from) = mpsc::channel(WAITING);
-    let watches = Watches::new(client, to);
-    let mut narrow = near.as_ref().map(|near| watches.of_a_node(near.node()));
-    if narrow.is_none() {
-        watches.of_all();
-    }
+    let mut running = Running::begin(Watches::new(client, to), near.as_ref());
     let mut messages = Vec::new();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -181,25 +189,72 @@ async fn follow(
         }
         listens = reader.take(&mut messages, heard, near.as_mut());
         for wanted in reader.wanted() {
-            watches.ask_for(wanted);
+            running.watches.ask_for(wanted);
         }
         for node in reader.nodes() {
-            watches.ask_for_node(node);
+            running.watches.ask_for_node(node);
         }
-        if let Some(why) = reader.is_flat()
-            && let Some(narrow) = narrow.take()
-        {
-            for watch in narrow {
-                watch.abort();
-                // It ends at its next await, and says nothing after that.
-                let _ = watch.await;
+        let Some(near) = near.as_mut().filter(|_| listens) else {
+            continue;
+        };
+        if let Some(turn) = reader.turn() {
+            running.end(&turn, &mut from, &mut messages).await;
+            listens = reader.take(&mut messages, None, Some(near));
+            listens = listens && reader.turned(&turn, near);
+            running.follow(&turn, near);
+        }
+    }
+}
+
+/// The watches that run.
+struct Running {
+    watches: Watches,
+    services: Option<task::JoinHandle<()>>,
+    rest: Vec<task::JoinHandle<()>>,
+}
+
+impl Running {
+    fn begin(watches: Watches, near: Option<&Near>) -> Self {
+        let rest = match near {
+            Some(near) => watches.of_a_node(near.node()),
+            None => watches.of_all(),
+        };
+        Self {
+            services: Some(watches.services()),
+            rest,
+            watches,
+        }
+    }
+
+    /// Ends those that others will take the place of, and reads what they have said.
+    async fn end(
+        &mut self,
+        turn: &Turn,
+        from: &mut Receiver<Message>,
+        messages: &mut Vec<Message>,
+    ) {
+        let mut over: Vec<_> = self.rest.drain(..).collect();
+        if matches!(turn, Turn::Narrow) {
+            // Selectors are read from the services, which are listed anew for it.
+            over.extend(self.services.take());
+        }
+        for watch in over {
+            watch.abort();
+            // It ends at its next await, and says nothing after that.
+            let _ = watch.await;
+        }
+        while let Ok(message) = from.try_recv() {
+            messages.push(message);
+        }
+    }
+
+    fn follow(&mut self, turn: &Turn, near: &Near) {
+        match turn {
+            Turn::Widen(_) => self.rest = self.watches.of_all(),
+            Turn::Narrow => {
+                self.rest = self.watches.of_a_node(near.node());
+                self.services = Some(self.watches.services());
             }
-            while let Ok(message) = from.try_recv() {
-                messages.push(message);
-            }
-            listens = listens && reader.take(&mut messages, None, near.as_mut());
-            listens = listens && reader.widen(&why, near.as_mut());
-            watches.beyond_a_node();
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use kube::Client;
 use tokio::{
     sync::mpsc::{self, Receiver, Sender},
     time::Duration,
@@ -15,11 +16,12 @@ use tokio::{
 
 use super::{
     footing::{Footing, Ground},
+    standin::{self, stand_in},
     world::World,
 };
 use crate::identity::{
     merge::{Change, Moved},
-    peers::{Board, HEARTBEAT, Peers, Report, Said, Talk, Trouble, ask},
+    peers::{Board, HEARTBEAT, LEASE, Line, Peers, Report, Said, Talk, Trouble, ask},
 };
 
 /// How often it is looked who is to be asked, and what is still believed.
@@ -59,6 +61,10 @@ pub(super) struct Near {
     ground: Ground,
     peers: Peers<Begin>,
     hears: Receiver<(u64, Said)>,
+    to: Sender<(u64, Said)>,
+    api: Api,
+    /// By nodes whose agents do not answer: what is heard of their pods in their place.
+    stand_ins: HashMap<Arc<str>, Talk>,
     /// Version of the nodes that was seen last.
     nodes: u64,
     /// Nodes whose agents' silence has been said.
@@ -66,21 +72,33 @@ pub(super) struct Near {
     errors: HashMap<&'static str, u64>,
     alive: Option<Instant>,
     wanted: Option<Instant>,
+    /// Since when all is known but what others tell.
+    complete: Option<Instant>,
+}
+
+/// Where pods are followed whose agents do not answer, and the labels that names carry.
+pub(super) struct Api {
+    pub(super) client: Client,
+    pub(super) labels: Arc<[String]>,
 }
 
 impl Near {
-    pub(super) fn new(of: OfNode) -> Self {
+    pub(super) fn new(of: OfNode, api: Api) -> Self {
         let (to, hears) = mpsc::channel(WAITING);
         of.board.open(Arc::clone(&of.node));
         Self {
             ground: Ground::new(Arc::clone(&of.node)),
-            peers: Peers::new(Arc::clone(&of.node), of.port, begin(to)),
+            peers: Peers::new(Arc::clone(&of.node), of.port, begin(to.clone())),
             hears,
+            to,
+            api,
+            stand_ins: HashMap::new(),
             nodes: 0,
             said: HashSet::new(),
             errors: HashMap::new(),
             alive: None,
             wanted: None,
+            complete: None,
             of,
         }
     }
@@ -102,17 +120,22 @@ impl Near {
         out: &mut Vec<Change>,
     ) -> Vec<Moved> {
         let mut moved = Vec::new();
-        let home = |address| world.nodes().home(address);
         match said {
             Said::Line(line) => {
-                if let Some(node) = self.peers.node(number)
-                    && self.said.remove(node)
-                {
-                    tracing::info!("the agent of node {node} answers");
+                if let Some(node) = self.peers.node(number) {
+                    self.stand_ins.remove(node);
+                    if self.said.remove(node) {
+                        tracing::info!("the agent of node {node} answers");
+                    }
                 }
-                moved = self.peers.moved(number, &line, home);
-                self.peers.take(number, line, home, (Instant::now(), out));
+                moved = self.line(number, line, world, out);
             }
+            // It may be of a moment before the agent answered.
+            Said::InPlace(line) if self.stand_ins.contains_key(&line.node) => {
+                let number = self.peers.number(&line.node).unwrap_or_default();
+                moved = self.line(number, line, world, out);
+            }
+            Said::InPlace(_) => {}
             Said::Nothing(trouble) => {
                 // What was ended meanwhile has been counted.
                 if let Some(node) = self.peers.node(number).map(Arc::clone) {
@@ -126,15 +149,46 @@ impl Near {
         moved
     }
 
+    fn line(
+        &mut self,
+        number: u64,
+        line: Line,
+        world: &World,
+        out: &mut Vec<Change>,
+    ) -> Vec<Moved> {
+        let home = |address| world.nodes().home(address);
+        let moved = self.peers.moved(number, &line, home);
+        let at = (Instant::now(), out);
+        if self.stand_ins.contains_key(&line.node) {
+            self.peers.take_in_place(line, home, at);
+        } else {
+            self.peers.take(number, line, home, at);
+        }
+        moved
+    }
+
     /// Each agent's silence is said once until it answers.
     fn count(&mut self, node: &Arc<str>, trouble: &Trouble) {
+        self.ask_in_place(node);
         *self.errors.entry(trouble.reason()).or_default() += 1;
         if self.said.insert(Arc::clone(node)) {
             tracing::warn!(
-                "the agent of node {node} does not tell names: {trouble}; its pods are unknown \
-                 until it does"
+                "the agent of node {node} does not tell names: {trouble}; until it does the API \
+                 server is asked for its pods, or, if too many agents are silent, they are unknown"
             );
         }
+    }
+
+    /// The API server is asked for the pods of a node, if not of too many already.
+    fn ask_in_place(&mut self, node: &Arc<str>) {
+        if self.stand_ins.len() >= standin::MOST || self.stand_ins.contains_key(node) {
+            return;
+        }
+        let Api { client, labels } = &self.api;
+        let (labels, to) = (Arc::clone(labels), self.to.clone());
+        let asking = stand_in(client.clone(), Arc::clone(node), labels, to);
+        let talk = Talk(tokio::spawn(asking).abort_handle());
+        self.stand_ins.insert(Arc::clone(node), talk);
     }
 
     /// The world has changed by these.
@@ -143,6 +197,8 @@ impl Near {
         let nodes = world.nodes();
         if nodes.version() != self.nodes {
             self.nodes = nodes.version();
+            // Whoever could not be asked before.
+            self.wanted = None;
             self.of.board.admit(nodes.addresses());
             self.peers.nodes_changed(|address| nodes.home(address), out);
         }
@@ -162,6 +218,17 @@ impl Near {
         for node in self.peers.tick(now, out) {
             self.count(&node, &Trouble::Silent);
         }
+        let peers = &self.peers;
+        self.stand_ins
+            .retain(|node, _| peers.number(node).is_some());
+    }
+
+    /// Whether all that is asked have told their names, or had time enough, since all else was known.
+    /// So long what an agent before this one told the kernel may hold.
+    pub(super) fn have_told(&mut self) -> bool {
+        let since = *self.complete.get_or_insert_with(Instant::now);
+        let asked = self.wanted.is_some() && self.peers.report().silent == 0;
+        asked || since.elapsed() >= LEASE
     }
 
     /// Whether others may hear of this node's pods: all are known, and it is still a node.
@@ -176,11 +243,19 @@ impl Near {
 
     /// Nobody is asked any more.
     pub(super) fn end(&mut self, out: &mut Vec<Change>) {
+        self.stand_ins.clear();
         self.peers.end(out);
     }
 
     pub(super) fn report(&self) -> (Report, HashMap<&'static str, u64>) {
-        (self.peers.report(), self.errors.clone())
+        let mut report = self.peers.report();
+        report.in_place = self.stand_ins.len();
+        let nodes = self.stand_ins.keys();
+        let believed = nodes.filter(|node| self.peers.is_heard(node)).count();
+        // That their names are known is not their own merit.
+        report.answering -= believed;
+        report.silent += believed;
+        (report, self.errors.clone())
     }
 
     pub(super) fn node(&self) -> &Arc<str> {

@@ -1,4 +1,10 @@
 //! Networks that a pod is in beside the cluster's own: L2S-M's, and all that Multus attaches.
+//!
+//! L2S-M attaches pods by Multus, to ports of its switches: for the n-th network that `l2sm/networks`
+//! asks for it takes any free port of the pod's node, and writes these ports, in the same order, into
+//! Multus' own annotation (`internal/controller/pod_webhook.go`; where that annotation is there already
+//! it does nothing). So Multus knows the network as `l2sm-system/overlay-veth3` on one node and as
+//! another port elsewhere. What Multus did tells the addresses, and L2S-M's annotation the name.
 
 use std::net::IpAddr;
 
@@ -6,39 +12,123 @@ use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
-use super::objects::{L2SM_NETWORKS, NETWORK_STATUS};
+use super::objects::{L2SM_NETWORKS, NETWORK_STATUS, NETWORKS};
 
-/// An entry of either annotation.
-#[derive(Deserialize)]
+/// More networks of a pod are not looked at.
+const MOST: usize = 256;
+
+/// An entry of any of the annotations.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-#[derive(Default)]
 struct Network {
     name: String,
+    namespace: Option<String>,
     ips: Vec<String>,
     /// The cluster's own network.
     default: bool,
 }
 
-/// Addresses of a pod in such networks, and the networks' names. What Multus says that the pod has
-/// goes before what L2S-M was asked for. An annotation that cannot be read names nothing.
+impl Network {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ips.iter().filter_map(|text| address(text))
+    }
+
+    /// Whether they have an address in common.
+    fn meets(&self, other: &Self) -> bool {
+        self.addresses()
+            .any(|address| other.addresses().any(|one| one == address))
+    }
+
+    /// Whether they may be the same: only if they name different addresses they are not.
+    fn may_be(&self, other: &Self) -> bool {
+        let names = |network: &Self| network.addresses().next().is_some();
+        !names(self) || !names(other) || self.meets(other)
+    }
+
+    /// Whether Multus, asked for this one, calls it so.
+    fn is_called(&self, status: &str) -> bool {
+        let (namespace, name) = status
+            .rsplit_once('/')
+            .map_or((None, status), |(namespace, name)| (Some(namespace), name));
+        let asked = self.namespace.as_deref();
+        name == self.name && (namespace.is_none() || asked.is_none() || namespace == asked)
+    }
+}
+
+/// Addresses of a pod in such networks, and the networks' names. Where Multus says what it did,
+/// nothing else tells addresses. An annotation that cannot be read names nothing.
 pub(super) fn read(metadata: &ObjectMeta) -> Vec<(IpAddr, String)> {
-    let mut found: Vec<(IpAddr, String)> = Vec::new();
-    for annotation in [NETWORK_STATUS, L2SM_NETWORKS] {
-        let annotations = metadata.annotations.as_ref();
-        let Some(text) = annotations.and_then(|all| all.get(annotation)) else {
-            continue;
-        };
-        // L2S-M also takes names alone, without addresses.
+    let annotation = |key: &str| metadata.annotations.as_ref()?.get(key);
+    let wanted = annotation(L2SM_NETWORKS).map_or_else(Vec::new, |text| list(text));
+    let attached = annotation(NETWORK_STATUS).map(|text| {
+        // Names alone are not what Multus writes here.
         let networks: Vec<Network> = serde_json::from_str(text).unwrap_or_default();
-        for network in networks.into_iter().filter(|network| !network.default) {
-            for address in network.ips.iter().filter_map(|text| address(text)) {
-                if found.iter().all(|(known, _)| *known != address) {
-                    found.push((address, network.name.clone()));
-                }
+        let others = networks.into_iter().filter(|network| !network.default);
+        others.take(MOST).collect::<Vec<_>>()
+    });
+    // What L2S-M writes there is JSON.
+    let asked: Option<Vec<Network>> =
+        annotation(NETWORKS).map(|text| serde_json::from_str(text).unwrap_or_default());
+    let mut found: Vec<(IpAddr, String)> = Vec::new();
+    let networks = attached.as_ref().unwrap_or(&wanted);
+    for (place, network) in networks.iter().enumerate() {
+        let name = match &attached {
+            Some(attached) => {
+                let at = (place, attached.len());
+                named(network, at, asked.as_deref(), &wanted).unwrap_or(&network.name)
+            }
+            None => &network.name,
+        };
+        for address in network.addresses() {
+            if found.iter().all(|(known, _)| *known != address) {
+                found.push((address, name.clone()));
             }
         }
     }
     found
+}
+
+/// What L2S-M calls a network that Multus has attached as the `place`-th of `all`; `None`: it is none
+/// of L2S-M's.
+fn named<'a>(
+    network: &Network,
+    (place, all): (usize, usize),
+    asked: Option<&[Network]>,
+    wanted: &'a [Network],
+) -> Option<&'a String> {
+    // By an address that only one has: another network may use the same.
+    let mut meeting = wanted.iter().filter(|wanted| wanted.meets(network));
+    if let (Some(only), None) = (meeting.next(), meeting.next()) {
+        return Some(&only.name);
+    }
+    // L2S-M asks Multus for as many as it was asked for, in the same order.
+    let place = match asked {
+        Some(asked) => asked
+            .iter()
+            .position(|asked| asked.is_called(&network.name)),
+        None => Some(place),
+    }?;
+    let as_many = asked.map_or(all, <[Network]>::len) == wanted.len();
+    let named = wanted.get(place).filter(|_| as_many)?;
+    named.may_be(network).then_some(&named.name)
+}
+
+/// Networks as L2S-M takes them: as JSON, or names alone with commas between.
+fn list(text: &str) -> Vec<Network> {
+    if let Ok(networks) = serde_json::from_str::<Vec<Network>>(text) {
+        return networks.into_iter().take(MOST).collect();
+    }
+    // Not JSON that is broken.
+    if text.contains(['{', '[', '"']) {
+        return Vec::new();
+    }
+    let names = text.split(',').map(str::trim);
+    let names = names.filter(|name| !name.is_empty()).take(MOST);
+    let network = |name: &str| Network {
+        name: name.to_owned(),
+        ..Network::default()
+    };
+    names.map(network).collect()
 }
 
 /// An address, with or without the length of its network.
@@ -81,15 +171,70 @@ mod tests {
             pod(&[(NETWORK_STATUS, status)]),
             [blue("198.19.1.2"), blue("fd00::2")]
         );
-        let wanted = r#"[{"name": "red", "ips": ["198.19.2.3/24", "198.19.1.2/24"]}]"#;
+        // Multus has not done it: it is nobody's.
+        let wanted = r#"[{"name": "red", "ips": ["198.19.2.3/24"]}]"#;
         let found = pod(&[(L2SM_NETWORKS, wanted), (NETWORK_STATUS, status)]);
-        assert_eq!(
-            found[0],
-            blue("198.19.1.2"),
-            "what is goes before what was wished"
+        assert_eq!(found, [blue("198.19.1.2"), blue("fd00::2")]);
+        let found = pod(&[(L2SM_NETWORKS, wanted)]);
+        assert_eq!(found, [("198.19.2.3".to_owned(), "red".to_owned())]);
+    }
+
+    /// As L2S-M's webhook and Multus write it; the ports are those that were free on the pod's node.
+    fn attached(ports: [u8; 2], host: u8) -> (String, String) {
+        let [a, b] = ports.map(|port| format!("overlay-veth{port}"));
+        let (ip, link) = (format!("198.19.1.{host}"), format!("198.19.2.{host}"));
+        let asked = format!(
+            r#"[{{"name":"{a}","namespace":"l2sm-system","ips":["{ip}/24"]}},
+            {{"name":"{b}","namespace":"l2sm-system","ips":["{link}/24"]}}]"#
         );
-        assert_eq!(found[2], ("198.19.2.3".to_owned(), "red".to_owned()));
-        assert_eq!(found.len(), 3);
+        let status = format!(
+            r#"[{{"name":"cbr0","interface":"eth0","ips":["198.18.1.2"],"default":true}},
+            {{"name":"l2sm-system/{a}","interface":"net1","ips":["{ip}"]}},
+            {{"name":"l2sm-system/{b}","interface":"net2","ips":["{link}"]}}]"#
+        );
+        (asked, status)
+    }
+
+    #[test]
+    fn both_ends_of_a_network_of_l2sm_have_its_name() {
+        let with_addresses = r#"[{"name":"blue","ips":["198.19.1.5/24"]},{"name":"green"}]"#;
+        for (wanted, ports, host) in [
+            ("blue, green", [3, 1], 4),
+            (r#"[{"name": "blue"}, {"name": "green"}]"#, [1, 2], 7),
+            (with_addresses, [9, 10], 5),
+        ] {
+            let (asked, status) = attached(ports, host);
+            let expected = [
+                (format!("198.19.1.{host}"), "blue".to_owned()),
+                (format!("198.19.2.{host}"), "green".to_owned()),
+            ];
+            let status = (NETWORK_STATUS, status.as_str());
+            let found = pod(&[(L2SM_NETWORKS, wanted), status, (NETWORKS, &asked)]);
+            assert_eq!(found, expected, "{wanted}");
+            assert_eq!(pod(&[(L2SM_NETWORKS, wanted), status]), expected);
+        }
+    }
+
+    #[test]
+    fn what_multus_attached_by_itself_keeps_its_name() {
+        let status = r#"[{"name":"lab/macvlan","interface":"net1","ips":["198.19.7.2"]}]"#;
+        let own = ("198.19.7.2".to_owned(), "lab/macvlan".to_owned());
+        // L2S-M leaves alone what asks Multus itself.
+        for wanted in [r#"[{"name":"video","ips":["198.19.1.2/24"]}]"#, "a", "a, b"] {
+            let found = pod(&[
+                (L2SM_NETWORKS, wanted),
+                (NETWORKS, "macvlan"),
+                (NETWORK_STATUS, status),
+            ]);
+            assert_eq!(found, std::slice::from_ref(&own), "{wanted}");
+        }
+        // Two networks with the same address, in the order in which they were asked for.
+        let same =
+            r#"[{"name":"a/one","ips":["198.19.1.2"]},{"name":"a/two","ips":["198.19.1.2"]}]"#;
+        let wanted =
+            r#"[{"name":"red","ips":["198.19.1.2/24"]},{"name":"blue","ips":["198.19.1.2/24"]}]"#;
+        let found = pod(&[(L2SM_NETWORKS, wanted), (NETWORK_STATUS, same)]);
+        assert_eq!(found, [("198.19.1.2".to_owned(), "red".to_owned())]);
     }
 
     #[test]

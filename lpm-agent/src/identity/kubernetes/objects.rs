@@ -12,6 +12,9 @@ use serde::{Deserialize, Deserializer};
 /// Annotation of Multus: the networks that a pod is in.
 pub(super) const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 
+/// Annotation for Multus: the networks that it is to attach a pod to.
+pub(super) const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+
 /// Annotation of L2S-M: the networks that a pod wants to be in.
 pub(super) const L2SM_NETWORKS: &str = "l2sm/networks";
 
@@ -245,8 +248,7 @@ fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> 
     let kept = Kept::deserialize(from)?;
     let annotations = kept.annotations.map(|mut annotations| {
         annotations.retain(|key, _| {
-            key == NETWORK_STATUS
-                || key == L2SM_NETWORKS
+            [NETWORK_STATUS, NETWORKS, L2SM_NETWORKS].contains(&key.as_str())
                 || TUNNEL_ADDRESSES.contains(&key.as_str())
         });
         annotations

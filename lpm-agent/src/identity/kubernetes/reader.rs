@@ -14,6 +14,7 @@ use super::{
     owners::Wanted,
     reasons,
     watch::{Failure, Message},
+    width::{Turn, Width},
     world::{Watched, World, WorldEvent},
 };
 use crate::identity::{
@@ -37,10 +38,10 @@ pub(super) struct Reader<T> {
     complete: bool,
     /// What has no name is said to be unknown.
     unknown: bool,
-    /// Why the node of an address does not follow from it.
-    flat: Option<String>,
-    /// All pods are followed though it was to be one node's.
-    widened: bool,
+    /// An agent before this one may have told the kernel names that hold no longer: those who were
+    /// to say so have.
+    told: bool,
+    width: Width,
 }
 
 impl<T: FnMut(News) -> bool> Reader<T> {
@@ -52,8 +53,8 @@ impl<T: FnMut(News) -> bool> Reader<T> {
             tell,
             complete: false,
             unknown: true,
-            flat: None,
-            widened: false,
+            told: false,
+            width: Width::default(),
         }
     }
 
@@ -88,7 +89,7 @@ impl<T: FnMut(News) -> bool> Reader<T> {
             if let Some(heard) = heard {
                 moved.extend(near.take(heard, &self.world, &mut changes));
             }
-            near.tick(&self.world, self.flat.is_none(), &mut changes);
+            near.tick(&self.world, self.width.asks(), &mut changes);
             self.world.remember_the_gone(from, &mut changes);
         }
         // Before the names change.
@@ -106,26 +107,22 @@ impl<T: FnMut(News) -> bool> Reader<T> {
         self.world.take_nodes()
     }
 
-    /// Why all pods have to be followed; `None`: they need not.
-    pub(super) fn is_flat(&self) -> Option<String> {
-        self.flat.clone()
+    /// Whether other pods are to be followed than are.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        self.width.turn()
     }
 
-    /// All pods are followed from now on. False: nobody listens.
-    pub(super) fn widen(&mut self, why: &str, near: Option<&mut Near>) -> bool {
-        tracing::warn!(
-            "identity.kubernetes.scope is node, but {why}: all pods of the cluster are followed, as \
-             with scope cluster"
-        );
-        self.status.set_scope(Scope {
-            wanted: "node",
-            now: "cluster",
-            why: Some(why.to_owned()),
-        });
-        self.widened = true;
+    /// Others are followed from now on. False: nobody listens.
+    pub(super) fn turned(&mut self, turn: &Turn, near: &mut Near) -> bool {
         let mut changes = Vec::new();
-        self.world.widen(&mut changes);
-        self.settle(near, changes)
+        let scope = self.width.turned(turn);
+        match turn {
+            Turn::Widen(_) => self.world.widen(&mut changes),
+            Turn::Narrow => self.world.narrow(&mut changes),
+        }
+        self.status.set_scope(scope);
+        self.status.follow_only(self.world.followed());
+        self.settle(Some(near), changes)
     }
 
     fn message(&mut self, message: Message, changes: &mut Vec<Change>, moved: &mut Vec<Moved>) {
@@ -152,15 +149,21 @@ impl<T: FnMut(News) -> bool> Reader<T> {
         let synced = WITH_ADDRESSES
             .iter()
             .all(|kind| self.world.is_synced(*kind));
-        let mut footing = Footing::Firm;
+        let (mut footing, mut told) = (Footing::Firm, synced);
         if let Some(near) = near {
             near.publish(&self.world, synced);
-            if !self.widened {
+            if !self.width.is_wide() {
                 footing = near.look(&self.world);
+                told = synced && near.have_told();
             } else if synced {
-                let from = changes.len();
-                near.end(&mut changes);
-                self.world.remember_the_gone(from, &mut changes);
+                if let Some(scope) = self.width.look(|| near.look(&self.world)) {
+                    self.status.set_scope(scope);
+                }
+                if !self.width.asks() {
+                    let from = changes.len();
+                    near.end(&mut changes);
+                    self.world.remember_the_gone(from, &mut changes);
+                }
             }
             let (report, errors) = near.report();
             self.status.set_peers(&report, errors);
@@ -171,19 +174,20 @@ impl<T: FnMut(News) -> bool> Reader<T> {
             changes.extend(everything_unknown(unknown));
         }
         if let Footing::Flat(why) = footing {
-            self.flat = Some(why);
+            self.width.set_flat(why);
         }
         let listens = self.say(changes);
-        if !synced || self.complete {
+        if synced && !self.complete {
+            self.complete = true;
+            if let Some(hint) = self.no_range() {
+                tracing::info!("{hint}");
+            }
+            self.status.set_complete();
+        }
+        if !told || std::mem::replace(&mut self.told, true) {
             return listens;
         }
-        self.complete = true;
-        if let Some(hint) = self.no_range() {
-            tracing::info!("{hint}");
-        }
-        let listens = listens && (self.tell)(News::Complete);
-        self.status.set_complete();
-        listens
+        listens && (self.tell)(News::Complete)
     }
 
     /// Says if it cannot be told from an address that it is the cluster's.

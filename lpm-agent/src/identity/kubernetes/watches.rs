@@ -43,18 +43,15 @@ impl Watches {
         Self { client, to }
     }
 
-    /// All that there is. Owners first: pods find their workloads then.
-    pub(super) fn of_all(&self) {
-        self.beyond_a_node();
-        self.follow::<Service>(Watched::Services, WorldEvent::Service, FULLY);
+    /// Services, which every agent needs: they have addresses of their own.
+    pub(super) fn services(&self) -> JoinHandle<()> {
+        self.follow::<Service>(Watched::Services, WorldEvent::Service, FULLY)
     }
 
-    /// The pods of one node, and what every agent needs: nodes tell whom to ask, services have
-    /// addresses of their own. Endpoint slices are as many as pods, and change as often; selectors
+    /// The pods of one node, and nodes, which tell whom to ask. Endpoint slices are as many as pods, and change as often; selectors
     /// tell the same of the node's own pods. Replica sets and jobs are asked for one by one, and so
-    /// are nodes after they were listed. Returns what [`Self::beyond_a_node`] takes the place of.
+    /// are nodes after they were listed.
     pub(super) fn of_a_node(&self, node: &str) -> Vec<JoinHandle<()>> {
-        self.follow::<Service>(Watched::Services, WorldEvent::Service, FULLY);
         let arrivals = self.follow::<CSINode>(Watched::CsiNodes, WorldEvent::CsiNode, FULLY);
         let rarely = (None, Some(NODES_EVERY));
         let nodes = self.follow::<Node>(Watched::Nodes, WorldEvent::Node, rarely);
@@ -63,13 +60,16 @@ impl Watches {
         vec![arrivals, nodes, pods]
     }
 
-    /// All that [`Self::of_a_node`] leaves out, and all pods.
-    pub(super) fn beyond_a_node(&self) {
-        self.follow::<ReplicaSet>(Watched::ReplicaSets, WorldEvent::ReplicaSet, FULLY);
-        self.follow::<Job>(Watched::Jobs, WorldEvent::Job, FULLY);
-        self.follow::<Node>(Watched::Nodes, WorldEvent::Node, FULLY);
-        self.follow::<EndpointSlice>(Watched::EndpointSlices, WorldEvent::EndpointSlice, FULLY);
-        self.follow::<Pod>(Watched::Pods, WorldEvent::Pod, FULLY);
+    /// All pods, and all that [`Self::of_a_node`] leaves out. Owners first: pods find their workloads
+    /// then.
+    pub(super) fn of_all(&self) -> Vec<JoinHandle<()>> {
+        vec![
+            self.follow::<ReplicaSet>(Watched::ReplicaSets, WorldEvent::ReplicaSet, FULLY),
+            self.follow::<Job>(Watched::Jobs, WorldEvent::Job, FULLY),
+            self.follow::<Node>(Watched::Nodes, WorldEvent::Node, FULLY),
+            self.follow::<EndpointSlice>(Watched::EndpointSlices, WorldEvent::EndpointSlice, FULLY),
+            self.follow::<Pod>(Watched::Pods, WorldEvent::Pod, FULLY),
+        ]
     }
 
     /// Asks for a node that may have come or gone.

@@ -150,6 +150,21 @@ impl World {
         }
     }
 
+    /// Only one node's pods are followed from now on. What is known of others' stays until its own
+    /// are listed, and so do the workloads that its own bear.
+    pub(super) fn narrow(&mut self, out: &mut Vec<Change>) {
+        self.narrow = Some(Narrow::default());
+        self.owners = Owners::default();
+        self.owners.set_asks(true);
+        self.slices = Slices::default();
+        self.pods.no_backends(out);
+        for kind in Watched::ALL {
+            if !self.followed().contains(&kind) {
+                self.listed[kind as usize] = Listed::default();
+            }
+        }
+    }
+
     /// The kinds that are followed.
     pub(super) fn followed(&self) -> &'static [Watched] {
         if self.narrow.is_some() {

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     sync::mpsc::Sender,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -25,6 +25,9 @@ use crate::export::sample::SCHEMA;
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(20));
 
+/// An agent that is replaced is back within this time, and so long no pause is longer than a second.
+const REPLACED: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(1));
+
 /// No line is longer: a node has some hundred pods.
 const LONGEST: usize = 4 << 20;
 
@@ -33,19 +36,28 @@ const REASON: usize = 200;
 
 /// Hears the agent of a node until nobody listens; what it says goes on under this number.
 pub(crate) async fn ask(at: SocketAddr, node: Arc<str>, number: u64, to: Sender<(u64, Said)>) {
-    let mut pause = PAUSE.0;
+    let (mut pause, mut since) = (PAUSE.0, Instant::now());
     loop {
         let mut heard = false;
         let Err(trouble) = listen((at, &node), number, &to, &mut heard).await;
         if heard {
-            pause = PAUSE.0;
+            (pause, since) = (PAUSE.0, Instant::now());
         }
         if to.send((number, Said::Nothing(trouble))).await.is_err() {
             return;
         }
         // Up to half of it more, so that those that lost one agent do not come back together.
         sleep(pause.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(PAUSE.1);
+        pause = (pause * 2).min(longest(since.elapsed()));
+    }
+}
+
+/// The longest pause when an agent has not answered for this long.
+fn longest(silent: Duration) -> Duration {
+    if silent < REPLACED.0 {
+        REPLACED.1
+    } else {
+        PAUSE.1
     }
 }
 

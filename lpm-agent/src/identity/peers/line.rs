@@ -42,7 +42,7 @@ pub struct Named {
 
 impl Line {
     /// An empty one.
-    pub(super) fn of(node: &Arc<str>) -> Self {
+    pub(crate) fn of(node: &Arc<str>) -> Self {
         Self {
             schema: SCHEMA,
             node: Arc::clone(node),

@@ -26,6 +26,8 @@ const IDLE: Duration = Duration::from_mins(5);
 pub(crate) enum Said {
     /// It said this.
     Line(Line),
+    /// The API server said this of its node's pods, as the agent does not answer.
+    InPlace(Line),
     /// It does not answer.
     Nothing(Trouble),
 }
@@ -70,6 +72,8 @@ pub(crate) struct Report {
     pub(crate) answering: usize,
     /// Agents that are asked and do not answer.
     pub(crate) silent: usize,
+    /// Those of them of whose nodes' pods the API server tells meanwhile.
+    pub(crate) in_place: usize,
     /// Names that are known from them.
     pub(crate) names: usize,
 }
@@ -205,6 +209,42 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<Talk>> Peers<B> {
         }
     }
 
+    /// Takes in what the API server says of a node's pods while its agent does not answer. The
+    /// agent knows more of a pod than that (its services, what owns its owner): of those that are
+    /// still the same what it said holds on.
+    pub(crate) fn take_in_place(
+        &mut self,
+        mut line: Line,
+        home: impl Fn(IpAddr) -> Option<Home>,
+        (now, out): (Instant, &mut Vec<Change>),
+    ) {
+        let Some(peer) = self.known.get(&line.node) else {
+            return;
+        };
+        let number = peer.number;
+        for named in line.all.iter_mut().flatten() {
+            let is_same = |before: &&Arc<Name>| {
+                let now = &named.name;
+                (&before.namespace, &before.pod) == (&now.namespace, &now.pod)
+            };
+            if let Some(before) = peer.names.get(&named.address).filter(is_same) {
+                named.name = Arc::clone(before);
+            }
+        }
+        self.take(number, line, home, (now, out));
+    }
+
+    /// The number of a node's conversation; `None`: it is not asked.
+    pub(crate) fn number(&self, node: &Arc<str>) -> Option<u64> {
+        Some(self.known.get(node)?.number)
+    }
+
+    /// Whether what was said of a node is believed now.
+    pub(crate) fn is_heard(&self, node: &Arc<str>) -> bool {
+        let peer = self.known.get(node);
+        peer.is_some_and(|peer| peer.heard.is_some())
+    }
+
     /// What of its own pods' addresses an agent says that had changed hands before; to be asked
     /// before the line is taken in.
     pub(crate) fn moved(
@@ -276,6 +316,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<Talk>> Peers<B> {
         Report {
             answering,
             silent: self.known.len() - answering,
+            in_place: 0,
             names: self.known.values().map(|peer| peer.names.len()).sum(),
         }
     }

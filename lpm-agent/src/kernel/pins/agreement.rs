@@ -9,8 +9,9 @@ use lpm_common::layout::LAYOUT_VERSION;
 use super::super::{attach::Mode, load::LoadError, settings::LoadSettings};
 use crate::config::fnv;
 
-/// Maps that hold nothing for a successor: a packet on its way, samples for who watches.
-const TRANSIENT: [&str; 3] = ["SAMPLES", "SCRATCH", "TUPLE"];
+/// Maps that hold nothing for a successor: a packet on its way, samples for who watches, connections,
+/// which it lists itself before its programs run.
+const TRANSIENT: [&str; 4] = ["SAMPLES", "SCRATCH", "TUPLE", "BACKENDS"];
 
 /// Begin of the names of maps that are aya's.
 const FOREIGN: [&str; 2] = [".", "AYA_"];

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use lpm_common::layout::InterfaceConfig;
+use lpm_common::layout::{InterfaceConfig, Vantage};
 
 use super::{Event, Worker};
 
@@ -18,6 +18,15 @@ impl Worker {
         self.describe_at = Some(Instant::now() + every);
         if !self.describe.is_stale() {
             return;
+        }
+        // What was made for a switch is told after it was made.
+        let active = self.active.iter();
+        let switches = active.filter(|(_, active)| {
+            let is_pod = active.shown.vantage == Vantage::Pod;
+            is_pod && self.describe.passes_others(&active.shown.interface)
+        });
+        for index in switches.map(|(index, _)| *index).collect::<Vec<_>>() {
+            self.consider(index);
         }
         let mut changed = false;
         for (index, active) in &mut self.active {

@@ -17,12 +17,15 @@ use super::{
 pub(super) const WEIGHING: Duration = Duration::from_secs(3);
 
 impl Worker {
-    /// The vantage by the rules, or `node` for a pod past whose veth packets are redirected.
+    /// The vantage by the rules, or `node` for a pod past whose veth packets are redirected, and
+    /// `bridge` for one that is a switch.
     pub(super) fn wanted(&self, interface: &Interface) -> Option<Vantage> {
         let vantage = self.rules.decide(interface, &self.known).vantage?;
         let redirected = self.judge.verdict(interface.index) == Some(true);
         let pod = vantage == Vantage::Pod && interface.layer() == Some(Layer::Ethernet);
-        Some(if pod && redirected {
+        Some(if pod && self.describe.passes_others(interface) {
+            Vantage::Bridge
+        } else if pod && redirected {
             Vantage::Node
         } else {
             vantage

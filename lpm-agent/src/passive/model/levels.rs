@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use lpm_common::layout::{Echo, Leg, NameValue, PairKey, PeerKind};
+use lpm_common::{
+    counter::{COUNTERS, Counter},
+    layout::{Echo, Leg, NameValue, PairKey, PeerKind},
+};
 
 use super::{Clock, Counts, KnownFlow, Labels, Model, OVERFLOW, OVERFLOW_ROW};
 use crate::{
@@ -80,9 +83,22 @@ pub struct Levelled {
     pub services: By<ServiceLabels>,
     /// By pod.
     pub pods: By<PodLabels>,
+    /// There was something that could not be told apart for want of numbers or rows.
+    overflown: bool,
 }
 
 impl Levelled {
+    /// Of this model, without any yet.
+    pub(super) fn of(model: &Model) -> Self {
+        let is_full = |counters: [u64; COUNTERS]| counters[Counter::RowsFull as usize] > 0;
+        let overflown = model.directory.is_overflown()
+            || model.directory.levels().pod && model.counters().is_ok_and(is_full);
+        Self {
+            overflown,
+            ..Self::default()
+        }
+    }
+
     /// Adds what a row holds.
     pub(super) fn add(
         &mut self,
@@ -114,7 +130,7 @@ impl Levelled {
             insert(&mut self.services, (labels, leg, echo), counts);
         }
         if levels.pod
-            && let Some(pod) = pod(model, ends.map(|ends| ends.0), overflown)
+            && let Some(pod) = pod(model, ends.map(|ends| ends.0), (overflown, self.overflown))
         {
             let labels = labels.clone();
             insert(
@@ -163,8 +179,9 @@ fn service(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc
     }
 }
 
-/// The pod that the local end is; `None`: it is none, or is gone.
-fn pod(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc<str>> {
+/// The pod that the local end is; `None`: it is none, is gone, or no interface tells which it is. Only
+/// where `any` could not be told apart this one may be such.
+fn pod(model: &Model, end: Option<NameValue>, (overflown, any): (bool, bool)) -> Option<Arc<str>> {
     let Some(end) = end else {
         return overflown.then(|| OVERFLOW.into());
     };
@@ -172,7 +189,7 @@ fn pod(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc<str
     match member.as_deref().and_then(|member| member.pod.as_deref()) {
         gone if is_gone(gone) => None,
         Some(pod) => Some(pod.into()),
-        None if is_pod(end) => Some(OVERFLOW.into()),
+        None if is_pod(end) && any => Some(OVERFLOW.into()),
         None => None,
     }
 }

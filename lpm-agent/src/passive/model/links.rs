@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::{BlindLink, Flow, Link, Model, UNKNOWN};
+use super::{BlindLink, Flow, Link, Model, UNKNOWN, backends::Backends};
 use crate::kernel::{
     conntrack::Conntrack,
     ports::{Port, Ports},
@@ -93,6 +93,11 @@ impl Model {
     pub fn follow_translated(&self, connections: Conntrack) {
         // Once per model; a second one would know no more.
         let _ = self.translated.set(connections);
+    }
+
+    /// Who is to hear of connections that are translated.
+    pub(crate) fn backends(&self) -> &Arc<Backends> {
+        &self.backends
     }
 
     /// Where a flow goes whose destination is translated behind the vantage; `None`: to its remote

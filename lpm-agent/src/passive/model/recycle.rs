@@ -42,6 +42,7 @@ impl Model {
     pub fn recycle(&self, since: Instant) -> io::Result<()> {
         // Nobody but this thread counts in rows or takes them from entries meanwhile.
         let windows = self.windows();
+        self.directory.touch_ids(self.backends.ids());
         let relabelled = self.relabel(since)?;
         let merged = self.merge();
         drop(windows);
@@ -62,10 +63,34 @@ impl Model {
         (OVERFLOW_ROW + 1..self.used_rows()).filter_map(|row| Some((row, self.row_pair(row)?)))
     }
 
+    /// Before the first name: what an agent before this one counted before a level was switched on
+    /// is in no series of that level, and goes on in those of others.
+    ///
+    /// # Errors
+    /// One of the kernel's maps cannot be written.
+    pub fn begin_levels(&self) -> io::Result<()> {
+        if self.directory.new_levels().any() {
+            let relabelled =
+                self.relabel_as(|pairs| self.directory.switched(&*self.tables, pairs))?;
+            if relabelled {
+                self.directory.rename(&*self.tables);
+            }
+        }
+        self.directory.keep_levels(&*self.tables)
+    }
+
     /// Takes the names of whom is gone off their rows. Returns whether there were any.
     fn relabel(&self, since: Instant) -> io::Result<bool> {
+        self.relabel_as(|pairs| self.directory.reduce(&*self.tables, pairs, since))
+    }
+
+    /// Gives rows other label sets than they have. Returns whether any has.
+    fn relabel_as(
+        &self,
+        others: impl FnOnce(&[PairKey]) -> io::Result<Vec<PairKey>>,
+    ) -> io::Result<bool> {
         let (rows, pairs): (Vec<_>, Vec<_>) = self.labelled().unzip();
-        let wanted = self.directory.reduce(&*self.tables, &pairs, since)?;
+        let wanted = others(&pairs)?;
         let _nobody_reads = self.rows.write().unwrap_or_else(PoisonError::into_inner);
         let mut any = false;
         for ((row, pair), wanted) in rows.into_iter().zip(pairs).zip(wanted) {

@@ -272,12 +272,30 @@ fn levels_tell_apart_within_namespaces() {
     );
     let pair = |remote| PairKey::new(Vantage::Pod as u8, web, remote);
     let pairs = [pair(db), pair(service), pair(db).whole()];
+    let tables = Arc::new(tables(&pairs));
     let model = Model::new(
-        Arc::new(tables(&pairs)),
+        Arc::clone(&tables) as _,
         Arc::new(directory),
         Duration::from_secs(30),
     );
-    let rtt = model.expect("a model").rtt();
+    let model = model.expect("a model");
+    let pods = |model: &Model| {
+        let pods = model.rtt().levelled.pods.into_iter();
+        let mut found: Vec<_> = pods
+            .map(|((of, ..), n)| (of.pod.to_string(), n.count()))
+            .collect();
+        found.sort_unstable();
+        found
+    };
+    let web = || ("web-1".to_owned(), 1);
+    assert_eq!(
+        pods(&model),
+        [web(), web()],
+        "whose the third is nobody tells"
+    );
+    tables.counters.lock().expect("counters")[Counter::RowsFull as usize] = 1;
+    assert_eq!(pods(&model), [(OVERFLOW.to_owned(), 1), web(), web()]);
+    let rtt = model.rtt();
     let all: u64 = rtt.by_labels.values().map(Counts::count).sum();
     assert_eq!((all, rtt.by_labels.len()), (3, 2), "two kinds of peers");
     let workloads = rtt.levelled.workloads.keys();
@@ -291,14 +309,6 @@ fn levels_tell_apart_within_namespaces() {
         .map(|(of, ..)| (&*of.labels.peer_namespace, &*of.service))
         .collect();
     assert_eq!(found, [("b", "db")]);
-    let mut found: Vec<_> = rtt
-        .levelled
-        .pods
-        .iter()
-        .map(|((of, ..), n)| (&*of.pod, n.count()))
-        .collect();
-    found.sort_unstable();
-    assert_eq!(found, [(OVERFLOW, 1), ("web-1", 1), ("web-1", 1)]);
 }
 
 /// Whom to ask for names: also of connections too short to be open when somebody looks.

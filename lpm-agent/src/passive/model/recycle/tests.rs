@@ -46,6 +46,7 @@ impl Bench {
                 namespace: Some(namespace.into()),
                 workload: Some(workload.into()),
                 service: service.map(Into::into),
+                kind: crate::identity::names::Kind::Pod,
                 ..Name::default()
             })
         });
@@ -250,4 +251,52 @@ fn free_rows_are_in_order() {
     let dns = PairKey::new(Vantage::Pod as u8, unused, unused).with(Family::Dns);
     assert_eq!(dns.gone().family(), Some(Family::Dns));
     assert!(model.directory().is_reduced(dns.gone()));
+}
+
+#[test]
+fn what_was_counted_before_a_level_was_switched_on_is_not_in_it() {
+    let tables = Arc::new(Memory::new(8, 16, 2));
+    tables.control.next_row.store(1, Ordering::Relaxed);
+    tables.control.clock_ktime_ns.store(1, Ordering::Relaxed);
+    let agent = |levels: Levels| {
+        let directory = Directory::new(levels);
+        directory.resume(&*tables).expect("resume");
+        let idle = Duration::from_secs(30);
+        let model = Model::new(Arc::clone(&tables) as _, Arc::new(directory), idle);
+        let model = model.expect("a model");
+        model.begin_levels().expect("begin");
+        Bench {
+            model,
+            tables: Arc::clone(&tables),
+        }
+    };
+    let name = |bench: &Bench| {
+        bench.name(1, Some(("a", "web", None)));
+        bench.name(2, Some(("b", "db", None)));
+    };
+    let before = agent(Levels::default());
+    name(&before);
+    let old = before.talk(1, 2);
+    before.counts_are(&[("samples", 1), ("a-b", 1)]);
+    let on = Levels {
+        workload: true,
+        ..Levels::default()
+    };
+    let after = agent(on.clone());
+    after.counts_are(&[("samples", 1), ("a-b", 1)]);
+    name(&after);
+    assert_ne!(after.talk(1, 2), old);
+    after.counts_are(&[("samples", 2), ("a-b", 2), ("web>db", 1)]);
+    // The next one knows that they were on: all goes on, and what was before stays out.
+    agent(on).counts_are(&[("samples", 2), ("a-b", 2), ("web>db", 1)]);
+    // They were off in between.
+    let off = agent(Levels::default());
+    name(&off);
+    off.talk(1, 2);
+    let on = Levels {
+        workload: true,
+        service: true,
+        ..Levels::default()
+    };
+    agent(on).counts_are(&[("samples", 3), ("a-b", 3), ("web>db", 1)]);
 }

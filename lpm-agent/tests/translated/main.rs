@@ -3,7 +3,9 @@
 //! translation; its samples are those of a capture at that hook, and each aggregate takes a flow
 //! once.
 
+#[path = "../paths/mod.rs"]
 mod paths;
+mod workloads;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -79,7 +81,7 @@ struct Site {
 
 impl Site {
     /// With an agent of this configuration.
-    fn new(configuration: &str) -> Self {
+    fn new(configuration: &str, names: &str) -> Self {
         let config = OverlayConfig {
             pods_per_node: 2,
             ..OverlayConfig::new(Flavour::Flannel)
@@ -101,7 +103,7 @@ impl Site {
         let servers = servers.map(|at| Server::start(at, PORT).expect("a server"));
         let servers = servers.collect();
         let configuration = file(configuration);
-        let monitor = agent(node, configuration.path(), file(NAMES).path());
+        let monitor = agent(node, configuration.path(), file(names).path());
         let directory = tempfile::tempdir().expect("a directory");
         let captures = [CARD, Flavour::Flannel.vxlan(), "vetha0", "vetha1"].map(|hook| {
             let file = directory.path().join(format!("{hook}.pcap"));
@@ -372,6 +374,11 @@ fn without_connection_tracking_no_backend_is_named() {
 
 /// A site with an agent of this configuration; `None`: this machine cannot have one.
 fn site(configuration: &str) -> Option<Site> {
+    named(configuration, NAMES)
+}
+
+/// Likewise, with these names.
+fn named(configuration: &str, names: &str) -> Option<Site> {
     if !kernel_is_usable() {
         return None;
     }
@@ -380,7 +387,7 @@ fn site(configuration: &str) -> Option<Site> {
         println!("LPM-SKIP translated: {tool} is not installed");
         return None;
     }
-    Some(Site::new(configuration))
+    Some(Site::new(configuration, names))
 }
 
 #[test]

@@ -1,0 +1,54 @@
+//! Whose a connection to a service is: a workload behind it.
+
+use std::{io, net::IpAddr, sync::PoisonError};
+
+use lpm_common::layout::NameId;
+
+use super::Directory;
+use crate::{
+    identity::{Member, names::Kind},
+    passive::Tables,
+};
+
+impl Directory {
+    /// The id that stands for a backend of a service, for flows that know the service's address only: in
+    /// the same namespace, with the backend's workload and the service by which it is talked to.
+    /// `None`: workloads are not told apart, or this one is not; the backend is not known, or is not
+    /// of the service's namespace.
+    ///
+    /// # Errors
+    /// What the id stands for cannot be kept for the next agent; then nobody may bear it.
+    pub fn id_behind(
+        &self,
+        tables: &dyn Tables,
+        service: IpAddr,
+        backend: IpAddr,
+    ) -> io::Result<Option<NameId>> {
+        let names = self.names();
+        let (Some(service), Some(backend)) = (names.lookup(service), names.lookup(backend)) else {
+            return Ok(None);
+        };
+        let is_pair = service.kind == Kind::Service && backend.kind == Kind::Pod;
+        let (Some(namespace), true) = (service.namespace.as_deref(), is_pair) else {
+            return Ok(None);
+        };
+        if !self.levels.workload || backend.namespace.as_deref() != Some(namespace) {
+            return Ok(None);
+        }
+        let member = Member {
+            workload: backend.workload.clone(),
+            workload_type: backend.workload_type.clone(),
+            service: service.service.clone().filter(|_| self.levels.service),
+            pod: None,
+        };
+        if member.workload.is_none() {
+            return Ok(None);
+        }
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        let id = ids.member(namespace, Some(&member), self.levels.top);
+        drop(ids);
+        self.remember(tables)?;
+        // As a whole the service itself says more.
+        Ok((id.member() != 0).then_some(id))
+    }
+}

@@ -1,0 +1,189 @@
+//! Whether one node's pods are followed, as scope `node` wants it, or all of the cluster's, since an
+//! address does not tell its node: and back when it does.
+
+use std::time::{Duration, Instant};
+
+use super::footing::Footing;
+use crate::identity::status::Scope;
+
+/// For how long the reason must be gone before the scope goes back; twice as long each time, as to
+/// follow all pods again costs the API server a list of them.
+const STEADY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_hours(1));
+
+/// How often it is looked whether the reason is gone: at all pods of the cluster.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// What is to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// All pods are to be followed; why.
+    Widen(String),
+    /// One node's are.
+    Narrow,
+}
+
+/// Whose pods are followed, where one node's are wanted.
+#[derive(Debug)]
+pub(super) struct Width {
+    /// All pods are.
+    wide: bool,
+    /// Why the node of an address does not follow from it.
+    flat: Option<String>,
+    /// Since when the reason is gone.
+    steady: Option<Instant>,
+    /// For how long it must be.
+    wait: Duration,
+    looked: Option<Instant>,
+    /// What has been said of the way back.
+    said: Option<String>,
+}
+
+impl Default for Width {
+    fn default() -> Self {
+        Self {
+            wide: false,
+            flat: None,
+            steady: None,
+            wait: STEADY.0,
+            looked: None,
+            said: None,
+        }
+    }
+}
+
+impl Width {
+    /// All pods are followed though it was to be one node's.
+    pub(super) fn is_wide(&self) -> bool {
+        self.wide
+    }
+
+    /// Whether other agents are asked. Before the scope goes back they are, so that their names are
+    /// there when the API server's go.
+    pub(super) fn asks(&self) -> bool {
+        self.flat.is_none() || self.steady.is_some()
+    }
+
+    /// The node of an address does not follow from it.
+    pub(super) fn set_flat(&mut self, why: String) {
+        self.flat = Some(why);
+    }
+
+    pub(super) fn turn(&self) -> Option<Turn> {
+        match (&self.flat, self.steady) {
+            (Some(why), _) if !self.wide => Some(Turn::Widen(why.clone())),
+            (_, Some(since)) if self.wide && since.elapsed() >= self.wait => Some(Turn::Narrow),
+            _ => None,
+        }
+    }
+
+    /// Now and then it is looked whether the reason is gone. Returns what is to be told of it, if that
+    /// is new.
+    pub(super) fn look(&mut self, footing: impl FnOnce() -> Footing) -> Option<Scope> {
+        self.look_at(Instant::now(), footing)
+    }
+
+    fn look_at(&mut self, now: Instant, footing: impl FnOnce() -> Footing) -> Option<Scope> {
+        let early = |looked: Instant| now.saturating_duration_since(looked) < LOOK;
+        if self.looked.is_some_and(early) {
+            return None;
+        }
+        self.looked = Some(now);
+        let why = match footing() {
+            Footing::Firm => {
+                self.steady.get_or_insert(now);
+                format!(
+                    "the reason is gone; the agent returns to scope node if that holds for {} s",
+                    self.wait.as_secs()
+                )
+            }
+            Footing::Unproven => {
+                self.steady = None;
+                "the reason is gone, but no pod shows that all addresses are in the pod ranges of \
+                 their nodes (spec.podCIDRs)"
+                    .to_owned()
+            }
+            Footing::Flat(why) => {
+                self.steady = None;
+                why
+            }
+        };
+        if self.said.as_ref() == Some(&why) {
+            return None;
+        }
+        tracing::info!("The agent still follows all pods of the cluster: {why}.");
+        self.said = Some(why.clone());
+        Some(wide(why))
+    }
+
+    /// What was to change has.
+    pub(super) fn turned(&mut self, turn: &Turn) -> Scope {
+        (self.steady, self.looked) = (None, None);
+        self.wide = matches!(turn, Turn::Widen(_));
+        match turn {
+            Turn::Widen(why) => {
+                tracing::warn!(
+                    "The agent follows all pods of the cluster, although identity.kubernetes.scope is \
+                     node: {why}. It returns to scope node when this reason is gone."
+                );
+                self.said = Some(why.clone());
+                wide(why.clone())
+            }
+            Turn::Narrow => {
+                tracing::info!(
+                    "The agent follows the pods of its own node only, as identity.kubernetes.scope \
+                     says: the reason to follow all pods is gone."
+                );
+                (self.flat, self.said) = (None, None);
+                self.wait = (self.wait * 2).min(STEADY.1);
+                Scope {
+                    wanted: "node",
+                    now: "node",
+                    why: None,
+                }
+            }
+        }
+    }
+}
+
+fn wide(why: String) -> Scope {
+    Scope {
+        wanted: "node",
+        now: "cluster",
+        why: Some(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scope_goes_back_when_its_reason_has_been_gone_for_a_while() {
+        let (mut width, begun) = (Width::default(), Instant::now());
+        assert_eq!(width.turn(), None);
+        width.set_flat("a pod is elsewhere".to_owned());
+        let turn = width.turn().expect("all are to be followed");
+        let scope = width.turned(&turn);
+        assert_eq!((scope.now, width.asks()), ("cluster", false));
+        let flat = || Footing::Flat("a pod is elsewhere".to_owned());
+        assert_eq!(width.look_at(begun, flat), None, "that has been said");
+        let scope = width.look_at(begun + LOOK, || Footing::Unproven);
+        assert!(scope.is_some_and(|scope| scope.why.is_some_and(|why| why.contains("shows"))));
+        assert_eq!((width.turn(), width.asks()), (None, false));
+        let gone = begun.checked_sub(STEADY.0).expect("long ago");
+        width.looked = None;
+        assert!(width.look_at(gone, || Footing::Firm).is_some());
+        assert!(width.asks(), "the others are asked before");
+        // It was not gone for long.
+        width.looked = None;
+        assert!(width.look_at(gone, flat).is_some());
+        assert_eq!((width.turn(), width.asks()), (None, false));
+        width.looked = None;
+        width.look_at(gone, || Footing::Firm);
+        let turn = width.turn().expect("back");
+        let scope = width.turned(&turn);
+        assert_eq!((scope.now, scope.why), ("node", None));
+        assert_eq!(width.turn(), None);
+        assert_eq!(width.wait, 2 * STEADY.0, "next time it is twice as long");
+    }
+}
