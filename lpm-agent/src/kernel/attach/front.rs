@@ -130,8 +130,8 @@ impl Attacher {
         })
     }
 
-    /// Puts our program in front of those that `standing` found there, if it can be; each packet
-    /// meets it once all the while, and nobody else's program is touched. False: it cannot be.
+    /// Puts our program in front of those that `standing` found there, if it can be; no packet meets
+    /// it twice (see [`Detour`]), and nobody else's program is touched. False: it cannot be.
     ///
     /// # Errors
     /// The kernel's. Our program is where it was then, or gone.
