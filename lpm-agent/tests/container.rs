@@ -278,3 +278,74 @@ fn who_took_our_programs_off_is_not_known_but_where_is() {
         filters(&node, "va", Egress).len() == 1
     });
 }
+
+/// A BPF file system of our own; unmounted on drop.
+struct Bpffs(tempfile::TempDir);
+
+impl Bpffs {
+    fn mount() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "bpf", "none"]).arg(directory.path());
+        assert!(mount.status().expect("mount").success());
+        Self(directory)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        // If this fails, so does removing the directory, and both stay to be seen.
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+/// A hook that was put in front is the one that is pinned.
+#[test]
+fn the_next_agent_takes_over_in_front() {
+    if !kernel_is_usable() {
+        return;
+    }
+    for &mode in modes() {
+        let (node, _pod) = node_with_pod("va");
+        let bpffs = Bpffs::mount();
+        let pins = bpffs.0.path().join("lpm").display().to_string();
+        let arguments = ["--pins", pins.as_str(), "--attach", mode.as_str()];
+        let chain = || match mode {
+            Mode::Netlink => {
+                let seen = filters(&node, "va", Ingress).into_iter();
+                seen.filter_map(|filter| u32::try_from(filter.program?).ok())
+                    .collect()
+            }
+            _ => tcx_chain(&node, "va", Ingress),
+        };
+        let first = Agent::start(&node, &arguments);
+        let neighbour = Neighbour::load("neighbour", 0);
+        let _link = match mode {
+            Mode::Netlink => {
+                neighbour.add_filter(&node, "va", Ingress, 1, 1);
+                None
+            }
+            _ => neighbour.add_tcx_first(&node, "va", Ingress).ok(),
+        };
+        let theirs = chain()[0];
+        first
+            .lpm
+            .wait_for("our program is first at its ingress again");
+        first.lpm.end(Signal::SIGKILL);
+        let left = chain();
+        assert_eq!((left.len(), left[1]), (2, theirs), "{mode:?}: it is pinned");
+        let second = Agent::start(&node, &arguments);
+        second.lpm.wait_for("took over from the last agent");
+        let taken = chain();
+        assert_eq!((taken.len(), taken[1]), (2, theirs), "{mode:?}");
+        assert_ne!(
+            taken[0], left[0],
+            "{mode:?}: another program, in the same place"
+        );
+        second.lpm.end(Signal::SIGTERM);
+        let mut detach = lpm();
+        detach.args(["--netns", &path_of(&node), "detach", "--pins", &pins]);
+        succeeds(&mut detach);
+        eventually("the kernel to close links", || chain() == [theirs]);
+    }
+}

@@ -8,6 +8,7 @@ use std::{
     os::{fd::OwnedFd, linux::net::SocketAddrExt, unix::net},
     sync::{
         Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{self, Receiver},
     },
     thread,
@@ -142,7 +143,7 @@ fn ours_is_put_in_front_again() {
 }
 
 #[test]
-fn each_packet_is_seen_once_meanwhile() {
+fn no_packet_is_seen_twice_meanwhile() {
     if !kernel_is_usable() {
         return;
     }
@@ -153,16 +154,18 @@ fn each_packet_is_seen_once_meanwhile() {
         let before = datagrams(&mut agent);
         let (neighbour, _link) = in_front(&node, mode, Ingress, GOES_ON);
         let (stop, stopped) = mpsc::channel::<()>();
+        let passed = AtomicU64::new(0);
         let sent = thread::scope(|scope| {
-            let traffic = &traffic;
+            let (traffic, passed) = (&traffic, &passed);
             let sender = scope.spawn(move || {
-                let mut sent = 0;
                 while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
-                    traffic.send(sent);
-                    sent += 1;
+                    traffic.send(passed.load(Relaxed));
+                    passed.fetch_add(1, Relaxed);
                 }
-                sent
+                passed.load(Relaxed)
             });
+            // It happens among packets, not before them.
+            eventually("packets", || passed.load(Relaxed) > 1000);
             agent.hotplug.resync();
             agent.wait_for("the move", |event| {
                 matches!(event, Event::Overtaken { .. }).then_some(())
@@ -171,7 +174,12 @@ fn each_packet_is_seen_once_meanwhile() {
             sender.join().expect("the sender")
         });
         assert!(neighbour.count() >= sent && sent > 0, "it saw all of them");
-        assert_eq!(datagrams(&mut agent) - before, sent, "{mode:?}");
+        // The one that is between both gates at the instant of the move may be missed.
+        let seen = datagrams(&mut agent) - before;
+        assert!(
+            seen == sent || seen + 1 == sent,
+            "{mode:?}: {seen} of {sent}"
+        );
     }
 }
 

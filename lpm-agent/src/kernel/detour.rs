@@ -4,8 +4,9 @@
 //! The kernel can put another program into a filter or link at once, but not move one to the front
 //! at once: the same program on both places would see each packet twice, and on neither one it
 //! would miss some. A pair of gates moves it: both call our program, the one in the old place while
-//! a word is 0, the one in the new place while it is 1; to set it is the move. And whether packets
-//! reach a hook at all, a detour that counts them tells.
+//! a word is 0, the one in the new place while it is 1; to set it is the move. No packet is seen
+//! twice; one that is between both places at that instant, on each CPU, is missed. And whether
+//! packets reach a hook at all, a detour that counts them tells.
 //!
 //! Our program is called by way of a map of programs. The kernel empties it when the agent goes, so
 //! what an agent that was killed leaves here measures nothing twice.

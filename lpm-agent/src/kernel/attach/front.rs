@@ -31,13 +31,15 @@ pub struct Other {
 
 impl fmt::Display for Other {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.program, &self.name) {
-            (Some(id), Some(name)) => write!(f, "program {id} ({name})")?,
-            (Some(id), None) => write!(f, "program {id}")?,
-            (None, name) => write!(f, "{}", name.as_deref().unwrap_or("a filter"))?,
+        if let Some(id) = self.program {
+            write!(f, "program {id}")?;
+            self.name
+                .iter()
+                .try_for_each(|name| write!(f, " ({name})"))?;
         }
+        let comma = if self.program.is_some() { ", " } else { "" };
         match &self.filter {
-            Some((kind, priority)) => write!(f, ", a TC filter ({kind}, priority {priority})"),
+            Some((kind, priority)) => write!(f, "{comma}a TC filter ({kind}, priority {priority})"),
             None => f.write_str(" in the TCX chain"),
         }
     }
@@ -128,8 +130,8 @@ impl Attacher {
         })
     }
 
-    /// Puts our program in front of those that `standing` found there, if it can be; each packet
-    /// meets it once all the while, and nobody else's program is touched. False: it cannot be.
+    /// Puts our program in front of those that `standing` found there, if it can be; no packet meets
+    /// it twice (see [`Detour`]), and nobody else's program is touched. False: it cannot be.
     ///
     /// # Errors
     /// The kernel's. Our program is where it was then, or gone.
@@ -294,5 +296,22 @@ fn of_filter(filter: &Filter) -> Other {
         program: filter.program,
         name: filter.name.clone(),
         filter: Some((filter.kind.clone(), filter.priority)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_named_how() {
+        let mut other = of_chain(u32::MAX);
+        assert_eq!(other.to_string(), "program 4294967295 in the TCX chain");
+        other.filter = Some(("bpf".to_owned(), 1));
+        other.name = Some("cil_from_container".to_owned());
+        let said = "program 4294967295 (cil_from_container), a TC filter (bpf, priority 1)";
+        assert_eq!(other.to_string(), said);
+        other.program = None;
+        assert_eq!(other.to_string(), "a TC filter (bpf, priority 1)");
     }
 }
