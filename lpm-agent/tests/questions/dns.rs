@@ -362,19 +362,13 @@ fn the_c_librarys_queries_over_tcp_are_each_measured() {
     let output = output.expect("unshare");
     let found = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(found.contains("198.18.0.1"), "{found} {output:?}");
-    let mut seen = 0;
-    let samples = site.samples("dns", 10);
-    for sample in samples.values() {
+    for sample in site.samples("dns", 10).values() {
         assert!(rtt(sample) >= WIRE_NS, "{sample}");
-        seen += 1;
     }
-    assert_eq!(seen, 10);
     let event = |event: &str| {
         let series = format!("lpm_query_events_total{{method=\"dns\",event=\"{event}\"}}");
         site.agent.value(&series).unwrap_or(0.0)
     };
-    assert_eq!(
-        event("further") + event("no_message") + event("unasked"),
-        0.0
-    );
+    let missed = ["further", "no_message", "unasked"].map(event);
+    assert!(missed.iter().all(|count| *count < 1.0), "{missed:?}");
 }

@@ -126,11 +126,6 @@ fn of_merged_answers_each_is_read() {
 }
 
 #[test]
-fn of_listed_queries_each_is_read() {
-    each_is_read(0, Pair::POD_INTERFACE, "rx-gro-list");
-}
-
-#[test]
 fn of_listed_answers_each_is_read() {
     each_is_read(0, Pair::WIRE_INTERFACE, "rx-gro-list");
 }

@@ -151,7 +151,7 @@ fn an_answer_in_fragments_is_measured_at_the_first_one() {
         long.other = Some((protocol, part.to_vec()));
         let mut bytes = long.bytes();
         let more = if offset == 0 { 0x2000 } else { 0 };
-        bytes[20..22].copy_from_slice(&(offset / 8 | more).to_be_bytes());
+        bytes[20..22].copy_from_slice(&((offset / 8) | more).to_be_bytes());
         bytes
     });
     let [first, last] = parts;

@@ -161,7 +161,6 @@ where
     query.key.segment = 0;
     match (query.head.role, direction) {
         (Role::Neither, _) => false,
-        (Role::Announces, Direction::FromLocal) => true,
         (Role::Announces, Direction::ToLocal) => home(query.key.local, table).is_some(),
         (Role::Asks, Direction::FromLocal) => {
             table.settle(query.key.local, ifindex);
@@ -175,7 +174,7 @@ where
             }
             None => false,
         },
-        (Role::Answers, Direction::FromLocal) => true,
+        (Role::Answers | Role::Announces, Direction::FromLocal) => true,
         (Role::Answers, Direction::ToLocal) => query::knows(table, query.fingerprint(seeds)),
     }
 }
