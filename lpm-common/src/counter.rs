@@ -130,7 +130,7 @@ counters! {
     SkippedTruncated => "parse_skipped", "truncated";
     /// Packets whose length fields contradict each other.
     SkippedMalformed => "parse_skipped", "malformed";
-    /// More VLAN tags, extension headers or options than are followed.
+    /// More VLAN tags or extension headers than are followed.
     SkippedTooDeep => "parse_skipped", "too_deep";
 }
 

@@ -378,7 +378,7 @@ pub fn shake<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, e
 #[inline(always)]
 pub fn by_ts<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
     if let Some(at) = at(known, direction, table) {
-        matcher::by_ts(&at, &known.head, env);
+        matcher::by_ts(&at, &known.head, known.next, env);
     }
 }
 

@@ -4,6 +4,7 @@
 //! first packet the other way that answers it makes the sample. Every rule is
 //! one of the frozen terms or of an RFC, named where it is applied.
 
+mod choice;
 mod echo;
 mod handshake;
 mod seq;
@@ -157,17 +158,17 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
             own.seq_end.store(end, Relaxed);
         }
     } else {
-        let unusual = (state | at.other_state()) & (state::SEQ | state::HANDSHAKE) != 0;
-        if unusual || head.has_any(flag::SYN | flag::RST) {
+        let unusual = (state | at.other_state()) & (state::SEQ | state::HANDSHAKE) != 0
+            || head.has_any(flag::SYN | flag::RST);
+        if unusual || ts::is_odd(at, head, state) || is_silent(at, env) {
             return false;
         }
-        expire(at, env);
         let mut state = state;
         if head.has(flag::FIN) {
             state = close(at, head, env, state);
         }
         (_, state) = sequence::note(at, head, env, state);
-        ts::packet(at, head, env, state);
+        ts::packet(at, head, ts::QUICK, env, state);
     }
     at.count(env);
     true
@@ -197,7 +198,10 @@ const COURSE: u32 = 8;
 /// as a number: between the steps it goes through memory.
 #[inline(always)]
 pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
-    expire(at, env);
+    if is_silent(at, env) {
+        expire_all(at.entry, env);
+        ts::forget(at.entry, env);
+    }
     at.count(env);
     if !head.has_timestamp {
         env.count(Counter::NoTimestamp, u64::from(at.wire.segments));
@@ -213,16 +217,12 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     let course;
     (course, state) = sequence::note(at, head, env, state);
     let timed = head.has_timestamp && env.methods().has(Method::Ts);
-    if timed && state & state::SEQ != 0 {
-        state = seq::stop(at, env, state);
-    } else if !timed && state & state::SEQ == 0 && env.methods().has(Method::Seq) {
-        state = seq::start(at, env, state);
-    }
+    state = choice::choose(at, head, (course, timed), env, state);
     at.state().store(state, Relaxed);
-    let next = if timed {
-        Next::Ts
-    } else if state & state::SEQ != 0 {
+    let next = if state & state::SEQ != 0 {
         Next::Seq
+    } else if timed || state & state::ANY_PENDING != 0 {
+        Next::Ts
     } else {
         Next::Done
     };
@@ -240,9 +240,10 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
     if !env.methods().has(Method::Handshake) {
         return;
     }
-    handshake::answer(at, head, env);
+    let course = next >> COURSE & 0xff;
+    handshake::answer(at, head, course, env);
     if !head.has(flag::RST) {
-        let again = next >> COURSE & 0xff == sequence::Course::Again as u32;
+        let again = course == sequence::Course::Again as u32;
         let state = at.state();
         state.store(
             handshake::stamp(at, head, again, env, state.load(Relaxed)),
@@ -251,10 +252,15 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
     }
 }
 
-/// Last step: method `ts`.
+/// Last step: method `ts`. `next` is what [`prepare`] said.
 #[inline(always)]
-pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
-    ts::packet(at, head, env, at.state().load(Relaxed));
+pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
+    let state = at.state().load(Relaxed);
+    if head.has_timestamp {
+        ts::packet(at, head, next >> COURSE & 0xff, env, state);
+    } else {
+        ts::pass(at, head, env, state);
+    }
 }
 
 /// Last step: method `seq`. `next` is what [`prepare`] said.
@@ -286,15 +292,14 @@ fn close<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> u32 {
     state | state::FIN
 }
 
-/// Voids all outstanding stamps if the flow was silent for too long.
+/// Whether the flow was silent for so long that its stamps are void.
 #[inline(always)]
-fn expire<E: Env>(at: &At<'_>, env: &E) {
+fn is_silent<E: Env>(at: &At<'_>, env: &E) -> bool {
     let silent = env.jiffies().wrapping_sub(at.entry.last_seen.load(Relaxed));
-    if silent > env.hz().wrapping_mul(VOID_SECONDS) {
-        expire_all(at.entry, env);
-    }
+    silent > env.hz().wrapping_mul(VOID_SECONDS)
 }
 
+/// Voids all outstanding stamps.
 fn expire_all<E: Env>(entry: &FlowEntry, env: &E) {
     let mut expired = 0;
     for slots in &entry.slots {

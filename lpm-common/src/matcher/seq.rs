@@ -14,7 +14,7 @@ use super::{
     At, Clock,
     echo::{self, Found},
     newer,
-    sequence::Course,
+    sequence::{self, Course, WINDOW},
     slots::{self, NONE, Token},
     state,
 };
@@ -39,7 +39,7 @@ pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, course: u32, env: &E, 
     let mut clock = Clock::new(env);
     let mut found = Found::NONE;
     if head.has(flag::ACK) {
-        (found, state) = acknowledge(entry, direction, head, env, state);
+        (found, state) = acknowledge(at, head, course, env, state);
     }
     let slot;
     (slot, state) = find_slot(entry, direction, head, course, &mut clock, state);
@@ -87,12 +87,13 @@ pub(super) fn stop<E: Env>(at: &At<'_>, env: &E, state: u32) -> u32 {
 /// direction's new state too.
 #[inline(always)]
 fn acknowledge<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
+    at: &At<'_>,
     head: &TcpHead,
+    course: u32,
     env: &E,
     state: u32,
 ) -> (Found, u32) {
+    let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let other = &entry.hot[direction.reverse().index()];
     let other_state = other.state.load(Relaxed);
@@ -100,13 +101,23 @@ fn acknowledge<E: Env>(
         return (Found::NONE, state);
     }
     let end = other.seq_end.load(Relaxed);
-    if newer(head.ack, end) {
-        env.count(Counter::ForeignEcho, 1);
-        return (Found::NONE, state);
-    }
     let slots = &entry.slots[direction.reverse().index()];
+    if newer(head.ack, end) {
+        if !sequence::early(at, head, course) {
+            env.count(Counter::ForeignEcho, 1);
+            return (Found::NONE, state);
+        }
+        // What it answers is the last of what it covers, which is still to
+        // pass; see `find_slot`.
+        if other_state & state::SEQ != 0 {
+            slots::void(slots, env);
+        }
+        own.tsecr.store(head.ack, Relaxed);
+        return (Found::NONE, state | state::HAS_TSECR);
+    }
     let last = own.tsecr.load(Relaxed);
-    let first = state & state::HAS_TSECR == 0;
+    // One beyond what has passed by now was of something never sent.
+    let first = state & state::HAS_TSECR == 0 || newer(last, end);
     // Twice the same without payload while something is outstanding (RFC 5681
     // section 2; that the window has not changed is not asked), or blocks
     // beyond a hole (RFC 2018).
@@ -197,6 +208,13 @@ fn find_slot<E: Env>(
         return (NONE, state);
     }
     let state = slots::complete(entry, direction, head, clock, state);
+    // Its acknowledgment came first: what comes now answers something else.
+    let other = &entry.hot[direction.reverse().index()];
+    let known = other.state.load(Relaxed) & (state::SEQ | state::HAS_TSECR);
+    let ahead = other.tsecr.load(Relaxed).wrapping_sub(end);
+    if known == state::SEQ | state::HAS_TSECR && ahead <= WINDOW {
+        return (NONE, state);
+    }
     if state::holds(state, end >> KIB) && !slots::all_free(slots) {
         clock.env.count(Counter::StampSpaced, 1);
         return (NONE, state);

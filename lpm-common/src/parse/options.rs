@@ -12,34 +12,38 @@ const MSS: u8 = 2;
 const SACK: u8 = 5;
 const TIMESTAMP: u8 = 8;
 
-/// Options that are followed, no-operations included. The longest list that
-/// stacks send, a SYN's, has eight.
-const MAX_OPTIONS: u32 = 16;
+/// Rounds through the list: it has at most 40 bytes (RFC 9293 section 3.1), and
+/// each round takes two, at the least.
+const MAX_ROUNDS: u32 = 20;
 
 /// Reads the options between `at` and `end` into `head`. The first timestamp
 /// option counts; the MSS counts on a SYN only.
 ///
 /// The loop notes places and nothing else: with anything to decide between
-/// its rounds, the verifier would follow every combination of options.
+/// its rounds, the verifier would follow every combination of options. A
+/// no-operation is taken together with what comes after it: middleboxes write
+/// rows of them over what they strip.
 #[inline(always)]
 pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -> Result<(), Skip> {
     let mut at = at;
     let mut timestamp = 0;
     let mut mss = 0;
     let mut sack = 0;
-    let mut done = false;
-    for _ in 0..MAX_OPTIONS {
+    for _ in 0..MAX_ROUNDS {
         at = bytes.forget(at);
         timestamp = bytes.forget(timestamp);
         mss = bytes.forget(mss);
         sack = bytes.forget(sack);
         if at >= end {
-            done = true;
             break;
         }
-        let kind = bytes.byte(at)?;
+        let mut kind = bytes.byte(at)?;
+        if kind == NOP {
+            at += 1;
+            // The last byte: what comes after it is no option.
+            kind = if at < end { bytes.byte(at)? } else { END };
+        }
         if kind == END {
-            done = true;
             break;
         }
         if kind == NOP {
@@ -64,9 +68,6 @@ pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -
             mss = at;
         }
         at += length;
-    }
-    if !done && at < end {
-        return Err(Skip::TooDeep);
     }
     if timestamp != 0 {
         head.tsval = bytes.be32(timestamp + 2)?;
