@@ -5,7 +5,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    At, Clock, echo, newer, sequence,
+    At, Clock, echo, newer,
     slots::{put, void},
     state,
 };
@@ -67,7 +67,7 @@ fn is_late(head: &TcpHead, other_state: u32) -> bool {
 
 /// Matches a packet against the SYN of the other direction.
 #[inline(always)]
-pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, course: u32, env: &E) {
+pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, early: bool, env: &E) {
     let reverse = at.direction.reverse().index();
     let other = &at.entry.hot[reverse];
     if !head.has(flag::ACK) || other.state.load(Relaxed) & state::HANDSHAKE == 0 {
@@ -79,10 +79,7 @@ pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, course: u32, env: &E) 
     // From the SYN itself to all that came with it (RFC 7413: data on a SYN).
     let end = other.seq_end.load(Relaxed);
     let covers = head.ack.wrapping_sub(id) <= end.wrapping_sub(id);
-    if stamp == 0 || !covers && !newer(head.ack, end) {
-        return;
-    }
-    if !covers && !sequence::early(at, head, course) {
+    if stamp == 0 || !covers && !(early && newer(head.ack, end)) {
         return;
     }
     slot.store(0, Relaxed);

@@ -158,9 +158,10 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
             own.seq_end.store(end, Relaxed);
         }
     } else {
-        let unusual = (state | at.other_state()) & (state::SEQ | state::HANDSHAKE) != 0
+        let other_state = at.other_state();
+        let unusual = (state | other_state) & (state::SEQ | state::HANDSHAKE) != 0
             || head.has_any(flag::SYN | flag::RST);
-        if unusual || ts::is_odd(at, head, state) || is_silent(at, env) {
+        if unusual || ts::is_odd(at, head, state, other_state) || is_silent(at, env) {
             return false;
         }
         let mut state = state;
@@ -190,8 +191,17 @@ pub enum Next {
 /// before.
 pub const SHAKE: u32 = 1 << 16;
 
+/// Likewise: the packet may answer what has not passed yet.
+const EARLY: u32 = 1 << 17;
+
 /// Beside both, from this bit on: how the packet follows the ones before it.
 const COURSE: u32 = 8;
+
+/// The part of what [`prepare`] said that is a [`sequence::Course`].
+#[inline(always)]
+const fn course(next: u32) -> u32 {
+    next >> COURSE & 0xff
+}
 
 /// First step with a packet that [`timed`] has left: counts it, follows its
 /// sequence numbers and the handshake. Returns [`Next`] and what goes with it,
@@ -227,7 +237,11 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
         Next::Done
     };
     let shake = handshake::concerns(head, state, at.other_state());
-    next as u32 | (course as u32) << COURSE | if shake { SHAKE } else { 0 }
+    let early = sequence::may_be_early(at, head, course);
+    next as u32
+        | (course as u32) << COURSE
+        | if shake { SHAKE } else { 0 }
+        | if early { EARLY } else { 0 }
 }
 
 /// Step between, if [`SHAKE`] is in `next`: method `handshake`.
@@ -240,10 +254,9 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
     if !env.methods().has(Method::Handshake) {
         return;
     }
-    let course = next >> COURSE & 0xff;
-    handshake::answer(at, head, course, env);
+    handshake::answer(at, head, next & EARLY != 0, env);
     if !head.has(flag::RST) {
-        let again = course == sequence::Course::Again as u32;
+        let again = course(next) == sequence::Course::Again as u32;
         let state = at.state();
         state.store(
             handshake::stamp(at, head, again, env, state.load(Relaxed)),
@@ -257,7 +270,7 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
 pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
     let state = at.state().load(Relaxed);
     if head.has_timestamp {
-        ts::packet(at, head, next >> COURSE & 0xff, env, state);
+        ts::packet(at, head, next, env, state);
     } else {
         ts::pass(at, head, env, state);
     }
@@ -266,13 +279,7 @@ pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
 /// Last step: method `seq`. `next` is what [`prepare`] said.
 #[inline(always)]
 pub fn by_seq<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
-    seq::packet(
-        at,
-        head,
-        next >> COURSE & 0xff,
-        env,
-        at.state().load(Relaxed),
-    );
+    seq::packet(at, head, next, env, at.state().load(Relaxed));
 }
 
 /// Notes the end of the connection: FIN from both ends, or a RST. Returns the

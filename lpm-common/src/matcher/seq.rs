@@ -11,10 +11,10 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    At, Clock,
+    At, Clock, EARLY, course,
     echo::{self, Found},
     newer,
-    sequence::{self, Course, WINDOW},
+    sequence::{Course, WINDOW},
     slots::{self, NONE, Token},
     state,
 };
@@ -31,18 +31,19 @@ const KIB: u32 = 10;
 /// Of these, slots with ends of sequence in them have the first two only.
 const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
 
-/// A packet without timestamps, or whose timestamps are not used.
+/// A packet without timestamps, or whose timestamps are not used. `next` is
+/// what [`super::prepare`] said.
 #[inline(always)]
-pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, course: u32, env: &E, mut state: u32) {
+pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mut state: u32) {
     let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let mut clock = Clock::new(env);
     let mut found = Found::NONE;
     if head.has(flag::ACK) {
-        (found, state) = acknowledge(at, head, course, env, state);
+        (found, state) = acknowledge(entry, direction, head, next & EARLY != 0, env, state);
     }
     let slot;
-    (slot, state) = find_slot(entry, direction, head, course, &mut clock, state);
+    (slot, state) = find_slot(entry, direction, head, course(next), &mut clock, state);
     if slot != NONE {
         let end = own.seq_end.load(Relaxed);
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
@@ -87,13 +88,13 @@ pub(super) fn stop<E: Env>(at: &At<'_>, env: &E, state: u32) -> u32 {
 /// direction's new state too.
 #[inline(always)]
 fn acknowledge<E: Env>(
-    at: &At<'_>,
+    entry: &FlowEntry,
+    direction: Direction,
     head: &TcpHead,
-    course: u32,
+    early: bool,
     env: &E,
     state: u32,
 ) -> (Found, u32) {
-    let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let other = &entry.hot[direction.reverse().index()];
     let other_state = other.state.load(Relaxed);
@@ -103,7 +104,7 @@ fn acknowledge<E: Env>(
     let end = other.seq_end.load(Relaxed);
     let slots = &entry.slots[direction.reverse().index()];
     if newer(head.ack, end) {
-        if !sequence::early(at, head, course) {
+        if !early {
             env.count(Counter::ForeignEcho, 1);
             return (Found::NONE, state);
         }

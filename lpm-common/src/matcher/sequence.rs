@@ -96,20 +96,17 @@ pub(super) fn note<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> 
 ///
 /// `course` is the packet's own; one beyond a hole has told its number itself.
 #[inline(always)]
-pub(super) fn early(at: &At<'_>, head: &TcpHead, course: u32) -> bool {
+pub(super) fn may_be_early(at: &At<'_>, head: &TcpHead, course: Course) -> bool {
     let own = &at.entry.hot[at.direction.index()];
     let other = &at.entry.hot[at.direction.reverse().index()];
-    if at.other_state() & state::HAS_SEQ == 0
-        || course == Course::First as u32
-        || course == Course::Hole as u32
-    {
+    if course == Course::First || course == Course::Hole {
         return false;
     }
     // It acknowledges all that has passed, if not more.
     let ahead = head.ack.wrapping_sub(other.seq_end.load(Relaxed));
     let behind = own.seq_end.load(Relaxed).wrapping_sub(head.seq);
-    ahead <= WINDOW
-        && (course == Course::Next as u32 || behind.wrapping_add(WINDOW) <= 2 * WINDOW)
+    let near = course == Course::Next || behind.wrapping_add(WINDOW) <= 2 * WINDOW;
+    at.other_state() & state::HAS_SEQ != 0 && ahead <= WINDOW && near
 }
 
 /// Counts what comes again. A packet with an older TSval than others before it

@@ -5,10 +5,10 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    At, Clock,
+    At, Clock, EARLY, course,
     echo::{self, Found},
     newer,
-    sequence::{self, Course},
+    sequence::Course,
     slots::{self, NONE, Token},
     state,
 };
@@ -31,19 +31,19 @@ pub(super) const TICKS: u32 = 1 << 28;
 /// Of these, slots with TSvals in them have [`state::STAMPED`] only.
 const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
 
-/// A packet with timestamps, one of which is new. `course`: how it follows the
-/// ones before it; [`QUICK`]: it is none that [`is_odd`].
+/// A packet with timestamps, one of which is new. `next` is what
+/// [`super::prepare`] said, or [`QUICK`]: it is none that [`is_odd`].
 #[inline(always)]
-pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, course: u32, env: &E, mut state: u32) {
+pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mut state: u32) {
     let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()].state;
     let mut clock = Clock::new(env);
     let mut found = Found::NONE;
     if head.has(flag::ACK) {
-        (found, state) = find_echo(at, head, course, env, state);
+        (found, state) = find_echo(entry, direction, head, next, env, state);
     }
     let slot;
-    (slot, state) = find_slot(entry, direction, head, course, &mut clock, state);
+    (slot, state) = find_slot(entry, direction, head, next, &mut clock, state);
     if slot != NONE {
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
         let ahead = slots::spacing(if gap == 0 { 1 } else { gap }, head.tsval);
@@ -76,13 +76,13 @@ pub(super) fn pass<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) {
 /// Returns the direction's new state too.
 #[inline(always)]
 fn find_echo<E: Env>(
-    at: &At<'_>,
+    entry: &FlowEntry,
+    direction: Direction,
     head: &TcpHead,
-    course: u32,
+    next: u32,
     env: &E,
     state: u32,
 ) -> (Found, u32) {
-    let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let other = &entry.hot[direction.reverse().index()];
     let other_state = other.state.load(Relaxed);
@@ -94,8 +94,18 @@ fn find_echo<E: Env>(
     // echo, and it must not make true echoes look old.
     let newest = other.tsval.load(Relaxed);
     let behind = newest.wrapping_sub(head.tsecr);
-    if behind > i32::MAX.cast_unsigned() {
-        return (Found::NONE, ahead(at, head, course, env, state));
+    if next != QUICK && behind > i32::MAX.cast_unsigned() {
+        let early = next & EARLY != 0 && behind.wrapping_neg() <= TICKS;
+        if !early {
+            env.count(Counter::ForeignEcho, 1);
+            return (Found::NONE, state);
+        }
+        // All that passed is acknowledged, so no later echo answers it; nor
+        // what this one answers, see `edge`. An echo of what did pass, before
+        // that comes, shows that it never will.
+        slots::void(&entry.slots[direction.reverse().index()], env);
+        own.tsecr.store(head.tsecr, Relaxed);
+        return (Found::NONE, state | state::HAS_TSECR);
     }
     if state & state::HAS_TSECR != 0 && behind >= newest.wrapping_sub(own.tsecr.load(Relaxed)) {
         return (Found::NONE, state);
@@ -112,26 +122,6 @@ fn find_echo<E: Env>(
         env.count(Counter::UnmatchedEcho, 1);
     }
     (found, state)
-}
-
-/// An echo of what has not passed: it voids the stamps, for all that passed is
-/// acknowledged, and its TSval is not stamped when it comes ([`edge`]). An echo
-/// of what did pass makes it forgotten: it was of something never sent.
-/// Returns the direction's new state.
-#[inline(always)]
-fn ahead<E: Env>(at: &At<'_>, head: &TcpHead, course: u32, env: &E, state: u32) -> u32 {
-    let own = &at.entry.hot[at.direction.index()];
-    let other = at.direction.reverse().index();
-    let ticks = head
-        .tsecr
-        .wrapping_sub(at.entry.hot[other].tsval.load(Relaxed));
-    if course == QUICK || ticks > TICKS || !sequence::early(at, head, course) {
-        env.count(Counter::ForeignEcho, 1);
-        return state;
-    }
-    slots::void(&at.entry.slots[other], env);
-    own.tsecr.store(head.tsecr, Relaxed);
-    state | state::HAS_TSECR
 }
 
 /// Frees the slot of this TSval and all that the echo has passed.
@@ -173,14 +163,14 @@ fn find_slot<E: Env>(
     entry: &FlowEntry,
     direction: Direction,
     head: &TcpHead,
-    course: u32,
+    next: u32,
     clock: &mut Clock<'_, E>,
     state: u32,
 ) -> (usize, u32) {
     let own = &entry.hot[direction.index()];
     let newest = own.tsval.load(Relaxed);
     let distance = head.tsval.wrapping_sub(newest);
-    let known = course == QUICK || state & state::HAS_TSVAL != 0;
+    let known = next == QUICK || state & state::HAS_TSVAL != 0;
     if !known && (state & state::STALE == 0 || distance == 0) {
         // A flow seen from its SYN knows its first TSval; one joined
         // mid-stream may have sent it before. Either way it is no edge.
@@ -192,15 +182,28 @@ fn find_slot<E: Env>(
     if distance == 0 {
         return (NONE, state & !state::STALE);
     }
-    let older = course != QUICK && !newer(head.tsval, newest);
-    let anew = !known || older && has_moved(distance, course);
+    let older = next != QUICK && !newer(head.tsval, newest);
+    let anew = !known || older && has_moved(distance, course(next));
     if older && !anew {
         return (NONE, stale(entry, direction, head, clock.env, state));
     }
     own.tsval.store(head.tsval, Relaxed);
     let distance = if anew { u32::MAX } else { distance };
     let state = state & !state::STALE | state::HAS_TSVAL;
+    if next != QUICK && was_echoed(entry, direction, newest, distance) {
+        return (NONE, state::with_hold(state, head.tsval));
+    }
     edge(entry, direction, head, clock, state, distance)
+}
+
+/// Whether the echo of a TSval, `distance` ticks beyond the `newest` before it,
+/// came first: what comes now answers something else.
+#[inline(always)]
+fn was_echoed(entry: &FlowEntry, direction: Direction, newest: u32, distance: u32) -> bool {
+    let other = &entry.hot[direction.reverse().index()];
+    let known = other.state.load(Relaxed) & (state::SEQ | state::HAS_TSECR);
+    let ahead = other.tsecr.load(Relaxed).wrapping_sub(newest);
+    known == state::HAS_TSECR && ahead <= TICKS && distance <= ahead
 }
 
 /// Whether a TSval that looks older is not: no packet is late by so much, and
@@ -211,19 +214,25 @@ fn has_moved(distance: u32, course: u32) -> bool {
     course == Course::Next as u32 && distance.wrapping_neg() > TICKS
 }
 
-/// The quick way's in place of a [`Course`]: the packet is not odd.
+/// The quick way has this in place of what [`super::prepare`] said: the packet
+/// is not odd.
 pub(super) const QUICK: u32 = u32::MAX;
 
 /// Whether there is more to a packet with timestamps than the quick way looks
-/// for: it is the first one, its TSval is older than the newest, or its echo is
-/// ahead of what has passed.
+/// for: it is the first one, its TSval is older than the newest, its echo is
+/// ahead of what has passed, or one was before. Without a jump: to the verifier
+/// each would be one more way.
 #[inline(always)]
-pub(super) fn is_odd(at: &At<'_>, head: &TcpHead, state: u32) -> bool {
+pub(super) fn is_odd(at: &At<'_>, head: &TcpHead, state: u32, other_state: u32) -> bool {
     let newest = at.entry.hot[at.direction.index()].tsval.load(Relaxed);
     let other = &at.entry.hot[at.direction.reverse().index()];
-    let older = head.tsval != newest && !newer(head.tsval, newest);
-    let ahead = newer(head.tsecr, other.tsval.load(Relaxed));
-    state & state::HAS_TSVAL == 0 || older || at.other_state() & state::HAS_TSVAL != 0 && ahead
+    let if_set = |bit: u32| 0_u32.wrapping_sub(other_state / bit & 1);
+    let older = head.tsval.wrapping_sub(newest);
+    let ahead = other.tsval.load(Relaxed).wrapping_sub(head.tsecr);
+    let before = newest.wrapping_sub(other.tsecr.load(Relaxed));
+    let first = (state & state::HAS_TSVAL) ^ state::HAS_TSVAL;
+    let negative = older | ahead & if_set(state::HAS_TSVAL) | before & if_set(state::HAS_TSECR);
+    negative >> 31 | first != 0
 }
 
 /// Forgets the TSvals and echoes of a flow that was silent for so long that the
@@ -271,16 +280,6 @@ fn edge<E: Env>(
     if too_early && !slots::all_free(&entry.slots[direction.index()]) {
         clock.env.count(Counter::StampSpaced, 1);
         return (NONE, state);
-    }
-    // Its echo came first: what comes now answers something else.
-    let other = &entry.hot[direction.reverse().index()];
-    let before = head.tsval.wrapping_sub(distance);
-    let ahead = other.tsecr.load(Relaxed).wrapping_sub(before);
-    if other.state.load(Relaxed) & (state::SEQ | state::HAS_TSECR) == state::HAS_TSECR
-        && ahead <= TICKS
-        && distance <= ahead
-    {
-        return (NONE, state::with_hold(state, head.tsval));
     }
     let slots = &entry.slots[direction.index()];
     let mut slot = slots::free(slots);
