@@ -27,13 +27,7 @@ pub(super) fn concerns(head: &TcpHead, state: u32, other_state: u32) -> bool {
 
 /// Stamps a SYN that does not come `again`. Returns the direction's new state.
 #[inline(always)]
-pub(super) fn stamp<E: Env>(
-    at: &At<'_>,
-    head: &TcpHead,
-    again: bool,
-    env: &E,
-    state: u32,
-) -> u32 {
+pub(super) fn stamp<E: Env>(at: &At<'_>, head: &TcpHead, again: bool, env: &E, state: u32) -> u32 {
     let slots = &at.entry.slots[at.direction.index()];
     if state & state::HANDSHAKE != 0 {
         // A SYN that comes again: nobody knows which one will be answered

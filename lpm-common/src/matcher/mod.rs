@@ -169,7 +169,7 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
             state = close(at, head, env, state);
         }
         (_, state) = sequence::note(at, head, env, state);
-        ts::packet(at, head, ts::QUICK, env, state);
+        ts::packet(at, head, ts::QUICK, env, env.forget(state));
     }
     at.count(env);
     true
@@ -193,6 +193,9 @@ pub const SHAKE: u32 = 1 << 16;
 
 /// Likewise: the packet may answer what has not passed yet.
 const EARLY: u32 = 1 << 17;
+
+/// Likewise: its acknowledgment passed before it.
+const ANSWERED: u32 = 1 << 18;
 
 /// Beside both, from this bit on: how the packet follows the ones before it.
 const COURSE: u32 = 8;
@@ -227,7 +230,8 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     let course;
     (course, state) = sequence::note(at, head, env, state);
     let timed = head.has_timestamp && env.methods().has(Method::Ts);
-    state = choice::choose(at, head, (course, timed), env, state);
+    state = choice::choose(at, head, (course, timed), env, env.forget(state));
+    state = env.forget(state);
     at.state().store(state, Relaxed);
     let next = if state & state::SEQ != 0 {
         Next::Seq
@@ -238,10 +242,12 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     };
     let shake = handshake::concerns(head, state, at.other_state());
     let early = sequence::may_be_early(at, head, course);
+    let answered = sequence::was_answered(at);
     next as u32
         | (course as u32) << COURSE
         | if shake { SHAKE } else { 0 }
         | if early { EARLY } else { 0 }
+        | if answered { ANSWERED } else { 0 }
 }
 
 /// Step between, if [`SHAKE`] is in `next`: method `handshake`.

@@ -11,10 +11,10 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    At, Clock, EARLY, course,
+    ANSWERED, At, Clock, EARLY, course,
     echo::{self, Found},
     newer,
-    sequence::{Course, WINDOW},
+    sequence::Course,
     slots::{self, NONE, Token},
     state,
 };
@@ -44,7 +44,8 @@ pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mu
     }
     let slot;
     (slot, state) = find_slot(entry, direction, head, course(next), &mut clock, state);
-    if slot != NONE {
+    // If its acknowledgment came first, what comes now answers something else.
+    if slot != NONE && next & ANSWERED == 0 {
         let end = own.seq_end.load(Relaxed);
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
         let token = Token {
@@ -209,13 +210,6 @@ fn find_slot<E: Env>(
         return (NONE, state);
     }
     let state = slots::complete(entry, direction, head, clock, state);
-    // Its acknowledgment came first: what comes now answers something else.
-    let other = &entry.hot[direction.reverse().index()];
-    let known = other.state.load(Relaxed) & (state::SEQ | state::HAS_TSECR);
-    let ahead = other.tsecr.load(Relaxed).wrapping_sub(end);
-    if known == state::SEQ | state::HAS_TSECR && ahead <= WINDOW {
-        return (NONE, state);
-    }
     if state::holds(state, end >> KIB) && !slots::all_free(slots) {
         clock.env.count(Counter::StampSpaced, 1);
         return (NONE, state);

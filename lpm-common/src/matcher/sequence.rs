@@ -109,6 +109,17 @@ pub(super) fn may_be_early(at: &At<'_>, head: &TcpHead, course: Course) -> bool 
     at.other_state() & state::HAS_SEQ != 0 && ahead <= WINDOW && near
 }
 
+/// Whether all that passed until now, the packet at hand included, was
+/// acknowledged before it passed, by a flow without timestamps.
+#[inline(always)]
+pub(super) fn was_answered(at: &At<'_>) -> bool {
+    let other = &at.entry.hot[at.direction.reverse().index()];
+    let end = at.entry.hot[at.direction.index()].seq_end.load(Relaxed);
+    let known = at.other_state() & (state::SEQ | state::HAS_TSECR);
+    let ahead = other.tsecr.load(Relaxed).wrapping_sub(end);
+    known == state::SEQ | state::HAS_TSECR && ahead <= WINDOW
+}
+
 /// Counts what comes again. A packet with an older TSval than others before it
 /// was sent before them: it is late, not repeated.
 fn again<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {

@@ -86,7 +86,13 @@ fn differences(case: &Case, (got, again): &(Vec<Expected>, u64)) -> Vec<String> 
 #[test]
 fn vectors_hold() {
     let only_ts = [Method::Ts].into_iter().collect();
-    for (file, least, methods) in [("ts", 70, only_ts), ("seq", 15, Methods::ALL)] {
+    let files = [
+        ("ts", 70, only_ts),
+        ("seq", 15, Methods::ALL),
+        ("odd_ts", 11, only_ts),
+        ("odd_seq", 16, Methods::ALL),
+    ];
+    for (file, least, methods) in files {
         let path = std::format!(
             "{}/../tests/vectors/{file}.json",
             env!("CARGO_MANIFEST_DIR")

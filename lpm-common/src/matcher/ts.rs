@@ -43,7 +43,8 @@ pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mu
         (found, state) = find_echo(entry, direction, head, next, env, state);
     }
     let slot;
-    (slot, state) = find_slot(entry, direction, head, next, &mut clock, state);
+    let state_now = env.forget(state);
+    (slot, state) = find_slot(entry, direction, head, next, &mut clock, state_now);
     if slot != NONE {
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
         let ahead = slots::spacing(if gap == 0 { 1 } else { gap }, head.tsval);
