@@ -152,3 +152,32 @@ fn an_echo_of_what_was_never_sent_is_counted() {
     }
     assert_eq!(model.counter(Counter::ForeignEcho), 1);
 }
+
+#[test]
+fn a_path_that_begins_to_strip_timestamps_is_measured_by_sequence_number() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/odd_seq.json");
+    let mut case = vectors::read(&path)
+        .into_iter()
+        .find(|case| case.name == "keep-alives without timestamps on a flow that has them")
+        .unwrap();
+    case.packets.truncate(3);
+    let [ack, synack] = [2, 1].map(|at| case.packets[at].clone());
+    for i in 0..20_u32 {
+        let (mut data, mut answer) = (ack.clone(), synack.clone());
+        data.t_ns += u64::from(i + 1) * 64_000_000;
+        answer.t_ns = data.t_ns + 6_400_000;
+        (data.seq, data.payload) = (1000 + 100 * i, 100);
+        (answer.seq, answer.ack) = (5000, 1100 + 100 * i);
+        answer.flags = "A".to_string();
+        answer.mss = None;
+        for packet in [&mut data, &mut answer] {
+            (packet.tsval, packet.tsecr) = (None, None);
+        }
+        case.packets.extend([data, answer]);
+    }
+    let (samples, _) = run(&case, false, Methods::ALL);
+    let by_seq: Vec<_> = samples.iter().filter(|s| s.method == "seq").collect();
+    // The eighth packet without them is stamped already.
+    assert_eq!(by_seq.len(), 13, "{samples:?}");
+    assert!(by_seq.iter().all(|sample| sample.rtt_ns == 6_400_000));
+}
