@@ -104,18 +104,11 @@ fn acknowledge<E: Env>(
     }
     let end = other.seq_end.load(Relaxed);
     let slots = &entry.slots[direction.reverse().index()];
-    if newer(head.ack, end) {
-        if !early {
-            env.count(Counter::ForeignEcho, 1);
-            return (Found::NONE, state);
-        }
-        // What it answers is the last of what it covers, which is still to
-        // pass; see `find_slot`.
-        if other_state & state::SEQ != 0 {
-            slots::void(slots, env);
-        }
-        own.tsecr.store(head.ack, Relaxed);
-        return (Found::NONE, state | state::HAS_TSECR);
+    // What it answers is the last of what it covers, which is still to pass.
+    let beyond = newer(head.ack, end);
+    if beyond && !early {
+        env.count(Counter::ForeignEcho, 1);
+        return (Found::NONE, state);
     }
     let last = own.tsecr.load(Relaxed);
     // One beyond what has passed by now was of something never sent.
@@ -123,16 +116,16 @@ fn acknowledge<E: Env>(
     // Twice the same without payload while something is outstanding (RFC 5681
     // section 2; that the window has not changed is not asked), or blocks
     // beyond a hole (RFC 2018).
-    let twice = !first && head.ack == last && head.payload == 0 && head.ack != end;
-    if other_state & state::SEQ != 0 && (twice || head.sack) {
+    let twice = !first && !beyond && head.ack == last && head.payload == 0 && head.ack != end;
+    if other_state & state::SEQ != 0 && (beyond || twice || head.sack) {
         slots::void(slots, env);
     }
-    if !first && !newer(head.ack, last) {
+    if !beyond && !first && !newer(head.ack, last) {
         return (Found::NONE, state);
     }
     own.tsecr.store(head.ack, Relaxed);
     let state = state | state::HAS_TSECR;
-    if other_state & USABLE != state::STAMPED | state::SEQ {
+    if beyond || other_state & USABLE != state::STAMPED | state::SEQ {
         return (Found::NONE, state);
     }
     let mut found = take(slots, head.ack, end, env);
