@@ -150,7 +150,7 @@ counters! {
     SkippedTruncated => "parse_skipped", "truncated";
     /// Packets whose length fields contradict each other.
     SkippedMalformed => "parse_skipped", "malformed";
-    /// More VLAN tags, extension headers or options than are followed.
+    /// More VLAN tags or extension headers than are followed.
     SkippedTooDeep => "parse_skipped", "too_deep";
     /// Whole tunnel packets that the kernel put together (UDP GRO): only the
     /// first one's headers could be read.

@@ -512,7 +512,7 @@ pub fn request<T: Table, E: Env>(known: &Known, direction: Direction, table: &T,
 #[inline(always)]
 pub fn by_ts<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
     if let Some(at) = at(known, direction, table) {
-        matcher::by_ts(&at, &known.head, env);
+        matcher::by_ts(&at, &known.head, known.next, env);
     }
 }
 

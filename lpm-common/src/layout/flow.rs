@@ -179,9 +179,10 @@ pub struct FlowCold {
     pub first_seen: AtomicU32,
     /// MSS option of the SYN sent by each direction, bytes; 0: not seen.
     pub announced_mss: [AtomicU16; 2],
-    /// Low 32 bits of jiffies at the start of a run of stale TSvals, per
-    /// direction.
-    pub stale_since: [AtomicU32; 2],
+    /// Per direction, while [`crate::matcher::state::STALE`] says so: low 28
+    /// bits of jiffies at the start of a run of stale TSvals, and above them
+    /// how many packets in a row were not of the direction's method.
+    pub stale: [AtomicU32; 2],
 }
 
 const OPENED: u8 = 0x80;

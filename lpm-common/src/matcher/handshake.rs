@@ -5,11 +5,12 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    At, Clock, echo,
+    At, Clock, echo, newer,
     slots::{put, void},
     state,
 };
 use crate::{
+    counter::Counter,
     env::Env,
     layout::{Echo, Method},
     packet::{TcpHead, flag},
@@ -26,31 +27,41 @@ pub(super) fn concerns(head: &TcpHead, state: u32, other_state: u32) -> bool {
 
 /// Stamps a SYN that does not come `again`. Returns the direction's new state.
 #[inline(always)]
-pub(super) fn stamp<E: Env>(
-    at: &At<'_>,
-    head: &TcpHead,
-    again: bool,
-    env: &E,
-    mut state: u32,
-) -> u32 {
+pub(super) fn stamp<E: Env>(at: &At<'_>, head: &TcpHead, again: bool, env: &E, state: u32) -> u32 {
     let slots = &at.entry.slots[at.direction.index()];
     if state & state::HANDSHAKE != 0 {
         // A SYN that comes again: nobody knows which one will be answered
         // (Karn). Anything else: its answer has come, or went another way.
         void(slots, env);
-        state &= !state::HANDSHAKE;
     }
-    if head.has(flag::SYN) && !again {
+    if !head.has(flag::SYN) {
+        return state & !state::HANDSHAKE;
+    }
+    if !again && !is_late(head, at.other_state()) {
         let units = Clock::new(env).units();
         put(slots, SLOT, head.seq.wrapping_add(1), units);
-        state |= state::HANDSHAKE;
+    } else if state & state::HANDSHAKE == 0 {
+        return state;
     }
-    state
+    state | state::HANDSHAKE
+}
+
+/// Whether the answer to a SYN has passed before it (two CPUs, two queues of a
+/// capture): to a SYN, the other end's; to a SYN-ACK, whatever the other end
+/// sent after its SYN.
+#[inline(always)]
+fn is_late(head: &TcpHead, other_state: u32) -> bool {
+    let other_is_at_it = other_state & state::HANDSHAKE != 0;
+    if head.has(flag::ACK) {
+        other_state != 0 && !other_is_at_it
+    } else {
+        other_is_at_it
+    }
 }
 
 /// Matches a packet against the SYN of the other direction.
 #[inline(always)]
-pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
+pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, early: bool, env: &E) {
     let reverse = at.direction.reverse().index();
     let other = &at.entry.hot[reverse];
     if !head.has(flag::ACK) || other.state.load(Relaxed) & state::HANDSHAKE == 0 {
@@ -60,11 +71,17 @@ pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
     let stamp = slot.load(Relaxed);
     let id = (stamp >> 32) as u32;
     // From the SYN itself to all that came with it (RFC 7413: data on a SYN).
-    let sent = other.seq_end.load(Relaxed).wrapping_sub(id);
-    if stamp == 0 || head.ack.wrapping_sub(id) > sent {
+    let end = other.seq_end.load(Relaxed);
+    let covers = head.ack.wrapping_sub(id) <= end.wrapping_sub(id);
+    if stamp == 0 || !covers && !(early && newer(head.ack, end)) {
         return;
     }
     slot.store(0, Relaxed);
+    if !covers {
+        // It answers what is still to pass.
+        env.count(Counter::StampVoided, 1);
+        return;
+    }
     let echo = if head.has(flag::SYN) {
         Echo::Prompt
     } else if head.payload != 0 || head.has(flag::FIN) {

@@ -4,6 +4,7 @@
 //! first packet the other way that answers it makes the sample. Every rule is
 //! one of the frozen terms or of an RFC, named where it is applied.
 
+mod choice;
 mod echo;
 mod handshake;
 mod request;
@@ -158,17 +159,18 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
             own.seq_end.store(end, Relaxed);
         }
     } else {
-        let unusual = (state | at.other_state()) & (state::SEQ | state::HANDSHAKE) != 0;
-        if unusual || head.has_any(flag::SYN | flag::RST) {
+        let other_state = at.other_state();
+        let unusual = (state | other_state) & (state::SEQ | state::HANDSHAKE) != 0
+            || head.has_any(flag::SYN | flag::RST);
+        if unusual || ts::is_odd(at, head, state, other_state) || is_silent(at, env) {
             return false;
         }
-        expire(at, env);
         let mut state = state;
         if head.has(flag::FIN) {
             state = close(at, head, env, state);
         }
         (_, state) = sequence::note(at, head, env, state);
-        ts::packet(at, head, env, state);
+        ts::packet(at, head, ts::QUICK, env, env.forget(state));
     }
     at.count(env);
     true
@@ -190,15 +192,30 @@ pub enum Next {
 /// before.
 pub const SHAKE: u32 = 1 << 16;
 
+/// Likewise: the packet may answer what has not passed yet.
+const EARLY: u32 = 1 << 17;
+
+/// Likewise: its acknowledgment passed before it.
+const ANSWERED: u32 = 1 << 18;
+
 /// Beside both, from this bit on: how the packet follows the ones before it.
 const COURSE: u32 = 8;
+
+/// The part of what [`prepare`] said that is a [`sequence::Course`].
+#[inline(always)]
+const fn course(next: u32) -> u32 {
+    next >> COURSE & 0xff
+}
 
 /// First step with a packet that [`timed`] has left: counts it, follows its
 /// sequence numbers and the handshake. Returns [`Next`] and what goes with it,
 /// as a number: between the steps it goes through memory.
 #[inline(always)]
 pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
-    expire(at, env);
+    if is_silent(at, env) {
+        expire_all(at.entry, env);
+        ts::forget(at.entry, env);
+    }
     at.count(env);
     if !head.has_timestamp {
         env.count(Counter::NoTimestamp, u64::from(at.wire.segments));
@@ -214,21 +231,24 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     let course;
     (course, state) = sequence::note(at, head, env, state);
     let timed = head.has_timestamp && env.methods().has(Method::Ts);
-    if timed && state & state::SEQ != 0 {
-        state = seq::stop(at, env, state);
-    } else if !timed && state & state::SEQ == 0 && env.methods().has(Method::Seq) {
-        state = seq::start(at, env, state);
-    }
+    state = choice::choose(at, head, (course, timed), env, env.forget(state));
+    state = env.forget(state);
     at.state().store(state, Relaxed);
-    let next = if timed {
-        Next::Ts
-    } else if state & state::SEQ != 0 {
+    let next = if state & state::SEQ != 0 {
         Next::Seq
+    } else if timed || state & state::ANY_PENDING != 0 {
+        Next::Ts
     } else {
         Next::Done
     };
     let shake = handshake::concerns(head, state, at.other_state());
-    next as u32 | (course as u32) << COURSE | if shake { SHAKE } else { 0 }
+    let early = sequence::may_be_early(at, head, course);
+    let answered = sequence::was_answered(at);
+    next as u32
+        | (course as u32) << COURSE
+        | if shake { SHAKE } else { 0 }
+        | if early { EARLY } else { 0 }
+        | if answered { ANSWERED } else { 0 }
 }
 
 /// Step between, if [`SHAKE`] is in `next`: method `handshake`.
@@ -241,9 +261,9 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
     if !env.methods().has(Method::Handshake) {
         return;
     }
-    handshake::answer(at, head, env);
+    handshake::answer(at, head, next & EARLY != 0, env);
     if !head.has(flag::RST) {
-        let again = next >> COURSE & 0xff == sequence::Course::Again as u32;
+        let again = course(next) == sequence::Course::Again as u32;
         let state = at.state();
         state.store(
             handshake::stamp(at, head, again, env, state.load(Relaxed)),
@@ -256,25 +276,24 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
 /// [`prepare`] said.
 #[inline(always)]
 pub fn request<E: Env>(at: &At<'_>, request: &RequestEntry, head: &TcpHead, next: u32, env: &E) {
-    request::packet(at, request, head, next >> COURSE & 0xff, env);
+    request::packet(at, request, head, course(next), env);
 }
 
-/// Last step: method `ts`.
+/// Last step: method `ts`. `next` is what [`prepare`] said.
 #[inline(always)]
-pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
-    ts::packet(at, head, env, at.state().load(Relaxed));
+pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
+    let state = at.state().load(Relaxed);
+    if head.has_timestamp {
+        ts::packet(at, head, next, env, state);
+    } else {
+        ts::pass(at, head, env, state);
+    }
 }
 
 /// Last step: method `seq`. `next` is what [`prepare`] said.
 #[inline(always)]
 pub fn by_seq<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
-    seq::packet(
-        at,
-        head,
-        next >> COURSE & 0xff,
-        env,
-        at.state().load(Relaxed),
-    );
+    seq::packet(at, head, next, env, at.state().load(Relaxed));
 }
 
 /// Notes the end of the connection: FIN from both ends, or a RST. Returns the
@@ -294,15 +313,14 @@ fn close<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> u32 {
     state | state::FIN
 }
 
-/// Voids all outstanding stamps if the flow was silent for too long.
+/// Whether the flow was silent for so long that its stamps are void.
 #[inline(always)]
-fn expire<E: Env>(at: &At<'_>, env: &E) {
+fn is_silent<E: Env>(at: &At<'_>, env: &E) -> bool {
     let silent = env.jiffies().wrapping_sub(at.entry.last_seen.load(Relaxed));
-    if silent > env.hz().wrapping_mul(VOID_SECONDS) {
-        expire_all(at.entry, env);
-    }
+    silent > env.hz().wrapping_mul(VOID_SECONDS)
 }
 
+/// Voids all outstanding stamps.
 fn expire_all<E: Env>(entry: &FlowEntry, env: &E) {
     let mut expired = 0;
     for slots in &entry.slots {

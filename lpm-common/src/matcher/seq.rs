@@ -11,7 +11,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    At, Clock,
+    ANSWERED, At, Clock, EARLY, course,
     echo::{self, Found},
     newer,
     sequence::Course,
@@ -31,19 +31,21 @@ const KIB: u32 = 10;
 /// Of these, slots with ends of sequence in them have the first two only.
 const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
 
-/// A packet without timestamps, or whose timestamps are not used.
+/// A packet without timestamps, or whose timestamps are not used. `next` is
+/// what [`super::prepare`] said.
 #[inline(always)]
-pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, course: u32, env: &E, mut state: u32) {
+pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mut state: u32) {
     let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let mut clock = Clock::new(env);
     let mut found = Found::NONE;
     if head.has(flag::ACK) {
-        (found, state) = acknowledge(entry, direction, head, env, state);
+        (found, state) = acknowledge(entry, direction, head, next & EARLY != 0, env, state);
     }
     let slot;
-    (slot, state) = find_slot(entry, direction, head, course, &mut clock, state);
-    if slot != NONE {
+    (slot, state) = find_slot(entry, direction, head, course(next), &mut clock, state);
+    // If its acknowledgment came first, what comes now answers something else.
+    if slot != NONE && next & ANSWERED == 0 {
         let end = own.seq_end.load(Relaxed);
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
         let token = Token {
@@ -90,6 +92,7 @@ fn acknowledge<E: Env>(
     entry: &FlowEntry,
     direction: Direction,
     head: &TcpHead,
+    early: bool,
     env: &E,
     state: u32,
 ) -> (Found, u32) {
@@ -100,26 +103,29 @@ fn acknowledge<E: Env>(
         return (Found::NONE, state);
     }
     let end = other.seq_end.load(Relaxed);
-    if newer(head.ack, end) {
+    let slots = &entry.slots[direction.reverse().index()];
+    // What it answers is the last of what it covers, which is still to pass.
+    let beyond = newer(head.ack, end);
+    if beyond && !early {
         env.count(Counter::ForeignEcho, 1);
         return (Found::NONE, state);
     }
-    let slots = &entry.slots[direction.reverse().index()];
     let last = own.tsecr.load(Relaxed);
-    let first = state & state::HAS_TSECR == 0;
+    // One beyond what has passed by now was of something never sent.
+    let first = state & state::HAS_TSECR == 0 || newer(last, end);
     // Twice the same without payload while something is outstanding (RFC 5681
     // section 2; that the window has not changed is not asked), or blocks
     // beyond a hole (RFC 2018).
-    let twice = !first && head.ack == last && head.payload == 0 && head.ack != end;
-    if other_state & state::SEQ != 0 && (twice || head.sack) {
+    let twice = !first && !beyond && head.ack == last && head.payload == 0 && head.ack != end;
+    if other_state & state::SEQ != 0 && (beyond || twice || head.sack) {
         slots::void(slots, env);
     }
-    if !first && !newer(head.ack, last) {
+    if !beyond && !first && !newer(head.ack, last) {
         return (Found::NONE, state);
     }
     own.tsecr.store(head.ack, Relaxed);
     let state = state | state::HAS_TSECR;
-    if other_state & USABLE != state::STAMPED | state::SEQ {
+    if beyond || other_state & USABLE != state::STAMPED | state::SEQ {
         return (Found::NONE, state);
     }
     let mut found = take(slots, head.ack, end, env);

@@ -27,6 +27,11 @@ pub(super) enum Course {
     Again = 4,
 }
 
+/// How far from what has passed sequence numbers are believed to be the flow's:
+/// four times the longest packet (RFC 791 section 3.1). What a CPU or a queue
+/// of a capture is late by is less.
+pub(super) const WINDOW: u32 = 1 << 18;
+
 /// Sequence numbers that a packet takes: its payload, SYN and FIN.
 #[inline(always)]
 pub(super) fn length(head: &TcpHead) -> u32 {
@@ -39,10 +44,16 @@ pub(super) fn length(head: &TcpHead) -> u32 {
 pub(super) fn note<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> (Course, u32) {
     let own = &at.entry.hot[at.direction.index()].seq_end;
     let length = length(head);
+    let next = head.seq.wrapping_add(length);
     if length == 0 {
+        // An acknowledgment without data has the next sequence number (RFC
+        // 9293 section 3.4): of a flow joined mid-stream nothing else may tell.
+        if state & state::HAS_SEQ == 0 && head.has(flag::ACK) {
+            own.store(next, Relaxed);
+            return (Course::First, state | state::HAS_SEQ);
+        }
         return (Course::Nothing, state);
     }
-    let next = head.seq.wrapping_add(length);
     if state & state::HAS_SEQ == 0 {
         own.store(next, Relaxed);
         return (Course::First, state | state::HAS_SEQ);
@@ -74,6 +85,39 @@ pub(super) fn note<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> 
     }
     again(at, head, env);
     (Course::Again, state)
+}
+
+/// Whether a packet answers what has not passed yet, and may be believed: with
+/// packets of the two directions on two CPUs, or in two queues of a capture, an
+/// answer can come first. Whoever forges one must know where both directions
+/// are, within [`WINDOW`] (as RFC 5961 section 5 asks of the ends), and spoils
+/// the stamps that are outstanding, no more: the next true answer is taken
+/// again.
+///
+/// `course` is the packet's own; one beyond a hole has told its number itself.
+#[inline(always)]
+pub(super) fn may_be_early(at: &At<'_>, head: &TcpHead, course: Course) -> bool {
+    let own = &at.entry.hot[at.direction.index()];
+    let other = &at.entry.hot[at.direction.reverse().index()];
+    if course == Course::First || course == Course::Hole {
+        return false;
+    }
+    // It acknowledges all that has passed, if not more.
+    let ahead = head.ack.wrapping_sub(other.seq_end.load(Relaxed));
+    let behind = own.seq_end.load(Relaxed).wrapping_sub(head.seq);
+    let near = course == Course::Next || behind.wrapping_add(WINDOW) <= 2 * WINDOW;
+    at.other_state() & state::HAS_SEQ != 0 && ahead <= WINDOW && near
+}
+
+/// Whether all that passed until now, the packet at hand included, was
+/// acknowledged before it passed, by a flow without timestamps.
+#[inline(always)]
+pub(super) fn was_answered(at: &At<'_>) -> bool {
+    let other = &at.entry.hot[at.direction.reverse().index()];
+    let end = at.entry.hot[at.direction.index()].seq_end.load(Relaxed);
+    let known = at.other_state() & (state::SEQ | state::HAS_TSECR);
+    let ahead = other.tsecr.load(Relaxed).wrapping_sub(end);
+    known == state::SEQ | state::HAS_TSECR && ahead <= WINDOW
 }
 
 /// Counts what comes again. A packet with an older TSval than others before it

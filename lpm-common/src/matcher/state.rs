@@ -1,7 +1,8 @@
 //! The bits of [`crate::layout::DirectionHot::state`], and small encodings.
 //!
 //! Only packets of a direction write the direction's state, so the two CPUs
-//! that serve a flow's directions never write the same word.
+//! that serve a flow's directions never write the same word, but where a flow
+//! begins anew.
 
 use crate::layout::SLOTS;
 
@@ -13,8 +14,15 @@ pub const HAS_TSECR: u32 = 1 << 1;
 pub const FIN: u32 = 1 << 2;
 /// The sender sent RST.
 pub const RST: u32 = 1 << 3;
-/// TSvals older than the newest are coming; see `stale_since`.
+/// TSvals older than the newest are coming, or packets that are not of the
+/// direction's method, with timestamps or without: see
+/// [`crate::layout::FlowCold::stale`]. Without [`HAS_TSVAL`] and [`SEQ`]: the
+/// flow was silent for long, and any other TSval than the last is new.
 pub const STALE: u32 = 1 << 4;
+/// The part of [`crate::layout::FlowCold::stale`] that is a time.
+pub(super) const SINCE: u32 = (1 << ROW_SHIFT) - 1;
+/// Above it: the length of the row.
+pub(super) const ROW_SHIFT: u32 = 28;
 /// Slots of this direction were ever used: echoes must look at them.
 pub const STAMPED: u32 = 1 << 5;
 /// First of [`SLOTS`] bits: the second full segment since this slot's stamp

@@ -86,7 +86,13 @@ fn differences(case: &Case, (got, again): &(Vec<Expected>, u64)) -> Vec<String> 
 #[test]
 fn vectors_hold() {
     let only_ts = [Method::Ts].into_iter().collect();
-    for (file, least, methods) in [("ts", 70, only_ts), ("seq", 15, Methods::DEFAULT)] {
+    let files = [
+        ("ts", 70, only_ts),
+        ("seq", 15, Methods::DEFAULT),
+        ("odd_ts", 11, only_ts),
+        ("odd_seq", 16, Methods::DEFAULT),
+    ];
+    for (file, least, methods) in files {
         let path = std::format!(
             "{}/../tests/vectors/{file}.json",
             env!("CARGO_MANIFEST_DIR")
@@ -145,4 +151,33 @@ fn an_echo_of_what_was_never_sent_is_counted() {
         model.packet(&packet.frame(false).bytes(), &packet.arrival(7));
     }
     assert_eq!(model.counter(Counter::ForeignEcho), 1);
+}
+
+#[test]
+fn a_path_that_begins_to_strip_timestamps_is_measured_by_sequence_number() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/odd_seq.json");
+    let mut case = vectors::read(&path)
+        .into_iter()
+        .find(|case| case.name == "keep-alives without timestamps on a flow that has them")
+        .unwrap();
+    case.packets.truncate(3);
+    let [ack, synack] = [2, 1].map(|at| case.packets[at].clone());
+    for i in 0..20_u32 {
+        let (mut data, mut answer) = (ack.clone(), synack.clone());
+        data.t_ns += u64::from(i + 1) * 64_000_000;
+        answer.t_ns = data.t_ns + 6_400_000;
+        (data.seq, data.payload) = (1000 + 100 * i, 100);
+        (answer.seq, answer.ack) = (5000, 1100 + 100 * i);
+        answer.flags = "A".to_string();
+        answer.mss = None;
+        for packet in [&mut data, &mut answer] {
+            (packet.tsval, packet.tsecr) = (None, None);
+        }
+        case.packets.extend([data, answer]);
+    }
+    let (samples, _) = run(&case, false, Methods::DEFAULT);
+    let by_seq: Vec<_> = samples.iter().filter(|s| s.method == "seq").collect();
+    // The eighth packet without them is stamped already.
+    assert_eq!(by_seq.len(), 13, "{samples:?}");
+    assert!(by_seq.iter().all(|sample| sample.rtt_ns == 6_400_000));
 }

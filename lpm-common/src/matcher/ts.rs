@@ -5,9 +5,10 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    At, Clock,
+    At, Clock, EARLY, course,
     echo::{self, Found},
     newer,
+    sequence::Course,
     slots::{self, NONE, Token},
     state,
 };
@@ -22,21 +23,28 @@ use crate::{
 /// used again whose SYN was not seen), not reordering.
 const RESYNC_SECONDS: u32 = 2;
 
+/// How many ticks ahead of the newest TSval an echo is believed, and how many
+/// behind it a TSval may be late: no clock ticks more often than each
+/// microsecond, and at 200 s of silence everything begins anew.
+pub(super) const TICKS: u32 = 1 << 28;
+
 /// Of these, slots with TSvals in them have [`state::STAMPED`] only.
 const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
 
-/// A packet with timestamps, one of which is new.
+/// A packet with timestamps, one of which is new. `next` is what
+/// [`super::prepare`] said, or [`QUICK`]: it is none that [`is_odd`].
 #[inline(always)]
-pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, mut state: u32) {
+pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mut state: u32) {
     let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()].state;
     let mut clock = Clock::new(env);
     let mut found = Found::NONE;
     if head.has(flag::ACK) {
-        (found, state) = find_echo(entry, direction, head, env, state);
+        (found, state) = find_echo(entry, direction, head, next, env, state);
     }
     let slot;
-    (slot, state) = find_slot(entry, direction, head, &mut clock, state);
+    let state_now = env.forget(state);
+    (slot, state) = find_slot(entry, direction, head, next, &mut clock, state_now);
     if slot != NONE {
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
         let ahead = slots::spacing(if gap == 0 { 1 } else { gap }, head.tsval);
@@ -54,6 +62,17 @@ pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, mut state: u3
     }
 }
 
+/// A packet without timestamps among others that have them: neither a stamp
+/// nor an echo (RFC 7323 section 3.2), but its payload is payload.
+#[inline(always)]
+pub(super) fn pass<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) {
+    let mut clock = Clock::new(env);
+    let state = slots::complete(at.entry, at.direction, head, &mut clock, state);
+    at.entry.hot[at.direction.index()]
+        .state
+        .store(state, Relaxed);
+}
+
 /// Takes the TSecr of a packet with ACK, and its stamp out of its slot.
 /// Returns the direction's new state too.
 #[inline(always)]
@@ -61,6 +80,7 @@ fn find_echo<E: Env>(
     entry: &FlowEntry,
     direction: Direction,
     head: &TcpHead,
+    next: u32,
     env: &E,
     state: u32,
 ) -> (Found, u32) {
@@ -71,13 +91,22 @@ fn find_echo<E: Env>(
         return (Found::NONE, state);
     }
     // Echoes are told apart by how far they lie behind the newest TSval. What
-    // lies ahead of it the other side never sent: no echo, and it must not
-    // make true echoes look old.
+    // lies ahead of it the other side never sent, or it is still to pass: no
+    // echo, and it must not make true echoes look old.
     let newest = other.tsval.load(Relaxed);
     let behind = newest.wrapping_sub(head.tsecr);
-    if behind > i32::MAX.cast_unsigned() {
-        env.count(Counter::ForeignEcho, 1);
-        return (Found::NONE, state);
+    if next != QUICK && behind > i32::MAX.cast_unsigned() {
+        let early = next & EARLY != 0 && behind.wrapping_neg() <= TICKS;
+        if !early {
+            env.count(Counter::ForeignEcho, 1);
+            return (Found::NONE, state);
+        }
+        // All that passed is acknowledged, so no later echo answers it; nor
+        // what this one answers, see `edge`. An echo of what did pass, before
+        // that comes, shows that it never will.
+        slots::void(&entry.slots[direction.reverse().index()], env);
+        own.tsecr.store(head.tsecr, Relaxed);
+        return (Found::NONE, state | state::HAS_TSECR);
     }
     if state & state::HAS_TSECR != 0 && behind >= newest.wrapping_sub(own.tsecr.load(Relaxed)) {
         return (Found::NONE, state);
@@ -135,34 +164,93 @@ fn find_slot<E: Env>(
     entry: &FlowEntry,
     direction: Direction,
     head: &TcpHead,
+    next: u32,
     clock: &mut Clock<'_, E>,
     state: u32,
 ) -> (usize, u32) {
     let own = &entry.hot[direction.index()];
-    if state & state::HAS_TSVAL == 0 {
+    let newest = own.tsval.load(Relaxed);
+    let distance = head.tsval.wrapping_sub(newest);
+    let known = next == QUICK || state & state::HAS_TSVAL != 0;
+    if !known && (state & state::STALE == 0 || distance == 0) {
         // A flow seen from its SYN knows its first TSval; one joined
         // mid-stream may have sent it before. Either way it is no edge.
         own.tsval.store(head.tsval, Relaxed);
-        return (NONE, state::with_hold(state | state::HAS_TSVAL, head.tsval));
+        let state = state & !state::STALE | state::HAS_TSVAL;
+        return (NONE, state::with_hold(state, head.tsval));
     }
     let state = slots::complete(entry, direction, head, clock, state);
-    let newest = own.tsval.load(Relaxed);
-    if head.tsval == newest {
+    if distance == 0 {
         return (NONE, state & !state::STALE);
     }
-    if !newer(head.tsval, newest) {
+    let older = next != QUICK && !newer(head.tsval, newest);
+    let anew = !known || older && has_moved(distance, course(next));
+    if older && !anew {
         return (NONE, stale(entry, direction, head, clock.env, state));
     }
     own.tsval.store(head.tsval, Relaxed);
-    let distance = head.tsval.wrapping_sub(newest);
-    edge(
-        entry,
-        direction,
-        head,
-        clock,
-        state & !state::STALE,
-        distance,
-    )
+    let distance = if anew { u32::MAX } else { distance };
+    let state = state & !state::STALE | state::HAS_TSVAL;
+    if next != QUICK && was_echoed(entry, direction, newest, distance) {
+        return (NONE, state::with_hold(state, head.tsval));
+    }
+    edge(entry, direction, head, clock, state, distance)
+}
+
+/// Whether the echo of a TSval, `distance` ticks beyond the `newest` before it,
+/// came first: what comes now answers something else.
+#[inline(always)]
+fn was_echoed(entry: &FlowEntry, direction: Direction, newest: u32, distance: u32) -> bool {
+    let other = &entry.hot[direction.reverse().index()];
+    let known = other.state.load(Relaxed) & (state::SEQ | state::HAS_TSECR);
+    let ahead = other.tsecr.load(Relaxed).wrapping_sub(newest);
+    known == state::HAS_TSECR && ahead <= TICKS && distance <= ahead
+}
+
+/// Whether a TSval that looks older is not: no packet is late by so much, and
+/// this one follows the last one. The sender's clock went on by half its range
+/// since then, and what it sent meanwhile had no timestamps.
+#[inline(always)]
+fn has_moved(distance: u32, course: u32) -> bool {
+    course == Course::Next as u32 && distance.wrapping_neg() > TICKS
+}
+
+/// The quick way has this in place of what [`super::prepare`] said: the packet
+/// is not odd.
+pub(super) const QUICK: u32 = u32::MAX;
+
+/// Whether there is more to a packet with timestamps than the quick way looks
+/// for: it is the first one, its TSval is older than the newest, its echo is
+/// ahead of what has passed, or one was before. Without a jump: to the verifier
+/// each would be one more way.
+#[inline(always)]
+pub(super) fn is_odd(at: &At<'_>, head: &TcpHead, state: u32, other_state: u32) -> bool {
+    let newest = at.entry.hot[at.direction.index()].tsval.load(Relaxed);
+    let other = &at.entry.hot[at.direction.reverse().index()];
+    let if_set = |bit: u32| 0_u32.wrapping_sub(other_state / bit & 1);
+    let older = head.tsval.wrapping_sub(newest);
+    let ahead = other.tsval.load(Relaxed).wrapping_sub(head.tsecr);
+    let before = newest.wrapping_sub(other.tsecr.load(Relaxed));
+    let first = (state & state::HAS_TSVAL) ^ state::HAS_TSVAL;
+    let negative = older | ahead & if_set(state::HAS_TSVAL) | before & if_set(state::HAS_TSECR);
+    negative >> 31 | first != 0
+}
+
+/// Forgets the TSvals and echoes of a flow that was silent for so long that the
+/// clocks may have gone on by half their range (RFC 7323 section 5.5; of one
+/// that ticks each microsecond that is 36 minutes): whatever TSval comes next
+/// is a new one. Sequence numbers stand still meanwhile.
+#[inline(always)]
+pub(super) fn forget<E: Env>(entry: &FlowEntry, env: &E) {
+    for i in 0..2 {
+        let state = &entry.hot[i].state;
+        let before = state.load(Relaxed);
+        if before & (state::HAS_TSVAL | state::SEQ) == state::HAS_TSVAL {
+            let kept = before & !(state::METHOD | state::HAS_TSVAL);
+            state.store(kept | state::STALE, Relaxed);
+            entry.cold.stale[i].store(env.jiffies() & state::SINCE, Relaxed);
+        }
+    }
 }
 
 /// A strictly newer TSval, `distance` ticks after the last one.
@@ -215,13 +303,15 @@ fn stale<E: Env>(
     env: &E,
     state: u32,
 ) -> u32 {
-    let since = &entry.cold.stale_since[direction.index()];
+    let since = &entry.cold.stale[direction.index()];
     let now = env.jiffies();
-    if state & state::STALE == 0 {
-        since.store(now, Relaxed);
+    let before = since.load(Relaxed);
+    if state & state::STALE == 0 || before > state::SINCE {
+        since.store(now & state::SINCE, Relaxed);
         return state | state::STALE;
     }
-    if now.wrapping_sub(since.load(Relaxed)) <= env.hz().wrapping_mul(RESYNC_SECONDS) {
+    let run = now.wrapping_sub(before) & state::SINCE;
+    if run <= env.hz().wrapping_mul(RESYNC_SECONDS) {
         return state;
     }
     env.count(Counter::FlowResynced, 1);

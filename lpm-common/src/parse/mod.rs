@@ -38,7 +38,7 @@ pub enum Skip {
     Truncated,
     /// Length fields that contradict each other.
     Malformed,
-    /// More tags, extension headers or options than are followed.
+    /// More tags or extension headers than are followed.
     TooDeep,
     /// Several tunnel packets in one.
     Merged,

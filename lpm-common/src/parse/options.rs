@@ -12,45 +12,43 @@ const MSS: u8 = 2;
 const SACK: u8 = 5;
 const TIMESTAMP: u8 = 8;
 
-/// Options that are followed, no-operations included. The longest list that
-/// stacks send, a SYN's, has eight.
-const MAX_OPTIONS: u32 = 16;
+/// Rounds through the list, which has at most 40 bytes (RFC 9293 section 3.1):
+/// the least that two of them take is three bytes, a no-operation and an option
+/// of length 2.
+const MAX_ROUNDS: u32 = 27;
 
 /// Reads the options between `at` and `end` into `head`. The first timestamp
 /// option counts; the MSS counts on a SYN only.
 ///
 /// The loop notes places and nothing else: with anything to decide between
-/// its rounds, the verifier would follow every combination of options.
+/// its rounds, the verifier would follow every combination of options. A round
+/// loads two bytes at once: an option's kind and length, or two no-operations,
+/// of which middleboxes write rows over what they strip.
 #[inline(always)]
 pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -> Result<(), Skip> {
     let mut at = at;
     let mut timestamp = 0;
     let mut mss = 0;
     let mut sack = 0;
-    let mut done = false;
-    for _ in 0..MAX_OPTIONS {
+    for _ in 0..MAX_ROUNDS {
         at = bytes.forget(at);
         timestamp = bytes.forget(timestamp);
         mss = bytes.forget(mss);
         sack = bytes.forget(sack);
-        if at >= end {
-            done = true;
+        // The byte after the last one may be payload, or nothing.
+        if at + 1 >= end {
             break;
         }
-        let kind = bytes.byte(at)?;
+        let [kind, next] = bytes.load::<2>(at)?;
+        let length = u32::from(next);
         if kind == END {
-            done = true;
+            at = end;
             break;
         }
         if kind == NOP {
-            at += 1;
+            at += if next == NOP { 2 } else { 1 };
             continue;
         }
-        // The byte after the last option's kind may be payload, or nothing.
-        if at + 1 >= end {
-            return Err(Skip::Malformed);
-        }
-        let length = u32::from(bytes.byte(at + 1)?);
         if length < 2 || at + length > end {
             return Err(Skip::Malformed);
         }
@@ -65,8 +63,8 @@ pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -
         }
         at += length;
     }
-    if !done && at < end {
-        return Err(Skip::TooDeep);
+    if at < end && bytes.byte(at)? > NOP {
+        return Err(Skip::Malformed);
     }
     if timestamp != 0 {
         head.tsval = bytes.be32(timestamp + 2)?;

@@ -1,0 +1,82 @@
+//! Which method a direction is measured by. The first packets say it; later an
+//! odd one, with the timestamp option or without it, changes nothing: some
+//! stacks and middleboxes leave it out of keep-alives (RFC 7323 section 3.2
+//! forbids it). Only a row of packets does: a path may begin to strip it.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::{At, seq, sequence::Course, state};
+use crate::{
+    env::Env,
+    layout::Method,
+    packet::{TcpHead, flag},
+};
+
+/// Packets with new data and without the option, one after another, that make
+/// a direction with timestamps one without.
+const WITHOUT: u32 = 8;
+
+/// Packets with the option, between which none without it brought new data,
+/// that make it one with timestamps again.
+const WITH: u32 = 3;
+
+/// Takes a packet with timestamps, if it is `timed`, or without any that are
+/// used. Returns the direction's new state.
+#[inline(always)]
+pub(super) fn choose<E: Env>(
+    at: &At<'_>,
+    head: &TcpHead,
+    (course, timed): (Course, bool),
+    env: &E,
+    state: u32,
+) -> u32 {
+    let new_data = course != Course::Nothing && course != Course::Again && head.payload != 0;
+    let by_seq = state & state::SEQ != 0;
+    if timed {
+        if !by_seq || !in_a_row(at, env, state, WITH) {
+            return if by_seq { state | state::STALE } else { state };
+        }
+        return seq::stop(at, env, state);
+    }
+    if by_seq {
+        return if new_data {
+            state & !state::STALE
+        } else {
+            state
+        };
+    }
+    if !env.methods().has(Method::Seq) {
+        return state;
+    }
+    let other = at.other_state();
+    let undecided = state & (state::HAS_TSVAL | state::STALE) == 0;
+    // An acknowledgment alone decides nothing, as it may be a keep-alive; it
+    // must be understood by whoever is measured by what it acknowledges.
+    let decides = new_data || head.has_any(flag::SYN | flag::FIN);
+    if other & state::SEQ != 0 || undecided && decides {
+        return seq::start(at, env, state);
+    }
+    if undecided || !new_data {
+        return state;
+    }
+    if in_a_row(at, env, state, WITHOUT) {
+        seq::start(at, env, state)
+    } else {
+        state | state::STALE
+    }
+}
+
+/// Counts a packet that the direction's method does not expect. Whether there
+/// were so many in a row; [`state::STALE`] marks that the row has begun.
+#[inline(always)]
+fn in_a_row<E: Env>(at: &At<'_>, env: &E, state: u32, most: u32) -> bool {
+    let row = &at.entry.cold.stale[at.direction.index()];
+    let before = if state & state::STALE == 0 {
+        0
+    } else {
+        row.load(Relaxed) >> state::ROW_SHIFT
+    };
+    let since = env.jiffies() & state::SINCE;
+    row.store((before + 1) << state::ROW_SHIFT | since, Relaxed);
+    before + 1 >= most
+}
