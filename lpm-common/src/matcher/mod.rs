@@ -195,9 +195,6 @@ pub const SHAKE: u32 = 1 << 16;
 /// Likewise: the packet may answer what has not passed yet.
 const EARLY: u32 = 1 << 17;
 
-/// Likewise: its acknowledgment passed before it.
-const ANSWERED: u32 = 1 << 18;
-
 /// Beside both, from this bit on: how the packet follows the ones before it.
 const COURSE: u32 = 8;
 
@@ -243,12 +240,17 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     };
     let shake = handshake::concerns(head, state, at.other_state());
     let early = sequence::may_be_early(at, head, course);
-    let answered = sequence::was_answered(at);
+    // If its acknowledgment came first, what comes now answers something else:
+    // it is not stamped, as one that may be a copy is not.
+    let course = if course == sequence::Course::Next && sequence::was_answered(at) {
+        sequence::Course::First
+    } else {
+        course
+    };
     next as u32
         | (course as u32) << COURSE
         | if shake { SHAKE } else { 0 }
         | if early { EARLY } else { 0 }
-        | if answered { ANSWERED } else { 0 }
 }
 
 /// Step between, if [`SHAKE`] is in `next`: method `handshake`.

@@ -11,7 +11,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    ANSWERED, At, Clock, EARLY, course,
+    At, Clock, EARLY, course,
     echo::{self, Found},
     newer,
     sequence::Course,
@@ -44,8 +44,7 @@ pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mu
     }
     let slot;
     (slot, state) = find_slot(entry, direction, head, course(next), &mut clock, state);
-    // If its acknowledgment came first, what comes now answers something else.
-    if slot != NONE && next & ANSWERED == 0 {
+    if slot != NONE {
         let end = own.seq_end.load(Relaxed);
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
         let token = Token {
