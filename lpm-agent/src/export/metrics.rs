@@ -5,8 +5,11 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use lpm_common::{
@@ -15,16 +18,24 @@ use lpm_common::{
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, prometheus_protobuf, text as openmetrics},
+    encoding::{
+        DescriptorEncoder,
+        prometheus_protobuf::{self, prometheus_data_model::MetricFamily},
+    },
     registry::{Registry, Unit},
 };
+use prost::Message as _;
 
 use super::{
     counters,
+    created::Created,
     families::{Families, LabelSet},
     identity, infos, levels,
     negotiate::Format,
-    ports, questions, text,
+    ports,
+    process::{self, ProcessReader},
+    questions,
+    text::{self, Dialect},
 };
 use crate::passive::{Model, model::Labels, segments::Place};
 
@@ -39,7 +50,7 @@ pub enum MetricsError {
     Format(#[from] fmt::Error),
     /// The protobuf encoder failed.
     #[error("the metrics cannot be written as protobuf: {0}")]
-    Protobuf(#[from] prometheus_protobuf::EncodeError),
+    Protobuf(#[from] prost::EncodeError),
 }
 
 /// The metrics of one model, in each format.
@@ -47,6 +58,9 @@ pub enum MetricsError {
 pub struct Metrics {
     registry: Registry,
     config_hash: Arc<RwLock<String>>,
+    /// Held while the model is read, so that no reader sees counters go back, and many readers do
+    /// not take more than one CPU.
+    created: Mutex<Created>,
 }
 
 impl Metrics {
@@ -54,16 +68,29 @@ impl Metrics {
     #[must_use]
     pub fn new(model: Arc<Model>, config_hash: String, program_times: ProgramTimes) -> Self {
         let config_hash = Arc::new(RwLock::new(config_hash));
-        let mut registry = Registry::with_prefix("lpm");
-        registry.register_collector(Box::new(Reader {
+        let mut registry = Registry::default();
+        let own = registry.sub_registry_with_prefix("lpm");
+        own.register_collector(Box::new(Reader {
             model,
             config_hash: Arc::clone(&config_hash),
             program_times,
+            timed: AtomicU64::new(0),
         }));
+        let process = registry.sub_registry_with_prefix("process");
+        process.register_collector(Box::new(ProcessReader));
+        let now = SystemTime::now();
         Self {
             registry,
             config_hash,
+            created: Mutex::new(Created::new(now, now)),
         }
+    }
+
+    /// With the time at which the maps were made, if they are older than these metrics.
+    #[must_use]
+    pub fn counting_since(mut self, maps: SystemTime) -> Self {
+        self.created = Mutex::new(Created::new(maps, SystemTime::now()));
+        self
     }
 
     /// Another configuration is in force.
@@ -76,17 +103,28 @@ impl Metrics {
 
     /// All metrics as they are now.
     pub fn encode(&self, format: Format) -> Result<Vec<u8>, MetricsError> {
-        Ok(match format {
-            Format::Protobuf => prometheus_protobuf::encode_to_vec(&self.registry)?,
-            Format::OpenMetrics => {
-                let mut out = String::new();
-                openmetrics::encode(&mut out, &self.registry)?;
-                out.into_bytes()
+        let families = self.families()?;
+        let dialect = match format {
+            Format::Protobuf => {
+                let mut out = Vec::new();
+                for family in families {
+                    family.encode_length_delimited(&mut out)?;
+                }
+                return Ok(out);
             }
-            Format::Text => {
-                text::encode(&prometheus_protobuf::encode(&self.registry)?).into_bytes()
-            }
-        })
+            Format::OpenMetrics => Dialect::OpenMetrics,
+            Format::Text => Dialect::Prometheus,
+        };
+        Ok(text::encode(&families, dialect).into_bytes())
+    }
+
+    fn families(&self) -> Result<Vec<MetricFamily>, fmt::Error> {
+        let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+        // A look is as old as its oldest count.
+        let now = SystemTime::now();
+        let mut families = prometheus_protobuf::encode(&self.registry)?;
+        created.stamp(&mut families, now);
+        Ok(families)
     }
 }
 
@@ -95,6 +133,8 @@ struct Reader {
     model: Arc<Model>,
     config_hash: Arc<RwLock<String>>,
     program_times: ProgramTimes,
+    /// The most samples by timestamps that were ever shown.
+    timed: AtomicU64,
 }
 
 impl fmt::Debug for Reader {
@@ -159,9 +199,12 @@ impl Reader {
         let of = |counter: Counter| counters[counter as usize];
         let (seq, handshake) = (of(Counter::SampledSeq), of(Counter::SampledHandshake));
         let [icmp, dns] = questions::encode(&self.model, out)?;
+        // Read one after the other, so samples of the other methods that came in between are among
+        // these until the next look; a counter never goes back.
+        let timed = all.saturating_sub(seq + handshake);
+        let timed = self.timed.fetch_max(timed, Ordering::Relaxed).max(timed);
         let by_method = [
-            // Read one after the other: a sample may be missing in between.
-            (Method::Ts, all.saturating_sub(seq + handshake)),
+            (Method::Ts, timed),
             (Method::Seq, seq),
             (Method::Handshake, handshake),
             icmp,
@@ -292,6 +335,7 @@ impl Reader {
             Some(&Unit::Seconds),
             times,
         )?;
+        process::memory(out)?;
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         out.info("build", "The agent's version", version)?;
         let hash = self
@@ -345,6 +389,7 @@ mod tests {
         let plain = text(&metrics, Format::Text);
         let series = |text: &str| -> Vec<String> {
             let lines = text.lines().filter(|line| !line.starts_with('#'));
+            let lines = lines.filter(|line| !line.contains("_created"));
             let mut series: Vec<String> = lines
                 .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
                 .collect();
@@ -355,6 +400,66 @@ mod tests {
         let wanted = "lpm_rtt_seconds_count{namespace=\"a\",peer_namespace=\"b\",peer_kind=\"pod\",leg=\"remote\",echo=\"data\"} 1";
         assert!(plain.lines().any(|line| line == wanted), "{plain}");
         assert!(open.lines().any(|line| line == wanted), "{open}");
+    }
+
+    #[test]
+    fn all_counters_and_histograms_tell_since_when_they_count() {
+        let maps = SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567);
+        let metrics = metrics().counting_since(maps);
+        let open = text(&metrics, Format::OpenMetrics);
+        let kinds = open.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        for kind in kinds {
+            let (name, kind) = kind.split_once(' ').expect("a kind");
+            let created = open.lines().find(|line| {
+                let rest = line
+                    .strip_prefix(name)
+                    .and_then(|line| line.strip_prefix("_created"));
+                rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+            });
+            let counts = matches!(kind, "counter" | "histogram");
+            assert_eq!(created.is_some(), counts, "{name} {kind}");
+            let Some(created) = created else { continue };
+            let agents = ["process_", "lpm_segment_"];
+            let of_maps = !agents.iter().any(|agents| name.starts_with(agents));
+            assert_eq!(created.ends_with(" 1234.567"), of_maps, "{created}");
+        }
+        let names = "lpm_map_drops_created{map=\"names\",reason=\"full\"}";
+        let names = open.lines().find(|line| line.starts_with(names));
+        assert!(!names.expect("names").ends_with(" 1234.567"), "the agent's");
+        let count = |family: &MetricFamily| {
+            let metrics = family.metric.iter();
+            let times = metrics.filter_map(|metric| metric.histogram.as_ref()?.start_timestamp);
+            times
+                .filter(|time| (time.seconds, time.nanos) == (1234, 567_000_000))
+                .count()
+        };
+        let families = metrics.families().expect("families");
+        let rtt = families
+            .iter()
+            .find(|family| family.name == "lpm_rtt_seconds");
+        assert_eq!(rtt.map(count), Some(1));
+        assert!(!text(&metrics, Format::Text).contains("_created"));
+    }
+
+    #[test]
+    fn the_process_is_there_by_its_usual_names() {
+        let plain = text(&metrics(), Format::Text);
+        for name in [
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_virtual_memory_bytes",
+            "process_open_fds",
+            "process_start_time_seconds",
+        ] {
+            let line = plain
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            let value: f64 = line.expect(name).parse().expect("a number");
+            assert!(
+                value >= 0.0 && (value > 0.0 || name.contains("cpu")),
+                "{name} {value}"
+            );
+        }
     }
 
     #[test]
