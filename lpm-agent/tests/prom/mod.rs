@@ -28,6 +28,21 @@ pub fn tool(name: &str) -> Option<Command> {
     found.map(Command::new)
 }
 
+/// A Prometheus 3 with all that it can do; if it is not here, that is printed as a skip.
+pub fn newer() -> Option<Command> {
+    let built = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../target/cluster/bin/prometheus-kubernetes"
+    );
+    let found = Path::new(built).is_file();
+    if !found {
+        println!(
+            "LPM-SKIP prometheus: there is no {built}; run `cargo xtask setup --only prometheus`"
+        );
+    }
+    found.then(|| Command::new(built))
+}
+
 /// Starts one with this configuration; gives it with its address. `owner` kills it if the test
 /// forgets.
 pub fn start(
