@@ -1,4 +1,6 @@
 //! An agent that measures, and the testbed it lives in.
+//!
+//! The agent may be in a control group of its own, with a memory limit.
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
@@ -15,21 +17,21 @@ const NAMES: &str = "- {cidr: 198.18.1.0/24, namespace: shop, pod: web-0, worklo
 ";
 
 /// What an agent may use, bytes.
-pub const MEMORY: u64 = 1 << 30;
+pub(crate) const MEMORY: u64 = 1 << 30;
 
-pub struct Site {
+pub(crate) struct Site {
     // Dropped in this order: a group goes when nobody is in it.
-    pub agent: Agent,
+    pub(crate) agent: Agent,
     group: Option<Group>,
     traffic: Option<Background<RequestReport>>,
     _server: Server,
-    pub pair: Pair,
+    pub(crate) pair: Pair,
     _directory: tempfile::TempDir,
 }
 
 impl Site {
     /// Pods told apart; requests and answers of several segments, so that there are prompt echoes.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pair = Pair::new(&PairConfig::default()).expect("a testbed");
         let server = Server::start(&pair.server, PORT).expect("a server");
         let directory = tempfile::tempdir().expect("a directory");
@@ -63,17 +65,17 @@ impl Site {
     }
 
     /// Address and port of the agent.
-    pub fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &str {
         self.agent.url.strip_prefix("http://").expect("a URL")
     }
 
     /// Whether the agent has a memory limit of [`MEMORY`].
-    pub fn has_limit(&self) -> bool {
+    pub(crate) fn has_limit(&self) -> bool {
         self.group.is_some()
     }
 
     /// From now on nothing is sent.
-    pub fn be_quiet(&mut self) {
+    pub(crate) fn be_quiet(&mut self) {
         if let Some(traffic) = self.traffic.take() {
             traffic.stop().expect("requests");
         }
