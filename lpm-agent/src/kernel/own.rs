@@ -227,11 +227,11 @@ mod tests {
             used: 600,
         };
         assert_eq!(nearest(Version::Two, top, "/a/b"), Some(own));
-        make(&top.join("a"), &two("5000\n", "4950\n"));
+        make(&top.join("a"), &two("5000\n", "4800\n"));
         assert_eq!(
             nearest(Version::Two, top, "/a/b"),
             Some(own),
-            "350 are left there"
+            "500 are left there"
         );
         make(&top.join("a"), &two("5000\n", "5100\n"));
         let above = MemoryLimit {
