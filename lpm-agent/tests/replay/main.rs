@@ -11,4 +11,5 @@ mod lpm;
 mod others;
 mod run;
 mod talk;
+mod taps;
 mod write;
