@@ -18,6 +18,7 @@ class End:
 
     def __init__(self, address, port, number):
         self.at, self.begin, self.next, self.known, self.tsval = (address, port), number, number, number, 0
+        self.packets = 0                                          # what is sent again has another identification
 
 
 class Talk:
@@ -37,7 +38,8 @@ class Talk:
             options += b"\1\1\x08\x0a" + struct.pack(">II", own.tsval, other.tsval)
         tcp = struct.pack(">HHIIBBHHH", own.at[1], other.at[1], seq % 2**32, ack % 2**32, (20 + len(options)) // 4 << 4,
                           flags, 65535, 0, 0) + options
-        ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp) + length, 0, 0x4000, 64, 6, 0)
+        own.packets += 1
+        ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp) + length, own.packets, 0x4000, 64, 6, 0)
         ends = b"".join(bytes(map(int, end.at[0].split("."))) for end in (own, other))
         frame = b"\2\0\0\0\0\1\2\0\0\0\0\2\x08\0" + ip + ends + tcp
         padding = max(0, 60 - len(frame) - length)                # as Ethernet does

@@ -14,14 +14,17 @@ use std::{
 use lpm_common::{
     counter::{COUNTERS, Counter},
     env::{Claims, Env, Matched, RequestSample},
-    hash::SEEDS,
+    hash::{self, SEEDS},
     layout::{
         Echo, FlowEntry, InterfaceConfig, Leg, Method, Methods, QueryEntry, RequestEntry, Sample,
         UNIT_NS,
     },
-    matcher,
-    packet::{Direction, Meta},
-    parse::{self, tunnel::TunnelPorts},
+    matcher::{self, state},
+    packet::{Direction, FlowKey, Meta, Wrap, flag},
+    parse::{
+        self, Link,
+        tunnel::{TunnelPorts, Within},
+    },
     pipeline::{
         self, Interfaces,
         inside::{self, Step, Unwrapped},
@@ -31,13 +34,22 @@ use lpm_common::{
 };
 
 pub use self::questions::Unanswered;
-use super::{bytes::Captured, link::View, orient::Local};
+use super::{
+    bytes::Captured,
+    cut::{self, Cut},
+    link::View,
+    order::KEPT,
+    orient::Local,
+};
 use crate::{kernel::load::LoadSettings, passive::Flow};
 
 /// Jiffies per second. They only tell how long a flow was silent, and at this rate they wrap after
 /// more than a year.
 const HZ: u32 = 100;
 const NANOS_PER_JIFFY: u64 = 1_000_000_000 / HZ as u64;
+
+/// Seconds that one interface's packets may lag behind another's: far less than what voids a stamp.
+const LAG_SECONDS: u32 = 30;
 
 /// How far a packet may lie before one that stands earlier in the capture, nanoseconds: several
 /// queues or CPUs wrote into one capture. Beyond, the clock was set.
@@ -88,6 +100,12 @@ pub struct Engine {
     told: Box<[Cell<u64>]>,
     /// Of datagrams that were put together, the length of each; else 0.
     segment_size: Cell<u32>,
+    /// The methods that can measure the packet at hand.
+    methods: Cell<Methods>,
+    /// Whether its options were cut.
+    cut: Cell<bool>,
+    optionless: Cell<u64>,
+    zero: Cell<u64>,
 }
 
 impl Engine {
@@ -103,6 +121,7 @@ impl Engine {
             0
         };
         let requests = (0..requests).map(|_| RequestEntry::default()).collect();
+        let methods = settings.methods;
         Self {
             requests,
             seeds: LoadSettings::new().seeds,
@@ -121,6 +140,10 @@ impl Engine {
             unanswered: [const { Cell::new(0) }; 3],
             told: (0..questions::TOLD).map(|_| Cell::new(0)).collect(),
             segment_size: Cell::new(0),
+            methods: Cell::new(methods),
+            cut: Cell::new(false),
+            optionless: Cell::new(0),
+            zero: Cell::new(0),
         }
     }
 
@@ -133,7 +156,11 @@ impl Engine {
             clippy::cast_possible_truncation,
             reason = "the low 32 bits are wanted"
         )]
-        self.jiffies.set((place.newest_ns / NANOS_PER_JIFFY) as u32);
+        let jiffies = (place.newest_ns / NANOS_PER_JIFFY) as u32;
+        // Interfaces whose packets wait lag behind each other: nobody's flow is idle for that.
+        if self.jiffies.get().wrapping_sub(jiffies) > LAG_SECONDS * HZ {
+            self.jiffies.set(jiffies);
+        }
         let bytes = Captured {
             data: view.data,
             len: view.len,
@@ -152,6 +179,9 @@ impl Engine {
                 None => return,
             }
         }
+        if self.options_cut(&bytes, &Unwrapped::whole(&meta, view.link), &meta) {
+            return;
+        }
         let local = &self.settings.local;
         // What cannot be read is counted by the pipeline, whichever way it goes.
         let network = parse::network(&bytes, view.link, &meta, self.settings.methods).ok();
@@ -168,6 +198,63 @@ impl Engine {
         pipeline::measure(&bytes, &meta, way, &self.seeds, self, self);
     }
 
+    /// Measures a TCP packet whose options were cut; false: it is none.
+    fn options_cut(&self, bytes: &Captured<'_>, left: &Unwrapped, meta: &Meta) -> bool {
+        // Whatever is longer holds all headers.
+        if bytes.data.len() >= KEPT || bytes.data.len() >= bytes.len as usize {
+            return false;
+        }
+        let Some(cut) = self.read_cut(bytes, left, meta) else {
+            return false;
+        };
+        let packet = &cut.packet;
+        let direction = self.settings.local.inside(self, packet, meta.ifindex);
+        if cut.may_have_timestamps {
+            self.optionless.set(self.optionless.get() + 1);
+            self.cut.set(true);
+            let key = packet.key(direction, meta.ifindex);
+            if packet.head.has(flag::SYN) || self.is_timed(&key, direction) {
+                // Which method the flow's data is measured by other packets say.
+                let handshake = self.settings.methods.0 & Method::Handshake.bit();
+                self.methods.set(Methods(handshake));
+            }
+        }
+        let inner = inside::meta_of(left, meta);
+        pipeline::enter(packet, &inner, direction, &self.seeds, self, self);
+        self.methods.set(self.settings.methods);
+        self.cut.set(false);
+        true
+    }
+
+    /// What is to be skipped is counted by the usual way.
+    fn read_cut(&self, bytes: &Captured<'_>, left: &Unwrapped, meta: &Meta) -> Option<Cut> {
+        let within = Within::new(*bytes, left.base, left.len);
+        let link = if left.is_ip { Link::Ip } else { Link::Ethernet };
+        let inner = inside::meta_of(left, meta);
+        let network = parse::network(&within, link, &inner, self.settings.methods).ok()?;
+        if pipeline::is_datagram(&network) {
+            return None;
+        }
+        let mut cut = cut::read(within, &network)?;
+        if left.level != 0 {
+            cut.packet.wrap = Wrap {
+                inner_tags: cut.packet.segment,
+                ..left.wrap
+            };
+            cut.packet.segment = left.segment;
+        }
+        Some(cut)
+    }
+
+    /// Whether a direction of a flow is measured by timestamps.
+    fn is_timed(&self, key: &FlowKey, direction: Direction) -> bool {
+        let entry = table::find(self, hash::of_key(&self.seeds, key));
+        entry.is_some_and(|entry| {
+            let state = entry.hot[direction.index()].state.load(Relaxed);
+            state & (state::HAS_TSVAL | state::SEQ) == state::HAS_TSVAL
+        })
+    }
+
     /// Takes the tunnels off; `None`: there is nothing to measure, and it is counted.
     fn unwrap(&self, bytes: &Captured<'_>, whole: Unwrapped, meta: &Meta) -> Option<Unwrapped> {
         let mut left = whole;
@@ -182,6 +269,9 @@ impl Engine {
 
     /// Measures what was inside tunnels: its ends say which of them is local.
     fn inside(&self, bytes: &Captured<'_>, left: &Unwrapped, meta: &Meta) {
+        if self.options_cut(bytes, left, meta) {
+            return;
+        }
         let packet = inside::network(*bytes, left, meta, self)
             .and_then(|network| inside::transport(*bytes, left, meta, &network, self));
         let Some(packet) = packet else { return };
@@ -240,6 +330,22 @@ impl Engine {
         self.backwards.get()
     }
 
+    /// Packets whose TCP options were cut, timestamps maybe among them.
+    #[must_use]
+    pub fn optionless(&self) -> u64 {
+        self.optionless.get()
+    }
+
+    /// Round trips shorter than what the capture's clock, or the matcher's, can tell.
+    #[must_use]
+    pub fn zero(&self) -> u64 {
+        self.zero.get()
+    }
+
+    fn count_zero(&self, is_zero: bool) {
+        self.zero.set(self.zero.get() + u64::from(is_zero));
+    }
+
     /// Forgets all flows and questions.
     pub fn clear(&self) {
         for entry in &self.flows {
@@ -277,7 +383,7 @@ impl Env for Engine {
     }
 
     fn methods(&self) -> Methods {
-        self.settings.methods
+        self.methods.get()
     }
 
     fn add64(&self, to: &AtomicU64, n: u64) {
@@ -286,6 +392,10 @@ impl Env for Engine {
     }
 
     fn count(&self, counter: Counter, n: u64) {
+        // Whether there are timestamps nobody knows.
+        if self.cut.get() && matches!(counter, Counter::NoTimestamp) {
+            return;
+        }
         let cell = &self.counters[counter as usize];
         cell.set(cell.get() + n);
     }
@@ -297,6 +407,7 @@ impl Env for Engine {
             self.backwards.set(self.backwards.get() + 1);
             return;
         }
+        self.count_zero(matched.units == 0);
         matcher::update_statistics(&entry.slots[usize::from(matched.leg)], matched.units);
         self.samples.borrow_mut().push(sample(entry, matched));
     }

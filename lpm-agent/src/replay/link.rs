@@ -18,7 +18,7 @@ const IPV6: u16 = 229;
 pub const REMEDY: &str =
     "give a capture of Ethernet, raw IP, null/loopback, or Linux cooked v1 or v2";
 
-const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+pub(super) const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const IP: [u16; 2] = [0x0800, 0x86dd];
 /// Address families of IPv4 and IPv6 on the systems that write loopback captures.
 const FAMILIES: [u32; 5] = [2, 10, 24, 28, 30];

@@ -1,18 +1,25 @@
 //! Captures through the same matcher as packets: `lpm replay`.
 //!
 //! [`capture`] reads packets from a file, [`link`] takes off what stands before IP, [`places`]
-//! keeps interfaces and clocks apart, [`orient`] says which end is local, [`engine`] is the
+//! keeps interfaces and clocks apart, [`order`] puts packets in the order of their times, [`copies`]
+//! leaves out what was recorded twice, [`orient`] says which end is local, [`engine`] is the
 //! kernel's part; [`Replay`] drives them. Memory does not grow with the capture: one buffer, one
-//! table, and with [`flows`] a bounded number of summaries. Nothing here needs the kernel.
+//! table, a bounded number of packets that wait, and with [`flows`] a bounded number of summaries.
+//! Nothing here needs the kernel.
 
 pub mod anonymize;
 pub mod bytes;
 pub mod capture;
+pub mod copies;
+pub mod cut;
+pub mod digest;
 pub mod engine;
 pub mod flows;
 pub mod link;
+pub mod order;
 pub mod orient;
 pub mod places;
+pub mod tick;
 pub mod times;
 
 use std::{
@@ -27,11 +34,19 @@ pub use self::{
     capture::{Capture, CaptureError, Input},
     engine::{Engine, Settings, Unanswered},
     flows::Flows,
+    order::Disorder,
     orient::Local,
     places::{Choice, Places},
     times::ByClass,
 };
-use self::{capture::Packet, places::Entry};
+use self::{
+    capture::Packet,
+    copies::{Copies, Verdict},
+    digest::{Digest, Digester},
+    link::View,
+    order::Order,
+    places::Entry,
+};
 use crate::passive::Flow;
 
 /// Packets after which the words that count a flow's traffic are emptied: they wrap at 67 million
@@ -90,20 +105,36 @@ pub struct Seen {
 /// A capture on its way through the matcher.
 pub struct Replay<R> {
     capture: Capture<R>,
-    engine: Engine,
-    places: Places,
+    way: Way,
+    order: Order,
+    digester: Digester,
     seen: Seen,
     warned: usize,
 }
 
+/// The way of a packet whose turn it is.
+struct Way {
+    engine: Engine,
+    places: Places,
+    copies: Copies,
+}
+
 impl<R: Read> Replay<R> {
-    /// Of a capture that was opened.
+    /// Of a capture that was opened. Packets that are out of order by less than `window_ns` are put
+    /// in order, see [`order::WINDOW_NS`]; 0: they are measured as they come.
     #[must_use]
-    pub fn new(capture: Capture<R>, settings: Settings, choice: Choice) -> Self {
+    pub fn new(capture: Capture<R>, settings: Settings, choice: Choice, window_ns: u64) -> Self {
+        let tunnels = settings.tunnels;
+        let engine = Engine::new(settings);
         Self {
             capture,
-            engine: Engine::new(settings),
-            places: Places::new(choice),
+            digester: Digester::new(*engine.seeds(), tunnels),
+            order: Order::new(window_ns),
+            way: Way {
+                engine,
+                places: Places::new(choice),
+                copies: Copies::default(),
+            },
             seen: Seen::default(),
             warned: 0,
         }
@@ -124,14 +155,23 @@ impl<R: Read> Replay<R> {
         Ok(true)
     }
 
-    /// Hands out the flows that still have entries.
-    pub fn end(&mut self, sink: &mut impl Sink) {
-        hand_out(&self.engine, sink);
+    /// Measures what still waits, and hands out the flows that have entries.
+    ///
+    /// # Errors
+    /// What came out cannot be written.
+    pub fn end(&mut self, sink: &mut impl Sink) -> io::Result<()> {
+        for (lane, held) in self.order.drain() {
+            let at = (lane, held.time_ns);
+            self.way
+                .measure(at, &held.view(), held.digest.as_ref(), sink)?;
+        }
+        hand_out(&self.way.engine, sink);
+        Ok(())
     }
 
     fn packet(&mut self, sink: &mut impl Sink) -> Result<bool, ReplayError> {
         let Some((packet, interfaces)) = self.capture.next_packet()? else {
-            self.end(sink);
+            self.end(sink).map_err(ReplayError::Output)?;
             return Ok(false);
         };
         while let Some(interface) = interfaces.get(self.warned) {
@@ -147,37 +187,38 @@ impl<R: Read> Replay<R> {
             return Ok(true);
         }
         let longest = LONGEST.max(u32::try_from(packet.data.len()).unwrap_or(u32::MAX));
-        match link::view(interface.link, packet.data, packet.len.min(longest)) {
-            Ok(view) => {
-                let source = (packet.interface, view.ifindex);
-                match self.places.enter(source, interface, packet.time_ns) {
-                    Entry::At(place) => self.engine.packet(&view, &place),
-                    Entry::Anew(place) => {
-                        hand_out(&self.engine, sink);
-                        self.engine.packet(&view, &place);
-                    }
-                    Entry::Elsewhere => self.seen.elsewhere += 1,
-                }
+        let view = match link::view(interface.link, packet.data, packet.len.min(longest)) {
+            Ok(view) => view,
+            Err(skip) => {
+                self.way.engine.count(skip.counter(), 1);
+                return Ok(true);
             }
-            Err(skip) => self.engine.count(skip.counter(), 1),
+        };
+        let source = (packet.interface, view.ifindex);
+        let Some(lane) = self.way.places.find(source, interface) else {
+            self.seen.elsewhere += 1;
+            return Ok(true);
+        };
+        let digest = self.digester.digest(&view);
+        let order = &mut self.order;
+        if order.window_ns() == 0 {
+            order.watch(lane, digest.as_ref(), packet.time_ns);
+            let at = (lane, packet.time_ns);
+            self.way.measure(at, &view, digest.as_ref(), sink)
+        } else {
+            order.push(lane, &view, digest, packet.time_ns);
+            self.way.wait(order, lane, sink)
         }
-        self.came_out(sink)?;
+        .map_err(ReplayError::Output)?;
+        self.carry(sink);
         Ok(true)
     }
 
-    /// Hands on what the packet brought about.
-    fn came_out(&mut self, sink: &mut impl Sink) -> Result<(), ReplayError> {
-        let places = &self.places;
-        let mut outcome = Ok(());
-        self.engine.samples(|sample| {
-            let name = places.spot(sample.ifindex).map_or("", |spot| &spot.name);
-            if outcome.is_ok() {
-                outcome = sink.sample(sample, name);
-            }
-        });
-        self.engine.retired(|flow| sink.flow(flow));
-        if self.engine.keeps_flows() && self.seen.packets.is_multiple_of(CARRY) {
-            for (flow, entry) in self.engine.flows() {
+    /// Hands on what flows counted, before the words that count it wrap.
+    fn carry(&mut self, sink: &mut impl Sink) {
+        let engine = &self.way.engine;
+        if engine.keeps_flows() && self.seen.packets.is_multiple_of(CARRY) {
+            for (flow, entry) in engine.flows() {
                 if let Some(left) = sink.carry(&flow) {
                     for (hot, left) in entry.hot.iter().zip(left) {
                         hot.traffic.store(left, Ordering::Relaxed);
@@ -185,7 +226,6 @@ impl<R: Read> Replay<R> {
                 }
             }
         }
-        outcome.map_err(ReplayError::Output)
     }
 
     /// What was seen so far.
@@ -197,31 +237,67 @@ impl<R: Read> Replay<R> {
     /// The interfaces that packets came from.
     #[must_use]
     pub fn places(&self) -> &Places {
-        &self.places
+        &self.way.places
     }
 
     /// Segments any part of which was in the capture, or missing in it, before.
     #[must_use]
     pub fn retransmissions(&self) -> u64 {
-        self.engine.retransmissions()
+        self.way.engine.retransmissions()
     }
 
     /// Questions that nobody answered in time.
     #[must_use]
     pub fn unanswered(&self) -> Unanswered {
-        self.engine.unanswered()
+        self.way.engine.unanswered()
     }
 
     /// The value of a counter.
     #[must_use]
     pub fn counter(&self, counter: Counter) -> u64 {
-        self.engine.counter(counter)
+        self.way.engine.counter(counter)
     }
 
     /// Echoes whose time lies before that of what they answer: no samples.
     #[must_use]
     pub fn backwards(&self) -> u64 {
-        self.engine.backwards()
+        self.way.engine.backwards()
+    }
+
+    /// Packets whose TCP options were cut, timestamps maybe among them: measured by what needs none.
+    #[must_use]
+    pub fn optionless(&self) -> u64 {
+        self.way.engine.optionless()
+    }
+
+    /// Round trips of 0 ns: shorter than what the capture's clock can tell.
+    #[must_use]
+    pub fn zero(&self) -> u64 {
+        self.way.engine.zero()
+    }
+
+    /// How far packets were out of order.
+    #[must_use]
+    pub fn disorder(&self) -> Disorder {
+        self.order.disorder
+    }
+
+    /// How long packets are held to be put in order, nanoseconds; 0: they are not.
+    #[must_use]
+    pub fn window_ns(&self) -> u64 {
+        self.order.window_ns()
+    }
+
+    /// Packets that were recorded twice and left out, and those that may have been.
+    #[must_use]
+    pub fn copies(&self) -> (u64, u64) {
+        (self.way.copies.copies, self.way.copies.unsure)
+    }
+
+    /// Records of which the part of a second is a second or more: it was carried over.
+    #[must_use]
+    pub fn carried(&self) -> u64 {
+        self.capture.carried()
     }
 
     /// Whether there were packets, and all of them of link types that are not read.
@@ -234,6 +310,58 @@ impl<R: Read> Replay<R> {
     #[must_use]
     pub fn untimed(&self) -> u64 {
         self.capture.untimed()
+    }
+}
+
+impl Way {
+    /// Measures what need not wait any longer.
+    fn wait(&mut self, order: &mut Order, lane: usize, sink: &mut impl Sink) -> io::Result<()> {
+        while let Some(held) = order.next(lane) {
+            let at = (lane, held.time_ns);
+            self.measure(at, &held.view(), held.digest.as_ref(), sink)?;
+        }
+        // Others hold all memory.
+        if order.is_full() {
+            for (lane, held) in order.drain() {
+                let at = (lane, held.time_ns);
+                self.measure(at, &held.view(), held.digest.as_ref(), sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures a packet whose turn it is.
+    fn measure(
+        &mut self,
+        (lane, time_ns): (usize, u64),
+        view: &View<'_>,
+        digest: Option<&Digest>,
+        sink: &mut impl Sink,
+    ) -> io::Result<()> {
+        let place = match self.places.enter(lane, time_ns) {
+            Some(Entry::At(place)) => place,
+            Some(Entry::Anew(place)) => {
+                hand_out(&self.engine, sink);
+                place
+            }
+            None => return Ok(()),
+        };
+        let copies = &mut self.copies;
+        let is_copy = digest
+            .is_some_and(|digest| copies.judge(place.ifindex, digest, time_ns) == Verdict::Copy);
+        if !is_copy {
+            self.engine.packet(view, &place);
+        }
+        let places = &self.places;
+        let mut outcome = Ok(());
+        self.engine.samples(|sample| {
+            let name = places.spot(sample.ifindex).map_or("", |spot| &spot.name);
+            if outcome.is_ok() {
+                outcome = sink.sample(sample, name);
+            }
+        });
+        self.engine.retired(|flow| sink.flow(flow));
+        outcome
     }
 }
 

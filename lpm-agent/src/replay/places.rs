@@ -1,7 +1,7 @@
 //! The interfaces of a capture as the matcher knows them: each by a number of its own, so that
 //! nothing is ever matched across two.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use lpm_common::layout::Vantage;
 
@@ -9,6 +9,7 @@ use super::{
     capture::Interface,
     engine::{DISORDER_NS, Place},
     link,
+    tick::Tick,
 };
 
 /// Interfaces that are told apart; packets of further ones are counted and left out.
@@ -23,6 +24,8 @@ pub struct Choice {
     pub only: Vec<String>,
     /// Vantages by interface name; without name: of all others.
     pub vantages: Vec<(Option<String>, Vantage)>,
+    /// Interfaces that are one, by name: the two halves of a tap.
+    pub joins: Vec<Vec<String>>,
 }
 
 /// An interface that packets came from.
@@ -32,18 +35,31 @@ pub struct Spot {
     pub name: String,
     /// As what it was declared; `None`: nobody said.
     pub vantage: Option<Vantage>,
-    watched: bool,
+    /// How finely its clock ticks.
+    pub tick: Tick,
     newest_ns: u64,
     epoch: u16,
+}
+
+/// Packets of which interface of a capture.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    /// The place; `None`: it is one too many.
+    spot: Option<usize>,
+    watched: bool,
 }
 
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Places {
     choice: Choice,
-    by_source: HashMap<(usize, u32), usize>,
-    last: Option<((usize, u32), usize)>,
+    by_source: HashMap<(usize, u32), Source>,
+    last: Option<((usize, u32), Source)>,
     spots: Vec<Spot>,
+    /// Places of interfaces that are one, as in [`Choice::joins`], once there are packets.
+    joined: Vec<Option<usize>>,
+    /// Names in [`Choice::joins`] of which packets came.
+    met: HashSet<String>,
     /// Times the clock was set back, or a day passed without a packet: flows began anew.
     pub steps: u64,
     /// Packets of interfaces beyond the number that is told apart.
@@ -58,8 +74,6 @@ pub enum Entry {
     /// It is measured; and everything measured so far must be forgotten, as the numbers that keep
     /// the interfaces' clocks apart are used up.
     Anew(Place),
-    /// Its interface was not asked for, or is one too many.
-    Elsewhere,
 }
 
 impl Places {
@@ -72,17 +86,24 @@ impl Places {
         }
     }
 
-    /// Where a packet passed. `source` is the number of the capture's interface and that in a
-    /// cooked header.
-    pub fn enter(&mut self, source: (usize, u32), interface: &Interface, now_ns: u64) -> Entry {
-        let Some(index) = self.find(source, interface) else {
-            self.beyond += 1;
-            return Entry::Elsewhere;
+    /// Which of [`Self::all`] a packet passed. `source` is the number of the capture's interface and
+    /// that in a cooked header. `None`: it was not asked for, or is one too many.
+    pub fn find(&mut self, source: (usize, u32), interface: &Interface) -> Option<usize> {
+        let found = match self.last {
+            Some((last, found)) if last == source => found,
+            _ => match self.by_source.get(&source) {
+                Some(found) => *found,
+                None => self.add(source, interface),
+            },
         };
-        let spot = &mut self.spots[index];
-        if !spot.watched {
-            return Entry::Elsewhere;
-        }
+        self.last = Some((source, found));
+        self.beyond += u64::from(found.spot.is_none());
+        found.spot.filter(|_| found.watched)
+    }
+
+    /// When and where a packet passed there.
+    pub fn enter(&mut self, index: usize, now_ns: u64) -> Option<Entry> {
+        let spot = self.spots.get_mut(index)?;
         let mut anew = false;
         if spot.newest_ns == 0 {
             spot.newest_ns = now_ns;
@@ -96,70 +117,74 @@ impl Places {
             anew = spot.epoch == 0;
         }
         spot.newest_ns = spot.newest_ns.max(now_ns);
+        spot.tick.note(now_ns);
         let place = Place {
             ifindex: number(index, spot.epoch),
             vantage: spot.vantage.map_or(0, |vantage| vantage as u8),
             now_ns,
             newest_ns: spot.newest_ns,
         };
-        if anew {
+        Some(if anew {
             Entry::Anew(place)
         } else {
             Entry::At(place)
+        })
+    }
+
+    fn add(&mut self, source: (usize, u32), interface: &Interface) -> Source {
+        let name = self.name(source, interface);
+        let join = self.choice.join(&name);
+        let shown = join.map_or_else(|| name.clone(), |join| self.choice.joins[join].join("+"));
+        let only = &self.choice.only;
+        let watched = only.is_empty() || only.contains(&name) || only.contains(&shown);
+        let spot = match join.and_then(|join| self.joined.get(join).copied().flatten()) {
+            Some(spot) => Some(spot),
+            None if self.spots.len() >= MOST => None,
+            None => {
+                self.spots.push(Spot {
+                    vantage: self.choice.vantage(&shown, &name),
+                    name: shown,
+                    tick: Tick::default(),
+                    newest_ns: 0,
+                    epoch: 0,
+                });
+                Some(self.spots.len() - 1)
+            }
+        };
+        if let Some(join) = join {
+            self.joined.resize(self.choice.joins.len(), None);
+            self.joined[join] = spot;
+            self.met.insert(name);
+        }
+        let found = Source { spot, watched };
+        // Of interfaces beyond the number that is told apart nothing is kept.
+        if spot.is_some() {
+            self.by_source.insert(source, found);
+        }
+        found
+    }
+
+    fn name(&self, (number, ifindex): (usize, u32), interface: &Interface) -> String {
+        match (&interface.name, self.choice.only.as_slice()) {
+            (Some(name), _) if ifindex == 0 => name.clone(),
+            (None, [only]) if ifindex == 0 && self.choice.joins.is_empty() => only.clone(),
+            _ if ifindex == 0 => format!("if{number}"),
+            _ => format!("if{ifindex}"),
         }
     }
 
-    fn find(&mut self, source: (usize, u32), interface: &Interface) -> Option<usize> {
-        if let Some((last, index)) = self.last
-            && last == source
-        {
-            return Some(index);
-        }
-        let index = match self.by_source.get(&source) {
-            Some(index) => *index,
-            None => self.add(source, interface)?,
-        };
-        self.last = Some((source, index));
-        Some(index)
-    }
-
-    fn add(&mut self, source: (usize, u32), interface: &Interface) -> Option<usize> {
-        let index = self.spots.len();
-        if index >= MOST {
-            return None;
-        }
-        let (number, ifindex) = source;
-        let named = match (&interface.name, self.choice.only.as_slice()) {
-            (Some(name), _) if ifindex == 0 => Some(name.clone()),
-            (None, [only]) if ifindex == 0 => Some(only.clone()),
-            _ => None,
-        };
-        let unnamed = if ifindex == 0 {
-            u32::try_from(number).ok()?
-        } else {
-            ifindex
-        };
-        let name = named.unwrap_or_else(|| format!("if{unnamed}"));
-        self.spots.push(Spot {
-            watched: self.choice.only.is_empty() || self.choice.only.contains(&name),
-            vantage: self.choice.vantage(&name),
-            name,
-            newest_ns: 0,
-            epoch: 0,
-        });
-        self.by_source.insert(source, index);
-        Some(index)
+    /// Names of interfaces that were to be joined, of which no packet came.
+    pub fn missed(&self) -> impl Iterator<Item = &str> {
+        let names = self.choice.joins.iter().flatten();
+        names
+            .filter(|name| !self.met.contains(*name))
+            .map(String::as_str)
     }
 
     /// The interface that a sample or a flow names.
     #[must_use]
     pub fn spot(&self, ifindex: u32) -> Option<&Spot> {
         self.spots.get(index(ifindex)?)
-    }
-
-    /// Those that were asked for, of which packets came.
-    pub fn watched(&self) -> impl Iterator<Item = &Spot> {
-        self.spots.iter().filter(|spot| spot.watched)
     }
 
     /// All of which packets came.
@@ -170,13 +195,23 @@ impl Places {
 }
 
 impl Choice {
-    fn vantage(&self, name: &str) -> Option<Vantage> {
+    /// That of an interface, or of the one that it is part of.
+    fn vantage(&self, shown: &str, name: &str) -> Option<Vantage> {
         let of = |wanted: Option<&str>| {
             let mut all = self.vantages.iter();
             all.find(|(of, _)| of.as_deref() == wanted)
                 .map(|(_, vantage)| *vantage)
         };
-        of(Some(name)).or_else(|| of(None))
+        let parts = self.join(name).map_or(&[][..], |join| &self.joins[join]);
+        let own = of(Some(shown)).or_else(|| of(Some(name)));
+        own.or_else(|| parts.iter().find_map(|part| of(Some(part))))
+            .or_else(|| of(None))
+    }
+
+    /// Which of the joins it is part of.
+    fn join(&self, name: &str) -> Option<usize> {
+        let mut all = self.joins.iter();
+        all.position(|names| names.iter().any(|other| other == name))
     }
 }
 
@@ -224,9 +259,9 @@ mod tests {
         }
     }
 
-    fn at(entry: Entry) -> Place {
+    fn at(entry: Option<Entry>) -> Place {
         match entry {
-            Entry::At(place) => place,
+            Some(Entry::At(place)) => place,
             other => panic!("{other:?}"),
         }
     }
@@ -235,7 +270,8 @@ mod tests {
     fn a_clock_that_is_set_back_begins_anew() {
         let mut places = Places::default();
         let interface = interface(None);
-        let mut enter = |now| at(places.enter((0, 0), &interface, now));
+        let place = places.find((0, 0), &interface).expect("a place");
+        let mut enter = |now| at(places.enter(place, now));
         let first = enter(100 * SECOND);
         let late = enter(100 * SECOND - DISORDER_NS);
         assert_eq!(late.ifindex, first.ifindex, "disorder");
@@ -254,9 +290,10 @@ mod tests {
     fn numbers_that_are_used_up_say_so() {
         let mut places = Places::default();
         let interface = interface(None);
-        let entries = (0..=65_536_u64).map(|i| {
+        let index = places.find((0, 0), &interface).expect("a place");
+        let entries = (0..=65_536_u64).filter_map(|i| {
             let now = (1_000_000 - i) * SECOND;
-            places.enter((0, 0), &interface, now)
+            places.enter(index, now)
         });
         let anew = entries
             .filter(|entry| matches!(entry, Entry::Anew(_)))
@@ -272,21 +309,47 @@ mod tests {
                 (None, Vantage::Nic),
                 (Some("vethb".to_owned()), Vantage::Pod),
             ],
+            joins: Vec::new(),
         });
-        let elsewhere = places.enter((0, 0), &interface(Some("vetha")), SECOND);
-        assert!(matches!(elsewhere, Entry::Elsewhere));
-        let place = at(places.enter((1, 0), &interface(Some("vethb")), SECOND));
+        assert_eq!(places.find((0, 0), &interface(Some("vetha"))), None);
+        let index = places.find((1, 0), &interface(Some("vethb")));
+        let place = at(places.enter(index.expect("a place"), SECOND));
         assert_eq!(place.vantage, Vantage::Pod as u8);
-        let unnamed = at(places.enter((2, 0), &interface(None), SECOND));
+        let index = places.find((2, 0), &interface(None));
+        let unnamed = at(places.enter(index.expect("a place"), SECOND));
         assert_ne!(unnamed.ifindex, place.ifindex);
-        let names: Vec<_> = places.watched().map(|spot| spot.name.as_str()).collect();
-        assert_eq!(names, ["vethb", "vethb"]);
+        assert_eq!(names(&places), ["vetha", "vethb", "vethb"]);
 
         let mut places = Places::default();
         for ifindex in [3, 9] {
-            places.enter((0, ifindex), &interface(Some("any")), SECOND);
+            places.find((0, ifindex), &interface(Some("any")));
         }
-        let names: Vec<_> = places.watched().map(|spot| spot.name.as_str()).collect();
-        assert_eq!(names, ["if3", "if9"], "a cooked header's interfaces");
+        assert_eq!(
+            names(&places),
+            ["if3", "if9"],
+            "a cooked header's interfaces"
+        );
+    }
+
+    fn names(places: &Places) -> Vec<&str> {
+        places.all().iter().map(|spot| spot.name.as_str()).collect()
+    }
+
+    #[test]
+    fn interfaces_that_are_one_have_one_place() {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let mut places = Places::new(Choice {
+            joins: vec![words(&["east", "west"]), words(&["if2", "gone"])],
+            vantages: vec![(Some("west".to_owned()), Vantage::Nic)],
+            ..Choice::default()
+        });
+        let find = |places: &mut Places, number, name| places.find((number, 0), &interface(name));
+        let east = find(&mut places, 0, Some("east"));
+        assert_eq!(find(&mut places, 1, Some("west")), east);
+        assert_ne!(find(&mut places, 2, None), east);
+        assert_ne!(find(&mut places, 3, Some("other")), east);
+        assert_eq!(names(&places), ["east+west", "if2+gone", "other"]);
+        assert_eq!(places.all()[0].vantage, Some(Vantage::Nic));
+        assert_eq!(places.missed().collect::<Vec<_>>(), ["gone"]);
     }
 }

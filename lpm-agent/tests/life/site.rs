@@ -103,7 +103,7 @@ impl Site {
 
     /// Starts the agent of another build over the pins.
     #[cfg(feature = "upgrade")]
-    pub(crate) fn agent_of(&self, program: &Path, more: &[&str]) -> Agent {
+    pub(crate) fn agent_of(&self, program: &std::path::Path, more: &[&str]) -> Agent {
         let config = self.config();
         let arguments = [&self.fixed(&config), more].concat();
         Agent::start_of(program, &self.pair.node, &arguments)

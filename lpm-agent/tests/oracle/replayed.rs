@@ -1,7 +1,7 @@
 //! `lpm replay` of random conversations against the references: what no
 //! network does on demand. Needs neither root nor the kernel programs.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use crate::{
     Directory,
@@ -32,6 +32,25 @@ fn random_conversations_are_measured_as_the_reference_says() {
             verdict.expect_pass(&format!("lpm replay, {method}, seed {seed}"));
         }
     }
+}
+
+/// Made captures, written in the ways that captures go wrong: the same times as tshark's, by every
+/// method, where the definitions are the same.
+#[test]
+fn captures_written_in_odd_ways_agree_with_tshark() {
+    let tools = ["tshark", "editcap", "reordercap", "python3"];
+    if let Some(tool) = tools.into_iter().find(|tool| !runs(tool)) {
+        println!("LPM-SKIP oracle: {tool} is not installed");
+        return;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/captures/beside_tshark.py");
+    let mut beside = Command::new("python3");
+    let output = beside.arg(script).arg(env!("CARGO_BIN_EXE_lpm")).output();
+    let output = output.expect("python3 to run");
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}");
+    assert!(output.status.success(), "a time differs");
+    assert!(said.contains("| frames twice | 200 of 200 |"), "all pairs");
 }
 
 /// By sequence number, in any case.

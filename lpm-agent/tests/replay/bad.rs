@@ -9,10 +9,19 @@ use proptest::prelude::*;
 use crate::{
     run::{Out, Seen, replay},
     talk::Talk,
-    write::{ETHERNET, Kind, PCAP, PCAPNG, capture, gzip, unknown_block},
+    write::{ETHERNET, Kind, MODIFIED, OBSOLETE, PCAP, PCAPNG, capture, gzip, unknown_block},
 };
 
-const KINDS: [(Kind, bool); 4] = [(PCAP, false), (PCAP, true), (PCAPNG, false), (PCAPNG, true)];
+const KINDS: [(Kind, bool); 8] = [
+    (PCAP, false),
+    (PCAP, true),
+    (MODIFIED, false),
+    (MODIFIED, true),
+    (PCAPNG, false),
+    (PCAPNG, true),
+    (OBSOLETE, false),
+    (OBSOLETE, true),
+];
 
 fn good(kind: Kind, big: bool) -> Vec<u8> {
     capture(
@@ -41,7 +50,10 @@ fn a_capture_cut_anywhere_is_used_up_to_there() {
             let out = replay(&whole[..len]);
             assert!(all.samples.starts_with(&out.samples), "{len}");
             match out.error {
-                None => assert!(ends.contains(&len) || kind == PCAPNG && len >= 28, "{len}"),
+                None => {
+                    let blocks = kind == PCAPNG || kind == OBSOLETE;
+                    assert!(ends.contains(&len) || blocks && len >= 28, "{len}");
+                }
                 Some(CaptureError::Truncated { offset, need, have }) => {
                     assert!(!ends.contains(&len), "{len}");
                     assert_eq!(offset + have, len as u64);
@@ -112,11 +124,6 @@ fn lengths_that_cannot_be_are_corrupt() {
         "{said}"
     );
     assert_eq!(out.packets, 1, "what was before is used");
-
-    let mut bytes = good(PCAP, false);
-    bytes[24 + 4..24 + 8].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
-    let said = replay(&bytes).error.expect("corrupt").to_string();
-    assert!(said.contains("byte 24") && said.contains("part"), "{said}");
 
     let mut bytes = good(PCAPNG, false);
     let last = bytes.len() - 4;

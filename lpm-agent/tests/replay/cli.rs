@@ -319,12 +319,78 @@ fn what_is_wrong_with_an_option_is_said() {
         ("--vantage", "host", "give pod, overlay"),
         ("--methods", "ts,rtt", "give ts, seq"),
         ("--flows", "1000", "power of two"),
+        ("--join", "east", "two interfaces or more"),
+        ("--join", "east,east", "two interfaces or more"),
         ("--idle", "-1", "-1"),
     ] {
         let output = replay(&truncated, &[option, value]).output().expect("lpm");
         let said = String::from_utf8(output.stderr).expect("text");
         assert!(!output.status.success() && said.contains(word), "{said}");
     }
+}
+
+/// What it says on stderr.
+fn said(command: &mut Command) -> String {
+    let output = command.output().expect("lpm");
+    assert!(output.status.success());
+    String::from_utf8(output.stderr).expect("text")
+}
+
+#[test]
+fn what_is_odd_about_a_capture_is_said() {
+    let scene = Scene::new();
+    let records = Talk::usual(false).records();
+    let pcap = |records: &[_]| capture(PCAP, false, &[(ETHERNET, None)], records);
+    let twice: Vec<_> = records
+        .iter()
+        .flat_map(|r| [r.clone(), r.clone()])
+        .collect();
+    let twice = scene.file("twice.pcap", pcap(&twice));
+    let words = "lpm: copies: 21 frames recorded twice";
+    assert!(said(&mut replay(&twice, &[])).contains(words));
+
+    let mut late = records.clone();
+    late.swap(4, 5);
+    let late = scene.file("late.pcap", pcap(&late));
+    let text = said(&mut replay(&late, &[]));
+    assert!(
+        text.contains("out of order by up to") && text.contains("put in order"),
+        "{text}"
+    );
+    // Through a pipe they are measured as they come, and the remedy is named.
+    let cat = format!(
+        "cat {} | {} replay -",
+        late.display(),
+        env!("CARGO_BIN_EXE_lpm")
+    );
+    let text = said(Command::new("sh").args(["-c", &cat]));
+    assert!(text.contains("reordercap"), "{text}");
+    // From a file they are put in order also there.
+    let file = fs::File::open(&late).expect("the capture");
+    let text = said(replay(Path::new("-"), &[]).stdin(file));
+    assert!(text.contains("put in order"), "{text}");
+
+    let mut coarse = records.clone();
+    for record in &mut coarse {
+        record.time_ns = record.time_ns / 4_000_000 * 4_000_000;
+    }
+    let coarse = scene.file("coarse.pcap", pcap(&coarse));
+    let text = said(&mut replay(&coarse, &[]));
+    assert!(
+        text.contains("ticks every 4.00ms") && text.contains("samples of 0 ns"),
+        "{text}"
+    );
+
+    let text = said(&mut scene.replay(&["--join", "eth7,eth8"]));
+    assert!(
+        text.contains("--join names eth7") && text.contains("eth8"),
+        "{text}"
+    );
+    says(
+        &late,
+        &["--join", "a,b", "--join", "b,c"],
+        &["names b twice"],
+    );
 }
 
 #[test]

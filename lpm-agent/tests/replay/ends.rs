@@ -178,6 +178,7 @@ fn interfaces_can_be_chosen_and_named() {
     let choice = |name: &str| Choice {
         only: vec![name.to_owned()],
         vantages: vec![(None, Vantage::Nic)],
+        ..Choice::default()
     };
     let out = replay_with(&bytes, settings(), choice("eth1"));
     assert_eq!((out.samples.len(), out.packets), (0, records.len() as u64));

@@ -13,7 +13,9 @@ use lpm_common::{
 use crate::{
     run::{Seen, replay, replay_from, settings},
     talk::Talk,
-    write::{ETHERNET, Kind, PCAP, PCAPNG, RAW, Record, capture, gzip, unknown_block},
+    write::{
+        ETHERNET, Kind, MODIFIED, OBSOLETE, PCAP, PCAPNG, RAW, Record, capture, gzip, unknown_block,
+    },
 };
 
 pub(crate) fn usual() -> Vec<Seen> {
@@ -44,7 +46,8 @@ fn formats_and_byte_orders_are_the_same() {
     let ngs = resolutions
         .into_iter()
         .flat_map(|resolution| offsets.map(|offset| Kind::PcapNg { resolution, offset }));
-    let kinds = [Kind::Pcap { nanos: false }, PCAP].into_iter().chain(ngs);
+    let pcaps = [Kind::Pcap { nanos: false }, PCAP, MODIFIED, OBSOLETE];
+    let kinds = pcaps.into_iter().chain(ngs);
     for kind in kinds {
         for big in [false, true] {
             let records = Talk::usual(false).records();
@@ -183,8 +186,8 @@ fn blocks_that_nobody_knows_are_passed_over() {
     for big in [false, true] {
         let records = Talk::usual(false).records();
         let whole = capture(PCAPNG, big, &[(ETHERNET, Some("va"))], &records);
-        // Name resolution, statistics, one without a meaning, one packet each without a time.
-        let extra: Vec<u8> = [(4, 40), (5, 12), (0x8000_1234, 1 << 20), (3, 80), (2, 100)]
+        // Name resolution, statistics, one without a meaning, a packet without a time.
+        let extra: Vec<u8> = [(4, 40), (5, 12), (0x8000_1234, 1 << 20), (3, 80)]
             .iter()
             .flat_map(|(kind, len)| unknown_block(big, *kind, *len))
             .collect();
@@ -192,7 +195,7 @@ fn blocks_that_nobody_knows_are_passed_over() {
         let bytes = [&whole[..], &extra, &whole].concat();
         let out = replay(&bytes);
         assert!(out.error.is_none(), "{:?}", out.error);
-        assert_eq!(out.untimed, 2);
+        assert_eq!(out.untimed, 1);
         assert_eq!(out.samples.len(), 2 * usual().len());
         assert!(out.samples.iter().all(|sample| sample.interface == "va"));
     }
@@ -331,4 +334,71 @@ fn the_capture_of_any_without_interfaces_is_warned_of() {
             .any(|warning| warning.contains("LINUX_SLL2")),
         "{out:?}"
     );
+}
+
+/// Writers that do not carry over; the lengths are sound.
+#[test]
+fn parts_of_a_second_that_are_a_second_are_carried_over() {
+    for (nanos, big, unit) in [
+        (false, false, 1_000_000_u32),
+        (false, true, 1_000_000),
+        (true, false, 1_000_000_000),
+        (true, true, 1_000_000_000),
+    ] {
+        let records = Talk::usual(false).records();
+        let mut bytes = capture(Kind::Pcap { nanos }, big, &[(ETHERNET, None)], &records);
+        let word = |bytes: [u8; 4]| {
+            if big {
+                u32::from_be_bytes(bytes)
+            } else {
+                u32::from_le_bytes(bytes)
+            }
+        };
+        let mut at = 24;
+        for (i, record) in records.iter().enumerate() {
+            // One to three seconds too few; 4294 million parts are the most.
+            let seconds = u32::try_from(i % 4).expect("few");
+            for (at, add) in [(at, seconds.wrapping_neg()), (at + 4, seconds * unit)] {
+                let field = &mut bytes[at..at + 4];
+                let value = word(field.try_into().expect("four")).wrapping_add(add);
+                field.copy_from_slice(&if big {
+                    value.to_be_bytes()
+                } else {
+                    value.to_le_bytes()
+                });
+            }
+            at += 16 + record.data.len();
+        }
+        let out = replay(&bytes);
+        assert!(out.error.is_none(), "{:?}", out.error);
+        assert_eq!(out.samples, usual());
+        let carried = records.len() - records.len().div_ceil(4);
+        assert_eq!(out.carried, carried as u64);
+    }
+}
+
+/// A time that no year has is no reason to lose the rest.
+#[test]
+fn a_packet_with_an_impossible_time_is_left_out() {
+    for big in [false, true] {
+        let kind = Kind::PcapNg {
+            resolution: Some(0),
+            offset: None,
+        };
+        let mut bytes = capture(
+            PCAPNG,
+            big,
+            &[(ETHERNET, None)],
+            &Talk::usual(false).records(),
+        );
+        let odd = &Talk::usual(false).records()[..1];
+        let mut section = capture(kind, big, &[(ETHERNET, None)], odd);
+        // Seconds whose nanoseconds do not fit.
+        let at = section.len() - 4 - odd[0].data.len().next_multiple_of(4) - 20 + 4;
+        section[at..at + 8].fill(0xff);
+        bytes.extend(section);
+        let out = replay(&bytes);
+        assert!(out.error.is_none(), "{:?}", out.error);
+        assert_eq!((out.samples.len(), out.untimed), (usual().len(), 1));
+    }
 }

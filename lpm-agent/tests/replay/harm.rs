@@ -1,10 +1,11 @@
 //! Captures that are sound and not whole: times out of order, packets cut short.
 
+use lpm_agent::replay::Choice;
 use lpm_common::counter::Counter;
 
 use crate::{
     formats::usual,
-    run::{Seen, replay},
+    run::{Seen, replay, replay_within, settings},
     talk::Talk,
     write::{ETHERNET, PCAP, Record, capture},
 };
@@ -38,13 +39,20 @@ fn times_that_go_back_make_no_sample() {
     }
     // Every answer 1.7 ms early: before what it answers.
     let from_remote = |i: usize| matches!(i, 1 | 4 | 7 | 10 | 13 | 16 | 19);
-    let out = replay(&bytes(&|i, time| {
+    let early = bytes(&|i, time| {
         if from_remote(i) {
             time - 1_700_000
         } else {
             time
         }
-    }));
+    });
+    // In the order of the times an answer comes before its question: none of the remote leg.
+    let out = replay(&early);
+    assert_eq!((out.steps, out.backwards), (0, 0));
+    assert!(out.disorder.packets >= 5 && out.disorder.furthest_ns < 1_700_000);
+    // As they come through a pipe.
+    let source = std::io::Cursor::new(early);
+    let out = replay_within(source, settings(), Choice::default(), 0);
     assert_eq!(out.steps, 0);
     assert!(out.backwards >= 5, "{}", out.backwards);
     assert!(
@@ -82,7 +90,16 @@ fn a_snap_length_never_makes_another_sample() {
                 assert_eq!(out.samples, all, "{snap}");
                 assert_eq!(out.counter(Counter::SkippedTruncated), 0);
             }
-            if snap < headers {
+            let of = |sample: &Seen| (sample.time_ns, sample.rtt_ns, sample.leg);
+            assert!(
+                out.samples
+                    .iter()
+                    .all(|s| all.iter().any(|o| of(o) == of(s))),
+                "{snap}: {:?}",
+                out.samples
+            );
+            // Handshakes need the control bits, and nothing behind them.
+            if snap < headers - 12 - 6 {
                 assert_eq!(out.samples, [], "{snap}");
                 let refused = [
                     Counter::SkippedTruncated,

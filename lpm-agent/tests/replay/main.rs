@@ -13,5 +13,6 @@ mod questions;
 mod requests;
 mod run;
 mod talk;
+mod taps;
 mod vlans;
 mod write;

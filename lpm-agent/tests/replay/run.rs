@@ -10,6 +10,7 @@ use lpm_agent::{
     replay::{
         Capture, CaptureError, Choice, Flows, Input, Local, Replay, ReplayError, Settings, Sink,
         engine::Unanswered,
+        order::{Disorder, WINDOW_NS},
     },
 };
 use lpm_common::{
@@ -30,6 +31,13 @@ pub(crate) struct Out {
     pub(crate) steps: u64,
     pub(crate) backwards: u64,
     pub(crate) untimed: u64,
+    pub(crate) disorder: Disorder,
+    pub(crate) copies: (u64, u64),
+    pub(crate) carried: u64,
+    pub(crate) optionless: u64,
+    pub(crate) zero: u64,
+    pub(crate) retransmissions: u64,
+    pub(crate) coarse_ns: Option<u64>,
     pub(crate) unanswered: Unanswered,
     pub(crate) counters: Vec<(Counter, u64)>,
 }
@@ -118,6 +126,16 @@ pub(crate) fn replay_with(bytes: &[u8], settings: Settings, choice: Choice) -> O
 }
 
 pub(crate) fn replay_from(source: impl Read, settings: Settings, choice: Choice) -> Out {
+    replay_within(source, settings, choice, WINDOW_NS)
+}
+
+/// Holding packets for so long, nanoseconds.
+pub(crate) fn replay_within(
+    source: impl Read,
+    settings: Settings,
+    choice: Choice,
+    window_ns: u64,
+) -> Out {
     let mut out = Out::default();
     let capture = match Capture::new(source) {
         Ok(capture) => capture,
@@ -126,12 +144,12 @@ pub(crate) fn replay_from(source: impl Read, settings: Settings, choice: Choice)
             return out;
         }
     };
-    let mut run = Replay::new(capture, settings, choice);
+    let mut run = Replay::new(capture, settings, choice, window_ns);
     match run.run(u64::MAX, &mut out) {
         Ok(ended) => assert!(!ended),
         Err(ReplayError::Capture(error)) => {
             out.error = Some(error);
-            run.end(&mut out);
+            run.end(&mut out).expect("memory");
         }
         Err(ReplayError::Output(error)) => panic!("{error}"),
     }
@@ -140,6 +158,14 @@ pub(crate) fn replay_from(source: impl Read, settings: Settings, choice: Choice)
     out.steps = run.places().steps;
     out.backwards = run.backwards();
     out.untimed = run.untimed();
+    out.disorder = run.disorder();
+    out.copies = run.copies();
+    out.carried = run.carried();
+    out.optionless = run.optionless();
+    out.zero = run.zero();
+    out.retransmissions = run.retransmissions();
+    let mut places = run.places().all().iter();
+    out.coarse_ns = places.find_map(|spot| spot.tick.coarse_ns());
     out.unanswered = run.unanswered();
     out.counters = Counter::ALL
         .iter()

@@ -19,6 +19,8 @@ pub(crate) struct Talk {
     pub(crate) remote: IpAddr,
     pub(crate) sport: u16,
     pub(crate) dport: u16,
+    /// Without timestamps.
+    pub(crate) plain: bool,
     records: Vec<(u64, Frame)>,
     seq: [u32; 2],
 }
@@ -31,6 +33,7 @@ impl Talk {
             remote,
             sport: 41_140,
             dport: 5301,
+            plain: false,
             records: Vec::new(),
             seq: [1000, 5000],
         }
@@ -46,7 +49,7 @@ impl Talk {
         let way = usize::from(!from);
         frame.flags = flags;
         frame.payload = payload;
-        frame.timestamp = Some(ts);
+        frame.timestamp = (!self.plain).then_some(ts);
         frame.seq = self.seq[way];
         if flags & flag::ACK != 0 {
             frame.ack = self.seq[1 - way];

@@ -44,7 +44,14 @@ pub(crate) enum Kind {
         resolution: Option<u8>,
         offset: Option<i64>,
     },
+    /// pcap with 8 bytes more in each record's header, in microseconds.
+    Modified,
+    /// pcapng with the obsolete kind of packets, in nanoseconds.
+    Obsolete,
 }
+
+pub(crate) const MODIFIED: Kind = Kind::Modified;
+pub(crate) const OBSOLETE: Kind = Kind::Obsolete;
 
 pub(crate) const PCAP: Kind = Kind::Pcap { nanos: true };
 pub(crate) const PCAPNG: Kind = Kind::PcapNg {
@@ -127,23 +134,17 @@ pub(crate) fn capture(
     };
     match kind {
         Kind::Pcap { nanos } => {
-            let [(link, _)] = interfaces else {
-                panic!("pcap has one interface");
-            };
-            out.u32(if nanos { 0xa1b2_3c4d } else { 0xa1b2_c3d4 });
-            out.u16(2)
-                .u16(4)
-                .u32(0)
-                .u32(0)
-                .u32(262_144)
-                .u32(u32::from(*link));
+            let magic = if nanos { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
+            file(&mut out, magic, interfaces, records);
+        }
+        Kind::Modified => file(&mut out, 0xa1b2_cd34, interfaces, records),
+        Kind::Obsolete => {
+            section(&mut out);
+            for (link, name) in interfaces {
+                interface(&mut out, *link, *name, (Some(9), None));
+            }
             for record in records {
-                let ticks = record.time_ns % 1_000_000_000 / if nanos { 1 } else { 1000 };
-                let seconds = record.time_ns / 1_000_000_000;
-                out.u32(u32::try_from(seconds).expect("a time"));
-                out.u32(u32::try_from(ticks).expect("a fraction"));
-                out.u32(u32::try_from(record.data.len()).expect("a packet"));
-                out.u32(record.len).raw(&record.data);
+                obsolete(&mut out, record);
             }
         }
         Kind::PcapNg { resolution, offset } => {
@@ -157,6 +158,46 @@ pub(crate) fn capture(
         }
     }
     out.bytes
+}
+
+/// A pcap file.
+fn file(out: &mut Bytes, magic: u32, interfaces: &[(u16, Option<&str>)], records: &[Record]) {
+    let [(link, _)] = interfaces else {
+        panic!("pcap has one interface");
+    };
+    out.u32(magic);
+    out.u16(2)
+        .u16(4)
+        .u32(0)
+        .u32(0)
+        .u32(262_144)
+        .u32(u32::from(*link));
+    let per_tick = if magic == 0xa1b2_3c4d { 1 } else { 1000 };
+    for record in records {
+        let ticks = record.time_ns % 1_000_000_000 / per_tick;
+        let seconds = record.time_ns / 1_000_000_000;
+        out.u32(u32::try_from(seconds).expect("a time"));
+        out.u32(u32::try_from(ticks).expect("a fraction"));
+        out.u32(u32::try_from(record.data.len()).expect("a packet"));
+        out.u32(record.len);
+        if magic == 0xa1b2_cd34 {
+            // Interface, protocol, kind of packet, nothing.
+            out.u32(3).u16(0x0800).u16(0);
+        }
+        out.raw(&record.data);
+    }
+}
+
+/// A packet of the obsolete kind: the interface's number and how many were dropped share a word.
+fn obsolete(out: &mut Bytes, record: &Record) {
+    out.block(2, |body| {
+        body.u16(u16::try_from(record.interface).expect("a number"));
+        body.u16(0xffff);
+        body.u32(u32::try_from(record.time_ns >> 32).expect("half a word"));
+        body.u32(u32::try_from(record.time_ns & 0xffff_ffff).expect("half a word"));
+        body.u32(u32::try_from(record.data.len()).expect("a packet"));
+        body.u32(record.len).raw(&record.data);
+    });
 }
 
 fn section(out: &mut Bytes) {

@@ -9,6 +9,7 @@ mod tables;
 use std::{
     fs,
     io::{self, IsTerminal as _, Write as _},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
@@ -26,7 +27,7 @@ use crate::{
     identity::Names,
     replay::{
         Anonymizer, Capture, Choice, Input, Local, Replay as Run, ReplayError, Settings,
-        anonymize::Key,
+        anonymize::Key, order,
     },
 };
 
@@ -41,11 +42,15 @@ pub(super) const EXAMPLES: &str = "Examples:
   lpm replay trace.pcapng.gz --summary              what each flow came to
   lpm replay trace.pcap --histograms --format csv   for a spreadsheet
   lpm replay trace.pcap --local 10.0.0.0/8 --format json | jq .rtt_ns
+  lpm replay tap.pcapng --join east,west            a tap's two halves
   ssh node tcpdump -i eth0 -s 128 --time-stamp-precision=nano -w - tcp | lpm replay -
   lpm replay trace.pcap --anonymize --format csv > to-share.csv
 
 Which end of a flow is the local one: the one that --local holds; else the one that opens the
 connection; else, where its opening was not captured, the lower address.
+
+Packets out of order by up to a second are put in order, unless they come through a pipe. Frames
+that were recorded twice are measured once. What was odd about a capture stderr says at the end.
 
 A capture that is truncated or corrupt is used up to there; then the exit code is 1.";
 
@@ -74,6 +79,10 @@ pub(super) struct Replay {
     /// a capture without names it is the name.
     #[arg(short, long, value_name = "NAME")]
     interface: Vec<String>,
+    /// Interfaces that are one, by name: the two halves of a tap, of which each has one direction.
+    /// May be given several times.
+    #[arg(long, value_name = "NAME,NAME", value_parser = join)]
+    join: Vec<Vec<String>>,
     /// As what the interfaces are seen: pod, overlay, bridge, nic or node; for one alone,
     /// NAME=VANTAGE. May be given several times.
     #[arg(long, value_name = "[NAME=]VANTAGE", value_parser = vantage)]
@@ -125,6 +134,17 @@ fn range(text: &str) -> Result<IpNet, String> {
     range.map_err(|_| "give an address or a range such as 10.0.0.0/8 or fd00::/8".to_owned())
 }
 
+fn join(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+    let mut each = names.clone();
+    each.sort_unstable();
+    each.dedup();
+    if names.len() < 2 || names.iter().any(String::is_empty) || each.len() < names.len() {
+        return Err("give the names of two interfaces or more, such as east,west".to_owned());
+    }
+    Ok(names)
+}
+
 fn vantage(text: &str) -> Result<(Option<String>, Vantage), String> {
     let (name, word) = match text.rsplit_once('=') {
         Some((name, word)) => (Some(name.to_owned()), word),
@@ -170,12 +190,7 @@ impl Replay {
                 Format::Json
             }
         });
-        if (self.summary || self.histograms) && format == Format::Ppviz {
-            bail!("--format ppviz is for round trips; give text, json or csv");
-        }
-        if self.summary && self.histograms && format == Format::Csv {
-            bail!("--summary and --histograms are two tables; for CSV give one of them");
-        }
+        self.check(format)?;
         let file = shown.display();
         let input = Input::open(&self.file).with_context(|| format!("{file} cannot be opened"));
         let input = input.map_err(|error| anyhow!("{error:#}; give a capture, or - for stdin"))?;
@@ -183,29 +198,19 @@ impl Replay {
         let progress = input.progress();
         let mut output = self.output(format)?;
         let capture = Capture::new(input).map_err(|error| anyhow!("{file} {error}"))?;
-        let mut run = Run::new(capture, self.settings(tunnels), self.choice());
+        let live = self.is_live();
+        // What comes through a pipe may be happening now: it is not held back.
+        let window_ns = if live { 0 } else { order::WINDOW_NS };
+        let mut run = Run::new(capture, self.settings(tunnels), self.choice(), window_ns);
 
         let bar = Bar::new(progress, self.summary || self.histograms);
-        let live = self.file == Path::new(STDIN);
-        let ended = loop {
-            let packets = if live { 1 } else { STRIDE };
-            match run.run(packets, &mut output) {
-                // What comes through a pipe may be happening now.
-                Ok(true) if live => {
-                    output.flush()?;
-                    bar.show();
-                }
-                Ok(true) => bar.show(),
-                Ok(false) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
+        let ended = drive(&mut run, &mut output, &bar, live);
         bar.clear();
         let ended = match ended {
             Ok(()) => Ok(()),
             Err(ReplayError::Output(error)) => return Err(error.into()),
             Err(ReplayError::Capture(error)) => {
-                run.end(&mut output);
+                run.end(&mut output)?;
                 Err(anyhow!("{file} {error}"))
             }
         };
@@ -220,6 +225,31 @@ impl Replay {
             );
         }
         Ok(())
+    }
+
+    /// What cannot be asked for at once.
+    fn check(&self, format: Format) -> anyhow::Result<()> {
+        if (self.summary || self.histograms) && format == Format::Ppviz {
+            bail!("--format ppviz is for round trips; give text, json or csv");
+        }
+        if self.summary && self.histograms && format == Format::Csv {
+            bail!("--summary and --histograms are two tables; for CSV give one of them");
+        }
+        let mut joined: Vec<_> = self.join.iter().flatten().collect();
+        joined.sort_unstable();
+        if let Some([twice, _]) = joined.array_windows().find(|[one, other]| one == other) {
+            bail!("--join names {twice} twice; an interface is part of one");
+        }
+        Ok(())
+    }
+
+    /// Whether packets may be passing now: standard input is not a file.
+    fn is_live(&self) -> bool {
+        let is_file = || {
+            let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+            Ok::<_, io::Error>(fs::File::from(stdin).metadata()?.is_file())
+        };
+        self.file == Path::new(STDIN) && !is_file().unwrap_or(false)
     }
 
     /// The file as messages name it.
@@ -295,6 +325,24 @@ impl Replay {
         Choice {
             only: self.interface.clone(),
             vantages: self.vantage.clone(),
+            joins: self.join.clone(),
         }
     }
+}
+
+/// Replays to the end; `live`: what comes out is shown at once.
+fn drive(
+    run: &mut Run<Input>,
+    output: &mut Output,
+    bar: &Bar,
+    live: bool,
+) -> Result<(), ReplayError> {
+    let packets = if live { 1 } else { STRIDE };
+    while run.run(packets, output)? {
+        if live {
+            output.flush().map_err(ReplayError::Output)?;
+        }
+        bar.show();
+    }
+    Ok(())
 }

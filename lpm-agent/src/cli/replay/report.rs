@@ -35,20 +35,9 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
     line("packets not measured", not_measured(run));
     line("flows not measured", labelled(run, "map_drops"));
     line("flows in more than one VLAN", vlans(run));
-    line(
-        "capture",
-        vec![
-            ("packets cut by the snap length".to_owned(), seen.cut),
-            (
-                "settings of the clock: flows began anew".to_owned(),
-                run.places().steps,
-            ),
-            (
-                "echoes before what they answer: no samples".to_owned(),
-                run.backwards(),
-            ),
-        ],
-    );
+    line("capture", of_capture(run));
+    line("order", of_order(file, run));
+    line("copies", of_copies(file, run));
     let unanswered = run.unanswered();
     line(
         "seen",
@@ -60,13 +49,109 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
                 unanswered.unknown,
             ),
             ("unanswered echo requests".to_owned(), unanswered.icmp),
+            (
+                "answers to questions that were asked more than once: no samples".to_owned(),
+                run.counter(Counter::DnsAmbiguous) + run.counter(Counter::IcmpAmbiguous),
+            ),
         ],
     );
     line(
         "summary",
         vec![("parts of flows are left out".to_owned(), output.left_out())],
     );
+    if let Some(clock) = of_clock(run) {
+        let _ = writeln!(text, "lpm: clock: {clock}");
+    }
+    for name in run.places().missed() {
+        let _ = writeln!(
+            text,
+            "lpm: --join names {name}, an interface of which the capture has no packet"
+        );
+    }
     text
+}
+
+fn of_capture<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
+    let beyond = run.disorder().beyond;
+    vec![
+        ("packets cut by the snap length".to_owned(), run.seen().cut),
+        (
+            "with TCP options cut: by handshake and sequence numbers only".to_owned(),
+            run.optionless(),
+        ),
+        (
+            "times with more than a second's parts of a second: carried over".to_owned(),
+            run.carried(),
+        ),
+        (
+            "settings of the clock (or a direction of a flow is out of order by more than 10 ms: \
+             `reordercap` helps): flows began anew"
+                .to_owned(),
+            run.places().steps.saturating_sub(beyond),
+        ),
+        (
+            "echoes before what they answer: no samples".to_owned(),
+            run.backwards(),
+        ),
+    ]
+}
+
+/// What was out of order, and what to do about it.
+fn of_order<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
+    let disorder = run.disorder();
+    let furthest = show::time(disorder.furthest_ns);
+    let sorts = format!("`reordercap {} SORTED` puts all in order", file.display());
+    let live = run.window_ns() == 0;
+    let kept = if live {
+        format!(
+            "packets out of order by up to {furthest}, measured as they came through the pipe: \
+             give the file, or `reordercap FILE SORTED` puts them in order"
+        )
+    } else {
+        format!("packets out of order by up to {furthest}: put in order")
+    };
+    let beyond = if live {
+        "times packets were out of order by more than 10 ms, and flows began anew: give the file, \
+         or `reordercap FILE SORTED` puts them in order"
+            .to_owned()
+    } else {
+        let window = show::time(run.window_ns());
+        format!(
+            "times packets were out of order by more than {window}, and flows began anew: {sorts}"
+        )
+    };
+    vec![(kept, disorder.packets), (beyond, disorder.beyond)]
+}
+
+fn of_copies<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
+    let (copies, unsure) = run.copies();
+    vec![
+        (
+            "frames recorded twice: the first was measured".to_owned(),
+            copies,
+        ),
+        (
+            format!(
+                "ambiguous, recorded twice or sent again: measured as sent again; \
+                 `editcap -d {} ONCE` removes copies",
+                file.display()
+            ),
+            unsure,
+        ),
+    ]
+}
+
+/// What the capture's clock cannot tell.
+fn of_clock<R: Read>(run: &Replay<R>) -> Option<String> {
+    let ticks = run.places().all().iter();
+    let coarse = ticks.filter_map(|spot| spot.tick.coarse_ns()).max();
+    let zero = run.zero();
+    let short = format!("{zero} samples of 0 ns: shorter than the capture's clock can tell");
+    match coarse.map(show::time) {
+        Some(tick) if zero > 0 => Some(format!("it ticks every {tick}; {short}")),
+        Some(tick) => Some(format!("it ticks every {tick}, and so do round trips")),
+        None => (zero > 0).then_some(short),
+    }
 }
 
 fn not_measured<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {

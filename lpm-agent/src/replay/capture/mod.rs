@@ -96,8 +96,17 @@ impl<R: Read> Capture<R> {
         self.window.offset()
     }
 
-    /// Packets that carry no time (pcapng's simple and obsolete packet blocks): nothing can be
-    /// measured by them.
+    /// Records of which the part of a second is a second or more: it was carried over.
+    #[must_use]
+    pub fn carried(&self) -> u64 {
+        match &self.format {
+            Format::Pcap(pcap) => pcap.carried,
+            Format::PcapNg(_) => 0,
+        }
+    }
+
+    /// Packets that carry no time (pcapng's simple packet blocks), or one outside the years 1970
+    /// to 2554: nothing can be measured by them.
     #[must_use]
     pub fn untimed(&self) -> u64 {
         match &self.format {

@@ -4,10 +4,7 @@
 
 use std::io::Read;
 
-use pcap_parser::{
-    LegacyPcapBlock, PcapError, nom, parse_pcap_frame, parse_pcap_frame_be,
-    parse_pcap_frame_modified, parse_pcap_header,
-};
+use pcap_parser::parse_pcap_header;
 
 use super::{
     CaptureError, Interface, Packet,
@@ -18,15 +15,30 @@ use crate::replay::link;
 const HEADER: usize = 24;
 /// Largest snapshot length of tcpdump and Wireshark: the least that any record may have.
 const SNAPLEN: usize = 262_144;
+const SECOND: u64 = 1_000_000_000;
 
-type Parser = fn(&[u8]) -> nom::IResult<&[u8], LegacyPcapBlock<'_>, PcapError<&[u8]>>;
+const MICROS: u32 = 0xa1b2_c3d4;
+const NANOS: u32 = 0xa1b2_3c4d;
+/// A. Kuznetsov's libpcap of the nineties: 8 bytes more in each record's header (interface,
+/// protocol, kind of packet), microseconds.
+const MODIFIED: u32 = 0xa1b2_cd34;
 
 /// How the records are written.
 pub(super) struct Pcap {
-    parse: Parser,
+    big_endian: bool,
     record_header: usize,
     nanos_per_tick: u32,
     longest: usize,
+    /// Records whose part of a second is a second or more.
+    pub(super) carried: u64,
+}
+
+/// What stands before a packet.
+struct Record {
+    seconds: u32,
+    ticks: u32,
+    captured: usize,
+    len: u32,
 }
 
 /// The first four bytes of a file of this format, in either byte order.
@@ -34,8 +46,22 @@ pub(super) fn is_magic(magic: [u8; 4]) -> bool {
     let either = [u32::from_le_bytes(magic), u32::from_be_bytes(magic)];
     either
         .iter()
-        .any(|magic| matches!(magic, 0xa1b2_c3d4 | 0xa1b2_3c4d))
-        || either[0] == 0xa1b2_cd34
+        .any(|magic| matches!(*magic, MICROS | NANOS | MODIFIED))
+}
+
+/// The header of a file as one of the usual format, and whether it was of the modified one: the
+/// crate knows that in one byte order only.
+fn plain(mut header: [u8; HEADER]) -> ([u8; HEADER], bool) {
+    for (modified, plain) in [
+        (MODIFIED.to_le_bytes(), MICROS.to_le_bytes()),
+        (MODIFIED.to_be_bytes(), MICROS.to_be_bytes()),
+    ] {
+        if header[..4] == modified {
+            header[..4].copy_from_slice(&plain);
+            return (header, true);
+        }
+    }
+    (header, false)
 }
 
 impl Pcap {
@@ -44,8 +70,10 @@ impl Pcap {
         window: &mut Window<R>,
     ) -> Result<(Self, Interface), CaptureError> {
         window.need(HEADER)?;
-        let (_, header) = parse_pcap_header(window.bytes())
-            .map_err(|_| CaptureError::corrupt(0, "the header cannot be read"))?;
+        let unreadable = || CaptureError::corrupt(0, "the header cannot be read");
+        let bytes = window.bytes().first_chunk().ok_or_else(unreadable)?;
+        let (bytes, modified) = plain(*bytes);
+        let (_, header) = parse_pcap_header(&bytes).map_err(|_| unreadable())?;
         if header.version_major != 2 {
             let version = format!(
                 "version {}.{} of pcap; only 2.x is known",
@@ -58,23 +86,17 @@ impl Pcap {
         if !link::is_known(number) {
             return Err(CaptureError::LinkType { number });
         }
-        let (parse, record_header): (Parser, usize) = if header.is_modified_format() {
-            (parse_pcap_frame_modified, 24)
-        } else if header.is_bigendian() {
-            (parse_pcap_frame_be, 16)
-        } else {
-            (parse_pcap_frame, 16)
-        };
         let snaplen = usize::try_from(header.snaplen).unwrap_or(LONGEST);
         let pcap = Self {
-            parse,
-            record_header,
+            big_endian: header.is_bigendian(),
+            record_header: if modified { 24 } else { 16 },
             nanos_per_tick: if header.is_nanosecond_precision() {
                 1
             } else {
                 1000
             },
             longest: snaplen.clamp(SNAPLEN, LONGEST),
+            carried: 0,
         };
         window.pass(HEADER);
         Ok((
@@ -88,51 +110,45 @@ impl Pcap {
 
     /// The next record; `None`: there is none.
     pub(super) fn next<'w, R: Read>(
-        &self,
+        &mut self,
         window: &'w mut Window<R>,
     ) -> Result<Option<Packet<'w>>, CaptureError> {
         if window.want(self.record_header)? == 0 {
             return Ok(None);
         }
         window.need(self.record_header)?;
-        let offset = window.offset();
-        let (seconds, ticks, captured, len) = self.whole(window)?;
-        let nanos = u64::from(ticks) * u64::from(self.nanos_per_tick);
-        if nanos >= 1_000_000_000 {
-            let what = format!("a record's time has {ticks} parts of a second, a second or more");
-            return Err(CaptureError::corrupt(offset, what));
-        }
+        let record = self.record(window.bytes());
+        let captured = record.captured;
+        self.believe(captured, window.offset())?;
+        window.need(self.record_header + captured)?;
+        let nanos = u64::from(record.ticks) * u64::from(self.nanos_per_tick);
+        // Some writers do not carry over; its lengths are sound, and the time is what it says.
+        self.carried += u64::from(nanos >= SECOND);
         window.pass(self.record_header + captured);
         Ok(Some(Packet {
             interface: 0,
-            time_ns: u64::from(seconds) * 1_000_000_000 + nanos,
+            time_ns: u64::from(record.seconds) * SECOND + nanos,
             data: window.passed(0, captured),
-            len: len.max(u32::try_from(captured).unwrap_or(u32::MAX)),
+            len: record.len.max(u32::try_from(captured).unwrap_or(u32::MAX)),
         }))
     }
 
-    /// Has the whole record in the window: seconds, parts of a second, length captured, length.
-    fn whole<R: Read>(
-        &self,
-        window: &mut Window<R>,
-    ) -> Result<(u32, u32, usize, u32), CaptureError> {
-        loop {
-            match (self.parse)(window.bytes()) {
-                Ok((_, record)) => {
-                    let captured = record.data.len();
-                    self.believe(captured, window.offset())?;
-                    return Ok((record.ts_sec, record.ts_usec, captured, record.origlen));
-                }
-                Err(nom::Err::Incomplete(nom::Needed::Size(more))) => {
-                    let wanted = window.bytes().len().saturating_add(more.get());
-                    self.believe(wanted - self.record_header, window.offset())?;
-                    window.need(wanted)?;
-                }
-                Err(_) => {
-                    let what = "a record cannot be read";
-                    return Err(CaptureError::corrupt(window.offset(), what));
-                }
+    /// Reads what stands before a packet; 16 bytes are there.
+    fn record(&self, bytes: &[u8]) -> Record {
+        let word = |at: usize| {
+            let bytes = bytes.get(at..).and_then(|rest| rest.first_chunk());
+            let bytes = bytes.copied().unwrap_or_default();
+            if self.big_endian {
+                u32::from_be_bytes(bytes)
+            } else {
+                u32::from_le_bytes(bytes)
             }
+        };
+        Record {
+            seconds: word(0),
+            ticks: word(4),
+            captured: usize::try_from(word(8)).unwrap_or(usize::MAX),
+            len: word(12),
         }
     }
 

@@ -5,8 +5,7 @@
 use std::io::Read;
 
 use pcap_parser::{
-    InterfaceDescriptionBlock, OptionCode, parse_enhancedpacketblock_be,
-    parse_enhancedpacketblock_le, parse_interfacedescriptionblock_be,
+    InterfaceDescriptionBlock, OptionCode, parse_interfacedescriptionblock_be,
     parse_interfacedescriptionblock_le, parse_sectionheaderblock,
 };
 
@@ -18,12 +17,14 @@ use super::{
 /// A section header, in either byte order.
 pub(super) const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
-/// Two kinds of packets without what is needed: the obsolete one, and the one without a time.
+/// What came before the enhanced packet: the same but for a shorter number of the interface, which
+/// shares its word with a count of drops.
 const OBSOLETE_PACKET: u32 = 2;
+/// A packet without a time.
 const SIMPLE_PACKET: u32 = 3;
 const ENHANCED_PACKET: u32 = 6;
-/// Where an enhanced packet's bytes begin.
-const ENHANCED_HEADER: usize = 28;
+/// Where the bytes of a packet begin, of either kind.
+const PACKET_HEADER: usize = 28;
 /// Interfaces of a capture: more is an attack on memory.
 const MOST_INTERFACES: usize = 65_536;
 
@@ -54,6 +55,15 @@ struct Frame {
     len: usize,
 }
 
+/// What stands before a packet's bytes.
+struct Fields {
+    interface: usize,
+    /// `None`: outside the years 1970 to 2554.
+    time_ns: Option<u64>,
+    captured: usize,
+    len: u32,
+}
+
 impl PcapNg {
     /// The next packet; `None`: there is none. Interfaces met on the way are added.
     pub(super) fn next<'w, R: Read>(
@@ -68,8 +78,21 @@ impl PcapNg {
             match frame.kind {
                 SECTION => self.section(window, &frame, interfaces.len())?,
                 INTERFACE => self.interface(window, &frame, interfaces)?,
-                ENHANCED_PACKET => return self.packet(window, &frame).map(Some),
-                SIMPLE_PACKET | OBSOLETE_PACKET => self.untimed += 1,
+                ENHANCED_PACKET | OBSOLETE_PACKET => {
+                    let fields = self.fields(window, &frame)?;
+                    if let Some(time_ns) = fields.time_ns {
+                        window.pass(frame.len);
+                        let behind = frame.len - PACKET_HEADER - fields.captured;
+                        return Ok(Some(Packet {
+                            interface: fields.interface,
+                            time_ns,
+                            data: window.passed(behind, fields.captured),
+                            len: fields.len,
+                        }));
+                    }
+                    self.untimed += 1;
+                }
+                SIMPLE_PACKET => self.untimed += 1,
                 _ => {}
             }
             window.pass(frame.len);
@@ -82,6 +105,15 @@ impl PcapNg {
             u32::from_be_bytes(bytes)
         } else {
             u32::from_le_bytes(bytes)
+        }
+    }
+
+    fn u16(&self, bytes: &[u8]) -> u16 {
+        let bytes = bytes.first_chunk().copied().unwrap_or_default();
+        if self.big_endian {
+            u16::from_be_bytes(bytes)
+        } else {
+            u16::from_le_bytes(bytes)
         }
     }
 
@@ -197,42 +229,32 @@ impl PcapNg {
         Some(Clock { per_second, offset })
     }
 
-    fn packet<'w, R: Read>(
-        &self,
-        window: &'w mut Window<R>,
-        frame: &Frame,
-    ) -> Result<Packet<'w>, CaptureError> {
-        let offset = window.offset();
-        let corrupt = |what: &str| CaptureError::corrupt(offset, what);
-        let bytes = &window.bytes()[..frame.len];
-        let parsed = if self.big_endian {
-            parse_enhancedpacketblock_be(bytes)
-        } else {
-            parse_enhancedpacketblock_le(bytes)
+    /// What stands before a packet's bytes.
+    fn fields<R: Read>(&self, window: &Window<R>, frame: &Frame) -> Result<Fields, CaptureError> {
+        let corrupt = |what: &str| CaptureError::corrupt(window.offset(), what);
+        let unfit = || corrupt("a packet's lengths do not fit its block");
+        let bytes = window.bytes().get(..frame.len).unwrap_or_default();
+        // Behind the packet the block's length stands again.
+        let rest = bytes.get(8..PACKET_HEADER + 4).ok_or_else(unfit)?;
+        let word = |at: usize| self.u32(&rest[at..]);
+        let captured = usize::try_from(word(12)).unwrap_or(usize::MAX);
+        if captured > frame.len - PACKET_HEADER - 4 {
+            return Err(unfit());
+        }
+        let id = match frame.kind {
+            OBSOLETE_PACKET => u32::from(self.u16(rest)),
+            _ => word(0),
         };
-        let (_, block) = parsed.map_err(|_| corrupt("a packet's lengths do not fit its block"))?;
-        let captured = usize::try_from(block.caplen).unwrap_or(usize::MAX);
-        let id = usize::try_from(block.if_id).unwrap_or(usize::MAX);
-        let (len, ticks) = (
-            block.origlen.max(block.caplen),
-            u64::from(block.ts_high) << 32 | u64::from(block.ts_low),
-        );
+        let id = usize::try_from(id).unwrap_or(usize::MAX);
         let clock = self
             .clocks
             .get(id)
             .ok_or_else(|| corrupt("a packet names an interface that the section does not have"))?;
-        let time_ns = clock
-            .nanos(ticks)
-            .ok_or_else(|| corrupt("a packet has a time outside the years 1970 to 2554"))?;
-        if captured > frame.len - ENHANCED_HEADER - 4 {
-            return Err(corrupt("a packet's lengths do not fit its block"));
-        }
-        window.pass(frame.len);
-        Ok(Packet {
+        Ok(Fields {
             interface: self.first + id,
-            time_ns,
-            data: window.passed(frame.len - ENHANCED_HEADER - captured, captured),
-            len,
+            time_ns: clock.nanos(u64::from(word(4)) << 32 | u64::from(word(8))),
+            captured,
+            len: word(16).max(word(12)),
         })
     }
 }

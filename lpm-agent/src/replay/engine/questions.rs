@@ -161,6 +161,7 @@ impl Ledger for Engine {
 
     fn answered(&self, query: &Query, sample: &query::Sample) {
         let record = query::record(query, sample, self.vantage.get());
+        self.count_zero(record.rtt_ns == 0);
         self.samples.borrow_mut().push(record);
     }
 }

@@ -1,0 +1,318 @@
+//! Frames that were recorded twice: a mirror of both ports of a switch, two taps, a host's capture
+//! of several interfaces. The first sighting is measured, the others are left out.
+//!
+//! A copy must not be taken for a packet that was sent again, nor the other way round. What was
+//! sent again carries another identification (IPv4, where its sender counts), or it has a cause: a
+//! timer, and none is shorter than [`AGAIN_NS`], or what the other end said since. Where none of
+//! it decides, the packet is measured as one that was sent again, which makes no sample, and
+//! counted.
+//!
+//! Memory is fixed: what was seen longest ago makes room.
+
+use super::digest::{Digest, Repeats};
+
+/// The soonest that a timer makes a sender repeat itself, nanoseconds. Linux's shortest, for the
+/// probe of a tail loss, is three ticks of at most 1 ms (`tcp_schedule_loss_probe`).
+const AGAIN_NS: u64 = 2_000_000;
+/// How long a packet is remembered, nanoseconds.
+const REMEMBERED_NS: u64 = 100_000_000;
+
+/// Sets of both tables, and places in each.
+const SETS: usize = 4096;
+const WAYS: usize = 4;
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Seen for the first time, or sent again.
+    Measure,
+    /// Seen before.
+    Copy,
+}
+
+/// A packet that was measured.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sighting {
+    packet: u64,
+    time_ns: u64,
+    /// How many were measured up to it.
+    index: u64,
+}
+
+/// What passed between two ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct Talk {
+    conversation: u64,
+    /// Index of the first packet that was seen since it is remembered.
+    born: u64,
+    /// Index of the last packet, by way.
+    last: [u64; 2],
+    /// Index of the last packet before the other way's last one.
+    before: [u64; 2],
+    /// Last identification that is not 0.
+    ids: [u16; 2],
+    /// Identifications were seen to differ.
+    counts: [bool; 2],
+}
+
+/// The memory of one replay.
+#[derive(Debug)]
+pub struct Copies {
+    sightings: Box<[[Sighting; WAYS]]>,
+    talks: Box<[[Talk; WAYS]]>,
+    index: u64,
+    /// Packets that were left out.
+    pub copies: u64,
+    /// Packets that may be copies and may have been sent again: measured as the latter.
+    pub unsure: u64,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self {
+            sightings: vec![[Sighting::default(); WAYS]; SETS].into(),
+            talks: vec![[Talk::default(); WAYS]; SETS].into(),
+            index: 0,
+            copies: 0,
+            unsure: 0,
+        }
+    }
+}
+
+impl Copies {
+    /// Judges a packet that passed at the interface with this number.
+    pub fn judge(&mut self, ifindex: u32, digest: &Digest, now_ns: u64) -> Verdict {
+        if digest.packet == 0 {
+            return Verdict::Measure;
+        }
+        // Nothing is ever matched across interfaces, or settings of one's clock.
+        let place = u64::from(ifindex).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let packet = (digest.packet ^ place).max(1);
+        let conversation = (digest.conversation ^ place).max(1);
+        let set = &mut self.sightings[set_of(packet)];
+        let seen = set.iter().position(|seen| seen.packet == packet);
+        let talk = talk(&mut self.talks[set_of(conversation)], conversation);
+        if let Some(seen) = seen
+            && now_ns.abs_diff(set[seen].time_ns) < REMEMBERED_NS
+        {
+            let apart = now_ns.abs_diff(set[seen].time_ns);
+            if is_copy(talk, digest, set[seen].index, apart) {
+                self.copies += 1;
+                return Verdict::Copy;
+            }
+            // The same acknowledgment again is as usual as it is harmless.
+            self.unsure += u64::from(digest.repeats != Repeats::ByAny);
+        }
+        self.index += 1;
+        let oldest = || (0..WAYS).min_by_key(|way| set[*way].index).unwrap_or(0);
+        let at = seen.unwrap_or_else(oldest);
+        set[at] = Sighting {
+            packet,
+            time_ns: now_ns,
+            index: self.index,
+        };
+        talk.note(digest, self.index);
+        Verdict::Measure
+    }
+}
+
+/// Whether a packet that was measured as number `index`, this long ago, is the same one.
+fn is_copy(talk: &Talk, digest: &Digest, index: u64, apart_ns: u64) -> bool {
+    let (way, other) = (digest.way, 1 - digest.way);
+    if digest.id != 0 && talk.counts[way] {
+        return true;
+    }
+    if apart_ns >= AGAIN_NS {
+        return false;
+    }
+    match digest.repeats {
+        Repeats::ByTimer => true,
+        // Only what was sent since can have made the other end say that something is missing.
+        Repeats::ByAnswer => talk.knows(index) && talk.before[way] <= index,
+        Repeats::ByAny => talk.knows(index) && talk.last[other] <= index,
+    }
+}
+
+impl Talk {
+    /// Whether it was remembered all the time since this packet.
+    fn knows(&self, index: u64) -> bool {
+        self.born != 0 && self.born <= index
+    }
+
+    fn note(&mut self, digest: &Digest, index: u64) {
+        let (way, other) = (digest.way, 1 - digest.way);
+        if self.born == 0 {
+            self.born = index;
+        }
+        self.last[way] = index;
+        self.before[other] = self.last[other];
+        if digest.id != 0 {
+            self.counts[way] |= self.ids[way] != 0 && self.ids[way] != digest.id;
+            self.ids[way] = digest.id;
+        }
+    }
+}
+
+/// The conversation's memory; a new one's is that of whoever was silent longest.
+fn talk(set: &mut [Talk; WAYS], conversation: u64) -> &mut Talk {
+    let found = set
+        .iter()
+        .position(|talk| talk.conversation == conversation);
+    let oldest = || {
+        let last = |way: &usize| set[*way].last.into_iter().max();
+        (0..WAYS).min_by_key(last).unwrap_or(0)
+    };
+    let at = found.unwrap_or_else(oldest);
+    if found.is_none() {
+        set[at] = Talk {
+            conversation,
+            ..Talk::default()
+        };
+    }
+    &mut set[at]
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+fn set_of(name: u64) -> usize {
+    name as usize % SETS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use lpm_common::{model::frame::Frame, packet::flag};
+
+    use super::*;
+    use crate::replay::digest::{
+        Digester,
+        tests::{digest, digester},
+    };
+
+    const MS: u64 = 1_000_000;
+
+    /// A conversation's packets, judged as they come.
+    struct Scene {
+        digester: Digester,
+        copies: Copies,
+        ends: [IpAddr; 2],
+    }
+
+    impl Scene {
+        fn new(v6: bool) -> Self {
+            let (a, b) = lpm_common::model::vectors::ends(v6);
+            Self {
+                digester: digester(),
+                copies: Copies::default(),
+                ends: [a, b],
+            }
+        }
+
+        fn packet(
+            &mut self,
+            at: u64,
+            way: usize,
+            (seq, ack, payload): (u32, u32, u32),
+            id: u8,
+        ) -> Verdict {
+            let mut frame = Frame::new(self.ends[way], self.ends[1 - way], 80, 80);
+            (frame.seq, frame.ack, frame.payload, frame.flags) = (seq, ack, payload, flag::ACK);
+            let mut bytes = frame.bytes();
+            if self.ends[0].is_ipv4() {
+                bytes[18] = 0;
+                bytes[19] = id;
+            }
+            let digest = digest(&self.digester, &bytes);
+            self.copies.judge(1, &digest, 1_000 * MS + at)
+        }
+    }
+
+    #[test]
+    fn what_comes_at_once_is_a_copy() {
+        for v6 in [false, true] {
+            let mut scene = Scene::new(v6);
+            for (at, seq) in [(0, 1), (MS, 101), (2 * MS, 201)] {
+                assert_eq!(scene.packet(at, 0, (seq, 1, 100), 9), Verdict::Measure);
+                for later in [0, 8_000, MS] {
+                    let again = scene.packet(at + later, 0, (seq, 1, 100), 9);
+                    assert_eq!(again, Verdict::Copy, "{later}");
+                }
+            }
+            assert_eq!((scene.copies.copies, scene.copies.unsure), (9, 0));
+        }
+    }
+
+    #[test]
+    fn what_a_timer_sends_again_is_measured() {
+        for (later, unsure) in [(2 * MS, 1), (50 * MS, 1), (200 * MS, 0), (1000 * MS, 0)] {
+            let mut scene = Scene::new(true);
+            scene.packet(0, 0, (1, 1, 100), 0);
+            let again = scene.packet(later, 0, (1, 1, 100), 0);
+            assert_eq!(again, Verdict::Measure, "{later}");
+            assert_eq!(scene.copies.unsure, unsure, "{later}");
+        }
+    }
+
+    /// Three duplicate acknowledgments within 50 us, as in a rack: the segment is sent again.
+    #[test]
+    fn what_the_other_end_asks_for_is_measured() {
+        for v6 in [false, true] {
+            let mut scene = Scene::new(v6);
+            scene.packet(0, 0, (1, 1, 100), 7);
+            for (i, seq) in [101, 201, 301].into_iter().enumerate() {
+                let at = 1000 * (i as u64 + 1);
+                scene.packet(at, 0, (seq, 1, 100), 7);
+                // The same acknowledgment each time; none is left out.
+                let ack = scene.packet(at + 50_000, 1, (1, 1, 0), 0);
+                assert_eq!(ack, Verdict::Measure);
+            }
+            assert_eq!(scene.packet(60_000, 0, (1, 1, 100), 7), Verdict::Measure);
+            assert_eq!(scene.copies.copies, 0);
+        }
+    }
+
+    /// Where the sender counts its packets, the number says it: both ways, at any time.
+    #[test]
+    fn identifications_that_count_decide() {
+        let mut scene = Scene::new(false);
+        for (id, seq) in [(1, 1), (2, 101), (3, 201)] {
+            scene.packet(0, 0, (seq, 1, 100), id);
+            scene.packet(10, 1, (1, seq, 0), id);
+        }
+        assert_eq!(scene.packet(5_000, 0, (1, 1, 100), 1), Verdict::Copy);
+        assert_eq!(scene.packet(30 * MS, 0, (101, 1, 100), 2), Verdict::Copy);
+        assert_eq!(scene.packet(40 * MS, 0, (101, 1, 100), 4), Verdict::Measure);
+        assert_eq!(scene.packet(41 * MS, 1, (1, 201, 0), 3), Verdict::Copy);
+        assert_eq!(scene.copies.unsure, 0);
+    }
+
+    #[test]
+    fn interfaces_and_epochs_stay_apart() {
+        let digester = digester();
+        let (a, b) = lpm_common::model::vectors::ends(false);
+        let digest = digest(&digester, &Frame::new(a, b, 1, 2).bytes());
+        let mut copies = Copies::default();
+        assert_eq!(copies.judge(1, &digest, MS), Verdict::Measure);
+        assert_eq!(copies.judge(2, &digest, MS), Verdict::Measure);
+        assert_eq!(copies.judge(1 << 16 | 1, &digest, MS), Verdict::Measure);
+        assert_eq!(copies.judge(2, &digest, MS), Verdict::Copy);
+    }
+
+    /// A flood of flows between a packet and its copy: what is not remembered is not guessed.
+    #[test]
+    fn what_was_forgotten_is_measured() {
+        let digester = digester();
+        let (a, b) = lpm_common::model::vectors::ends(true);
+        let mut copies = Copies::default();
+        let of = |port: u16, seq: u32| {
+            let mut frame = Frame::new(a, b, port, 80);
+            frame.seq = seq;
+            digest(&digester, &frame.bytes())
+        };
+        copies.judge(1, &of(1, 0), MS);
+        for port in 2..=u16::MAX {
+            copies.judge(1, &of(port, 0), MS);
+        }
+        assert_eq!(copies.judge(1, &of(1, 0), MS), Verdict::Measure);
+    }
+}

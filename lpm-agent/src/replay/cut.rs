@@ -1,0 +1,91 @@
+//! TCP packets of which a capture holds the control bits and not all options: a snap length of 68
+//! bytes cuts those of a SYN, and over IPv6 all. Nothing of what is cut is guessed; handshake and sequence numbers
+//! need none of it.
+
+use lpm_common::{
+    bytes::{Bytes, OutOfBounds},
+    packet::flag,
+    parse::{self, Network, Packet},
+};
+
+/// The fixed header, bytes (RFC 9293 section 3.1).
+const FIXED: u32 = 20;
+/// What is needed of it: up to the control bits.
+const NEEDED: u32 = 14;
+/// A SACK option with one block (RFC 2018 section 3).
+const SACK: u32 = 10;
+const END: u8 = 0;
+const NOP: u8 = 1;
+
+/// A packet without the options that were cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// With those that were captured whole; [`lpm_common::packet::TcpHead::sack`] if there may be
+    /// one among the others.
+    pub packet: Packet,
+    /// Whether there may be timestamps among those that were cut.
+    pub may_have_timestamps: bool,
+}
+
+/// A packet that ends where its last whole option does; behind it there is no option.
+#[derive(Clone, Copy)]
+struct Shortened<B> {
+    bytes: B,
+    from: u32,
+}
+
+impl<B: Bytes> Bytes for Shortened<B> {
+    fn load<const N: usize>(&self, offset: u32) -> Result<[u8; N], OutOfBounds> {
+        if offset >= self.from {
+            return Ok([END; N]);
+        }
+        self.bytes.load(offset)
+    }
+
+    fn len(&self) -> u32 {
+        self.bytes.len()
+    }
+}
+
+/// Reads a TCP packet whose options were cut. `None`: they were not, or the fixed header was too,
+/// or it has to be skipped for another reason.
+pub fn read<B: Bytes + Copy>(bytes: B, network: &Network) -> Option<Cut> {
+    let l4 = network.l4;
+    let words = u32::from(bytes.byte(l4 + 12).ok()? >> 4);
+    let headers = l4 + words * 4;
+    // The control bits are there, and the last byte of the options is not.
+    bytes.byte(l4 + NEEDED - 1).ok()?;
+    if headers <= l4 + FIXED || bytes.byte(headers - 1).is_ok() {
+        return None;
+    }
+    let (from, behind) = whole(&bytes, l4 + FIXED, headers);
+    let mut packet = parse::transport(&Shortened { bytes, from }, network).ok()?;
+    let head = &mut packet.head;
+    head.sack |= !head.has(flag::SYN) && headers.saturating_sub(behind) >= SACK;
+    Some(Cut {
+        may_have_timestamps: !head.has_timestamp,
+        packet,
+    })
+}
+
+/// Where the options that were captured whole end, and where what is not known of begins.
+fn whole(bytes: &impl Bytes, mut at: u32, end: u32) -> (u32, u32) {
+    while at < end {
+        let len = match bytes.byte(at) {
+            Ok(END) => return (at, end),
+            Ok(NOP) => 1,
+            Ok(_) => match bytes.byte(at + 1) {
+                Ok(len) if len >= 2 => u32::from(len),
+                // Without its length nobody knows where it ends.
+                _ => return (at, at),
+            },
+            Err(OutOfBounds) => return (at, at),
+        };
+        if bytes.byte(at + len - 1).is_err() {
+            let sack = bytes.byte(at) == Ok(5);
+            return (at, if sack { at } else { at + len });
+        }
+        at += len;
+    }
+    (at, end)
+}

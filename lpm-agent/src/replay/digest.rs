@@ -1,0 +1,306 @@
+//! What tells a packet from others, and its flow and direction: for [`super::copies`] and
+//! [`super::order`]. It is read from the headers outside of any tunnel.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+
+use lpm_common::{
+    hash::{self, SEEDS},
+    packet::{MAPPED, flag},
+    parse::{Link, tunnel::TunnelPorts},
+};
+
+use super::link::{VLAN_TAGS, View};
+
+/// Bytes behind the IP header that are looked at: a TCP header with all its options, or that of a
+/// flow inside a tunnel. Both hold a checksum of all the rest.
+const LOOKED_AT: usize = 128;
+/// Where a frame has its ethertype.
+const ETHERTYPE: usize = 12;
+/// Tags that are passed over.
+const MOST_TAGS: usize = 4;
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const DNS: u32 = 53;
+
+/// What is asked about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// Names its flow and its direction.
+    pub direction: u64,
+    /// Names the conversation, the same both ways. Of UDP all between two hosts are one: inside
+    /// tunnels the ports of a flow's two ways differ.
+    pub conversation: u64,
+    /// Which of its two ways, 0 or 1.
+    pub way: usize,
+    /// Names the packet: equal in two that carry the same, whatever routers changed on the way.
+    /// 0: no method measures it, or its headers are not all there.
+    pub packet: u64,
+    /// Identification of IPv4; 0: none.
+    pub id: u16,
+    /// What would make the sender repeat it.
+    pub repeats: Repeats,
+}
+
+/// Why a packet would come again, other than as a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    /// A timer alone: DNS, ping.
+    ByTimer,
+    /// What the other end said to what was sent since (RFC 5681 section 3.2), or a timer.
+    ByAnswer,
+    /// Whatever the other end sent: an acknowledgment without data.
+    ByAny,
+}
+
+/// Makes digests.
+#[derive(Debug)]
+pub struct Digester {
+    content: RandomState,
+    seeds: [u32; SEEDS],
+    tunnels: TunnelPorts,
+}
+
+/// Where things are in an IP packet.
+struct Ip<'a> {
+    src: [u32; 4],
+    dst: [u32; 4],
+    v6: bool,
+    protocol: u8,
+    /// The header's part that says what the packet is, and no router changes.
+    about: &'a [u8],
+    id: u16,
+    /// Length behind the header, bytes; 0: it does not say.
+    len: usize,
+    /// What of that was captured; of a later fragment nothing.
+    rest: &'a [u8],
+}
+
+impl Digester {
+    /// With the hash's secrets and the tunnels whose insides are measured.
+    #[must_use]
+    pub fn new(seeds: [u32; SEEDS], tunnels: TunnelPorts) -> Self {
+        Self {
+            content: RandomState::new(),
+            seeds,
+            tunnels,
+        }
+    }
+
+    /// `None`: not IP, or not even its header was captured.
+    #[must_use]
+    pub fn digest(&self, view: &View<'_>) -> Option<Digest> {
+        let at = network(view)?;
+        let ip = ip(view.data.get(at..)?)?;
+        let ports = match ip.protocol {
+            TCP | UDP => ip.rest.first_chunk().map_or(0, |p| u32::from_be_bytes(*p)),
+            _ => 0,
+        };
+        let kept = if ip.protocol == UDP { 0 } else { ports };
+        let way = usize::from((ip.src, kept >> 16) > (ip.dst, kept & 0xffff));
+        let conversation = if way == 0 {
+            self.name(&ip, (ip.src, ip.dst), kept)
+        } else {
+            self.name(&ip, (ip.dst, ip.src), kept.rotate_left(16))
+        };
+        let direction = self.name(&ip, (ip.src, ip.dst), ports);
+        let repeats = self.repeats(&ip, ports);
+        let packet = repeats.map_or(0, |_| {
+            let mut hasher = self.content.build_hasher();
+            hasher.write_u64(direction);
+            hasher.write_u32(view.segment);
+            // The same packet in two VLANs was seen at two places.
+            hasher.write(match view.link {
+                Link::Ethernet => view.data.get(ETHERTYPE..at).unwrap_or_default(),
+                Link::Ip => &[],
+            });
+            hasher.write(ip.about);
+            hasher.write(&ip.rest[..ip.rest.len().min(LOOKED_AT)]);
+            hasher.finish().max(1)
+        });
+        Some(Digest {
+            direction,
+            conversation,
+            way,
+            packet,
+            id: ip.id,
+            repeats: repeats.unwrap_or(Repeats::ByTimer),
+        })
+    }
+
+    fn name(&self, ip: &Ip<'_>, (from, to): ([u32; 4], [u32; 4]), ports: u32) -> u64 {
+        let addresses = if ip.v6 {
+            hash::v6(&self.seeds, from, to)
+        } else {
+            hash::v4(&self.seeds, from[3], to[3])
+        };
+        hash::fingerprint(&self.seeds, addresses, ports, ip.protocol.into(), 0)
+    }
+
+    /// `None`: no method measures it.
+    fn repeats(&self, ip: &Ip<'_>, ports: u32) -> Option<Repeats> {
+        let ends = [ports >> 16, ports & 0xffff];
+        match ip.protocol {
+            TCP => {
+                let fixed: &[u8; 20] = ip.rest.first_chunk()?;
+                let headers = usize::from(fixed[12] >> 4) * 4;
+                // Each segment that nobody wants draws a reset, the same again and again (RFC 9293
+                // section 3.5.2): a second one changes nothing, and is no copy.
+                if fixed[13] & flag::RST != 0 {
+                    return None;
+                }
+                let plain = fixed[13] & (flag::SYN | flag::FIN) == 0;
+                let bare = plain && ip.len == headers;
+                Some(if bare {
+                    Repeats::ByAny
+                } else {
+                    Repeats::ByAnswer
+                })
+            }
+            UDP if ip.rest.len() < 8 => None,
+            UDP if ends.contains(&DNS) => Some(Repeats::ByTimer),
+            UDP => {
+                let mut tunnels = self.tunnels.vxlan.iter().chain(&self.tunnels.geneve);
+                tunnels
+                    .any(|port| *port != 0 && u32::from(*port) == ends[1])
+                    .then_some(Repeats::ByAnswer)
+            }
+            // Echo and echo reply (RFC 792, RFC 4443).
+            ICMP if ip.rest.len() >= 8 && matches!(ip.rest[0], 0 | 8) => Some(Repeats::ByTimer),
+            ICMPV6 if ip.rest.len() >= 8 && matches!(ip.rest[0], 128 | 129) => {
+                Some(Repeats::ByTimer)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where the IP header is.
+fn network(view: &View<'_>) -> Option<usize> {
+    if view.link == Link::Ip {
+        return Some(0);
+    }
+    let mut at = ETHERTYPE;
+    for _ in 0..=MOST_TAGS {
+        let ethertype = be16(view.data, at)?;
+        if !VLAN_TAGS.contains(&ethertype) {
+            return Some(at + 2);
+        }
+        at += 4;
+    }
+    None
+}
+
+fn ip(bytes: &[u8]) -> Option<Ip<'_>> {
+    match bytes.first()? >> 4 {
+        4 => {
+            let header: &[u8; 20] = bytes.first_chunk()?;
+            let len = usize::from(header[0] & 0xf) * 4;
+            let later = be16(header, 6)? & 0x1fff != 0;
+            Some(Ip {
+                src: [0, 0, MAPPED, word(header, 12)],
+                dst: [0, 0, MAPPED, word(header, 16)],
+                v6: false,
+                protocol: header[9],
+                about: bytes.get(2..8)?,
+                id: be16(header, 4)?,
+                len: usize::from(be16(header, 2)?).saturating_sub(len),
+                rest: if later {
+                    &[]
+                } else {
+                    bytes.get(len..).unwrap_or_default()
+                },
+            })
+        }
+        6 => {
+            let header: &[u8; 40] = bytes.first_chunk()?;
+            let address = |at: usize| [0, 4, 8, 12].map(|i| word(header, at + i));
+            Some(Ip {
+                src: address(8),
+                dst: address(24),
+                v6: true,
+                protocol: header[6],
+                about: bytes.get(2..7)?,
+                id: 0,
+                len: be16(header, 4)?.into(),
+                rest: &bytes[40..],
+            })
+        }
+        _ => None,
+    }
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u16::from_be_bytes(*bytes))
+}
+
+/// As it is in memory.
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let bytes = bytes.get(at..).and_then(|rest| rest.first_chunk());
+    u32::from_ne_bytes(bytes.copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use lpm_common::model::frame::Frame;
+
+    use super::*;
+    use crate::replay::link;
+
+    pub(crate) fn digester() -> Digester {
+        Digester::new([7; SEEDS], TunnelPorts::default())
+    }
+
+    pub(crate) fn digest(digester: &Digester, frame: &[u8]) -> Digest {
+        let len = u32::try_from(frame.len()).expect("a frame");
+        let view = link::view(1, frame, len).expect("Ethernet");
+        digester.digest(&view).expect("IP")
+    }
+
+    #[test]
+    fn both_ways_are_one_conversation_and_two_directions() {
+        let digester = digester();
+        for (a, b) in [("198.18.5.1", "198.18.5.2"), ("fd00::1", "fd00::2")] {
+            let [a, b] = [a, b].map(|address| address.parse().expect("an address"));
+            let one = digest(&digester, &Frame::new(a, b, 1000, 80).bytes());
+            let other = digest(&digester, &Frame::new(b, a, 80, 1000).bytes());
+            assert_eq!(one.conversation, other.conversation);
+            assert_ne!((one.direction, one.way), (other.direction, other.way));
+            assert_ne!(one.packet, other.packet);
+            let next = digest(&digester, &Frame::new(a, b, 1001, 80).bytes());
+            assert_ne!(next.conversation, one.conversation);
+        }
+    }
+
+    #[test]
+    fn what_a_router_changes_makes_no_other_packet() {
+        let digester = digester();
+        let [a, b] = ["198.18.5.1", "198.18.5.2"].map(|a| a.parse().expect("an address"));
+        let frame = Frame::new(a, b, 1000, 80).bytes();
+        let first = digest(&digester, &frame);
+        // Addresses of the link, TTL, checksum of the IP header; then what is another packet.
+        for (at, same) in [
+            (0, true),
+            (6, true),
+            (22, true),
+            (24, true),
+            (18, false),
+            (38, false),
+        ] {
+            let mut other = frame.clone();
+            other[at] ^= 1;
+            assert_eq!(
+                digest(&digester, &other).packet == first.packet,
+                same,
+                "{at}"
+            );
+        }
+        let tagged = [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat();
+        let tagged = digest(&digester, &tagged);
+        assert_eq!(tagged.conversation, first.conversation);
+        assert_ne!(tagged.packet, first.packet, "seen in another network");
+    }
+}

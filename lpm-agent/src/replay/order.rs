@@ -1,0 +1,493 @@
+//! Packets of an interface in the order of their times, where a capture has them in another: its
+//! queues or CPUs were written in turns, or it was put together from parts.
+//!
+//! A packet is held until [`WINDOW_NS`] more has passed at its interface, and no more than a fixed
+//! amount of memory is used. A clock that was set back must not be taken for disorder: what came
+//! before and what came after would be mixed. A queue keeps the order of its packets, and a card
+//! puts all packets of a flow's direction into the same one: so a direction that goes back in time
+//! by more than [`DISORDER_NS`] says that the clock was set, and everything behind the place where
+//! times went back stays behind.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BinaryHeap, VecDeque},
+};
+
+use lpm_common::parse::Link;
+
+use super::{digest::Digest, engine::DISORDER_NS, link::View};
+
+/// How far packets may be out of order to be put in order, nanoseconds.
+pub const WINDOW_NS: u64 = 1_000_000_000;
+
+/// Packets and bytes held at a time, at most.
+const MOST_PACKETS: usize = 1 << 16;
+const MOST_BYTES: usize = 16 << 20;
+/// Bytes of a packet that are kept: no header that is looked at lies behind them, but for chains of
+/// extension headers that nobody sends.
+pub(super) const KEPT: usize = 512;
+/// Directions of flows whose last time is remembered: sets, and places in each.
+const SETS: usize = 2048;
+const WAYS: usize = 4;
+
+/// A packet that is held.
+#[derive(Debug)]
+pub struct Held {
+    /// Nanoseconds since 1970.
+    pub time_ns: u64,
+    /// What was asked about it.
+    pub digest: Option<Digest>,
+    serial: u64,
+    run: u64,
+    link: Link,
+    len: u32,
+    segment: u32,
+    ifindex: u32,
+    data: Box<[u8]>,
+}
+
+/// How far captures were out of order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disorder {
+    /// Packets with an earlier time than one before them.
+    pub packets: u64,
+    /// The furthest of them, nanoseconds.
+    pub furthest_ns: u64,
+    /// Times that packets came too late to be put in order.
+    pub beyond: u64,
+}
+
+/// All interfaces.
+#[derive(Debug)]
+pub struct Order {
+    window_ns: u64,
+    lanes: Vec<Lane>,
+    directions: Box<[[Direction; WAYS]]>,
+    serial: u64,
+    packets: usize,
+    bytes: usize,
+    /// What was seen.
+    pub disorder: Disorder,
+}
+
+/// An interface.
+#[derive(Debug, Default)]
+struct Lane {
+    /// In the order of the capture as far as that is the times'.
+    row: VecDeque<Held>,
+    /// What came late.
+    late: BinaryHeap<Reverse<Held>>,
+    /// What has to go, whatever its time.
+    ready: VecDeque<Held>,
+    /// Latest time since the clock was set.
+    newest_ns: u64,
+    /// Time of the packet before.
+    last_ns: u64,
+    /// Latest time that was let go.
+    gone_ns: u64,
+    /// Number of the packets' run: between two the times go back.
+    run: u64,
+    /// The first run by the clock as it is set now.
+    first: u64,
+    /// It began because times went back, and no direction has said yet that the clock was set: the
+    /// first run before that.
+    doubtful: Option<u64>,
+}
+
+/// When one end last sent something to another.
+#[derive(Clone, Copy, Debug, Default)]
+struct Direction {
+    name: u64,
+    serial: u64,
+    time_ns: u64,
+    run: u64,
+}
+
+impl Order {
+    /// Holds packets for this long, nanoseconds; 0: not at all, and [`Self::watch`] says what was
+    /// out of order.
+    #[must_use]
+    pub fn new(window_ns: u64) -> Self {
+        Self {
+            window_ns,
+            lanes: Vec::new(),
+            directions: vec![[Direction::default(); WAYS]; SETS].into(),
+            serial: 0,
+            packets: 0,
+            bytes: 0,
+            disorder: Disorder::default(),
+        }
+    }
+
+    /// How long packets are held, nanoseconds.
+    #[must_use]
+    pub fn window_ns(&self) -> u64 {
+        self.window_ns
+    }
+
+    /// Takes note of a packet without holding it.
+    pub fn watch(&mut self, lane: usize, digest: Option<&Digest>, time_ns: u64) {
+        self.serial += 1;
+        if self.lanes.len() <= lane {
+            self.lanes.resize_with(lane + 1, Lane::default);
+        }
+        let Some(lane_of) = self.lanes.get_mut(lane) else {
+            return;
+        };
+        if is_before(time_ns, lane_of.last_ns) {
+            lane_of.run += 1;
+        }
+        lane_of.last_ns = time_ns;
+        let entry = digest.map(|digest| {
+            let name = digest.direction ^ (lane as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            entry(&mut self.directions, name.max(1))
+        });
+        if let Some(entry) = entry {
+            let went_back = is_before(time_ns, entry.time_ns);
+            if went_back && lane_of.was_set(entry.run, &mut self.disorder) {
+                lane_of.part(time_ns);
+            }
+            let same = !went_back && entry.run >= lane_of.first;
+            entry.time_ns = if same {
+                entry.time_ns.max(time_ns)
+            } else {
+                time_ns
+            };
+            (entry.run, entry.serial) = (lane_of.run, self.serial);
+        }
+        lane_of.follow(time_ns, self.window_ns.max(DISORDER_NS), &mut self.disorder);
+    }
+
+    /// Takes a packet.
+    pub fn push(&mut self, lane: usize, view: &View<'_>, digest: Option<Digest>, time_ns: u64) {
+        self.watch(lane, digest.as_ref(), time_ns);
+        let serial = self.serial;
+        let Some(lane) = self.lanes.get_mut(lane) else {
+            return;
+        };
+        let held = Held {
+            time_ns,
+            digest,
+            serial,
+            run: lane.run,
+            link: view.link,
+            len: view.len,
+            segment: view.segment,
+            ifindex: view.ifindex,
+            data: view.data[..view.data.len().min(KEPT)].into(),
+        };
+        self.packets += 1;
+        self.bytes += held.size();
+        if lane.row.back().is_none_or(|last| last.time_ns <= time_ns) {
+            lane.row.push_back(held);
+        } else {
+            lane.late.push(Reverse(held));
+        }
+    }
+
+    /// The next packet of an interface that nothing can come before any more.
+    pub fn next(&mut self, lane: usize) -> Option<Held> {
+        let full = self.is_full();
+        let lane = self.lanes.get_mut(lane)?;
+        let held = match lane.ready.pop_front() {
+            Some(held) => held,
+            None => lane.earliest(full, self.window_ns)?,
+        };
+        self.packets -= 1;
+        self.bytes -= held.size();
+        Some(held)
+    }
+
+    /// Whether more is held than shall be.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.packets > MOST_PACKETS || self.bytes > MOST_BYTES
+    }
+
+    /// All packets that are held, with their interfaces, in the order of their times.
+    pub fn drain(&mut self) -> Vec<(usize, Held)> {
+        let mut all = Vec::with_capacity(self.packets);
+        let mut rest = Vec::new();
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            all.extend(lane.ready.drain(..).map(|held| (index, held)));
+            rest.extend(lane.row.drain(..).map(|held| (index, held)));
+            let late = lane.late.drain();
+            rest.extend(late.map(|Reverse(held)| (index, held)));
+            lane.gone_ns = lane.newest_ns;
+        }
+        rest.sort_by(|(_, one), (_, other)| one.cmp(other));
+        all.append(&mut rest);
+        (self.packets, self.bytes) = (0, 0);
+        all
+    }
+}
+
+impl Lane {
+    /// Whether a direction that was last seen in `run`, and later than now, says that the clock was
+    /// set since, as nobody said before.
+    fn was_set(&mut self, run: u64, disorder: &mut Disorder) -> bool {
+        if run >= self.first {
+            // Between other packets of the run, unnoticed.
+            self.run += u64::from(run == self.run);
+            return true;
+        }
+        // It was counted when times went back, by a packet that could not tell.
+        if self.doubtful.take_if(|first| run >= *first).is_some() {
+            disorder.beyond -= 1;
+        }
+        false
+    }
+
+    /// Lets all go that is of an earlier run; the others are by the clock as it was set.
+    fn part(&mut self, now_ns: u64) {
+        let late = self.late.drain().map(|Reverse(held)| held);
+        let mut all: Vec<Held> = self.row.drain(..).chain(late).collect();
+        all.sort();
+        for held in all {
+            if held.run < self.run {
+                self.ready.push_back(held);
+            } else {
+                self.row.push_back(held);
+            }
+        }
+        self.newest_ns = self.row.back().map_or(now_ns, |last| last.time_ns);
+        self.begin();
+    }
+
+    fn begin(&mut self) {
+        self.first = self.run;
+        self.doubtful = None;
+        self.gone_ns = 0;
+    }
+
+    /// Notes how a packet's time follows the others'.
+    fn follow(&mut self, now_ns: u64, window_ns: u64, disorder: &mut Disorder) {
+        let back_ns = self.newest_ns.saturating_sub(now_ns);
+        if back_ns > window_ns || is_before(now_ns, self.gone_ns) {
+            let first = self.first;
+            self.run += 1;
+            self.part(now_ns);
+            self.doubtful = Some(first);
+            disorder.beyond += 1;
+        } else if back_ns > 0 {
+            disorder.packets += 1;
+            disorder.furthest_ns = disorder.furthest_ns.max(back_ns);
+        }
+        self.newest_ns = self.newest_ns.max(now_ns);
+    }
+
+    /// Takes out the packet with the earliest time, if it may go.
+    fn earliest(&mut self, whenever: bool, window_ns: u64) -> Option<Held> {
+        let late = match (self.row.front(), self.late.peek()) {
+            (Some(row), Some(Reverse(late))) => late < row,
+            (None, Some(_)) => true,
+            _ => false,
+        };
+        let time_ns = if late {
+            self.late.peek()?.0.time_ns
+        } else {
+            self.row.front()?.time_ns
+        };
+        if !whenever && time_ns.saturating_add(window_ns) >= self.newest_ns {
+            return None;
+        }
+        self.gone_ns = self.gone_ns.max(time_ns);
+        if late {
+            self.late.pop().map(|Reverse(held)| held)
+        } else {
+            self.row.pop_front()
+        }
+    }
+}
+
+/// Whether a time lies before another by more than what queues do.
+fn is_before(time_ns: u64, other_ns: u64) -> bool {
+    time_ns.saturating_add(DISORDER_NS) < other_ns
+}
+
+/// What is remembered of a direction; a new one's place is that of whoever was silent longest.
+fn entry(directions: &mut [[Direction; WAYS]], name: u64) -> &mut Direction {
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+    let set = &mut directions[name as usize % SETS];
+    let found = set.iter().position(|entry| entry.name == name);
+    let oldest = || (0..WAYS).min_by_key(|way| set[*way].serial).unwrap_or(0);
+    let at = found.unwrap_or_else(oldest);
+    if found.is_none() {
+        set[at] = Direction {
+            name,
+            ..Direction::default()
+        };
+    }
+    &mut set[at]
+}
+
+impl Held {
+    /// As it was seen.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View {
+            link: self.link,
+            data: &self.data,
+            len: self.len,
+            segment: self.segment,
+            ifindex: self.ifindex,
+        }
+    }
+
+    /// What it costs, bytes.
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.data.len()
+    }
+}
+
+impl Ord for Held {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.time_ns, self.serial).cmp(&(other.time_ns, other.serial))
+    }
+}
+
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Held {}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::digest::Repeats, *};
+
+    const MS: u64 = 1_000_000;
+
+    fn of(direction: u64) -> Digest {
+        Digest {
+            direction,
+            conversation: 1,
+            way: 0,
+            packet: 0,
+            id: 0,
+            repeats: Repeats::ByTimer,
+        }
+    }
+
+    /// Times in the order in which packets of these directions and times go.
+    fn sorted(packets: &[(u64, u64)]) -> (Vec<u64>, Disorder) {
+        let mut order = Order::new(WINDOW_NS);
+        let mut times = Vec::new();
+        for (direction, at) in packets {
+            order.push(0, &view(&[]), Some(of(*direction)), 10_000 * MS + at * MS);
+            while let Some(held) = order.next(0) {
+                times.push(held.time_ns / MS - 10_000);
+            }
+        }
+        let rest = order.drain().into_iter();
+        times.extend(rest.map(|(_, held)| held.time_ns / MS - 10_000));
+        (times, order.disorder)
+    }
+
+    fn view(data: &[u8]) -> View<'_> {
+        View {
+            link: Link::Ip,
+            data,
+            len: 60,
+            segment: 0,
+            ifindex: 0,
+        }
+    }
+
+    fn in_order(times: &[u64]) -> bool {
+        times.is_sorted()
+    }
+
+    #[test]
+    fn queues_written_in_turns_are_put_in_order() {
+        for batch in [7, 12, 40, 400, 900] {
+            let of = |direction: u64| {
+                (0..3_000_u64)
+                    .step_by(5)
+                    .map(move |at| (direction, at + direction))
+            };
+            let mut packets: Vec<_> = of(1).chain(of(2)).chain(of(3)).collect();
+            packets.sort_by_key(|(direction, at)| (at / batch, *direction));
+            let (times, disorder) = sorted(&packets);
+            assert!(in_order(&times) && times.len() == packets.len(), "{batch}");
+            assert_eq!(disorder.beyond, 0);
+            assert!(disorder.packets > 0, "{batch}");
+            assert!(disorder.furthest_ns < batch * MS, "{batch}");
+        }
+    }
+
+    #[test]
+    fn what_is_further_out_of_order_is_said() {
+        let packets: Vec<_> = (0..3)
+            .flat_map(|i| [(1, i * 2_000), (2, i * 2_000 - i.min(1) * 1_500)])
+            .collect();
+        let (times, disorder) = sorted(&packets);
+        assert_eq!(disorder.beyond, 2);
+        assert_eq!(times.len(), packets.len());
+    }
+
+    /// Both directions go on, by a clock that was set back: what was before stays before, also
+    /// where the first packet behind could not tell.
+    #[test]
+    fn a_clock_that_was_set_is_no_disorder() {
+        for back in [40, 100, 900, 5_000] {
+            let before = (0..200).map(|i| (1 + i % 2, 6_000 + i * 10));
+            let quiet = [(9, 8_000 - back)];
+            let after = (1..200).map(|i| (1 + i % 2, 8_000 - back + i * 10));
+            let packets: Vec<_> = before.chain(quiet).chain(after).collect();
+            let (times, disorder) = sorted(&packets);
+            let expected: Vec<_> = packets.iter().map(|(_, at)| *at).collect();
+            assert_eq!(times, expected, "{back}");
+            assert_eq!(disorder.beyond, 0, "{back}: it was no disorder");
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let data = [0; 2_000];
+        for size in [0, 2_000] {
+            let mut order = Order::new(WINDOW_NS);
+            for i in 0..100_000 {
+                order.push(i % 3, &view(&data[..size]), None, 10_000 * MS);
+                while order.is_full() && order.next(i % 3).is_some() {}
+                if order.is_full() {
+                    order.drain();
+                }
+                assert!(order.packets <= MOST_PACKETS && order.bytes <= MOST_BYTES);
+            }
+        }
+    }
+
+    #[test]
+    fn packets_come_out_as_they_went_in() {
+        let data: Vec<u8> = (0..2_000).map(|i| (i % 251) as u8).collect();
+        let mut order = Order::new(WINDOW_NS);
+        let seen = View {
+            link: Link::Ethernet,
+            data: &data,
+            len: 9_000,
+            segment: 5,
+            ifindex: 7,
+        };
+        order.push(0, &seen, None, MS);
+        order.push(2, &view(&[1]), None, 0);
+        let out = order.drain();
+        let [(2, first), (0, second)] = out.as_slice() else {
+            panic!("{out:?}");
+        };
+        assert_eq!(first.view().data, [1]);
+        let kept = View {
+            data: &data[..KEPT],
+            ..seen
+        };
+        assert_eq!((second.view(), second.time_ns), (kept, MS));
+    }
+}
