@@ -373,6 +373,20 @@ fn more_vlans_than_one_for_each_direction_are_said_and_not_joined() {
 }
 
 #[test]
+fn of_two_vlans_with_one_direction_neither_is_joined_to_a_third() {
+    each(|scene| {
+        for there in [&[(0x8100, 30)][..], &[(0x8100, 31)]] {
+            scene.segment(FromLocal, there, (1000, 0, 0x02, 0), (100, 0));
+        }
+        let back: Tags = &[(0x8100, 40)];
+        scene.segment(ToLocal, back, (5000, 1001, 0x12, 0), (9000, 100));
+        assert_eq!(scene.samples(), []);
+        assert_eq!(scene.counted(Counter::VlanFlowJoined), 0);
+        assert_eq!(scene.counted(Counter::VlanFlowAmbiguous), 1);
+    });
+}
+
+#[test]
 fn a_pair_that_was_forgotten_is_found_again() {
     for (what, there, back) in WAYS {
         each(|mut scene| {
