@@ -239,6 +239,8 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     };
     let shake = handshake::concerns(head, state, at.other_state());
     let early = sequence::may_be_early(at, head, course);
+    let other = &at.entry.hot[at.direction.reverse().index()];
+    let ahead = early && newer(head.ack, other.seq_end.load(Relaxed));
     // If its acknowledgment came first, what comes now answers something else:
     // it is not stamped, as one that may be a copy is not.
     let course = if course == sequence::Course::Next && sequence::was_answered(at) {
@@ -248,7 +250,7 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     };
     next as u32
         | (course as u32) << COURSE
-        | if shake { SHAKE } else { 0 }
+        | if shake || ahead { SHAKE } else { 0 }
         | if early { EARLY } else { 0 }
 }
 
@@ -258,6 +260,9 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
     if head.has(flag::SYN) {
         let mss = &at.entry.cold.announced_mss[at.direction.index()];
         mss.store(head.mss, Relaxed);
+    }
+    if next & EARLY != 0 && next & 0xff == Next::Seq as u32 {
+        seq::ahead(at, head, env);
     }
     if !env.methods().has(Method::Handshake) {
         return;
