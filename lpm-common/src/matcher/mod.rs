@@ -232,7 +232,7 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     at.state().store(state, Relaxed);
     let next = if state & state::SEQ != 0 {
         Next::Seq
-    } else if timed || state & state::ANY_PENDING != 0 {
+    } else if timed {
         Next::Ts
     } else {
         Next::Done
@@ -281,12 +281,7 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
 /// Last step: method `ts`. `next` is what [`prepare`] said.
 #[inline(always)]
 pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
-    let state = at.state().load(Relaxed);
-    if head.has_timestamp {
-        ts::packet(at, head, next, env, state);
-    } else {
-        ts::pass(at, head, env, state);
-    }
+    ts::packet(at, head, next, env, at.state().load(Relaxed));
 }
 
 /// Last step: method `seq`. `next` is what [`prepare`] said.
