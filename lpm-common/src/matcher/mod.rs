@@ -233,13 +233,15 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     at.state().store(state, Relaxed);
     let next = if state & state::SEQ != 0 {
         Next::Seq
-    } else if timed || state & state::ANY_PENDING != 0 {
+    } else if timed {
         Next::Ts
     } else {
         Next::Done
     };
     let shake = handshake::concerns(head, state, at.other_state());
     let early = sequence::may_be_early(at, head, course);
+    let other = &at.entry.hot[at.direction.reverse().index()];
+    let ahead = early && newer(head.ack, other.seq_end.load(Relaxed));
     // If its acknowledgment came first, what comes now answers something else:
     // it is not stamped, as one that may be a copy is not.
     let course = if course == sequence::Course::Next && sequence::was_answered(at) {
@@ -249,7 +251,7 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     };
     next as u32
         | (course as u32) << COURSE
-        | if shake { SHAKE } else { 0 }
+        | if shake || ahead { SHAKE } else { 0 }
         | if early { EARLY } else { 0 }
 }
 
@@ -259,6 +261,9 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
     if head.has(flag::SYN) {
         let mss = &at.entry.cold.announced_mss[at.direction.index()];
         mss.store(head.mss, Relaxed);
+    }
+    if next & EARLY != 0 && next & 0xff == Next::Seq as u32 {
+        seq::ahead(at, head, env);
     }
     if !env.methods().has(Method::Handshake) {
         return;
@@ -284,12 +289,7 @@ pub fn request<E: Env>(at: &At<'_>, request: &RequestEntry, head: &TcpHead, next
 /// Last step: method `ts`. `next` is what [`prepare`] said.
 #[inline(always)]
 pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
-    let state = at.state().load(Relaxed);
-    if head.has_timestamp {
-        ts::packet(at, head, next, env, state);
-    } else {
-        ts::pass(at, head, env, state);
-    }
+    ts::packet(at, head, next, env, at.state().load(Relaxed));
 }
 
 /// Last step: method `seq`. `next` is what [`prepare`] said.

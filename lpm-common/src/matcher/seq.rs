@@ -84,6 +84,23 @@ pub(super) fn stop<E: Env>(at: &At<'_>, env: &E, state: u32) -> u32 {
     state & !(state::METHOD | state::SEQ)
 }
 
+/// An acknowledgment of what is still to pass: it voids what it covers.
+#[inline(always)]
+pub(super) fn ahead<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
+    let other = at.direction.reverse().index();
+    let end = at.entry.hot[other].seq_end.load(Relaxed);
+    if !head.has(flag::ACK) || !newer(head.ack, end) {
+        return;
+    }
+    if at.other_state() & state::SEQ != 0 {
+        slots::void(&at.entry.slots[other], env);
+    }
+    let own = &at.entry.hot[at.direction.index()];
+    own.tsecr.store(head.ack, Relaxed);
+    let state = own.state.load(Relaxed);
+    own.state.store(state | state::HAS_TSECR, Relaxed);
+}
+
 /// Takes the acknowledgment number, and its stamp out of its slot. Returns the
 /// direction's new state too.
 #[inline(always)]
@@ -103,10 +120,10 @@ fn acknowledge<E: Env>(
     }
     let end = other.seq_end.load(Relaxed);
     let slots = &entry.slots[direction.reverse().index()];
-    // What it answers is the last of what it covers, which is still to pass.
-    let beyond = newer(head.ack, end);
-    if beyond && !early {
-        env.count(Counter::ForeignEcho, 1);
+    if newer(head.ack, end) {
+        if !early {
+            env.count(Counter::ForeignEcho, 1);
+        }
         return (Found::NONE, state);
     }
     let last = own.tsecr.load(Relaxed);
@@ -115,16 +132,16 @@ fn acknowledge<E: Env>(
     // Twice the same without payload while something is outstanding (RFC 5681
     // section 2; that the window has not changed is not asked), or blocks
     // beyond a hole (RFC 2018).
-    let twice = !first && !beyond && head.ack == last && head.payload == 0 && head.ack != end;
-    if other_state & state::SEQ != 0 && (beyond || twice || head.sack) {
+    let twice = !first && head.ack == last && head.payload == 0 && head.ack != end;
+    if other_state & state::SEQ != 0 && (twice || head.sack) {
         slots::void(slots, env);
     }
-    if !beyond && !first && !newer(head.ack, last) {
+    if !first && !newer(head.ack, last) {
         return (Found::NONE, state);
     }
     own.tsecr.store(head.ack, Relaxed);
     let state = state | state::HAS_TSECR;
-    if beyond || other_state & USABLE != state::STAMPED | state::SEQ {
+    if other_state & USABLE != state::STAMPED | state::SEQ {
         return (Found::NONE, state);
     }
     let mut found = take(slots, head.ack, end, env);

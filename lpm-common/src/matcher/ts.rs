@@ -43,8 +43,7 @@ pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mu
         (found, state) = find_echo(entry, direction, head, next, env, state);
     }
     let slot;
-    let state_now = env.forget(state);
-    (slot, state) = find_slot(entry, direction, head, next, &mut clock, state_now);
+    (slot, state) = find_slot(entry, direction, head, next, &mut clock, state);
     if slot != NONE {
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
         let ahead = slots::spacing(if gap == 0 { 1 } else { gap }, head.tsval);
@@ -60,17 +59,6 @@ pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mu
     if found.is_some() {
         echo::finish(at, head, &mut clock, (found, Method::Ts));
     }
-}
-
-/// A packet without timestamps among others that have them: neither a stamp
-/// nor an echo (RFC 7323 section 3.2), but its payload is payload.
-#[inline(always)]
-pub(super) fn pass<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) {
-    let mut clock = Clock::new(env);
-    let state = slots::complete(at.entry, at.direction, head, &mut clock, state);
-    at.entry.hot[at.direction.index()]
-        .state
-        .store(state, Relaxed);
 }
 
 /// Takes the TSecr of a packet with ACK, and its stamp out of its slot.
