@@ -59,12 +59,17 @@ impl Run {
             layout_version: self.layout_version,
         };
         let session = Session::start(options, |notice| log(&notice))?;
+        let metrics = Metrics::new(
+            Arc::clone(session.hub().shared_model()),
+            hash,
+            session.program_times(),
+        );
+        let metrics = match session.counting_since() {
+            Some(since) => metrics.counting_since(since),
+            None => metrics,
+        };
         let app = Arc::new(App {
-            metrics: Metrics::new(
-                Arc::clone(session.hub().shared_model()),
-                hash,
-                session.program_times(),
-            ),
+            metrics,
             hub: Arc::clone(session.hub()),
             ready: AtomicBool::new(false),
         });

@@ -46,7 +46,7 @@ impl Families<'_> {
         Ok(())
     }
 
-    /// Gauges, with at least one label.
+    /// Gauges.
     pub(super) fn gauges<N: EncodeGaugeValue>(
         &mut self,
         name: &str,

@@ -114,6 +114,7 @@ mod tests {
     use lpm_common::histogram::bucket;
 
     use super::*;
+    use crate::export::number;
 
     /// Reads sparse buckets back, as Prometheus does.
     fn dense(sparse: &Sparse) -> Vec<(i32, i64)> {
@@ -167,6 +168,46 @@ mod tests {
         );
         assert_eq!(counts.buckets()[0], 1, "50 ns is in the zero bucket");
         assert_eq!(Sparse::of(Counts::default().buckets()), Sparse::default());
+    }
+
+    /// What Prometheus makes labels of, if it reads the bounds as protobuf: printed by Go 1.26.
+    const LABELS: [&str; 26] = [
+        "1.52587890625e-05",
+        "3.0517578125e-05",
+        "6.103515625e-05",
+        "0.0001220703125",
+        "0.00017263349150062197",
+        "0.000244140625",
+        "0.00034526698300124393",
+        "0.00048828125",
+        "0.0006905339660024879",
+        "0.0009765625",
+        "0.0013810679320049757",
+        "0.001953125",
+        "0.0027621358640099515",
+        "0.00390625",
+        "0.0078125",
+        "0.015625",
+        "0.03125",
+        "0.0625",
+        "0.125",
+        "0.25",
+        "0.5",
+        "1.0",
+        "2.0",
+        "4.0",
+        "8.0",
+        "+Inf",
+    ];
+
+    #[test]
+    fn bounds_are_the_labels_of_prometheus() {
+        let bounds = classic(Counts::default().buckets());
+        let written: Vec<String> = bounds
+            .iter()
+            .map(|(bound, _)| number::bound(*bound))
+            .collect();
+        assert_eq!(written, LABELS);
     }
 
     #[test]

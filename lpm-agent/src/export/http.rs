@@ -18,7 +18,7 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{ConnectInfo, Query, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -27,8 +27,15 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tower_http::compression::CompressionLayer;
 
-use super::{Hub, Metrics, names, negotiate, records, sample::SampleRecord, stream::Watcher};
+use super::{
+    Hub, Metrics, names,
+    negotiate::{self, Format},
+    records,
+    sample::SampleRecord,
+    stream::Watcher,
+};
 use crate::{identity::processes::Sockets, passive::clock::wall_clock};
 
 /// How often a watcher without samples gets a line: it shows that both sides live.
@@ -129,7 +136,7 @@ fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn(loopback_only));
     let names = names::router(Arc::clone(app.hub.model().directory().board()));
     Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics).layer(CompressionLayer::new()))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .nest("/api/v1", api)
@@ -150,13 +157,20 @@ async fn loopback_only(
 }
 
 async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok());
-    let format = negotiate::format(accept);
+    let accept = headers.get_all(header::ACCEPT).into_iter();
+    // Whoever keeps an answer must know on what it depends.
+    let vary = (header::VARY, "Accept");
+    let Some(format) = negotiate::format(accept.map(HeaderValue::as_bytes)) else {
+        let served = Format::ALL.map(Format::content_type).join("\n");
+        let text = format!("all that is served here is refused by the header Accept:\n{served}\n");
+        return (StatusCode::NOT_ACCEPTABLE, [vary], text).into_response();
+    };
     let encoded = blocking(move || app.metrics.encode(format)).await;
     match encoded {
-        Ok(body) => ([(header::CONTENT_TYPE, format.content_type())], body).into_response(),
+        Ok(body) => {
+            let kind = (header::CONTENT_TYPE, format.content_type());
+            ([kind, vary], body).into_response()
+        }
         Err(error) => failed(&error),
     }
 }

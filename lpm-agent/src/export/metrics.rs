@@ -5,8 +5,11 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use lpm_common::{
@@ -15,16 +18,24 @@ use lpm_common::{
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, prometheus_protobuf, text as openmetrics},
+    encoding::{
+        DescriptorEncoder,
+        prometheus_protobuf::{self, prometheus_data_model::MetricFamily},
+    },
     registry::{Registry, Unit},
 };
+use prost::Message as _;
 
 use super::{
     counters,
+    created::Created,
     families::{Families, LabelSet},
     identity, infos, levels,
     negotiate::Format,
-    ports, questions, text,
+    ports,
+    process::{self, ProcessReader},
+    questions,
+    text::{self, Dialect},
 };
 use crate::passive::{Model, model::Labels, segments::Place};
 
@@ -39,7 +50,7 @@ pub enum MetricsError {
     Format(#[from] fmt::Error),
     /// The protobuf encoder failed.
     #[error("the metrics cannot be written as protobuf: {0}")]
-    Protobuf(#[from] prometheus_protobuf::EncodeError),
+    Protobuf(#[from] prost::EncodeError),
 }
 
 /// The metrics of one model, in each format.
@@ -47,6 +58,9 @@ pub enum MetricsError {
 pub struct Metrics {
     registry: Registry,
     config_hash: Arc<RwLock<String>>,
+    /// Held while the model is read, so that no reader sees counters go back, and many readers do
+    /// not take more than one CPU.
+    created: Mutex<Created>,
 }
 
 impl Metrics {
@@ -54,16 +68,29 @@ impl Metrics {
     #[must_use]
     pub fn new(model: Arc<Model>, config_hash: String, program_times: ProgramTimes) -> Self {
         let config_hash = Arc::new(RwLock::new(config_hash));
-        let mut registry = Registry::with_prefix("lpm");
-        registry.register_collector(Box::new(Reader {
+        let mut registry = Registry::default();
+        let own = registry.sub_registry_with_prefix("lpm");
+        own.register_collector(Box::new(Reader {
             model,
             config_hash: Arc::clone(&config_hash),
             program_times,
+            timed: AtomicU64::new(0),
         }));
+        let process = registry.sub_registry_with_prefix("process");
+        process.register_collector(Box::new(ProcessReader));
+        let now = SystemTime::now();
         Self {
             registry,
             config_hash,
+            created: Mutex::new(Created::new(now, now)),
         }
+    }
+
+    /// With the time at which the maps were made, if they are older than these metrics.
+    #[must_use]
+    pub fn counting_since(mut self, maps: SystemTime) -> Self {
+        self.created = Mutex::new(Created::new(maps, SystemTime::now()));
+        self
     }
 
     /// Another configuration is in force.
@@ -76,17 +103,28 @@ impl Metrics {
 
     /// All metrics as they are now.
     pub fn encode(&self, format: Format) -> Result<Vec<u8>, MetricsError> {
-        Ok(match format {
-            Format::Protobuf => prometheus_protobuf::encode_to_vec(&self.registry)?,
-            Format::OpenMetrics => {
-                let mut out = String::new();
-                openmetrics::encode(&mut out, &self.registry)?;
-                out.into_bytes()
+        let families = self.families()?;
+        let dialect = match format {
+            Format::Protobuf => {
+                let mut out = Vec::new();
+                for family in families {
+                    family.encode_length_delimited(&mut out)?;
+                }
+                return Ok(out);
             }
-            Format::Text => {
-                text::encode(&prometheus_protobuf::encode(&self.registry)?).into_bytes()
-            }
-        })
+            Format::OpenMetrics => Dialect::OpenMetrics,
+            Format::Text => Dialect::Prometheus,
+        };
+        Ok(text::encode(&families, dialect).into_bytes())
+    }
+
+    fn families(&self) -> Result<Vec<MetricFamily>, fmt::Error> {
+        let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+        // A look is as old as its oldest count.
+        let now = SystemTime::now();
+        let mut families = prometheus_protobuf::encode(&self.registry)?;
+        created.stamp(&mut families, now);
+        Ok(families)
     }
 }
 
@@ -95,6 +133,8 @@ struct Reader {
     model: Arc<Model>,
     config_hash: Arc<RwLock<String>>,
     program_times: ProgramTimes,
+    /// The most samples by timestamps that were ever shown.
+    timed: AtomicU64,
 }
 
 impl fmt::Debug for Reader {
@@ -159,9 +199,12 @@ impl Reader {
         let of = |counter: Counter| counters[counter as usize];
         let (seq, handshake) = (of(Counter::SampledSeq), of(Counter::SampledHandshake));
         let [icmp, dns] = questions::encode(&self.model, out)?;
+        // Read one after the other, so samples of the other methods that came in between are among
+        // these until the next look; a counter never goes back.
+        let timed = all.saturating_sub(seq + handshake);
+        let timed = self.timed.fetch_max(timed, Ordering::Relaxed).max(timed);
         let by_method = [
-            // Read one after the other: a sample may be missing in between.
-            (Method::Ts, all.saturating_sub(seq + handshake)),
+            (Method::Ts, timed),
             (Method::Seq, seq),
             (Method::Handshake, handshake),
             icmp,
@@ -292,6 +335,7 @@ impl Reader {
             Some(&Unit::Seconds),
             times,
         )?;
+        process::memory(out)?;
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         out.info("build", "The agent's version", version)?;
         let hash = self
@@ -316,117 +360,4 @@ pub(super) fn label_set(labels: &Labels) -> LabelSet {
 }
 
 #[cfg(test)]
-mod tests {
-    use lpm_common::layout::{Echo, Leg, NameId, NameValue, PairKey, PeerKind, Vantage};
-
-    use super::*;
-    use crate::passive::model::tests::{model, observe, tables};
-
-    fn metrics() -> Metrics {
-        let name = |namespace| NameValue::new(NameId::new(namespace, 0), PeerKind::Pod);
-        let tables = tables(&[PairKey::new(Vantage::Pod as u8, name(1), name(2))]);
-        observe(&tables, 1, Leg::Remote, Echo::Data as usize, 30_000_000);
-        Metrics::new(
-            Arc::new(model(tables)),
-            "0123".to_owned(),
-            Box::new(Vec::new),
-        )
-    }
-
-    fn text(metrics: &Metrics, format: Format) -> String {
-        String::from_utf8(metrics.encode(format).expect("metrics")).expect("text")
-    }
-
-    #[test]
-    fn text_formats_show_the_same() {
-        let metrics = metrics();
-        let open = text(&metrics, Format::OpenMetrics);
-        assert!(open.ends_with("# EOF\n"), "{open}");
-        let plain = text(&metrics, Format::Text);
-        let series = |text: &str| -> Vec<String> {
-            let lines = text.lines().filter(|line| !line.starts_with('#'));
-            let mut series: Vec<String> = lines
-                .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
-                .collect();
-            series.sort();
-            series
-        };
-        assert_eq!(series(&open), series(&plain));
-        let wanted = "lpm_rtt_seconds_count{namespace=\"a\",peer_namespace=\"b\",peer_kind=\"pod\",leg=\"remote\",echo=\"data\"} 1";
-        assert!(plain.lines().any(|line| line == wanted), "{plain}");
-        assert!(open.lines().any(|line| line == wanted), "{open}");
-    }
-
-    #[test]
-    fn what_was_never_measured_has_no_series() {
-        let plain = text(&metrics(), Format::Text);
-        for absent in [
-            "leg=\"local\",echo",
-            "echo=\"lone\"",
-            "lpm_program_run",
-            "lpm_flow_rtt",
-        ] {
-            assert!(!plain.contains(absent), "{absent} in {plain}");
-        }
-        let drops = "lpm_map_drops_total{map=\"rows\",reason=\"full\"} 0";
-        assert!(
-            plain.contains(drops),
-            "a counter that stands at zero is measured: {plain}"
-        );
-    }
-
-    #[test]
-    fn classic_histograms_have_at_most_26_buckets() {
-        let plain = text(&metrics(), Format::Text);
-        let of_data = |line: &&str| line.contains("echo=\"data\"") && line.contains("_bucket");
-        let buckets: Vec<&str> = plain.lines().filter(of_data).collect();
-        assert_eq!(buckets.len(), 26);
-        assert!(buckets[25].contains("le=\"+Inf\"") && buckets[25].ends_with(" 1"));
-    }
-
-    #[test]
-    fn twenty_pairs_of_namespaces_stay_within_the_budget() {
-        let name = |namespace| NameValue::new(NameId::new(namespace, 0), PeerKind::Pod);
-        let pairs: Vec<PairKey> = (0..20)
-            .map(|pair| PairKey::new(Vantage::Pod as u8, name(pair + 1), name(pair + 1)))
-            .collect();
-        let tables = tables(&pairs);
-        for row in 1..=pairs.len() {
-            for leg in [Leg::Remote, Leg::Local] {
-                for place in 0..4 {
-                    observe(&tables, row, leg, place, 1000);
-                }
-            }
-        }
-        let model = model(tables);
-        let names: Vec<String> = (0..20)
-            .map(|n| format!("- {{cidr: 198.19.{n}.0/24, namespace: n{n}}}"))
-            .collect();
-        let names = crate::identity::Names::parse(&names.join("\n"), "names.yaml".as_ref());
-        model
-            .directory()
-            .update(model.tables(), &names.expect("names"), &[])
-            .expect("update");
-        let metrics = Metrics::new(Arc::new(model), String::new(), Box::new(Vec::new));
-        let plain = text(&metrics, Format::Text);
-        let classic = plain.lines().filter(|line| !line.starts_with('#')).count();
-        let native: usize = prometheus_protobuf::encode(&metrics.registry)
-            .expect("families")
-            .iter()
-            .map(|family| family.metric.len())
-            .sum();
-        println!("20 pairs of namespaces: {native} series native, {classic} classic");
-        assert!((160 * 28..5000).contains(&classic), "{classic}");
-        assert!((160..2000).contains(&native), "{native}");
-    }
-
-    #[test]
-    fn program_times_are_shown_while_they_are_measured() {
-        let times: ProgramTimes =
-            Box::new(|| vec![("lpm_from_local", Duration::from_millis(1500))]);
-        let metrics = Metrics::new(Arc::new(model(tables(&[]))), String::new(), times);
-        let plain = text(&metrics, Format::Text);
-        let wanted = "lpm_program_run_seconds_total{program=\"lpm_from_local\"} 1.5";
-        assert!(plain.contains(wanted), "{plain}");
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The doors out: Prometheus, JSON over HTTP, a stream of samples.
 
 mod counters;
+mod created;
 mod families;
 mod histograms;
 pub mod http;
@@ -10,7 +11,9 @@ mod levels;
 pub mod metrics;
 pub mod names;
 pub mod negotiate;
+pub mod number;
 pub mod ports;
+mod process;
 mod questions;
 pub mod records;
 pub mod sample;

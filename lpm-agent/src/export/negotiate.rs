@@ -1,5 +1,10 @@
 //! Which exposition format a scraper wants (RFC 9110 section 12.5.1).
 
+use std::cmp::Reverse;
+
+/// Most media ranges that are looked at; Prometheus sends six at most.
+const RANGES: usize = 64;
+
 /// A format of `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -12,6 +17,9 @@ pub enum Format {
 }
 
 impl Format {
+    /// All of them, what is easiest to read first: whoever takes any gets the first.
+    pub const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
+
     /// The value of the header `Content-Type`.
     #[must_use]
     pub fn content_type(self) -> &'static str {
@@ -24,96 +32,290 @@ impl Format {
         }
     }
 
-    /// What a media range of `Accept` asks for; `None`: something that is not served.
-    fn asked_by(range: &str) -> Option<Self> {
-        let mut parts = range.split(';').map(str::trim);
-        let media = parts.next()?.to_ascii_lowercase();
-        let parameter = |name: &str| {
-            range.split(';').skip(1).find_map(|part| {
-                let (key, value) = part.split_once('=')?;
-                key.trim()
-                    .eq_ignore_ascii_case(name)
-                    .then(|| value.trim().trim_matches('"'))
-            })
+    fn media_type(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Protobuf => ("application", "vnd.google.protobuf"),
+            Self::OpenMetrics => ("application", "openmetrics-text"),
+            Self::Text => ("text", "plain"),
+        }
+    }
+
+    /// Whether it is what a parameter of a media range asks for. Parameters that do not tell the
+    /// formats apart (`charset`, `escaping`) are passed over.
+    fn fits(self, name: &str, value: &str) -> bool {
+        let is = |wanted: &str| value.eq_ignore_ascii_case(wanted);
+        match (self, name) {
+            (Self::Protobuf, "proto") => value == "io.prometheus.client.MetricFamily",
+            (Self::Protobuf, "encoding") => is("delimited"),
+            (Self::OpenMetrics, "version") => value.starts_with("1.") || value.starts_with("0."),
+            (Self::Text, "version") => is("0.0.4"),
+            _ => true,
+        }
+    }
+
+    /// How exactly a media range names it: 1 `*/*` to 3 the very type; `None`: not at all.
+    fn named_by(self, range: &MediaRange) -> Option<u8> {
+        let (kind, subtype) = self.media_type();
+        let exactness = match (&*range.kind, &*range.subtype) {
+            ("*", "*") => 1,
+            (of, "*") if of == kind => 2,
+            (of, sub) if of == kind && sub == subtype => 3,
+            _ => return None,
         };
-        match media.as_str() {
-            "application/vnd.google.protobuf" => {
-                let fits = parameter("proto")
-                    .is_none_or(|proto| proto == "io.prometheus.client.MetricFamily")
-                    && parameter("encoding").is_none_or(|encoding| encoding == "delimited");
-                fits.then_some(Self::Protobuf)
+        let parameters = &range.parameters;
+        let fits = parameters
+            .iter()
+            .all(|(name, value)| self.fits(name, value));
+        fits.then_some(exactness)
+    }
+}
+
+/// One element of `Accept`.
+#[derive(Debug, PartialEq, Eq)]
+struct MediaRange {
+    /// In small letters, as the next one.
+    kind: String,
+    subtype: String,
+    /// Names in small letters, and values, without `q`.
+    parameters: Vec<(String, String)>,
+    /// Thousandths; 0: refused.
+    quality: u16,
+}
+
+impl MediaRange {
+    /// `None`: it is none.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = split(text, ';').into_iter().map(str::trim);
+        let (kind, subtype) = parts.next()?.split_once('/')?;
+        let mut range = Self {
+            kind: kind.to_ascii_lowercase(),
+            subtype: subtype.to_ascii_lowercase(),
+            parameters: Vec::new(),
+            quality: 1000,
+        };
+        for part in parts.filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=')?;
+            let (name, value) = (name.trim().to_ascii_lowercase(), unquoted(value.trim()));
+            if name == "q" {
+                range.quality = quality(&value)?;
+            } else {
+                range.parameters.push((name, value));
             }
-            "application/openmetrics-text" => parameter("version")
-                .is_none_or(|version| version.starts_with("1.") || version.starts_with("0."))
-                .then_some(Self::OpenMetrics),
-            "text/plain" | "text/*" | "*/*" => Some(Self::Text),
-            _ => None,
         }
+        Some(range)
     }
 }
 
-/// The served format that the header `Accept` ranks highest, the first of equals; text without
-/// one.
+/// The format to answer with, by the lines of the header `Accept`: of those that are acceptable
+/// the one of the highest weight; then the one that is named most exactly; then the one that is
+/// named first.
+///
+/// Without the header, and where nothing that it names is served, it is text, which RFC 9110 allows:
+/// not everybody who asks for `text/html` wants an error. `None`: text was refused (`q=0`).
 #[must_use]
-pub fn format(accept: Option<&str>) -> Format {
-    let mut best = (Format::Text, 0);
-    for range in accept.unwrap_or_default().split(',') {
-        let quality = quality(range);
-        if let Some(format) = Format::asked_by(range)
-            && quality > best.1
-        {
-            best = (format, quality);
-        }
+pub fn format<'a>(accept: impl IntoIterator<Item = &'a [u8]>) -> Option<Format> {
+    let lines: Vec<_> = accept.into_iter().map(String::from_utf8_lossy).collect();
+    let elements = lines.iter().flat_map(|line| split(line, ','));
+    // What is no media range, for instance because of its letters, says nothing of the others.
+    let ranges: Vec<MediaRange> = elements
+        .take(RANGES)
+        .filter_map(|element| MediaRange::parse(element.trim()))
+        .collect();
+    // The most exact range decides, of equal ones the first.
+    let decides = |format: Format| {
+        let named = ranges.iter().enumerate();
+        let named = named
+            .filter_map(|(at, range)| Some((format.named_by(range)?, Reverse(at), range.quality)));
+        named.max()
+    };
+    let wanted = Format::ALL.into_iter().filter_map(|format| {
+        let (exactness, at, quality) = decides(format)?;
+        (quality > 0).then_some(((quality, exactness, at), format))
+    });
+    // The first of equals, where `max_by_key` takes the last.
+    let best = wanted.rev().max_by_key(|(rank, _)| *rank);
+    let refused = || decides(Format::Text).is_some_and(|(.., quality)| quality == 0);
+    match best {
+        Some((_, format)) => Some(format),
+        None => (!refused()).then_some(Format::Text),
     }
-    best.0
 }
 
-/// The weight of a media range, thousandths.
-fn quality(range: &str) -> u32 {
-    let given = range
-        .split(';')
-        .find_map(|part| part.trim().strip_prefix("q="));
-    let Some(given) = given else { return 1000 };
-    let value: f32 = given.trim().parse().unwrap_or(0.0);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "0 to 1000"
-    )]
-    let thousandths = (value.clamp(0.0, 1.0) * 1000.0).round() as u32;
-    thousandths
+/// Splits where a separator is not in a quoted string.
+fn split(text: &str, separator: char) -> Vec<&str> {
+    let (mut parts, mut from) = (Vec::new(), 0);
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, character) in text.char_indices() {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if character == separator && !quoted => {
+                parts.push(&text[from..at]);
+                from = at + character.len_utf8();
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[from..]);
+    parts
+}
+
+/// A parameter's value, which may be a quoted string.
+fn unquoted(value: &str) -> String {
+    let inner = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+    let Some(inner) = inner else {
+        return value.to_owned();
+    };
+    let mut escaped = false;
+    let keep = |character: &char| {
+        escaped = *character == '\\' && !escaped;
+        !escaped
+    };
+    inner.chars().filter(keep).collect()
+}
+
+/// A weight in thousandths; `None`: it is none.
+fn quality(value: &str) -> Option<u16> {
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    let digits = fraction.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits {
+        return None;
+    }
+    // More than three digits are too many, and say no more than the first three.
+    let thousandths = fraction.chars().chain("000".chars()).take(3);
+    let thousandths: u16 = thousandths.collect::<String>().parse().ok()?;
+    match whole {
+        "0" => Some(thousandths),
+        "1" if fraction.bytes().all(|byte| byte == b'0') => Some(1000),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+
+    fn asked(lines: &[&str]) -> Option<Format> {
+        format(lines.iter().map(|line| line.as_bytes()))
+    }
+
     #[test]
     fn scrapers_get_what_they_rank_highest() {
         // Prometheus 2.42 with native histograms, without, and 3.x.
-        let native = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let native = format!(
+            "{PROTOBUF},application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+        );
         let classic = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
-        let three = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.5,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,*/*;q=0.1";
-        assert_eq!(format(Some(native)), Format::Protobuf);
-        assert_eq!(format(Some(classic)), Format::OpenMetrics);
-        assert_eq!(format(Some(three)), Format::OpenMetrics);
-        assert_eq!(format(Some("*/*")), Format::Text);
-        assert_eq!(format(Some("text/plain;version=0.0.4")), Format::Text);
-        assert_eq!(format(None), Format::Text);
+        let three = format!(
+            "{PROTOBUF};q=0.5,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,*/*;q=0.1"
+        );
+        assert_eq!(asked(&[&native]), Some(Format::Protobuf));
+        assert_eq!(asked(&[classic]), Some(Format::OpenMetrics));
+        assert_eq!(asked(&[&three]), Some(Format::OpenMetrics));
+        assert_eq!(asked(&["*/*"]), Some(Format::Text));
+        assert_eq!(asked(&["text/plain;version=0.0.4"]), Some(Format::Text));
+        assert_eq!(asked(&[]), Some(Format::Text));
+        assert_eq!(asked(&[""]), Some(Format::Text));
     }
 
     #[test]
     fn what_is_not_served_is_passed_over() {
-        assert_eq!(format(Some("application/json")), Format::Text);
+        assert_eq!(asked(&["application/json"]), Some(Format::Text));
+        assert_eq!(asked(&["text/plain;version=1.0.0"]), Some(Format::Text));
+        let text =
+            "application/vnd.google.protobuf;encoding=text,application/openmetrics-text;q=0.1";
+        assert_eq!(asked(&[text]), Some(Format::OpenMetrics));
+    }
+
+    #[test]
+    fn several_lines_are_one_list() {
+        let lines = ["text/plain;q=0.5", "application/openmetrics-text"];
+        assert_eq!(asked(&lines), Some(Format::OpenMetrics));
         assert_eq!(
-            format(Some(
-                "application/vnd.google.protobuf;encoding=text,application/openmetrics-text;q=0.1"
-            )),
-            Format::OpenMetrics
+            asked(&["application/json", PROTOBUF]),
+            Some(Format::Protobuf)
         );
+    }
+
+    #[test]
+    fn letters_may_be_capitals() {
+        let capitals = "TEXT/PLAIN;Q=0.5, Application/OpenMetrics-Text;VERSION=1.0.0;Q=0.9";
+        assert_eq!(asked(&[capitals]), Some(Format::OpenMetrics));
+        let refused = "application/openmetrics-text;Q=0, text/plain;Q=0.1";
+        assert_eq!(asked(&[refused]), Some(Format::Text));
+    }
+
+    #[test]
+    fn types_with_a_star() {
+        assert_eq!(asked(&["application/*"]), Some(Format::OpenMetrics));
+        assert_eq!(asked(&["text/*;q=0.1"]), Some(Format::Text));
+        let rather = "application/*;q=0.2, text/*;q=0.1";
+        assert_eq!(asked(&[rather]), Some(Format::OpenMetrics));
+        // The very type says more than the star, wherever it stands.
+        let but_not = "application/openmetrics-text;q=0.1, application/*";
+        assert_eq!(asked(&[but_not]), Some(Format::Protobuf));
+        // As browsers ask.
+        assert_eq!(asked(&["text/html,*/*;q=0.8"]), Some(Format::Text));
+        // `*` is no type of its own.
         assert_eq!(
-            format(Some("application/openmetrics-text;q=0")),
-            Format::Text
+            asked(&["*/plain, application/*;q=0.1"]),
+            Some(Format::OpenMetrics)
         );
+    }
+
+    #[test]
+    fn what_is_refused_is_not_sent() {
+        let but = |refused: &str| format!("{refused};q=0, */*");
+        assert_eq!(asked(&[&but("text/plain")]), Some(Format::OpenMetrics));
+        assert_eq!(asked(&[&but("text/*")]), Some(Format::OpenMetrics));
+        assert_eq!(asked(&[&but("application/*")]), Some(Format::Text));
+        let only = "text/plain;q=0.000, application/openmetrics-text;q=0, */*;q=0.1";
+        assert_eq!(asked(&[only]), Some(Format::Protobuf));
+        assert_eq!(asked(&["text/plain;q=0"]), None);
+        assert_eq!(asked(&["application/json, */*;q=0"]), None);
+        let unheard = "application/openmetrics-text;q=0";
+        assert_eq!(asked(&[unheard]), Some(Format::Text));
+    }
+
+    #[test]
+    fn a_range_that_cannot_be_read_says_nothing_of_the_others() {
+        let odd: [&[u8]; 3] = [
+            b"text/plain;note=\"\xe4,\";q=0.3, application/openmetrics-text;q=0.4",
+            b"te\xffxt/plain, application/openmetrics-text",
+            b"text/plain;q=high, text/plain;q=1.5,;,/,=, application/openmetrics-text;q=0.2",
+        ];
+        for line in odd {
+            assert_eq!(format([line]), Some(Format::OpenMetrics), "{line:?}");
+        }
+        let many = "a/b,".repeat(100_000);
+        assert_eq!(asked(&[&many]), Some(Format::Text));
+    }
+
+    #[test]
+    fn strings_may_be_quoted() {
+        let quoted =
+            "text/plain;q=0.1;x=\"a,\\\";b\", application/openmetrics-text;version=\"1.0.0\";q=0.2";
+        assert_eq!(asked(&[quoted]), Some(Format::OpenMetrics));
+        assert_eq!(unquoted("\"a\\\"b\\\\\""), "a\"b\\");
+    }
+
+    #[test]
+    fn weights_have_three_digits() {
+        let weights = [
+            ("1", 1000),
+            ("1.000", 1000),
+            ("0.5", 500),
+            ("0.123456", 123),
+            ("0.", 0),
+        ];
+        for (text, weight) in weights {
+            assert_eq!(quality(text), Some(weight), "{text}");
+        }
+        for text in ["", "2", "1.1", "-0.5", "0.5x", "1e-1", "NaN", ".5"] {
+            assert_eq!(quality(text), None, "{text}");
+        }
     }
 }

@@ -1,73 +1,154 @@
-//! Prometheus text 0.0.4, which the client library does not write: made from the families of the
-//! protobuf format, so that all formats show the same.
+//! The text formats, made from the families of the protobuf format, so that all formats show the
+//! same: Prometheus text 0.0.4, which the client library does not write, and OpenMetrics 1.0.0,
+//! where it writes bounds in a way of its own and no times of creation.
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
     fmt::{Display, Write as _},
 };
 
 use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
-    LabelPair, Metric, MetricFamily, MetricType,
+    Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-/// Writes families as text. Native histograms are left out: the format has none.
+use super::number;
+
+/// A text format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Prometheus 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+/// Writes families as text. Native histograms are left out: the formats have none.
 #[must_use]
-pub fn encode(families: &[MetricFamily]) -> String {
-    let mut out = String::new();
+pub fn encode(families: &[MetricFamily], dialect: Dialect) -> String {
+    let mut writer = Writer {
+        out: String::new(),
+        dialect,
+        bounds: HashMap::new(),
+    };
     for family in families {
-        let kind = match family.r#type() {
-            MetricType::Counter => "counter",
-            MetricType::Gauge => "gauge",
-            MetricType::Histogram => "histogram",
-            MetricType::Summary => "summary",
-            _ => "untyped",
+        writer.family(family);
+    }
+    if dialect == Dialect::OpenMetrics {
+        writer.out.push_str("# EOF\n");
+    }
+    writer.out
+}
+
+/// A text that grows.
+struct Writer {
+    out: String,
+    dialect: Dialect,
+    /// Bounds as text, by their bits: all histograms share them.
+    bounds: HashMap<u64, String>,
+}
+
+impl Writer {
+    fn family(&mut self, family: &MetricFamily) {
+        let open = self.dialect == Dialect::OpenMetrics;
+        let (mut name, mut kind) = match family.r#type() {
+            MetricType::Counter => (&*family.name, "counter"),
+            MetricType::Gauge => (&*family.name, "gauge"),
+            MetricType::Histogram => (&*family.name, "histogram"),
+            MetricType::Summary => (&*family.name, "summary"),
+            _ if open => (&*family.name, "unknown"),
+            _ => (&*family.name, "untyped"),
         };
-        let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
+        // OpenMetrics names families without the suffixes of their samples.
+        let stem = match kind {
+            "counter" => name.strip_suffix("_total").map(|stem| (stem, "counter")),
+            "gauge" => name.strip_suffix("_info").map(|stem| (stem, "info")),
+            _ => None,
+        };
+        if let (true, Some(stem)) = (open, stem) {
+            (name, kind) = stem;
+        }
+        let mut help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
+        if open {
+            help = help.replace('"', "\\\"");
+        }
         // Writing to a string does not fail.
-        let _ = writeln!(out, "# HELP {} {help}\n# TYPE {0} {kind}", family.name);
+        let _ = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        if open && !family.unit.is_empty() {
+            let _ = writeln!(self.out, "# UNIT {name} {}", family.unit);
+        }
         for metric in &family.metric {
-            encode_metric(&mut out, &family.name, metric);
+            self.metric(&family.name, name, metric);
         }
     }
-    out
+
+    /// The samples of one metric; `stem` is the family's name without a suffix.
+    fn metric(&mut self, name: &str, stem: &str, metric: &Metric) {
+        let labels = labels(&metric.label);
+        let plain = [
+            metric.counter.as_ref().map(|counter| counter.value),
+            metric.gauge.as_ref().map(|gauge| gauge.value),
+            metric.untyped.as_ref().map(|untyped| untyped.value),
+        ];
+        for value in plain.into_iter().flatten() {
+            self.line((name, ""), &labels, &Value(value));
+        }
+        let mut created = metric
+            .counter
+            .as_ref()
+            .and_then(|counter| counter.start_timestamp.as_ref())
+            .map(|time| (time.seconds, time.nanos));
+        if let Some(histogram) = &metric.histogram {
+            self.histogram(name, &labels, histogram);
+            let time = histogram.start_timestamp.as_ref();
+            created = time.map(|time| (time.seconds, time.nanos));
+        }
+        if let (Dialect::OpenMetrics, Some((seconds, nanos))) = (self.dialect, created) {
+            let millis = nanos / 1_000_000;
+            let time = format_args!("{seconds}.{millis:03}");
+            self.line((stem, "_created"), &labels, &time);
+        }
+    }
+
+    fn histogram(&mut self, name: &str, labels: &str, histogram: &Histogram) {
+        let after = if labels.is_empty() { "" } else { "," };
+        for bucket in &histogram.bucket {
+            let bits = bucket.upper_bound.to_bits();
+            let written = self.bounds.entry(bits);
+            let bound = written.or_insert_with(|| number::bound(bucket.upper_bound));
+            let count = bucket.cumulative_count;
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                self.out,
+                "{name}_bucket{{le=\"{bound}\"{after}{labels}}} {count}"
+            );
+        }
+        self.line((name, "_sum"), labels, &Value(histogram.sample_sum));
+        self.line((name, "_count"), labels, &histogram.sample_count);
+    }
+
+    /// One line; `labels` are as [`labels`] writes them.
+    fn line(&mut self, (name, suffix): (&str, &str), labels: &str, value: &dyn Display) {
+        // As above.
+        let _ = if labels.is_empty() {
+            writeln!(self.out, "{name}{suffix} {value}")
+        } else {
+            writeln!(self.out, "{name}{suffix}{{{labels}}} {value}")
+        };
+    }
 }
 
-fn encode_metric(out: &mut String, name: &str, metric: &Metric) {
-    let labels = labels(&metric.label);
-    let plain = [
-        metric.counter.as_ref().map(|counter| counter.value),
-        metric.gauge.as_ref().map(|gauge| gauge.value),
-        metric.untyped.as_ref().map(|untyped| untyped.value),
-    ];
-    for value in plain.into_iter().flatten() {
-        line(out, (name, ""), &labels, &value);
-    }
-    let Some(histogram) = &metric.histogram else {
-        return;
-    };
-    // The bound comes first, as the OpenMetrics encoder has it.
-    let after = if labels.is_empty() { "" } else { "," };
-    for bucket in &histogram.bucket {
-        let bound = upper_bound(bucket.upper_bound);
-        let count = bucket.cumulative_count;
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            out,
-            "{name}_bucket{{le=\"{bound}\"{after}{labels}}} {count}"
-        );
-    }
-    line(out, (name, "_sum"), &labels, &histogram.sample_sum);
-    line(out, (name, "_count"), &labels, &histogram.sample_count);
-}
+/// A value; what is not finite is written as the formats have it.
+struct Value(f64);
 
-/// One line; `labels` are as [`labels`] writes them.
-fn line(out: &mut String, (name, suffix): (&str, &str), labels: &str, value: &impl Display) {
-    // As above.
-    let _ = if labels.is_empty() {
-        writeln!(out, "{name}{suffix} {value}")
-    } else {
-        writeln!(out, "{name}{suffix}{{{labels}}} {value}")
-    };
+impl Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_finite() {
+            self.0.fmt(f)
+        } else {
+            f.write_str(&number::bound(self.0))
+        }
+    }
 }
 
 /// Names and values, without the braces: a histogram has them on each of its lines.
@@ -75,6 +156,7 @@ fn labels(labels: &[LabelPair]) -> String {
     let mut out = String::new();
     for LabelPair { name, value } in labels {
         let comma = if out.is_empty() { "" } else { "," };
+        // As above.
         let _ = write!(out, "{comma}{name}=\"{}\"", escaped(value));
     }
     out
@@ -88,27 +170,109 @@ fn escaped(value: &str) -> Cow<'_, str> {
     value.replace('\n', "\\n").into()
 }
 
-/// A bound as the OpenMetrics encoder writes it, so that `le` is the same in both formats.
-fn upper_bound(value: f64) -> Cow<'static, str> {
-    if value.is_infinite() {
-        return "+Inf".into();
-    }
-    dtoa::Buffer::new().format_finite(value).to_owned().into()
-}
-
 #[cfg(test)]
 mod tests {
+    use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
+        Bucket, Counter, Gauge,
+    };
+
     use super::*;
 
-    #[test]
-    fn labels_are_escaped() {
-        let mut out = String::new();
-        let label = LabelPair {
-            name: "a".to_owned(),
-            value: "x\"\\\ny".to_owned(),
+    fn family(name: &str, kind: MetricType, metric: Metric) -> MetricFamily {
+        MetricFamily {
+            name: name.to_owned(),
+            help: "What \"it\" \\ is".to_owned(),
+            r#type: kind as i32,
+            metric: vec![metric],
+            ..MetricFamily::default()
+        }
+    }
+
+    fn counter(label: &[(&str, &str)]) -> Metric {
+        let mut counter = Counter {
+            value: 1.5,
+            ..Counter::default()
         };
-        line(&mut out, ("m", "_total"), &labels(&[label]), &1);
-        line(&mut out, ("m", "_total"), &labels(&[]), &1.5);
-        assert_eq!(out, "m_total{a=\"x\\\"\\\\\\ny\"} 1\nm_total 1.5\n");
+        let time = counter.start_timestamp.get_or_insert_default();
+        (time.seconds, time.nanos) = (12, 34_567_890);
+        Metric {
+            label: (label.iter())
+                .map(|(name, value)| LabelPair {
+                    name: (*name).to_owned(),
+                    value: (*value).to_owned(),
+                })
+                .collect(),
+            counter: Some(counter),
+            ..Metric::default()
+        }
+    }
+
+    #[test]
+    fn counters_in_both_dialects() {
+        let metric = counter(&[("a", "x\"\\\ny")]);
+        let families = [family("m_total", MetricType::Counter, metric)];
+        assert_eq!(
+            encode(&families, Dialect::Prometheus),
+            "# HELP m_total What \"it\" \\\\ is\n# TYPE m_total counter\nm_total{a=\"x\\\"\\\\\\ny\"} 1.5\n"
+        );
+        assert_eq!(
+            encode(&families, Dialect::OpenMetrics),
+            "# HELP m What \\\"it\\\" \\\\ is\n# TYPE m counter\nm_total{a=\"x\\\"\\\\\\ny\"} 1.5\nm_created{a=\"x\\\"\\\\\\ny\"} 12.034\n# EOF\n"
+        );
+        let bare = [family("m_total", MetricType::Counter, counter(&[]))];
+        assert!(encode(&bare, Dialect::Prometheus).ends_with("\nm_total 1.5\n"));
+    }
+
+    #[test]
+    fn informations_are_gauges_to_prometheus() {
+        let gauge = Some(Gauge { value: 1.0 });
+        let metric = Metric {
+            gauge,
+            ..Metric::default()
+        };
+        let families = [family("m_info", MetricType::Gauge, metric)];
+        let plain = encode(&families, Dialect::Prometheus);
+        assert!(
+            plain.ends_with("# TYPE m_info gauge\nm_info 1\n"),
+            "{plain}"
+        );
+        let open = encode(&families, Dialect::OpenMetrics);
+        assert!(open.ends_with("# TYPE m info\nm_info 1\n# EOF\n"), "{open}");
+    }
+
+    #[test]
+    fn histograms_without_a_time_of_creation_have_none() {
+        let bucket = |upper_bound| Bucket {
+            cumulative_count: 1,
+            upper_bound,
+            ..Bucket::default()
+        };
+        let histogram = Histogram {
+            sample_count: 1,
+            sample_sum: 2e-5,
+            bucket: vec![bucket(3.051_757_812_5e-5), bucket(f64::INFINITY)],
+            ..Histogram::default()
+        };
+        let metric = Metric {
+            histogram: Some(histogram),
+            ..Metric::default()
+        };
+        let mut families = [family("h_seconds", MetricType::Histogram, metric)];
+        families[0].unit = "seconds".to_owned();
+        let lines = "h_seconds_bucket{le=\"3.0517578125e-05\"} 1\nh_seconds_bucket{le=\"+Inf\"} 1\nh_seconds_sum 0.00002\nh_seconds_count 1\n";
+        let plain = encode(&families, Dialect::Prometheus);
+        assert!(plain.ends_with(lines), "{plain}");
+        let open = encode(&families, Dialect::OpenMetrics);
+        assert!(
+            open.ends_with(&format!("# UNIT h_seconds seconds\n{lines}# EOF\n")),
+            "{open}"
+        );
+    }
+
+    #[test]
+    fn values_without_an_end_are_written_as_prometheus_reads_them() {
+        assert_eq!(Value(f64::INFINITY).to_string(), "+Inf");
+        assert_eq!(Value(f64::NAN).to_string(), "NaN");
+        assert_eq!(Value(3.0).to_string(), "3");
     }
 }

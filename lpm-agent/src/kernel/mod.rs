@@ -25,6 +25,7 @@ mod netlink;
 pub mod netns;
 pub mod one_sided;
 mod ours;
+pub mod own;
 pub mod pins;
 pub mod ports;
 pub mod presence;

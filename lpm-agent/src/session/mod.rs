@@ -14,7 +14,7 @@ mod surroundings;
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use aya::programs::loaded_programs;
@@ -174,6 +174,12 @@ impl Session {
     #[must_use]
     pub fn is_pinned(&self) -> bool {
         self.pins.is_some()
+    }
+
+    /// When the maps were made that count, if they are an agent's before this one.
+    #[must_use]
+    pub fn counting_since(&self) -> Option<SystemTime> {
+        self.pins.as_ref()?.made()
     }
 
     /// Ends the session and takes everything off, pinned or not. Dropping it leaves what is pinned

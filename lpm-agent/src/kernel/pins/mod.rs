@@ -25,7 +25,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use aya::maps::MapData;
@@ -101,6 +101,16 @@ impl Pins {
     #[must_use]
     pub fn are_adopted(&self) -> bool {
         self.adopted.is_some()
+    }
+
+    /// When the maps were made that an agent before this one has left here: since then they count.
+    #[must_use]
+    pub fn made(&self) -> Option<SystemTime> {
+        let state = self
+            .adopted
+            .as_ref()
+            .map(|_| self.directory.join(kept::STATE));
+        state?.metadata().ok()?.modified().ok()
     }
 
     /// Whether everything stays when this agent ends: for a successor.
