@@ -28,6 +28,21 @@ pub fn tool(name: &str) -> Option<Command> {
     found.map(Command::new)
 }
 
+/// A Prometheus 3 with all that it can do; if it is not here, that is printed as a skip.
+pub fn newer() -> Option<Command> {
+    let built = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../target/cluster/bin/prometheus-kubernetes"
+    );
+    let found = Path::new(built).is_file();
+    if !found {
+        println!(
+            "LPM-SKIP prometheus: there is no {built}; run `cargo xtask setup --only prometheus`"
+        );
+    }
+    found.then(|| Command::new(built))
+}
+
 /// Starts one with this configuration; gives it with its address. `owner` kills it if the test
 /// forgets.
 pub fn start(
@@ -48,16 +63,15 @@ pub fn start(
         .arg("--web.listen-address=127.0.0.1:0")
         .args(arguments);
     let prometheus = Lpm::spawn(owner, &mut prometheus);
-    let listens = "msg=\"Listening on\" address=";
-    prometheus.wait_for(listens);
+    // 2.x and 3.x have it in another order.
+    prometheus.wait_for("msg=\"Listening on\"");
     let mut address = String::new();
     eventually("its address", || {
         let said = prometheus.said();
-        let after = said.split_once(listens).expect("it said so").1;
-        let line = after
-            .split_once('\n')
-            .map(|(line, _)| line.trim().to_owned());
-        address = line.unwrap_or_default();
+        let (_, after) = said.split_once("msg=\"Listening on\"").expect("it said so");
+        let line = after.split_once('\n').map(|(line, _)| line);
+        let told = line.and_then(|line| line.split_once("address="));
+        address = told.map_or_else(String::new, |(_, told)| told.trim().to_owned());
         !address.is_empty()
     });
     (prometheus, address)

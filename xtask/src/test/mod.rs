@@ -146,7 +146,7 @@ fn not_run() -> Vec<String> {
 /// in the middle.
 fn prepare(no_setup: bool, needs: Needs) -> Result<()> {
     if !no_setup && needs >= Needs::Tools {
-        setup::ensure(&[Part::Build, Part::Test, Part::Cluster])?;
+        setup::ensure(&[Part::Build, Part::Test, Part::Cluster, Part::Prometheus])?;
     }
     if needs >= Needs::Programs {
         if !process::is_root() {
