@@ -73,10 +73,8 @@ fn question<C: Context>(skb: C) {
         ANNOUNCES => {
             (C::QUESTIONS.ask)(skb, 0);
         }
-        ANSWERS => {
-            if (C::QUESTIONS.answer)(skb) != 0 {
-                lpm_sampled();
-            }
+        ANSWERS if (C::QUESTIONS.answer)(skb) != 0 => {
+            lpm_sampled();
         }
         _ => {}
     }

@@ -32,7 +32,7 @@ enum Counted {
 }
 
 /// By the beginnings of names; the first that fits. What is not here has no time.
-const BY: [(&str, Counted); 22] = [
+const BY: [(&str, Counted); 25] = [
     ("lpm_rtt_seconds", Counted::Maps),
     ("lpm_flow_rtt_seconds", Counted::Maps),
     ("lpm_workload_rtt_seconds", Counted::Maps),
@@ -40,6 +40,9 @@ const BY: [(&str, Counted); 22] = [
     ("lpm_pod_rtt_seconds", Counted::Maps),
     ("lpm_icmp_", Counted::Maps),
     ("lpm_dns_", Counted::Maps),
+    ("lpm_request_seconds", Counted::Maps),
+    ("lpm_request_events_total", Counted::Maps),
+    ("lpm_vlan_joins_total", Counted::Maps),
     ("lpm_samples_total", Counted::Maps),
     ("lpm_retransmissions_total", Counted::Maps),
     ("lpm_packets_", Counted::Maps),

@@ -18,7 +18,7 @@ const STACK: u32 = 512;
 /// the columns that are not this machine's.
 const INSTRUCTIONS: [(KernelVersion, u32, u32); 2] = [
     (KernelVersion::new(5, 10, 0), 160_000, 190_000),
-    (KernelVersion::new(6, 4, 0), 115_000, 125_000),
+    (KernelVersion::new(6, 4, 0), 90_000, 100_000),
 ];
 
 #[test]

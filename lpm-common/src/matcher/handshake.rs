@@ -73,7 +73,8 @@ pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, early: bool, env: &E) 
     // From the SYN itself to all that came with it (RFC 7413: data on a SYN).
     let end = other.seq_end.load(Relaxed);
     let covers = head.ack.wrapping_sub(id) <= end.wrapping_sub(id);
-    if stamp == 0 || !covers && !(early && newer(head.ack, end)) {
+    let beyond = early && newer(head.ack, end);
+    if stamp == 0 || !(covers || beyond) {
         return;
     }
     slot.store(0, Relaxed);

@@ -215,12 +215,14 @@ pub(super) const QUICK: u32 = u32::MAX;
 pub(super) fn is_odd(at: &At<'_>, head: &TcpHead, state: u32, other_state: u32) -> bool {
     let newest = at.entry.hot[at.direction.index()].tsval.load(Relaxed);
     let other = &at.entry.hot[at.direction.reverse().index()];
-    let if_set = |bit: u32| 0_u32.wrapping_sub(other_state / bit & 1);
+    let if_set = |bit: u32| 0_u32.wrapping_sub((other_state / bit) & 1);
     let older = head.tsval.wrapping_sub(newest);
     let ahead = other.tsval.load(Relaxed).wrapping_sub(head.tsecr);
     let before = newest.wrapping_sub(other.tsecr.load(Relaxed));
     let first = (state & state::HAS_TSVAL) ^ state::HAS_TSVAL;
-    let negative = older | ahead & if_set(state::HAS_TSVAL) | before & if_set(state::HAS_TSECR);
+    let ahead = ahead & if_set(state::HAS_TSVAL);
+    let before = before & if_set(state::HAS_TSECR);
+    let negative = older | ahead | before;
     negative >> 31 | first != 0
 }
 
