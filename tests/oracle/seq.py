@@ -14,6 +14,7 @@ import oracle
 from oracle import ACK, FIN, RST, SLOTS, SYN, VOID_NS
 
 
+EARLY = 2**18            # an acknowledgment of what is still to pass is believed this near to both directions' numbers
 CROSS_NS = 20_000      # two packets of one direction this near to each other may pass hook and capture in different orders
 
 
@@ -89,7 +90,11 @@ class Seq:
         pure = not p["len"] and not p["flags"] & FIN
         outstanding = other.high is not None and after(other.high, ack)
         if other.high is None or after(ack, other.high):          # of what was not seen, or was never sent
+            if self.is_early(p, mine, other):                     # or of what is still to pass: two CPUs, two queues
+                other.stamps, mine.ack = [], ack
             return
+        if last is not None and after(last, other.high):          # of what never came
+            last = None
         if last is None or after(ack, last):
             mine.ack = ack
         if p["sack"] or pure and ack == last and outstanding:
@@ -98,6 +103,19 @@ class Seq:
             covered = [s for s in other.stamps if not after(s["end"], ack)]
             other.stamps = other.stamps[len(covered):]
             self.answer(p, covered, last, other)
+
+    @staticmethod
+    def is_early(p, mine, other):
+        """An answer that passed before what it answers: whatever it covers was answered then, nobody knows when.
+
+        Believed from one who knows both directions' numbers (RFC 5961 5 asks the ends for the like)."""
+        if other.high is None or mine.high is None or (p["ack"] - other.high) % 2**32 > EARLY:
+            return False
+        size = p["len"] + bool(p["flags"] & FIN)
+        if size and after(p["seq"], mine.high):                   # beyond a hole
+            return False
+        end = mine.high if not size or after(mine.high, (p["seq"] + size) % 2**32) else (p["seq"] + size) % 2**32
+        return (end - p["seq"] + EARLY) % 2**32 <= 2 * EARLY or p["seq"] == mine.high
 
     def answer(self, p, covered, last, way):
         covered = [s for s in covered if p["t"] - s["t"] < VOID_NS]
@@ -156,6 +174,8 @@ class Seq:
 
     @staticmethod
     def stamp(p, end, mine, other):
+        if other.ack is not None and (other.ack - end) % 2**32 <= EARLY:
+            return                                                # answered before it passed
         mine.stamps = [s for s in mine.stamps if p["t"] - s["t"] < VOID_NS]
         free = len(mine.stamps) < SLOTS
         if not free:                                              # as in oracle.py

@@ -2,6 +2,7 @@
 
 mod conntrack;
 mod identity;
+mod method;
 mod pins;
 mod presets;
 mod schema;
@@ -23,6 +24,7 @@ use thiserror::Error;
 
 pub use conntrack::Conntrack;
 pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
+pub use method::Method;
 pub use pins::Pins;
 pub use presets::Preset;
 pub(crate) use schema::CIDR;
@@ -142,60 +144,6 @@ impl Default for Config {
             multus_results: cni::MULTUS_RESULTS.into(),
             conntrack: Conntrack::default(),
             pins: Pins::default(),
-        }
-    }
-}
-
-/// A method that can be configured.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// TCP timestamps.
-    Ts,
-    /// TCP sequence numbers.
-    Seq,
-    /// The TCP handshake.
-    Handshake,
-    /// ICMP echo.
-    Icmp,
-    /// DNS queries.
-    Dns,
-    /// Requests and their whole answers, over TCP.
-    Request,
-}
-
-impl Method {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Ts,
-        Self::Seq,
-        Self::Handshake,
-        Self::Icmp,
-        Self::Dns,
-        Self::Request,
-    ];
-
-    /// Those that are on unless the configuration says otherwise.
-    pub const DEFAULT: [Self; 5] = [Self::Ts, Self::Seq, Self::Handshake, Self::Icmp, Self::Dns];
-
-    /// As it is written.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.layout().as_str()
-    }
-
-    /// As the kernel programs have it.
-    #[must_use]
-    pub fn layout(self) -> layout::Method {
-        match self {
-            Self::Ts => layout::Method::Ts,
-            Self::Seq => layout::Method::Seq,
-            Self::Handshake => layout::Method::Handshake,
-            Self::Icmp => layout::Method::Icmp,
-            Self::Dns => layout::Method::Dns,
-            Self::Request => layout::Method::Request,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Memory is allocated once; a packet allocates nothing.
 
 mod merged;
+mod options;
 mod questions;
 mod vlans;
 
@@ -14,17 +15,14 @@ use std::{
 use lpm_common::{
     counter::{COUNTERS, Counter},
     env::{Claims, Env, Matched, RequestSample},
-    hash::{self, SEEDS},
+    hash::SEEDS,
     layout::{
         Echo, FlowEntry, InterfaceConfig, Leg, Method, Methods, QueryEntry, RequestEntry, Sample,
         UNIT_NS,
     },
-    matcher::{self, state},
-    packet::{Direction, FlowKey, Meta, Wrap, flag},
-    parse::{
-        self, Link,
-        tunnel::{TunnelPorts, Within},
-    },
+    matcher::{self},
+    packet::{Direction, Meta},
+    parse::{self, tunnel::TunnelPorts},
     pipeline::{
         self, Interfaces,
         inside::{self, Step, Unwrapped},
@@ -34,13 +32,7 @@ use lpm_common::{
 };
 
 pub use self::questions::Unanswered;
-use super::{
-    bytes::Captured,
-    cut::{self, Cut},
-    link::View,
-    order::KEPT,
-    orient::Local,
-};
+use super::{bytes::Captured, link::View, order::KEPT, orient::Local};
 use crate::{kernel::load::LoadSettings, passive::Flow};
 
 /// Jiffies per second. They only tell how long a flow was silent, and at this rate they wrap after
@@ -196,63 +188,6 @@ impl Engine {
         };
         let way = (view.link, direction);
         pipeline::measure(&bytes, &meta, way, &self.seeds, self, self);
-    }
-
-    /// Measures a TCP packet whose options were cut; false: it is none.
-    fn options_cut(&self, bytes: &Captured<'_>, left: &Unwrapped, meta: &Meta) -> bool {
-        // Whatever is longer holds all headers.
-        if bytes.data.len() >= KEPT || bytes.data.len() >= bytes.len as usize {
-            return false;
-        }
-        let Some(cut) = self.read_cut(bytes, left, meta) else {
-            return false;
-        };
-        let packet = &cut.packet;
-        let direction = self.settings.local.inside(self, packet, meta.ifindex);
-        if cut.may_have_timestamps {
-            self.optionless.set(self.optionless.get() + 1);
-            self.cut.set(true);
-            let key = packet.key(direction, meta.ifindex);
-            if packet.head.has(flag::SYN) || self.is_timed(&key, direction) {
-                // Which method the flow's data is measured by other packets say.
-                let handshake = self.settings.methods.0 & Method::Handshake.bit();
-                self.methods.set(Methods(handshake));
-            }
-        }
-        let inner = inside::meta_of(left, meta);
-        pipeline::enter(packet, &inner, direction, &self.seeds, self, self);
-        self.methods.set(self.settings.methods);
-        self.cut.set(false);
-        true
-    }
-
-    /// What is to be skipped is counted by the usual way.
-    fn read_cut(&self, bytes: &Captured<'_>, left: &Unwrapped, meta: &Meta) -> Option<Cut> {
-        let within = Within::new(*bytes, left.base, left.len);
-        let link = if left.is_ip { Link::Ip } else { Link::Ethernet };
-        let inner = inside::meta_of(left, meta);
-        let network = parse::network(&within, link, &inner, self.settings.methods).ok()?;
-        if pipeline::is_datagram(&network) {
-            return None;
-        }
-        let mut cut = cut::read(within, &network)?;
-        if left.level != 0 {
-            cut.packet.wrap = Wrap {
-                inner_tags: cut.packet.segment,
-                ..left.wrap
-            };
-            cut.packet.segment = left.segment;
-        }
-        Some(cut)
-    }
-
-    /// Whether a direction of a flow is measured by timestamps.
-    fn is_timed(&self, key: &FlowKey, direction: Direction) -> bool {
-        let entry = table::find(self, hash::of_key(&self.seeds, key));
-        entry.is_some_and(|entry| {
-            let state = entry.hot[direction.index()].state.load(Relaxed);
-            state & (state::HAS_TSVAL | state::SEQ) == state::HAS_TSVAL
-        })
     }
 
     /// Takes the tunnels off; `None`: there is nothing to measure, and it is counted.

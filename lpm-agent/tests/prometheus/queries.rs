@@ -69,7 +69,12 @@ fn serve(page: String) -> String {
 
 /// What Kubernetes would tell of the pods that the agent shows.
 fn teams(site: &Site) -> String {
-    let metrics = site.agent.metrics();
+    let mut metrics = String::new();
+    // Without results of a CNI the names file tells whose interface it is, once there are flows.
+    eventually("round trips by pod", || {
+        metrics = site.agent.metrics();
+        metrics.contains("lpm_pod_rtt_seconds_count{")
+    });
     let mut series = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("lpm_pod_rtt_seconds_count{"));
