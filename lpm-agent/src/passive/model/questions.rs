@@ -44,19 +44,26 @@ impl Model {
     /// Round trips of ICMP echo.
     #[must_use]
     pub fn echoes(&self) -> Echoes {
+        let (by_labels, samples) = self.by_leg(Family::Icmp);
+        Echoes { by_labels, samples }
+    }
+
+    /// Times of a family whose rows have one histogram per leg, by labels and leg, and how many
+    /// there are at all vantages.
+    pub(super) fn by_leg(&self, family: Family) -> (BTreeMap<(Labels, Leg), Counts>, u64) {
         let _whole = self.reading();
-        let mut found = Echoes::default();
-        for (row, labels) in self.rows_of(Family::Icmp) {
+        let (mut by_labels, mut samples) = (BTreeMap::<_, Counts>::new(), 0);
+        for (row, labels) in self.rows_of(family) {
             for leg in [Leg::Remote, Leg::Local] {
                 let counts = self.row_counts(row, leg, 0);
-                found.samples += counts.count();
+                samples += counts.count();
                 if let Some(labels) = labels.as_ref().filter(|_| !counts.is_empty()) {
-                    let all = found.by_labels.entry((labels.clone(), leg)).or_default();
+                    let all = by_labels.entry((labels.clone(), leg)).or_default();
                     all.add(&counts);
                 }
             }
         }
-        found
+        (by_labels, samples)
     }
 
     /// DNS answers, and queries that had none.
@@ -148,7 +155,7 @@ impl Model {
     }
 
     /// The rows of a family, with the labels of those that one exchange is counted in once.
-    pub(super) fn rows_of(&self, family: Family) -> impl Iterator<Item = (usize, Option<Labels>)> {
+    fn rows_of(&self, family: Family) -> impl Iterator<Item = (usize, Option<Labels>)> {
         (1..self.used_rows()).filter_map(move |row| {
             let pair = self.row_pair(row)?;
             (pair.family() == Some(family)).then(|| (row, self.labels(pair)))

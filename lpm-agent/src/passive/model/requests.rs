@@ -20,19 +20,8 @@ impl Model {
     /// Times of requests, if the method is on.
     #[must_use]
     pub fn requests(&self) -> Requests {
-        let _whole = self.reading();
-        let mut found = Requests::default();
-        for (row, labels) in self.rows_of(Family::Request) {
-            for leg in [Leg::Remote, Leg::Local] {
-                let counts = self.row_counts(row, leg, 0);
-                found.samples += counts.count();
-                if let Some(labels) = labels.as_ref().filter(|_| !counts.is_empty()) {
-                    let all = found.by_labels.entry((labels.clone(), leg)).or_default();
-                    all.add(&counts);
-                }
-            }
-        }
-        found
+        let (by_labels, samples) = self.by_leg(Family::Request);
+        Requests { by_labels, samples }
     }
 }
 
