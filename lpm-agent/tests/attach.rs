@@ -3,7 +3,7 @@
 mod common;
 
 use common::{
-    Agent, eventually, filters, has_tcx, kernel_is_usable, modes, native, native_chain,
+    Agent, comes_to, eventually, filters, has_tcx, kernel_is_usable, modes, native, native_chain,
     neighbour::Neighbour, node_with_pod, tap::tap_of_type, tcx_chain,
 };
 use lpm_agent::kernel::{
@@ -69,7 +69,7 @@ fn stopping_detaches() {
         };
         assert_eq!((hooks(Ingress), hooks(Egress)), (1, 1), "{mode:?}");
         agent.hotplug.stop();
-        assert_eq!((hooks(Ingress), hooks(Egress)), (0, 0), "{mode:?}");
+        comes_to("empty hooks", || (hooks(Ingress), hooks(Egress)), &(0, 0));
     }
     let qdiscs = node
         .output("tc", &["qdisc", "show", "dev", "va"])
@@ -199,10 +199,10 @@ fn both_programs_or_none() {
     assert!(retry);
     assert_eq!(agent.watched(), []);
     assert!(agent.hotplug.failures() >= 1);
-    assert_eq!(
-        tcx_chain(&node, "va", Ingress),
-        [0; 0],
-        "the half that went on is off again"
+    comes_to(
+        "the half that went on is off again",
+        || tcx_chain(&node, "va", Ingress),
+        &[0; 0],
     );
     // Room again: the next attempt succeeds by itself.
     links.pop();
@@ -278,5 +278,9 @@ fn an_unknown_link_type_is_refused() {
         panic!("{error}");
     };
     assert_eq!((interface.as_str(), *link_type), ("ib7", 32));
-    assert_eq!(native_chain(&netns, "ib7", Ingress), [0; 0]);
+    comes_to(
+        "an empty hook",
+        || native_chain(&netns, "ib7", Ingress),
+        &[0; 0],
+    );
 }

@@ -17,7 +17,7 @@ use std::{
 
 use aya::maps::{Map, PerCpuArray};
 use common::{
-    Agent, Datagrams, SETTINGS, eventually, filters, has_tcx, kernel_is_usable, modes,
+    Agent, Datagrams, SETTINGS, comes_to, eventually, filters, has_tcx, kernel_is_usable, modes,
     neighbour::Neighbour, node_with_pod, path_of, tcx_chain,
 };
 use lpm_agent::kernel::{
@@ -152,7 +152,11 @@ fn ours_is_put_in_front_again() {
                 assert_eq!(neighbour.count(), before + 1);
             }
             agent.hotplug.stop();
-            assert_eq!(chain(&node, mode, direction), [behind[0]], "theirs stays");
+            comes_to(
+                "theirs stays",
+                || chain(&node, mode, direction),
+                &[behind[0]],
+            );
         }
     }
 }
@@ -247,7 +251,7 @@ fn a_program_that_comes_again_and_again_is_no_tug_of_war() {
         }
         assert_eq!(chain(&node, mode, Ingress), before, "{mode:?}");
         agent.hotplug.stop();
-        assert_eq!(chain(&node, mode, Ingress).len(), 5, "theirs stay");
+        comes_to("theirs stay", || chain(&node, mode, Ingress).len(), &5);
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use common::{
-    Datagrams, Seen, eventually, filters, has_tcx, kernel_is_usable, modes, neighbour::Neighbour,
-    node_with_pod, process::AgentProcess, tcx_chain,
+    Datagrams, Seen, comes_to, eventually, filters, has_tcx, kernel_is_usable, modes,
+    neighbour::Neighbour, node_with_pod, process::AgentProcess, tcx_chain,
 };
 use lpm_agent::kernel::{Direction::Ingress, attach::Mode};
 use lpm_bench::testbed::Netns;
@@ -80,7 +80,7 @@ fn live_and_die(
                 agent.stop();
                 some_packets();
                 unharmed(&format!("{step}: stopped"));
-                assert_eq!(hooks(node, mode, neighbours), 0, "{step}");
+                comes_to(step, || hooks(node, mode, neighbours), &0);
             }
         }
     });

@@ -42,7 +42,7 @@ use lpm_common::{
     parse::tunnel::TunnelPorts,
 };
 
-pub use self::ready::{LIMIT, eventually, kernel_is_usable};
+pub use self::ready::{LIMIT, comes_to, eventually, kernel_is_usable};
 
 /// Small maps: many tests load them at once.
 pub const SETTINGS: LoadSettings = LoadSettings {

@@ -33,3 +33,26 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Waits until what a hook holds is what it should be once links were closed: one lives on for a
+/// moment in a child that another test is just starting, and where it was pinned until the kernel
+/// has done the work that it put off (`bpf_link_put`).
+#[track_caller]
+pub fn comes_to<T: PartialEq<U> + std::fmt::Debug, U: std::fmt::Debug>(
+    what: &str,
+    mut is: impl FnMut() -> T,
+    wanted: &U,
+) {
+    let begun = Instant::now();
+    loop {
+        let now = is();
+        if now == *wanted {
+            return;
+        }
+        assert!(
+            begun.elapsed() < LIMIT,
+            "waited in vain: {what}: {now:?}, not {wanted:?}"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
