@@ -107,6 +107,38 @@ fn native_count(histogram: &Histogram) -> u64 {
 }
 
 #[test]
+fn samples_that_come_while_a_page_is_written_are_of_their_method() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let site = Site::with("rows: 16\nmethods: [handshake]\n");
+    let config = RequestConfig {
+        connections: 4,
+        requests_per_connection: Some(1),
+        ..RequestConfig::new(SocketAddr::from((Pair::SERVER[0], PORT)))
+    };
+    let talk = Background::start(&site.pair.client, move |control| requests(&config, control));
+    let talk = talk.expect("start requests");
+    let mut before = 0;
+    eventually("many handshakes", || {
+        let text = site.agent.metrics();
+        let sum = |name: &str| -> u64 {
+            let lines = text.lines().filter(|line| line.starts_with(name));
+            let counts = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+            counts.sum()
+        };
+        let ts = value(&text, "lpm_samples_total{method=\"ts\"}");
+        assert_eq!(ts, Some(0.0), "it is off: {text}");
+        let all = sum("lpm_samples_total");
+        assert_eq!(all, sum("lpm_rtt_seconds_count"), "{text}");
+        assert!(all >= before, "{text}");
+        before = all;
+        all > 10_000
+    });
+    talk.stop().expect("requests");
+}
+
+#[test]
 fn metrics_in_three_formats() {
     if !kernel_is_usable() {
         return;

@@ -49,6 +49,21 @@ fn label(series: &str, name: &str) -> String {
     rest.split('"').next().unwrap_or_default().to_owned()
 }
 
+/// By how much series grew, and whether all of those before are still there.
+fn grown<K: Ord + std::fmt::Debug>(
+    now: &BTreeMap<K, u64>,
+    before: &BTreeMap<K, u64>,
+) -> (u64, bool) {
+    // One that was not there before begins at zero.
+    let was = |of| before.get(of).copied().unwrap_or(0);
+    let grown = now.iter().map(|(of, count)| {
+        let grown = count.checked_sub(was(of));
+        grown.unwrap_or_else(|| panic!("{of:?} went backwards to {count}: {before:?}"))
+    });
+    let whole = before.keys().all(|of| now.contains_key(of));
+    (grown.sum(), whole)
+}
+
 impl Scrape {
     fn of(agent: &Agent) -> Self {
         let mut found = Self::default();
@@ -85,21 +100,17 @@ impl Scrape {
         // looks for one counts as overflow: rare, and counted.
         let few = 5 + self.samples / 100;
         assert!(self.full <= few, "nearly each found a row: {self:?}");
-        let grown: u64 = self
-            .workloads
-            .iter()
-            // One that was not there before begins at zero.
-            .map(|(owner, count)| (owner, *count, before.workloads.get(owner).copied()))
-            .map(|(owner, count, before)| {
-                let grown = count.checked_sub(before.unwrap_or(0));
-                grown.unwrap_or_else(|| panic!("{owner:?} went backwards to {count}: {before:?}"))
-            })
-            .sum();
-        assert_eq!(
-            grown,
-            self.samples - before.samples,
-            "{before:?} then {self:?}"
-        );
+        let all = self.samples - before.samples;
+        let workloads = grown(&self.workloads, &before.workloads);
+        let namespaces = grown(&self.namespaces, &before.namespaces);
+        for (grown, whole) in [workloads, namespaces] {
+            // What a series grew by before it went nobody has seen, if none looked for that long.
+            let fits = grown == all || !whole && grown < all;
+            assert!(fits, "{grown} of {all}: {before:?} then {self:?}");
+        }
+        let stays =
+            !before.workloads.contains_key(&owner(now)) || self.workloads.contains_key(&owner(now));
+        assert!(stays, "{now} is there: {before:?} then {self:?}");
         let shop = |scrape: &Self| scrape.namespaces.get("shop").copied().unwrap_or(0);
         assert!(shop(self) >= shop(before), "{before:?} then {self:?}");
         assert_eq!(

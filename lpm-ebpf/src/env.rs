@@ -320,13 +320,15 @@ fn record<C: Context>(
         Some(row) => row,
         None => (C::SAMPLES.resolve)(skb, fingerprint),
     };
-    observe(row, leg * 4 + echo, u64::from(units) * UNIT_NS);
+    // Before the histogram: the agent, which reads the histograms first, takes
+    // what these do not count for samples of `ts`.
     let method = (what >> 16) as u8;
     if method == Method::Seq as u8 {
         count(Counter::SampledSeq, 1);
     } else if method == Method::Handshake as u8 {
         count(Counter::SampledHandshake, 1);
     }
+    observe(row, leg * 4 + echo, u64::from(units) * UNIT_NS);
     if control().is_some_and(|control| control.watch.load(Relaxed) != 0) {
         let id_and_what = units_and_id << 32 | u64::from(what);
         lpm_stream(fingerprint, now_ns, u64::from(units) * UNIT_NS, id_and_what);

@@ -5,10 +5,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
@@ -31,6 +28,7 @@ use super::{
     created::Created,
     families::{Families, LabelSet},
     identity, infos, interfaces, levels,
+    methods::OfTcp,
     negotiate::Format,
     ports,
     process::{self, ProcessReader},
@@ -74,7 +72,7 @@ impl Metrics {
             model,
             config_hash: Arc::clone(&config_hash),
             program_times,
-            timed: AtomicU64::new(0),
+            of_tcp: OfTcp::default(),
         }));
         let process = registry.sub_registry_with_prefix("process");
         process.register_collector(Box::new(ProcessReader));
@@ -133,8 +131,7 @@ struct Reader {
     model: Arc<Model>,
     config_hash: Arc<RwLock<String>>,
     program_times: ProgramTimes,
-    /// The most samples by timestamps that were ever shown.
-    timed: AtomicU64,
+    of_tcp: OfTcp,
 }
 
 impl fmt::Debug for Reader {
@@ -148,7 +145,7 @@ impl Collector for Reader {
         let mut out = Families(encoder);
         // An error here means that the map is gone, and then no counter is known.
         let counters = self.model.counters().map_err(|_| fmt::Error)?;
-        self.round_trips(&mut out, &counters)?;
+        self.round_trips(&mut out)?;
         self.segments(&mut out)?;
         self.flows(&mut out, &counters)?;
         counters::encode(&counters, self.model.directory().names_refused(), &mut out)?;
@@ -160,8 +157,10 @@ impl Collector for Reader {
 }
 
 impl Reader {
-    fn round_trips(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS]) -> fmt::Result {
+    fn round_trips(&self, out: &mut Families<'_>) -> fmt::Result {
         let found = self.model.rtt();
+        // After the rows, while the flows' (`sweep`) are read before what they are of.
+        let counters = self.model.counters().map_err(|_| fmt::Error)?;
         let rtt = found
             .by_labels
             .into_iter()
@@ -191,22 +190,19 @@ impl Reader {
             "Each flow's smallest round trip per window (10 s), one observation each",
             flow_rtt,
         )?;
-        self.samples(out, counters, found.samples)
+        self.samples(out, &counters, found.samples)
     }
 
-    /// What the histograms of TCP hold beyond the samples of the other methods is `ts`'s.
+    /// By method; the histograms of TCP hold this many in `all`.
     fn samples(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS], all: u64) -> fmt::Result {
         let of = |counter: Counter| counters[counter as usize];
         let (seq, handshake) = (of(Counter::SampledSeq), of(Counter::SampledHandshake));
+        let of_tcp = self.of_tcp.page(all, seq, handshake);
         let [icmp, dns] = questions::encode(&self.model, out)?;
-        // Read one after the other, so samples of the other methods that came in between are among
-        // these until the next look; a counter never goes back.
-        let timed = all.saturating_sub(seq + handshake);
-        let timed = self.timed.fetch_max(timed, Ordering::Relaxed).max(timed);
         let by_method = [
-            (Method::Ts, timed),
-            (Method::Seq, seq),
-            (Method::Handshake, handshake),
+            (Method::Ts, of_tcp.ts),
+            (Method::Seq, of_tcp.seq),
+            (Method::Handshake, of_tcp.handshake),
             icmp,
             dns,
             requests::encode(&self.model, out)?,

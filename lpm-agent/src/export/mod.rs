@@ -9,6 +9,7 @@ mod identity;
 mod infos;
 mod interfaces;
 mod levels;
+mod methods;
 pub mod metrics;
 pub mod names;
 pub mod negotiate;
