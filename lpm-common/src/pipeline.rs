@@ -100,8 +100,7 @@ pub(crate) fn of_flow<E: Env>(
     env: &E,
     hand_over: impl FnOnce(&Known),
 ) -> Quick {
-    // Of a request every packet may be the last one of its answer.
-    if !env.methods().has(Method::Request) && matcher::timed(at, head, env) {
+    if matcher::timed(at, head, env) {
         return Quick::Measured;
     }
     hand_over(&Known {

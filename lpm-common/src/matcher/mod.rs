@@ -144,12 +144,13 @@ impl At<'_> {
 pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
     let own = &at.entry.hot[at.direction.index()];
     let state = own.state.load(Relaxed);
-    if !env.methods().has(Method::Ts) || !head.has_timestamp {
+    if !env.methods().are_quick() || !head.has_timestamp {
         return false;
     }
+    let tsval = own.tsval.load(Relaxed);
     // Nearly every packet of a busy flow has nothing new in it.
     let quiet = state & state::RESTLESS == state::CALM
-        && head.tsval == own.tsval.load(Relaxed)
+        && head.tsval == tsval
         && head.tsecr == own.tsecr.load(Relaxed)
         && (head.payload == 0 || head.seq == own.seq_end.load(Relaxed))
         && !head.has_any(flag::SYN | flag::FIN | flag::RST);
@@ -159,10 +160,8 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
             own.seq_end.store(end, Relaxed);
         }
     } else {
-        let other_state = at.other_state();
-        let unusual = (state | other_state) & (state::SEQ | state::HANDSHAKE) != 0
-            || head.has_any(flag::SYN | flag::RST);
-        if unusual || ts::is_odd(at, head, state, other_state) || is_silent(at, env) {
+        let last = ts::Last::with(at, tsval);
+        if ts::is_odd(at, head, last, state) || is_silent(at, env) {
             return false;
         }
         let mut state = state;
@@ -170,7 +169,7 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
             state = close(at, head, env, state);
         }
         (_, state) = sequence::note(at, head, env, state);
-        ts::packet(at, head, ts::QUICK, env, env.forget(state));
+        ts::packet(at, head, (last, ts::QUICK), env, env.forget(state));
     }
     at.count(env);
     true
@@ -289,7 +288,8 @@ pub fn request<E: Env>(at: &At<'_>, request: &RequestEntry, head: &TcpHead, next
 /// Last step: method `ts`. `next` is what [`prepare`] said.
 #[inline(always)]
 pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
-    ts::packet(at, head, next, env, at.state().load(Relaxed));
+    let last = ts::Last::of(at);
+    ts::packet(at, head, (last, next), env, at.state().load(Relaxed));
 }
 
 /// Last step: method `seq`. `next` is what [`prepare`] said.

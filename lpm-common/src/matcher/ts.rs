@@ -31,19 +31,55 @@ pub(super) const TICKS: u32 = 1 << 28;
 /// Of these, slots with TSvals in them have [`state::STAMPED`] only.
 const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
 
+/// What a packet with timestamps is held against. Loaded once: an atomic word is
+/// loaded again wherever it is written so.
+#[derive(Clone, Copy)]
+pub(super) struct Last {
+    /// Newest TSval of the packet's direction.
+    tsval: u32,
+    /// The other direction's newest TSval and state.
+    other_tsval: u32,
+    other_state: u32,
+}
+
+impl Last {
+    #[inline(always)]
+    pub(super) fn of(at: &At<'_>) -> Self {
+        let own = &at.entry.hot[at.direction.index()];
+        Self::with(at, own.tsval.load(Relaxed))
+    }
+
+    /// Where the direction's newest TSval is at hand.
+    #[inline(always)]
+    pub(super) fn with(at: &At<'_>, tsval: u32) -> Self {
+        let other = &at.entry.hot[at.direction.reverse().index()];
+        Self {
+            tsval,
+            other_tsval: other.tsval.load(Relaxed),
+            other_state: other.state.load(Relaxed),
+        }
+    }
+}
+
 /// A packet with timestamps, one of which is new. `next` is what
 /// [`super::prepare`] said, or [`QUICK`]: it is none that [`is_odd`].
 #[inline(always)]
-pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mut state: u32) {
+pub(super) fn packet<E: Env>(
+    at: &At<'_>,
+    head: &TcpHead,
+    (last, next): (Last, u32),
+    env: &E,
+    mut state: u32,
+) {
     let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()].state;
     let mut clock = Clock::new(env);
     let mut found = Found::NONE;
     if head.has(flag::ACK) {
-        (found, state) = find_echo(entry, direction, head, next, env, state);
+        (found, state) = find_echo(at, head, (last, next), env, state);
     }
     let slot;
-    (slot, state) = find_slot(entry, direction, head, next, &mut clock, state);
+    (slot, state) = find_slot(at, head, (last, next), &mut clock, state);
     if slot != NONE {
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
         let ahead = slots::spacing(if gap == 0 { 1 } else { gap }, head.tsval);
@@ -65,23 +101,22 @@ pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mu
 /// Returns the direction's new state too.
 #[inline(always)]
 fn find_echo<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
+    at: &At<'_>,
     head: &TcpHead,
-    next: u32,
+    (last, next): (Last, u32),
     env: &E,
     state: u32,
 ) -> (Found, u32) {
+    let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
-    let other = &entry.hot[direction.reverse().index()];
-    let other_state = other.state.load(Relaxed);
+    let other_state = last.other_state;
     if other_state & state::HAS_TSVAL == 0 {
         return (Found::NONE, state);
     }
     // Echoes are told apart by how far they lie behind the newest TSval. What
     // lies ahead of it the other side never sent, or it is still to pass: no
     // echo, and it must not make true echoes look old.
-    let newest = other.tsval.load(Relaxed);
+    let newest = last.other_tsval;
     let behind = newest.wrapping_sub(head.tsecr);
     if next != QUICK && behind > i32::MAX.cast_unsigned() {
         let early = next & EARLY != 0 && behind.wrapping_neg() <= TICKS;
@@ -149,15 +184,15 @@ fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Fo
 /// none) and the direction's new state.
 #[inline(always)]
 fn find_slot<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
+    at: &At<'_>,
     head: &TcpHead,
-    next: u32,
+    (last, next): (Last, u32),
     clock: &mut Clock<'_, E>,
     state: u32,
 ) -> (usize, u32) {
+    let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
-    let newest = own.tsval.load(Relaxed);
+    let newest = last.tsval;
     let distance = head.tsval.wrapping_sub(newest);
     let known = next == QUICK || state & state::HAS_TSVAL != 0;
     if !known && (state & state::STALE == 0 || distance == 0) {
@@ -209,21 +244,22 @@ pub(super) const QUICK: u32 = u32::MAX;
 
 /// Whether there is more to a packet with timestamps than the quick way looks
 /// for: it is the first one, its TSval is older than the newest, its echo is
-/// ahead of what has passed, or one was before. Without a jump: to the verifier
-/// each would be one more way.
+/// ahead of what has passed, or one was before; or it belongs to another method,
+/// or opens or resets the connection. Without a jump: to the verifier each would
+/// be one more way.
 #[inline(always)]
-pub(super) fn is_odd(at: &At<'_>, head: &TcpHead, state: u32, other_state: u32) -> bool {
-    let newest = at.entry.hot[at.direction.index()].tsval.load(Relaxed);
+pub(super) fn is_odd(at: &At<'_>, head: &TcpHead, last: Last, state: u32) -> bool {
+    const OTHERS: u32 = state::SEQ | state::HANDSHAKE;
+    const SIGN: u32 = 1 << 31;
     let other = &at.entry.hot[at.direction.reverse().index()];
-    let if_set = |bit: u32| 0_u32.wrapping_sub((other_state / bit) & 1);
-    let older = head.tsval.wrapping_sub(newest);
-    let ahead = other.tsval.load(Relaxed).wrapping_sub(head.tsecr);
-    let before = newest.wrapping_sub(other.tsecr.load(Relaxed));
-    let first = (state & state::HAS_TSVAL) ^ state::HAS_TSVAL;
-    let ahead = ahead & if_set(state::HAS_TSVAL);
-    let before = before & if_set(state::HAS_TSECR);
-    let negative = older | ahead | before;
-    negative >> 31 | first != 0
+    // A flag of the other direction, where the sign is.
+    let if_set = |bit: u32| last.other_state << (31 - bit.trailing_zeros());
+    let older = head.tsval.wrapping_sub(last.tsval);
+    let ahead = last.other_tsval.wrapping_sub(head.tsecr) & if_set(state::HAS_TSVAL);
+    let before = last.tsval.wrapping_sub(other.tsecr.load(Relaxed)) & if_set(state::HAS_TSECR);
+    let own = (state & (OTHERS | state::HAS_TSVAL)) ^ state::HAS_TSVAL;
+    let flags = u32::from(head.flags & (flag::SYN | flag::RST));
+    (older | ahead | before) & SIGN | own | last.other_state & OTHERS | flags != 0
 }
 
 /// Forgets the TSvals and echoes of a flow that was silent for so long that the
