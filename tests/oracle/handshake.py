@@ -95,7 +95,7 @@ class Handshake:
 
 def main():
     args = oracle.options(__doc__).parse_args()
-    oracle.write(oracle.samples(Handshake(args.local)))
+    oracle.write(oracle.samples(Handshake(args.local), by_time=args.by_time))
 
 
 if __name__ == "__main__":

@@ -164,13 +164,16 @@ def options(doc):
     """The command line that all methods share."""
     ask = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--local", nargs="+", required=True, help="addresses of the pod whose host veth was captured")
+    ask.add_argument("--by-time", action="store_true", help="packets in the order of their times, as lpm replay takes them: two"
+                     " CPUs write into one capture, each a moment after it took the time")
     return ask
 
 
-def samples(method, lines=sys.stdin):
+def samples(method, lines=sys.stdin, by_time=False):
     """What a method finds in the lines of tshark."""
-    for line in lines:
-        method.packet(parse(line))
+    rows = map(parse, lines)
+    for row in sorted(rows, key=lambda row: row["t"]) if by_time else rows:
+        method.packet(row)
     return method.samples
 
 
@@ -187,7 +190,7 @@ def main():
     ask = options(__doc__)
     ask.add_argument("--mutate", choices=MUTATIONS, help="break one rule on purpose")
     args = ask.parse_args()
-    write(samples(Oracle(args.local, args.mutate)))
+    write(samples(Oracle(args.local, args.mutate), by_time=args.by_time))
 
 
 if __name__ == "__main__":

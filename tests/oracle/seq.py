@@ -208,7 +208,7 @@ def main():
     ask.add_argument("--retransmissions", action="store_true", help="print their number instead")
     args = ask.parse_args()
     seq = Seq(args.local, args.forced)
-    found = oracle.samples(seq)
+    found = oracle.samples(seq, by_time=args.by_time)
     if args.retransmissions:
         print(seq.retransmissions.total())
     else:

@@ -117,6 +117,13 @@ class Lines(unittest.TestCase):
         self.assertEqual(marks(20), [True, True])
         self.assertEqual(marks(21), [False, False])
 
+    def test_packets_may_be_taken_by_their_times(self):
+        from oracle import samples
+        talk = OPEN + [line(11000, FAR, 16, 5000, 1009, 0), line(6000, POD, 16, 1000, 5000, 9)]
+        for by_time, want in ((False, []), (True, [5_000_000])):
+            found = samples(Seq([POD[0]]), talk, by_time)
+            self.assertEqual([s["rtt_ns"] for s in found], want)
+
     def test_sack_is_read(self):
         talk = OPEN + [line(6000, POD, 16, 1000, 5000, 9), line(11000, FAR, 16, 5000, 1009, 0, sack="1020,1040")]
         self.assertEqual(found(Seq([POD[0]]), talk), [])
