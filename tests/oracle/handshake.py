@@ -44,7 +44,8 @@ class Handshake:
             if not asked:
                 early[p["src"]] = p["ack"]
             if asked and p["ack"] in (asked.token, asked.reach):
-                self.answer(p, asked, "prompt", asked.sure and p["ack"] == asked.token)
+                answered = p["dst"] in early                      # its own ACK passed before it
+                self.answer(p, asked, "prompt", asked.sure and p["ack"] == asked.token and not answered)
             self.synack(p, asked, syns, synacks)
             if early.get(p["dst"]) == synacks.get(p["src"], asked or Sent(p)).token:
                 synacks[p["src"]].open = False                    # its ACK passed before it
