@@ -42,7 +42,8 @@ class Way:
     def __init__(self):
         self.val = self.ecr = self.mss = None   # newest TSval sent, newest TSecr sent, MSS of its SYN
         self.val_t = self.ecr_t = 0             # when those two passed last
-        self.high = self.answered = None        # end of all that was sent; what its SYN-ACK acknowledges
+        self.high = self.next = None            # end of all that was sent, and before the packet at hand
+        self.answered = None                    # what its SYN-ACK acknowledges
         self.stamps = {}                        # TSval -> stamp, in the order of sending
         self.hold = self.rtt = 0                # a limited matcher may wait until then; the last RTT of this direction
 
@@ -65,6 +66,7 @@ class Oracle:
             mine.mss = p["mss"]
             mine.answered = p["ack"] if p["flags"] & ACK else None
         size = p["len"] + bool(p["flags"] & SYN) + bool(p["flags"] & FIN)
+        mine.next = mine.high
         if mine.high is None or size and 0 < (p["seq"] + size - mine.high) % 2**32 < 2**31:
             mine.high = (p["seq"] + size) % 2**32
         if p["val"] is None:
@@ -83,6 +85,8 @@ class Oracle:
     @staticmethod
     def is_early(p, mine, other):
         """An echo that passed before what it echoes, from one who knows both directions' numbers, and the clock."""
+        if mine.next is None or p["len"] and 0 < (p["seq"] - mine.next) % 2**32 < 2**31:
+            return False                        # it told its number itself: the first one, or beyond a hole
         near = (mine.high - p["seq"] + EARLY) % 2**32 <= 2 * EARLY
         return near and (p["ack"] - other.high) % 2**32 <= EARLY and (p["ecr"] - other.val) % 2**32 <= EARLY_TICKS
 
