@@ -299,7 +299,8 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
-/// The independent reference on the same file: the same clock as replay's, so the same times. What
+/// The independent reference on the same file: the same clock as replay's, so the same times, and
+/// packets in their order (two CPUs write theirs into the file a moment after they took it). What
 /// the kernel has, the reference knows; how well it does is another test's business.
 fn reference(
     directory: &Path,
@@ -329,7 +330,7 @@ fn reference(
     fs::write(at("fields.tsv"), succeeds(&mut tshark)).expect("the fields");
     let mut oracle = python(script);
     oracle
-        .arg("--local")
+        .args(["--by-time", "--local"])
         .args(Pair::CLIENT.map(|address| address.to_string()));
     oracle.stdin(File::open(at("fields.tsv")).expect("the fields"));
     fs::write(at("oracle.jsonl"), succeeds(&mut oracle)).expect("its samples");

@@ -24,6 +24,7 @@ class Sent:
 class Handshake:
     def __init__(self, local):
         self.local, self.flows, self.samples = local, {}, []      # flows: ends -> (SYN by sender, SYN-ACK by sender)
+        self.early = {}                                           # ends -> what was acknowledged before it passed, by sender
 
     def packet(self, p):
         """Takes the next packet of the capture."""
@@ -33,25 +34,37 @@ class Handshake:
             self.syn(p, key)
             return
         syns, synacks = self.flows.setdefault(key, ({}, {}))
+        early = self.early.setdefault(key, {})
         asked, offered = syns.get(p["dst"]), synacks.get(p["dst"])
         if kind & RST:
             if kind == RST | ACK and asked and p["ack"] == asked.token:
                 self.answer(p, asked, "lone", asked.sure)
-            del self.flows[key]
+            del self.flows[key], self.early[key]
         elif kind == SYN | ACK:
+            if not asked:
+                early[p["src"]] = p["ack"]
             if asked and p["ack"] in (asked.token, asked.reach):
-                self.answer(p, asked, "prompt", asked.sure and p["ack"] == asked.token)
+                answered = p["dst"] in early                      # its own ACK passed before it
+                self.answer(p, asked, "prompt", asked.sure and p["ack"] == asked.token and not answered)
             self.synack(p, asked, syns, synacks)
+            if early.get(p["dst"]) == synacks.get(p["src"], asked or Sent(p)).token:
+                synacks[p["src"]].open = False                    # its ACK passed before it
         elif kind == ACK and offered:
             if p["ack"] == offered.token:
                 self.answer(p, offered, "data" if p["len"] or p["flags"] & FIN else "lone", offered.sure)
             elif (p["ack"] - offered.token) % 2**32 < 2**31:
                 offered.open = False                              # passed
+        elif kind == ACK and syns.get(p["src"]):
+            early[p["src"]] = p["ack"]
 
     def syn(self, p, key):
         syns, synacks = self.flows.get(key, ({}, {}))
         mine, theirs = syns.get(p["src"]), syns.get(p["dst"])
-        if mine and mine.seq == p["seq"]:                         # Karn
+        early = self.early.setdefault(key, {})
+        if not mine and p["dst"] in synacks and early.get(p["dst"]) == (p["seq"] + 1) % 2**32:
+            syns[p["src"]] = Sent(p, sure=False)                  # its SYN-ACK passed before it
+            syns[p["src"]].open = synacks[p["dst"]].sure = False
+        elif mine and mine.seq == p["seq"]:                       # Karn
             mine.open = False
             for sent in synacks.values():                         # was it for the first or for this one
                 sent.sure = False
@@ -60,6 +73,7 @@ class Handshake:
             syns[p["src"]] = Sent(p, sure=False)
         else:
             self.flows[key] = ({p["src"]: Sent(p)}, {})
+            early.clear()
 
     @staticmethod
     def synack(p, asked, syns, synacks):
@@ -82,7 +96,7 @@ class Handshake:
 
 def main():
     args = oracle.options(__doc__).parse_args()
-    oracle.write(oracle.samples(Handshake(args.local)))
+    oracle.write(oracle.samples(Handshake(args.local), by_time=args.by_time))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ FIELDS = ("frame.time_epoch ip.src ip.dst ipv6.src ipv6.dst tcp.srcport tcp.dstp
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 SLOTS = 3              # per direction of a flow, in what is compared with us
 VOID_NS = 64 << 32     # a stamp older than its 32-bit time of 64 ns units is void
+OLD_NS = 240 * 10**9   # 2 MSL (RFC 9293 3.4.2): after that no segment from before is about, whatever its TSval seems to be
+EARLY = 2**18          # an answer to what is still to pass is believed this near to both directions' numbers (as RFC 5961 5)
+EARLY_TICKS = 2**28    # and this near to the newest TSval: no clock ticks more often in OLD_NS (RFC 7323 5.4)
 MUTATIONS = ("any-tsval", "pure-ack", "overwrite-slots", "forget-match")
 
 
@@ -38,6 +41,9 @@ class Way:
 
     def __init__(self):
         self.val = self.ecr = self.mss = None   # newest TSval sent, newest TSecr sent, MSS of its SYN
+        self.val_t = self.ecr_t = 0             # when those two passed last
+        self.high = self.next = None            # end of all that was sent, and before the packet at hand
+        self.answered = None                    # what its SYN-ACK acknowledges
         self.stamps = {}                        # TSval -> stamp, in the order of sending
         self.hold = self.rtt = 0                # a limited matcher may wait until then; the last RTT of this direction
 
@@ -52,12 +58,17 @@ class Oracle:
         if p["flags"] & RST:                    # ends the flow; neither stamps nor answers
             self.flows.pop(key, None)
             return
-        if p["flags"] & (SYN | ACK) == SYN:     # a flow begins, perhaps on the ports of a dead one
-            self.flows.pop(key, None)
+        if p["flags"] & (SYN | ACK) == SYN and not self.is_late(p, self.flows.get(key)):
+            self.flows.pop(key, None)           # a flow begins, perhaps on the ports of a dead one
         ways = self.flows.setdefault(key, {p["src"]: Way(), p["dst"]: Way()})
         mine, other = ways[p["src"]], ways[p["dst"]]
         if p["flags"] & SYN:
             mine.mss = p["mss"]
+            mine.answered = p["ack"] if p["flags"] & ACK else None
+        size = p["len"] + bool(p["flags"] & SYN) + bool(p["flags"] & FIN)
+        mine.next = mine.high
+        if mine.high is None or size and 0 < (p["seq"] + size - mine.high) % 2**32 < 2**31:
+            mine.high = (p["seq"] + size) % 2**32
         if p["val"] is None:
             self.complete(p, mine)
             return
@@ -66,13 +77,36 @@ class Oracle:
         self.stamp(p, mine, other)
         self.complete(p, mine)
 
+    @staticmethod
+    def is_late(p, ways):
+        """A SYN that passes behind the SYN-ACK that answers it: two CPUs, two queues of a capture."""
+        return bool(ways) and ways[p["src"]].high is None and ways[p["dst"]].answered == (p["seq"] + 1) % 2**32
+
+    @staticmethod
+    def is_early(p, mine, other):
+        """An echo that passed before what it echoes, from one who knows both directions' numbers, and the clock."""
+        if mine.next is None or p["len"] and 0 < (p["seq"] - mine.next) % 2**32 < 2**31:
+            return False                        # it told its number itself: the first one, or beyond a hole
+        near = (mine.high - p["seq"] + EARLY) % 2**32 <= 2 * EARLY
+        return near and (p["ack"] - other.high) % 2**32 <= EARLY and (p["ecr"] - other.val) % 2**32 <= EARLY_TICKS
+
     def answer(self, p, mine, other):
         """TSecr: the first packet that names a TSval is its echo and voids what is older."""
-        ecr = p["ecr"]
-        sent = other.val is not None and (ecr == other.val or newer(other.val, ecr))
-        if not sent or not newer(ecr, mine.ecr) and self.mutate != "forget-match":
-            return                              # never sent, or not news
-        mine.ecr = ecr
+        ecr, last = p["ecr"], mine.ecr
+        if other.val is None:
+            return
+        if last is not None and newer(last, other.val):           # of what never came
+            last = None
+        if newer(ecr, other.val):               # never sent, or still to pass: what it covers was answered, nobody knows when
+            if self.is_early(p, mine, other) and self.mutate != "forget-match":
+                other.stamps, mine.ecr, mine.ecr_t = {}, ecr, p["t"]
+            return
+        news = newer(ecr, last) or ecr != last and p["t"] - mine.ecr_t > OLD_NS
+        if ecr == last:
+            mine.ecr_t = p["t"]
+        if not news and self.mutate != "forget-match":
+            return
+        mine.ecr, mine.ecr_t = ecr, p["t"]
         hit = other.stamps.pop(ecr, None)
         other.stamps = {v: s for v, s in other.stamps.items() if newer(v, ecr)}
         if hit and p["t"] - hit["t"] < VOID_NS:
@@ -100,9 +134,14 @@ class Oracle:
 
     def stamp(self, p, mine, other):
         """TSval: stamped at its first occurrence, if that has payload and the flow's start or an edge was seen."""
-        fresh, edge = newer(p["val"], mine.val), mine.val is not None
+        val, edge = p["val"], mine.val is not None
+        fresh = newer(val, mine.val) or val != mine.val and p["t"] - mine.val_t > OLD_NS
         if fresh:
-            mine.val = p["val"]
+            mine.val = val
+        if val == mine.val:
+            mine.val_t = p["t"]
+        if other.ecr is not None and self.mutate != "forget-match" and (other.ecr - val) % 2**32 <= EARLY_TICKS:
+            fresh = False                       # answered before it passed
         payload = p["len"] > 0 or self.mutate == "pure-ack"
         if not (fresh and edge or self.mutate == "any-tsval") or not payload or p["flags"] & SYN:
             return
@@ -129,13 +168,16 @@ def options(doc):
     """The command line that all methods share."""
     ask = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--local", nargs="+", required=True, help="addresses of the pod whose host veth was captured")
+    ask.add_argument("--by-time", action="store_true", help="packets in the order of their times, as lpm replay takes them: two"
+                     " CPUs write into one capture, each a moment after it took the time")
     return ask
 
 
-def samples(method, lines=sys.stdin):
+def samples(method, lines=sys.stdin, by_time=False):
     """What a method finds in the lines of tshark."""
-    for line in lines:
-        method.packet(parse(line))
+    rows = map(parse, lines)
+    for row in sorted(rows, key=lambda row: row["t"]) if by_time else rows:
+        method.packet(row)
     return method.samples
 
 
@@ -152,7 +194,7 @@ def main():
     ask = options(__doc__)
     ask.add_argument("--mutate", choices=MUTATIONS, help="break one rule on purpose")
     args = ask.parse_args()
-    write(samples(Oracle(args.local, args.mutate)))
+    write(samples(Oracle(args.local, args.mutate), by_time=args.by_time))
 
 
 if __name__ == "__main__":

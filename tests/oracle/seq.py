@@ -38,24 +38,29 @@ class Seq:
     def __init__(self, local, forced=False):
         self.local, self.forced, self.flows, self.samples = local, forced, {}, []   # local: addresses of the pod
         self.groups, self.stamped_flows = 0, set()                # stamped: those that carry timestamps
+        self.plain_flows = set()                                  # those whose SYN has none
         self.retransmissions = collections.Counter()              # by direction, counted on every flow
 
     def packet(self, p):
         """Takes the next packet of the capture."""
         key = tuple(sorted((p["src"], p["dst"])))
-        if p["flags"] & RST or p["flags"] & (SYN | ACK) == SYN:   # ends, or begins anew
+        begins = p["flags"] & (SYN | ACK) == SYN and not self.is_late(p, self.flows.get(key))
+        if p["flags"] & RST or begins:                            # ends, or begins anew
             self.flows.pop(key, None)
             self.stamped_flows.discard(key)
+            self.plain_flows.discard(key)
             if p["flags"] & RST:
                 return
         ways = self.flows.setdefault(key, {p["src"]: Way(), p["dst"]: Way()})
         mine, other = ways[p["src"]], ways[p["dst"]]
         if p["flags"] & SYN:
             self.synchronise(p, mine)
+            if p["val"] is None:                                  # not agreed upon (RFC 7323 3.2): later ones say nothing
+                self.plain_flows.add(key)
             for s in mine.stamps + other.stamps:                  # a SYN-ACK again: whoever begins anew here loses them
                 s["allowed"] = False
             return
-        if p["val"] is not None:
+        if p["val"] is not None and key not in self.plain_flows:
             self.stamped_flows.add(key)
         before = len(self.samples)
         if p["flags"] & ACK:
@@ -64,6 +69,11 @@ class Seq:
         self.send(p, mine, other)
         if key in self.stamped_flows and not self.forced:
             mine.stamps, other.stamps = [], []
+
+    @staticmethod
+    def is_late(p, ways):
+        """A SYN that passes behind the SYN-ACK that answers it: two CPUs, two queues of a capture."""
+        return bool(ways) and ways[p["src"]].high is None and ways[p["dst"]].ack == (p["seq"] + 1) % 2**32
 
     @staticmethod
     def crossed(t, way, made):
@@ -198,7 +208,7 @@ def main():
     ask.add_argument("--retransmissions", action="store_true", help="print their number instead")
     args = ask.parse_args()
     seq = Seq(args.local, args.forced)
-    found = oracle.samples(seq)
+    found = oracle.samples(seq, by_time=args.by_time)
     if args.retransmissions:
         print(seq.retransmissions.total())
     else:

@@ -1,4 +1,4 @@
-"""The vectors of tests/vectors/seq.json, expected by hand, against the readings of seq.py and handshake.py."""
+"""The vectors of tests/vectors/seq.json and odd_seq.json, expected by hand, against the readings of seq.py and handshake.py."""
 import json, pathlib, unittest
 
 from handshake import Handshake
@@ -9,6 +9,7 @@ from test_oracle import FAR, POD, line
 from test_vectors import LOCAL, row
 
 CASES = json.loads((pathlib.Path(__file__).parent.parent / "vectors" / "seq.json").read_text())
+ODD = json.loads((pathlib.Path(__file__).parent.parent / "vectors" / "odd_seq.json").read_text())
 ALL = ["ts", "seq", "handshake"]
 
 
@@ -73,8 +74,9 @@ class Vectors(unittest.TestCase):
 
     def test_every_vector_of_seq(self):
         self.assertGreaterEqual(len(CASES), 100)
-        self.assertEqual(len({c["name"] for c in CASES}), len(CASES))
-        for case in CASES:
+        self.assertGreaterEqual(len(ODD), 16)
+        self.assertEqual(len({c["name"] for c in CASES + ODD}), len(CASES + ODD))
+        for case in CASES + ODD:
             with self.subTest(case["name"]):
                 readings = Readings(case.get("methods", ALL))
                 found = [s for at, v in enumerate(case["packets"]) for s in readings.packet(at, row(v))]
@@ -86,7 +88,7 @@ class Vectors(unittest.TestCase):
                     self.assertEqual(readings.seq.retransmissions.total(), case["retransmissions"])
 
     def test_times_are_exact_in_64_ns(self):
-        for case in CASES:
+        for case in CASES + ODD:
             for packet in case["packets"]:
                 self.assertEqual(packet["t_ns"] % 6400, 0, case["name"])
 
@@ -114,6 +116,13 @@ class Lines(unittest.TestCase):
             return [s.get("crossed", False) for s in seq.samples]
         self.assertEqual(marks(20), [True, True])
         self.assertEqual(marks(21), [False, False])
+
+    def test_packets_may_be_taken_by_their_times(self):
+        from oracle import samples
+        talk = OPEN + [line(11000, FAR, 16, 5000, 1009, 0), line(6000, POD, 16, 1000, 5000, 9)]
+        for by_time, want in ((False, []), (True, [5_000_000])):
+            found = samples(Seq([POD[0]]), talk, by_time)
+            self.assertEqual([s["rtt_ns"] for s in found], want)
 
     def test_sack_is_read(self):
         talk = OPEN + [line(6000, POD, 16, 1000, 5000, 9), line(11000, FAR, 16, 5000, 1009, 0, sack="1020,1040")]

@@ -3,19 +3,31 @@
 //!
 //! A copy must not be taken for a packet that was sent again, nor the other way round. What was
 //! sent again carries another identification (IPv4, where its sender counts), or it has a cause: a
-//! timer, and none is shorter than [`AGAIN_NS`], or what the other end said since. Where none of
-//! it decides, the packet is measured as one that was sent again, which makes no sample, and
+//! timer, or what the other end said since. Without identifications neither cause can be ruled out
+//! by a single packet. The timer's packet may pass a moment behind the first one, if that waited in
+//! a queue (of a busy CPU, of a shaper); what an acknowledgment answers may have passed a round
+//! trip before it. But who records a conversation twice does so with packet after packet, and with
+//! its SYN, which no end repeats within [`AGAIN_NS`]. So these two are asked for first. Where none
+//! of it decides, the packet is measured as one that was sent again, which makes no sample, and
 //! counted.
 //!
 //! Memory is fixed: what was seen longest ago makes room.
 
 use super::digest::{Digest, Repeats};
 
-/// The soonest that a timer makes a sender repeat itself, nanoseconds. Linux's shortest, for the
-/// probe of a tail loss, is three ticks of at most 1 ms (`tcp_schedule_loss_probe`).
+/// Frames of one packet that are further apart are not told from what was sent again, nanoseconds.
+/// Linux's shortest timer, for the probe of a tail loss, is three ticks of at most 1 ms
+/// (`tcp_schedule_loss_probe`).
 const AGAIN_NS: u64 = 2_000_000;
 /// How long a packet is remembered, nanoseconds.
 const REMEMBERED_NS: u64 = 100_000_000;
+
+/// How sure it is that a conversation is recorded twice: what a packet that comes again adds, from
+/// where on it is believed, and the most. Each packet that is measured takes one away: one that was
+/// sent again is forgotten two packets later.
+const ADDED: u8 = 3;
+const BELIEVED: u8 = 4;
+const CERTAIN: u8 = 8;
 
 /// Sets of both tables, and places in each.
 const SETS: usize = 4096;
@@ -37,6 +49,8 @@ struct Sighting {
     time_ns: u64,
     /// How many were measured up to it.
     index: u64,
+    /// How often it was left out since.
+    copies: u8,
 }
 
 /// What passed between two ends.
@@ -53,6 +67,10 @@ struct Talk {
     ids: [u16; 2],
     /// Identifications were seen to differ.
     counts: [bool; 2],
+    /// How sure it is that packets are recorded twice, up to [`CERTAIN`]; and how many copies of
+    /// one were seen since that is believed.
+    twice: u8,
+    times: u8,
 }
 
 /// The memory of one replay.
@@ -96,7 +114,11 @@ impl Copies {
             && now_ns.abs_diff(set[seen].time_ns) < REMEMBERED_NS
         {
             let apart = now_ns.abs_diff(set[seen].time_ns);
-            if is_copy(talk, digest, set[seen].index, apart) {
+            if talk.is_copy(digest, &set[seen], apart) {
+                set[seen].copies = set[seen].copies.saturating_add(1);
+                if digest.repeats != Repeats::ByAny {
+                    talk.times = talk.times.max(set[seen].copies);
+                }
                 self.copies += 1;
                 return Verdict::Copy;
             }
@@ -110,30 +132,47 @@ impl Copies {
             packet,
             time_ns: now_ns,
             index: self.index,
+            copies: 0,
         };
         talk.note(digest, self.index);
         Verdict::Measure
     }
 }
 
-/// Whether a packet that was measured as number `index`, this long ago, is the same one.
-fn is_copy(talk: &Talk, digest: &Digest, index: u64, apart_ns: u64) -> bool {
-    let (way, other) = (digest.way, 1 - digest.way);
-    if digest.id != 0 && talk.counts[way] {
-        return true;
-    }
-    if apart_ns >= AGAIN_NS {
-        return false;
-    }
-    match digest.repeats {
-        Repeats::ByTimer => true,
-        // Only what was sent since can have made the other end say that something is missing.
-        Repeats::ByAnswer => talk.knows(index) && talk.before[way] <= index,
-        Repeats::ByAny => talk.knows(index) && talk.last[other] <= index,
-    }
-}
-
 impl Talk {
+    /// Whether a packet that was measured this long ago is the same one.
+    fn is_copy(&mut self, digest: &Digest, seen: &Sighting, apart_ns: u64) -> bool {
+        let (way, other) = (digest.way, 1 - digest.way);
+        if digest.id != 0 && self.counts[way] {
+            self.twice = CERTAIN;
+            return true;
+        }
+        if apart_ns >= AGAIN_NS {
+            return false;
+        }
+        let believed = self.twice >= BELIEVED;
+        let known = self.knows(seen.index);
+        match digest.repeats {
+            // Only what was sent since can have made the other end say that something is missing.
+            Repeats::BySlowTimer | Repeats::ByAnswer if !known || self.before[way] > seen.index => {
+                false
+            }
+            Repeats::ByTimer | Repeats::BySlowTimer => {
+                self.twice = CERTAIN;
+                true
+            }
+            Repeats::ByAnswer => {
+                self.twice = (self.twice + ADDED).min(CERTAIN);
+                believed
+            }
+            // One that was sent twice comes as often as all else does, each time.
+            Repeats::ByAny => {
+                let nothing_since = known && self.last[other] <= seen.index;
+                believed && nothing_since && seen.copies < self.times
+            }
+        }
+    }
+
     /// Whether it was remembered all the time since this packet.
     fn knows(&self, index: u64) -> bool {
         self.born != 0 && self.born <= index
@@ -143,6 +182,12 @@ impl Talk {
         let (way, other) = (digest.way, 1 - digest.way);
         if self.born == 0 {
             self.born = index;
+        }
+        if digest.repeats != Repeats::ByAny {
+            self.twice = self.twice.saturating_sub(1);
+        }
+        if self.twice < BELIEVED {
+            self.times = 0;
         }
         self.last[way] = index;
         self.before[other] = self.last[other];
@@ -208,15 +253,27 @@ mod tests {
             }
         }
 
-        fn packet(
+        fn packet(&mut self, at: u64, way: usize, numbers: (u32, u32, u32), id: u8) -> Verdict {
+            self.flagged(at, way, numbers, id, flag::ACK)
+        }
+
+        /// One that begins a conversation, and its copy: from here on packets come twice.
+        fn syn_twice(&mut self) {
+            for verdict in [Verdict::Measure, Verdict::Copy] {
+                assert_eq!(self.flagged(0, 0, (0, 0, 0), 9, flag::SYN), verdict);
+            }
+        }
+
+        fn flagged(
             &mut self,
             at: u64,
             way: usize,
             (seq, ack, payload): (u32, u32, u32),
             id: u8,
+            flags: u8,
         ) -> Verdict {
             let mut frame = Frame::new(self.ends[way], self.ends[1 - way], 80, 80);
-            (frame.seq, frame.ack, frame.payload, frame.flags) = (seq, ack, payload, flag::ACK);
+            (frame.seq, frame.ack, frame.payload, frame.flags) = (seq, ack, payload, flags);
             let mut bytes = frame.bytes();
             if self.ends[0].is_ipv4() {
                 bytes[18] = 0;
@@ -231,6 +288,7 @@ mod tests {
     fn what_comes_at_once_is_a_copy() {
         for v6 in [false, true] {
             let mut scene = Scene::new(v6);
+            scene.syn_twice();
             for (at, seq) in [(0, 1), (MS, 101), (2 * MS, 201)] {
                 assert_eq!(scene.packet(at, 0, (seq, 1, 100), 9), Verdict::Measure);
                 for later in [0, 8_000, MS] {
@@ -238,8 +296,69 @@ mod tests {
                     assert_eq!(again, Verdict::Copy, "{later}");
                 }
             }
-            assert_eq!((scene.copies.copies, scene.copies.unsure), (9, 0));
+            assert_eq!((scene.copies.copies, scene.copies.unsure), (10, 0));
         }
+    }
+
+    /// The first segment and the probe of a tail loss wait in one queue and pass at once.
+    #[test]
+    fn one_that_passes_twice_among_others_was_sent_again() {
+        for later in [0, 6_000, MS] {
+            let mut scene = Scene::new(true);
+            scene.flagged(0, 0, (0, 0, 0), 0, flag::SYN);
+            for seq in [1, 101, 201, 301, 401, 501] {
+                assert_eq!(scene.packet(0, 0, (seq, 1, 100), 0), Verdict::Measure);
+                if seq % 200 == 1 {
+                    let again = scene.packet(later, 0, (seq, 1, 100), 0);
+                    assert_eq!(again, Verdict::Measure, "{later} {seq}");
+                }
+            }
+            assert_eq!((scene.copies.copies, scene.copies.unsure), (0, 3));
+        }
+    }
+
+    /// What both acknowledgments answer passed a round trip before them.
+    #[test]
+    fn an_acknowledgment_that_comes_again_is_measured() {
+        for v6 in [false, true] {
+            let mut scene = Scene::new(v6);
+            for seq in [1, 101, 201, 301] {
+                scene.packet(0, 0, (seq, 1, 100), 0);
+            }
+            for at in [800_000, 813_000, 820_000] {
+                assert_eq!(scene.packet(at, 1, (1, 101, 0), 0), Verdict::Measure);
+            }
+        }
+    }
+
+    /// In a capture that has all of them twice.
+    #[test]
+    fn an_acknowledgment_that_comes_again_is_not_its_copy() {
+        let mut scene = Scene::new(true);
+        scene.syn_twice();
+        let both = [Verdict::Measure, Verdict::Copy];
+        for seq in [1, 101, 201, 301] {
+            let seen = [0, 0].map(|at| scene.packet(at, 0, (seq, 1, 100), 0));
+            assert_eq!(seen, both);
+        }
+        for at in [800_000, 813_000, 820_000] {
+            let seen = [at, at].map(|at| scene.packet(at, 1, (1, 101, 0), 0));
+            assert_eq!(seen, both);
+        }
+    }
+
+    /// A capture that has all twice, begun in the middle of a conversation.
+    #[test]
+    fn packet_after_packet_twice_is_believed() {
+        let mut scene = Scene::new(true);
+        for i in 0..20 {
+            let at = u64::from(i) * 100_000;
+            let segment = (1 + i * 100, 1, 100);
+            assert_eq!(scene.packet(at, 0, segment, 0), Verdict::Measure);
+            let again = scene.packet(at + 8_000, 0, segment, 0);
+            assert_eq!(again == Verdict::Copy, i >= 4, "{i}");
+        }
+        assert_eq!((scene.copies.copies, scene.copies.unsure), (16, 4));
     }
 
     #[test]
@@ -290,7 +409,9 @@ mod tests {
     fn interfaces_and_epochs_stay_apart() {
         let digester = digester();
         let (a, b) = lpm_common::model::vectors::ends(false);
-        let digest = digest(&digester, &Frame::new(a, b, 1, 2).bytes());
+        let mut frame = Frame::new(a, b, 1, 2);
+        frame.flags = flag::SYN;
+        let digest = digest(&digester, &frame.bytes());
         let mut copies = Copies::default();
         assert_eq!(copies.judge(1, &digest, MS), Verdict::Measure);
         assert_eq!(copies.judge(2, &digest, MS), Verdict::Measure);
@@ -306,7 +427,7 @@ mod tests {
         let mut copies = Copies::default();
         let of = |port: u16, seq: u32| {
             let mut frame = Frame::new(a, b, port, 80);
-            frame.seq = seq;
+            (frame.seq, frame.flags) = (seq, flag::SYN);
             digest(&digester, &frame.bytes())
         };
         copies.judge(1, &of(1, 0), MS);

@@ -49,6 +49,8 @@ pub struct Digest {
 pub enum Repeats {
     /// A timer alone: DNS, ping.
     ByTimer,
+    /// What the other end sent since, or a timer of a second (RFC 6298 section 2.1): SYN.
+    BySlowTimer,
     /// What the other end said to what was sent since (RFC 5681 section 3.2), or a timer.
     ByAnswer,
     /// Whatever the other end sent: an acknowledgment without data.
@@ -151,9 +153,10 @@ impl Digester {
                 if fixed[13] & flag::RST != 0 {
                     return None;
                 }
-                let plain = fixed[13] & (flag::SYN | flag::FIN) == 0;
-                let bare = plain && ip.len == headers;
-                Some(if bare {
+                let bare = fixed[13] & flag::FIN == 0 && ip.len == headers;
+                Some(if fixed[13] & flag::SYN != 0 {
+                    Repeats::BySlowTimer
+                } else if bare {
                     Repeats::ByAny
                 } else {
                     Repeats::ByAnswer

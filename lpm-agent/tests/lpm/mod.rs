@@ -55,9 +55,21 @@ pub fn fails(command: &mut Command) -> String {
 #[track_caller]
 pub fn succeeds(command: &mut Command) -> String {
     let output = output(command);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{command:?} failed: {said}");
+    assert!(
+        output.status.success(),
+        "{command:?} failed, {}: {}\nits output: {}",
+        output.status,
+        end_of(&output.stderr),
+        end_of(&output.stdout)
+    );
     String::from_utf8(output.stdout).expect("text")
+}
+
+/// The last of what was said: a comparison says its reasons there.
+fn end_of(said: &[u8]) -> String {
+    const MOST: usize = 8192;
+    let from = said.len().saturating_sub(MOST);
+    String::from_utf8_lossy(&said[from..]).into_owned()
 }
 
 /// A running `lpm`; killed when dropped.
