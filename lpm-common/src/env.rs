@@ -41,6 +41,19 @@ pub trait Env {
     /// Jiffies per second.
     fn hz(&self) -> u32;
 
+    /// Jiffies since a time, and a second: one that another CPU noted while this
+    /// one read its clock may be ahead of it, and is now, not months ago.
+    #[inline(always)]
+    fn since(&self, time: u32) -> u32 {
+        self.jiffies().wrapping_sub(time).wrapping_add(self.hz())
+    }
+
+    /// Whether more jiffies than these have passed since a time.
+    #[inline(always)]
+    fn passed(&self, time: u32, jiffies: u32) -> bool {
+        self.since(time) > jiffies.saturating_add(self.hz())
+    }
+
     /// The methods that are on.
     fn methods(&self) -> Methods;
 

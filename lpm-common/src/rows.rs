@@ -243,8 +243,7 @@ fn remote<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E, settled: &mut b
     if let Some(id) = rows.backend(&key) {
         return NameValue { id, ..name };
     }
-    let age = env.jiffies().wrapping_sub(cold.first_seen.load(Relaxed));
-    *settled = age >= env.hz();
+    *settled = env.since(cold.first_seen.load(Relaxed)) >= env.hz() * 2;
     name
 }
 

@@ -201,7 +201,6 @@ fn readiness(entry: &FlowEntry, idle: bool) -> (u32, Counter) {
 /// a half-open or an idle one, of these the longest idle.
 fn victim<'t, T: Table, E: Env>(table: &'t T, env: &E, fingerprint: u64) -> Option<&'t FlowEntry> {
     let first = set_of(fingerprint, table.set_mask()) * WAYS;
-    let now = env.jiffies();
     let mut best: Option<&FlowEntry> = None;
     let mut best_rank = 0_u64;
     let mut reason = Counter::EvictedIdle;
@@ -210,9 +209,10 @@ fn victim<'t, T: Table, E: Env>(table: &'t T, env: &E, fingerprint: u64) -> Opti
         if entry.fingerprint.load(Relaxed) == 0 {
             return Some(entry);
         }
-        let age = now.wrapping_sub(entry.last_seen.load(Relaxed));
-        let (ready, why) = readiness(entry, age > table.idle_jiffies());
-        let rank = u64::from(ready) << 32 | u64::from(age);
+        let last = entry.last_seen.load(Relaxed);
+        let idle = env.passed(last, table.idle_jiffies());
+        let (ready, why) = readiness(entry, idle);
+        let rank = u64::from(ready) << 32 | u64::from(env.since(last));
         if ready > 0 && rank >= best_rank {
             best = Some(entry);
             best_rank = rank;

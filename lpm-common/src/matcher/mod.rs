@@ -318,8 +318,8 @@ fn close<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> u32 {
 /// Whether the flow was silent for so long that its stamps are void.
 #[inline(always)]
 fn is_silent<E: Env>(at: &At<'_>, env: &E) -> bool {
-    let silent = env.jiffies().wrapping_sub(at.entry.last_seen.load(Relaxed));
-    silent > env.hz().wrapping_mul(VOID_SECONDS)
+    let last = at.entry.last_seen.load(Relaxed);
+    env.since(last) > env.hz().wrapping_mul(VOID_SECONDS + 1)
 }
 
 /// Voids all outstanding stamps.

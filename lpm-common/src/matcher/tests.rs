@@ -129,6 +129,11 @@ fn a_flow_that_forgets_to_close_gives_up_its_entry_only_when_idle() {
     }
     assert!(model.counter(Counter::FlowsFull) > 0);
     assert_eq!(model.counter(Counter::EvictedIdle), 0);
+    // Nor does a CPU whose clock was read a tick before the others noted theirs.
+    let mut early = case.packets[0].arrival(1001);
+    early.now_ns = 996_000_000;
+    model.packet(&case.packets[0].frame(false).bytes(), &early);
+    assert_eq!(model.counter(Counter::EvictedIdle), 0);
     // Two minutes later they may.
     for packet in &case.packets {
         let mut arrival = packet.arrival(1000);
@@ -136,6 +141,30 @@ fn a_flow_that_forgets_to_close_gives_up_its_entry_only_when_idle() {
         model.packet(&packet.frame(false).bytes(), &arrival);
     }
     assert_eq!(model.counter(Counter::EvictedIdle), 1);
+}
+
+/// A CPU reads the clock, another one the next tick of it, and notes that first.
+#[test]
+fn a_clock_that_is_a_tick_behind_is_no_silence() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/ts.json");
+    let cases = vectors::read(&path);
+    let case = cases
+        .iter()
+        .find(|case| case.name.starts_with("request and response"))
+        .unwrap();
+    for late in 0..case.packets.len() {
+        let model = model();
+        for (at, packet) in case.packets.iter().enumerate() {
+            let mut arrival = packet.arrival(7);
+            arrival.now_ns = if at == late {
+                996_000_000
+            } else {
+                1_000_000_000
+            };
+            model.packet(&packet.frame(false).bytes(), &arrival);
+        }
+        assert_eq!(model.counter(Counter::StampExpired), 0, "{late}");
+    }
 }
 
 #[test]

@@ -336,8 +336,8 @@ fn stale<E: Env>(
         since.store(now & state::SINCE, Relaxed);
         return state | state::STALE;
     }
-    let run = now.wrapping_sub(before) & state::SINCE;
-    if run <= env.hz().wrapping_mul(RESYNC_SECONDS) {
+    let run = env.since(before) & state::SINCE;
+    if run <= env.hz().wrapping_mul(RESYNC_SECONDS + 1) {
         return state;
     }
     env.count(Counter::FlowResynced, 1);

@@ -63,7 +63,7 @@ const fn job(test: &'static str, minutes: u64, arguments: &'static [&'static str
 /// per load on two emulated CPUs, and each test loads the object; so they are few. Of the oracle's
 /// runs it is the one that judges no times: an emulated CPU that is preempted puts milliseconds
 /// between a hook and the capture beside it.
-const JOBS: [Job; 9] = [
+const JOBS: [Job; 11] = [
     job("budget", 15, &[]),
     job(
         "differential",
@@ -78,6 +78,16 @@ const JOBS: [Job; 9] = [
     job("nonlinear", 15, &[]),
     job("hotplug", 20, &["a_new_interface", "a_move"]),
     job("neighbours", 20, &["a_filter_attached_before_us"]),
+    job(
+        "front",
+        25,
+        &["ours_is_put_in_front_again", "packets_that_never_reach_us"],
+    ),
+    job(
+        "container",
+        20,
+        &["the_containers_capabilities", "the_next_agent_takes_over"],
+    ),
     job("detach", 15, &["leftovers"]),
     job(
         "life",
