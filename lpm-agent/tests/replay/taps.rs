@@ -230,6 +230,9 @@ fn batches_out_of_order_are_put_in_order() {
                 piped.disorder.packets + piped.disorder.beyond > 0,
                 "{batch}"
             );
+            for sample in &piped.samples {
+                assert!(expected.samples.contains(sample), "{batch}: {sample:?}");
+            }
         }
     }
 }
