@@ -117,7 +117,9 @@ fn beyond_the_wire(peer: &str, seen: &[Trip], wire: &[Trip]) {
     let mut more: Vec<f64> = joined.collect();
     more.sort_by(f64::total_cmp);
     assert!(more.len() * 10 > seen.len() * 9, "the same round trips");
-    let [least, half, most] = [0.0, 0.5, 1.0].map(|share| truth::quantile(&more, share) * 1e6);
+    // The wire logs a packet once it has sent it on: where its CPU is taken away in between, the log
+    // says more than the wire took. That is rare.
+    let [least, half, most] = [0.001, 0.5, 1.0].map(|share| truth::quantile(&more, share) * 1e6);
     println!(
         "{peer}: {} round trips at the pod and on the wire; the node's own part: mean {:.0} us, \
          least {least:.0}, half {half:.0}, most {most:.0}",
