@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod export;
+mod fnv;
 pub mod identity;
 pub mod kernel;
 pub mod leaving;

@@ -30,7 +30,7 @@ pub struct Identity {
     pub external: Vec<External>,
     /// Ranges that pods have addresses of and that no node's `spec.podCIDRs` tells, such as the
     /// subnets of Azure CNI: an address there that nobody has is `unknown`, and not `external`. Hot.
-    #[schemars(with = "Vec<String>", inner(regex(pattern = schema::CIDR)))]
+    #[schemars(with = "Vec<String>", inner(regex(pattern = crate::identity::ranges::CIDR)))]
     pub cluster_ranges: Vec<IpNet>,
 }
 

@@ -27,10 +27,10 @@ pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use method::Method;
 pub use pins::Pins;
 pub use presets::Preset;
-pub(crate) use schema::CIDR;
 pub use tunnels::Tunnels;
 
 use crate::{
+    fnv::fnv,
     identity::{Levels, cni},
     kernel::{
         attach::Mode,
@@ -353,13 +353,6 @@ impl Config {
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
     }
-}
-
-/// FNV-1a, 64 bits: the same with every build.
-pub(crate) fn fnv(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// Durations as `30s`, `1m 30s`.

@@ -9,9 +9,6 @@ pub(super) const DURATION: &str = concat!(
     "|d|days?) ?)+$"
 );
 
-/// What a range of addresses looks like.
-pub(crate) const CIDR: &str = "^([0-9.]+/[0-9]{1,2}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*/[0-9]{1,3})$";
-
 /// What Kubernetes calls the labels of its objects.
 pub(super) const LABEL: &str = concat!(
     "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?",

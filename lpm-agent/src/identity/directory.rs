@@ -31,9 +31,6 @@ use super::{
 };
 use crate::passive::Tables;
 
-/// Namespace of the node's own sockets, unless the names file names its address.
-pub const HOST: &str = "host";
-
 /// Under this id, which is nobody's, the levels are remembered that rows were told apart by.
 const LEVELS: NameId = NameId(0);
 

@@ -13,7 +13,7 @@ use super::{Name, names::Kind};
 #[serde(deny_unknown_fields)]
 pub struct External {
     /// The range, such as `0.0.0.0/0`; the longest one that holds an address names it.
-    #[schemars(with = "String", regex(pattern = crate::config::CIDR))]
+    #[schemars(with = "String", regex(pattern = super::ranges::CIDR))]
     pub cidr: IpNet,
     /// What it is called: the value of the label `peer_namespace`, beside `peer_kind="external"`.
     #[schemars(length(min = 1))]

@@ -19,8 +19,7 @@ use lpm_common::layout::NameId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Name;
-use crate::passive::model::UNKNOWN;
+use super::{Name, UNKNOWN};
 
 /// What histograms tell apart within a namespace, beside the namespaces themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -19,6 +19,7 @@ pub mod names;
 pub mod peers;
 pub mod processes;
 pub mod ranges;
+pub mod reserved;
 pub mod status;
 pub mod whose;
 pub mod within;
@@ -29,5 +30,4 @@ pub use names::Name;
 pub use ranges::Names;
 pub use whose::Whose;
 
-/// Namespace of an address that belongs to somebody, but not known whom.
-pub const UNKNOWN: &str = crate::passive::model::UNKNOWN;
+pub use reserved::{HOST, OVERFLOW, UNKNOWN};

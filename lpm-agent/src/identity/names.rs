@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 use thiserror::Error;
 
-use super::directory::HOST;
+use super::HOST;
 pub use super::ranges::{Names, bits};
 
 /// What an address or a range belongs to. What many names share (namespaces, nodes) they hold

@@ -10,6 +10,9 @@ use ipnet::IpNet;
 
 use super::Name;
 
+/// What a range of addresses looks like.
+pub(crate) const CIDR: &str = "^([0-9.]+/[0-9]{1,2}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*/[0-9]{1,3})$";
+
 /// Parts that the ranges of one length are divided into.
 const SHARDS: usize = 256;
 

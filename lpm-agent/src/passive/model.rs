@@ -37,18 +37,12 @@ use super::{
     window::Windows,
 };
 use crate::{
-    identity::Directory,
+    identity::{Directory, OVERFLOW, UNKNOWN},
     kernel::{blind::Reason, conntrack::Conntrack, ports::Ports},
 };
 
 /// The row of what found no row of its own.
 const OVERFLOW_ROW: usize = 0;
-
-/// Namespace shown for the overflow row.
-pub const OVERFLOW: &str = "overflow";
-
-/// Namespace shown for a local end without a name.
-pub const UNKNOWN: &str = "unknown";
 
 /// Whose round trips a histogram holds: the labels that all RTT metrics share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

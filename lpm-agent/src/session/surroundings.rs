@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     config,
+    identity::UNKNOWN,
     kernel::{conntrack::Conntrack, netns::Netns, ports::Ports},
-    passive::{Model, model::UNKNOWN},
+    passive::Model,
 };
 
 /// Lets the model know of connections and ports, each in its namespace.

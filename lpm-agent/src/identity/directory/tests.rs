@@ -54,7 +54,7 @@ fn own_addresses_are_the_host_unless_named() {
             .lookup(address)
             .and_then(|name| name.namespace.clone())
     };
-    assert_eq!(namespace(own[0]).as_deref(), Some(HOST));
+    assert_eq!(namespace(own[0]).as_deref(), Some(crate::identity::HOST));
     assert_eq!(namespace(own[1]).as_deref(), Some("edge"));
     assert_eq!(
         namespace(IpAddr::from([198, 18, 0, 3])).as_deref(),

@@ -11,7 +11,7 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 use lpm_common::layout::NameId;
 
 use super::{Ids, Known, Levels, Member, Namespace};
-use crate::passive::model::UNKNOWN;
+use crate::identity::UNKNOWN;
 
 /// In place of the name of what is gone.
 const GONE: &str = "";

@@ -15,8 +15,7 @@ use super::{
     texts::Texts,
 };
 use crate::identity::{
-    Name,
-    directory::HOST,
+    HOST, Name,
     merge::{Change, Origin},
     names::Kind,
     within::unknown_pod,

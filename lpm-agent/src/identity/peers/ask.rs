@@ -18,9 +18,9 @@ use tokio::{
 
 use super::{
     LEASE, Line, PATH,
+    line::SCHEMA,
     table::{Said, Talk, Trouble},
 };
-use crate::export::sample::SCHEMA;
 
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(20));

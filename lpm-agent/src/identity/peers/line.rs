@@ -4,15 +4,15 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    export::sample::SCHEMA,
-    identity::{Name, merge::Moved},
-};
+use crate::identity::{Name, merge::Moved};
+
+/// Version of [`Line`]. An agent refuses the lines of another version.
+pub(super) const SCHEMA: u32 = 1;
 
 /// A line of the stream: all names, what has changed since the line before, or, empty, that nothing has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// [`SCHEMA`].
+    /// Version of the lines that one agent sends to another: 1.
     pub schema: u32,
     /// The node whose pods these are.
     pub node: Arc<str>,

@@ -7,7 +7,7 @@ use aya_obj::Object;
 use lpm_common::layout::LAYOUT_VERSION;
 
 use super::super::{attach::Mode, load::LoadError, settings::LoadSettings};
-use crate::config::fnv;
+use crate::fnv::fnv;
 
 /// Maps that hold nothing for a successor: a packet on its way, samples for who watches, connections,
 /// which it lists itself before its programs run.
