@@ -10,3 +10,6 @@ pub mod leaving;
 pub mod passive;
 pub mod replay;
 pub mod session;
+
+#[cfg(test)]
+mod rooms;

@@ -13,11 +13,11 @@ use lpm_agent::{
     identity::{Directory, Name, merge::Delta, names::Kind},
     kernel::{
         load::{Kernel, LoadError, LoadSettings},
+        maps::{FlowMaps as _, NameMaps as _},
         mmap::MmapError,
         rules::Rules,
         tables::KernelTables,
     },
-    passive::Tables,
 };
 use lpm_common::layout::{Control, NameId, NameKey, NameValue, PeerKind};
 

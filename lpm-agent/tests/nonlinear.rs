@@ -11,9 +11,8 @@ use std::{
 use common::{
     Agent, eventually, kernel_is_usable, native, neighbour::Neighbour, tap::tap_in_pieces,
 };
-use lpm_agent::{
-    kernel::{Direction::Ingress, rules::Rules, tables::KernelTables},
-    passive::Tables as _,
+use lpm_agent::kernel::{
+    Direction::Ingress, maps::FlowMaps as _, rules::Rules, tables::KernelTables,
 };
 use lpm_bench::testbed::Netns;
 use lpm_common::{

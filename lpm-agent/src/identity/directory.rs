@@ -29,7 +29,7 @@ use super::{
     status::Status,
     whose::{LocalEnd, LocalEnds, Whose},
 };
-use crate::passive::Tables;
+use crate::kernel::maps::NameMaps;
 
 /// Under this id, which is nobody's, the levels are remembered that rows were told apart by.
 const LEVELS: NameId = NameId(0);
@@ -74,7 +74,7 @@ impl Directory {
     ///
     /// # Errors
     /// The kernel's maps cannot be read.
-    pub fn resume(&self, tables: &dyn Tables) -> io::Result<()> {
+    pub fn resume(&self, tables: &dyn NameMaps) -> io::Result<()> {
         let mut left = tables.remembered()?;
         // Namespaces before their members.
         left.sort_by_key(|(id, _)| (id.member(), id.namespace()));
@@ -103,7 +103,7 @@ impl Directory {
     }
 
     /// Keeps ids that are new for the next agent. Before the kernel sees them.
-    fn remember(&self, tables: &dyn Tables) -> io::Result<()> {
+    fn remember(&self, tables: &dyn NameMaps) -> io::Result<()> {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         ids.remember(|id, text| tables.remember(id, text))
     }
@@ -172,7 +172,7 @@ impl Directory {
 
     /// The id of what an interface of this node belongs to.
     #[must_use]
-    pub fn id_here(&self, tables: &dyn Tables, name: &Name) -> NameId {
+    pub fn id_here(&self, tables: &dyn NameMaps, name: &Name) -> NameId {
         let member = self.levels.member(name, true);
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let id = name.namespace.as_deref().map_or(NameId(0), |namespace| {
@@ -211,7 +211,7 @@ impl Directory {
     }
 
     /// Makes flows that are known already be named anew, without any change of addresses.
-    pub fn rename(&self, tables: &dyn Tables) {
+    pub fn rename(&self, tables: &dyn NameMaps) {
         // Not while the names are being changed.
         let _kernel = self.in_kernel();
         next_generation(tables);
@@ -226,7 +226,7 @@ impl Directory {
     ///
     /// # Errors
     /// The kernel refuses an entry, its map being gone. One that finds no room has no name.
-    pub fn update(&self, tables: &dyn Tables, names: &Names, own: &[IpAddr]) -> io::Result<()> {
+    pub fn update(&self, tables: &dyn NameMaps, names: &Names, own: &[IpAddr]) -> io::Result<()> {
         let names = Arc::new(with_own(names, own));
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&names);
         // Where all that is told apart fits, it is from the first packet on; else see `tell_apart`.
@@ -251,7 +251,7 @@ impl Directory {
     /// As [`Self::update`].
     pub fn tell_apart(
         &self,
-        tables: &dyn Tables,
+        tables: &dyn NameMaps,
         packets: &HashMap<IpAddr, u64>,
     ) -> io::Result<()> {
         let names = self.names();
@@ -295,10 +295,10 @@ impl Directory {
     }
 
     /// Makes these the names in the kernel.
-    fn put(&self, tables: &dyn Tables, wanted: &Ranges) -> io::Result<()> {
+    fn put(&self, tables: &dyn NameMaps, wanted: &Ranges) -> io::Result<()> {
         self.remember(tables)?;
         let mut kernel = self.in_kernel();
-        let first = tables.control().generation.load(Ordering::Relaxed) == 0;
+        let first = tables.generation().load(Ordering::Relaxed) == 0;
         let made = kernel.replace(tables, wanted);
         if first || !matches!(made, Ok(false)) {
             next_generation(tables);
@@ -345,8 +345,8 @@ fn with_own(names: &Names, own: &[IpAddr]) -> Names {
 
 /// Tells the kernel that names have changed. It keeps 16 bits of the number with each flow, and 0
 /// is what a fresh entry has.
-fn next_generation(tables: &dyn Tables) {
-    let generation = &tables.control().generation;
+fn next_generation(tables: &dyn NameMaps) {
+    let generation = tables.generation();
     let next = (generation.load(Ordering::Relaxed) + 1) & 0xffff;
     generation.store(next.max(1), Ordering::Release);
 }

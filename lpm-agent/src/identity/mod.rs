@@ -12,8 +12,6 @@ pub mod external;
 pub mod ids;
 pub mod kubernetes;
 pub mod labels;
-mod learnt;
-pub mod local;
 pub mod merge;
 pub mod names;
 pub mod peers;

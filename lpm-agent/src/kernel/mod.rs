@@ -23,6 +23,7 @@ pub mod hotplug;
 pub mod interfaces;
 pub mod load;
 mod load_error;
+pub mod maps;
 pub mod mmap;
 mod netlink;
 pub mod netns;

@@ -1,8 +1,11 @@
-//! The loaded maps as the model wants them.
+//! The loaded maps as the rooms above want them.
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,11 +21,11 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{
     load::{Kernel, LoadError, jiffies_per_second},
+    maps::{FlowMaps, NameMaps, PER_ROW, PinnedState},
     mmap::MmapArray,
     pins::Kept,
     quiesce::wait_for_programs,
 };
-use crate::passive::{Tables, tables::PER_ROW};
 
 /// `BPF_NOEXIST`: make a new element, or fail.
 const BPF_NOEXIST: u64 = 1;
@@ -31,7 +34,7 @@ const BPF_NOEXIST: u64 = 1;
 /// when it was killed would never be given back.
 const OF_AGENT: u32 = 1;
 
-/// [`Tables`] over the kernel's maps. Owns the loaded object.
+/// [`super::maps::Maps`] over the kernel's maps. Owns the loaded object.
 pub struct KernelTables {
     kernel: Kernel,
     flows: MmapArray<FlowEntry>,
@@ -114,7 +117,7 @@ fn in_jiffies(time: Duration) -> u64 {
     u64::try_from((time.as_nanos() * hz).div_ceil(1_000_000_000)).unwrap_or(u64::MAX)
 }
 
-impl Tables for KernelTables {
+impl FlowMaps for KernelTables {
     fn flow_count(&self) -> usize {
         self.flows.len()
     }
@@ -187,6 +190,31 @@ impl Tables for KernelTables {
         }
     }
 
+    fn forget_pair(&self, pair: PairKey) -> io::Result<()> {
+        match unpoisoned(&self.pairs).remove(&pair.0) {
+            Ok(()) => Ok(()),
+            Err(error) => absent_is_fine(error),
+        }
+    }
+
+    fn quiesce(&self) -> io::Result<()> {
+        match wait_for_programs() {
+            // Where CPUs run without ticks, or seccomp is in the way. Callers let seconds pass
+            // between their looks, and a program takes microseconds.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {
+                tracing::debug!(%error, "it cannot be waited for kernel programs to end");
+                Ok(())
+            }
+            waited => waited,
+        }
+    }
+}
+
+impl NameMaps for KernelTables {
+    fn generation(&self) -> &AtomicU32 {
+        &self.control().generation
+    }
+
     fn name_count(&self) -> usize {
         self.kernel.name_count()
     }
@@ -206,6 +234,17 @@ impl Tables for KernelTables {
         }
     }
 
+    fn set_backend(&self, of: &BackendKey, id: NameId) -> io::Result<()> {
+        let mut backends = unpoisoned(&self.backends);
+        backends.insert(of, id.0, 0).map_err(io::Error::other)
+    }
+
+    fn remove_backend(&self, of: &BackendKey) -> io::Result<()> {
+        unpoisoned(&self.backends)
+            .remove(of)
+            .or_else(absent_is_fine)
+    }
+
     fn names(&self) -> io::Result<Vec<(NameKey, NameValue)>> {
         if !self.kernel.is_adopted() {
             return Ok(Vec::new());
@@ -223,36 +262,6 @@ impl Tables for KernelTables {
         Ok(all)
     }
 
-    fn forget_pair(&self, pair: PairKey) -> io::Result<()> {
-        match unpoisoned(&self.pairs).remove(&pair.0) {
-            Ok(()) => Ok(()),
-            Err(error) => absent_is_fine(error),
-        }
-    }
-
-    fn quiesce(&self) -> io::Result<()> {
-        match wait_for_programs() {
-            // Where CPUs run without ticks, or seccomp is in the way. Callers let seconds pass
-            // between their looks, and a program takes microseconds.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {
-                tracing::debug!(%error, "it cannot be waited for kernel programs to end");
-                Ok(())
-            }
-            waited => waited,
-        }
-    }
-
-    fn set_backend(&self, of: &BackendKey, id: NameId) -> io::Result<()> {
-        let mut backends = unpoisoned(&self.backends);
-        backends.insert(of, id.0, 0).map_err(io::Error::other)
-    }
-
-    fn remove_backend(&self, of: &BackendKey) -> io::Result<()> {
-        unpoisoned(&self.backends)
-            .remove(of)
-            .or_else(absent_is_fine)
-    }
-
     fn remembered(&self) -> io::Result<Vec<(NameId, String)>> {
         self.kept
             .as_ref()
@@ -264,7 +273,9 @@ impl Tables for KernelTables {
             .as_ref()
             .map_or(Ok(()), |kept| kept.remember(id, text))
     }
+}
 
+impl PinnedState for KernelTables {
     fn carried(&self) -> Option<Traffic> {
         self.kept.as_ref().map(|kept| kept.carried())
     }

@@ -12,7 +12,7 @@ use std::{
 
 use nix::time::{ClockId, clock_getres, clock_gettime};
 
-use super::Tables;
+use crate::kernel::maps::Maps;
 
 /// One reading of all clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +24,11 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Reads the clocks. [`Tables::run_clock`] must have run once before.
+    /// Reads the clocks. [`crate::kernel::maps::FlowMaps::run_clock`] must have run once before.
     ///
     /// # Errors
     /// A clock of the C library cannot be read, or `lpm_clock` has not run.
-    pub fn now(tables: &dyn Tables) -> io::Result<Self> {
+    pub fn now(tables: &dyn Maps) -> io::Result<Self> {
         let control = tables.control();
         let at_ktime = control.clock_ktime_ns.load(Ordering::Acquire);
         let at_jiffies = control.clock_jiffies.load(Ordering::Acquire);

@@ -1,7 +1,7 @@
 //! From the kernel's maps to the agent's model: flows, histograms, counters.
 //!
 //! Everything is read through memory maps; nothing here makes a system call per entry. The model
-//! works on the small trait [`Tables`], which the kernel room implements over its maps and the
+//! works on the traits of [`crate::kernel::maps`], which the kernel room implements over its maps and the
 //! tests over plain vectors.
 
 pub mod clock;
@@ -10,11 +10,9 @@ pub mod histogram;
 pub mod model;
 pub mod segments;
 pub mod sides;
-pub mod tables;
 pub mod window;
 
 pub use clock::Clock;
 pub use flow::Flow;
 pub use histogram::Counts;
 pub use model::{Labels, Model};
-pub use tables::Tables;

@@ -30,15 +30,15 @@ pub use self::{
     requests::Requests,
     sweep::Sweep,
 };
-use super::{
-    Clock, Counts, Flow, Tables,
-    segments::Segments,
-    tables::{MINIMA, place},
-    window::Windows,
-};
+use super::{Clock, Counts, Flow, segments::Segments, window::Windows};
 use crate::{
     identity::{Directory, OVERFLOW, UNKNOWN},
-    kernel::{blind::Reason, conntrack::Conntrack, ports::Ports},
+    kernel::{
+        blind::Reason,
+        conntrack::Conntrack,
+        maps::{MINIMA, Maps, place},
+        ports::Ports,
+    },
 };
 
 /// The row of what found no row of its own.
@@ -101,7 +101,7 @@ pub struct KnownFlow {
 
 /// The flows, histograms and counters of one set of kernel programs.
 pub struct Model {
-    tables: Arc<dyn Tables>,
+    tables: Arc<dyn Maps>,
     directory: Arc<Directory>,
     idle: Duration,
     windows: Mutex<Windows>,
@@ -132,7 +132,7 @@ impl Model {
     /// # Errors
     /// The kernel's clocks cannot be read.
     pub fn new(
-        tables: Arc<dyn Tables>,
+        tables: Arc<dyn Maps>,
         directory: Arc<Directory>,
         idle: Duration,
     ) -> io::Result<Self> {
@@ -161,7 +161,7 @@ impl Model {
 
     /// The kernel's tables.
     #[must_use]
-    pub fn tables(&self) -> &dyn Tables {
+    pub fn tables(&self) -> &dyn Maps {
         &*self.tables
     }
 

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use lpm_common::layout::{FlowEntry, Traffic};
 
-use super::{Clock, Tables, flow::interface_of};
-use crate::kernel::one_sided::Sides;
+use super::{Clock, flow::interface_of};
+use crate::kernel::{maps::Maps, one_sided::Sides};
 
 /// How long an answer may take before it counts as missing.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ const FEW: u64 = 3;
 
 /// The sides of all interfaces with flows.
 #[must_use]
-pub fn of_interfaces(tables: &dyn Tables, clock: &Clock) -> BTreeMap<u32, Sides> {
+pub fn of_interfaces(tables: &dyn Maps, clock: &Clock) -> BTreeMap<u32, Sides> {
     let mut all: BTreeMap<u32, Sides> = BTreeMap::new();
     for index in 0..tables.flow_count() {
         let Some(entry) = tables.flow(index) else {
@@ -69,7 +69,7 @@ fn add(sides: &mut Sides, entry: &FlowEntry, clock: &Clock) {
 #[cfg(test)]
 mod tests {
     use super::{super::flow::tests::fill, *};
-    use crate::passive::tables::memory::Memory;
+    use crate::kernel::maps::memory::Memory;
 
     /// An entry of interface 7, first seen so many jiffies (4 ms) before 10,000.
     fn flow(entry: &FlowEntry, packets: [u64; 2], tsecr: u32, age: u32) {

@@ -9,12 +9,11 @@ use std::{
 use lpm_common::layout::{FlowEntry, Traffic, UNIT_NS};
 
 use super::{
-    Tables,
     flow::{duration, interface_of},
     histogram,
     segments::Segments,
-    tables::{MINIMA, WAYS, place},
 };
+use crate::kernel::maps::{MINIMA, Maps, WAYS, place};
 
 /// Attempts to take the claim of a set that the kernel holds: it does so for a microsecond.
 const CLAIM_ATTEMPTS: usize = 1000;
@@ -49,7 +48,7 @@ struct Seen {
 impl Windows {
     /// Goes on where the last agent with these tables ended.
     #[must_use]
-    pub fn resume(tables: &dyn Tables) -> Self {
+    pub fn resume(tables: &dyn Maps) -> Self {
         Self {
             forgotten: tables.carried().unwrap_or_default(),
             ..Self::default()
@@ -57,7 +56,7 @@ impl Windows {
     }
 
     /// Takes the minimum of each flow's leg since the last time.
-    pub fn take(&mut self, tables: &dyn Tables) {
+    pub fn take(&mut self, tables: &dyn Maps) {
         self.seen.resize(tables.flow_count(), Seen::default());
         for index in 0..tables.flow_count() {
             let Some(entry) = tables.flow(index) else {
@@ -163,7 +162,7 @@ impl Windows {
     ///
     /// # Errors
     /// The kernel's map of claims cannot be written, or a set stayed claimed.
-    pub fn forget(&mut self, tables: &dyn Tables, ifindex: u32) -> std::io::Result<usize> {
+    pub fn forget(&mut self, tables: &dyn Maps, ifindex: u32) -> std::io::Result<usize> {
         let mut forgotten = 0;
         let mut failed = None;
         for first in (0..tables.flow_count()).step_by(WAYS) {
@@ -198,7 +197,7 @@ impl Windows {
 
 /// Takes both minima and returns them, as they are in the entry. They are counted where the kernel
 /// counts those of evicted flows, which outlives the agent.
-fn take_minima(tables: &dyn Tables, entry: &FlowEntry) -> [u32; 2] {
+fn take_minima(tables: &dyn Maps, entry: &FlowEntry) -> [u32; 2] {
     [0, 1].map(|leg: usize| {
         let window = &entry.slots[leg].window_min;
         // A look first: most flows are idle, and a swap would take their cache lines.
@@ -222,7 +221,7 @@ fn belongs(entry: &FlowEntry, ifindex: u32) -> bool {
 }
 
 /// Takes the claim of a set, which the kernel holds for a microsecond at most.
-pub(super) fn claim(tables: &dyn Tables, set: u32) -> std::io::Result<()> {
+pub(super) fn claim(tables: &dyn Maps, set: u32) -> std::io::Result<()> {
     for _ in 0..CLAIM_ATTEMPTS {
         if tables.claim(set)? {
             return Ok(());
@@ -262,7 +261,7 @@ mod tests {
         super::{Counts, flow::tests::fill},
         *,
     };
-    use crate::passive::tables::memory::Memory;
+    use crate::kernel::maps::{FlowMaps as _, memory::Memory};
 
     /// Row, leg and number of the minima that were taken.
     fn minima(tables: &Memory) -> Vec<(usize, usize, u64)> {

@@ -5,8 +5,10 @@
 
 mod cluster;
 mod following;
+mod interface_owner;
 mod joined;
 mod keeper;
+mod learnt;
 mod log;
 mod notice;
 mod ring;
@@ -28,7 +30,6 @@ use crate::{
         Directory, Names,
         kubernetes::{Kubernetes, KubernetesError},
         labels::Chosen,
-        local::LocalEnds,
         names::NamesError,
     },
     kernel::{
@@ -42,6 +43,7 @@ use crate::{
 };
 
 use following::follow;
+use interface_owner::LocalEnds;
 use joined::Joined;
 use keeper::{Configured, Keeper, Times};
 use log::ProgramLog;

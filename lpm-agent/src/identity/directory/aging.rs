@@ -7,7 +7,7 @@ use lpm_common::layout::{NameId, NameValue, PairKey, PeerKind};
 use super::{Directory, LEVELS};
 use crate::{
     identity::{Levels, whose::LocalEnd},
-    passive::Tables,
+    kernel::maps::NameMaps,
 };
 
 impl Directory {
@@ -18,7 +18,7 @@ impl Directory {
     /// What ids stand for cannot be kept for the next agent; no row may bear new ones.
     pub fn reduce(
         &self,
-        tables: &dyn Tables,
+        tables: &dyn NameMaps,
         pairs: &[PairKey],
         since: Instant,
     ) -> io::Result<Vec<PairKey>> {
@@ -51,7 +51,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Self::reduce`].
-    pub fn switched(&self, tables: &dyn Tables, pairs: &[PairKey]) -> io::Result<Vec<PairKey>> {
+    pub fn switched(&self, tables: &dyn NameMaps, pairs: &[PairKey]) -> io::Result<Vec<PairKey>> {
         let new = self.new_levels();
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let mut label = |end: NameValue, here: bool| {
@@ -78,7 +78,7 @@ impl Directory {
     ///
     /// # Errors
     /// The kernel's map cannot be written.
-    pub fn keep_levels(&self, tables: &dyn Tables) -> io::Result<()> {
+    pub fn keep_levels(&self, tables: &dyn NameMaps) -> io::Result<()> {
         if self.earlier.get() == Some(&self.levels) {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use lpm_common::layout::NameId;
 use super::Directory;
 use crate::{
     identity::{Member, names::Kind},
-    passive::Tables,
+    kernel::maps::NameMaps,
 };
 
 impl Directory {
@@ -20,7 +20,7 @@ impl Directory {
     /// What the id stands for cannot be kept for the next agent; then nobody may bear it.
     pub fn id_behind(
         &self,
-        tables: &dyn Tables,
+        tables: &dyn NameMaps,
         service: IpAddr,
         backend: IpAddr,
     ) -> io::Result<Option<NameId>> {

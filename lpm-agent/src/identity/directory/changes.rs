@@ -8,7 +8,7 @@ use std::{
 use super::{Directory, next_generation};
 use crate::{
     identity::{merge::Delta, ranges},
-    passive::Tables,
+    kernel::maps::NameMaps,
 };
 
 impl Directory {
@@ -19,7 +19,7 @@ impl Directory {
     /// The kernel refuses an entry, its map being gone. The others are made nevertheless, and what
     /// was refused has no name rather than the one it had; so has what finds the map full, which is
     /// counted ([`Self::names_refused`]).
-    pub fn apply(&self, tables: &dyn Tables, changes: &[Delta]) -> io::Result<()> {
+    pub fn apply(&self, tables: &dyn NameMaps, changes: &[Delta]) -> io::Result<()> {
         let top = self.note(changes);
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let wanted: Vec<_> = changes
@@ -33,7 +33,7 @@ impl Directory {
         self.remember(tables)?;
         let mut kernel = self.in_kernel();
         let made = kernel.change(tables, wanted);
-        let fresh = tables.control().generation.load(Ordering::Relaxed) == 0;
+        let fresh = tables.generation().load(Ordering::Relaxed) == 0;
         if fresh || !matches!(made, Ok(false)) {
             next_generation(tables);
         }
@@ -45,7 +45,7 @@ impl Directory {
     ///
     /// # Errors
     /// As [`Self::apply`].
-    pub fn settle(&self, tables: &dyn Tables) -> io::Result<()> {
+    pub fn settle(&self, tables: &dyn NameMaps) -> io::Result<()> {
         let wanted = self.ranges(&self.names(), 0);
         self.put(tables, &wanted)
     }
@@ -76,7 +76,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::{identity::Name, passive::tables::memory::Memory};
+    use crate::{identity::Name, kernel::maps::memory::Memory};
 
     fn change(last: u8, namespace: Option<&str>) -> Delta {
         let name = namespace.map(|namespace| {

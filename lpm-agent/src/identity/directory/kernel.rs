@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io};
 
 use lpm_common::layout::{NameKey, NameValue, PeerKind};
 
-use crate::passive::Tables;
+use crate::kernel::maps::NameMaps;
 
 /// Prefix length and address, as map `NAMES` has them.
 pub(super) type Key = (u32, [u8; 16]);
@@ -52,7 +52,7 @@ impl InKernel {
     ///
     /// # Errors
     /// As [`Self::set`].
-    pub(super) fn replace(&mut self, tables: &dyn Tables, wanted: &Ranges) -> io::Result<bool> {
+    pub(super) fn replace(&mut self, tables: &dyn NameMaps, wanted: &Ranges) -> io::Result<bool> {
         let all = self.here.keys().chain(self.waiting.keys());
         let gone: Vec<Key> = all
             .filter(|key| !wanted.contains_key(*key))
@@ -70,7 +70,7 @@ impl InKernel {
     /// made nevertheless, and what was refused has no name rather than the one it had.
     pub(super) fn change(
         &mut self,
-        tables: &dyn Tables,
+        tables: &dyn NameMaps,
         changes: impl IntoIterator<Item = (Key, Option<NameValue>)>,
     ) -> io::Result<bool> {
         let (mut new, mut done) = (false, Ok(()));
@@ -93,7 +93,7 @@ impl InKernel {
         }
     }
 
-    fn set(&mut self, tables: &dyn Tables, key: Key, value: NameValue) -> io::Result<bool> {
+    fn set(&mut self, tables: &dyn NameMaps, key: Key, value: NameValue) -> io::Result<bool> {
         if self.here.get(&key) == Some(&value) {
             return Ok(false);
         }
@@ -123,13 +123,13 @@ impl InKernel {
         }
     }
 
-    fn remove(&mut self, tables: &dyn Tables, key: Key) -> io::Result<bool> {
+    fn remove(&mut self, tables: &dyn NameMaps, key: Key) -> io::Result<bool> {
         self.waiting.remove(&key);
         self.take_out(tables, key)
     }
 
     /// Takes a name out of the kernel. Whether there was one.
-    fn take_out(&mut self, tables: &dyn Tables, key: Key) -> io::Result<bool> {
+    fn take_out(&mut self, tables: &dyn NameMaps, key: Key) -> io::Result<bool> {
         if !self.here.contains_key(&key) {
             return Ok(false);
         }
@@ -140,7 +140,7 @@ impl InKernel {
 
     /// Puts in what waits, as far as there is room now: first what is inside of the cluster, and
     /// what is outside only if all of that is in. Whether the kernel has anything new.
-    fn make_room(&mut self, tables: &dyn Tables) -> io::Result<bool> {
+    fn make_room(&mut self, tables: &dyn NameMaps) -> io::Result<bool> {
         let mut new = self.put_in_all(tables, |value| !is_outside(value))?;
         if self.waits_inside() {
             new |= self.give_way(tables)?;
@@ -160,7 +160,7 @@ impl InKernel {
     /// Those that wait, until there is no room. Whether there was for any.
     fn put_in_all(
         &mut self,
-        tables: &dyn Tables,
+        tables: &dyn NameMaps,
         which: impl Fn(NameValue) -> bool,
     ) -> io::Result<bool> {
         let waiting = self.waiting.iter().filter(|(_, value)| which(**value));
@@ -181,7 +181,7 @@ impl InKernel {
     }
 
     /// What is outside of the cluster waits.
-    fn give_way(&mut self, tables: &dyn Tables) -> io::Result<bool> {
+    fn give_way(&mut self, tables: &dyn NameMaps) -> io::Result<bool> {
         let outside = self.here.iter().filter(|(_, value)| is_outside(**value));
         let outside: Vec<(Key, NameValue)> = outside.map(|(key, value)| (*key, *value)).collect();
         for (key, value) in &outside {
@@ -208,7 +208,7 @@ mod tests {
     use lpm_common::layout::NameId;
 
     use super::*;
-    use crate::passive::tables::memory::Memory;
+    use crate::kernel::maps::memory::Memory;
 
     const OUTSIDE: Key = (0, [0; 16]);
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::passive::tables::memory::Memory;
+use crate::kernel::maps::memory::Memory;
 
 fn names(text: &str) -> Names {
     Names::parse(text, Path::new("names.yaml")).expect("a names file")

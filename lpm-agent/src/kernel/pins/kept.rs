@@ -124,27 +124,27 @@ impl Kept {
         std::array::from_fn(|i| self.words()[FIRST_SEED + i].load(Ordering::Relaxed) as u32)
     }
 
-    /// See [`crate::passive::Tables::carried`].
+    /// See [`PinnedState::carried`](crate::kernel::maps::PinnedState::carried).
     pub(crate) fn carried(&self) -> Traffic {
         let [packets, bytes] =
             [0, 1].map(|i: usize| self.words()[CARRIED + i].load(Ordering::Relaxed));
         Traffic { packets, bytes }
     }
 
-    /// See [`crate::passive::Tables::carry`].
+    /// See [`PinnedState::carry`](crate::kernel::maps::PinnedState::carry).
     pub(crate) fn carry(&self, traffic: Traffic) {
         for (i, value) in [traffic.packets, traffic.bytes].into_iter().enumerate() {
             self.words()[CARRIED + i].store(value, Ordering::Relaxed);
         }
     }
 
-    /// See [`crate::passive::Tables::remember`].
+    /// See [`NameMaps::remember`](crate::kernel::maps::NameMaps::remember).
     pub(crate) fn remember(&self, id: NameId, text: &str) -> io::Result<()> {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         ids.insert(id.0, value(text), 0).map_err(io::Error::other)
     }
 
-    /// See [`crate::passive::Tables::remembered`].
+    /// See [`NameMaps::remembered`](crate::kernel::maps::NameMaps::remembered).
     pub(crate) fn remembered(&self) -> io::Result<Vec<(NameId, String)>> {
         let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = Vec::new();

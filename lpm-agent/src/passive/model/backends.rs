@@ -10,7 +10,7 @@ use std::{
 
 use lpm_common::layout::{BackendKey, MOST_BACKENDS, NameId, backend_key};
 
-use crate::{identity::Directory, kernel::conntrack::Translated, passive::Tables};
+use crate::{identity::Directory, kernel::conntrack::Translated, kernel::maps::Maps};
 
 /// Who opened a connection, and to where, as they know it.
 type Ends = (SocketAddr, SocketAddr);
@@ -25,13 +25,13 @@ struct Told {
 
 /// The connections that are translated now, as far as there is room.
 pub(crate) struct Backends {
-    tables: Arc<dyn Tables>,
+    tables: Arc<dyn Maps>,
     directory: Arc<Directory>,
     told: Mutex<HashMap<Ends, Told>>,
 }
 
 impl Backends {
-    pub(super) fn new(tables: Arc<dyn Tables>, directory: Arc<Directory>) -> Self {
+    pub(super) fn new(tables: Arc<dyn Maps>, directory: Arc<Directory>) -> Self {
         Self {
             tables,
             directory,
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::{
         identity::{Levels, Name, names::Kind},
-        passive::tables::memory::Memory,
+        kernel::maps::memory::Memory,
     };
 
     fn at(text: &str) -> SocketAddr {

@@ -10,11 +10,8 @@ use lpm_common::{
 };
 
 use super::{Counts, Labels, Model, Ordering, place};
-use crate::passive::{
-    clock::monotonic_ns,
-    tables::{PER_ROW, WAYS},
-    window::claim,
-};
+use crate::kernel::maps::{PER_ROW, WAYS};
+use crate::passive::{clock::monotonic_ns, window::claim};
 
 /// A question is counted as unanswered this long after its time is up: by then no answer that was
 /// in time is still being counted.

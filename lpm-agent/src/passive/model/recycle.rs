@@ -24,7 +24,7 @@ use lpm_common::{
 };
 
 use super::{Model, OVERFLOW_ROW, place};
-use crate::passive::{tables::PER_ROW, window::claim};
+use crate::{kernel::maps::PER_ROW, passive::window::claim};
 
 /// Rows that are being added to others.
 #[derive(Debug, Default)]

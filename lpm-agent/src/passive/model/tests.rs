@@ -13,7 +13,8 @@ use lpm_common::{
 use super::*;
 use crate::{
     identity::{Levels, Names},
-    passive::{flow::tests::fill, tables::memory::Memory},
+    kernel::maps::{FlowMaps as _, memory::Memory},
+    passive::flow::tests::fill,
 };
 
 pub(super) const A: u16 = 1;

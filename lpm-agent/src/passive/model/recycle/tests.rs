@@ -7,10 +7,10 @@ use lpm_common::layout::{Echo, Family, Leg, NameId, NameValue, PeerKind, Vantage
 use super::*;
 use crate::{
     identity::{Directory, Levels, Name, merge::Delta},
+    kernel::maps::memory::Memory,
     passive::{
         flow::tests::fill,
         model::tests::{model_of, observe},
-        tables::memory::Memory,
     },
 };
 

@@ -11,8 +11,10 @@ use std::{
 
 use lpm_common::layout::{Vantage, tunnel};
 
-use super::{Name, names::Kind};
-use crate::passive::Model;
+use crate::{
+    identity::{Name, names::Kind},
+    passive::Model,
+};
 
 /// How often all flows are looked at for it.
 const LOOK: Duration = Duration::from_secs(2);

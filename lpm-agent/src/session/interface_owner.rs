@@ -14,14 +14,14 @@ use std::{
 
 use lpm_common::layout::{InterfaceConfig, NameId, PeerKind, Vantage};
 
-use super::{
-    Name,
-    cni::{CniPod, CniResults},
-    learnt::Learnt,
-    names::Kind,
-    whose::LocalEnd,
-};
+use super::learnt::Learnt;
 use crate::{
+    identity::{
+        Name,
+        cni::{CniPod, CniResults},
+        names::Kind,
+        whose::LocalEnd,
+    },
     kernel::{hotplug::Describe, interfaces::Interface, routes::host_routes},
     passive::Model,
 };
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Names interfaces by the results that the CNI library keeps.
 #[derive(Debug)]
-pub struct LocalEnds {
+pub(super) struct LocalEnds {
     model: Arc<Model>,
     sources: Vec<Source>,
     learnt: Learnt,
@@ -62,7 +62,7 @@ struct Source {
 impl LocalEnds {
     /// With the results in these directories; one that is not there has none.
     #[must_use]
-    pub fn new(model: Arc<Model>, directories: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub(super) fn new(model: Arc<Model>, directories: impl IntoIterator<Item = PathBuf>) -> Self {
         let source = |directory| Source {
             directory,
             results: CniResults::default(),
