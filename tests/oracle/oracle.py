@@ -140,7 +140,8 @@ class Oracle:
             mine.val = val
         if val == mine.val:
             mine.val_t = p["t"]
-        if other.ecr is not None and self.mutate != "forget-match" and (other.ecr - val) % 2**32 <= EARLY_TICKS:
+        if other.ecr is not None and p["t"] - other.ecr_t <= OLD_NS and self.mutate != "forget-match" \
+                and (other.ecr - val) % 2**32 <= EARLY_TICKS:
             fresh = False                       # answered before it passed
         payload = p["len"] > 0 or self.mutate == "pure-ack"
         if not (fresh and edge or self.mutate == "any-tsval") or not payload or p["flags"] & SYN:

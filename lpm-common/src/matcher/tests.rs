@@ -89,8 +89,8 @@ fn vectors_hold() {
     let files = [
         ("ts", 70, only_ts),
         ("seq", 15, Methods::DEFAULT),
-        ("odd_ts", 11, only_ts),
-        ("odd_seq", 16, Methods::DEFAULT),
+        ("odd_ts", 18, only_ts),
+        ("odd_seq", 22, Methods::DEFAULT),
     ];
     for (file, least, methods) in files {
         let path = std::format!(
