@@ -98,6 +98,10 @@ mod tests {
             let cut = read([NOP, NOP, NOP, TIMESTAMP], behind);
             assert_eq!(cut, Err(Skip::Malformed));
         }
+        // Behind a window scale (RFC 7323).
+        for (last, wanted) in [(0, Ok(())), (NOP, Ok(())), (5, Err(Skip::Malformed))] {
+            assert_eq!(read([3, 3, 7, last], &[]), wanted);
+        }
         assert_eq!(
             read([NOP, NOP, TIMESTAMP, 10], &[0; 8]),
             Err(Skip::Malformed)
