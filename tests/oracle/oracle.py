@@ -43,6 +43,7 @@ class Way:
         self.val = self.ecr = self.mss = None   # newest TSval sent, newest TSecr sent, MSS of its SYN
         self.val_t = self.ecr_t = 0             # when those two passed last
         self.high = self.next = None            # end of all that was sent, and before the packet at hand
+        self.early = False                      # ecr was ahead of what had passed
         self.answered = None                    # what its SYN-ACK acknowledges
         self.stamps = {}                        # TSval -> stamp, in the order of sending
         self.hold = self.rtt = 0                # a limited matcher may wait until then; the last RTT of this direction
@@ -99,14 +100,14 @@ class Oracle:
             last = None
         if newer(ecr, other.val):               # never sent, or still to pass: what it covers was answered, nobody knows when
             if self.is_early(p, mine, other) and self.mutate != "forget-match":
-                other.stamps, mine.ecr, mine.ecr_t = {}, ecr, p["t"]
+                other.stamps, mine.ecr, mine.ecr_t, mine.early = {}, ecr, p["t"], True
             return
         news = newer(ecr, last) or ecr != last and p["t"] - mine.ecr_t > OLD_NS
         if ecr == last:
             mine.ecr_t = p["t"]
         if not news and self.mutate != "forget-match":
             return
-        mine.ecr, mine.ecr_t = ecr, p["t"]
+        mine.ecr, mine.ecr_t, mine.early = ecr, p["t"], False
         hit = other.stamps.pop(ecr, None)
         other.stamps = {v: s for v, s in other.stamps.items() if newer(v, ecr)}
         if hit and p["t"] - hit["t"] < VOID_NS:
@@ -140,7 +141,7 @@ class Oracle:
             mine.val = val
         if val == mine.val:
             mine.val_t = p["t"]
-        if other.ecr is not None and self.mutate != "forget-match" and (other.ecr - val) % 2**32 <= EARLY_TICKS:
+        if other.early and other.ecr_t + OLD_NS >= p["t"] and (other.ecr - val) % 2**32 <= EARLY_TICKS:
             fresh = False                       # answered before it passed
         payload = p["len"] > 0 or self.mutate == "pure-ack"
         if not (fresh and edge or self.mutate == "any-tsval") or not payload or p["flags"] & SYN:

@@ -338,4 +338,17 @@ mod tests {
         assert_eq!(silence.look(now, busy, false), Step::Nothing);
         assert_eq!(silence.look(now, busy, true), Step::Begin);
     }
+
+    #[test]
+    fn nobody_in_front_is_in_the_way() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.reason(false), None);
+        assert_eq!(watch.reason(true), Some(Reason::Behind));
+        watch.passes = true;
+        assert_eq!(watch.reason(true), None, "packets are seen behind it");
+        watch.silence.silent = true;
+        assert_eq!(watch.reason(false), Some(Reason::Silent));
+        watch.silence.forget();
+        assert_eq!(watch.reason(false), None, "it is not known any more");
+    }
 }

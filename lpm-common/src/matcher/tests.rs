@@ -89,8 +89,8 @@ fn vectors_hold() {
     let files = [
         ("ts", 70, only_ts),
         ("seq", 15, Methods::DEFAULT),
-        ("odd_ts", 11, only_ts),
-        ("odd_seq", 16, Methods::DEFAULT),
+        ("odd_ts", 18, only_ts),
+        ("odd_seq", 23, Methods::DEFAULT),
     ];
     for (file, least, methods) in files {
         let path = std::format!(
@@ -209,4 +209,149 @@ fn a_path_that_begins_to_strip_timestamps_is_measured_by_sequence_number() {
     // The eighth packet without them is stamped already.
     assert_eq!(by_seq.len(), 13, "{samples:?}");
     assert!(by_seq.iter().all(|sample| sample.rtt_ns == 6_400_000));
+}
+
+/// A case of a file.
+fn case(file: &str, name: &str) -> Case {
+    let path = std::format!(
+        "{}/../tests/vectors/{file}.json",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let mut cases = vectors::read(Path::new(&path)).into_iter();
+    cases.find(|case| case.name == name).unwrap()
+}
+
+/// What its packets are counted as.
+fn counts<const N: usize>(case: &Case, counters: [Counter; N]) -> [u64; N] {
+    let model = model_of(case.methods().unwrap_or(Methods::DEFAULT));
+    for packet in &case.packets {
+        model.packet(&packet.frame(false).bytes(), &packet.arrival(7));
+    }
+    counters.map(|counter| model.counter(counter))
+}
+
+/// "An echo ahead of what has passed voids what it covers, in every method; beyond the window it is
+/// ignored and counted."
+#[test]
+fn what_an_answer_ahead_covers_is_void_and_one_far_ahead_is_foreign() {
+    let both = [Counter::StampVoided, Counter::ForeignEcho];
+    let two = case(
+        "odd_ts",
+        "an echo of two, the second of which is still to pass",
+    );
+    assert_eq!(counts(&two, both), [1, 0]);
+    for with in ["", ", with timestamps"] {
+        let name = std::format!("the first ACK of all is just before its data{with}");
+        assert_eq!(
+            counts(&case("odd_seq", &name), both),
+            [1, 0],
+            "the SYN-ACK's{with}"
+        );
+    }
+    // Four of the longest packets (RFC 791) are believed, five are not.
+    for (packets, wanted) in [(4, [2, 0]), (5, [0, 1])] {
+        let mut ahead = case("odd_seq", "an ACK just before the last of its data");
+        ahead.packets.truncate(6);
+        ahead.packets[5].ack = 1200 + packets * 65_535;
+        assert_eq!(counts(&ahead, both), wanted, "{packets}");
+    }
+    // 200 s of a microsecond clock, before everything begins anew; and half its range.
+    for (ticks, wanted) in [(200_000_000, [1, 0]), (1 << 30, [0, 1])] {
+        let mut ahead = two.clone();
+        ahead.packets.truncate(5);
+        ahead.packets[4].tsecr = Some(130 + ticks);
+        assert_eq!(counts(&ahead, both), wanted, "{ticks}");
+    }
+}
+
+/// An acknowledgment without data stands at what was not sent yet (RFC 9293 section 3.4).
+#[test]
+fn mid_stream_an_acknowledgment_tells_the_next_sequence_number() {
+    let mut case = case("odd_seq", "an ACK just before the last of its data");
+    case.packets = [2, 3, 5].map(|at| case.packets[at].clone()).to_vec();
+    case.packets[2].ack = 1100;
+    let (samples, _) = run(&case, false, Methods::DEFAULT);
+    let [sample] = &samples[..] else {
+        panic!("{samples:?}")
+    };
+    assert_eq!((sample.at, sample.rtt_ns, sample.id), (2, 20_000_000, 1100));
+}
+
+/// Data of the local end, each answered without timestamps after 6.4 ms; those have them of whose
+/// number `timed` says so.
+fn mixed(start: &Case, timed: impl Fn(u32) -> bool) -> Vec<Expected> {
+    let mut case = start.clone();
+    case.packets.truncate(3);
+    let [ack, synack] = [2, 1].map(|at| case.packets[at].clone());
+    for i in 0..30_u32 {
+        let (mut data, mut answer) = (ack.clone(), synack.clone());
+        data.t_ns += u64::from(i + 1) * 64_000_000;
+        answer.t_ns = data.t_ns + 6_400_000;
+        (data.seq, data.payload) = (1000 + 100 * i, 100);
+        (answer.seq, answer.ack) = (5000, 1100 + 100 * i);
+        answer.flags = "A".to_string();
+        answer.mss = None;
+        data.tsval = timed(i).then_some(200 + 64 * i);
+        data.tsecr = data.tsval.map(|_| 900);
+        (answer.tsval, answer.tsecr) = (None, None);
+        case.packets.extend([data, answer]);
+    }
+    let (samples, _) = run(&case, false, Methods::DEFAULT);
+    let rest = samples
+        .into_iter()
+        .filter(|sample| sample.method != "handshake");
+    rest.collect()
+}
+
+/// One odd packet changes nothing, however often it comes: only a row of them does.
+#[test]
+fn odd_packets_among_others_are_no_row() {
+    let without = case("odd_seq", "an ACK just before the last of its data");
+    let samples = mixed(&without, |i| i % 3 != 2);
+    assert_eq!(samples.len(), 30, "{samples:?}");
+    assert!(samples.iter().all(|sample| sample.method == "seq"));
+    // A path that stops to take them off: three packets, none without between them.
+    let samples = mixed(&without, |i| i >= 10);
+    assert_eq!(samples.len(), 12, "{samples:?}");
+    // Seven without, one with, and again.
+    let with = case(
+        "odd_seq",
+        "keep-alives without timestamps on a flow that has them",
+    );
+    let samples = mixed(&with, |i| i % 8 == 7);
+    assert_eq!(samples, [], "the answers echo nothing");
+}
+
+/// Reordering is not a port that is used again: that takes two seconds of nothing but old TSvals.
+#[test]
+fn old_tsvals_are_a_new_start_after_two_seconds_of_nothing_else() {
+    let start = case("odd_ts", "an echo just before its data");
+    let resynced = |packets: &[(u64, u32)]| {
+        let mut case = start.clone();
+        case.packets.truncate(3);
+        for (i, (ms, tsval)) in packets.iter().enumerate() {
+            let mut data = case.packets[2].clone();
+            data.t_ns = 2_000_000_000 + ms * 1_000_000;
+            data.seq = 1000 + 100 * i as u32;
+            (data.payload, data.tsval) = (100, Some(*tsval));
+            case.packets.push(data);
+        }
+        let [resynced] = counts(&case, [Counter::FlowResynced]);
+        resynced
+    };
+    let first = (0, 5_000);
+    assert_eq!(resynced(&[first, (10, 4_000), (11, 4_001), (12, 4_002)]), 0);
+    assert_eq!(resynced(&[first, (10, 4_000), (1_900, 4_001)]), 0);
+    assert_eq!(resynced(&[first, (10, 4_000), (2_100, 4_001)]), 1);
+    assert_eq!(
+        resynced(&[
+            first,
+            (10, 4_000),
+            (1_000, 5_500),
+            (2_100, 4_001),
+            (2_200, 4_002)
+        ]),
+        0,
+        "a new one came between"
+    );
 }

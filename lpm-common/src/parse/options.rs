@@ -77,3 +77,34 @@ pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{NOP, Skip, TIMESTAMP, TcpHead};
+
+    /// What 4 bytes of options are read as, with `behind` in the packet after them.
+    fn read(options: [u8; 4], behind: &[u8]) -> Result<(), Skip> {
+        let bytes = [&options[..], behind].concat();
+        super::read(&&bytes[..], 0, 4, &mut TcpHead::default())
+    }
+
+    /// RFC 9293 section 3.1: only the end and the no-operation have no length.
+    #[test]
+    fn the_last_byte_begins_no_option() {
+        for behind in [&[][..], &[10, 0, 0, 0, 0, 0, 0, 0, 0]] {
+            for last in [0, NOP] {
+                assert_eq!(read([NOP, NOP, NOP, last], behind), Ok(()));
+            }
+            let cut = read([NOP, NOP, NOP, TIMESTAMP], behind);
+            assert_eq!(cut, Err(Skip::Malformed));
+        }
+        // Behind a window scale (RFC 7323).
+        for (last, wanted) in [(0, Ok(())), (NOP, Ok(())), (5, Err(Skip::Malformed))] {
+            assert_eq!(read([3, 3, 7, last], &[]), wanted);
+        }
+        assert_eq!(
+            read([NOP, NOP, TIMESTAMP, 10], &[0; 8]),
+            Err(Skip::Malformed)
+        );
+    }
+}

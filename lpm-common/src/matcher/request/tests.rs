@@ -31,6 +31,8 @@ struct Connection {
     v6: bool,
     timestamps: bool,
     client_is_local: bool,
+    /// The client's.
+    port: u16,
     /// What each end has sent, and seen of the other.
     sent: [u32; 2],
     seen: [u32; 2],
@@ -52,6 +54,7 @@ impl Connection {
             v6,
             timestamps,
             client_is_local,
+            port: 40_000,
             sent: ISN,
             seen: [0; 2],
             now: 1_000_000_000,
@@ -67,7 +70,7 @@ impl Connection {
             ("198.18.5.1", "198.18.5.2")
         };
         let ends: [(IpAddr, u16); 2] = [
-            (client.parse().unwrap(), 40_000),
+            (client.parse().unwrap(), self.port),
             (server.parse().unwrap(), 80),
         ];
         let ((src, sport), (dst, dport)) = (ends[me], ends[1 - me]);
@@ -369,4 +372,103 @@ fn the_other_methods_measure_the_same_with_it_and_without() {
         assert!(!without.is_empty());
         assert_eq!(without, run(Method::ALL.into_iter().collect()));
     }
+}
+
+/// Joined at the SYN-ACK; and data that comes with the SYN (RFC 7413).
+#[test]
+fn a_syn_of_either_end_tells_who_asks() {
+    each_way(&[10], |connection| {
+        connection.seen[1] = ISN[0].wrapping_add(1);
+        connection.sent[0] = connection.seen[1];
+        connection
+            .crosses(1, Server, flag::SYN | flag::ACK, 0)
+            .sends(2, Client, flag::ACK, 0)
+            .sends(10, Client, flag::ACK, 100)
+            .sends(20, Server, flag::ACK, 500)
+            .sends(30, Client, flag::ACK | flag::FIN, 0);
+    });
+    each_way(&[15], |connection| {
+        connection
+            .sends(0, Client, flag::SYN, 100)
+            .sends(5, Server, flag::SYN | flag::ACK, 0)
+            .sends(15, Server, flag::ACK, 500)
+            .sends(16, Client, flag::ACK | flag::FIN, 0);
+    });
+}
+
+/// Where the ends did not take turns, the next turn begins when all is said: received, answered and
+/// delivered.
+#[test]
+fn after_an_overlap_it_goes_on_when_all_is_said() {
+    // A third request, before the answers to the first two were acknowledged.
+    each_way(&[], |connection| {
+        connection
+            .opens()
+            .sends(10, Client, flag::ACK, 100)
+            .sends(20, Server, flag::ACK, 500)
+            .crosses(21, Client, flag::ACK, 100)
+            .sends(30, Server, flag::ACK, 500)
+            .crosses(31, Client, flag::ACK, 100)
+            .sends(50, Server, flag::ACK, 500)
+            .sends(60, Client, flag::ACK | flag::FIN, 0);
+    });
+    // A third one, behind two that have no answer.
+    each_way(&[], |connection| {
+        connection
+            .opens()
+            .sends(10, Client, flag::ACK, 100)
+            .sends(20, Server, flag::ACK, 0)
+            .sends(30, Client, flag::ACK, 100)
+            .sends(40, Server, flag::ACK, 0)
+            .sends(50, Client, flag::ACK, 100)
+            .sends(60, Server, flag::ACK, 500)
+            .sends(61, Client, flag::ACK | flag::FIN, 0);
+    });
+}
+
+/// A FIN brings no byte, and a request that comes again is no second one.
+#[test]
+fn the_last_byte_is_of_the_answer_and_the_first_of_the_request() {
+    each_way(&[10], |connection| {
+        connection
+            .opens()
+            .sends(10, Client, flag::ACK, 100)
+            .sends(20, Server, flag::ACK, 500)
+            .sends(50, Server, flag::ACK | flag::FIN, 0)
+            .sends(60, Client, flag::ACK | flag::FIN, 0);
+    });
+    each_way(&[30], |connection| {
+        connection
+            .opens()
+            .sends(10, Client, flag::ACK, 100)
+            .sends(12, Server, flag::ACK, 0);
+        let first = connection.sent[0].wrapping_sub(100);
+        connection
+            .at(20, Client, flag::ACK, first, 100)
+            .sends(40, Server, flag::ACK, 500)
+            .sends(41, Client, flag::ACK | flag::FIN, 0);
+    });
+}
+
+/// Joined in the middle, in an entry whose connection before had asked.
+#[test]
+fn an_entry_tells_nothing_of_the_connection_before() {
+    let mut connection = Connection::new(Method::ALL.into_iter().collect(), false, false, true);
+    let begin = |connection: &mut Connection, port| {
+        (connection.port, connection.sent, connection.seen) = (port, ISN, [0; 2]);
+    };
+    for port in 1000..1200 {
+        begin(&mut connection, port);
+        connection.opens().sends(10, Client, flag::ACK, 100);
+    }
+    for port in 2000..2200 {
+        begin(&mut connection, port);
+        connection
+            .sends(200_000, Client, flag::ACK, 100)
+            .sends(200_010, Server, flag::ACK, 500)
+            .sends(200_011, Client, flag::ACK | flag::FIN, 0);
+    }
+    let again = connection.count(Counter::EvictedHalfOpen) + connection.count(Counter::EvictedIdle);
+    assert!(again > 0, "entries were used again");
+    assert_eq!(connection.samples(), []);
 }

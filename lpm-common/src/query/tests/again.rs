@@ -189,3 +189,17 @@ proptest! {
         }
     }
 }
+
+/// The id is used again a minute later, and that question is sent twice.
+#[test]
+fn a_question_is_as_old_as_itself() {
+    super::both(|mut scene| {
+        let (ms, s) = (1_000_000, 1_000_000_000);
+        scene.query(0, 7);
+        scene.answer(ms, 7, 0);
+        scene.query(60 * s, 7);
+        scene.query(2 * s, 7);
+        scene.answer(ms, 7, 0);
+        assert_eq!(scene.place(1, crate::layout::DNS_UNANSWERED), 0);
+    });
+}

@@ -150,3 +150,43 @@ fn over_tcp_nothing_counts_as_unanswered() {
         assert_eq!(scene.counted(Counter::QueriesFull), 0);
     });
 }
+
+/// An error's answer may be nothing but its header (RFC 1035 section 4.1.1).
+#[test]
+fn an_answer_of_a_header_alone_is_one() {
+    both(|mut scene| {
+        let (local, remote) = (scene.local, scene.remote);
+        let mut answer = Message::answer(5, 3);
+        (answer.counts, answer.tail) = ([0; 4], vec![]);
+        assert_eq!(answer.bytes().len(), 12);
+        let answer = Message::tcp(&[answer], remote, local, 53, 40_000);
+        let ask = Message::tcp(&[Message::query(5)], local, remote, 40_000, 53);
+        scene.pass(0, FromLocal, &ask);
+        scene.pass(2 * MS, ToLocal, &answer);
+        assert_eq!(scene.rtts(), [2 * MS]);
+        // Its length in a segment of its own.
+        let mut parts = [answer.clone(), answer];
+        parts[1].data = parts[0].data.split_off(2);
+        (parts[0].payload, parts[1].payload) = (2, 12);
+        parts[1].seq = parts[0].seq.wrapping_add(2);
+        scene.pass(S, FromLocal, &ask);
+        for part in &parts {
+            scene.pass(2 * MS, ToLocal, part);
+        }
+        assert_eq!(scene.rtts(), [2 * MS, 4 * MS]);
+        assert_eq!(scene.counted(Counter::DnsNoMessage), 0);
+    });
+}
+
+#[test]
+fn on_other_ports_nothing_is_a_message() {
+    both(|mut scene| {
+        let (local, remote) = (scene.local, scene.remote);
+        let ask = Message::tcp(&[Message::query(5)], local, remote, 40_000, 80);
+        let tell = Message::tcp(&[Message::answer(5, 0)], remote, local, 80, 40_000);
+        scene.pass(0, FromLocal, &ask);
+        scene.pass(2 * MS, ToLocal, &tell);
+        assert_eq!(scene.rtts(), [0; 0]);
+        assert_eq!(scene.counted(Counter::DnsUnasked), 0);
+    });
+}

@@ -197,3 +197,48 @@ fn fragments_of_anything_else_are_left_out() {
         assert_eq!(scene.counted(Counter::FlowJoined), 0);
     });
 }
+
+/// One that is not the first looks like anything: here like an answer.
+#[test]
+fn a_later_fragment_is_no_message() {
+    both(|mut scene| {
+        let (local, remote) = (scene.local, scene.remote);
+        scene.query(0, 7);
+        let answer = Message::answer(7, 0).udp(remote, local, 53, 40_000);
+        let (protocol, mut body) = answer.other.clone().unwrap();
+        body.resize(1480, 0);
+        body.extend(answer.other.as_ref().unwrap().1.clone());
+        let whole = Frame {
+            other: Some((protocol, body)),
+            ..answer
+        };
+        let [_, later] = fragments(&whole, 1480);
+        scene.now += MS;
+        scene.model.packet(&later, &scene.at(ToLocal));
+        assert_eq!(scene.rtts(), [0; 0]);
+        assert_eq!(scene.counted(Counter::SkippedFragment), 1);
+        scene.answer(4 * MS, 7, 0);
+        assert_eq!(scene.rtts(), [5 * MS]);
+    });
+}
+
+/// A datagram of less than a DNS header among others.
+#[test]
+fn a_datagram_too_short_for_a_message_is_malformed() {
+    both(|mut scene| {
+        scene.pass_merged(0, FromLocal, &[Message::query(1), Message::query(2)]);
+        let before = scene.counted(Counter::DnsMalformed);
+        let (local, remote) = (scene.local, scene.remote);
+        let mut frame = Message::query(3).udp(local, remote, 40_000, 53);
+        let (_, body) = frame.other.as_mut().unwrap();
+        let size = body.len() - 8;
+        body.extend([0; 11]);
+        let length = u16::try_from(body.len()).unwrap();
+        body[4..6].copy_from_slice(&length.to_be_bytes());
+        let mut arrival = scene.at(FromLocal);
+        arrival.segments = 2;
+        arrival.segment_size = u32::try_from(size).unwrap();
+        scene.model.packet(&frame.bytes(), &arrival);
+        assert_eq!(scene.counted(Counter::DnsMalformed), before + 1);
+    });
+}

@@ -6,10 +6,12 @@ use std::vec::Vec;
 
 use crate::{
     counter::Counter,
+    env::Claims,
     layout::{Method, Methods},
     model::{Arrival, Model, Settings, frame::Frame, vectors},
     packet::Direction::{self, FromLocal, ToLocal},
     parse::Link,
+    table,
 };
 
 const MS: u64 = 1_000_000;
@@ -340,7 +342,11 @@ fn what_does_not_answer_what_was_seen_is_not_joined() {
     let middle = |scene: &Scene, back| {
         scene.segment(ToLocal, back, (5000, 900_000_000, 0x10, 0), (9000, 100));
     };
-    for other in [wrong_ack, not_acknowledging, middle] {
+    // No SYN-ACK acknowledges more than the SYN and what came with it.
+    let more = |scene: &Scene, back| {
+        scene.segment(ToLocal, back, (5000, 2_001, 0x12, 0), (9000, 100));
+    };
+    for other in [wrong_ack, not_acknowledging, middle, more] {
         each(|mut scene| {
             scene.segment(FromLocal, &[(0x8100, 30)], (1000, 0, 0x02, 0), (100, 0));
             scene.wait(5);
@@ -439,4 +445,53 @@ fn flows_inside_tunnels_keep_their_numbers() {
     );
     assert_eq!((placed.fingerprint, placed.appears), (9, true));
     assert!(scene.model.vlan_pairs.borrow().is_empty());
+}
+
+/// Another flow with the same ports, the acknowledgments of which happen to be near: its echoes are
+/// of another clock.
+#[test]
+fn an_echo_of_another_clock_is_no_answer() {
+    for (echo, joined) in [(200, 1), (200 + (1 << 30), 0)] {
+        each(|mut scene| {
+            if !scene.methods.has(Method::Ts) {
+                return;
+            }
+            scene.segment(
+                FromLocal,
+                &[(0x8100, 30)],
+                (1001, 5001, 0x18, 100),
+                (200, 9000),
+            );
+            scene.wait(5);
+            scene.segment(
+                ToLocal,
+                &[(0x8100, 40)],
+                (5001, 1101, 0x10, 0),
+                (9001, echo),
+            );
+            assert_eq!(scene.counted(Counter::VlanFlowJoined), joined, "{echo}");
+        });
+    }
+}
+
+/// Somebody else is at work in the set.
+struct Taken;
+
+impl Claims for Taken {
+    fn claim(&self, _name: u32) -> bool {
+        false
+    }
+
+    fn release(&self, _name: u32) {
+        panic!("it was not ours");
+    }
+}
+
+#[test]
+fn nothing_is_moved_without_the_claim() {
+    each(|scene| {
+        let model = &scene.model;
+        assert!(!table::rename(model, &Taken, model, (1, 2), FromLocal));
+        assert_eq!(scene.counted(Counter::FlowsBusy), 1);
+    });
 }
