@@ -16,7 +16,7 @@ use std::{
 use aya::maps::{Map, MapData};
 use aya_obj::{
     Object, ProgramSection,
-    generated::{bpf_cmd, bpf_insn, bpf_prog_type},
+    generated::{bpf_cmd, bpf_func_info, bpf_insn, bpf_prog_info, bpf_prog_type},
 };
 use lpm_agent::kernel::load::Kernel;
 
@@ -66,8 +66,9 @@ pub(crate) fn verify(kernel: &mut Kernel) -> Vec<Verified> {
                 ref other => panic!("{name}: teach this test about {other:?}"),
             };
             let function = &object.functions[&program.function_key()];
-            let log = load(name, kind, &program.license, function, &btf);
+            let (log, left) = load(name, kind, &program.license, function, &btf);
             let depths = depths(&log).unwrap_or_else(|| panic!("{name}: no stack depth in {log}"));
+            let depths = of_all(function, &left, &depths);
             let chain = stack::deepest(&function.instructions, &depths);
             Verified {
                 name: name.clone(),
@@ -142,14 +143,52 @@ fn data(map: &Map) -> &MapData {
     }
 }
 
-/// Loads one program and returns the verifier's statistics.
+/// The stack of each function, in the order of their code, from that of those that are left: what
+/// the settings leave no call of the verifier takes out before it tells. Its frame counts all the
+/// same where 5.10 adds frames up, as one without any stack.
+fn of_all(function: &aya_obj::Function, left: &[u32], depths: &[u32]) -> Vec<u32> {
+    let mut left = left.iter().zip(depths).peekable();
+    let all = function.func_info.func_info.iter().map(|info| {
+        let depth = left.next_if(|(kept, _)| **kept == info.type_id);
+        depth.map_or(0, |(_, depth)| *depth)
+    });
+    let all = all.collect();
+    assert!(left.next().is_none(), "functions in another order");
+    all
+}
+
+/// The types of a loaded program's functions (`bpf_prog_info.func_info`).
+fn functions_of(program: &OwnedFd) -> Vec<u32> {
+    const NONE: bpf_func_info = bpf_func_info {
+        insn_off: 0,
+        type_id: 0,
+    };
+    let mut functions = vec![NONE; 128];
+    // SAFETY: a structure of plain numbers; all zero is a value of it.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    info.nr_func_info = count(functions.len());
+    info.func_info_rec_size = count(size_of::<bpf_func_info>());
+    info.func_info = functions.as_mut_ptr() as u64;
+    let mut attr = zeroed_attr();
+    // SAFETY: writing plain numbers into a union; what the pointers name outlives the call.
+    let want = unsafe { &mut attr.info };
+    want.bpf_fd = program.as_raw_fd().cast_unsigned();
+    want.info_len = count(size_of::<bpf_prog_info>());
+    want.info = &raw mut info as u64;
+    syscall::call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).expect("what was loaded");
+    functions.truncate(info.nr_func_info as usize);
+    functions.iter().map(|info| info.type_id).collect()
+}
+
+/// Loads one program; returns the verifier's statistics and the types of the functions that it
+/// left.
 fn load(
     name: &str,
     kind: bpf_prog_type,
     license: &std::ffi::CStr,
     function: &aya_obj::Function,
     btf: &OwnedFd,
-) -> String {
+) -> (String, Vec<u32>) {
     let mut log = vec![0_u8; LOG_BYTES];
     let functions = function.func_info.func_info_bytes();
     let lines = function.line_info.line_info_bytes();
@@ -173,10 +212,10 @@ fn load(
     let result = create(bpf_cmd::BPF_PROG_LOAD, &mut attr);
     let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
     let log = String::from_utf8_lossy(&log[..end]).into_owned();
-    if let Err(error) = result {
-        panic!("{name}: {error}: {log}");
+    match result {
+        Ok(program) => (log, functions_of(&program)),
+        Err(error) => panic!("{name}: {error}: {log}"),
     }
-    log
 }
 
 fn load_btf(bytes: &[u8]) -> OwnedFd {

@@ -169,7 +169,7 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
             state = close(at, head, env, state);
         }
         (_, state) = sequence::note(at, head, env, state);
-        ts::packet(at, head, (last, ts::QUICK), env, env.forget(state));
+        ts::packet(at, head, (Some(last), 0), env, env.forget(state));
     }
     at.count(env);
     true
@@ -288,8 +288,7 @@ pub fn request<E: Env>(at: &At<'_>, request: &RequestEntry, head: &TcpHead, next
 /// Last step: method `ts`. `next` is what [`prepare`] said.
 #[inline(always)]
 pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
-    let last = ts::Last::of(at);
-    ts::packet(at, head, (last, next), env, at.state().load(Relaxed));
+    ts::packet(at, head, (None, next), env, at.state().load(Relaxed));
 }
 
 /// Last step: method `seq`. `next` is what [`prepare`] said.

@@ -31,8 +31,8 @@ pub(super) const TICKS: u32 = 1 << 28;
 /// Of these, slots with TSvals in them have [`state::STAMPED`] only.
 const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
 
-/// What a packet with timestamps is held against. Loaded once: an atomic word is
-/// loaded again wherever it is written so.
+/// What the quick way holds a packet with timestamps against. Loaded once: an
+/// atomic word is loaded again wherever it is written so.
 #[derive(Clone, Copy)]
 pub(super) struct Last {
     /// Newest TSval of the packet's direction.
@@ -43,13 +43,7 @@ pub(super) struct Last {
 }
 
 impl Last {
-    #[inline(always)]
-    pub(super) fn of(at: &At<'_>) -> Self {
-        let own = &at.entry.hot[at.direction.index()];
-        Self::with(at, own.tsval.load(Relaxed))
-    }
-
-    /// Where the direction's newest TSval is at hand.
+    /// `tsval`: the direction's newest one.
     #[inline(always)]
     pub(super) fn with(at: &At<'_>, tsval: u32) -> Self {
         let other = &at.entry.hot[at.direction.reverse().index()];
@@ -61,13 +55,14 @@ impl Last {
     }
 }
 
-/// A packet with timestamps, one of which is new. `next` is what
-/// [`super::prepare`] said, or [`QUICK`]: it is none that [`is_odd`].
+/// A packet with timestamps, one of which is new: by the quick way, none that
+/// [`is_odd`], with `last`; else without, and `next` is what [`super::prepare`]
+/// said.
 #[inline(always)]
 pub(super) fn packet<E: Env>(
     at: &At<'_>,
     head: &TcpHead,
-    (last, next): (Last, u32),
+    (last, next): (Option<Last>, u32),
     env: &E,
     mut state: u32,
 ) {
@@ -103,22 +98,29 @@ pub(super) fn packet<E: Env>(
 fn find_echo<E: Env>(
     at: &At<'_>,
     head: &TcpHead,
-    (last, next): (Last, u32),
+    (last, next): (Option<Last>, u32),
     env: &E,
     state: u32,
 ) -> (Found, u32) {
     let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
-    let other_state = last.other_state;
+    let other = &entry.hot[direction.reverse().index()];
+    let other_state = match last {
+        Some(last) => last.other_state,
+        None => other.state.load(Relaxed),
+    };
     if other_state & state::HAS_TSVAL == 0 {
         return (Found::NONE, state);
     }
     // Echoes are told apart by how far they lie behind the newest TSval. What
     // lies ahead of it the other side never sent, or it is still to pass: no
     // echo, and it must not make true echoes look old.
-    let newest = last.other_tsval;
+    let newest = match last {
+        Some(last) => last.other_tsval,
+        None => other.tsval.load(Relaxed),
+    };
     let behind = newest.wrapping_sub(head.tsecr);
-    if next != QUICK && behind > i32::MAX.cast_unsigned() {
+    if last.is_none() && behind > i32::MAX.cast_unsigned() {
         let early = next & EARLY != 0 && behind.wrapping_neg() <= TICKS;
         if !early {
             env.count(Counter::ForeignEcho, 1);
@@ -186,15 +188,18 @@ fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Fo
 fn find_slot<E: Env>(
     at: &At<'_>,
     head: &TcpHead,
-    (last, next): (Last, u32),
+    (last, next): (Option<Last>, u32),
     clock: &mut Clock<'_, E>,
     state: u32,
 ) -> (usize, u32) {
     let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
-    let newest = last.tsval;
+    let newest = match last {
+        Some(last) => last.tsval,
+        None => own.tsval.load(Relaxed),
+    };
     let distance = head.tsval.wrapping_sub(newest);
-    let known = next == QUICK || state & state::HAS_TSVAL != 0;
+    let known = last.is_some() || state & state::HAS_TSVAL != 0;
     if !known && (state & state::STALE == 0 || distance == 0) {
         // A flow seen from its SYN knows its first TSval; one joined
         // mid-stream may have sent it before. Either way it is no edge.
@@ -206,7 +211,7 @@ fn find_slot<E: Env>(
     if distance == 0 {
         return (NONE, state & !state::STALE);
     }
-    let older = next != QUICK && !newer(head.tsval, newest);
+    let older = last.is_none() && !newer(head.tsval, newest);
     let anew = !known || older && has_moved(distance, course(next));
     if older && !anew {
         return (NONE, stale(entry, direction, head, clock.env, state));
@@ -214,7 +219,7 @@ fn find_slot<E: Env>(
     own.tsval.store(head.tsval, Relaxed);
     let distance = if anew { u32::MAX } else { distance };
     let state = state & !state::STALE | state::HAS_TSVAL;
-    if next != QUICK && was_echoed(entry, direction, newest, distance) {
+    if last.is_none() && was_echoed(entry, direction, newest, distance) {
         return (NONE, state::with_hold(state, head.tsval));
     }
     edge(entry, direction, head, clock, state, distance)
@@ -237,10 +242,6 @@ fn was_echoed(entry: &FlowEntry, direction: Direction, newest: u32, distance: u3
 fn has_moved(distance: u32, course: u32) -> bool {
     course == Course::Next as u32 && distance.wrapping_neg() > TICKS
 }
-
-/// The quick way has this in place of what [`super::prepare`] said: the packet
-/// is not odd.
-pub(super) const QUICK: u32 = u32::MAX;
 
 /// Whether there is more to a packet with timestamps than the quick way looks
 /// for: it is the first one, its TSval is older than the newest, its echo is
