@@ -71,7 +71,9 @@ counters! {
     /// ends do not take turns.
     RequestOverlapping => "request_events", "overlapping";
     /// Requests that went on after all of them was acknowledged and before any
-    /// answer: one request or two, nobody can tell.
+    /// answer: one request or two, nobody can tell. And those whose answer went
+    /// on after a second of silence, whereupon its sender closed: a farewell or
+    /// its end, nobody can tell either.
     RequestInterrupted => "request_events", "interrupted";
     /// Requests whose connection was reset before the answer was acknowledged.
     RequestReset => "request_events", "reset";

@@ -11,7 +11,11 @@
 //! - a request that begins before all of the answer is acknowledged (pipelining,
 //!   several streams on one connection);
 //! - a request that goes on though all of it was acknowledged: it may be a
-//!   second one, behind one that has no answer.
+//!   second one, behind one that has no answer;
+//! - an answer that goes on after a second of silence, and the answering end
+//!   closes: its last bytes may be a farewell, as TLS has one (RFC 8446 section
+//!   6.1, `close_notify`) and HTTP/2 (RFC 9113 section 6.8, GOAWAY), of a
+//!   connection that nobody used any more.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -35,8 +39,14 @@ const DELIVERED: u32 = 1 << 5;
 const ANSWER_LAST: u32 = 1 << 6;
 /// The answering end has sent FIN.
 const ANSWER_CLOSED: u32 = 1 << 7;
+/// The answer went on though all of it had been acknowledged for [`SILENCE_NS`].
+const WENT_ON: u32 = 1 << 8;
 /// What holds for the whole connection.
 const FOR_LIFE: u32 = LOCAL_ASKS | REMOTE_ASKS | ANSWER_CLOSED;
+
+/// No server closes a connection that was idle for less (nginx after 75 s,
+/// Apache httpd after 5 s).
+const SILENCE_NS: u64 = 1_000_000_000;
 
 /// Follows the turns. `course` is what [`super::prepare`] said of the packet.
 #[inline(always)]
@@ -126,7 +136,11 @@ impl<E: Env> Turn<'_, E> {
             return self.asks(state, answered);
         }
         if answered && (self.head.has(flag::FIN) || state & ANSWER_CLOSED != 0) {
-            self.complete(state);
+            if state & ANSWER_CLOSED != 0 && state & WENT_ON != 0 {
+                self.env.count(Counter::RequestInterrupted, 1);
+            } else {
+                self.complete(state);
+            }
             return state & FOR_LIFE | DELIVERED;
         }
         state
@@ -171,6 +185,7 @@ impl<E: Env> Turn<'_, E> {
         if self.acknowledges_all() {
             state |= RECEIVED;
         }
+        let delivered = state & DELIVERED != 0;
         if self.head.has(flag::FIN) {
             state = state & !DELIVERED | ANSWER_CLOSED;
         }
@@ -188,8 +203,14 @@ impl<E: Env> Turn<'_, E> {
         let mut next = phase as u32;
         // Before it has all of the request it speaks of something else.
         if phase == Phase::Answering || (phase == Phase::Asking && state & RECEIVED != 0) {
-            self.request.answered_ns.store(self.env.now_ns(), Relaxed);
-            next = Phase::Answering as u32;
+            let now = self.env.now_ns();
+            let silent = now.wrapping_sub(self.request.answered_ns.load(Relaxed));
+            let whole = phase == Phase::Answering && delivered;
+            self.request.answered_ns.store(now, Relaxed);
+            next = Phase::Answering as u32 | state & WENT_ON;
+            if whole && silent >= SILENCE_NS {
+                next |= WENT_ON;
+            }
         }
         state & (FOR_LIFE | RECEIVED) | ANSWER_LAST | next
     }
@@ -199,7 +220,7 @@ impl<E: Env> Turn<'_, E> {
     #[inline(always)]
     fn reset(&self, state: u32) -> u32 {
         match Phase::of(state) {
-            Phase::Answering if state & DELIVERED != 0 => self.complete(state),
+            Phase::Answering if state & (DELIVERED | WENT_ON) == DELIVERED => self.complete(state),
             Phase::Asking | Phase::Answering => self.env.count(Counter::RequestReset, 1),
             Phase::Idle | Phase::Overlapping => {}
         }
