@@ -72,8 +72,8 @@ counters! {
     RequestOverlapping => "request_events", "overlapping";
     /// Requests that went on after all of them was acknowledged and before any
     /// answer: one request or two, nobody can tell. And those whose answer went
-    /// on after a second of silence, whereupon its sender closed: a farewell or
-    /// its end, nobody can tell either.
+    /// on after a second of silence: its end or something else, nobody can tell
+    /// either.
     RequestInterrupted => "request_events", "interrupted";
     /// Requests whose connection was reset before the answer was acknowledged.
     RequestReset => "request_events", "reset";

@@ -21,6 +21,7 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use self::syscall::{create, zeroed_attr};
 
@@ -203,6 +204,9 @@ fn counter() -> (i32, Array<MapData, u64>) {
     let wanted = unsafe { &mut attr.__bindgen_anon_1 };
     wanted.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
     (wanted.key_size, wanted.value_size, wanted.max_entries) = (4, 8, 1);
+    // Before 5.11 maps count as locked memory. Where it may not be raised, this is a newer kernel,
+    // or the map says it.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     let map = create(bpf_cmd::BPF_MAP_CREATE, &mut attr).expect("make a map");
     let fd = map.as_raw_fd();
     let map = Map::from_map_data(MapData::from_fd(map).expect("a map")).expect("an array");

@@ -12,10 +12,10 @@
 //!   several streams on one connection);
 //! - a request that goes on though all of it was acknowledged: it may be a
 //!   second one, behind one that has no answer;
-//! - an answer that goes on after a second of silence, and the answering end
-//!   closes: its last bytes may be a farewell, as TLS has one (RFC 8446 section
-//!   6.1, `close_notify`) and HTTP/2 (RFC 9113 section 6.8, GOAWAY), of a
-//!   connection that nobody used any more.
+//! - an answer that goes on after a second in which nothing was outstanding: it
+//!   may be its slow end, something that the answering end says by itself, or
+//!   the farewell of one that closes what nobody used any more (TLS
+//!   `close_notify`, RFC 8446 section 6.1; HTTP/2 GOAWAY, RFC 9113 section 6.8).
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -44,8 +44,8 @@ const WENT_ON: u32 = 1 << 8;
 /// What holds for the whole connection.
 const FOR_LIFE: u32 = LOCAL_ASKS | REMOTE_ASKS | ANSWER_CLOSED;
 
-/// No server closes a connection that was idle for less (nginx after 75 s,
-/// Apache httpd after 5 s).
+/// No server closes a connection that was idle for less (nginx waits 75 s, Apache
+/// httpd 5 s).
 const SILENCE_NS: u64 = 1_000_000_000;
 
 /// Follows the turns. `course` is what [`super::prepare`] said of the packet.
@@ -136,11 +136,7 @@ impl<E: Env> Turn<'_, E> {
             return self.asks(state, answered);
         }
         if answered && (self.head.has(flag::FIN) || state & ANSWER_CLOSED != 0) {
-            if state & ANSWER_CLOSED != 0 && state & WENT_ON != 0 {
-                self.env.count(Counter::RequestInterrupted, 1);
-            } else {
-                self.complete(state);
-            }
+            self.complete(state);
             return state & FOR_LIFE | DELIVERED;
         }
         state
@@ -220,7 +216,7 @@ impl<E: Env> Turn<'_, E> {
     #[inline(always)]
     fn reset(&self, state: u32) -> u32 {
         match Phase::of(state) {
-            Phase::Answering if state & (DELIVERED | WENT_ON) == DELIVERED => self.complete(state),
+            Phase::Answering if state & DELIVERED != 0 => self.complete(state),
             Phase::Asking | Phase::Answering => self.env.count(Counter::RequestReset, 1),
             Phase::Idle | Phase::Overlapping => {}
         }
@@ -237,6 +233,10 @@ impl<E: Env> Turn<'_, E> {
     /// Makes the sample.
     #[inline(always)]
     fn complete(&self, state: u32) {
+        if state & WENT_ON != 0 {
+            self.env.count(Counter::RequestInterrupted, 1);
+            return;
+        }
         let asked = self.request.asked_ns.load(Relaxed);
         let answered = self.request.answered_ns.load(Relaxed);
         let leg = if state & LOCAL_ASKS != 0 {
