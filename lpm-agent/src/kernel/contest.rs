@@ -140,14 +140,15 @@ mod tests {
 
     impl Flap {
         /// When, in ms, it was begun and ended to be told that it comes again and again, and how
-        /// often ours was put in front until then, over ten minutes of looks.
+        /// often ours was put in front until then, over twenty minutes of looks.
         fn told(&self, seed: u64) -> (Vec<u64>, u32) {
             let (mut contest, begun) = (Contest::default(), Instant::now());
             let mut random = fastrand::Rng::with_seed(seed);
             let ms = |pause: Duration| u64::try_from(pause.as_millis()).expect("short");
-            let (mut at, mut full, mut moved_at) = (0, 0, None);
+            // The first look is at a time at which it is away, if it ever is.
+            let (mut at, mut full, mut moved_at) = (9500, 0, None);
             let (mut told, mut moves) = (Vec::new(), 0);
-            while at < 600_000 {
+            while at < 1_200_000 {
                 let now = begun + Duration::from_millis(at);
                 let came = at / self.period * self.period;
                 let there = at < self.end && at - came < self.on;
@@ -179,12 +180,12 @@ mod tests {
 
     #[test]
     fn one_that_comes_and_goes_is_told_once_until_it_is_over() {
-        let end = 300_000;
+        let end = 1_000_000;
         // A second on and a second off; there but for 700 ms of each 10 s, which is `behind` where
         // ours cannot pass it; there for a second of each 10 s. And in what time that is found.
         for (on, period, movable, most) in [
-            (1000, 2000, true, 60_000),
-            (1000, 2000, false, 60_000),
+            (1000, 2000, true, 120_000),
+            (1000, 2000, false, 120_000),
             (9300, 10_000, true, 120_000),
             (1000, 10_000, true, end),
             (1000, 10_000, false, end),
@@ -211,8 +212,8 @@ mod tests {
 
     #[test]
     fn one_overtaking_is_no_contest() {
-        for (on, movable) in [(1000, true), (200_000, true), (200_000, false)] {
-            let (period, end) = (600_000, 600_000);
+        for (on, movable) in [(20_000, true), (200_000, true), (200_000, false)] {
+            let (period, end) = (1_200_000, 1_200_000);
             let flap = Flap {
                 on,
                 period,
