@@ -12,7 +12,7 @@ use std::{
         mpsc::{self, Receiver},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aya::maps::{Map, PerCpuArray};
@@ -53,6 +53,13 @@ fn in_front(
         _ => Some(neighbour.add_tcx_first(node, "va", direction).expect("TCX")),
     };
     (neighbour, link)
+}
+
+/// Deletes the filter of the one in front.
+fn delete_theirs(node: &Netns) {
+    let theirs = "filter del dev va ingress prio 1 handle 1 bpf";
+    let theirs: Vec<&str> = theirs.split(' ').collect();
+    node.output("tc", &theirs).expect("delete their filter");
 }
 
 /// Ids of the programs of a hook of `va`, first to last.
@@ -210,6 +217,7 @@ fn a_program_that_comes_again_and_again_is_no_tug_of_war() {
     for &mode in modes() {
         let (node, _pod) = node_with_pod("va");
         let agent = Agent::start(&node, Rules::default(), mode);
+        let ours = chain(&node, mode, Ingress)[0];
         let mut kept = Vec::new();
         let mut come = |handle| {
             let neighbour = Neighbour::load("neighbour", ENDS);
@@ -220,10 +228,11 @@ fn a_program_that_comes_again_and_again_is_no_tug_of_war() {
             chain(&node, mode, Ingress)
         };
         for round in 1..=4 {
-            let theirs = come(round)[0];
+            come(round);
             agent.hotplug.resync();
             eventually("ours to be first", || {
-                chain(&node, mode, Ingress)[0] != theirs
+                let all = chain(&node, mode, Ingress);
+                all.len() == round as usize + 1 && all[0] == ours
             });
         }
         let mut moves = 0;
@@ -253,6 +262,66 @@ fn a_program_that_comes_again_and_again_is_no_tug_of_war() {
         agent.hotplug.stop();
         comes_to("theirs stay", || chain(&node, mode, Ingress).len(), &5);
     }
+}
+
+#[test]
+fn one_that_comes_and_goes_is_told_before_many_inspections() {
+    if !kernel_is_usable() {
+        return;
+    }
+    for &mode in modes() {
+        let (node, _pod) = node_with_pod("va");
+        let agent = Agent::start(&node, Rules::default(), mode);
+        let ours = chain(&node, mode, Ingress);
+        let mut begun = None;
+        for round in 0..4 {
+            let (_neighbour, link) = in_front(&node, mode, Ingress, ENDS);
+            if round == 0 {
+                agent.hotplug.resync();
+            }
+            eventually("ours to be first", || {
+                let all = chain(&node, mode, Ingress);
+                all.len() == 2 && all[0] == ours[0]
+            });
+            begun.get_or_insert_with(Instant::now);
+            drop(link);
+            if mode == Mode::Netlink {
+                delete_theirs(&node);
+            }
+        }
+        let found = blind(&agent.events).expect("it is told");
+        assert_eq!(
+            (found.reason, found.direction),
+            (Reason::Contested, Ingress)
+        );
+        // Three more inspections would have taken 15 s at least.
+        let took = begun.expect("four rounds").elapsed();
+        assert!(took < Duration::from_secs(15), "{mode:?}: {took:?}");
+        agent.hotplug.stop();
+        eventually("an empty hook", || chain(&node, mode, Ingress).is_empty());
+    }
+}
+
+#[test]
+fn one_that_cannot_be_passed_and_comes_and_goes_is_told() {
+    if !kernel_is_usable() || !has_tcx() {
+        return;
+    }
+    let (node, _pod) = node_with_pod("va");
+    let agent = Agent::start(&node, Rules::default(), Mode::Netlink);
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let (_neighbour, link) = in_front(&node, Mode::Tcx, Ingress, ENDS);
+        agent.hotplug.resync();
+        told.extend(blind(&agent.events).map(|blind| blind.reason));
+        drop(link);
+        agent.hotplug.resync();
+        told.extend(blind(&agent.events).map(|blind| blind.reason));
+    }
+    // It is told that the first three have gone; of the last one, that there will be another.
+    let mut expected = vec![Reason::Behind; 4];
+    expected.push(Reason::Contested);
+    assert_eq!(told, expected);
 }
 
 #[test]
@@ -310,9 +379,11 @@ fn where_ours_cannot_be_first_it_is_said() {
     agent.hotplug.resync();
     let found = blind(&agent.events).expect("nothing has been seen behind it");
     assert_eq!(found.reason, Reason::Behind);
-    traffic.send(2);
-    agent.hotplug.resync();
-    assert_eq!(blind(&agent.events), None);
+    let told = blind_after(&agent.events, || {
+        traffic.send(2);
+        agent.hotplug.resync();
+    });
+    assert_eq!(told, None);
     let ours = filters(&node, "va", Ingress);
     assert_eq!(
         ours[0].program,
@@ -411,9 +482,7 @@ fn packets_that_never_reach_us_are_noticed() {
         assert_eq!((found.reason, found.direction), (Reason::Silent, Ingress));
         drop(link);
         if mode == Mode::Netlink {
-            let theirs = "filter del dev va ingress prio 1 handle 1 bpf";
-            let theirs: Vec<&str> = theirs.split(' ').collect();
-            node.output("tc", &theirs).expect("delete their filter");
+            delete_theirs(&node);
         }
         eventually("the end of blindness", || {
             blind_after(&events, || look(&hotplug, &traffic, 1)).is_none()

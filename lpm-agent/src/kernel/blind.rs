@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{attach::Other, bpf::Direction};
+use super::{attach::Other, bpf::Direction, contest::Contest};
 
 /// Why an interface is not measured though it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl fmt::Display for Blind {
             ),
             Reason::Contested => write!(
                 f,
-                "its {direction} is not measured all the time: {others} comes before ours again and again; ours is put in front ever more rarely"
+                "its {direction} is not measured all the time: {others} comes before ours again and again; ours is put in front, where it can be, ever more rarely"
             ),
             Reason::Silent => write!(
                 f,
@@ -69,61 +69,6 @@ impl fmt::Display for Blind {
             ),
             Reason::Refused => f.write_str("the programs could not be attached"),
         }
-    }
-}
-
-/// Moves to the front that are made at once; from then on they are waited for.
-const FREE_MOVES: u32 = 3;
-
-/// The first wait, doubled with each further move.
-const FIRST_WAIT: Duration = Duration::from_secs(20);
-
-/// The longest one.
-const LONGEST_WAIT: Duration = Duration::from_mins(10);
-
-/// Nobody was in front for so long: it is over.
-const PEACE: Duration = Duration::from_mins(1);
-
-/// Who is in front, in the long run: it must not become a tug of war.
-#[derive(Debug, Default)]
-pub(crate) struct Contest {
-    moves: u32,
-    next: Option<Instant>,
-    last: Option<Instant>,
-}
-
-impl Contest {
-    /// Somebody is in front. True: ours may be put in front of it now.
-    pub(crate) fn disturbed(&mut self, now: Instant) -> bool {
-        self.last = Some(now);
-        self.next.is_none_or(|next| now >= next)
-    }
-
-    /// Ours was put in front.
-    pub(crate) fn moved(&mut self, now: Instant) {
-        self.moves += 1;
-        let doublings = self.moves.saturating_sub(FREE_MOVES + 1).min(16);
-        let wait = (FIRST_WAIT * 2_u32.pow(doublings)).min(LONGEST_WAIT);
-        self.next = self.is_contested().then(|| now + wait);
-    }
-
-    /// Nobody is in front.
-    pub(crate) fn undisturbed(&mut self, now: Instant) {
-        if self.is_disturbed(now, PEACE) {
-            return;
-        }
-        *self = Self::default();
-    }
-
-    /// Whether somebody was in front not longer ago than this.
-    pub(crate) fn is_disturbed(&self, now: Instant, within: Duration) -> bool {
-        self.last
-            .is_some_and(|last| now.duration_since(last) < within)
-    }
-
-    /// Whether somebody has come before ours again and again.
-    pub(crate) fn is_contested(&self) -> bool {
-        self.moves > FREE_MOVES
     }
 }
 
@@ -238,30 +183,6 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const LOOK: Duration = Duration::from_secs(10);
-
-    #[test]
-    fn a_tug_of_war_ends() {
-        let mut contest = Contest::default();
-        let begun = Instant::now();
-        let mut moves = Vec::new();
-        for look in 0..360 {
-            let now = begun + LOOK * look;
-            if contest.disturbed(now) {
-                contest.moved(now);
-                moves.push(look);
-            }
-            assert_eq!(contest.is_contested(), moves.len() > 3);
-        }
-        // At once, then after 20 s, 40 s, up to ten minutes.
-        assert_eq!(moves, [0, 1, 2, 3, 5, 9, 17, 33, 65, 125, 185, 245, 305]);
-        let end = begun + LOOK * 360;
-        contest.undisturbed(end);
-        assert!(contest.is_contested(), "not a minute ago");
-        contest.undisturbed(end + PEACE);
-        assert!(!contest.is_contested() && contest.disturbed(end + PEACE));
-    }
 
     fn seen(passed: u64, flows: u64, counted: Option<u64>) -> Seen {
         let flows = Some(flows);

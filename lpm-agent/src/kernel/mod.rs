@@ -15,6 +15,7 @@ pub mod blind;
 mod bpf;
 pub mod check;
 pub mod conntrack;
+mod contest;
 mod counters;
 pub mod detach;
 mod detour;

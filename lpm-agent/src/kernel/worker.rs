@@ -26,6 +26,7 @@ use self::deciding::Retry;
 use super::{
     attach::{Attacher, Attachment},
     blind::{Blind, Watch},
+    contest,
     hotplug::{
         AttachedInterface, Command, Describe, Event, InterfaceTable, Settings, StartError, State,
         lock,
@@ -39,8 +40,12 @@ use super::{
     rules::Rules,
 };
 
-/// How often it is looked whether the hooks are still there.
+/// The longest time until it is looked again whether the hooks are still there; the shortest is half
+/// of it.
 const INSPECTION: Duration = Duration::from_secs(10);
+
+/// The same for those that somebody has just come before.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// An interface that is attached.
 struct Active {
@@ -77,6 +82,8 @@ pub(crate) struct Worker {
     refused: BTreeSet<u32>,
     state: Arc<Mutex<State>>,
     inspect_at: Instant,
+    /// The next look at hooks that were disturbed; `None`: none was.
+    look_again_at: Option<Instant>,
     _presence: Presence,
 }
 
@@ -114,7 +121,8 @@ impl Worker {
             retries: BTreeMap::new(),
             refused: BTreeSet::new(),
             state,
-            inspect_at: Instant::now() + INSPECTION,
+            inspect_at: Instant::now() + contest::pause(INSPECTION, fastrand::f64()),
+            look_again_at: None,
             _presence: presence,
         };
         worker.known = interfaces::dump(&mut worker.attacher.route).map_err(StartError::Netlink)?;
@@ -201,6 +209,7 @@ impl Worker {
             .values()
             .map(|retry| retry.at)
             .chain(self.describe_at)
+            .chain(self.look_again_at)
             .fold(self.inspect_at.min(self.weigh_at), Instant::min);
         let wait = next.saturating_duration_since(Instant::now());
         // Rounded up: waking a millisecond early would spin until the time has come.

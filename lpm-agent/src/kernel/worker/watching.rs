@@ -8,11 +8,12 @@ use std::{
 
 use lpm_common::layout::Vantage;
 
-use super::{Active, INSPECTION, Worker};
+use super::{Active, INSPECTION, LOOK_AGAIN, Worker};
 use crate::kernel::{
     attach::{Harmless, Hook, Other, Standing},
     blind::{Blind, Seen, Step, Watch},
     bpf::Direction,
+    contest,
     counters::{self, Packets},
     hotplug::{AttachedInterface, Event},
     one_sided::Sides,
@@ -23,26 +24,40 @@ use crate::kernel::{
 /// direction only, whatever the CNI does.
 const DISTURBANCE: Duration = Duration::from_mins(2);
 
+/// A second look at disturbed hooks waits at least so many times what the last one took: they must
+/// not keep the thread busy, however many there are.
+const SPARING: u32 = 10;
+
 /// What all looks of one inspection share.
 struct Outlook {
-    now: Instant,
     harmless: Harmless,
-    packets: HashMap<String, Packets>,
+    /// What interfaces have counted; `None`: it is only looked who comes first.
+    packets: Option<HashMap<String, Packets>>,
 }
 
 impl Worker {
-    /// Now and then, looks after all hooks.
+    /// Now and then, looks after all hooks; in between, at those where somebody has come before us.
     pub(super) fn inspect(&mut self) {
-        if Instant::now() < self.inspect_at {
+        let begun = Instant::now();
+        let all = begun >= self.inspect_at;
+        if !all && self.look_again_at.is_none_or(|at| begun < at) {
             return;
         }
-        self.inspect_at = Instant::now() + INSPECTION;
-        self.reattach_broken();
+        self.look_again_at = None;
+        if all {
+            self.inspect_at = begun + contest::pause(INSPECTION, fastrand::f64());
+            self.reattach_broken();
+        }
+        let chosen = self.active.iter();
+        let chosen = chosen.filter(|(_, active)| all || active.is_close(begun));
+        let chosen: Vec<u32> = chosen.map(|(index, _)| *index).collect();
+        if chosen.is_empty() {
+            return;
+        }
         let outlook = self.attacher.harmless().map(|harmless| Outlook {
-            now: Instant::now(),
             harmless,
             // Without them it is not seen that packets do not reach us.
-            packets: counters::packets().unwrap_or_default(),
+            packets: all.then(|| counters::packets().unwrap_or_default()),
         });
         let mut outlook = match outlook {
             Ok(outlook) => outlook,
@@ -54,11 +69,16 @@ impl Worker {
         for active in self.active.values_mut() {
             outlook.harmless.with(active.attachment.hooks_mut());
         }
-        for index in self.active.keys().copied().collect::<Vec<_>>() {
+        for index in chosen {
             if let Some(active) = self.active.remove(&index) {
                 let active = self.look_after(active, &outlook);
                 self.active.insert(index, active);
             }
+        }
+        let now = Instant::now();
+        if self.active.values().any(|active| active.is_close(now)) {
+            let pause = contest::pause(LOOK_AGAIN, fastrand::f64());
+            self.look_again_at = Some(now + pause.max((now - begun) * SPARING));
         }
     }
 
@@ -66,6 +86,8 @@ impl Worker {
     fn look_after(&mut self, mut active: Active, outlook: &Outlook) -> Active {
         let shown = active.shown.clone();
         let mut blind = None;
+        // Not that of the whole inspection: to put a thousand programs in front takes a minute.
+        let now = Instant::now();
         for hook in active.attachment.hooks_mut() {
             let watch = active.watches.entry(hook.slot).or_default();
             let index = shown.interface.index;
@@ -76,13 +98,16 @@ impl Worker {
                 Ok(Standing::Gone) | Err(_) => continue,
             };
             let behind = if others.is_empty() {
-                watch.contest.undisturbed(outlook.now);
+                watch.contest.undisturbed(now, watch.passes);
                 false
             } else {
-                self.come_first(&shown, hook, (watch, others), outlook.now)
+                self.come_first(&shown, hook, (watch, others), now)
             };
-            if hook.slot != Slot::Joined && !watch.contest.is_contested() {
-                self.listen_at(&shown, hook, (watch, behind), outlook);
+            if let Some(packets) = &outlook.packets
+                && hook.slot != Slot::Joined
+                && !watch.contest.is_contested()
+            {
+                self.listen_at(&shown, hook, (watch, behind), (packets, now));
             }
             blind = blind.or(watch.reason(behind).map(|reason| Blind {
                 reason,
@@ -140,10 +165,10 @@ impl Worker {
         shown: &AttachedInterface,
         hook: &mut Hook,
         (watch, behind): (&mut Watch, bool),
-        outlook: &Outlook,
+        (packets, now): (&HashMap<String, Packets>, Instant),
     ) {
         let (interface, direction) = (&shown.interface, hook.slot.direction());
-        let packets = outlook.packets.get(&interface.name);
+        let packets = packets.get(&interface.name);
         let sides = self.sides.get(&interface.index).copied();
         // What another's XDP program drops or redirects is counted by the interface, too.
         let judged = self.evidence.is_some()
@@ -158,7 +183,7 @@ impl Worker {
             counted: hook.counted(),
         };
         let doubted = behind && !watch.passes;
-        let done = match watch.silence.look(outlook.now, seen, doubted) {
+        let done = match watch.silence.look(now, seen, doubted) {
             Step::Nothing => Ok(()),
             Step::Begin => self.attacher.count(hook),
             Step::End => {
@@ -223,6 +248,14 @@ impl Worker {
             self.detach(index, !self.known.contains_key(&index));
             self.consider(index);
         }
+    }
+}
+
+impl Active {
+    /// Whether one of its hooks is to be looked at before the next inspection.
+    fn is_close(&self, now: Instant) -> bool {
+        let mut watches = self.watches.values();
+        watches.any(|watch| watch.contest.is_close(now))
     }
 }
 
