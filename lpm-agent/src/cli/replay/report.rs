@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io::Read, path::Path, time::Duration};
 use lpm_common::counter::Counter;
 
 use super::{super::show, output::Output};
-use crate::replay::Replay;
+use crate::replay::{Replay, order};
 
 /// A few lines.
 pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> String {
@@ -45,7 +45,9 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
             ("retransmissions".to_owned(), run.retransmissions()),
             ("unanswered DNS queries".to_owned(), unanswered.dns),
             (
-                "DNS queries whose answers may be in what was not captured".to_owned(),
+                "DNS queries whose answers may be in packets that were not captured, or could not \
+                 be read, to their end"
+                    .to_owned(),
                 unanswered.unknown,
             ),
             ("unanswered echo requests".to_owned(), unanswered.icmp),
@@ -117,7 +119,10 @@ fn of_order<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
     } else {
         let window = show::time(run.window_ns());
         format!(
-            "times packets were out of order by more than {window}, and flows began anew: {sorts}"
+            "times packets were out of order by more than {window}, or than {} packets or {} MiB of \
+             them, and flows began anew: {sorts}",
+            order::MOST_PACKETS,
+            order::MOST_BYTES >> 20
         )
     };
     vec![(kept, disorder.packets), (beyond, disorder.beyond)]
