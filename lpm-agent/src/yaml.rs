@@ -19,8 +19,22 @@ impl MessageFormatter for Words {
                 let key = key.as_deref().unwrap_or("a key");
                 format!("{key} is there already: remove one of the two").into()
             }
+            Error::InvalidScalar { ty, .. } if let Some(most) = most(ty) => {
+                format!("no whole number from 0 to {most}").into()
+            }
             _ => DefaultMessageFormatter.format_message(error),
         }
+    }
+}
+
+/// The largest value of a type of numbers without sign.
+fn most(kind: &str) -> Option<u64> {
+    match kind {
+        "u8" => Some(u8::MAX.into()),
+        "u16" => Some(u16::MAX.into()),
+        "u32" => Some(u32::MAX.into()),
+        "u64" => Some(u64::MAX),
+        _ => None,
     }
 }
 
@@ -104,6 +118,18 @@ mod tests {
         }
         for text in ["", "- 1\n", "a: [\n", "7\n"] {
             assert_eq!(line_of(text, "a"), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_bounds_and_no_types() {
+        for text in ["a: 70000\n", "a: -1\n", "a: many\n", "a: 1.5\n"] {
+            let error = read::<BTreeMap<String, u16>>(text).expect_err(text);
+            assert!(error.contains("from 0 to 65535"), "{error}");
+            assert!(
+                error.contains("line 1") && !error.contains("u16"),
+                "{error}"
+            );
         }
     }
 
