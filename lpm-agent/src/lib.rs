@@ -10,6 +10,7 @@ pub mod leaving;
 pub mod passive;
 pub mod replay;
 pub mod session;
+mod yaml;
 
 #[cfg(test)]
 mod rooms;

@@ -31,6 +31,7 @@ pub struct Identity {
     /// Ranges that pods have addresses of and that no node's `spec.podCIDRs` tells, such as the
     /// subnets of Azure CNI: an address there that nobody has is `unknown`, and not `external`. Hot.
     #[schemars(with = "Vec<String>", inner(regex(pattern = crate::identity::ranges::CIDR)))]
+    #[serde(deserialize_with = "crate::identity::cidr::many")]
     pub cluster_ranges: Vec<IpNet>,
 }
 

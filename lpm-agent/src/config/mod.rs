@@ -1,6 +1,7 @@
 //! The configuration: one YAML file, every key with a default, unknown keys refused.
 
 mod conntrack;
+mod error;
 mod identity;
 mod method;
 mod pins;
@@ -10,7 +11,7 @@ mod tunnels;
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -20,9 +21,9 @@ use std::{
 use lpm_common::{layout, parse::tunnel::TunnelPorts};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 pub use conntrack::Conntrack;
+pub use error::ConfigError;
 pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use method::Method;
 pub use pins::Pins;
@@ -36,6 +37,7 @@ use crate::{
         attach::Mode,
         rules::{Rule, Rules},
     },
+    yaml,
 };
 
 /// No more than this can be told apart within one namespace
@@ -148,39 +150,6 @@ impl Default for Config {
     }
 }
 
-/// Why a configuration cannot be used.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("read the configuration {path}: {source}; check the path and its permissions")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is not YAML, has an unknown key or a value of the wrong type.
-    #[error(
-        "configuration {path}: {reason}\n`lpm config schema` prints every key, `lpm config show` the defaults"
-    )]
-    Parse {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong, with line and column.
-        reason: String,
-    },
-    /// A value that cannot work.
-    #[error("configuration: {key} is {value}: {remedy}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// What it may be.
-        remedy: &'static str,
-    },
-}
-
 impl Config {
     /// Reads a file; a relative `names` is resolved against the file's directory.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -200,18 +169,17 @@ impl Config {
 
     /// Parses the text of a configuration; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Option<Self> =
-            serde_saphyr::from_str(text).map_err(|error| ConfigError::Parse {
-                path: path.to_owned(),
-                reason: error.to_string(),
-            })?;
+        let config: Option<Self> = yaml::read(text).map_err(|reason| ConfigError::Parse {
+            path: path.to_owned(),
+            reason,
+        })?;
         let mut config = config.unwrap_or_default();
         if let Some(preset) = config.preset
             && !tunnels::given(text)
         {
             config.tunnels = preset.tunnels();
         }
-        config.check()?;
+        config.check().map_err(|error| error.within(text, path))?;
         Ok(config)
     }
 
@@ -428,8 +396,27 @@ mod tests {
             ("methods: []\n", "methods"),
             ("methods: [ts, rtt]\n", "rtt"),
         ] {
-            let error = parse(text).expect_err(text).to_string();
+            let error = parse(&format!("# first\n{text}"))
+                .expect_err(text)
+                .to_string();
             assert!(error.contains(key), "{error}");
+            assert!(
+                error.contains("lpm.yaml") && error.contains("line 2"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn ranges_that_are_none_are_refused_by_line() {
+        for text in [
+            "identity: {external: [\n{cidr: 10.0.0.0/33, name: x}]}\n",
+            "identity: {cluster_ranges: [10.0.0.0/8,\n10.0.0.0/33]}\n",
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            for part in ["lpm.yaml", "line 2", "prefix length of 10.0.0.0/33"] {
+                assert!(error.contains(part), "{error}");
+            }
         }
     }
 

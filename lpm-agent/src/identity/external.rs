@@ -14,6 +14,7 @@ use super::{Name, names::Kind};
 pub struct External {
     /// The range, such as `0.0.0.0/0`; the longest one that holds an address names it.
     #[schemars(with = "String", regex(pattern = super::ranges::CIDR))]
+    #[serde(deserialize_with = "super::cidr::one")]
     pub cidr: IpNet,
     /// What it is called: the value of the label `peer_namespace`, beside `peer_kind="external"`.
     #[schemars(length(min = 1))]

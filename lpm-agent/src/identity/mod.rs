@@ -6,6 +6,7 @@
 //! small number, puts the ranges into the kernel's map `NAMES` and answers the exporters.
 
 pub mod addresses;
+pub(crate) mod cidr;
 pub mod cni;
 pub mod directory;
 pub mod external;

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use super::HOST;
 pub use super::ranges::{Names, bits};
+use crate::yaml;
 
 /// What an address or a range belongs to. What many names share (namespaces, nodes) they hold
 /// together: a cluster has 100,000 of them.
@@ -106,7 +107,7 @@ struct Entry {
     #[schemars(with = "Option<String>")]
     address: Option<IpAddr>,
     /// A range, such as `198.18.5.0/24`; the longest one that holds an address names it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::cidr::some")]
     #[schemars(with = "Option<String>")]
     cidr: Option<IpNet>,
     /// What it is; by default a service if only `service`, a node if only `node` is given, else
@@ -211,9 +212,9 @@ impl Names {
             return Ok(names);
         }
         let entries: Vec<Spanned<Entry>> =
-            serde_saphyr::from_str(text).map_err(|error| NamesError::Parse {
+            yaml::read(text).map_err(|reason| NamesError::Parse {
                 path: path.to_owned(),
-                reason: error.to_string(),
+                reason,
             })?;
         let mut lines = HashMap::new();
         for Spanned {

@@ -14,6 +14,11 @@ use super::link::{VLAN_TAGS, View};
 /// Bytes behind the IP header that are looked at: a TCP header with all its options, or that of a
 /// flow inside a tunnel. Both hold a checksum of all the rest.
 const LOOKED_AT: usize = 128;
+/// Bytes that are enough for headers: 22 of Ethernet and two tags, 60 of IP, 60 of TCP.
+pub(super) const KEPT: usize = 512;
+/// Bytes that are enough for the headers of two tunnels and what is in them: a tunnel takes 330
+/// with all its options. Extension headers in a tunnel may lie behind that.
+const KEPT_OF_TUNNELS: usize = 1024;
 /// Where a frame has its ethertype.
 const ETHERTYPE: usize = 12;
 /// Tags that are passed over.
@@ -24,6 +29,9 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const DNS: u32 = 53;
+/// Headers of IPv6 that say how long they are (RFC 8200 section 4), and the one of either version
+/// (RFC 4302).
+const EXTENSIONS: [u8; 5] = [0, 43, 44, 51, 60];
 
 /// What is asked about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +50,19 @@ pub struct Digest {
     pub id: u16,
     /// What would make the sender repeat it.
     pub repeats: Repeats,
+    /// What of it is measured.
+    pub needed: Needed,
+}
+
+/// What of a packet is looked at by those who measure it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// Its headers.
+    Headers,
+    /// Its headers and those of a packet in the tunnels that it is of.
+    Tunnels,
+    /// All: DNS messages, or headers of whatever length.
+    All,
 }
 
 /// Why a packet would come again, other than as a copy.
@@ -55,6 +76,18 @@ pub enum Repeats {
     ByAnswer,
     /// Whatever the other end sent: an acknowledgment without data.
     ByAny,
+}
+
+impl Digest {
+    /// Bytes of a packet of this digest that are looked at, at most. What has none is not IP.
+    #[must_use]
+    pub fn needed(digest: Option<&Self>) -> usize {
+        match digest.map_or(Needed::Headers, |digest| digest.needed) {
+            Needed::Headers => KEPT,
+            Needed::Tunnels => KEPT_OF_TUNNELS,
+            Needed::All => usize::MAX,
+        }
+    }
 }
 
 /// Makes digests.
@@ -129,6 +162,7 @@ impl Digester {
             packet,
             id: ip.id,
             repeats: repeats.unwrap_or(Repeats::ByTimer),
+            needed: self.needed(&ip, ports),
         })
     }
 
@@ -164,12 +198,7 @@ impl Digester {
             }
             UDP if ip.rest.len() < 8 => None,
             UDP if ends.contains(&DNS) => Some(Repeats::ByTimer),
-            UDP => {
-                let mut tunnels = self.tunnels.vxlan.iter().chain(&self.tunnels.geneve);
-                tunnels
-                    .any(|port| *port != 0 && u32::from(*port) == ends[1])
-                    .then_some(Repeats::ByAnswer)
-            }
+            UDP => self.is_tunnel(ends[1]).then_some(Repeats::ByAnswer),
             // Echo and echo reply (RFC 792, RFC 4443).
             ICMP if ip.rest.len() >= 8 && matches!(ip.rest[0], 0 | 8) => Some(Repeats::ByTimer),
             ICMPV6 if ip.rest.len() >= 8 && matches!(ip.rest[0], 128 | 129) => {
@@ -177,6 +206,21 @@ impl Digester {
             }
             _ => None,
         }
+    }
+
+    fn needed(&self, ip: &Ip<'_>, ports: u32) -> Needed {
+        let ends = [ports >> 16, ports & 0xffff];
+        match ip.protocol {
+            TCP | UDP if ends.contains(&DNS) => Needed::All,
+            UDP if self.is_tunnel(ends[1]) => Needed::Tunnels,
+            protocol if EXTENSIONS.contains(&protocol) => Needed::All,
+            _ => Needed::Headers,
+        }
+    }
+
+    fn is_tunnel(&self, port: u32) -> bool {
+        let mut tunnels = self.tunnels.vxlan.iter().chain(&self.tunnels.geneve);
+        tunnels.any(|tunnel| *tunnel != 0 && u32::from(*tunnel) == port)
     }
 }
 
@@ -248,7 +292,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use lpm_common::model::frame::Frame;
+    use lpm_common::model::{frame::Frame, question::Message};
 
     use super::*;
     use crate::replay::link;
@@ -305,5 +349,34 @@ pub(super) mod tests {
         let tagged = digest(&digester, &tagged);
         assert_eq!(tagged.conversation, first.conversation);
         assert_ne!(tagged.packet, first.packet, "seen in another network");
+    }
+
+    #[test]
+    fn packets_are_needed_as_far_as_they_are_read() {
+        let [a, b] = ["fd00::1", "fd00::2"].map(|a| a.parse().expect("an address"));
+        let tunnels = TunnelPorts {
+            vxlan: [4789, 0, 0, 0],
+            geneve: [6081, 0, 0, 0],
+        };
+        let with = Digester::new([7; SEEDS], tunnels);
+        let udp = |sport, dport| Message::query(1).udp(a, b, sport, dport);
+        let mut behind = Frame::new(a, b, 1000, 80);
+        behind.extensions = vec![(60, vec![0; 8])];
+        let mut tagged = Frame::new(a, b, 53, 1000);
+        tagged.tags = vec![(0x88a8, 5), (0x8100, 7)];
+        for (frame, plain, inside) in [
+            (Frame::new(a, b, 1000, 80), Needed::Headers, Needed::Headers),
+            (Frame::new(a, b, 1000, 53), Needed::All, Needed::All),
+            (udp(53, 1000), Needed::All, Needed::All),
+            (udp(1000, 4789), Needed::Headers, Needed::Tunnels),
+            (udp(1000, 6081), Needed::Headers, Needed::Tunnels),
+            (udp(4789, 1000), Needed::Headers, Needed::Headers),
+            (behind, Needed::All, Needed::All),
+            (tagged, Needed::All, Needed::All),
+        ] {
+            let bytes = frame.bytes();
+            assert_eq!(digest(&digester(), &bytes).needed, plain, "{frame:?}");
+            assert_eq!(digest(&with, &bytes).needed, inside, "{frame:?}");
+        }
     }
 }

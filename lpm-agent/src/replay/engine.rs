@@ -32,7 +32,7 @@ use lpm_common::{
 };
 
 pub use self::questions::Unanswered;
-use super::{bytes::Captured, link::View, order::KEPT, orient::Local};
+use super::{bytes::Captured, digest::KEPT, link::View, orient::Local};
 use crate::{kernel::load::LoadSettings, passive::Flow};
 
 /// Jiffies per second. They only tell how long a flow was silent, and at this rate they wrap after

@@ -2,7 +2,8 @@
 //! queues or CPUs were written in turns, or it was put together from parts.
 //!
 //! A packet is held until [`WINDOW_NS`] more has passed at its interface, and no more than a fixed
-//! amount of memory is used. A clock that was set back must not be taken for disorder: what came
+//! amount of memory is used. Of most packets only the headers are held: with their data a window
+//! would be many times as much. A clock that was set back must not be taken for disorder: what came
 //! before and what came after would be mixed. A queue keeps the order of its packets, and a card
 //! puts all packets of a flow's direction into the same one: so a direction that goes back in time
 //! by more than [`DISORDER_NS`] says that the clock was set, and everything behind the place where
@@ -20,12 +21,10 @@ use super::{digest::Digest, engine::DISORDER_NS, link::View};
 /// How far packets may be out of order to be put in order, nanoseconds.
 pub const WINDOW_NS: u64 = 1_000_000_000;
 
-/// Packets and bytes held at a time, at most.
-const MOST_PACKETS: usize = 1 << 16;
-const MOST_BYTES: usize = 16 << 20;
-/// Bytes of a packet that are kept: no header that is looked at lies behind them, but for chains of
-/// extension headers that nobody sends.
-pub(super) const KEPT: usize = 512;
+/// Packets held at a time, at most.
+pub const MOST_PACKETS: usize = 1 << 16;
+/// Bytes of them, at most; and one packet more, whatever its size.
+pub const MOST_BYTES: usize = 16 << 20;
 /// Directions of flows whose last time is remembered: sets, and places in each.
 const SETS: usize = 2048;
 const WAYS: usize = 4;
@@ -165,6 +164,7 @@ impl Order {
         let Some(lane) = self.lanes.get_mut(lane) else {
             return;
         };
+        let kept = view.data.len().min(Digest::needed(digest.as_ref()));
         let held = Held {
             time_ns,
             digest,
@@ -174,7 +174,7 @@ impl Order {
             len: view.len,
             segment: view.segment,
             ifindex: view.ifindex,
-            data: view.data[..view.data.len().min(KEPT)].into(),
+            data: view.data[..kept].into(),
         };
         self.packets += 1;
         self.bytes += held.size();
@@ -362,7 +362,8 @@ impl Eq for Held {}
 
 #[cfg(test)]
 mod tests {
-    use super::{super::digest::Repeats, *};
+    use super::super::digest::{KEPT, Needed, Repeats};
+    use super::*;
 
     const MS: u64 = 1_000_000;
 
@@ -374,6 +375,7 @@ mod tests {
             packet: 0,
             id: 0,
             repeats: Repeats::ByTimer,
+            needed: Needed::Headers,
         }
     }
 
@@ -452,11 +454,12 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let data = [0; 2_000];
-        for size in [0, 2_000] {
+        let data = vec![0; 65_535];
+        let digests = [Needed::Headers, Needed::All].map(|needed| Digest { needed, ..of(1) });
+        for (size, digest) in [0, 65_535].into_iter().zip(digests) {
             let mut order = Order::new(WINDOW_NS);
             for i in 0..100_000 {
-                order.push(i % 3, &view(&data[..size]), None, 10_000 * MS);
+                order.push(i % 3, &view(&data[..size]), Some(digest), 10_000 * MS);
                 while order.is_full() && order.next(i % 3).is_some() {}
                 if order.is_full() {
                     order.drain();
@@ -479,8 +482,10 @@ mod tests {
         };
         order.push(0, &seen, None, MS);
         order.push(2, &view(&[1]), None, 0);
+        let needed = Needed::All;
+        order.push(0, &seen, Some(Digest { needed, ..of(1) }), 2 * MS);
         let out = order.drain();
-        let [(2, first), (0, second)] = out.as_slice() else {
+        let [(2, first), (0, second), (0, third)] = out.as_slice() else {
             panic!("{out:?}");
         };
         assert_eq!(first.view().data, [1]);
@@ -489,5 +494,6 @@ mod tests {
             ..seen
         };
         assert_eq!((second.view(), second.time_ns), (kept, MS));
+        assert_eq!((third.view(), third.time_ns), (seen, 2 * MS));
     }
 }

@@ -402,3 +402,68 @@ fn a_packet_with_an_impossible_time_is_left_out() {
         assert_eq!((out.samples.len(), out.untimed), (usual().len(), 1));
     }
 }
+
+/// Options of pcapng behind the one that ends them (draft-ietf-opsawg-pcapng section 3.5), in every
+/// block: resolution, name and offset of another interface, or what is no option at all.
+#[test]
+fn options_behind_their_end_are_none() {
+    let kinds = [None, Some(6), Some(9)].map(|resolution| Kind::PcapNg {
+        resolution,
+        offset: None,
+    });
+    for (kind, big) in kinds
+        .into_iter()
+        .flat_map(|kind| [(kind, false), (kind, true)])
+    {
+        let half = |value: u16| {
+            if big {
+                value.to_be_bytes()
+            } else {
+                value.to_le_bytes()
+            }
+        };
+        let word = |value: u32| {
+            if big {
+                value.to_be_bytes()
+            } else {
+                value.to_le_bytes()
+            }
+        };
+        let option = |code: u16, len: u16, value: &[u8]| [&half(code), &half(len), value].concat();
+        let options = [
+            option(9, 1, &[3, 0, 0, 0]),
+            option(2, 3, b"odd\0"),
+            option(14, 8, &[0, 0, 1, 1, 0, 0, 0, 0]),
+        ];
+        for behind in [options.concat(), option(9, 0xffff, &[3, 0, 0, 0])] {
+            let records = Talk::usual(false).records();
+            let bytes = capture(kind, big, &[(ETHERNET, None)], &records);
+            let mut odd = Vec::new();
+            let mut rest = &bytes[..];
+            while let Some(len) = rest.get(4..8) {
+                let len = <[u8; 4]>::try_from(len).expect("four");
+                let len = if big {
+                    u32::from_be_bytes(len)
+                } else {
+                    u32::from_le_bytes(len)
+                };
+                let (block, others) = rest.split_at(len as usize);
+                // Packets have no options yet.
+                let is_packet = block[..4] == word(6);
+                let end = if is_packet {
+                    option(0, 0, &[])
+                } else {
+                    Vec::new()
+                };
+                let added = u32::try_from(end.len() + behind.len()).expect("short");
+                let long = word(len + added);
+                let body = &block[8..block.len() - 4];
+                odd.extend([&block[..4], &long, body, &end, &behind, &long].concat());
+                rest = others;
+            }
+            let out = replay(&odd);
+            assert!(out.error.is_none(), "{kind:?} {big}: {:?}", out.error);
+            assert_eq!(out.samples, usual(), "{kind:?} {big}");
+        }
+    }
+}

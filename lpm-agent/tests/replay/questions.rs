@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use lpm_agent::replay::{Choice, Settings, order::WINDOW_NS};
 use lpm_common::{
     counter::Counter,
     layout::Method,
@@ -13,7 +14,7 @@ use lpm_common::{
 };
 
 use crate::{
-    run::{Out, replay, replay_with, undirected},
+    run::{Out, replay_with, replay_within, settings, undirected},
     talk::BEGIN,
     write::{ETHERNET, PCAP, Record, capture},
 };
@@ -30,10 +31,8 @@ fn both(test: impl Fn(IpAddr, IpAddr)) {
 
 fn read(records: &[Record]) -> [Out; 2] {
     let bytes = capture(PCAP, false, &[(ETHERNET, None)], records);
-    [
-        replay(&bytes),
-        replay_with(&bytes, undirected(), lpm_agent::replay::Choice::default()),
-    ]
+    [settings(), undirected()]
+        .map(|settings| replay_with(&bytes, roomy(settings), Choice::default()))
 }
 
 fn at(after: u64, frame: &Frame) -> Record {
@@ -170,4 +169,76 @@ fn an_answer_in_fragments_is_measured_at_the_first_one() {
         assert_eq!(rtts(&out, Method::Dns), [4 * MS; 2]);
         assert_eq!((out.unanswered.dns, out.unanswered.unknown), (0, 0));
     }
+}
+
+/// With room for all questions whatever their hashes.
+fn roomy(settings: Settings) -> Settings {
+    Settings {
+        flow_entries: 1 << 14,
+        ..settings
+    }
+}
+
+/// A capture as a file, and through a pipe.
+fn file_and_pipe(records: &[Record]) -> [Out; 2] {
+    let bytes = capture(PCAP, false, &[(ETHERNET, None)], records);
+    let settings = || roomy(settings());
+    let read = |window_ns| replay_within(&bytes[..], settings(), Choice::default(), window_ns);
+    [WINDOW_NS, 0].map(read)
+}
+
+/// Frames as they are, in two VLANs, and behind headers of IPv6 that are longer than most frames.
+fn dressed(mut frame: Frame, how: usize) -> Frame {
+    match how {
+        1 => frame.tags = vec![(0x88a8, 5), (0x8100, 7)],
+        // Options of a destination: padding (RFC 8200 section 4.2).
+        2 if frame.src.is_ipv6() => frame.extensions = vec![(60, padding()), (60, padding())],
+        _ => {}
+    }
+    frame
+}
+
+/// 600 bytes.
+fn padding() -> Vec<u8> {
+    let mut options = vec![0; 600];
+    // Next header, of the frame's writer; length in units of 8 bytes beyond the first.
+    options[1] = 74;
+    for (at, len) in [(2, 255), (259, 255), (516, 82)] {
+        (options[at], options[at + 1]) = (1, len);
+    }
+    options
+}
+
+#[test]
+fn of_a_file_as_much_is_read_as_of_a_pipe() {
+    const MANY: u16 = 60;
+    both(|local, remote| {
+        for how in 0..3 {
+            let ids = 1..=MANY;
+            let asked: Vec<_> = ids.clone().map(Message::query).collect();
+            let told: Vec<_> = ids.clone().map(|id| answer(id, 900)).collect();
+            let mut ask = Message::tcp(&asked, local, remote, 40_000, 53);
+            let mut tell = Message::tcp(&told, remote, local, 53, 40_000);
+            (ask.seq, ask.ack, tell.seq) = (1000, 9000, 9000);
+            tell.ack = ask.seq + ask.payload;
+            let mut records = vec![
+                at(0, &dressed(ask, how)),
+                at(3 * MS, &dressed(tell, how)),
+                at(20 * S, &Message::query(9).udp(local, remote, 40_002, 53)),
+            ];
+            for out in file_and_pipe(&records) {
+                assert_eq!(rtts(&out, Method::Dns), [3 * MS; 60], "{how}");
+            }
+            let ask = |id| Message::query(id).udp(local, remote, 40_000, 53);
+            records = (1..=8).map(|id| at(0, &dressed(ask(id), how))).collect();
+            let told: Vec<_> = (1..=8).map(|id| answer(id, 500)).collect();
+            let tell = together(&told).udp(remote, local, 53, 40_000);
+            records.push(at(4 * MS, &dressed(tell, how)));
+            records.push(at(20 * S, &ask(9)));
+            for out in file_and_pipe(&records) {
+                assert_eq!(rtts(&out, Method::Dns), [4 * MS; 8], "{how}");
+                assert_eq!((out.unanswered.dns, out.unanswered.unknown), (0, 0));
+            }
+        }
+    });
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io::Read, path::Path, time::Duration};
 use lpm_common::counter::Counter;
 
 use super::{super::show, output::Output};
-use crate::replay::Replay;
+use crate::replay::{Replay, order};
 
 /// A few lines.
 pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> String {
@@ -34,7 +34,7 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
     };
     line("packets not measured", not_measured(run));
     line("flows not measured", labelled(run, "map_drops"));
-    line("flows in more than one VLAN", vlans(run));
+    line("flows in more than one VLAN", vlans(file, run));
     line("capture", of_capture(run));
     line("order", of_order(file, run));
     line("copies", of_copies(file, run));
@@ -45,7 +45,9 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
             ("retransmissions".to_owned(), run.retransmissions()),
             ("unanswered DNS queries".to_owned(), unanswered.dns),
             (
-                "DNS queries whose answers may be in what was not captured".to_owned(),
+                "DNS queries whose answers may be in packets that were not captured, or could not \
+                 be read, to their end"
+                    .to_owned(),
                 unanswered.unknown,
             ),
             ("unanswered echo requests".to_owned(), unanswered.icmp),
@@ -117,7 +119,10 @@ fn of_order<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
     } else {
         let window = show::time(run.window_ns());
         format!(
-            "times packets were out of order by more than {window}, and flows began anew: {sorts}"
+            "times packets were out of order by more than {window}, or than {} packets or {} MiB of \
+             them, and flows began anew: {sorts}",
+            order::MOST_PACKETS,
+            order::MOST_BYTES >> 20
         )
     };
     vec![(kept, disorder.packets), (beyond, disorder.beyond)]
@@ -134,7 +139,7 @@ fn of_copies<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
             format!(
                 "ambiguous, recorded twice or sent again: measured as sent again; \
                  `editcap -d {} ONCE` removes copies",
-                file.display()
+                operand(file, run)
             ),
             unsure,
         ),
@@ -173,7 +178,8 @@ fn not_measured<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
 }
 
 /// What bears one tag, or none, one way and another back.
-fn vlans<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
+fn vlans<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
+    let file = operand(file, run);
     let count = |counter| run.counter(counter);
     vec![
         (
@@ -185,13 +191,24 @@ fn vlans<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
             count(Counter::VlanQuestionJoined),
         ),
         (
-            "not measured, because the other direction may be in several VLANs (take out those \
-             that belong together, `tshark -r FILE -Y 'vlan.id in {30, 40}' -w OTHER`, or take \
-             the tags off, `tcprewrite --enet-vlan=del`, and replay that)"
-                .to_owned(),
+            format!(
+                "not measured, because the other direction may be in several VLANs (take out those \
+                 that belong together, `tshark -r {file} -Y 'vlan.id in {{ID, ID}}' -w PART`, whose \
+                 ids `tshark -r {file} -T fields -e vlan.id | sort -u` lists, or take the tags off, \
+                 `tcprewrite --enet-vlan=del`, and replay that)"
+            ),
             count(Counter::VlanFlowAmbiguous) + count(Counter::VlanQuestionAmbiguous),
         ),
     ]
+}
+
+/// The capture as a tool's operand; what came through a pipe has no name.
+fn operand<R: Read>(file: &Path, run: &Replay<R>) -> String {
+    if run.window_ns() == 0 {
+        "FILE".to_owned()
+    } else {
+        file.display().to_string()
+    }
 }
 
 /// The counters of one metric, by their label.

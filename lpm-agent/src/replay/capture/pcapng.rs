@@ -184,7 +184,13 @@ impl PcapNg {
         } else {
             parse_interfacedescriptionblock_le(bytes)
         };
-        let (_, block) = parsed.map_err(|_| corrupt("an interface description is malformed"))?;
+        let (_, mut block) =
+            parsed.map_err(|_| corrupt("an interface description is malformed"))?;
+        // The crate reads on to the block's end; what stands there is nothing (section 3.5).
+        let options = &mut block.options;
+        if let Some(end) = options.iter().position(|o| o.code == OptionCode::EndOfOpt) {
+            options.truncate(end);
+        }
         if interfaces.len() >= MOST_INTERFACES {
             return Err(corrupt("more than 65,536 interfaces"));
         }

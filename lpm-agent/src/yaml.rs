@@ -1,0 +1,143 @@
+//! Files in YAML that people write: what is wrong is said in the words of this project, with its
+//! line.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize as _, Deserializer,
+    de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
+use serde_saphyr::{DefaultMessageFormatter, Error, MessageFormatter, Spanned};
+
+/// The library's own words, but for those that speak to who calls it.
+struct Words;
+
+impl MessageFormatter for Words {
+    fn format_message<'a>(&self, error: &'a Error) -> Cow<'a, str> {
+        match error {
+            Error::DuplicateMappingKey { key, .. } => {
+                let key = key.as_deref().unwrap_or("a key");
+                format!("{key} is there already: remove one of the two").into()
+            }
+            Error::InvalidScalar { ty, .. } if let Some(most) = most(ty) => {
+                format!("no whole number from 0 to {most}").into()
+            }
+            _ => DefaultMessageFormatter.format_message(error),
+        }
+    }
+}
+
+/// The largest value of a type of numbers without sign.
+fn most(kind: &str) -> Option<u64> {
+    match kind {
+        "u8" => Some(u8::MAX.into()),
+        "u16" => Some(u16::MAX.into()),
+        "u32" => Some(u32::MAX.into()),
+        "u64" => Some(u64::MAX),
+        _ => None,
+    }
+}
+
+/// Reads a text.
+///
+/// # Errors
+/// What is wrong, with line and column.
+pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_saphyr::from_str(text).map_err(|error| error.render_with_formatter(&Words))
+}
+
+/// The line of a key, such as `levels.top`, or of the last part of its path that is there; `None`:
+/// not even the first one is.
+pub(crate) fn line_of(text: &str, key: &str) -> Option<u64> {
+    let path: Vec<&str> = key.split('.').collect();
+    serde_saphyr::with_deserializer_from_str(text, |yaml| Path(&path).deserialize(yaml))
+        .ok()
+        .flatten()
+}
+
+/// What is left of the way to a key.
+struct Path<'a>(&'a [&'a str]);
+
+impl<'de> DeserializeSeed<'de> for Path<'_> {
+    type Value = Option<u64>;
+
+    fn deserialize<D: Deserializer<'de>>(self, yaml: D) -> Result<Option<u64>, D::Error> {
+        if self.0.is_empty() {
+            IgnoredAny::deserialize(yaml)?;
+            return Ok(None);
+        }
+        yaml.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Path<'_> {
+    type Value = Option<u64>;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("keys and values")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Option<u64>, M::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            match self.0.split_first() {
+                Some((first, rest)) if *first == key.value => {
+                    let deeper = map.next_value_seed(Path(rest))?;
+                    found = deeper.or(Some(key.referenced.line()));
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn the_line_of_a_key_is_found() {
+        let text = "# first\na: 1\nb:\n  c: {d: 2}\n  e:\n  - 3\nf: []\n";
+        for (key, line) in [
+            ("a", Some(2)),
+            ("b", Some(3)),
+            ("b.c", Some(4)),
+            ("b.c.d", Some(4)),
+            ("b.e", Some(5)),
+            ("f", Some(7)),
+            // As far as it is there.
+            ("b.x.y", Some(3)),
+            ("x", None),
+        ] {
+            assert_eq!(line_of(text, key), line, "{key}");
+        }
+        for text in ["", "- 1\n", "a: [\n", "7\n"] {
+            assert_eq!(line_of(text, "a"), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_bounds_and_no_types() {
+        for text in ["a: 70000\n", "a: -1\n", "a: many\n", "a: 1.5\n"] {
+            let error = read::<BTreeMap<String, u16>>(text).expect_err(text);
+            assert!(error.contains("from 0 to 65535"), "{error}");
+            assert!(
+                error.contains("line 1") && !error.contains("u16"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_named_with_the_remedy() {
+        let error = read::<BTreeMap<String, u32>>("a: 1\nb: 2\na: 3\n").expect_err("twice");
+        assert!(error.contains("a is there already: remove one"), "{error}");
+        assert!(error.contains("line 3"), "{error}");
+        assert!(!error.contains("Policy"), "{error}");
+    }
+}
