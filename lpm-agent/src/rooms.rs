@@ -7,9 +7,9 @@ use std::{
 };
 
 /// From the lowest to the highest. A room uses only rooms that stand before it.
-const ORDER: [&str; 10] = [
-    "fnv", "kernel", "identity", "config", "passive", "leaving", "export", "replay", "session",
-    "cli",
+const ORDER: [&str; 11] = [
+    "fnv", "yaml", "kernel", "identity", "config", "passive", "leaving", "export", "replay",
+    "session", "cli",
 ];
 
 /// Rust files below a directory.
