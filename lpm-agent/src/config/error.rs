@@ -35,9 +35,9 @@ pub enum ConfigError {
     Value {
         /// The key.
         key: &'static str,
-        /// Its value.
+        /// The value that it has.
         value: String,
-        /// What it may be.
+        /// What the operator has to write.
         remedy: &'static str,
     },
     /// Such a value in a file.
@@ -49,9 +49,9 @@ pub enum ConfigError {
         line: u64,
         /// The key.
         key: &'static str,
-        /// Its value.
+        /// The value that it has.
         value: String,
-        /// What it may be.
+        /// What the operator has to write.
         remedy: &'static str,
     },
 }

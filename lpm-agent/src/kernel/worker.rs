@@ -44,7 +44,7 @@ use super::{
 /// of it.
 const INSPECTION: Duration = Duration::from_secs(10);
 
-/// The same for those that somebody has just come before.
+/// The longest time between two looks at a hook that somebody has just come before.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// An interface that is attached.

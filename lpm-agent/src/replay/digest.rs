@@ -57,11 +57,11 @@ pub struct Digest {
 /// What of a packet is looked at by those who measure it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needed {
-    /// Its headers.
+    /// The headers of the packet, outside of tunnels.
     Headers,
-    /// Its headers and those of a packet in the tunnels that it is of.
+    /// The headers of the packet, and of the packets in the tunnels around its payload.
     Tunnels,
-    /// All: DNS messages, or headers of whatever length.
+    /// The whole packet: it may hold DNS messages, or headers of any length.
     All,
 }
 
