@@ -80,7 +80,9 @@ fn watch(pair: &Pair, agent: &Agent) {
         legs[usize::from(is_remote)] += 1;
     }
     assert!(watch.end(Signal::SIGTERM).success());
-    for flow in agent.list("flows") {
+    let flows = agent.list("flows?all=true");
+    assert!(!flows.is_empty(), "closed flows are there, too");
+    for flow in flows {
         assert_eq!(flow["local"]["name"]["pod"], "web-0", "{flow}");
         assert_eq!(flow["remote"]["name"]["service"], "pg", "{flow}");
     }
@@ -239,7 +241,8 @@ fn a_switch_that_runs_as_a_pod_counts_nobodys_flows() {
     let before = counted(&agent);
     eventually("its flow is seen", || {
         talk(&pair, 20);
-        let flows = agent.list("flows");
+        // It has ended: without `all` it is shown for as long as its last packets are on the way.
+        let flows = agent.list("flows?all=true");
         flows.iter().any(|flow| flow["vantage"] == "bridge")
     });
     assert_eq!(counted(&agent), before, "the pod's own interface counts");
