@@ -45,8 +45,9 @@ pub(crate) fn questions_of<C: Context>(
     wanted: impl Fn(C) -> bool,
 ) {
     let further = C::QUESTIONS.further[direction.index()];
-    if wanted(skb) {
-        question(skb);
+    // Nearly every packet carries one: that there is no other needs no call.
+    if wanted(skb) && question(skb) & MORE == 0 {
+        return;
     }
     for _ in 1..query::MOST {
         if further(skb, quiet) == 0 {
@@ -59,13 +60,14 @@ pub(crate) fn questions_of<C: Context>(
     lpm_left(quiet);
 }
 
+/// [`MORE`], or not.
 #[inline(always)]
-fn question<C: Context>(skb: C) {
+fn question<C: Context>(skb: C) -> u32 {
     let role = lpm_role();
     if role & TAGGED != 0 {
         lpm_asked();
     }
-    match role & !TAGGED {
+    match role & ROLE {
         ASKS => {
             let row = (C::QUESTIONS.row)(skb);
             (C::QUESTIONS.ask)(skb, row);
@@ -81,13 +83,17 @@ fn question<C: Context>(skb: C) {
     if role & TAGGED != 0 {
         lpm_asked_no_more();
     }
+    role
 }
 
 const ASKS: u32 = 1;
 const ANSWERS: u32 = 2;
 const ANNOUNCES: u32 = 3;
+const ROLE: u32 = 0xff;
 /// Beside these: the other half may be in another VLAN.
 const TAGGED: u32 = 1 << 8;
+/// Beside these: the packet carries another one.
+const MORE: u32 = 1 << 9;
 
 global! {
     /// What was found: [`ASKS`], [`ANSWERS`], [`ANNOUNCES`] or nothing.
@@ -99,7 +105,12 @@ global! {
         } else {
             0
         };
-        match scratch.query.head.role {
+        let more = if scratch.rest.at < scratch.rest.end {
+            MORE
+        } else {
+            0
+        };
+        more | match scratch.query.head.role {
             Role::Neither => 0,
             Role::Asks => {
                 if let Some(control) = control() {

@@ -17,7 +17,13 @@ mod statistics;
 mod tests;
 mod ts;
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::{
+    hint::cold_path,
+    sync::atomic::{
+        Ordering::{Acquire, Relaxed},
+        compiler_fence,
+    },
+};
 
 pub use echo::classify;
 pub use statistics::update as update_statistics;
@@ -147,10 +153,9 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
     if !env.methods().are_quick() || !head.has_timestamp {
         return false;
     }
-    let tsval = own.tsval.load(Relaxed);
     // Nearly every packet of a busy flow has nothing new in it.
     let quiet = state & state::RESTLESS == state::CALM
-        && head.tsval == tsval
+        && head.tsval == own.tsval.load(Relaxed)
         && head.tsecr == own.tsecr.load(Relaxed)
         && (head.payload == 0 || head.seq == own.seq_end.load(Relaxed))
         && !head.has_any(flag::SYN | flag::FIN | flag::RST);
@@ -160,7 +165,12 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
             own.seq_end.store(end, Relaxed);
         }
     } else {
-        let last = ts::Last::with(at, tsval);
+        // Loaded again, and not by the compiler's choice: kept since the test above they would take
+        // registers from the packets that have nothing new, and some of theirs go to the stack.
+        cold_path();
+        compiler_fence(Acquire);
+        let state = own.state.load(Relaxed);
+        let last = ts::Last::with(at, own.tsval.load(Relaxed));
         if ts::is_odd(at, head, last, state) || is_silent(at, env) {
             return false;
         }

@@ -86,11 +86,14 @@ impl Outstanding {
     #[inline(always)]
     #[must_use]
     pub const fn at(self, sent_ns: u64, now_ns: u64) -> Self {
+        if !self.any() {
+            return self;
+        }
         let passed = (now_ns >> UNIT).saturating_sub(sent_ns >> UNIT);
         let passed = if passed > 0xff { 0x100 } else { passed as u32 };
         let sent = (sent_ns >> UNIT) as u32;
         // If the latest one's time is up, so is that of all others.
-        let latest = self.0 >> DEADLINES >> (self.kept().saturating_sub(1) * 8);
+        let latest = self.0 >> DEADLINES >> ((self.kept() - 1) * 8);
         if (latest.wrapping_sub(sent) & 0xff) < passed {
             return self.pack(0, 0, 0);
         }
