@@ -13,8 +13,9 @@ use std::{
 };
 
 use lpm_common::{
+    atomic::AtomicU64,
     counter::{COUNTERS, Counter},
-    env::{Claims, Env, Matched, RequestSample},
+    env::{Claims, Env, RequestSample, RttSample},
     hash::SEEDS,
     layout::{
         Echo, FlowEntry, InterfaceConfig, Leg, Method, Methods, QueryEntry, RequestEntry, Sample,
@@ -25,9 +26,8 @@ use lpm_common::{
     parse::{self, tunnel::TunnelPorts},
     pipeline::{
         self, Interfaces,
-        inside::{self, Step, Unwrapped},
+        tunnel::{self, Step, Unwrapped},
     },
-    shared::AtomicU64,
     table::{self, Table},
 };
 
@@ -194,7 +194,7 @@ impl Engine {
     fn unwrap(&self, bytes: &Captured<'_>, whole: Unwrapped, meta: &Meta) -> Option<Unwrapped> {
         let mut left = whole;
         loop {
-            match inside::unwrap(*bytes, &left, meta, &self.settings.tunnels, self) {
+            match tunnel::unwrap(*bytes, &left, meta, &self.settings.tunnels, self) {
                 Step::Plain => return Some(left),
                 Step::Entered(inner) => left = inner,
                 Step::Skipped => return None,
@@ -207,12 +207,12 @@ impl Engine {
         if self.options_cut(bytes, left, meta) {
             return;
         }
-        let packet = inside::network(*bytes, left, meta, self)
-            .and_then(|network| inside::transport(*bytes, left, meta, &network, self));
+        let packet = tunnel::network(*bytes, left, meta, self)
+            .and_then(|network| tunnel::transport(*bytes, left, meta, &network, self));
         let Some(packet) = packet else { return };
         let local = &self.settings.local;
         let direction = local.inside(self, &packet, meta.ifindex);
-        let inner = inside::meta_of(left, meta);
+        let inner = tunnel::meta_of(left, meta);
         pipeline::enter(&packet, &inner, direction, &self.seeds, self, self);
     }
 
@@ -335,7 +335,7 @@ impl Env for Engine {
         cell.set(cell.get() + n);
     }
 
-    fn matched(&self, entry: &FlowEntry, matched: &Matched) {
+    fn sample(&self, entry: &FlowEntry, matched: &RttSample) {
         // The echo was captured before what it answers, as far as disorder goes: the difference
         // wrapped.
         if matched.units > u32::MAX - DISORDER_UNITS {
@@ -348,7 +348,7 @@ impl Env for Engine {
     }
 
     fn request(&self, entry: &FlowEntry, _: &RequestEntry, request: &RequestSample) {
-        let matched = Matched {
+        let matched = RttSample {
             now_ns: request.now_ns,
             units: 0,
             id: request.id,
@@ -388,7 +388,7 @@ impl Env for Engine {
 }
 
 /// As the kernel hands it out.
-fn sample(entry: &FlowEntry, matched: &Matched) -> Sample {
+fn sample(entry: &FlowEntry, matched: &RttSample) -> Sample {
     let cold = &entry.cold;
     let local = [0, 1, 2, 3].map(|i: usize| cold.local[i].load(Relaxed));
     let remote = [0, 1, 2, 3].map(|i: usize| cold.remote[i].load(Relaxed));

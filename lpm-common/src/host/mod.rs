@@ -2,13 +2,9 @@
 //! differential tests run packets through, and offline replay later.
 //!
 //! It holds the same maps as the kernel object, and does in
-//! [`crate::env::Env::matched`] what the kernel programs do.
+//! [`crate::env::Env::sample`] what the kernel programs do.
 
-pub mod around;
-pub mod frame;
-mod inside;
-pub mod question;
-pub mod vectors;
+mod tunnel;
 
 use core::cell::{Cell, RefCell};
 use std::{
@@ -17,8 +13,9 @@ use std::{
 };
 
 use crate::{
+    atomic::AtomicU64,
     counter::{COUNTERS, Counter},
-    env::{Claims, Env, Matched, RequestSample},
+    env::{Claims, Env, RequestSample, RttSample},
     hash::SEEDS,
     histogram::{self, SUM_WORD, WORDS},
     layout::{
@@ -29,12 +26,11 @@ use crate::{
     packet::{Direction, Meta},
     parse::{Link, Packet, tunnel::TunnelPorts},
     pipeline::{
-        self, Interfaces, Known, Quick,
-        joined::{self, Homes},
+        self, FastPath, Interfaces, ParsedFlowPacket,
+        node::{self, PodAddresses},
     },
     query::{self, Ledger, Queries, Query},
     rows::{self, Rows, Slots},
-    shared::AtomicU64,
     table::Table,
     vlan::Pairs,
 };
@@ -101,7 +97,7 @@ pub struct Model {
     /// The packet at hand is looked at by another program too.
     quiet: Cell<bool>,
     /// The samples so far, in order.
-    pub samples: RefCell<Vec<Matched>>,
+    pub samples: RefCell<Vec<RttSample>>,
     /// The answered questions so far, in order.
     pub answers: RefCell<Vec<Answered>>,
     /// The requests answered so far, in order.
@@ -195,35 +191,35 @@ impl Model {
 
     /// Runs a frame through the programs of the joined hooks.
     pub fn joined_packet(&self, frame: &[u8], arrival: &Arrival) {
-        let meta = joined::meta(&self.begin(frame, arrival));
+        let meta = node::meta(&self.begin(frame, arrival));
         let (link, direction) = (arrival.link, arrival.direction);
         let seeds = &self.settings.seeds;
-        let quick = |hand_over: &mut dyn FnMut(&Known)| match direction {
+        let fast_path = |stash: &mut dyn FnMut(&ParsedFlowPacket)| match direction {
             Direction::FromLocal => {
                 let way = (link, direction);
-                pipeline::quick(&frame, &meta, way, seeds, self, self, hand_over)
+                pipeline::fast_path(&frame, &meta, way, seeds, self, self, stash)
             }
             Direction::ToLocal => {
                 self.quiet.set(true);
-                joined::quick_to_pod(&frame, &meta, link, seeds, self, self, hand_over)
+                node::quick_to_pod(&frame, &meta, link, seeds, self, self, stash)
             }
         };
-        let quick = pipeline::after(quick, direction, self, self);
-        let network = if quick == Quick::Uncommon {
+        let fast_path = pipeline::after(fast_path, direction, self, self);
+        let network = if fast_path == FastPath::Uncommon {
             pipeline::network(&frame, &meta, link, self)
         } else {
             None
         };
         let question = |query: &mut Query| {
             self.quiet.set(false);
-            if joined::question(query, arrival.ifindex, direction, seeds, self) {
-                pipeline::question(query, seeds, self, self);
+            if node::take_query(query, arrival.ifindex, direction, seeds, self) {
+                pipeline::take_query(query, seeds, self, self);
             }
             self.quiet.set(direction == Direction::ToLocal);
         };
         if let Some(network) = network.filter(pipeline::is_datagram) {
             let first = pipeline::datagram(&frame, &meta, &network, direction, self);
-            pipeline::questions(&frame, first, direction, self, question);
+            pipeline::queries(&frame, first, direction, self, question);
             self.quiet.set(false);
             return;
         }
@@ -237,10 +233,10 @@ impl Model {
         self.quiet.set(direction == Direction::ToLocal);
         let way = (meta.ifindex, direction);
         let first = pipeline::message(&frame, &packet, way, seeds, self, self);
-        pipeline::questions(&frame, first, direction, self, question);
+        pipeline::queries(&frame, first, direction, self, question);
         self.quiet.set(false);
-        if joined::appears(&packet, direction, seeds, self) {
-            joined::appear(&packet, arrival.ifindex, direction, seeds, self, self);
+        if node::is_new_flow(&packet, direction, seeds, self) {
+            node::insert_flow(&packet, arrival.ifindex, direction, seeds, self, self);
         }
         let known = pipeline::known(&packet, &meta, direction, seeds);
         pipeline::finish(known, direction, self, self);
@@ -300,17 +296,17 @@ impl Env for Model {
         cell.set(cell.get() + n);
     }
 
-    fn matched(&self, entry: &FlowEntry, matched: &Matched) {
-        let slots = &entry.slots[usize::from(matched.leg)];
-        matcher::update_statistics(slots, matched.units);
+    fn sample(&self, entry: &FlowEntry, sample: &RttSample) {
+        let slots = &entry.slots[usize::from(sample.leg)];
+        matcher::update_statistics(slots, sample.units);
         slots.samples.fetch_add(1, Relaxed);
         let row = rows::of_flow(entry, self, self);
-        let place = u32::from(matched.leg) * 4 + u32::from(matched.echo);
-        self.observe(row, place, u64::from(matched.units) * UNIT_NS);
-        if let Some(counter) = Counter::sampled(matched.method) {
+        let place = u32::from(sample.leg) * 4 + u32::from(sample.echo);
+        self.observe(row, place, u64::from(sample.units) * UNIT_NS);
+        if let Some(counter) = Counter::sampled(sample.method) {
             self.count(counter, 1);
         }
-        self.samples.borrow_mut().push(*matched);
+        self.samples.borrow_mut().push(*sample);
     }
 
     fn request(&self, entry: &FlowEntry, request: &RequestEntry, sample: &RequestSample) {
@@ -385,7 +381,7 @@ impl Queries for Model {
 impl Ledger for Model {
     fn row(&self, query: &Query) -> u32 {
         query::note(query, &self.control);
-        rows::of_question(query, self, self)
+        rows::of_query(query, self, self)
     }
 
     fn answered(&self, query: &Query, sample: &query::Sample) {
@@ -439,7 +435,7 @@ impl Interfaces for Model {
     }
 }
 
-impl Homes for Model {
+impl PodAddresses for Model {
     fn home(&self, address: [u32; 4]) -> Option<u32> {
         self.homes.borrow().get(&address).copied()
     }

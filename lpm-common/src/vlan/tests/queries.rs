@@ -6,12 +6,12 @@ use super::{MS, NONE, Scene, WAYS};
 use crate::{
     counter::Counter,
     layout::Methods,
-    model::{
+    packet::Direction::{FromLocal, ToLocal},
+    testing::{
         frame::Frame,
-        question::{Message, echo},
+        query::{Message, echo},
         vectors,
     },
-    packet::Direction::{FromLocal, ToLocal},
 };
 
 /// A question and an answer, of each method that has them.

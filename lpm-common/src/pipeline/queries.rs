@@ -103,7 +103,7 @@ where
 
 /// The messages of a packet, of which the first was read, likewise: at most
 /// [`query::MOST`] are taken.
-pub fn questions<B: Bytes, E: Env>(
+pub fn queries<B: Bytes, E: Env>(
     bytes: &B,
     (mut query, mut rest): (Query, Rest),
     direction: Direction,
@@ -123,19 +123,19 @@ pub fn questions<B: Bytes, E: Env>(
 }
 
 /// The last step for a question or an answer, likewise.
-pub fn question<S, T, E>(query: &Query, seeds: &S, table: &T, env: &E)
+pub fn take_query<S, T, E>(query: &Query, seeds: &S, table: &T, env: &E)
 where
     S: Seeds,
     T: Queries + Claims + Ledger + Pairs,
     E: Env,
 {
     let mut fingerprint = query.fingerprint(seeds);
-    let tagged = vlan::question::concerns(query, table);
+    let tagged = vlan::query::concerns(query, table);
     match query.head.role {
         Role::Neither => {}
         Role::Asks => {
             if tagged {
-                vlan::question::ask(query, seeds, table);
+                vlan::query::ask(query, seeds, table);
             }
             query::ask(query, table.row(query), fingerprint, table, env);
         }
@@ -143,7 +143,7 @@ where
         Role::Answers => {
             let mut query = *query;
             if tagged {
-                let asked = vlan::question::answer(&query, fingerprint, seeds, table);
+                let asked = vlan::query::answer(&query, fingerprint, seeds, table);
                 asked.counter.inspect(|counter| env.count(*counter, 1));
                 (fingerprint, query.key.segment) = (asked.fingerprint, asked.segment);
             }

@@ -18,19 +18,19 @@ use crate::{
     env::{Claims, Env},
     hash::{self, Seeds},
     layout::{Methods, Vantage},
-    matcher::{At, Wire},
+    matcher::{FlowPacket, Wire},
     packet::{Direction, Meta, flag},
     parse::{self, Common, Link, Packet},
-    pipeline::{Interfaces, Known, Quick, of_flow},
+    pipeline::{FastPath, Interfaces, ParsedFlowPacket, of_flow},
     query::{self, Queries, Query, Role},
-    table::{self, Birth, Table},
+    table::{self, NewFlow, Table},
 };
 
 /// The interface in the keys of all joined flows. No interface has this number.
 pub const GROUP: u32 = u32::MAX;
 
 /// Where the pods are.
-pub trait Homes {
+pub trait PodAddresses {
     /// The interface of the pod that has sent from this address.
     fn home(&self, address: [u32; 4]) -> Option<u32>;
 
@@ -53,7 +53,7 @@ pub const fn meta(meta: &Meta) -> Meta {
 }
 
 /// A packet that may be on its way to a pod. `meta` is [`meta`]'s. What is
-/// nobody's is not counted; the beginning of a flow is [`Quick::Uncommon`].
+/// nobody's is not counted; the beginning of a flow is [`FastPath::Uncommon`].
 #[inline(always)]
 pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
     bytes: &P,
@@ -62,8 +62,8 @@ pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
     seeds: &S,
     table: &T,
     env: &E,
-    hand_over: impl FnOnce(&Known),
-) -> Quick {
+    stash: impl FnOnce(&ParsedFlowPacket),
+) -> FastPath {
     let packet = match parse::common(
         bytes,
         meta.len,
@@ -73,8 +73,8 @@ pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
         env.methods(),
     ) {
         Common::Tcp(packet) => packet,
-        Common::Skip(_) => return Quick::Measured,
-        Common::Uncommon => return Quick::Uncommon,
+        Common::Skip(_) => return FastPath::Measured,
+        Common::Uncommon => return FastPath::Uncommon,
     };
     let fingerprint = hash::fingerprint(seeds, packet.addresses, packet.ports, GROUP, 0);
     let tcp = bytes.after(packet.l4);
@@ -82,21 +82,21 @@ pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
         const TCP_HEADER: usize = 20;
         let opens = tcp.covers(TCP_HEADER) && tcp.byte(13) & (flag::SYN | flag::ACK) == flag::SYN;
         return if opens {
-            Quick::Uncommon
+            FastPath::Uncommon
         } else {
-            Quick::Measured
+            FastPath::Measured
         };
     };
     let Some(head) = parse::common_head(&tcp, &packet) else {
-        return Quick::Uncommon;
+        return FastPath::Uncommon;
     };
-    let at = At {
+    let at = FlowPacket {
         entry,
         fingerprint,
         direction: Direction::ToLocal,
         wire: Wire::new(meta.len, meta.segments, head.headers),
     };
-    of_flow(&at, &head, env, hand_over)
+    of_flow(&at, &head, env, stash)
 }
 
 /// Whether a packet of the common layout goes to a pod whose flow is known.
@@ -118,9 +118,9 @@ pub fn is_to_known<P: Prefix, S: Seeds, T: Table>(
 }
 
 /// Whether the packet's flow has to be given an entry, or a new start: the
-/// third step of the thorough way.
+/// third step of the slow path.
 #[inline(always)]
-pub fn appears<S: Seeds, T: Table + Homes + Interfaces>(
+pub fn is_new_flow<S: Seeds, T: Table + PodAddresses + Interfaces>(
     packet: &Packet,
     direction: Direction,
     seeds: &S,
@@ -137,7 +137,7 @@ pub fn appears<S: Seeds, T: Table + Homes + Interfaces>(
 /// The interface of the pod with this address, while it is one of those that
 /// are joined.
 #[inline(always)]
-fn home<T: Homes + Interfaces>(address: [u32; 4], table: &T) -> Option<u32> {
+fn home<T: PodAddresses + Interfaces>(address: [u32; 4], table: &T) -> Option<u32> {
     let home = table.home(address)?;
     let joined = table.config(home)?.vantage == Vantage::Node as u8;
     joined.then_some(home)
@@ -146,7 +146,7 @@ fn home<T: Homes + Interfaces>(address: [u32; 4], table: &T) -> Option<u32> {
 /// Makes a question or an answer one of the joined vantage's; `ifindex` is the
 /// hook's. False: it is neither, or nobody's.
 #[inline(always)]
-pub fn question<S, T>(
+pub fn take_query<S, T>(
     query: &mut Query,
     ifindex: u32,
     direction: Direction,
@@ -155,7 +155,7 @@ pub fn question<S, T>(
 ) -> bool
 where
     S: Seeds,
-    T: Queries + Interfaces + Homes,
+    T: Queries + Interfaces + PodAddresses,
 {
     query.key.ifindex = GROUP;
     query.key.segment = 0;
@@ -181,7 +181,7 @@ where
 
 /// Fourth step, if it does. `ifindex` is the hook's.
 #[inline(always)]
-pub fn appear<S, T, E>(
+pub fn insert_flow<S, T, E>(
     packet: &Packet,
     ifindex: u32,
     direction: Direction,
@@ -190,7 +190,7 @@ pub fn appear<S, T, E>(
     env: &E,
 ) where
     S: Seeds,
-    T: Table + Claims + Interfaces + Homes,
+    T: Table + Claims + Interfaces + PodAddresses,
     E: Env,
 {
     let key = packet.key(direction, GROUP);
@@ -208,11 +208,11 @@ pub fn appear<S, T, E>(
             },
         },
     };
-    let birth = Birth {
+    let birth = NewFlow {
         key,
         ifindex,
         vantage: Vantage::Node as u8,
         opened: packet.head.opens(),
     };
-    table::obtain(table, table, env, fingerprint, &birth);
+    table::find_or_insert(table, table, env, fingerprint, &birth);
 }

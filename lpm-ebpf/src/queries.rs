@@ -1,5 +1,5 @@
 //! The last steps with questions and answers (`lpm_common::query`), which all
-//! hooks share. They hand over through the map, as those of [`crate::steps`].
+//! hooks share. They hand over through the map, as those of [`crate::slow_path`].
 //!
 //! A packet may carry several, so they are taken in a loop: its steps are
 //! verified once, and what the loop knows of one is nothing but a number. (They
@@ -17,10 +17,10 @@ use lpm_common::{
 
 use crate::{
     context::Context,
-    env::{Kernel, answered, count},
-    packet::{Whole, meta},
+    env::{KernelEnv, answered, count},
+    packet::{LoadBytes, meta},
     settings::Secrets,
-    steps::scratch,
+    slow_path::scratch,
     store::{Store, control},
     vlans::{lpm_asked, lpm_asked_no_more},
 };
@@ -31,30 +31,30 @@ pub(crate) const DATAGRAM: u32 = 2;
 /// Takes what was found, if it is a question or an answer, and what else is in
 /// the packet.
 #[inline(always)]
-pub(crate) fn questions<C: Context>(skb: C, direction: Direction) {
-    (C::QUESTIONS.all[direction.index()])(skb);
+pub(crate) fn queries<C: Context>(ctx: C, direction: Direction) {
+    (C::QUERIES.all[direction.index()])(ctx);
 }
 
 /// Likewise, of those that are wanted; `quiet` is not 0: another hook counts
 /// what is not looked into.
 #[inline(always)]
 pub(crate) fn questions_of<C: Context>(
-    skb: C,
+    ctx: C,
     direction: Direction,
     quiet: u32,
     wanted: impl Fn(C) -> bool,
 ) {
-    let further = C::QUESTIONS.further[direction.index()];
+    let further = C::QUERIES.further[direction.index()];
     // Nearly every packet carries one: that there is no other needs no call.
-    if wanted(skb) && question(skb) & MORE == 0 {
+    if wanted(ctx) && take_query(ctx) & MORE == 0 {
         return;
     }
     for _ in 1..query::MOST {
-        if further(skb, quiet) == 0 {
+        if further(ctx, quiet) == 0 {
             return;
         }
-        if wanted(skb) {
-            question(skb);
+        if wanted(ctx) {
+            take_query(ctx);
         }
     }
     lpm_left(quiet);
@@ -62,20 +62,20 @@ pub(crate) fn questions_of<C: Context>(
 
 /// [`MORE`], or not.
 #[inline(always)]
-fn question<C: Context>(skb: C) -> u32 {
+fn take_query<C: Context>(ctx: C) -> u32 {
     let role = lpm_role();
     if role & TAGGED != 0 {
         lpm_asked();
     }
     match role & ROLE {
         ASKS => {
-            let row = (C::QUESTIONS.row)(skb);
-            (C::QUESTIONS.ask)(skb, row);
+            let row = (C::QUERIES.row)(ctx);
+            (C::QUERIES.ask)(ctx, row);
         }
         ANNOUNCES => {
-            (C::QUESTIONS.ask)(skb, 0);
+            (C::QUERIES.ask)(ctx, 0);
         }
-        ANSWERS if (C::QUESTIONS.answer)(skb) != 0 => {
+        ANSWERS if (C::QUERIES.answer)(ctx) != 0 => {
             lpm_sampled();
         }
         _ => {}
@@ -100,7 +100,7 @@ global! {
     fn lpm_role() {
         let Some(scratch) = scratch() else { return 0 };
         scratch.fingerprint = scratch.query.fingerprint(&Secrets);
-        let tagged = if vlan::question::concerns(&scratch.query, &Store) {
+        let tagged = if vlan::query::concerns(&scratch.query, &Store) {
             TAGGED
         } else {
             0
@@ -145,16 +145,16 @@ global! {
 
 /// 0: there is no other.
 #[inline(always)]
-fn further(skb: impl Context, direction: Direction, quiet: u32) -> u32 {
+fn further(ctx: impl Context, direction: Direction, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let bytes = Whole::new(skb, meta(skb).len);
-    let env = Kernel::for_one_of(skb, quiet);
+    let bytes = LoadBytes::new(ctx, meta(ctx).len);
+    let env = KernelEnv::for_one_of(ctx, quiet);
     let (query, rest) = (&mut scratch.query, &mut scratch.rest);
     u32::from(pipeline::further(&bytes, query, rest, direction, &env))
 }
 
 /// The steps for one kind of context.
-pub struct Questions<C> {
+pub struct Queries<C> {
     row: extern "C" fn(C) -> u32,
     ask: extern "C" fn(C, u32) -> u32,
     answer: extern "C" fn(C) -> u32,
@@ -164,27 +164,27 @@ pub struct Questions<C> {
     further: [extern "C" fn(C, u32) -> u32; 2],
 }
 
-macro_rules! questions {
+macro_rules! queries {
     ($context:ty: $row:ident $ask:ident $answer:ident) => {
         global! {
-            fn $row(skb: $context) {
+            fn $row(ctx: $context) {
                 let Some(scratch) = scratch() else { return 0 };
-                rows::of_question(&scratch.query, &Store, &Kernel::new(skb))
+                rows::of_query(&scratch.query, &Store, &KernelEnv::new(ctx))
             }
         }
         global! {
-            fn $ask(skb: $context, row: u32) {
+            fn $ask(ctx: $context, row: u32) {
                 let Some(scratch) = scratch() else { return 0 };
-                let env = Kernel::new(skb);
+                let env = KernelEnv::new(ctx);
                 query::ask(&scratch.query, row, scratch.fingerprint, &Store, &env);
                 0
             }
         }
         global! {
             /// 0: there is no sample.
-            fn $answer(skb: $context) {
+            fn $answer(ctx: $context) {
                 let Some(scratch) = scratch() else { return 0 };
-                let env = Kernel::new(skb);
+                let env = KernelEnv::new(ctx);
                 scratch.sample = query::answer(&scratch.query, scratch.fingerprint, &Store, &env);
                 u32::from(scratch.sample.found)
             }
@@ -192,45 +192,45 @@ macro_rules! questions {
     };
 }
 
-questions!(*mut __sk_buff: lpm_question_row lpm_ask lpm_answer);
-questions!(*mut xdp_md: lpm_question_row_xdp lpm_ask_xdp lpm_answer_xdp);
+queries!(*mut __sk_buff: lpm_query_row lpm_ask lpm_answer);
+queries!(*mut xdp_md: lpm_query_row_xdp lpm_ask_xdp lpm_answer_xdp);
 
 macro_rules! directions {
     ($($context:ty, $direction:ident: $all:ident $further:ident;)*) => { $(
         global! {
-            fn $all(skb: $context) {
-                questions_of(skb, Direction::$direction, 0, |_| true);
+            fn $all(ctx: $context) {
+                questions_of(ctx, Direction::$direction, 0, |_| true);
                 0
             }
         }
         global! {
-            fn $further(skb: $context, quiet: u32) {
-                further(skb, Direction::$direction, quiet)
+            fn $further(ctx: $context, quiet: u32) {
+                further(ctx, Direction::$direction, quiet)
             }
         }
     )* };
 }
 
 directions! {
-    *mut __sk_buff, FromLocal: lpm_questions_from lpm_further_from;
-    *mut __sk_buff, ToLocal: lpm_questions_to lpm_further_to;
-    *mut xdp_md, ToLocal: lpm_questions_xdp lpm_further_xdp;
+    *mut __sk_buff, FromLocal: lpm_queries_from lpm_further_from;
+    *mut __sk_buff, ToLocal: lpm_queries_to lpm_further_to;
+    *mut xdp_md, ToLocal: lpm_queries_xdp lpm_further_xdp;
 }
 
 /// At TC.
-pub(crate) const OF_SKB: Questions<*mut __sk_buff> = Questions {
-    row: lpm_question_row,
+pub(crate) const OF_SKB: Queries<*mut __sk_buff> = Queries {
+    row: lpm_query_row,
     ask: lpm_ask,
     answer: lpm_answer,
-    all: [lpm_questions_from, lpm_questions_to],
+    all: [lpm_queries_from, lpm_queries_to],
     further: [lpm_further_from, lpm_further_to],
 };
 
 /// At XDP, where packets come only to the local end.
-pub(crate) const OF_XDP: Questions<*mut xdp_md> = Questions {
-    row: lpm_question_row_xdp,
+pub(crate) const OF_XDP: Queries<*mut xdp_md> = Queries {
+    row: lpm_query_row_xdp,
     ask: lpm_ask_xdp,
     answer: lpm_answer_xdp,
-    all: [lpm_questions_xdp; 2],
+    all: [lpm_queries_xdp; 2],
     further: [lpm_further_xdp; 2],
 };

@@ -1,5 +1,5 @@
 //! One packet at a hook where tunnels are looked into; see
-//! `lpm_common::pipeline::inside`. These programs take the place of those of
+//! `lpm_common::pipeline::tunnel`. These programs take the place of those of
 //! [`crate::hook`] where the configuration wants it, and are loaded only then.
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
@@ -7,18 +7,18 @@ use lpm_common::{
     parse::tunnel::LEVELS,
     pipeline::{
         self,
-        inside::{self, Step, Unwrapped},
+        tunnel::{self, Step, Unwrapped},
     },
 };
 
 use crate::{
     context::Context,
-    env::Kernel,
+    env::KernelEnv,
     hook::{KNOWN, MEASURED, UNCOMMON, Way, datagram, enter, message},
-    packet::{Linear, Whole, meta},
-    questions::{DATAGRAM, questions},
+    packet::{DirectAccess, LoadBytes, meta},
+    queries::{DATAGRAM, queries},
     settings::{Ports, Secrets, abandoned},
-    steps::{self, hand_over, scratch},
+    slow_path::{self, scratch, stash},
     store::Store,
 };
 
@@ -34,53 +34,53 @@ pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
 
 /// Measures the packet, or what is inside.
 #[inline(always)]
-pub(crate) fn run<W: Way>(skb: impl Context) {
-    let mut quick = quick::<W>(skb);
-    if quick == UNCOMMON {
-        quick = thorough::<W>(skb);
+pub(crate) fn run<W: Way>(ctx: impl Context) {
+    let mut fast_path = fast_path::<W>(ctx);
+    if fast_path == UNCOMMON {
+        fast_path = slow_path::<W>(ctx);
     }
-    if quick == KNOWN {
-        steps::finish(skb, W::WAY.1);
+    if fast_path == KNOWN {
+        slow_path::finish(ctx, W::WAY.1);
     }
 }
 
-/// A `pipeline::Quick`.
+/// A `pipeline::FastPath`.
 #[inline(never)]
-fn quick<W: Way>(skb: impl Context) -> u32 {
-    let bytes = Linear::new(skb);
-    let (env, meta) = (Kernel::new(skb), meta(skb));
+fn fast_path<W: Way>(ctx: impl Context) -> u32 {
+    let bytes = DirectAccess::new(ctx);
+    let (env, meta) = (KernelEnv::new(ctx), meta(ctx));
     let maps = (&Store, &Ports);
-    inside::quick(&bytes, &meta, W::WAY, &Secrets, maps, &env, hand_over) as u32
+    tunnel::fast_path(&bytes, &meta, W::WAY, &Secrets, maps, &env, stash) as u32
 }
 
-/// As `hook::thorough`, step by step through `SCRATCH`.
+/// As `hook::slow_path`, step by step through `SCRATCH`.
 #[inline(never)]
-fn thorough<W: Way>(skb: impl Context) -> u32 {
-    whole::<W>(skb);
+fn slow_path<W: Way>(ctx: impl Context) -> u32 {
+    whole::<W>(ctx);
     for _ in 0..=LEVELS {
-        match unwrap(skb) {
+        match unwrap(ctx) {
             ENTERED => {}
             PLAIN => break,
             _ => return MEASURED,
         }
     }
-    let found = network(skb);
+    let found = network(ctx);
     if found == 0 {
         return MEASURED;
     }
     if found == DATAGRAM {
-        datagram::<W>(skb);
-        questions(skb, W::WAY.1);
+        datagram::<W>(ctx);
+        queries(ctx, W::WAY.1);
         return MEASURED;
     }
-    if transport(skb) == 0 {
+    if transport(ctx) == 0 {
         return MEASURED;
     }
-    if level() == 0 && message::<W>(skb) != 0 {
-        questions(skb, W::WAY.1);
+    if level() == 0 && message::<W>(ctx) != 0 {
+        queries(ctx, W::WAY.1);
     }
-    enter::<_, W>(skb);
-    known(skb)
+    enter::<_, W>(ctx);
+    known(ctx)
 }
 
 /// Tunnels that were taken off.
@@ -94,21 +94,21 @@ const ENTERED: u32 = 1;
 const SKIPPED: u32 = 2;
 
 #[inline(never)]
-fn whole<W: Way>(skb: impl Context) {
+fn whole<W: Way>(ctx: impl Context) {
     if let Some(scratch) = scratch() {
-        scratch.left = Unwrapped::whole(&meta(skb), W::WAY.0);
+        scratch.left = Unwrapped::whole(&meta(ctx), W::WAY.0);
     }
 }
 
 /// Takes one tunnel off.
 #[inline(never)]
-fn unwrap(skb: impl Context) -> u32 {
+fn unwrap(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else {
         return SKIPPED;
     };
-    let meta = meta(skb);
-    let bytes = Whole::new(skb, meta.len);
-    match inside::unwrap(bytes, &scratch.left, &meta, &Ports, &Kernel::new(skb)) {
+    let meta = meta(ctx);
+    let bytes = LoadBytes::new(ctx, meta.len);
+    match tunnel::unwrap(bytes, &scratch.left, &meta, &Ports, &KernelEnv::new(ctx)) {
         Step::Plain => PLAIN,
         Step::Entered(left) => {
             scratch.left = left;
@@ -120,12 +120,12 @@ fn unwrap(skb: impl Context) -> u32 {
 
 /// 0: there is nothing to measure.
 #[inline(never)]
-fn network(skb: impl Context) -> u32 {
+fn network(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let meta = meta(skb);
-    let bytes = Whole::new(skb, meta.len);
-    let env = Kernel::new(skb);
-    let Some(network) = inside::network(bytes, &scratch.left, &meta, &env) else {
+    let meta = meta(ctx);
+    let bytes = LoadBytes::new(ctx, meta.len);
+    let env = KernelEnv::new(ctx);
+    let Some(network) = tunnel::network(bytes, &scratch.left, &meta, &env) else {
         return 0;
     };
     scratch.network = network;
@@ -138,12 +138,12 @@ fn network(skb: impl Context) -> u32 {
 
 /// 0: there is nothing to measure.
 #[inline(never)]
-fn transport(skb: impl Context) -> u32 {
+fn transport(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let meta = meta(skb);
-    let bytes = Whole::new(skb, meta.len);
-    let env = Kernel::new(skb);
-    let Some(packet) = inside::transport(bytes, &scratch.left, &meta, &scratch.network, &env)
+    let meta = meta(ctx);
+    let bytes = LoadBytes::new(ctx, meta.len);
+    let env = KernelEnv::new(ctx);
+    let Some(packet) = tunnel::transport(bytes, &scratch.left, &meta, &scratch.network, &env)
     else {
         return 0;
     };
@@ -152,11 +152,11 @@ fn transport(skb: impl Context) -> u32 {
 }
 
 #[inline(never)]
-fn known(skb: impl Context) -> u32 {
+fn known(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else {
         return MEASURED;
     };
-    let meta = inside::meta_of(&scratch.left, &meta(skb));
+    let meta = tunnel::meta_of(&scratch.left, &meta(ctx));
     scratch.known = pipeline::known_as(scratch.fingerprint, &scratch.packet, &meta);
     KNOWN
 }

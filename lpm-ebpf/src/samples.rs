@@ -7,11 +7,11 @@ use aya_ebpf::{
     maps::ring_buf::RingBufEntry,
 };
 use lpm_common::{
+    atomic::AtomicU32,
     counter::Counter,
     layout::{Leg, Sample},
     pipeline::Interfaces,
     query::{self, Query},
-    shared::AtomicU32,
     table,
 };
 

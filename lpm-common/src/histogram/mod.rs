@@ -6,9 +6,11 @@
 //! whole number of nanoseconds into the bucket that its exact value belongs
 //! to. What the kernel counts is what Prometheus stores.
 
+mod bounds;
+
 use core::hint::black_box;
 
-use crate::bounds::UPPER_NS;
+use bounds::UPPER_NS;
 
 /// 64-bit words of one histogram in memory: [`BUCKETS`] counts, unused words,
 /// and the sum of all observations (nanoseconds) in the last word.

@@ -1,5 +1,5 @@
 //! One packet at one of the hooks that are joined to the vantage `node`; see
-//! `lpm_common::pipeline::joined`. These programs stand beside those of
+//! `lpm_common::pipeline::node`. These programs stand beside those of
 //! [`crate::hook`] and are attached only while a CNI redirects.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
@@ -11,18 +11,18 @@ use aya_ebpf::{
 use lpm_common::{
     packet::Direction,
     parse,
-    pipeline::{self, Interfaces, joined},
+    pipeline::{self, Interfaces, node},
     query::Role,
 };
 
 use crate::{
-    env::Kernel,
+    env::KernelEnv,
     hook::{FromLocal, KNOWN, MEASURED, ToLocal, UNCOMMON, Way},
     maps::FORWARDED,
-    packet::{Linear, Whole, ifindex, meta},
-    questions::{DATAGRAM, questions_of},
+    packet::{DirectAccess, LoadBytes, ifindex, meta},
+    queries::{DATAGRAM, questions_of},
     settings::{Secrets, abandoned},
-    steps::{self, arrives, hand_over, scratch},
+    slow_path::{self, arrives, scratch, stash},
     store::Store,
 };
 
@@ -30,16 +30,16 @@ use crate::{
 #[inline(always)]
 #[must_use]
 pub fn from_pod(ctx: &TcContext) -> i32 {
-    let skb = ctx.skb.skb;
+    let ctx = ctx.skb.skb;
     if abandoned() {
         return TC_ACT_UNSPEC;
     }
-    let mut quick = quick_from(skb);
-    if quick == UNCOMMON {
-        quick = thorough::<FromLocal>(skb, 0);
+    let mut fast_path = quick_from(ctx);
+    if fast_path == UNCOMMON {
+        fast_path = slow_path::<FromLocal>(ctx, 0);
     }
-    if quick == KNOWN {
-        steps::finish(skb, Direction::FromLocal);
+    if fast_path == KNOWN {
+        slow_path::finish(ctx, Direction::FromLocal);
     }
     TC_ACT_UNSPEC
 }
@@ -58,65 +58,65 @@ pub fn to_pod<W: Way>(ctx: &TcContext) -> i32 {
 #[inline(always)]
 #[must_use]
 pub fn out_of_veth(ctx: &TcContext) -> i32 {
-    let skb = ctx.skb.skb;
+    let ctx = ctx.skb.skb;
     if abandoned() {
         return TC_ACT_UNSPEC;
     }
     // SAFETY: the hook's context; TC programs may read this field.
-    let from = unsafe { (*skb).ingress_ifindex };
+    let from = unsafe { (*ctx).ingress_ifindex };
     if from == 0 || Store.config(from).is_none() {
-        measure_to::<ToLocal>(skb);
+        measure_to::<ToLocal>(ctx);
     } else {
         // The hook where it came in has measured it.
-        forwarded(skb);
+        forwarded(ctx);
     }
     TC_ACT_UNSPEC
 }
 
 #[inline(always)]
-fn measure_to<W: Way>(skb: *mut __sk_buff) {
-    let mut quick = quick_to::<W>(skb);
-    if quick == UNCOMMON {
-        quick = thorough::<W>(skb, 1);
+fn measure_to<W: Way>(ctx: *mut __sk_buff) {
+    let mut fast_path = quick_to::<W>(ctx);
+    if fast_path == UNCOMMON {
+        fast_path = slow_path::<W>(ctx, 1);
     }
-    if quick == KNOWN {
-        steps::finish(skb, Direction::ToLocal);
+    if fast_path == KNOWN {
+        slow_path::finish(ctx, Direction::ToLocal);
     }
 }
 
-// The quick ways are functions, so that their stack is not that of the
+// The fast paths are functions, so that their stack is not that of the
 // thorough ways, which come on top.
 
-/// A `pipeline::Quick`.
+/// A `pipeline::FastPath`.
 #[inline(never)]
-fn quick_from(skb: *mut __sk_buff) -> u32 {
-    let meta = joined::meta(&meta(skb));
-    let bytes = Linear::new(skb);
-    let env = Kernel::new(skb);
+fn quick_from(ctx: *mut __sk_buff) -> u32 {
+    let meta = node::meta(&meta(ctx));
+    let bytes = DirectAccess::new(ctx);
+    let env = KernelEnv::new(ctx);
     let way = FromLocal::WAY;
-    pipeline::quick(&bytes, &meta, way, &Secrets, &Store, &env, hand_over) as u32
+    pipeline::fast_path(&bytes, &meta, way, &Secrets, &Store, &env, stash) as u32
 }
 
-/// A `pipeline::Quick`.
+/// A `pipeline::FastPath`.
 #[inline(never)]
-fn quick_to<W: Way>(skb: *mut __sk_buff) -> u32 {
-    let meta = joined::meta(&meta(skb));
-    let bytes = Linear::new(skb);
-    let env = Kernel::quiet(skb);
+fn quick_to<W: Way>(ctx: *mut __sk_buff) -> u32 {
+    let meta = node::meta(&meta(ctx));
+    let bytes = DirectAccess::new(ctx);
+    let env = KernelEnv::quiet(ctx);
     let link = W::WAY.0;
-    joined::quick_to_pod(&bytes, &meta, link, &Secrets, &Store, &env, hand_over) as u32
+    node::quick_to_pod(&bytes, &meta, link, &Secrets, &Store, &env, stash) as u32
 }
 
 /// Tells the agent that the CNI did not redirect. A function of its own: its
 /// stack would be below that of all others.
 #[inline(never)]
-fn forwarded(skb: *mut __sk_buff) {
-    let meta = joined::meta(&meta(skb));
-    let bytes = Linear::new(skb);
-    if !joined::is_to_known(&bytes, &meta, ToLocal::WAY.0, &Secrets, &Store) {
+fn forwarded(ctx: *mut __sk_buff) {
+    let meta = node::meta(&meta(ctx));
+    let bytes = DirectAccess::new(ctx);
+    if !node::is_to_known(&bytes, &meta, ToLocal::WAY.0, &Secrets, &Store) {
         return;
     }
-    if let Some(count) = FORWARDED.get_ptr_mut(ifindex(skb)) {
+    if let Some(count) = FORWARDED.get_ptr_mut(ifindex(ctx)) {
         // SAFETY: an element of the map, which is only added to atomically.
         unsafe {
             atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, u64::from(meta.segments))
@@ -124,47 +124,47 @@ fn forwarded(skb: *mut __sk_buff) {
     }
 }
 
-/// As `hook::thorough`, step by step through `SCRATCH`.
+/// As `hook::slow_path`, step by step through `SCRATCH`.
 #[inline(never)]
-fn thorough<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
-    let found = network::<W>(skb, quiet);
+fn slow_path<W: Way>(ctx: *mut __sk_buff, quiet: u32) -> u32 {
+    let found = network::<W>(ctx, quiet);
     if found == 0 {
         return MEASURED;
     }
     if found == DATAGRAM {
-        datagram::<W>(skb, quiet);
-        pods_questions::<W>(skb);
+        datagram::<W>(ctx, quiet);
+        pods_questions::<W>(ctx);
         return MEASURED;
     }
-    if transport(skb, quiet) == 0 {
+    if transport(ctx, quiet) == 0 {
         return MEASURED;
     }
-    if message::<W>(skb, quiet) != 0 {
-        pods_questions::<W>(skb);
+    if message::<W>(ctx, quiet) != 0 {
+        pods_questions::<W>(ctx);
     }
-    if appears::<W>(skb) != 0 {
-        appear::<W>(skb);
+    if is_new_flow::<W>(ctx) != 0 {
+        insert_flow::<W>(ctx);
     }
-    known::<W>(skb)
+    known::<W>(ctx)
 }
 
 #[inline(never)]
-fn datagram<W: Way>(skb: *mut __sk_buff, quiet: u32) {
+fn datagram<W: Way>(ctx: *mut __sk_buff, quiet: u32) {
     let Some(scratch) = scratch() else { return };
-    let meta = joined::meta(&meta(skb));
-    let bytes = Whole::new(skb, meta.len);
-    let (network, env) = (&scratch.network, env(skb, quiet));
+    let meta = node::meta(&meta(ctx));
+    let bytes = LoadBytes::new(ctx, meta.len);
+    let (network, env) = (&scratch.network, env(ctx, quiet));
     (scratch.query, scratch.rest) = pipeline::datagram(&bytes, &meta, network, W::WAY.1, &env);
 }
 
 /// 0: the segment carries no question and no answer.
 #[inline(never)]
-fn message<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
+fn message<W: Way>(ctx: *mut __sk_buff, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let meta = joined::meta(&meta(skb));
-    let bytes = Whole::new(skb, meta.len);
+    let meta = node::meta(&meta(ctx));
+    let bytes = LoadBytes::new(ctx, meta.len);
     let way = (meta.ifindex, W::WAY.1);
-    let env = env(skb, quiet);
+    let env = env(ctx, quiet);
     (scratch.query, scratch.rest) =
         pipeline::message(&bytes, &scratch.packet, way, &Secrets, &Store, &env);
     u32::from(scratch.query.head.role != Role::Neither)
@@ -173,23 +173,23 @@ fn message<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
 /// Takes what was found, if it is a question or an answer of a pod's, and what
 /// else is in the packet.
 #[inline(always)]
-fn pods_questions<W: Way>(skb: *mut __sk_buff) {
+fn pods_questions<W: Way>(ctx: *mut __sk_buff) {
     match W::WAY.1 {
-        Direction::FromLocal => lpm_pods_from(skb),
-        Direction::ToLocal => lpm_pods_to(skb),
+        Direction::FromLocal => lpm_pods_from(ctx),
+        Direction::ToLocal => lpm_pods_to(ctx),
     };
 }
 
 global! {
-    fn lpm_pods_from(skb: *mut __sk_buff) {
-        questions_of(skb, Direction::FromLocal, 0, |skb| lpm_joined_from(skb) != 0);
+    fn lpm_pods_from(ctx: *mut __sk_buff) {
+        questions_of(ctx, Direction::FromLocal, 0, |ctx| lpm_joined_from(ctx) != 0);
         0
     }
 }
 
 global! {
-    fn lpm_pods_to(skb: *mut __sk_buff) {
-        questions_of(skb, Direction::ToLocal, 1, |_| lpm_joined_to() != 0);
+    fn lpm_pods_to(ctx: *mut __sk_buff) {
+        questions_of(ctx, Direction::ToLocal, 1, |_| lpm_joined_to() != 0);
         0
     }
 }
@@ -198,14 +198,14 @@ global! {
 fn joined_question(ifindex: u32, direction: Direction) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let query = &mut scratch.query;
-    u32::from(joined::question(
+    u32::from(node::take_query(
         query, ifindex, direction, &Secrets, &Store,
     ))
 }
 
 global! {
-    fn lpm_joined_from(skb: *mut __sk_buff) {
-        joined_question(ifindex(skb), Direction::FromLocal)
+    fn lpm_joined_from(ctx: *mut __sk_buff) {
+        joined_question(ifindex(ctx), Direction::FromLocal)
     }
 }
 
@@ -217,17 +217,17 @@ global! {
 }
 
 #[inline(always)]
-fn env(skb: *mut __sk_buff, quiet: u32) -> Kernel<*mut __sk_buff> {
-    Kernel::for_one_of(skb, quiet)
+fn env(ctx: *mut __sk_buff, quiet: u32) -> KernelEnv<*mut __sk_buff> {
+    KernelEnv::for_one_of(ctx, quiet)
 }
 
 /// 0: there is nothing to measure.
 #[inline(never)]
-fn network<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
+fn network<W: Way>(ctx: *mut __sk_buff, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let meta = joined::meta(&meta(skb));
-    let bytes = Whole::new(skb, meta.len);
-    let Some(network) = pipeline::network(&bytes, &meta, W::WAY.0, &env(skb, quiet)) else {
+    let meta = node::meta(&meta(ctx));
+    let bytes = LoadBytes::new(ctx, meta.len);
+    let Some(network) = pipeline::network(&bytes, &meta, W::WAY.0, &env(ctx, quiet)) else {
         return 0;
     };
     scratch.network = network;
@@ -239,11 +239,11 @@ fn network<W: Way>(skb: *mut __sk_buff, quiet: u32) -> u32 {
 }
 
 #[inline(never)]
-fn transport(skb: *mut __sk_buff, quiet: u32) -> u32 {
+fn transport(ctx: *mut __sk_buff, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let meta = joined::meta(&meta(skb));
-    let bytes = Whole::new(skb, meta.len);
-    let Some(packet) = pipeline::transport(&bytes, &meta, &scratch.network, &env(skb, quiet))
+    let meta = node::meta(&meta(ctx));
+    let bytes = LoadBytes::new(ctx, meta.len);
+    let Some(packet) = pipeline::transport(&bytes, &meta, &scratch.network, &env(ctx, quiet))
     else {
         return 0;
     };
@@ -256,19 +256,24 @@ fn transport(skb: *mut __sk_buff, quiet: u32) -> u32 {
 
 /// Not 0: the flow has no entry, or starts anew.
 #[inline(never)]
-fn appears<W: Way>(skb: *mut __sk_buff) -> u32 {
+fn is_new_flow<W: Way>(ctx: *mut __sk_buff) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    arrives(scratch, skb);
-    u32::from(joined::appears(&scratch.packet, W::WAY.1, &Secrets, &Store))
+    arrives(scratch, ctx);
+    u32::from(node::is_new_flow(
+        &scratch.packet,
+        W::WAY.1,
+        &Secrets,
+        &Store,
+    ))
 }
 
 #[inline(never)]
-fn appear<W: Way>(skb: *mut __sk_buff) {
+fn insert_flow<W: Way>(ctx: *mut __sk_buff) {
     let Some(scratch) = scratch() else { return };
-    let env = Kernel::new(skb);
-    joined::appear(
+    let env = KernelEnv::new(ctx);
+    node::insert_flow(
         &scratch.packet,
-        ifindex(skb),
+        ifindex(ctx),
         W::WAY.1,
         &Secrets,
         &Store,
@@ -277,11 +282,11 @@ fn appear<W: Way>(skb: *mut __sk_buff) {
 }
 
 #[inline(never)]
-fn known<W: Way>(skb: *mut __sk_buff) -> u32 {
+fn known<W: Way>(ctx: *mut __sk_buff) -> u32 {
     let Some(scratch) = scratch() else {
         return MEASURED;
     };
-    let meta = joined::meta(&meta(skb));
+    let meta = node::meta(&meta(ctx));
     scratch.known = pipeline::known(&scratch.packet, &meta, W::WAY.1, &Secrets);
     KNOWN
 }

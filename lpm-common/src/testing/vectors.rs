@@ -5,7 +5,8 @@ use std::{path::Path, string::String, vec::Vec};
 
 use serde::Deserialize;
 
-use super::{Arrival, frame::Frame};
+use super::frame::Frame;
+use crate::host::Arrival;
 use crate::{
     layout::{Method, Methods},
     packet::{Direction, flag},

@@ -13,7 +13,7 @@ use crate::{
         Link, Network, Packet, Skip,
         tunnel::{Inside, LEVELS, Shortcut, Tunnels, Within, open, shortcut},
     },
-    pipeline::{self, Known, Quick},
+    pipeline::{self, FastPath, ParsedFlowPacket},
     table::Table,
 };
 
@@ -170,23 +170,23 @@ pub fn transport<B: Bytes, E: Env>(
     Some(packet)
 }
 
-/// As [`pipeline::quick`], for the usual tunnel packet too: Ethernet, IPv4
+/// As [`pipeline::fast_path`], for the usual tunnel packet too: Ethernet, IPv4
 /// without options, UDP, `VxLAN` or Geneve, Ethernet, and then what that knows.
 #[inline(always)]
-pub fn quick<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
+pub fn fast_path<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
     bytes: &P,
     meta: &Meta,
     (link, direction): (Link, Direction),
     seeds: &S,
     (table, tunnels): (&T, &U),
     env: &E,
-    hand_over: impl FnOnce(&Known),
-) -> Quick {
+    stash: impl FnOnce(&ParsedFlowPacket),
+) -> FastPath {
     let mut inner = *meta;
     let mut base = 0;
     match shortcut(bytes, meta, link, tunnels) {
         Shortcut::Plain => {}
-        Shortcut::Long => return Quick::Uncommon,
+        Shortcut::Long => return FastPath::Uncommon,
         Shortcut::Inside {
             base: at,
             len,
@@ -199,16 +199,16 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
     }
     // What is inside begins as a frame of an Ethernet device does.
     if base != 0 && matches!(link, Link::Ip) {
-        return Quick::Uncommon;
+        return FastPath::Uncommon;
     }
-    pipeline::quick(
+    pipeline::fast_path(
         &bytes.after(base),
         &inner,
         (link, direction),
         seeds,
         table,
         env,
-        hand_over,
+        stash,
     )
 }
 

@@ -3,15 +3,15 @@ use std::{vec, vec::Vec};
 
 use crate::{
     counter::Counter,
+    host::{Arrival, Model, Settings},
     layout::{FlowEntry, Method, Methods, Tunnel, TunnelKind, Vantage, tunnel::tunnels},
-    model::{
-        Arrival, Model, Settings,
-        around::{Around, wrap, wrappings},
-        frame::Frame,
-        vectors,
-    },
     packet::{Direction, flag},
     parse::{Link, tunnel::TunnelPorts},
+    testing::{
+        frame::Frame,
+        tunnel::{Around, wrap, wrappings},
+        vectors,
+    },
 };
 
 const SETTINGS: Settings = Settings {
@@ -143,11 +143,7 @@ fn the_inner_flow_is_measured_and_knows_its_tunnels() {
         talk(&model, 0, &wrapping);
         assert_eq!(remote(&model), SAMPLES, "{wrapping:?}");
         let entries = entries(&model);
-        assert_eq!(
-            entries.len(),
-            1,
-            "quick and thorough way agree: {wrapping:?}"
-        );
+        assert_eq!(entries.len(), 1, "fast and slow path agree: {wrapping:?}");
         let cold = &entries[0].cold;
         assert_eq!(
             tunnels(cold.segment.load(Relaxed), cold.outer_vni()),
@@ -304,7 +300,7 @@ fn whole_tunnel_packets_that_were_merged_are_not_measured() {
     merged[38..40].copy_from_slice(&(total - 20).to_be_bytes());
     let model = model();
     let mut arrival = arrival(0, Direction::FromLocal);
-    // Its flow is known, so that the quick way has to tell too.
+    // Its flow is known, so that the fast path has to tell too.
     model.packet(&one, &arrival);
     let before = traffic(entries(&model)[0]);
     (arrival.segments, arrival.segment_size) = (2, u32::try_from(payload.len()).unwrap());

@@ -1,22 +1,22 @@
-//! A packet's way through the other modules: the quick way for the common
-//! layout and known flows, the thorough way, in steps, for everything else.
+//! A packet's way through the other modules: the fast path for the common
+//! layout and known flows, the slow path, in steps, for everything else.
 
-pub mod inside;
-pub mod joined;
-mod questions;
+pub mod node;
+mod queries;
+pub mod tunnel;
 
-pub use questions::{datagram, further, message, question, questions};
+pub use queries::{datagram, further, message, queries, take_query};
 
 use crate::{
     bytes::{Bytes, Prefix},
     env::{Claims, Env},
     hash::{self, Seeds},
     layout::{InterfaceConfig, Method, Vantage},
-    matcher::{self, At, SHAKE, Wire},
+    matcher::{self, FlowPacket, HANDSHAKE, Wire},
     packet::{Direction, Meta, TcpHead},
     parse::{self, Common, Link, Network, Packet, Skip, number},
     query::{Ledger, Queries},
-    table::{self, Birth, Table},
+    table::{self, NewFlow, Table},
     vlan::{self, Pairs, Placed},
 };
 
@@ -28,7 +28,7 @@ pub trait Interfaces {
 
 /// A packet of a flow that has an entry: what one step hands to the next.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Known {
+pub struct ParsedFlowPacket {
     /// Of the flow's key.
     pub fingerprint: u64,
     /// The TCP header.
@@ -39,36 +39,36 @@ pub struct Known {
     pub next: u32,
 }
 
-/// What [`quick`] has done.
+/// What [`fast_path`] has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Quick {
+pub enum FastPath {
     /// Nothing: a rare layout, or a flow without entry; see [`network`].
     Uncommon = 0,
     /// The packet is measured, or counted as skipped, or nobody's.
     Measured = 1,
-    /// It has handed over a [`Known`] packet; see [`prepare`].
+    /// It has handed over a [`ParsedFlowPacket`] packet; see [`prepare`].
     Known = 2,
 }
 
 /// Measures a packet of the common layout whose flow has an entry.
 #[inline(always)]
-pub fn quick<P: Prefix, S: Seeds, T: Table, E: Env>(
+pub fn fast_path<P: Prefix, S: Seeds, T: Table, E: Env>(
     bytes: &P,
     meta: &Meta,
     (link, direction): (Link, Direction),
     seeds: &S,
     table: &T,
     env: &E,
-    hand_over: impl FnOnce(&Known),
-) -> Quick {
+    stash: impl FnOnce(&ParsedFlowPacket),
+) -> FastPath {
     let packet = match parse::common(bytes, meta.len, link, direction, seeds, env.methods()) {
         Common::Tcp(packet) => packet,
         Common::Skip(skip) => {
             env.count(skip.counter(), u64::from(meta.segments));
-            return Quick::Measured;
+            return FastPath::Measured;
         }
-        Common::Uncommon => return Quick::Uncommon,
+        Common::Uncommon => return FastPath::Uncommon,
     };
     let fingerprint = hash::fingerprint(
         seeds,
@@ -78,38 +78,38 @@ pub fn quick<P: Prefix, S: Seeds, T: Table, E: Env>(
         meta.vlan,
     );
     let Some(entry) = table::find(table, fingerprint) else {
-        return Quick::Uncommon;
+        return FastPath::Uncommon;
     };
     let Some(head) = parse::common_head(&bytes.after(packet.l4), &packet) else {
-        return Quick::Uncommon;
+        return FastPath::Uncommon;
     };
-    let at = At {
+    let at = FlowPacket {
         entry,
         fingerprint,
         direction,
         wire: Wire::new(meta.len, meta.segments, head.headers),
     };
-    of_flow(&at, &head, env, hand_over)
+    of_flow(&at, &head, env, stash)
 }
 
-/// The end of the quick way: a packet whose flow has an entry.
+/// The end of the fast path: a packet whose flow has an entry.
 #[inline(always)]
 pub(crate) fn of_flow<E: Env>(
-    at: &At<'_>,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     env: &E,
-    hand_over: impl FnOnce(&Known),
-) -> Quick {
-    if matcher::timed(at, head, env) {
-        return Quick::Measured;
+    stash: impl FnOnce(&ParsedFlowPacket),
+) -> FastPath {
+    if matcher::fast_ts(at, head, env) {
+        return FastPath::Measured;
     }
-    hand_over(&Known {
+    stash(&ParsedFlowPacket {
         fingerprint: at.fingerprint,
         head: *head,
         wire: at.wire,
         next: 0,
     });
-    Quick::Known
+    FastPath::Known
 }
 
 /// Both ways as a whole: what host code does.
@@ -126,32 +126,33 @@ pub fn measure<B, S, T, E>(
     T: Table + Claims + Interfaces + Queries + Ledger + Pairs,
     E: Env,
 {
-    let quick =
-        |hand_over: &mut dyn FnMut(&Known)| quick(bytes, meta, way, seeds, table, env, hand_over);
-    if after(quick, way.1, table, env) == Quick::Uncommon {
-        thorough(bytes, meta, way, seeds, table, env);
+    let fast_path = |stash: &mut dyn FnMut(&ParsedFlowPacket)| {
+        fast_path(bytes, meta, way, seeds, table, env, stash)
+    };
+    if after(fast_path, way.1, table, env) == FastPath::Uncommon {
+        slow_path(bytes, meta, way, seeds, table, env);
     }
 }
 
-/// A quick way and, if it hands over a packet, what comes after it.
+/// A fast path and, if it hands over a packet, what comes after it.
 pub fn after<T: Table, E: Env>(
-    quick: impl FnOnce(&mut dyn FnMut(&Known)) -> Quick,
+    fast_path: impl FnOnce(&mut dyn FnMut(&ParsedFlowPacket)) -> FastPath,
     direction: Direction,
     table: &T,
     env: &E,
-) -> Quick {
+) -> FastPath {
     let mut known = None;
-    let done = quick(&mut |packet| known = Some(*packet));
+    let done = fast_path(&mut |packet| known = Some(*packet));
     if let Some(known) = known {
         finish(known, direction, table, env);
     }
     done
 }
 
-/// The thorough way as a whole, for packets that [`quick`] does not know: what
+/// The slow path as a whole, for packets that [`fast_path`] does not know: what
 /// host code does. The kernel programs take its steps one by one, and hand
 /// over from each to the next through a map, for the verifier's sake.
-pub fn thorough<B, S, T, E>(
+pub fn slow_path<B, S, T, E>(
     bytes: &B,
     meta: &Meta,
     (link, direction): (Link, Direction),
@@ -169,13 +170,13 @@ pub fn thorough<B, S, T, E>(
     };
     if is_datagram(&network) {
         let first = datagram(bytes, meta, &network, direction, env);
-        questions(bytes, first, direction, env, |query| {
-            question(query, seeds, table, env);
+        queries(bytes, first, direction, env, |query| {
+            take_query(query, seeds, table, env);
         });
     } else if let Some(packet) = transport(bytes, meta, &network, env) {
         let first = message(bytes, &packet, (meta.ifindex, direction), seeds, table, env);
-        questions(bytes, first, direction, env, |query| {
-            question(query, seeds, table, env);
+        queries(bytes, first, direction, env, |query| {
+            take_query(query, seeds, table, env);
         });
         enter(&packet, meta, direction, seeds, table, env);
     }
@@ -196,27 +197,27 @@ pub fn enter<S, T, E>(
 {
     let way = (meta.ifindex, direction);
     let (fingerprint, found) = find(packet, way, seeds, table);
-    let placed = if found == Found::None {
+    let placed = if found == Lookup::None {
         vlan::place(packet, fingerprint, way, seeds, table, env)
     } else {
         Placed {
             fingerprint,
             segment: packet.segment,
-            appears: found == Found::Anew,
+            is_new_flow: found == Lookup::Anew,
         }
     };
     let packet = Packet {
         segment: placed.segment,
         ..*packet
     };
-    if placed.appears {
-        appear(&packet, placed.fingerprint, way, table, env);
+    if placed.is_new_flow {
+        insert_flow(&packet, placed.fingerprint, way, table, env);
     }
     let known = known_as(placed.fingerprint, &packet, meta);
     finish(known, direction, table, env);
 }
 
-/// The thorough way, first step: reads any packet up to its TCP header, or
+/// The slow path, first step: reads any packet up to its TCP header, or
 /// that of a protocol for [`datagram`]. None: there is nothing to measure in
 /// it, and it is counted.
 #[inline(always)]
@@ -256,7 +257,7 @@ pub const fn is_datagram(network: &Network) -> bool {
 /// What [`find`] has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Found {
+pub enum Lookup {
     /// The flow's entry.
     Known = 0,
     /// The same; the flow starts anew in it.
@@ -273,14 +274,14 @@ pub fn find<S: Seeds, T: Table>(
     (ifindex, direction): (u32, Direction),
     seeds: &S,
     table: &T,
-) -> (u64, Found) {
+) -> (u64, Lookup) {
     let fingerprint = hash::of_key(seeds, &packet.key(direction, ifindex));
     let found = match table::find(table, fingerprint) {
         Some(entry) if packet.head.opens() && table::restarts(entry, direction, &packet.head) => {
-            Found::Anew
+            Lookup::Anew
         }
-        Some(_) => Found::Known,
-        None => Found::None,
+        Some(_) => Lookup::Known,
+        None => Lookup::None,
     };
     (fingerprint, found)
 }
@@ -289,7 +290,7 @@ pub fn find<S: Seeds, T: Table>(
 /// under this fingerprint, or a new start. That there is none to be had is
 /// counted.
 #[inline(always)]
-pub fn appear<T, E>(
+pub fn insert_flow<T, E>(
     packet: &Packet,
     fingerprint: u64,
     (ifindex, direction): (u32, Direction),
@@ -301,13 +302,13 @@ pub fn appear<T, E>(
 {
     let key = packet.key(direction, ifindex);
     let vantage = table.config(ifindex).map_or(0, |config| config.vantage);
-    let birth = Birth {
+    let birth = NewFlow {
         key,
         ifindex,
         vantage,
         opened: packet.head.opens(),
     };
-    let entry = table::obtain(table, table, env, fingerprint, &birth);
+    let entry = table::find_or_insert(table, table, env, fingerprint, &birth);
     let sent = vantage == Vantage::Nic as u8 && direction == Direction::FromLocal;
     if let Some(entry) = entry
         && sent
@@ -319,7 +320,12 @@ pub fn appear<T, E>(
 
 /// What the last steps need of a packet whose flow ought to have an entry now.
 #[inline(always)]
-pub fn known<S: Seeds>(packet: &Packet, meta: &Meta, direction: Direction, seeds: &S) -> Known {
+pub fn known<S: Seeds>(
+    packet: &Packet,
+    meta: &Meta,
+    direction: Direction,
+    seeds: &S,
+) -> ParsedFlowPacket {
     let fingerprint = hash::of_key(seeds, &packet.key(direction, meta.ifindex));
     known_as(fingerprint, packet, meta)
 }
@@ -327,8 +333,8 @@ pub fn known<S: Seeds>(packet: &Packet, meta: &Meta, direction: Direction, seeds
 /// Likewise, of a flow whose fingerprint is known.
 #[inline(always)]
 #[must_use]
-pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> Known {
-    Known {
+pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> ParsedFlowPacket {
+    ParsedFlowPacket {
         fingerprint,
         head: packet.head,
         wire: Wire::new(meta.len, meta.segments, packet.head.headers),
@@ -338,26 +344,41 @@ pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> Known {
 
 /// Fifth step; see [`matcher::prepare`].
 #[inline(always)]
-pub fn prepare<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) -> u32 {
+pub fn prepare<T: Table, E: Env>(
+    known: &ParsedFlowPacket,
+    direction: Direction,
+    table: &T,
+    env: &E,
+) -> u32 {
     match at(known, direction, table) {
         Some(at) => matcher::prepare(&at, &known.head, env),
         None => matcher::Next::Done as u32,
     }
 }
 
-/// Sixth step, if [`matcher::SHAKE`] is in [`Known::next`].
+/// Sixth step, if [`matcher::HANDSHAKE`] is in [`ParsedFlowPacket::next`].
 #[inline(always)]
-pub fn shake<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
+pub fn handshake<T: Table, E: Env>(
+    known: &ParsedFlowPacket,
+    direction: Direction,
+    table: &T,
+    env: &E,
+) {
     if let Some(at) = at(known, direction, table) {
-        matcher::shake(&at, &known.head, known.next, env);
+        matcher::handshake(&at, &known.head, known.next, env);
     }
 }
 
 /// Step between, if the method `request` is on.
 #[inline(always)]
-pub fn request<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
+pub fn request<T: Table, E: Env>(
+    known: &ParsedFlowPacket,
+    direction: Direction,
+    table: &T,
+    env: &E,
+) {
     if let Some((entry, request)) = table::find_request(table, known.fingerprint) {
-        let at = At {
+        let at = FlowPacket {
             entry,
             fingerprint: known.fingerprint,
             direction,
@@ -367,9 +388,9 @@ pub fn request<T: Table, E: Env>(known: &Known, direction: Direction, table: &T,
     }
 }
 
-/// Last step, if the low byte of [`Known::next`] is [`TS`].
+/// Last step, if the low byte of [`ParsedFlowPacket::next`] is [`TS`].
 #[inline(always)]
-pub fn by_ts<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
+pub fn by_ts<T: Table, E: Env>(known: &ParsedFlowPacket, direction: Direction, table: &T, env: &E) {
     if let Some(at) = at(known, direction, table) {
         matcher::by_ts(&at, &known.head, known.next, env);
     }
@@ -377,22 +398,32 @@ pub fn by_ts<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, e
 
 /// Last step, if it is [`SEQ`].
 #[inline(always)]
-pub fn by_seq<T: Table, E: Env>(known: &Known, direction: Direction, table: &T, env: &E) {
+pub fn by_seq<T: Table, E: Env>(
+    known: &ParsedFlowPacket,
+    direction: Direction,
+    table: &T,
+    env: &E,
+) {
     if let Some(at) = at(known, direction, table) {
         matcher::by_seq(&at, &known.head, known.next, env);
     }
 }
 
-/// [`matcher::Next::Ts`] as it stands in [`Known::next`].
+/// [`matcher::Next::Ts`] as it stands in [`ParsedFlowPacket::next`].
 pub const TS: u32 = matcher::Next::Ts as u32;
 /// [`matcher::Next::Seq`], likewise.
 pub const SEQ: u32 = matcher::Next::Seq as u32;
 
 /// All of the last steps, where nothing has to stand between them.
-pub fn finish<T: Table, E: Env>(mut known: Known, direction: Direction, table: &T, env: &E) {
+pub fn finish<T: Table, E: Env>(
+    mut known: ParsedFlowPacket,
+    direction: Direction,
+    table: &T,
+    env: &E,
+) {
     known.next = prepare(&known, direction, table, env);
-    if known.next & SHAKE != 0 {
-        shake(&known, direction, table, env);
+    if known.next & HANDSHAKE != 0 {
+        handshake(&known, direction, table, env);
     }
     if env.methods().has(Method::Request) {
         request(&known, direction, table, env);
@@ -405,9 +436,13 @@ pub fn finish<T: Table, E: Env>(mut known: Known, direction: Direction, table: &
 }
 
 #[inline(always)]
-fn at<'t, T: Table>(known: &Known, direction: Direction, table: &'t T) -> Option<At<'t>> {
+fn at<'t, T: Table>(
+    known: &ParsedFlowPacket,
+    direction: Direction,
+    table: &'t T,
+) -> Option<FlowPacket<'t>> {
     let entry = table::find(table, known.fingerprint)?;
-    Some(At {
+    Some(FlowPacket {
         entry,
         fingerprint: known.fingerprint,
         direction,

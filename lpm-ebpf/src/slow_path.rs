@@ -10,14 +10,14 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use lpm_common::{
     env::Env as _,
     layout::Method,
-    matcher::SHAKE,
+    matcher::HANDSHAKE,
     packet::{Direction, flag},
     parse::{Network, Packet},
-    pipeline::{self, Known, SEQ, TS, inside::Unwrapped},
+    pipeline::{self, ParsedFlowPacket, SEQ, TS, tunnel::Unwrapped},
     query::{self, Query, Rest},
 };
 
-use crate::{context::Context, env::Kernel, maps::SCRATCH, store::Store};
+use crate::{context::Context, env::KernelEnv, maps::SCRATCH, store::Store};
 
 /// This CPU's packet, between the steps.
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ pub struct Scratch {
     pub(crate) network: Network,
     pub(crate) packet: Packet,
     pub(crate) left: Unwrapped,
-    pub(crate) known: Known,
+    pub(crate) known: ParsedFlowPacket,
     /// When a SYN came: what it may have to wait for, an entry for its flow, is
     /// no part of the round trip. Else 0.
     pub(crate) arrived_ns: u64,
@@ -53,7 +53,7 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 /// Hands a packet over to [`finish`]. Not a function of its own: the packet
 /// would be put together on the stack for it.
 #[inline(always)]
-pub(crate) fn hand_over(known: &Known) {
+pub(crate) fn stash(known: &ParsedFlowPacket) {
     if let Some(scratch) = scratch() {
         scratch.known = *known;
         scratch.arrived_ns = 0;
@@ -62,9 +62,9 @@ pub(crate) fn hand_over(known: &Known) {
 
 /// Notes when a packet that is being read came, if it is a SYN.
 #[inline(always)]
-pub(crate) fn arrives(scratch: &mut Scratch, skb: impl Context) {
+pub(crate) fn arrives(scratch: &mut Scratch, ctx: impl Context) {
     scratch.arrived_ns = if scratch.packet.head.has(flag::SYN) {
-        Kernel::new(skb).now_ns()
+        KernelEnv::new(ctx).now_ns()
     } else {
         0
     };
@@ -72,19 +72,19 @@ pub(crate) fn arrives(scratch: &mut Scratch, skb: impl Context) {
 
 /// Measures the packet that was handed over.
 #[inline(always)]
-pub(crate) fn finish<C: Context>(skb: C, direction: Direction) {
-    let [prepare, shake, request, by_ts, by_seq] = C::STEPS[direction.index()];
-    let next = prepare(skb);
-    if next & SHAKE != 0 {
-        shake(skb);
+pub(crate) fn finish<C: Context>(ctx: C, direction: Direction) {
+    let [prepare, handshake, request, by_ts, by_seq] = C::STEPS[direction.index()];
+    let next = prepare(ctx);
+    if next & HANDSHAKE != 0 {
+        handshake(ctx);
     }
     // A constant for the verifier: off, it is not even loaded.
-    if Kernel::new(skb).methods().has(Method::Request) {
-        request(skb);
+    if KernelEnv::new(ctx).methods().has(Method::Request) {
+        request(ctx);
     }
     match next & 0xff {
-        TS => by_ts(skb),
-        SEQ => by_seq(skb),
+        TS => by_ts(ctx),
+        SEQ => by_seq(ctx),
         _ => 0,
     };
 }
@@ -92,29 +92,29 @@ pub(crate) fn finish<C: Context>(skb: C, direction: Direction) {
 /// A step, for one kind of context and one direction.
 pub type Step<C> = extern "C" fn(C) -> u32;
 
-macro_rules! steps {
-    ($($context:ty, $direction:ident: $prepare:ident $shake:ident $request:ident $by_ts:ident $by_seq:ident;)*) => { $(
+macro_rules! slow_path {
+    ($($context:ty, $direction:ident: $prepare:ident $handshake:ident $request:ident $by_ts:ident $by_seq:ident;)*) => { $(
         global! {
             /// Which step is the last one.
-            fn $prepare(skb: $context) {
+            fn $prepare(ctx: $context) {
                 let Some(scratch) = scratch() else { return 0 };
-                let env = Kernel::new(skb);
+                let env = KernelEnv::new(ctx);
                 let next = pipeline::prepare(&scratch.known, Direction::$direction, &Store, &env);
                 scratch.known.next = next;
                 next
             }
         }
         global! {
-            fn $shake(skb: $context) {
+            fn $handshake(ctx: $context) {
                 let Some(scratch) = scratch() else { return 0 };
-                let env = Kernel::arrived(skb, scratch.arrived_ns);
-                pipeline::shake(&scratch.known, Direction::$direction, &Store, &env);
+                let env = KernelEnv::arrived(ctx, scratch.arrived_ns);
+                pipeline::handshake(&scratch.known, Direction::$direction, &Store, &env);
                 0
             }
         }
         global! {
-            fn $request(skb: $context) {
-                let env = Kernel::new(skb);
+            fn $request(ctx: $context) {
+                let env = KernelEnv::new(ctx);
                 if !env.methods().has(Method::Request) {
                     return 0;
                 }
@@ -124,17 +124,17 @@ macro_rules! steps {
             }
         }
         global! {
-            fn $by_ts(skb: $context) {
+            fn $by_ts(ctx: $context) {
                 let Some(scratch) = scratch() else { return 0 };
-                let env = Kernel::new(skb);
+                let env = KernelEnv::new(ctx);
                 pipeline::by_ts(&scratch.known, Direction::$direction, &Store, &env);
                 0
             }
         }
         global! {
-            fn $by_seq(skb: $context) {
+            fn $by_seq(ctx: $context) {
                 let Some(scratch) = scratch() else { return 0 };
-                let env = Kernel::new(skb);
+                let env = KernelEnv::new(ctx);
                 pipeline::by_seq(&scratch.known, Direction::$direction, &Store, &env);
                 0
             }
@@ -142,7 +142,7 @@ macro_rules! steps {
     )* };
 }
 
-steps! {
+slow_path! {
     *mut __sk_buff, FromLocal: lpm_prepare_from lpm_shake_from lpm_request_from lpm_by_ts_from lpm_by_seq_from;
     *mut __sk_buff, ToLocal: lpm_prepare_to lpm_shake_to lpm_request_to lpm_by_ts_to lpm_by_seq_to;
     *mut xdp_md, ToLocal: lpm_prepare_xdp lpm_shake_xdp lpm_request_xdp lpm_by_ts_xdp lpm_by_seq_xdp;
