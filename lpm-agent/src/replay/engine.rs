@@ -4,7 +4,7 @@
 
 mod merged;
 mod options;
-mod questions;
+mod queries;
 mod vlans;
 
 use std::{
@@ -31,8 +31,8 @@ use lpm_common::{
     table::{self, Table},
 };
 
-pub use self::questions::Unanswered;
-use super::{bytes::Captured, digest::KEPT, link::View, orient::Local};
+pub use self::queries::Unanswered;
+use super::{bytes::Captured, digest::KEPT, link::View, local_end::LocalEnd};
 use crate::{kernel::load::LoadSettings, passive::Flow};
 
 /// Jiffies per second. They only tell how long a flow was silent, and at this rate they wrap after
@@ -61,7 +61,7 @@ pub struct Settings {
     /// Seconds without a packet after which a flow may lose its entry.
     pub idle_seconds: u32,
     /// Which addresses are local ends.
-    pub local: Local,
+    pub local: LocalEnd,
     /// Ports of the tunnels whose insides are measured; by default none.
     pub tunnels: TunnelPorts,
     /// Whether flows that lose their entry shall be kept for [`Engine::retired`].
@@ -118,7 +118,7 @@ impl Engine {
             requests,
             seeds: LoadSettings::new().seeds,
             flows,
-            queries: questions::table(settings.flow_entries),
+            queries: queries::table(settings.flow_entries),
             settings,
             counters: [const { Cell::new(0) }; COUNTERS],
             vantage: Cell::new(0),
@@ -130,7 +130,7 @@ impl Engine {
             retransmitted: Cell::new(0),
             vlans: vlans::Vlans::default(),
             unanswered: [const { Cell::new(0) }; 3],
-            told: (0..questions::TOLD).map(|_| Cell::new(0)).collect(),
+            told: (0..queries::TOLD).map(|_| Cell::new(0)).collect(),
             segment_size: Cell::new(0),
             methods: Cell::new(methods),
             cut: Cell::new(false),

@@ -203,7 +203,7 @@ pub enum Next {
     Seq = 2,
 }
 
-/// Beside [`Next`]: the packet may have to do with a handshake; [`handshake`] comes
+/// Beside [`Next`]: the packet may have to do with a handshake; [`handshake()`] comes
 /// before.
 pub const HANDSHAKE: u32 = 1 << 16;
 
