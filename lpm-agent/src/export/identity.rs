@@ -19,7 +19,7 @@ pub(super) fn encode(status: &Status, late: u64, out: &mut Families<'_>) -> fmt:
     out.gauges(
         "identity_synced",
         "1 for each kind of Kubernetes objects all of which have been seen",
-        (kinds.iter()).map(|(kind, known)| (label(kind.as_str()), i64::from(known.synced))),
+        (kinds.iter()).map(|(kind, known)| (label(kind.as_str()), u64::from(known.synced))),
     )?;
     let scope = status.scope().map(|scope| {
         let said = |scope: &str| scope.to_owned();
@@ -27,7 +27,7 @@ pub(super) fn encode(status: &Status, late: u64, out: &mut Families<'_>) -> fmt:
             ("configured", said(scope.wanted)),
             ("scope", said(scope.now)),
         ];
-        (labels, 1_i64)
+        (labels, 1_u64)
     });
     out.gauges(
         "identity_scope",

@@ -5,11 +5,8 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::families::Families;
+use super::{families::Families, sink::InfoLabels as Labels};
 use crate::identity::Directory;
-
-/// Names and values of labels.
-type Labels = Vec<(Arc<str>, Arc<str>)>;
 
 /// Writes what is known of this node's pods, at the levels that are switched on; nothing unless
 /// labels were asked for.

@@ -4,14 +4,14 @@ use std::fmt;
 
 use lpm_common::layout::Vantage;
 
-use super::families::{Families, LabelSet};
+use super::{families::Families, sink::LabelSet};
 use crate::passive::Model;
 
 /// Writes them.
 pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
     let (links, blind) = (model.links(), model.blind());
     let seeing = links.iter().filter(|(index, _)| !blind.contains_key(index));
-    let seeing = seeing.map(|(_, link)| (labels(&link.name, link.vantage), 1_i64));
+    let seeing = seeing.map(|(_, link)| (labels(&link.name, link.vantage), 1_u64));
     let not = blind.values();
     let not = not.map(|link| (labels(&link.name, link.vantage), 0));
     out.gauges(
@@ -22,7 +22,7 @@ pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
     let reasons = blind.values().map(|link| {
         let mut labels = labels(&link.name, link.vantage);
         labels.push(("reason", link.reason.as_str().to_owned()));
-        (labels, 1_i64)
+        (labels, 1_u64)
     });
     out.gauges(
         "interface_blind",
@@ -32,7 +32,7 @@ pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
     let known = model.one_sided();
     let one_sided = links.into_iter().filter_map(|(index, link)| {
         let labels = vec![("interface", link.name)];
-        Some((labels, i64::from(*known.get(&index)?)))
+        Some((labels, u64::from(*known.get(&index)?)))
     });
     out.gauges(
         "interface_one_sided",

@@ -19,20 +19,22 @@ use prometheus_client::{
         DescriptorEncoder,
         prometheus_protobuf::{self, prometheus_data_model::MetricFamily},
     },
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 use prost::Message as _;
 
 use super::{
     counters,
     created::Created,
-    families::{Families, LabelSet},
+    families::Families,
     identity, info_metrics, interfaces, levels,
     methods::OfTcp,
     negotiate::Format,
     ports,
     process::{self, ProcessReader},
+    prometheus::Prometheus,
     queries, requests,
+    sink::{LabelSet, Unit},
     text::{self, Dialect},
 };
 use crate::passive::{Model, model::Labels, segments::Place};
@@ -67,15 +69,13 @@ impl Metrics {
     pub fn new(model: Arc<Model>, config_hash: String, program_times: ProgramTimes) -> Self {
         let config_hash = Arc::new(RwLock::new(config_hash));
         let mut registry = Registry::default();
-        let own = registry.sub_registry_with_prefix("lpm");
-        own.register_collector(Box::new(Reader {
+        registry.register_collector(Box::new(Reader {
             model,
             config_hash: Arc::clone(&config_hash),
             program_times,
             of_tcp: OfTcp::default(),
         }));
-        let process = registry.sub_registry_with_prefix("process");
-        process.register_collector(Box::new(ProcessReader));
+        registry.register_collector(Box::new(ProcessReader));
         let now = SystemTime::now();
         Self {
             registry,
@@ -142,7 +142,8 @@ impl fmt::Debug for Reader {
 
 impl Collector for Reader {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut out = Families(encoder);
+        let mut sink = Prometheus(encoder);
+        let mut out = Families::new("lpm", &mut sink);
         // An error here means that the map is gone, and then no counter is known.
         let counters = self.model.counters().map_err(|_| fmt::Error)?;
         self.round_trips(&mut out)?;
@@ -290,7 +291,7 @@ impl Reader {
         out.gauges(
             "active_flows",
             "Flows seen within the idle time and not closed, at each vantage",
-            by_vantage.map(|(labels, flows)| (labels, i64::try_from(flows).unwrap_or(i64::MAX))),
+            by_vantage,
         )?;
         let pressure = self.model.pressure(total);
         out.gauges(
@@ -308,7 +309,7 @@ impl Reader {
         out.counters(
             "program_run",
             "Time spent in a kernel program, measured only while kernel.bpf_stats_enabled is 1",
-            Some(&Unit::Seconds),
+            Some(Unit::Seconds),
             times,
         )?;
         process::memory(out)?;

@@ -2,7 +2,7 @@
 
 mod counters;
 mod created;
-mod families;
+pub mod families;
 mod histograms;
 pub mod http;
 mod identity;
@@ -17,9 +17,11 @@ pub mod negotiate;
 pub mod number;
 pub mod ports;
 mod process;
+mod prometheus;
 mod queries;
 mod requests;
 pub mod sample;
+pub mod sink;
 pub mod stream;
 pub mod text;
 pub mod tunnel;

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use lpm_common::layout::Vantage;
 use serde::{Deserialize, Serialize};
 
-use super::families::{Families, LabelSet};
+use super::{families::Families, sink::LabelSet};
 use crate::{
     kernel::ports::{Carried, Port},
     passive::Model,
@@ -155,7 +155,7 @@ pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
     }
     let capacity = watched
         .iter()
-        .filter_map(|(labels, port)| Some((labels.clone(), i64::try_from(port.capacity?).ok()?)));
+        .filter_map(|(labels, port)| Some((labels.clone(), port.capacity?)));
     out.gauges(
         "port_capacity_bits_per_second",
         "Speed of an interface; of a tunnel, that of the card under it",

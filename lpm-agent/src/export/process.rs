@@ -3,9 +3,9 @@
 
 use std::{fmt, time::UNIX_EPOCH};
 
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
-use super::families::Families;
+use super::{families::Families, prometheus::Prometheus, sink::Unit};
 use crate::kernel::own::{MemoryLimit, OwnProcess};
 
 /// Writes the `process_*` metrics.
@@ -14,12 +14,13 @@ pub(super) struct ProcessReader;
 
 impl Collector for ProcessReader {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut out = Families(encoder);
+        let mut sink = Prometheus(encoder);
+        let mut out = Families::new("process", &mut sink);
         let own = OwnProcess::read();
         out.counters(
             "cpu",
             "Total user and system CPU time spent in seconds",
-            Some(&Unit::Seconds),
+            Some(Unit::Seconds),
             own.cpu.map(|time| (vec![], time.as_secs_f64())),
         )?;
         for (name, help, value) in [

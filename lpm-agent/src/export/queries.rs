@@ -4,10 +4,7 @@ use std::fmt;
 
 use lpm_common::layout::Method;
 
-use super::{
-    families::{Families, LabelSet},
-    metrics::label_set,
-};
+use super::{families::Families, metrics::label_set, sink::LabelSet};
 use crate::passive::Model;
 
 /// Writes them; returns how many samples each method has, for `lpm_samples_total`.
