@@ -16,7 +16,7 @@ use clap::Args;
 use super::{Measure, memory, runtime, signals};
 use crate::{
     config::{Config, node_name},
-    export::{Metrics, Server, http::App},
+    export::{Metrics, Server, agent::ConfigHash, collect::Collectors, http::App},
     session::{Notice, Options, Session},
     shutdown::{OnExit, SuccessorCheck},
 };
@@ -60,7 +60,7 @@ impl Run {
         let config = self.config(netns)?;
         // The port first: a second agent must not touch an interface.
         let server = Server::bind(config.listen).await?;
-        let hash = config.hash();
+        let hash = Arc::new(ConfigHash::new(config.hash()));
         let farewell = farewell(&config);
         let mut files = Files::new(self.measure.config.clone(), config.names.clone());
         let options = Options {
@@ -69,11 +69,11 @@ impl Run {
             layout_version: self.layout_version,
         };
         let session = Session::start(options, |notice| log(&notice))?;
-        let metrics = Metrics::new(
-            Arc::clone(session.hub().shared_model()),
-            hash,
+        let metrics = Metrics::new(Collectors::of_agent(
+            session.hub().shared_model(),
+            Arc::clone(&hash),
             session.program_times(),
-        );
+        ));
         let metrics = match session.counting_since() {
             Some(since) => metrics.counting_since(since),
             None => metrics,
@@ -95,10 +95,10 @@ impl Run {
                     done?;
                     break;
                 }
-                _ = hangup.recv() => self.reload(netns, &session, &app, &mut files),
+                _ = hangup.recv() => self.reload(netns, &session, &hash, &mut files),
                 _ = look.tick() => {
                     if files.changed() {
-                        self.reload(netns, &session, &app, &mut files);
+                        self.reload(netns, &session, &hash, &mut files);
                     }
                 }
             }
@@ -127,12 +127,18 @@ impl Run {
     }
 
     /// Applies the files as they are now; a file that does not hold changes nothing.
-    fn reload(&self, netns: Option<&String>, session: &Session, app: &App, files: &mut Files) {
+    fn reload(
+        &self,
+        netns: Option<&String>,
+        session: &Session,
+        in_force: &ConfigHash,
+        files: &mut Files,
+    ) {
         let applied = self.config(netns).and_then(|config| {
             let hash = config.hash();
             files.follow(config.names.clone());
             let cold = session.reload(config)?;
-            app.metrics.set_config_hash(hash);
+            in_force.set(hash);
             Ok(cold)
         });
         match applied {

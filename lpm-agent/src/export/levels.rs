@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{families::Families, metrics::label_set, sink::LabelSet};
+use super::{families::Families, labels::label_set, sink::LabelSet};
 use crate::passive::{
     Counts,
     model::levels::{By, Levelled},

@@ -1,14 +1,18 @@
 //! The doors out: Prometheus, JSON over HTTP, a stream of samples.
 
+pub mod agent;
+pub mod collect;
 mod counters;
 mod created;
 pub mod families;
+mod flows;
 mod histograms;
 pub mod http;
 mod identity;
 mod info_metrics;
 mod interfaces;
 pub mod json;
+mod labels;
 mod levels;
 mod methods;
 pub mod metrics;
@@ -20,7 +24,9 @@ mod process;
 mod prometheus;
 mod queries;
 mod requests;
+mod round_trips;
 pub mod sample;
+mod segments;
 pub mod sink;
 pub mod stream;
 pub mod text;

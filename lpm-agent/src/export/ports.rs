@@ -1,11 +1,11 @@
 //! What watched interfaces carry, and the links between nodes that tunnels make.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use lpm_common::layout::Vantage;
 use serde::{Deserialize, Serialize};
 
-use super::{families::Families, sink::LabelSet};
+use super::{collect::Collect, families::Families, sink::LabelSet};
 use crate::{
     kernel::ports::{Carried, Port},
     passive::Model,
@@ -106,59 +106,64 @@ impl PortRecord {
 /// Name, help, and where the value is.
 type Counter = (&'static str, &'static str, fn(&Carried) -> u64);
 
-/// Writes what the watched interfaces carry, those of pods excepted: there are hundreds, and the
-/// kubelet counts them.
-pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
-    let mut links = model.links();
-    links.retain(|_, link| !matches!(link.vantage, Vantage::Pod | Vantage::Node));
-    let ports = model.some_ports(links.keys().copied());
-    let watched: Vec<(LabelSet, &Port)> = links
-        .into_iter()
-        .filter_map(|(index, link)| {
-            let labels = vec![
-                ("interface", link.name),
-                ("vantage", link.vantage.as_str().to_owned()),
-            ];
-            Some((labels, ports.get(&index)?))
-        })
-        .collect();
-    let counters: [Counter; 4] = [
-        (
-            "port_bytes",
-            "Bytes that the kernel counts at an interface",
-            |of| of.bytes,
-        ),
-        (
-            "port_packets",
-            "Packets likewise; a GSO packet is one",
-            |of| of.packets,
-        ),
-        (
-            "port_drops",
-            "Packets that were dropped at an interface",
-            |of| of.drops,
-        ),
-        ("port_errors", "Packets with errors at an interface", |of| {
-            of.errors
-        }),
-    ];
-    for (name, help, of) in counters {
-        let series = watched.iter().flat_map(|(labels, port)| {
-            let ways = [("receive", &port.received), ("transmit", &port.transmitted)];
-            ways.map(|(way, carried)| {
-                let mut labels = labels.clone();
-                labels.push(("direction", way.to_owned()));
-                (labels, of(carried))
+/// What the watched interfaces carry, those of pods excepted: there are hundreds, and the kubelet
+/// counts them.
+pub(super) struct Ports(pub(super) Arc<Model>);
+
+impl Collect for Ports {
+    fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
+        let model = &self.0;
+        let mut links = model.links();
+        links.retain(|_, link| !matches!(link.vantage, Vantage::Pod | Vantage::Node));
+        let ports = model.some_ports(links.keys().copied());
+        let watched: Vec<(LabelSet, &Port)> = links
+            .into_iter()
+            .filter_map(|(index, link)| {
+                let labels = vec![
+                    ("interface", link.name),
+                    ("vantage", link.vantage.as_str().to_owned()),
+                ];
+                Some((labels, ports.get(&index)?))
             })
-        });
-        out.counters(name, help, None, series)?;
+            .collect();
+        let counters: [Counter; 4] = [
+            (
+                "port_bytes",
+                "Bytes that the kernel counts at an interface",
+                |of| of.bytes,
+            ),
+            (
+                "port_packets",
+                "Packets likewise; a GSO packet is one",
+                |of| of.packets,
+            ),
+            (
+                "port_drops",
+                "Packets that were dropped at an interface",
+                |of| of.drops,
+            ),
+            ("port_errors", "Packets with errors at an interface", |of| {
+                of.errors
+            }),
+        ];
+        for (name, help, of) in counters {
+            let series = watched.iter().flat_map(|(labels, port)| {
+                let ways = [("receive", &port.received), ("transmit", &port.transmitted)];
+                ways.map(|(way, carried)| {
+                    let mut labels = labels.clone();
+                    labels.push(("direction", way.to_owned()));
+                    (labels, of(carried))
+                })
+            });
+            out.counters(name, help, None, series)?;
+        }
+        let capacity = watched
+            .iter()
+            .filter_map(|(labels, port)| Some((labels.clone(), port.capacity?)));
+        out.gauges(
+            "port_capacity_bits_per_second",
+            "Speed of an interface; of a tunnel, that of the card under it",
+            capacity,
+        )
     }
-    let capacity = watched
-        .iter()
-        .filter_map(|(labels, port)| Some((labels.clone(), port.capacity?)));
-    out.gauges(
-        "port_capacity_bits_per_second",
-        "Speed of an interface; of a tunnel, that of the card under it",
-        capacity,
-    )
 }

@@ -3,19 +3,18 @@
 
 use std::{fmt, time::UNIX_EPOCH};
 
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
-
-use super::{families::Families, prometheus::Prometheus, sink::Unit};
+use super::{collect::Collect, families::Families, sink::Unit};
 use crate::kernel::own::{MemoryLimit, OwnProcess};
 
-/// Writes the `process_*` metrics.
-#[derive(Debug)]
-pub(super) struct ProcessReader;
+/// The `process_*` metrics.
+pub(super) struct Process;
 
-impl Collector for ProcessReader {
-    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut sink = Prometheus(encoder);
-        let mut out = Families::new("process", &mut sink);
+impl Collect for Process {
+    fn prefix(&self) -> &'static str {
+        "process"
+    }
+
+    fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
         let own = OwnProcess::read();
         out.counters(
             "cpu",

@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use crate::{
     config::{Config, node_name},
-    export::{Hub, metrics::ProgramTimes},
+    export::{Hub, agent::ProgramTimes},
     identity::{
         Directory, PrefixMap,
         kubernetes::{Kubernetes, KubernetesError},
