@@ -14,7 +14,7 @@ use std::{
 };
 
 use lpm::{Lpm, eventually, kernel_is_usable, succeeds};
-use lpm_agent::export::sample::SampleRecord;
+use lpm_agent::api::sample::SampleRecord;
 use lpm_bench::{
     testbed::{Direction, Impairment, Pair, PairConfig},
     traffic::{

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::export::http::{Page, StreamLine};
+use crate::api::{Page, StreamLine};
 
 /// How long an agent may take to answer, or between two lines of the stream (it sends one each
 /// second at least).

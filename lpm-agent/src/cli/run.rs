@@ -4,10 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
@@ -15,8 +12,9 @@ use clap::Args;
 
 use super::{Measure, memory, runtime, signals};
 use crate::{
+    api::{self, App, Server},
     config::{Config, node_name},
-    export::{Metrics, Server, agent::ConfigHash, collect::Collectors, http::App},
+    export::{Metrics, agent::ConfigHash, collect::Collectors},
     session::{Notice, Options, Session},
     shutdown::{OnExit, SuccessorCheck},
 };
@@ -78,14 +76,14 @@ impl Run {
             Some(since) => metrics.counting_since(since),
             None => metrics,
         };
-        let app = Arc::new(App {
-            metrics,
+        let app = App {
+            metrics: Arc::new(metrics),
             hub: Arc::clone(session.hub()),
-            ready: AtomicBool::new(false),
-        });
-        app.ready.store(true, Ordering::Release);
+            // The session has dealt with every interface that was there.
+            ready: Arc::new(AtomicBool::new(true)),
+        };
         tracing::info!("metrics at http://{}/metrics", server.address());
-        let serving = server.serve(Arc::clone(&app), async move { end.wait().await });
+        let serving = server.serve(api::router(app), async move { end.wait().await });
         tokio::pin!(serving);
         let mut hangup = signals::reload()?;
         let mut look = tokio::time::interval(LOOK_EVERY);

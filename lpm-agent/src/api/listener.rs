@@ -1,0 +1,76 @@
+//! The port that the API listens on.
+
+use std::{io, net::SocketAddr};
+
+use axum::Router;
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+/// Why the server could not be started.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// Somebody has the port.
+    #[error(
+        "the address {address} is taken: another agent or another program listens there \
+         (`ss -ltnp` shows which); stop it, or give another one with --listen or the key `listen`"
+    )]
+    Taken {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// It cannot be bound for another reason.
+    #[error(
+        "listen on {address}: {source}; give an address of this machine with --listen or the key \
+         `listen`, and root or CAP_NET_BIND_SERVICE for ports below 1024"
+    )]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A bound port, before there is something to serve: so that a port that is taken is found before
+/// any program is loaded.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Binds the address.
+    pub async fn bind(address: SocketAddr) -> Result<Self, ServeError> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => ServeError::Taken { address },
+                _ => ServeError::Bind { address, source },
+            })?;
+        let address = listener.local_addr().unwrap_or(address);
+        Ok(Self { listener, address })
+    }
+
+    /// The address it is bound to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves the routes until `end` is done. Streams are cut off then.
+    ///
+    /// # Errors
+    /// The listening socket fails.
+    pub async fn serve(
+        self,
+        router: Router,
+        end: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        tokio::select! {
+            served = axum::serve(self.listener, service).into_future() => served,
+            () = end => Ok(()),
+        }
+    }
+}

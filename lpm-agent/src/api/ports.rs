@@ -1,0 +1,102 @@
+//! What watched interfaces carry, and the links between nodes that tunnels make, as records.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    kernel::ports::{Carried, Port},
+    passive::Model,
+};
+
+/// What one direction of an interface has carried since it exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedRecord {
+    /// Bytes, with their link-layer headers.
+    pub bytes: u64,
+    /// Packets; a GSO packet is one.
+    pub packets: u64,
+    /// Packets that were dropped there.
+    pub drops: u64,
+    /// Packets with errors.
+    pub errors: u64,
+}
+
+impl From<Carried> for CarriedRecord {
+    fn from(carried: Carried) -> Self {
+        Self {
+            bytes: carried.bytes,
+            packets: carried.packets,
+            drops: carried.drops,
+            errors: carried.errors,
+        }
+    }
+}
+
+/// An interface as a port of the node, by the kernel's counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRecord {
+    /// `physical`, `vxlan`, `veth`...
+    pub kind: String,
+    /// What came in by it.
+    pub received: CarriedRecord,
+    /// What went out by it.
+    pub transmitted: CarriedRecord,
+    /// Bits per second; of a tunnel: of the card under it. Absent: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
+    /// The links that it makes to other nodes, if it is a tunnel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<NodeLink>,
+}
+
+/// A link between two nodes, in one direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLink {
+    /// `<source>/<interface>-<target>`.
+    pub id: String,
+    /// This node.
+    pub source_node: String,
+    /// The other one; its address if it has no name.
+    pub target_node: String,
+    /// Where the tunnel ends.
+    pub target_address: IpAddr,
+    /// `vxlan`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Bits per second, as that of the port; absent: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
+}
+
+impl PortRecord {
+    /// With the names as they are.
+    #[must_use]
+    pub fn new(port: &Port, model: &Model) -> Self {
+        let kind = port.interface.kind.as_str();
+        let source = model.node();
+        let name = |address: &IpAddr| {
+            let name = model.directory().lookup(*address);
+            let node = name.and_then(|name| name.node.clone());
+            node.map_or_else(|| address.to_string(), |node| node.to_string())
+        };
+        let link = |address: &IpAddr| {
+            let target = name(address);
+            NodeLink {
+                id: format!("{source}/{}-{target}", port.interface.name),
+                source_node: source.to_string(),
+                target_node: target,
+                target_address: *address,
+                kind: kind.to_owned(),
+                capacity: port.capacity,
+            }
+        };
+        Self {
+            kind: kind.to_owned(),
+            received: port.received.into(),
+            transmitted: port.transmitted.into(),
+            capacity: port.capacity,
+            links: port.remotes.iter().map(link).collect(),
+        }
+    }
+}
