@@ -29,7 +29,8 @@ impl Api for Server {
 /// Knows the DaemonSet of this agent, and asks about a successor at the end.
 #[derive(Debug)]
 pub struct SuccessorCheck {
-    /// The DaemonSet found when the agent started, with the client. None: it was not found.
+    /// The API client, and the DaemonSet if it was found when the agent started. None: there is no
+    /// way to the API server.
     known: JoinHandle<Option<(Server, Option<Membership>)>>,
     node: String,
 }
