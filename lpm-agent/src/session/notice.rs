@@ -55,7 +55,7 @@ pub enum Notice {
         /// What is wrong. None: the packets reach our programs again.
         blind: Option<Blind>,
     },
-    /// This agent adopted the hooks that the last agent left measuring.
+    /// Hooks that the last agent left measuring go on with the programs of this one.
     Adopted {
         /// Number of interfaces with adopted hooks.
         interfaces: usize,
