@@ -10,7 +10,7 @@
 //! it.
 //!
 //! But a capture that records a conversation twice does so with packet after packet. It also does
-//! so with the SYN, which no end repeats within [`AGAIN_NS`]. So these two are checked first. Where
+//! so with the SYN, which no end repeats within `AGAIN_NS`. So these two are checked first. Where
 //! none of it decides, the packet is measured as a retransmission, which makes no sample, and is
 //! counted.
 //!

@@ -24,7 +24,7 @@ pub struct LocalEnd {
 }
 
 impl LocalEnd {
-    /// Takes the ranges of local addresses. Without ranges see [`Self::direction`].
+    /// Takes the ranges of local addresses. Without ranges see `Self::direction`.
     #[must_use]
     pub fn new(ranges: Vec<IpNet>) -> Self {
         Self { ranges }

@@ -11,8 +11,8 @@
 //! stands still, its names are unknown again. An agent's names count for the pod ranges of its own
 //! node and for nothing else. So it can lie about its own pods at most.
 //!
-//! [`NamePublisher`] sends this agent's names, [`subscribe()`] receives another agent's, and
-//! [`Peers`] decides which agents are asked.
+//! [`NamePublisher`] sends this agent's names, `subscribe` receives another agent's, and `Peers`
+//! decides which agents are asked.
 
 mod line;
 mod publisher;

@@ -2,10 +2,10 @@
 //! next agent adopts it.
 //!
 //! Below the configured directory lies one directory per layout, `v<version>-<hash>`. The hash is
-//! of everything that must be compatible between two agents ([`compatibility`]). An agent that
-//! finds its own directory adopts it: it loads its programs over the existing maps, and replaces
-//! the programs in the links, so that each packet meets one of both. Directories of other layouts
-//! (an upgrade, a rollback, other sizes) are removed once the agent's own programs are attached.
+//! of everything that must be compatible between two agents (`compatibility`). An agent that finds
+//! its own directory adopts it: it loads its programs over the existing maps, and replaces the
+//! programs in the links, so that each packet meets one of both. Directories of other layouts (an
+//! upgrade, a rollback, other sizes) are removed once the agent's own programs are attached.
 //!
 //! An agent locks the configured directory (`flock`), so there is one at a time. Map `STATE` is
 //! pinned last. A directory without it was never finished, and is made anew.
