@@ -1,4 +1,4 @@
-//! Who may ask for what: the one place where that is decided.
+//! Decides which clients may use which routes.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,7 +14,7 @@ use axum::{
 
 use crate::identity::peers::NamePublisher;
 
-/// Who may use a route.
+/// The clients that may use a route.
 #[derive(Clone, Debug)]
 pub enum Access {
     /// Clients on this machine, which ask from a loopback address.
@@ -24,7 +24,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// Whether a client may ask; if not, what it is told.
+    /// Decides whether a client may ask. The error is the text that the client gets.
     fn check(&self, client: IpAddr) -> Result<(), String> {
         match self {
             Self::ThisMachine if client.to_canonical().is_loopback() => Ok(()),
@@ -36,8 +36,8 @@ impl Access {
     }
 }
 
-/// Answers whoever may not ask with status 403; a layer for routes. The service must know its
-/// clients' addresses ([`axum::Router::into_make_service_with_connect_info`]).
+/// A layer for routes that answers other clients with status 403. The service must know its clients'
+/// addresses ([`axum::Router::into_make_service_with_connect_info`]).
 pub async fn guard(
     State(access): State<Access>,
     ConnectInfo(client): ConnectInfo<SocketAddr>,

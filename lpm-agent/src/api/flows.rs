@@ -1,4 +1,4 @@
-//! What is in the tables now, as JSON: flows, latencies by pairs of namespaces, links.
+//! Serves flows, latencies by pairs of namespaces, and links as JSON.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::identity::processes::Sockets;
 
-/// Serves `/flows`, `/latency` and `/links`.
+/// Makes the router of `/flows`, `/latency` and `/links`.
 pub(super) fn router(hub: Arc<Hub>) -> Router {
     Router::new()
         .route("/flows", get(flows))
@@ -26,13 +26,13 @@ pub(super) fn router(hub: Arc<Hub>) -> Router {
         .with_state(hub)
 }
 
-/// Parameters of `/api/v1/flows`.
+/// Query parameters of `/api/v1/flows`.
 #[derive(Debug, Deserialize)]
 struct FlowsQuery {
-    /// Also idle and closed flows.
+    /// True: include idle and closed flows.
     #[serde(default)]
     all: bool,
-    /// Also the processes that hold the sockets; it takes a walk through `/proc`.
+    /// True: include the processes that hold the sockets. It takes a walk through `/proc`.
     #[serde(default)]
     processes: bool,
 }
@@ -40,7 +40,7 @@ struct FlowsQuery {
 /// A list as the API serves it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Page<T> {
-    /// [`SCHEMA`].
+    /// Version of the records: [`SCHEMA`].
     pub schema: u32,
     /// The records.
     pub items: Vec<T>,

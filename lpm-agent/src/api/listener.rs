@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 /// Why the server could not be started.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// Somebody has the port.
+    /// Another program listens at the address.
     #[error(
         "the address {address} is taken: another agent or another program listens there \
          (`ss -ltnp` shows which); stop it, or give another one with --listen or the key `listen`"
@@ -18,7 +18,7 @@ pub enum ServeError {
         /// The address.
         address: SocketAddr,
     },
-    /// It cannot be bound for another reason.
+    /// The address cannot be bound for another reason.
     #[error(
         "listen on {address}: {source}; give an address of this machine with --listen or the key \
          `listen`, and root or CAP_NET_BIND_SERVICE for ports below 1024"
@@ -31,7 +31,7 @@ pub enum ServeError {
     },
 }
 
-/// A bound port, before there is something to serve: so that a port that is taken is found before
+/// A bound port that does not serve yet. It is bound early, so that a taken port is found before
 /// any program is loaded.
 #[derive(Debug)]
 pub struct Server {
@@ -52,13 +52,13 @@ impl Server {
         Ok(Self { listener, address })
     }
 
-    /// The address it is bound to.
+    /// The address that the port is bound to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves the routes until `end` is done. Streams are cut off then.
+    /// Serves the routes until `end` completes. Then streams are cut off.
     ///
     /// # Errors
     /// The listening socket fails.

@@ -1,4 +1,4 @@
-//! `/metrics`, in the format that the client prefers.
+//! Serves the metrics in the format that the client prefers.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::export::{
     negotiate::{self, Format},
 };
 
-/// Serves `/metrics`.
+/// Makes the router of `/metrics`.
 pub(super) fn router(metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/metrics", get(page).layer(CompressionLayer::new()))
@@ -26,7 +26,7 @@ pub(super) fn router(metrics: Arc<Metrics>) -> Router {
 
 async fn page(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> Response {
     let accept = headers.get_all(header::ACCEPT).into_iter();
-    // Whoever keeps an answer must know on what it depends.
+    // A cache must know which request header the answer depends on.
     let vary = (header::VARY, "Accept");
     let Some(format) = negotiate::format(accept.map(HeaderValue::as_bytes)) else {
         let served = Format::ALL.map(Format::content_type).join("\n");

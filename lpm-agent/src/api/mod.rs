@@ -1,6 +1,6 @@
 //! The HTTP API: health, metrics, flows as JSON, a stream of samples, and names for other agents.
 //!
-//! Each file offers a router, [`router`] puts them together, and [`access`] says who may ask.
+//! Each file makes a router of its paths, [`router()`] joins them, and [`access`] decides who may ask.
 
 pub mod access;
 mod flows;

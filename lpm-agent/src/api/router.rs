@@ -1,7 +1,7 @@
 //! All routes of the agent.
 //!
-//! `/metrics`, `/healthz` and `/readyz` name no address and may be open; whatever is below `/api`
-//! answers loopback clients only, but for what the agents tell each other ([`names`]).
+//! `/metrics`, `/healthz` and `/readyz` contain no address and may be open. Everything below `/api`
+//! answers loopback clients only, except the names that agents exchange ([`names`]).
 
 use std::sync::{
     Arc,
@@ -24,18 +24,18 @@ use super::{
 };
 use crate::export::Metrics;
 
-/// What the routes read.
+/// State that the routes read.
 #[derive(Debug)]
 pub struct App {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The samples, and the model.
     pub hub: Arc<Hub>,
-    /// Every interface that was there has been dealt with.
+    /// True once every existing interface has been handled.
     pub ready: Arc<AtomicBool>,
 }
 
-/// Puts the routes together.
+/// Joins the routers of all paths.
 pub fn router(app: App) -> Router {
     let names = names::router(Arc::clone(app.hub.model().directory().board()));
     let api = flows::router(Arc::clone(&app.hub))
@@ -47,7 +47,7 @@ pub fn router(app: App) -> Router {
         .merge(names)
 }
 
-/// Serves `/healthz` and `/readyz`.
+/// Makes the router of `/healthz` and `/readyz`.
 fn health(is_ready: Arc<AtomicBool>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -72,7 +72,7 @@ pub(super) fn failed(error: &dyn std::error::Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
 }
 
-/// Runs what takes milliseconds of a CPU beside the server's threads.
+/// Runs work that takes milliseconds of a CPU on a thread of its own, outside the server's threads.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,

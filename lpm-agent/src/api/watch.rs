@@ -1,4 +1,4 @@
-//! The stream of samples as lines of JSON.
+//! Serves the stream of samples as lines of JSON.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -21,31 +21,31 @@ use super::{
 };
 use crate::passive::clock::wall_clock;
 
-/// How often a watcher without samples gets a line: it shows that both sides live.
+/// Interval between lines to a watcher without samples. A line shows that both sides live.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Chunks of the stream that may wait for a slow client.
 const CHUNKS: usize = 16;
 
-/// Most samples that are sent at once.
+/// Most samples in one chunk.
 const BATCH: usize = 512;
 
-/// Serves `/watch`.
+/// Makes the router of `/watch`.
 pub(super) fn router(hub: Arc<Hub>) -> Router {
     Router::new().route("/watch", get(watch)).with_state(hub)
 }
 
-/// A line of `/api/v1/watch`.
+/// One line of the stream `/api/v1/watch`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum StreamLine {
     /// A sample.
     Sample(Box<SampleRecord>),
-    /// Sent every second: what this watcher did not get so far.
+    /// Sent every second: how many samples this watcher did not get so far.
     Missed {
-        /// [`SCHEMA`].
+        /// Version of the records: [`SCHEMA`].
         schema: u32,
-        /// Number of samples.
+        /// Number of samples missed.
         missed: u64,
     },
 }
@@ -58,7 +58,7 @@ async fn watch(State(hub): State<Arc<Hub>>) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
-/// Sends lines until the client is gone.
+/// Sends lines until the client disconnects.
 async fn send_samples(mut watcher: Watcher, to: mpsc::Sender<Result<Bytes, Infallible>>) {
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     loop {
@@ -86,7 +86,7 @@ async fn send_samples(mut watcher: Watcher, to: mpsc::Sender<Result<Bytes, Infal
 fn sample_lines(watcher: &Watcher, samples: &[lpm_common::layout::Sample]) -> Vec<u8> {
     let model = watcher.hub().model();
     let (links, whose) = (model.links(), model.directory().whose());
-    // Without clocks there is no time to tell; they have been read when the agent started.
+    // Without clocks there is no time to tell. They could be read when the agent started.
     let Ok(clock) = wall_clock() else {
         return Vec::new();
     };
@@ -105,7 +105,7 @@ fn sample_lines(watcher: &Watcher, samples: &[lpm_common::layout::Sample]) -> Ve
 }
 
 fn line(line: &StreamLine) -> Vec<u8> {
-    // Strings and numbers only: this does not fail.
+    // The line holds strings and numbers only, so this does not fail.
     let mut json = serde_json::to_vec(line).unwrap_or_default();
     json.push(b'\n');
     json

@@ -8,7 +8,8 @@ use std::{
 
 use super::{collect::Collect, families::Families, process, sink::Unit};
 
-/// Gives the run time of each kernel program so far; empty: the kernel does not measure it.
+/// A function that gives the run time of each kernel program so far. Empty: the kernel does not
+/// measure it.
 pub type ProgramTimes = Box<dyn Fn() -> Vec<(&'static str, Duration)> + Send + Sync>;
 
 /// The hash of the configuration that is in force.
@@ -16,13 +17,13 @@ pub type ProgramTimes = Box<dyn Fn() -> Vec<(&'static str, Duration)> + Send + S
 pub struct ConfigHash(RwLock<String>);
 
 impl ConfigHash {
-    /// The hash of a configuration.
+    /// Keeps the hash of a configuration.
     #[must_use]
     pub fn new(hash: String) -> Self {
         Self(RwLock::new(hash))
     }
 
-    /// Another configuration is in force.
+    /// Sets the hash of the configuration that is now in force.
     pub fn set(&self, hash: String) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = hash;
     }

@@ -1,4 +1,4 @@
-//! Who has metrics: each source registers one collector, and all sinks read the same collectors.
+//! The sources of metrics. Each source registers one collector, and all sinks read the same ones.
 
 use std::{fmt, sync::Arc};
 
@@ -20,12 +20,12 @@ use crate::passive::Model;
 
 /// A source of metrics, read at each scrape.
 pub trait Collect {
-    /// What its families' names begin with.
+    /// The first part of its families' names.
     fn prefix(&self) -> &'static str {
         "lpm"
     }
 
-    /// Hands over its families as they are now. What was never measured has no series.
+    /// Hands over its families as they are now. A series that was never measured is absent.
     ///
     /// # Errors
     /// The source cannot be read, or the sink cannot write it.
@@ -43,7 +43,7 @@ impl fmt::Debug for Collectors {
 }
 
 impl Collectors {
-    /// Registers what an agent shows that measures passively.
+    /// Registers the sources of an agent that measures passively.
     #[must_use]
     pub fn of_agent(
         model: &Arc<Model>,

@@ -1,4 +1,4 @@
-//! The counters of the kernel programs.
+//! Metrics of the counters of the kernel programs.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -7,8 +7,8 @@ use lpm_common::counter::Counter;
 use super::{collect::Collect, families::Families};
 use crate::passive::Model;
 
-/// The counters that are shown as the kernel counts them: name, help, name of the label (two of
-/// them share one value, split by `/`).
+/// The counters that are shown as the kernel counts them: name, help, and names of the labels. Two
+/// labels share one value, split by `/`.
 const SHOWN: &[(&str, &str, &[&str])] = &[
     ("flow_events", "Beginnings and ends of flows", &["event"]),
     (
@@ -56,10 +56,11 @@ const SHOWN: &[(&str, &str, &[&str])] = &[
     ("parse_skipped", "Packets not looked into", &["reason"]),
 ];
 
-/// Of a method that is off unless it is asked for.
+/// Name of the counters of requests. The method is off unless it is asked for.
 const REQUEST_EVENTS: &str = "request_events";
 
-/// The counters of the kernel programs, and what found no room in the map that the agent fills.
+/// Metrics of the kernel programs' counters, and of the names that found no room in the map that the
+/// agent itself fills.
 pub(super) struct KernelCounters(pub(super) Arc<Model>);
 
 impl Collect for KernelCounters {

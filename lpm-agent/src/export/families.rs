@@ -1,4 +1,4 @@
-//! Families of metrics as collectors hand them to a [`Sink`].
+//! Metric families as collectors hand them to a [`Sink`].
 
 use std::fmt;
 

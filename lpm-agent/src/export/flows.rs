@@ -1,4 +1,4 @@
-//! Metrics of flows: what they carry, how many there are, and how full the kernel's maps are.
+//! Metrics of flows: their traffic, their number, and how full the kernel's maps are.
 
 use std::{fmt, sync::Arc};
 

@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc};
 use super::{collect::Collect, families::Families};
 use crate::{identity::status::Status, passive::Model};
 
-/// How the sources of names are, and how many round trips got a name too late; nothing if Kubernetes
-/// is not asked.
+/// Metrics of the state of each source of names, and of round trips that got a name too late. There
+/// are none if Kubernetes is not asked.
 pub(super) struct Identity(pub(super) Arc<Model>);
 
 impl Collect for Identity {
@@ -65,7 +65,8 @@ impl Collect for Identity {
     }
 }
 
-/// The agents of other nodes; nothing if they are not asked.
+/// Writes the connections to the agents of other nodes. Writes nothing if those agents are not
+/// asked.
 fn peers(status: &Status, out: &mut Families<'_>) -> fmt::Result {
     let Some(agents) = status.peers() else {
         return Ok(());

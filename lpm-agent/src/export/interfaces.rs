@@ -1,4 +1,4 @@
-//! Which interfaces are watched, and which should be and are not.
+//! Metrics of interfaces: which are watched, and which should be and are not.
 
 use std::{fmt, sync::Arc};
 

@@ -3,7 +3,7 @@
 use super::sink::LabelSet;
 use crate::passive::Labels;
 
-/// Who the two ends are.
+/// Makes the labels of the two ends of a flow.
 pub(super) fn label_set(labels: &Labels) -> LabelSet {
     vec![
         ("namespace", labels.namespace.to_string()),

@@ -1,7 +1,7 @@
-//! The metrics as Prometheus reads them: all collectors, read at each scrape.
+//! The Prometheus metrics: all collectors, read at each scrape.
 //!
-//! Histograms are counted elsewhere (in the kernel), so they are handed to the encoder whole.
-//! What was never measured has no series.
+//! The kernel counts the histograms, so they are handed to the encoder whole. A series that was
+//! never measured is absent.
 
 use std::{
     fmt,
@@ -42,13 +42,13 @@ pub enum MetricsError {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Held while the model is read, so that no reader sees counters go back, and many readers do
-    /// not take more than one CPU.
+    /// Held while the model is read. So no reader sees counters go back, and many readers do not
+    /// take more than one CPU.
     created: Mutex<Created>,
 }
 
 impl Metrics {
-    /// Metrics of all that is registered.
+    /// Makes the metrics of all registered sources.
     #[must_use]
     pub fn new(collectors: Collectors) -> Self {
         let mut registry = Registry::default();
@@ -60,14 +60,14 @@ impl Metrics {
         }
     }
 
-    /// With the time at which the maps were made, if they are older than these metrics.
+    /// Sets the time at which the maps were made, if they are older than these metrics.
     #[must_use]
     pub fn counting_since(mut self, maps: SystemTime) -> Self {
         self.created = Mutex::new(Created::new(maps, SystemTime::now()));
         self
     }
 
-    /// All metrics as they are now.
+    /// Encodes all metrics as they are now.
     pub fn encode(&self, format: Format) -> Result<Vec<u8>, MetricsError> {
         let families = self.families()?;
         let dialect = match format {
@@ -86,7 +86,7 @@ impl Metrics {
 
     fn families(&self) -> Result<Vec<MetricFamily>, fmt::Error> {
         let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
-        // A look is as old as its oldest count.
+        // The time of a scrape is that of its oldest count.
         let now = SystemTime::now();
         let mut families = prometheus_protobuf::encode(&self.registry)?;
         created.stamp(&mut families, now);
@@ -94,7 +94,7 @@ impl Metrics {
     }
 }
 
-/// Reads the collectors whenever the registry is encoded.
+/// Hands the collectors to the client library, which reads them at each scrape.
 #[derive(Debug)]
 struct Bridge(Arc<Collectors>);
 

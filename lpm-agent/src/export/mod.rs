@@ -1,4 +1,4 @@
-//! Metrics: who has some ([`collect`]), where they go ([`sink`]), and Prometheus' formats.
+//! Metrics: their sources ([`collect`]), the formats they go to ([`sink`]), and those of Prometheus.
 
 pub mod agent;
 pub mod collect;

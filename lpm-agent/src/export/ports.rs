@@ -1,4 +1,4 @@
-//! Metrics of what watched interfaces carry.
+//! Metrics of the traffic of watched interfaces.
 
 use std::{fmt, sync::Arc};
 
@@ -10,11 +10,11 @@ use crate::{
     passive::Model,
 };
 
-/// Name, help, and where the value is.
+/// A counter of ports: its name, its help, and the function that reads its value.
 type Counter = (&'static str, &'static str, fn(&Carried) -> u64);
 
-/// What the watched interfaces carry, those of pods excepted: there are hundreds, and the kubelet
-/// counts them.
+/// Metrics of the traffic of watched interfaces, except those of pods: there are hundreds, and the
+/// kubelet counts them.
 pub(super) struct Ports(pub(super) Arc<Model>);
 
 impl Collect for Ports {

@@ -1,7 +1,7 @@
-//! Metrics of round trips: those of TCP by all their labels, and how many each method measured.
+//! Metrics of round trips: the times of TCP, and how many samples each method has.
 //!
-//! ICMP echo, DNS and requests are told here too: the family `lpm_samples` counts the samples of all
-//! methods, and must say what their histograms said on the same page.
+//! The metrics of ICMP echo, DNS and requests are written here too. The family `lpm_samples` counts
+//! the samples of all methods, and must agree with their histograms on the same page.
 
 use std::{fmt, sync::Arc};
 
@@ -25,7 +25,8 @@ pub(super) struct RoundTrips {
 impl Collect for RoundTrips {
     fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
         let found = self.model.rtt();
-        // After the rows, while the flows' (`sweep`) are read before what they are of.
+        // The counters are read after the rows. The counters of flows (`sweep`) are read before the
+        // flows.
         let counters = self.model.counters().map_err(|_| fmt::Error)?;
         let rtt = found
             .by_labels
@@ -68,7 +69,7 @@ impl RoundTrips {
         }
     }
 
-    /// By method; the histograms of TCP hold this many in `all`.
+    /// Writes the samples by method. `all` is the number of samples in the histograms of TCP.
     fn samples(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS], all: u64) -> fmt::Result {
         let of = |counter: Counter| counters[counter as usize];
         let (seq, handshake) = (of(Counter::SampledSeq), of(Counter::SampledHandshake));

@@ -1,4 +1,5 @@
-//! Where metrics go. A sink knows one format, and no metric; who writes metrics knows no format.
+//! The sinks of metrics. A sink knows one format and no metric. A source knows its metrics and no
+//! format.
 
 use std::{fmt, sync::Arc};
 
@@ -10,7 +11,7 @@ pub type LabelSet = Vec<(&'static str, String)>;
 /// Names and values of an info's labels; users choose some of the names.
 pub type InfoLabels = Vec<(Arc<str>, Arc<str>)>;
 
-/// What a family's values are measured in, where its name does not say it.
+/// The unit of a family's values, if its name does not contain it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Seconds.
@@ -20,7 +21,7 @@ pub enum Unit {
 /// A counter's or a gauge's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
-    /// A whole number.
+    /// A whole number, not negative.
     Unsigned(u64),
     /// A number with a fraction.
     Float(f64),
@@ -38,14 +39,15 @@ impl From<f64> for Value {
     }
 }
 
-/// What all series of a family share.
+/// The description that all series of a family share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family<'a> {
-    /// Its name with the prefix (`lpm_rtt`), and without what a format adds: unit, `_total`, `_info`.
+    /// The name with its prefix (`lpm_rtt`), without the parts that a format adds: the unit, `_total`,
+    /// `_info`.
     pub name: &'a str,
-    /// What its values say, for people.
+    /// The meaning of the values, for people.
     pub help: &'a str,
-    /// What its values are measured in.
+    /// The unit of the values.
     pub unit: Option<Unit>,
 }
 
@@ -54,8 +56,8 @@ pub type Series<'a, T> = &'a mut dyn Iterator<Item = (LabelSet, T)>;
 
 /// Writes whole families in one format.
 ///
-/// A family is written once, with at least one series. All methods fail if the format cannot hold
-/// what they are given.
+/// A family is written once, with at least one series. A method fails if the format cannot hold the
+/// family.
 pub trait Sink {
     /// Writes counters: each counts from its beginning, and never goes back.
     fn counter(&mut self, family: &Family<'_>, series: Series<'_, Value>) -> fmt::Result;
@@ -63,7 +65,7 @@ pub trait Sink {
     /// Writes gauges: each is a value as it is now.
     fn gauge(&mut self, family: &Family<'_>, series: Series<'_, Value>) -> fmt::Result;
 
-    /// Writes histograms: each is the counts of all the kernel's buckets, and their sum.
+    /// Writes histograms: each has the counts of all native buckets, and the sum of its values.
     fn histogram(&mut self, family: &Family<'_>, series: Series<'_, Counts>) -> fmt::Result;
 
     /// Writes infos: each is a set of labels without a value.
