@@ -39,13 +39,13 @@ pub(crate) enum Trouble {
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
     /// It has not said anything for the time of a lease.
-    #[error("it says nothing")]
+    #[error("it has not sent anything")]
     Silent,
     /// It does not want to, or cannot.
     #[error("it answers {0}")]
     Refused(String),
     /// What it says is no line of ours.
-    #[error("what it says cannot be read: {0}")]
+    #[error("its answer cannot be read: {0}")]
     Unreadable(String),
     /// It is another node's.
     #[error("it is the agent of node {0}")]
