@@ -34,7 +34,7 @@ impl fmt::Display for OnExit {
         match self {
             Self::KeepPinned(why) => write!(
                 f,
-                "the data path goes on without an agent, for the next one: {why}"
+                "the kernel programs go on measuring for the next agent: {why}"
             ),
             Self::Detach(why) => write!(f, "detaching from all interfaces: {why}"),
         }
@@ -144,7 +144,7 @@ impl Membership {
             Err(NoAnswer::NotFound) => return OnExit::Detach(format!("DaemonSet {set} is gone")),
             // It was allowed when the agent started: what allowed it went with the DaemonSet.
             Err(NoAnswer::Denied(_)) => {
-                return OnExit::Detach(format!("DaemonSet {set} may not be read any more"));
+                return OnExit::Detach(format!("the agent may no longer read DaemonSet {set}"));
             }
             Err(why) => return stay(&why),
         };
@@ -157,10 +157,8 @@ impl Membership {
             Ok(Some(found)) if daemon_set.selects(&found) => {
                 OnExit::KeepPinned(format!("DaemonSet {set} still wants node {node}"))
             }
-            Ok(Some(_)) => OnExit::Detach(format!(
-                "DaemonSet {set} does not select node {node} any more"
-            )),
-            Ok(None) => OnExit::Detach(format!("there is no node {node} any more")),
+            Ok(Some(_)) => OnExit::Detach(format!("DaemonSet {set} no longer selects node {node}")),
+            Ok(None) => OnExit::Detach(format!("node {node} no longer exists")),
             Err(why) => stay(&why),
         }
     }
