@@ -95,7 +95,8 @@ impl Table {
             let most = self.most;
             tracing::warn!(
                 most,
-                "more connections to services than are kept: some flows are without their backend; raise conntrack.most"
+                "there are more connections to services than the agent remembers, so some flows \
+                 lack their backend; raise conntrack.most"
             );
         }
     }
@@ -252,7 +253,7 @@ fn follow(
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => {
-                tracing::error!(%error, "connections are not followed any more");
+                tracing::error!(%error, "the agent no longer follows connections: new flows to services lack their backends");
                 return;
             }
         }
@@ -263,11 +264,11 @@ fn follow(
             continue;
         };
         // ENOBUFS: more began than we could hear of.
-        tracing::debug!(%error, "connections are listed anew");
+        tracing::debug!(%error, "the agent lists connections again");
         match dump(table) {
             Ok(all) => tell(all),
             Err(error) => {
-                tracing::warn!(%error, "connections cannot be listed: backends of services may be missing");
+                tracing::warn!(%error, "connections cannot be listed, so flows to services may lack their backends");
             }
         }
     }

@@ -205,7 +205,7 @@ pub(crate) fn packets<M: NetlinkDeserializable>(mut buffer: &[u8]) -> Vec<Packet
         let payload = match NetlinkMessage::deserialize(&buffer[..length]) {
             Ok(message) => Some(message.payload),
             Err(error) => {
-                tracing::warn!(%error, "a netlink message that is not understood");
+                tracing::warn!(%error, "the kernel sent a netlink message that the agent cannot read");
                 None
             }
         };

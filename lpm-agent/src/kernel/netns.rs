@@ -24,7 +24,8 @@ pub struct Netns {
 pub enum NetnsError {
     /// There is no such namespace.
     #[error(
-        "network namespace {path}: {source}; give a name that `ip netns list` shows, or a path such as /proc/PID/ns/net"
+        "cannot open the network namespace {path}: {source}; give a name that `ip netns list` \
+         shows, or a path such as /proc/PID/ns/net"
     )]
     Open {
         /// What was opened.
@@ -34,7 +35,8 @@ pub enum NetnsError {
     },
     /// The thread could not move there.
     #[error(
-        "enter the network namespace {path}: {source}; it needs CAP_SYS_ADMIN: run as root, and give a network namespace"
+        "cannot enter the network namespace {path}: {source}; this needs CAP_SYS_ADMIN: run as \
+         root, and give a network namespace"
     )]
     Enter {
         /// The namespace.

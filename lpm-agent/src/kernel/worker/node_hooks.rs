@@ -73,7 +73,7 @@ impl Worker {
                 self.attacher.part(interface, &mut active.attachment);
             } else if let Err(error) = self.attacher.join(interface, &mut active.attachment) {
                 // The next round tries again; an interface that is gone is about to be told of.
-                tracing::warn!(interface = interface.name, %error, "what enters here for redirected pods is not measured");
+                tracing::warn!(interface = interface.name, %error, "packets that enter here for redirected pods are not measured");
             }
         }
     }
