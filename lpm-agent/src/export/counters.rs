@@ -53,12 +53,12 @@ const SHOWN: &[(&str, &str, &[&str])] = &[
     ),
     (
         "map_drops",
-        "Entries for which a kernel map had no room",
+        "Entries that a kernel map could not take",
         &["map", "reason"],
     ),
     (
         "parse_skipped",
-        "Packets that were not parsed to the end, and so not measured",
+        "Packets that were skipped instead of measured",
         &["reason"],
     ),
 ];

@@ -197,7 +197,7 @@ fn listen() -> io::Result<Waitable> {
     socket.set_non_blocking(true)?;
     let socket = Waitable(socket);
     if let Err(error) = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER) {
-        tracing::debug!(%error, "the netlink receive buffer stays as it is");
+        tracing::debug!(%error, "the netlink receive buffer could not be enlarged");
     }
     Ok(socket)
 }

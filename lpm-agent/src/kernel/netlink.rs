@@ -139,7 +139,7 @@ impl Listener {
         // A burst of a thousand interfaces fits. Where that is not allowed, a loss is noticed all
         // the same and made good by a dump.
         if let Err(error) = setsockopt(&listener, sockopt::RcvBufForce, &RECEIVE_BUFFER) {
-            tracing::debug!(%error, "the netlink receive buffer stays as it is");
+            tracing::debug!(%error, "the netlink receive buffer could not be enlarged");
         }
         Ok(listener)
     }

@@ -217,7 +217,7 @@ fn built_in(interface: &Interface, all: &BTreeMap<u32, Interface>) -> Decision {
             ),
         ),
         Kind::Veth if !interface.peer_elsewhere => {
-            Decision::new(None, "a veth whose other end is in the same namespace")
+            Decision::new(None, "a veth with its other end in the same namespace")
         }
         Kind::Veth if card_name => Decision::new(Vantage::Nic, "a veth named as a network card"),
         Kind::Veth => Decision::new(Vantage::Pod, "a veth into another namespace"),

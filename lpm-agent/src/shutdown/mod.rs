@@ -138,7 +138,7 @@ impl Membership {
     async fn ask_patiently(&self, api: &impl Api) -> OnExit {
         let Self { set, node, .. } = self;
         let stay =
-            |why: &NoAnswer| OnExit::KeepPinned(format!("the API server did not tell ({why})"));
+            |why: &NoAnswer| OnExit::KeepPinned(format!("the API server did not say ({why})"));
         let daemon_set = match self.daemon_set(api).await {
             Ok(daemon_set) => daemon_set,
             Err(NoAnswer::NotFound) => return OnExit::Detach(format!("DaemonSet {set} is gone")),

@@ -75,7 +75,7 @@ impl SuccessorCheck {
         match member {
             Ok(Some(member)) => member.ask(&server).await,
             Ok(None) => stay("this agent does not run in a pod of a DaemonSet"),
-            Err(why) => OnExit::KeepPinned(format!("the API server did not tell ({why})")),
+            Err(why) => OnExit::KeepPinned(format!("the API server did not say ({why})")),
         }
     }
 }

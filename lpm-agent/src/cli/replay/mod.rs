@@ -234,7 +234,7 @@ impl Replay {
             bail!("--format ppviz is for round trips; give text, json or csv");
         }
         if self.summary && self.histograms && format == Format::Csv {
-            bail!("--summary and --histograms are two tables; for CSV give one of them");
+            bail!("--summary and --histograms print two tables; for CSV give only one of them");
         }
         let mut joined: Vec<_> = self.join.iter().flatten().collect();
         joined.sort_unstable();

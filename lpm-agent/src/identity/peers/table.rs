@@ -48,7 +48,7 @@ pub(crate) enum Trouble {
     #[error("its answer cannot be read: {0}")]
     Unreadable(String),
     /// It is another node's.
-    #[error("it is the agent of node {0}")]
+    #[error("it says it is the agent of node {0}")]
     Other(Arc<str>),
 }
 
