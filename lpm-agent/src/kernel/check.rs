@@ -328,7 +328,7 @@ fn bpffs(path: &Path) -> Item {
             Status::Warning,
             format!("no BPF file system at {}", path.display()),
             format!(
-                "this is needed only to pin programs: mount -t bpf bpf {}",
+                "needed only to pin programs: mount -t bpf bpf {}",
                 path.display()
             ),
         ),
