@@ -30,7 +30,7 @@ pub(super) fn follow(
     match Ports::open(ports) {
         Ok(ports) => model.read_ports(ports, node.unwrap_or_else(|| UNKNOWN.into())),
         Err(error) => {
-            tracing::warn!(%error, "the traffic counters of the interfaces cannot be read")
+            tracing::warn!(%error, "the traffic counters of the interfaces cannot be read");
         }
     }
 }

@@ -86,7 +86,7 @@ async fn introduce(
 ) -> Option<(Server, Option<Membership>)> {
     let server = server
         .map_err(|error| {
-            tracing::warn!(%error, "the agent cannot ask about its DaemonSet: when that is deleted, the hooks stay until `pins.keep` has passed")
+            tracing::warn!(%error, "the agent cannot ask about its DaemonSet: when that is deleted, the hooks stay until `pins.keep` has passed");
         })
         .ok()?;
     let member = match Membership::find(&server, node).await {
