@@ -29,7 +29,7 @@ impl Access {
         match self {
             Self::ThisMachine if client.to_canonical().is_loopback() => Ok(()),
             Self::ThisMachine => {
-                Err("/api is served to this machine only: ask through 127.0.0.1".to_owned())
+                Err("/api is served to this machine only: use the address 127.0.0.1".to_owned())
             }
             Self::Nodes(publisher) => (publisher.admits(client)).map_err(|error| error.to_string()),
         }

@@ -11,8 +11,8 @@ use tokio::net::TcpListener;
 pub enum ServeError {
     /// Another program listens at the address.
     #[error(
-        "the address {address} is taken: another agent or another program listens there \
-         (`ss -ltnp` shows which); stop it, or give another one with --listen or the key `listen`"
+        "the address {address} is taken: another agent or another program listens there (`ss \
+         -ltnp` shows which); stop it, or give another address with --listen or the key `listen`"
     )]
     Taken {
         /// The address.
@@ -20,8 +20,8 @@ pub enum ServeError {
     },
     /// The address cannot be bound for another reason.
     #[error(
-        "listen on {address}: {source}; give an address of this machine with --listen or the key \
-         `listen`, and root or CAP_NET_BIND_SERVICE for ports below 1024"
+        "cannot listen on {address}: {source}; give an address of this machine with --listen or \
+         the key `listen`; ports below 1024 need root or CAP_NET_BIND_SERVICE"
     )]
     Bind {
         /// The address.

@@ -30,7 +30,8 @@ async fn page(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> Respon
     let vary = (header::VARY, "Accept");
     let Some(format) = negotiate::format(accept.map(HeaderValue::as_bytes)) else {
         let served = Format::ALL.map(Format::content_type).join("\n");
-        let text = format!("all that is served here is refused by the header Accept:\n{served}\n");
+        let text =
+            format!("the header Accept excludes every format that is served here:\n{served}\n");
         return (StatusCode::NOT_ACCEPTABLE, [vary], text).into_response();
     };
     let encoded = blocking(move || metrics.encode(format)).await;

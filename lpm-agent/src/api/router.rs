@@ -61,7 +61,7 @@ async fn ready(State(is_ready): State<Arc<AtomicBool>>) -> Response {
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "not all interfaces have been dealt with yet\n",
+            "the agent has not gone through all interfaces yet\n",
         )
             .into_response()
     }

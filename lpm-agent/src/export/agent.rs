@@ -65,7 +65,7 @@ impl Collect for Agent {
         out.info("build", "The agent's version", version)?;
         out.info(
             "config_hash",
-            "Changes with the configuration",
+            "Hash of the configuration in effect",
             vec![("hash", self.config_hash.get())],
         )
     }

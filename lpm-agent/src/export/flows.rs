@@ -39,7 +39,8 @@ impl Collect for Flows {
         let pressure = self.0.pressure(total);
         out.gauges(
             "map_pressure_ratio",
-            "How full a kernel map is: entries of active flows, rows taken, questions that wait, names (above 1: some have no room)",
+            "How full a kernel map is: entries of active flows, rows in use, queries that wait for \
+             an answer, names (above 1: some have no room)",
             pressure.map(|(map, ratio)| (vec![("map", map.to_owned())], ratio)),
         )
     }

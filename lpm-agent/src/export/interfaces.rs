@@ -19,10 +19,11 @@ impl Collect for Interfaces {
         let not = blind.values();
         let not = not.map(|link| (labels(&link.name, link.vantage), 0));
         out.gauges(
-        "interface_attached",
-        "1 for each interface that is watched, 0 for one that should be: lpm_interface_blind tells why it is not",
-        seeing.chain(not),
-    )?;
+            "interface_attached",
+            "1 for each interface that is watched, 0 for one that should be but is not: \
+         lpm_interface_blind shows why",
+            seeing.chain(not),
+        )?;
         let reasons = blind.values().map(|link| {
             let mut labels = labels(&link.name, link.vantage);
             labels.push(("reason", link.reason.as_str().to_owned()));
@@ -30,7 +31,8 @@ impl Collect for Interfaces {
         });
         out.gauges(
         "interface_blind",
-        "1 for each interface that should be measured and is not, or not all the time; the agent's log says who is in the way",
+        "1 for each interface that should be measured but is not, or not all the time; the agent's \
+         log names the cause",
         reasons,
     )?;
         let known = model.one_sided();
@@ -40,7 +42,8 @@ impl Collect for Interfaces {
         });
         out.gauges(
         "interface_one_sided",
-        "1 for each interface that carries packets of one direction only, a pod's because its CNI redirects past it",
+        "1 for each interface that carries packets of one direction only; for a pod's interface, \
+         the CNI redirects packets past it",
         one_sided,
     )
     }

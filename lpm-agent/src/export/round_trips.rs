@@ -39,7 +39,7 @@ impl Collect for RoundTrips {
             });
         out.histograms(
             "rtt",
-            "Round trips of TCP, by how long the far end may have sat on the echo",
+            "TCP round-trip times, by how long the far end may have held the echo back",
             rtt,
         )?;
         levels::encode(found.levelled, out)?;
@@ -54,7 +54,8 @@ impl Collect for RoundTrips {
             });
         out.histograms(
             "flow_rtt",
-            "Each flow's smallest round trip per window (10 s), one observation each",
+            "Smallest round-trip time of each flow in a window (10 s), one observation per flow \
+             and window",
             flow_rtt,
         )?;
         self.samples(out, &counters, found.samples)
@@ -96,8 +97,8 @@ impl RoundTrips {
         let retransmitted = self.model.retransmitted().into_iter();
         out.counters(
             "retransmissions",
-            "TCP segments any part of which was sent before, or was missing before; `leg` is the \
-             one that the sender's packets measure",
+            "TCP segments that were sent again or had been missing, at least in part; `leg` is the \
+             leg that the sender's packets measure",
             None,
             retransmitted.map(|((labels, leg), count)| {
                 let mut set = label_set(&labels);

@@ -26,19 +26,21 @@ impl Collect for Segments {
         });
         out.histograms(
             "segment",
-            "Round trip between two places that see a flow, one observation per flow and window \
-             (10 s): the difference of their remote legs' minima",
+            "Round-trip time between two places that see the same flow: the difference of their \
+             remote legs' minima, one observation per flow and window (10 s)",
             times,
         )?;
         out.counters(
             "segment_negative",
-            "Differences below zero, which say nothing: the minima are of different packets",
+            "Differences below zero, which are not observed: the two minima are of different \
+             packets",
             None,
             negative,
         )?;
         out.counters(
             "segment_ambiguous",
-            "Flows, per window, that share addresses and ports at one kind of vantage",
+            "Flows in a window that share addresses and ports with another flow at the same kind \
+             of vantage",
             None,
             [(vec![], ambiguous)],
         )
