@@ -1,0 +1,138 @@
+//! `docs/metrics.md`, and the list of metrics that must not change by accident.
+
+use std::collections::BTreeMap;
+
+use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::MetricType;
+
+use super::*;
+use crate::{
+    docs::{assert_current, table},
+    kernel::{
+        interfaces::{Interface, Kind},
+        own::OwnProcess,
+        ports::{Carried, Port},
+    },
+    passive::model::tests::everything,
+};
+
+const HEAD: &str = "# Metrics\n\n\
+Every metric that an agent serves at `/metrics`. The agent's own source made this page: names, types \
+and labels are what the exporter writes, and the meaning is its HELP text.\n\n\
+A metric that was not measured has no series: \"not measured\" is never 0. [Reading the \
+numbers](reading-the-numbers.md) has queries, and what the labels `leg` and `echo` say.\n\n";
+
+/// What depends on the machine, with made-up values.
+#[derive(Debug)]
+struct Machine;
+
+impl Collector for Machine {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut out = Families(encoder);
+        process::memory(Some(MemoryLimit { limit: 2, used: 1 }), &mut out)?;
+        let carried = Carried::default();
+        let port = Port {
+            interface: Interface {
+                index: 7,
+                name: "eth0".to_owned(),
+                kind: Kind::Physical,
+                link_type: 1,
+                mtu: None,
+                up: true,
+                master: None,
+                peer: None,
+                peer_elsewhere: false,
+                xdp: None,
+            },
+            received: carried,
+            transmitted: carried,
+            capacity: Some(1),
+            remotes: Vec::new(),
+        };
+        let labels = ["interface", "vantage"].map(|name| (name, String::new()));
+        ports::write(&[(labels.into(), &port)], &mut out)
+    }
+}
+
+/// The agent's process, with made-up values.
+#[derive(Debug)]
+struct Process;
+
+impl Collector for Process {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let number = Some(1);
+        let own = OwnProcess {
+            cpu: Some(Duration::from_secs(1)),
+            resident: number,
+            virtual_memory: number,
+            virtual_memory_max: number,
+            open_files: number,
+            open_files_max: number,
+            started: Some(SystemTime::now()),
+        };
+        process::own(&own, &mut Families(encoder))
+    }
+}
+
+/// A metric as it is documented.
+struct Metric {
+    kind: &'static str,
+    labels: Vec<String>,
+    help: String,
+}
+
+/// All metrics of an agent that measures everything, by name.
+fn metrics() -> BTreeMap<String, Metric> {
+    let times: ProgramTimes = Box::new(|| vec![("lpm_from_local", Duration::from_secs(1))]);
+    let mut metrics = Metrics::new(Arc::new(everything()), String::new(), times);
+    // In place of this machine's.
+    let registry = &mut metrics.registry;
+    let lpm = registry.sub_registry_with_prefix("lpm");
+    lpm.register_collector(Box::new(Machine));
+    let process = registry.sub_registry_with_prefix("process");
+    process.register_collector(Box::new(Process));
+    let mut all = BTreeMap::new();
+    for family in metrics.families().expect("metrics") {
+        let of_series = family.metric.iter().map(|series| {
+            let labels = series.label.iter().map(|label| label.name.clone());
+            labels.collect::<Vec<_>>()
+        });
+        let mut of_series: Vec<_> = of_series.collect();
+        of_series.dedup();
+        assert_eq!(of_series.len(), 1, "{}: {of_series:?}", family.name);
+        let metric = Metric {
+            kind: match family.r#type() {
+                MetricType::Counter => "counter",
+                MetricType::Histogram => "histogram",
+                _ => "gauge",
+            },
+            labels: of_series.swap_remove(0),
+            help: family.help,
+        };
+        all.insert(family.name, metric);
+    }
+    all
+}
+
+#[test]
+fn the_list_of_metrics_is_current() {
+    let lines = metrics().into_iter().map(|(name, metric)| {
+        let labels = metric.labels.join(",");
+        format!("{name}{{{labels}}} {}\n", metric.kind)
+    });
+    assert_current("reference/metrics.txt", &lines.collect::<String>());
+}
+
+#[test]
+fn the_page_of_metrics_is_current() {
+    let rows: Vec<[String; 4]> = metrics()
+        .into_iter()
+        .map(|(name, metric)| {
+            let labels = metric.labels.iter().map(|label| format!("`{label}`"));
+            let labels = labels.collect::<Vec<_>>().join(", ");
+            let help = metric.help.replace('|', "\\|");
+            [format!("`{name}`"), metric.kind.to_owned(), labels, help]
+        })
+        .collect();
+    let head = ["name", "type", "labels", "meaning"];
+    assert_current("metrics.md", &(HEAD.to_owned() + &table(head, &rows)));
+}
