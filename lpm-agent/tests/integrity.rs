@@ -17,9 +17,10 @@ use lpm_bench::{
 };
 use lpm_common::{
     counter::Counter,
-    model::{Arrival, Model, Settings, frame::layouts},
+    host::{Arrival, Model, Settings},
     packet::Direction,
     parse::Link,
+    testing::frame::layouts,
 };
 
 /// How long a frame may take.

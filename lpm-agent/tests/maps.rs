@@ -10,7 +10,7 @@ use std::{
 
 use common::{Agent, Datagrams, SETTINGS, kernel_is_usable, native, node_with_pod};
 use lpm_agent::{
-    identity::{Directory, Name, merge::Delta, names::Kind},
+    identity::{Directory, Name, merge::Delta, names_file::Kind},
     kernel::{
         load::{Kernel, LoadError, LoadSettings},
         maps::{FlowMaps as _, NameMaps as _},

@@ -17,8 +17,8 @@ use lpm_agent::kernel::{
 use lpm_bench::testbed::Netns;
 use lpm_common::{
     layout::Traffic,
-    model::{frame::Frame, vectors},
     packet::Direction,
+    testing::{frame::Frame, vectors},
 };
 
 const TAP: &str = "pieces0";

@@ -17,7 +17,7 @@ use lpm_bench::{
     testbed::wire::monotonic_ns,
     truth::{Leg, Monitor, Sample},
 };
-use lpm_common::model::frame::Frame;
+use lpm_common::testing::frame::Frame;
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Config, schema::DURATION};
 use crate::{
     docs::{assert_current, table},
-    identity::names,
+    identity::names_file,
 };
 
 const HEAD: &str = "# Configuration\n\n\
@@ -111,7 +111,7 @@ fn keys(root: &Value, of: &Value, before: &str) -> Vec<Key> {
 /// The keys of `lpm.yaml`, and those of the entries of a names file.
 fn all() -> [Vec<Key>; 2] {
     let config = Config::schema().to_value();
-    let names = names::schema().to_value();
+    let names = names_file::schema().to_value();
     let entry = resolved(&names, &names["items"]);
     [keys(&config, &config, ""), keys(&names, entry, "[].")]
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lpm_bench::testbed::{Netns, Pair};
-use lpm_common::model::question::Message;
+use lpm_common::testing::query::Message;
 
 use super::{
     Site, WIRE_NS,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, net::UdpSocket};
 
 use lpm_bench::testbed::{Netns, Pair};
-use lpm_common::model::question::Message;
+use lpm_common::testing::query::Message;
 
 use super::{
     Site,
