@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Set to anything: files that are made from the code are written and not compared.
-const WRITE: &str = "LPM_WRITE_DOCS";
+const WRITE: &str = "LPM_UPDATE";
 
 /// The repository.
 fn root() -> &'static Path {
