@@ -16,10 +16,11 @@ use crate::{
 };
 
 const HEAD: &str = "# Metrics\n\n\
-Every metric that an agent serves at `/metrics`. The agent's own source made this page: names, types \
+Every metric that an agent serves at `/metrics`. The agent's own source made this page: names, types\n\
 and labels are what the exporter writes, and the meaning is its HELP text.\n\n\
-A metric that was not measured has no series: \"not measured\" is never 0. [Reading the \
-numbers](reading-the-numbers.md) has queries, and what the labels `leg` and `echo` say.\n\n";
+A metric that was not measured has no series: \"not measured\" is never 0.\n\
+[Reading the numbers](reading-the-numbers.md) has queries, and what the labels `leg` and `echo` say.\n\
+Where pods' labels are asked for, `label_team` stands for each of them.\n\n";
 
 /// What depends on the machine, with made-up values.
 #[derive(Debug)]
