@@ -137,3 +137,39 @@ fn the_page_of_metrics_is_current() {
     let head = ["name", "type", "labels", "meaning"];
     assert_current("metrics.md", &(HEAD.to_owned() + &table(head, &rows)));
 }
+
+/// The names of families that stand in this room's source, before the encoder adds to them.
+fn written() -> Vec<String> {
+    let room = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/export");
+    let files = std::fs::read_dir(room).expect("a room");
+    let files = files.map(|file| file.expect("a file").path());
+    let sources = files.filter_map(|file| std::fs::read_to_string(file).ok());
+    let mut names = Vec::new();
+    for source in sources {
+        for call in ["counters(", "gauges(", "histograms(", "info(", "infos("] {
+            let call = format!("out.{call}");
+            let arguments = source.split(&*call).skip(1);
+            let literals = arguments.filter_map(|text| text.trim_start().strip_prefix('"'));
+            names.extend(literals.filter_map(|text| Some(text.split_once('"')?.0.to_owned())));
+        }
+    }
+    names
+}
+
+/// A family without a series is left out, and the list would not miss it.
+#[test]
+fn every_family_in_the_source_is_in_the_list() {
+    let (all, written) = (metrics(), written());
+    for name in &written {
+        let suffixes = ["", "_total", "_seconds", "_seconds_total", "_info"];
+        let mut names = suffixes
+            .iter()
+            .flat_map(|suffix| ["lpm", "process"].map(|room| format!("{room}_{name}{suffix}")));
+        let known = names.any(|name| all.contains_key(&name));
+        assert!(
+            known,
+            "{name}: give it a value in passive::model::tests::everything"
+        );
+    }
+    assert!(written.len() > 30, "names are found: {}", written.len());
+}
