@@ -14,4 +14,6 @@ pub mod shutdown;
 mod yaml;
 
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod rooms;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{collect::Collect, families::Families, process, sink::Unit};
+use crate::kernel::own::MemoryLimit;
 
 /// A function that gives the run time of each kernel program so far. Empty: the kernel does not
 /// measure it.
@@ -60,7 +61,7 @@ impl Collect for Agent {
             Some(Unit::Seconds),
             times,
         )?;
-        process::memory(out)?;
+        process::memory(MemoryLimit::read(), out)?;
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         out.info("build", "The agent's version", version)?;
         out.info(

@@ -162,7 +162,7 @@ mod tests {
         let families: Vec<_> = families
             .map(|(name, kind, _)| format!("# TYPE {name} {kind}"))
             .collect();
-        let page = metrics_of(model).encode(Format::OpenMetrics);
+        let page = metrics_of(&model).encode(Format::OpenMetrics);
         let page = String::from_utf8(page.expect("metrics")).expect("text");
         let types = page.lines().filter(|line| line.starts_with("# TYPE "));
         assert_eq!(families, types.collect::<Vec<_>>());

@@ -37,7 +37,7 @@ impl Collect for Identity {
         out.gauges(
             "identity_scope",
             "1 for the scope of followed pods, as configured and as in effect: scope node becomes \
-         cluster on a network where an address does not show the node",
+             cluster on a network where an address does not show the node",
             scope,
         )?;
         peers(status, out)?;
@@ -53,20 +53,20 @@ impl Collect for Identity {
             errors,
         )?;
         out.counters(
-        "identity_late_samples",
-        "Round trips counted under the name of an address's former owner before the agent learnt \
-         of the change. They are of connections that began after the former owner's end or, if \
-         that is not known (deleted at once, lost node), after the next owner's start",
-        None,
-        (!kinds.is_empty()).then_some((Vec::new(), late)),
-    )?;
+            "identity_late_samples",
+            "Round trips counted under the name of an address's former owner before the agent learnt \
+             of the change. They are of connections that began after the former owner's end or, if \
+             that is not known (deleted at once, lost node), after the next owner's start",
+            None,
+            (!kinds.is_empty()).then_some((Vec::new(), late)),
+        )?;
         let lag = status.lag().map(|lag| (label("pods"), lag.as_secs_f64()));
         out.gauges(
-        "identity_lag_seconds",
-        "How long the last change of a pod took to reach the agent (up to 1 s too long), or for \
-         how long no change could reach it",
-        lag,
-    )
+            "identity_lag_seconds",
+            "How long the last change of a pod took to reach the agent (up to 1 s too long), or for \
+             how long no change could reach it",
+            lag,
+        )
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn without_kubernetes_there_is_no_series() {
         let model = Arc::new(model(tables(&[])));
-        let metrics = metrics_of(model);
+        let metrics = metrics_of(&model);
         let text = metrics.encode(Format::Text).expect("metrics");
         assert!(!String::from_utf8_lossy(&text).contains("lpm_identity"));
     }

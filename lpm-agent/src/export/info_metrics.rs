@@ -103,7 +103,7 @@ mod tests {
         }
         let model: Model = model_of(tables(&[]), directory);
         (model.directory().apply(model.tables(), &changes)).expect("apply");
-        let metrics = metrics_of(Arc::new(model));
+        let metrics = metrics_of(&Arc::new(model));
         let text = |format| {
             let text = metrics.encode(format).expect("metrics");
             String::from_utf8(text).expect("text")

@@ -21,7 +21,7 @@ impl Collect for Interfaces {
         out.gauges(
             "interface_attached",
             "1 for each interface that is watched, 0 for one that should be but is not: \
-         lpm_interface_blind shows why",
+             lpm_interface_blind shows why",
             seeing.chain(not),
         )?;
         let reasons = blind.values().map(|link| {
@@ -30,22 +30,22 @@ impl Collect for Interfaces {
             (labels, 1_u64)
         });
         out.gauges(
-        "interface_blind",
-        "1 for each interface that should be measured but is not, or not all the time; the agent's \
-         log names the cause",
-        reasons,
-    )?;
+            "interface_blind",
+            "1 for each interface that should be measured but is not, or not all the time; the agent's \
+             log names the cause",
+            reasons,
+        )?;
         let known = model.one_sided();
         let one_sided = links.into_iter().filter_map(|(index, link)| {
             let labels = vec![("interface", link.name)];
             Some((labels, u64::from(*known.get(&index)?)))
         });
         out.gauges(
-        "interface_one_sided",
-        "1 for each interface that carries packets of one direction only; for a pod's interface, \
-         the CNI redirects packets past it",
-        one_sided,
-    )
+            "interface_one_sided",
+            "1 for each interface that carries packets of one direction only; for a pod's interface, \
+             the CNI redirects packets past it",
+            one_sided,
+        )
     }
 }
 

@@ -105,4 +105,6 @@ impl Collector for Bridge {
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 pub(super) mod tests;

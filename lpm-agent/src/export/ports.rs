@@ -33,44 +33,49 @@ impl Collect for Ports {
                 Some((labels, ports.get(&index)?))
             })
             .collect();
-        let counters: [Counter; 4] = [
-            (
-                "port_bytes",
-                "Bytes at an interface, as the kernel counts them",
-                |of| of.bytes,
-            ),
-            (
-                "port_packets",
-                "Packets at an interface, as the kernel counts them (a GSO packet counts as one)",
-                |of| of.packets,
-            ),
-            (
-                "port_drops",
-                "Packets that were dropped at an interface",
-                |of| of.drops,
-            ),
-            ("port_errors", "Packets with errors at an interface", |of| {
-                of.errors
-            }),
-        ];
-        for (name, help, of) in counters {
-            let series = watched.iter().flat_map(|(labels, port)| {
-                let ways = [("receive", &port.received), ("transmit", &port.transmitted)];
-                ways.map(|(way, carried)| {
-                    let mut labels = labels.clone();
-                    labels.push(("direction", way.to_owned()));
-                    (labels, of(carried))
-                })
-            });
-            out.counters(name, help, None, series)?;
-        }
-        let capacity = watched
-            .iter()
-            .filter_map(|(labels, port)| Some((labels.clone(), port.capacity?)));
-        out.gauges(
-            "port_capacity_bits_per_second",
-            "Speed of an interface; for a tunnel, the speed of the network card under it",
-            capacity,
-        )
+        write(&watched, out)
     }
+}
+
+/// Writes the traffic of these interfaces.
+pub(super) fn write(watched: &[(LabelSet, &Port)], out: &mut Families<'_>) -> fmt::Result {
+    let counters: [Counter; 4] = [
+        (
+            "port_bytes",
+            "Bytes at an interface, as the kernel counts them",
+            |of| of.bytes,
+        ),
+        (
+            "port_packets",
+            "Packets at an interface, as the kernel counts them (a GSO packet counts as one)",
+            |of| of.packets,
+        ),
+        (
+            "port_drops",
+            "Packets that were dropped at an interface",
+            |of| of.drops,
+        ),
+        ("port_errors", "Packets with errors at an interface", |of| {
+            of.errors
+        }),
+    ];
+    for (name, help, of) in counters {
+        let series = watched.iter().flat_map(|(labels, port)| {
+            let ways = [("receive", &port.received), ("transmit", &port.transmitted)];
+            ways.map(|(way, carried)| {
+                let mut labels = labels.clone();
+                labels.push(("direction", way.to_owned()));
+                (labels, of(carried))
+            })
+        });
+        out.counters(name, help, None, series)?;
+    }
+    let capacity = watched
+        .iter()
+        .filter_map(|(labels, port)| Some((labels.clone(), port.capacity?)));
+    out.gauges(
+        "port_capacity_bits_per_second",
+        "Speed of an interface; for a tunnel, the speed of the network card under it",
+        capacity,
+    )
 }

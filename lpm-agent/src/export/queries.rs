@@ -93,7 +93,7 @@ mod tests {
         ]);
         let nxdomain = Rcode::NxDomain as usize;
         observe(&tables, 2, Leg::Remote, nxdomain, 3_000_000);
-        let metrics = metrics_of(Arc::new(model(tables)));
+        let metrics = metrics_of(&Arc::new(model(tables)));
         let text = metrics.encode(Format::Text).expect("metrics");
         let text = String::from_utf8(text).expect("text");
         for wanted in [

@@ -44,7 +44,7 @@ mod tests {
         if !pairs.is_empty() {
             observe(&tables, 1, Leg::Local, 0, 86_000_000);
         }
-        let metrics = metrics_of(Arc::new(model(tables)));
+        let metrics = metrics_of(&Arc::new(model(tables)));
         String::from_utf8(metrics.encode(Format::Text).expect("metrics")).expect("text")
     }
 
