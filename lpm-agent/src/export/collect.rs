@@ -185,7 +185,8 @@ mod tests {
 
             fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
                 let series = (0..self.1).map(|_| (Vec::new(), 1.5));
-                out.gauges("some", "So many series", series)
+                let (name, help) = ("some", "So many series");
+                out.gauges(name, help, series)
             }
         }
         let mut all = Collectors::default();
