@@ -12,7 +12,7 @@ use lpm_agent::kernel::{
     hotplug::{Event, StartError},
     rules::Rules,
 };
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 
 const FROM: &str = "lpm_from_local";
 const TO: &str = "lpm_to_local";

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lpm::{Agent, Lpm, fails, kernel_is_usable, lpm, succeeds};
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 use nix::{sys::signal::Signal, unistd::Uid};
 
 /// Fails unless the text holds all the words.

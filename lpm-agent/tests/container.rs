@@ -20,7 +20,7 @@ use lpm_agent::kernel::{
     Direction::{Egress, Ingress},
     attach::Mode,
 };
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 use nix::sys::signal::Signal;
 
 /// What the chart's container may do.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::kernel_is_usable;
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{Netns, Pair, PairConfig},
     traffic::{
         Background, Limit, PORT, PacedConfig, PacedSize, RequestConfig, Server, paced, requests,

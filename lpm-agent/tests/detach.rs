@@ -18,7 +18,7 @@ use lpm_agent::kernel::{
     netns,
     rules::Rules,
 };
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 
 fn open(netns: &Netns) -> netns::Netns {
     netns::Netns::open(&path_of(netns)).expect("open the namespace")

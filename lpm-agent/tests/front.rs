@@ -30,8 +30,8 @@ use lpm_agent::kernel::{
     one_sided::{Evidence, Sides},
     rules::Rules,
 };
-use lpm_bench::testbed::Netns;
 use lpm_common::counter::{COUNTERS, Counter};
+use lpm_testbed::testbed::Netns;
 
 /// `TC_ACT_OK`: what is behind it never runs. And `TC_ACT_UNSPEC`: on to the next.
 const ENDS: i32 = 0;

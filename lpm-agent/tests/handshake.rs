@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::kernel_is_usable;
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{
         Direction, Impairment, Netns, Pair, PairConfig,
         wire::{Loss, TcpIdentity},

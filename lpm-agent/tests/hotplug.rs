@@ -19,7 +19,7 @@ use lpm_agent::kernel::{
     hotplug::Event,
     rules::{Rule, Rules, Watch},
 };
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 
 fn add_pod_veth(node: &Netns, pod: &Netns, name: &str) {
     let (pod, peer) = (pod.name(), name.replace("veth", "p"));

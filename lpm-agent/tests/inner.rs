@@ -14,7 +14,7 @@ use std::{
 };
 
 use common::kernel_is_usable;
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{
         DelayLine, Flavour, Impairment, Netns, Overlay, OverlayConfig, WireEnd, wait_reachable,
     },

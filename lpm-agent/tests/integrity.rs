@@ -10,16 +10,16 @@ use std::{
 };
 
 use common::{eventually, kernel_is_usable, neighbour::index_of, raw::Raw};
-use lpm_bench::{
-    testbed::{Netns, Pair, PairConfig},
-    traffic::{Background, BulkConfig, Limit, PORT, Server, bulk},
-    truth::Monitor,
-};
 use lpm_common::{
     counter::Counter,
     model::{Arrival, Model, Settings, frame::layouts},
     packet::Direction,
     parse::Link,
+};
+use lpm_testbed::{
+    testbed::{Netns, Pair, PairConfig},
+    traffic::{Background, BulkConfig, Limit, PORT, Server, bulk},
+    truth::Monitor,
 };
 
 /// How long a frame may take.

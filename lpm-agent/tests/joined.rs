@@ -11,7 +11,7 @@ use lpm_agent::kernel::{
     attach::Mode,
     rules::{Rule, Rules},
 };
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 
 const MODES: [Mode; 2] = [Mode::Tcx, Mode::Netlink];
 

@@ -5,7 +5,7 @@ mod lpm;
 use std::{fs, net::SocketAddr, path::Path};
 
 use lpm::{Agent, Lpm, eventually, kernel_is_usable};
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{Pair, PairConfig},
     traffic::{Background, Limit, PORT, RequestConfig, Server, requests},
 };

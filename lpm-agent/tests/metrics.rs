@@ -5,7 +5,7 @@ mod lpm;
 use std::{fs, net::SocketAddr};
 
 use lpm::{Agent, Lpm, eventually, kernel_is_usable, lpm as command, succeeds, value};
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{Pair, PairConfig},
     traffic::{Background, Limit, PORT, RequestConfig, RequestReport, Server, requests},
 };

@@ -12,7 +12,7 @@ use common::{
     neighbour::Neighbour, node_with_pod, process::AgentProcess, tcx_chain,
 };
 use lpm_agent::kernel::{Direction::Ingress, attach::Mode};
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 
 /// What a neighbour commonly ends with: `TC_ACT_OK`. The packet goes on and no later filter runs.
 const OK: i32 = 0;

@@ -14,12 +14,12 @@ use common::{
 use lpm_agent::kernel::{
     Direction::Ingress, maps::FlowMaps as _, rules::Rules, tables::KernelTables,
 };
-use lpm_bench::testbed::Netns;
 use lpm_common::{
     layout::Traffic,
     model::{frame::Frame, vectors},
     packet::Direction,
 };
+use lpm_testbed::testbed::Netns;
 
 const TAP: &str = "pieces0";
 /// The least that a device hands over: an Ethernet header.

@@ -4,8 +4,8 @@ mod paths;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lpm_bench::testbed::{Flavour, Netns, Overlay, OverlayConfig};
-use lpm_bench::traffic::{PORT, Server};
+use lpm_testbed::testbed::{Flavour, Netns, Overlay, OverlayConfig};
+use lpm_testbed::traffic::{PORT, Server};
 use paths::{agent, eventually, file, kernel_is_usable, talk};
 use serde_json::Value;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::{Agent, kernel_is_usable, native};
 use lpm_agent::config::Config;
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 
 /// A network's interfaces on a node.
 struct Case {

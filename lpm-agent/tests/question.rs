@@ -14,7 +14,7 @@ use std::{
 };
 
 use lpm::{Agent, Lpm, eventually, kernel_is_usable};
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::Programs,
     testbed::{Flavour, Impairment, Overlay, OverlayConfig, wire::Loss},
     traffic::{Background, PORT, RequestConfig, RequestReport, Server, requests},

@@ -6,7 +6,7 @@ mod lpm;
 use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 
 use lpm::{Agent, eventually, kernel_is_usable};
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{Pair, PairConfig},
     traffic::{Background, PORT, RequestConfig, Server, requests},
 };

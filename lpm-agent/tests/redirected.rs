@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{
         Flavour, Impairment, Netns, Overlay, OverlayConfig, Pair, PairConfig, Redirect,
         RedirectedPod,
@@ -197,7 +197,7 @@ fn between_pods_of_a_node_and_across_the_overlay() {
     let (configuration, names) = (file("attach: netlink\n"), file(&names));
     let _servers = [a1, b0].map(|pod| Server::start(&pod.netns, PORT).expect("a server"));
     let monitor = agent(node, configuration.path(), names.path());
-    let begin = |pod: &lpm_bench::testbed::Pod| {
+    let begin = |pod: &lpm_testbed::testbed::Pod| {
         speak(
             &a0.netns,
             SocketAddr::new(pod.v4.into(), PORT),

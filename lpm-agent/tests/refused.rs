@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{kernel_is_usable, path_of, process::lpm, tap::tap_of_type};
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 
 /// `linux/capability.h`.
 const CAP_NET_ADMIN: libc::c_ulong = 12;

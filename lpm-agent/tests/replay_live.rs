@@ -15,7 +15,7 @@ use std::{
 
 use lpm::{Lpm, eventually, kernel_is_usable, succeeds};
 use lpm_agent::export::sample::SampleRecord;
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{Direction, Impairment, Pair, PairConfig},
     traffic::{
         Background, BulkConfig, Limit, PORT, PacedConfig, PacedSize, RequestConfig, Server, bulk,

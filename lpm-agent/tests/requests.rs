@@ -14,7 +14,7 @@ use std::{
 };
 
 use lpm::{Agent, Lpm, eventually, kernel_is_usable, lpm as command};
-use lpm_bench::testbed::{Pair, PairConfig};
+use lpm_testbed::testbed::{Pair, PairConfig};
 use serde_json::Value;
 
 /// One way, on the wire.

@@ -9,7 +9,7 @@ use std::{
 
 use flate2::read::GzDecoder;
 use lpm::{Agent, kernel_is_usable};
-use lpm_bench::testbed::{Pair, PairConfig};
+use lpm_testbed::testbed::{Pair, PairConfig};
 
 /// An answer.
 struct Answer {

@@ -5,7 +5,7 @@ mod paths;
 
 use std::{net::SocketAddr, time::Duration};
 
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{Impairment, Segmented},
     traffic::{Limit, PORT, Server},
     truth::Monitor,

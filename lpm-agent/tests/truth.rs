@@ -6,7 +6,7 @@ mod common;
 use std::{path::Path, time::Duration};
 
 use common::kernel_is_usable;
-use lpm_bench::truth::{Laboratory, Method, Plan, Report};
+use lpm_testbed::truth::{Laboratory, Method, Plan, Report};
 
 /// What samples may show beyond the truth, beside no delay: 10 % of the round
 /// trip or 1 ms, because others work on this machine at the same time.

@@ -13,11 +13,11 @@ use std::{
 };
 
 use common::{kernel_is_usable, node_with_pod, raw::Raw};
-use lpm_bench::{
+use lpm_common::model::frame::Frame;
+use lpm_testbed::{
     testbed::wire::monotonic_ns,
     truth::{Leg, Monitor, Sample},
 };
-use lpm_common::model::frame::Frame;
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,

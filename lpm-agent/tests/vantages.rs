@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::kernel_is_usable;
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{DelayLine, Flavour, Impairment, Netns, Overlay, OverlayConfig, VlanPair},
     traffic::{
         Background, Limit, PORT, PacedConfig, PacedSize, RequestConfig, Server, paced, requests,

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, io::Write, net::SocketAddr, path::Path, time::D
 use aya::programs::{Xdp, xdp::XdpMode};
 use common::{SETTINGS, kernel_is_usable};
 use lpm_agent::kernel::load::{Kernel, LoadSettings};
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{Impairment, Netns, Pair, PairConfig},
     traffic::{Background, BulkConfig, Limit, PORT, RequestConfig, Server, bulk, requests},
     truth::{Ledger, Leg, Monitor, Sample},

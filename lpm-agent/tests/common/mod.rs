@@ -36,11 +36,11 @@ use lpm_agent::kernel::{
     netns,
     rules::Rules,
 };
-use lpm_bench::testbed::Netns;
 use lpm_common::{
     layout::{InterfaceConfig, Methods},
     parse::tunnel::TunnelPorts,
 };
+use lpm_testbed::testbed::Netns;
 
 pub use self::ready::{LIMIT, comes_to, eventually, kernel_is_usable};
 

@@ -12,7 +12,7 @@ use std::{
 use aya::maps::{Array, Map, MapData};
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type};
 use lpm_agent::kernel::Direction;
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lpm_agent::kernel::attach::Mode;
-use lpm_bench::testbed::{Netns, NsChild};
+use lpm_testbed::testbed::{Netns, NsChild};
 use nix::sys::signal::Signal;
 
 /// What the agent logs once everything that is there is attached and it serves.

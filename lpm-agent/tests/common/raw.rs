@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// A packet socket. What it sends passes the hooks of the interface's egress.

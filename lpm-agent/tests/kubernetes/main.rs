@@ -13,7 +13,7 @@ mod scope;
 use std::fs;
 
 use lpm_agent::identity::kubernetes::{Kubernetes, KubernetesError, Settings, Watched};
-use lpm_bench::kubernetes::ApiServer;
+use lpm_testbed::kubernetes::ApiServer;
 use serde_json::{Value, json};
 
 use self::{

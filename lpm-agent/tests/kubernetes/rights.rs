@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lpm_agent::identity::kubernetes::{OfNode, Watched};
-use lpm_bench::kubernetes::{ApiServer, chart};
+use lpm_testbed::kubernetes::{ApiServer, chart};
 use serde_json::{Value, json};
 
 use crate::{PODS, follower::Follower, owned, ready::eventually, scope::node};

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use lpm_agent::identity::kubernetes::{Outlook, Watched, examine};
-use lpm_bench::kubernetes::ApiServer;
+use lpm_testbed::kubernetes::ApiServer;
 use serde_json::json;
 
 use crate::{

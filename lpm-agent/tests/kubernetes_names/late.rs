@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::ApiServer,
     testbed::{Netns, Pair, PairConfig},
     traffic::{PORT, Server},

@@ -12,7 +12,7 @@ mod service;
 use std::time::{Duration, Instant};
 
 use lpm::{Agent, eventually, kernel_is_usable};
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::ApiServer,
     testbed::{Pair, PairConfig},
     traffic::{PORT, Server},

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::ApiServer,
     testbed::{Pair, PairConfig},
     traffic::{PORT, Server},

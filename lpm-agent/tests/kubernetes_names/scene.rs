@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::ApiServer,
     testbed::{Netns, Pair},
     traffic::{Background, Limit, PORT, RequestConfig, requests},

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::ApiServer,
     testbed::{Pair, PairConfig},
     traffic::{PORT, Server},

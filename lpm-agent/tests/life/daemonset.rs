@@ -1,7 +1,7 @@
 //! The agent as a pod of a DaemonSet, and a real API server that knows whether a successor comes.
 
 use lpm_agent::kernel::attach::Mode;
-use lpm_bench::kubernetes::{ApiServer, chart};
+use lpm_testbed::kubernetes::{ApiServer, chart};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

@@ -18,7 +18,7 @@ use lpm_agent::kernel::{
     load::{LoadSettings, agreement},
     pins::Pins,
 };
-use lpm_bench::testbed::{Netns, Pair};
+use lpm_testbed::testbed::{Netns, Pair};
 use nix::sys::signal::Signal;
 use site::{Bpffs, Site, modes};
 

@@ -4,11 +4,11 @@ use std::{fs, net::SocketAddr, path::PathBuf, sync::atomic::Ordering};
 
 use aya::maps::MapData;
 use lpm_agent::kernel::{attach::Mode, mmap::MmapArray};
-use lpm_bench::{
+use lpm_common::layout::{FlowEntry, Traffic};
+use lpm_testbed::{
     testbed::{Netns, Pair, PairConfig},
     traffic::{Background, Limit, PORT, RequestConfig, RequestReport, Server, requests},
 };
-use lpm_common::layout::{FlowEntry, Traffic};
 
 pub(crate) use crate::bpffs::Bpffs;
 use crate::lpm::{Agent, eventually};

@@ -20,7 +20,7 @@ use std::{
     thread,
 };
 
-use lpm_bench::testbed::{Netns, NsChild};
+use lpm_testbed::testbed::{Netns, NsChild};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

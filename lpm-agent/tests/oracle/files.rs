@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use lpm_bench::testbed::Pair;
+use lpm_testbed::testbed::Pair;
 
 /// Where everything of a run lies, and the tools that go from one to the next.
 pub(crate) struct Files {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{
         Impairment, Pair, PairConfig,
         wire::{Jitter, Loss},

@@ -6,7 +6,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{
         Impairment, Pair, PairConfig,
         wire::{Jitter, Loss, Reorder},

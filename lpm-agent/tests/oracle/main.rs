@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{Pair, PairConfig},
     traffic::{PORT, Server},
 };

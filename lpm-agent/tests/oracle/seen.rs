@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{NsChild, Pair},
     traffic::{Background, Limit, RequestConfig, requests},
 };

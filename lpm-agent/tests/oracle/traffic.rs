@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{
         Direction, Impairment, Pair,
         wire::{Jitter, Loss, Reorder},

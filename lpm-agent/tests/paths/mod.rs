@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use lpm_bench::{
+use lpm_testbed::{
     testbed::Netns,
     traffic::{
         Background, Limit, PORT, PacedConfig, PacedReport, PacedSize, RequestConfig, RequestReport,

@@ -7,7 +7,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use lpm_bench::testbed::Netns;
+use lpm_testbed::testbed::Netns;
 use serde_json::Value;
 
 use crate::lpm::{Lpm, eventually};

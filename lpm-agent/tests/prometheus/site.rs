@@ -4,7 +4,7 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{Pair, PairConfig},
     traffic::{Background, PORT, RequestConfig, RequestReport, Server, requests},
 };

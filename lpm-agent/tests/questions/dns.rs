@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lpm_bench::testbed::{Netns, Pair};
 use lpm_common::model::question::Message;
+use lpm_testbed::testbed::{Netns, Pair};
 
 use super::{
     Site, WIRE_NS,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lpm_bench::testbed::{Netns, Pair};
+use lpm_testbed::testbed::{Netns, Pair};
 
 use super::{
     Site, WIRE_NS, rtt,

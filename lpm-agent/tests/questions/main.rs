@@ -12,7 +12,7 @@ mod second;
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use lpm::{Agent, Lpm, eventually, kernel_is_usable, lpm as command};
-use lpm_bench::testbed::{Pair, PairConfig};
+use lpm_testbed::testbed::{Pair, PairConfig};
 use serde_json::Value;
 
 /// One way, on the wire.

@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeMap, fs, net::UdpSocket};
 
-use lpm_bench::testbed::{Netns, Pair};
 use lpm_common::model::question::Message;
+use lpm_testbed::testbed::{Netns, Pair};
 
 use super::{
     Site,

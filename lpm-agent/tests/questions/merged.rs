@@ -6,8 +6,8 @@ use std::{
     thread,
 };
 
-use lpm_bench::testbed::{Netns, Pair};
 use lpm_common::model::question::Message;
+use lpm_testbed::testbed::{Netns, Pair};
 use nix::sys::signal::Signal;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::Command};
 
-use lpm_bench::testbed::Pair;
+use lpm_testbed::testbed::Pair;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

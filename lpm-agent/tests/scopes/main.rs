@@ -26,7 +26,7 @@ use std::{
 
 use lpm::{Agent, Lpm, eventually, kernel_is_usable};
 use lpm_agent::identity::peers::PATH;
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::ApiServer,
     testbed::{Pair, PairConfig},
     traffic::{Background, Limit, PORT, RequestConfig, Server, requests},

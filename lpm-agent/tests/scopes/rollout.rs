@@ -10,7 +10,7 @@ use crate::{
     lpm::{Agent, eventually, kernel_is_usable},
     peer, samples, start_with, two_pods,
 };
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::ApiServer,
     testbed::{Pair, PairConfig},
     traffic::{Background, Limit, PORT, RequestConfig, Server, requests},

@@ -2,7 +2,7 @@
 
 use std::{fs, thread, time::Instant};
 
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::ApiServer,
     testbed::{Pair, PairConfig},
 };

@@ -14,7 +14,7 @@ use std::{
     process::Command,
 };
 
-use lpm_bench::{
+use lpm_testbed::{
     testbed::{Flavour, Netns, Overlay, OverlayConfig},
     traffic::{Limit, PORT, Server},
     truth::{Capture, Method, Monitor, Reference, Sample},

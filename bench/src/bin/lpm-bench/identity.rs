@@ -8,7 +8,7 @@ use lpm_agent::identity::{
     kubernetes::{Event, Pod, World, WorldEvent},
     merge::{Change, Merge},
 };
-use lpm_bench::machine;
+use lpm_testbed::machine;
 use serde_json::json;
 
 use crate::rss::anonymous;
