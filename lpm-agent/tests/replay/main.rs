@@ -1,4 +1,4 @@
-//! `lpm replay`: captures through the matcher.
+//! `lpm replay`: captures through the matcher, and beside the kernel programs (`live`).
 
 mod bad;
 mod cli;
@@ -10,12 +10,13 @@ mod formats;
 mod generator;
 mod harm;
 mod large;
-#[path = "../lpm/mod.rs"]
-mod lpm;
+mod live;
 mod others;
-mod questions;
+mod queries;
 mod requests;
 mod run;
+#[path = "../support/mod.rs"]
+mod support;
 mod talk;
 mod taps;
 mod vlans;
