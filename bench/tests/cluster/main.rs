@@ -1,7 +1,7 @@
 //! The agent in a real Kubernetes of two nodes: installed by helm, asked by Prometheus, removed.
 //!
 //! `cargo xtask test --only cluster` makes the image first and runs this.
-// Not among the other integration tests, which must not share the machine with a cluster. (Cargo's
+// Not among the other tests, which must not share the machine with a cluster. (Cargo's
 // own `required-features` would refuse `--test '*'`.)
 #![cfg(feature = "cluster")]
 

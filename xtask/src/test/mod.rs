@@ -93,8 +93,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         .iter()
         .filter(|group| {
             if args.only.is_empty() {
-                // Deploy runs in `integration`.
-                group.name != groups::DEPLOY && opt_in(group.name).is_none()
+                opt_in(group.name).is_none()
             } else {
                 args.only.iter().any(|name| name == group.name)
             }
@@ -103,8 +102,17 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     signals::catch()?;
     let needs = chosen.clone().map(|group| group.needs).max();
     prepare(args.no_setup, needs.unwrap_or(Needs::Rust))?;
+    let mut tests: Vec<_> = chosen
+        .clone()
+        .flat_map(groups::Group::tests)
+        .copied()
+        .collect();
     let mut total = Tally::default();
     while let Some(group) = chosen.next() {
+        if !group.tests().is_empty() && !tests.is_empty() {
+            println!("\ntest: compiling what the groups of tests need");
+            groups::compile(&std::mem::take(&mut tests))?;
+        }
         let tally = run_group(group);
         total.add(tally);
         if chosen.peek().is_some() && signals::stopped() {
@@ -169,7 +177,7 @@ fn run_group(group: &groups::Group) -> Tally {
         println!("test: {}: {why}", group.name);
     }
     let start = Instant::now();
-    let mut tally = (group.run)().unwrap_or_else(|error| {
+    let mut tally = group.run().unwrap_or_else(|error| {
         println!("test: {}: {error:#}", group.name);
         Tally::one_failure(group.name)
     });
