@@ -45,7 +45,7 @@ fn rules() -> Option<String> {
     let helm = match Programs::new().find("helm") {
         Ok(helm) => helm,
         Err(error) => {
-            println!("LPM-SKIP question: {error}");
+            println!("LPM-SKIP alert_rules: {error}");
             return None;
         }
     };

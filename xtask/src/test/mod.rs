@@ -37,6 +37,7 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     cargo xtask test                         everything\n  \
     cargo xtask test --only unit --only lints\n  \
+    cargo xtask test --only datapath         one of the agent's test binaries\n  \
     cargo xtask test --list                  the groups and what each tests\n  \
     cargo xtask test --kernel 5.10 --kernel newest\n  \
     cargo xtask test --kernel 6.12 --guest-test oracle\n  \
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     /// With --kernel: the architecture of the emulated machine [default: this one's]
     #[arg(long, value_enum, value_name = "ARCH", requires = "kernel")]
     arch: Option<Arch>,
-    /// With --kernel: only these of its tests (budget, attach, oracle, ...)
+    /// With --kernel: only these topics of its tests (budget, attach, oracle, ...)
     #[arg(long, value_name = "TEST", requires = "kernel")]
     guest_test: Vec<String>,
     /// List the groups and run none

@@ -383,7 +383,7 @@ fn named(configuration: &str, names: &str) -> Option<Site> {
     }
     let tools = ["nft", "tshark", "tcpdump", "python3"];
     if let Some(tool) = tools.into_iter().find(absent) {
-        println!("LPM-SKIP translated: {tool} is not installed");
+        println!("LPM-SKIP nat: {tool} is not installed");
         return None;
     }
     Some(Site::new(configuration, names))
@@ -457,7 +457,7 @@ fn masqueraded_questions_are_not_the_nodes() {
         return;
     }
     if absent(&"nft") {
-        println!("LPM-SKIP translated: nft is not installed");
+        println!("LPM-SKIP nat: nft is not installed");
         return;
     }
     let overlay = Overlay::new(&OverlayConfig::new(Flavour::Flannel)).expect("the overlay");

@@ -1,5 +1,5 @@
-//! What the integration tests of the kernel room share: an agent in this process or in one of
-//! its own, a look at the hooks that does not go through the agent, neighbours.
+//! An agent in this process or in one of its own, a look at the hooks that does not go through the
+//! agent, and other programs on the same hooks.
 
 pub mod neighbour;
 pub mod process;
