@@ -6,10 +6,10 @@ pub mod export;
 mod fnv;
 pub mod identity;
 pub mod kernel;
-pub mod leaving;
 pub mod passive;
 pub mod replay;
 pub mod session;
+pub mod shutdown;
 mod yaml;
 
 #[cfg(test)]

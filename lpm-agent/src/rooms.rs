@@ -8,7 +8,7 @@ use std::{
 
 /// From the lowest to the highest. A room uses only rooms that stand before it.
 const ORDER: [&str; 11] = [
-    "fnv", "yaml", "kernel", "identity", "config", "passive", "leaving", "export", "replay",
+    "fnv", "yaml", "kernel", "identity", "config", "passive", "shutdown", "export", "replay",
     "session", "cli",
 ];
 

@@ -12,9 +12,9 @@ pub trait Bytes {
     /// [`OutOfBounds`] if the packet is shorter.
     fn load<const N: usize>(&self, offset: u32) -> Result<[u8; N], OutOfBounds>;
 
-    /// As [`crate::env::Env::forget`].
+    /// As [`crate::env::Env::hide_from_verifier`].
     #[inline(always)]
-    fn forget(&self, x: u32) -> u32 {
+    fn hide_from_verifier(&self, x: u32) -> u32 {
         x
     }
 

@@ -3,10 +3,10 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::{
+    atomic::AtomicU64,
     counter::Counter,
     layout::{Echo, FlowEntry, Methods, RequestEntry},
     matcher,
-    shared::AtomicU64,
 };
 
 /// Whether the programs' agent has been gone for too long: both in jiffies, all
@@ -27,7 +27,7 @@ pub trait Env {
     /// that, whether it matters or not; so numbers that depend on the way are
     /// forgotten where the ways meet.
     #[inline(always)]
-    fn forget(&self, x: u32) -> u32 {
+    fn hide_from_verifier(&self, x: u32) -> u32 {
         x
     }
 
@@ -66,13 +66,13 @@ pub trait Env {
     /// Takes a stamp and its echo, and finds out how long the far end may have
     /// sat on it.
     #[inline(always)]
-    fn echoed(&self, entry: &FlowEntry, echoed: &Echoed) {
-        let echo = matcher::classify(entry, echoed);
-        self.matched(entry, &echoed.matched(echo));
+    fn raw(&self, entry: &FlowEntry, raw: &RawSample) {
+        let echo = matcher::classify(entry, raw);
+        self.sample(entry, &raw.sample(echo));
     }
 
     /// Takes a matched round trip: histogram, statistics, watchers.
-    fn matched(&self, entry: &FlowEntry, matched: &Matched);
+    fn sample(&self, entry: &FlowEntry, sample: &RttSample);
 
     /// Takes the time of a request and its answer: histogram, watchers.
     fn request(&self, entry: &FlowEntry, request: &RequestEntry, sample: &RequestSample);
@@ -124,7 +124,7 @@ pub trait Env {
 
 /// A stamp and its echo, of a method that has slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Echoed {
+pub struct RawSample {
     /// When the echo passed, `CLOCK_MONOTONIC` nanoseconds.
     pub now_ns: u64,
     /// Round trip in [`crate::layout::UNIT_NS`].
@@ -146,12 +146,12 @@ pub struct Echoed {
     pub lacks: bool,
 }
 
-impl Echoed {
+impl RawSample {
     /// With its [`crate::layout::Echo`].
     #[inline(always)]
     #[must_use]
-    pub const fn matched(&self, echo: Echo) -> Matched {
-        Matched {
+    pub const fn sample(&self, echo: Echo) -> RttSample {
+        RttSample {
             now_ns: self.now_ns,
             units: self.units,
             id: self.id,
@@ -194,7 +194,7 @@ impl Echoed {
 
 /// A round trip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Matched {
+pub struct RttSample {
     /// When the echo passed, `CLOCK_MONOTONIC` nanoseconds.
     pub now_ns: u64,
     /// Round trip in [`crate::layout::UNIT_NS`].

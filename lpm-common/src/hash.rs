@@ -115,12 +115,7 @@ impl Ends {
 
     /// Of a question; `kind` and `id` tell it from others, and from flows.
     #[inline(always)]
-    pub fn of_question<S: Seeds>(
-        seeds: &S,
-        key: &crate::packet::FlowKey,
-        kind: u32,
-        id: u32,
-    ) -> Self {
+    pub fn of_query<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey, kind: u32, id: u32) -> Self {
         let flow = Self::of_flow(seeds, key);
         Self {
             addresses: flow.addresses.wrapping_add(product(seeds, 12, kind, id)),

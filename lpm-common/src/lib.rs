@@ -26,21 +26,22 @@
 #[cfg(any(test, feature = "model"))]
 extern crate std;
 
-mod bounds;
+pub mod atomic;
 pub mod bytes;
 pub mod counter;
 pub mod env;
 pub mod hash;
 pub mod histogram;
+#[cfg(any(test, feature = "model"))]
+pub mod host;
 pub mod layout;
 pub mod matcher;
-#[cfg(any(test, feature = "model"))]
-pub mod model;
 pub mod packet;
 pub mod parse;
 pub mod pipeline;
 pub mod query;
 pub mod rows;
-pub mod shared;
 pub mod table;
+#[cfg(any(test, feature = "model"))]
+pub mod testing;
 pub mod vlan;

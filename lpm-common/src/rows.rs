@@ -7,6 +7,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::{
+    atomic::{AtomicU32, AtomicU64},
     counter::Counter,
     env::{Claims, Env},
     layout::{
@@ -15,7 +16,6 @@ use crate::{
     },
     pipeline::Interfaces,
     query::Query,
-    shared::{AtomicU32, AtomicU64},
 };
 
 /// The row that takes what has no row of its own.
@@ -181,7 +181,7 @@ fn fixed(config: InterfaceConfig) -> Option<NameValue> {
 
 /// The row of a question; 0: it has none, which is counted.
 #[inline(always)]
-pub fn of_question<R: Rows, E: Env>(query: &Query, rows: &R, env: &E) -> u32 {
+pub fn of_query<R: Rows, E: Env>(query: &Query, rows: &R, env: &E) -> u32 {
     let config = rows.config(query.ifindex).unwrap_or_default();
     let local = if let Some(fixed) = fixed(config) {
         fixed

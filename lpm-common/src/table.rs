@@ -78,7 +78,7 @@ pub fn find_request<T: Table>(table: &T, fingerprint: u64) -> Option<(&FlowEntry
 
 /// What is known of a flow when it appears.
 #[derive(Clone, Copy, Debug)]
-pub struct Birth {
+pub struct NewFlow {
     /// Its key.
     pub key: FlowKey,
     /// The interface that the flow is shown at: that of its key, or where
@@ -93,12 +93,12 @@ pub struct Birth {
 /// Makes an entry for the flow, or starts it anew in the one that it has if
 /// the packet is its SYN. None: no entry to be had, which is counted.
 #[inline(always)]
-pub fn obtain<'t, T: Table, C: Claims, E: Env>(
+pub fn find_or_insert<'t, T: Table, C: Claims, E: Env>(
     table: &'t T,
     claims: &C,
     env: &E,
     fingerprint: u64,
-    birth: &Birth,
+    birth: &NewFlow,
 ) -> Option<&'t FlowEntry> {
     let set = set_of(fingerprint, table.set_mask());
     if !claims.claim(set) {
@@ -115,13 +115,13 @@ fn under_claim<'t, T: Table, E: Env>(
     table: &'t T,
     env: &E,
     fingerprint: u64,
-    birth: &Birth,
+    birth: &NewFlow,
 ) -> Option<&'t FlowEntry> {
     // Another CPU may have made the entry since this packet looked.
     if let Some(entry) = find(table, fingerprint) {
         if birth.opened {
             env.count(Counter::FlowReopened, 1);
-            give_up(entry, env);
+            evict(entry, env);
             fill(entry, env, fingerprint, birth);
         }
         return Some(entry);
@@ -131,7 +131,7 @@ fn under_claim<'t, T: Table, E: Env>(
         return None;
     };
     if victim.fingerprint.load(Relaxed) != 0 {
-        give_up(victim, env);
+        evict(victim, env);
     }
     env.count(
         if birth.opened {
@@ -166,7 +166,7 @@ pub fn rename<T: Table, C: Claims, E: Env>(
     if (entry.is_some() || from == 0)
         && let Some(old) = find(table, to)
     {
-        give_up(old, env);
+        evict(old, env);
     }
     if let Some(entry) = entry {
         env.publish(&entry.fingerprint, to);
@@ -228,7 +228,7 @@ fn victim<'t, T: Table, E: Env>(table: &'t T, env: &E, fingerprint: u64) -> Opti
 /// Keeps what an entry counted when its flow loses it. No function of its own:
 /// its frame would be one more on the deepest chain of calls.
 #[inline(always)]
-fn give_up<E: Env>(entry: &FlowEntry, env: &E) {
+fn evict<E: Env>(entry: &FlowEntry, env: &E) {
     let [from, to] = &entry.hot;
     let mut traffic = Traffic::unpack(from.traffic.load(Relaxed));
     traffic += Traffic::unpack(to.traffic.load(Relaxed));
@@ -238,9 +238,9 @@ fn give_up<E: Env>(entry: &FlowEntry, env: &E) {
     env.vacate(&entry.fingerprint);
 }
 
-/// Makes the entry a new flow's. The fingerprint went first ([`give_up`]) and
+/// Makes the entry a new flow's. The fingerprint went first ([`evict`]) and
 /// comes last, so that nobody takes one flow's figures for another's.
-fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &Birth) {
+fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &NewFlow) {
     let now = env.jiffies();
     entry.row.store(0, Relaxed);
     entry.last_seen.store(now, Relaxed);

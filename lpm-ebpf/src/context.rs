@@ -21,10 +21,9 @@ use lpm_common::{bytes::OutOfBounds, packet::Meta};
 
 use crate::{
     env::{self, Samples},
-    questions::{self, Questions},
-    sockets,
-    steps::{self, Step, scratch},
-    vlans,
+    queries::{self, Queries},
+    slow_path::{self, Step, scratch},
+    sockets, vlans,
 };
 
 /// A pointer to the context of the hook at which a packet is.
@@ -36,7 +35,7 @@ pub trait Context: Copy {
     /// The step for packets whose flow has no entry in its own VLAN, by direction.
     const PLACE: [Step<Self>; 2];
     /// The steps with questions and answers.
-    const QUESTIONS: Questions<Self>;
+    const QUERIES: Queries<Self>;
 
     /// As the kernel's helpers want it.
     fn as_ptr(self) -> *mut c_void;
@@ -70,10 +69,10 @@ pub trait Context: Copy {
 }
 
 impl Context for *mut __sk_buff {
-    const STEPS: [[Step<Self>; 5]; 2] = steps::OF_SKB;
+    const STEPS: [[Step<Self>; 5]; 2] = slow_path::OF_SKB;
     const SAMPLES: Samples<Self> = env::OF_SKB;
     const PLACE: [Step<Self>; 2] = vlans::OF_SKB;
-    const QUESTIONS: Questions<Self> = questions::OF_SKB;
+    const QUERIES: Queries<Self> = queries::OF_SKB;
 
     #[inline(always)]
     fn as_ptr(self) -> *mut c_void {
@@ -237,10 +236,10 @@ fn before_the_packet(xdp: *mut xdp_md) -> u64 {
 /// packet in several buffers the first one (a driver gives none to programs
 /// that do not say that they can take it; these do not).
 impl Context for *mut xdp_md {
-    const STEPS: [[Step<Self>; 5]; 2] = steps::OF_XDP;
+    const STEPS: [[Step<Self>; 5]; 2] = slow_path::OF_XDP;
     const SAMPLES: Samples<Self> = env::OF_XDP;
     const PLACE: [Step<Self>; 2] = vlans::OF_XDP;
-    const QUESTIONS: Questions<Self> = questions::OF_XDP;
+    const QUERIES: Queries<Self> = queries::OF_XDP;
 
     #[inline(always)]
     fn as_ptr(self) -> *mut c_void {

@@ -10,44 +10,43 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns},
 };
 use lpm_common::{
+    atomic::{AtomicU32, AtomicU64},
     counter::Counter,
-    env::{Echoed, Env, Matched, RequestSample},
+    env::{Env, RawSample, RequestSample, RttSample},
     histogram::{self, SUM_WORD, WORDS},
     layout::{DirectionSlots, Echo, FlowEntry, Leg, Method, Methods, RequestEntry, UNIT_NS},
     matcher,
     query::{self, Query},
-    rows,
-    shared::{AtomicU32, AtomicU64},
-    table,
+    rows, table,
 };
 
 use crate::{
     context::Context,
     maps::{CLAIMS, COUNTS, ROWS},
+    samples::{lpm_stream, stream_answer},
     settings, sockets,
     store::{Store, control, histogram},
-    stream::{lpm_stream, stream_answer},
 };
 
 /// The place of the evicted flows' minima beside the three echoes.
 const MINIMA: u32 = 3;
 
 /// The kernel around a program.
-pub struct Kernel<C> {
-    skb: C,
+pub struct KernelEnv<C> {
+    ctx: C,
     /// Another hook counts what is not looked into.
     quiet: bool,
     /// When the packet came, if that is known; else 0.
     arrived_ns: u64,
 }
 
-impl<C: Context> Kernel<C> {
+impl<C: Context> KernelEnv<C> {
     /// Around the packet at hand.
     #[inline(always)]
     #[must_use]
-    pub fn new(skb: C) -> Self {
+    pub fn new(ctx: C) -> Self {
         Self {
-            skb,
+            ctx,
             quiet: false,
             arrived_ns: 0,
         }
@@ -56,10 +55,10 @@ impl<C: Context> Kernel<C> {
     /// Likewise; the packet came some steps ago.
     #[inline(always)]
     #[must_use]
-    pub fn arrived(skb: C, arrived_ns: u64) -> Self {
+    pub fn arrived(ctx: C, arrived_ns: u64) -> Self {
         Self {
             arrived_ns,
-            ..Self::new(skb)
+            ..Self::new(ctx)
         }
     }
 
@@ -67,21 +66,21 @@ impl<C: Context> Kernel<C> {
     /// looked into is counted there.
     #[inline(always)]
     #[must_use]
-    pub fn quiet(skb: C) -> Self {
+    pub fn quiet(ctx: C) -> Self {
         Self {
             quiet: true,
-            ..Self::new(skb)
+            ..Self::new(ctx)
         }
     }
 
     /// Either; 0: [`Self::new`].
     #[inline(always)]
     #[must_use]
-    pub fn for_one_of(skb: C, quiet: u32) -> Self {
+    pub fn for_one_of(ctx: C, quiet: u32) -> Self {
         if quiet == 0 {
-            Self::new(skb)
+            Self::new(ctx)
         } else {
-            Self::quiet(skb)
+            Self::quiet(ctx)
         }
     }
 }
@@ -135,9 +134,9 @@ global! {
     }
 }
 
-impl<C: Context> Env for Kernel<C> {
+impl<C: Context> Env for KernelEnv<C> {
     #[inline(always)]
-    fn forget(&self, x: u32) -> u32 {
+    fn hide_from_verifier(&self, x: u32) -> u32 {
         x ^ settings::nothing()
     }
 
@@ -146,7 +145,7 @@ impl<C: Context> Env for Kernel<C> {
         // The setting is constant when the verifier sees it, so that this is not
         // even loaded but in test runs.
         if settings::packet_clock() != 0 {
-            return self.skb.packet_ns();
+            return self.ctx.packet_ns();
         }
         if self.arrived_ns != 0 {
             return self.arrived_ns;
@@ -161,7 +160,7 @@ impl<C: Context> Env for Kernel<C> {
             let jiffy = NS_PER_SECOND
                 .checked_div(u64::from(settings::hz()))
                 .unwrap_or(0);
-            return self.skb.packet_ns().checked_div(jiffy).unwrap_or(0) as u32;
+            return self.ctx.packet_ns().checked_div(jiffy).unwrap_or(0) as u32;
         }
         // SAFETY: a helper without arguments (inlined by the verifier).
         unsafe { bpf_jiffies64() as u32 }
@@ -190,25 +189,25 @@ impl<C: Context> Env for Kernel<C> {
     }
 
     #[inline(always)]
-    fn echoed(&self, entry: &FlowEntry, echoed: &Echoed) {
-        (C::SAMPLES.echoed)(
-            self.skb,
+    fn raw(&self, entry: &FlowEntry, raw: &RawSample) {
+        (C::SAMPLES.raw)(
+            self.ctx,
             entry.fingerprint.load(Relaxed),
-            echoed.now_ns,
-            u64::from(echoed.units) << 32 | u64::from(echoed.id),
-            echoed.pack(),
+            raw.now_ns,
+            u64::from(raw.units) << 32 | u64::from(raw.id),
+            raw.pack(),
         );
     }
 
     #[inline(always)]
-    fn matched(&self, entry: &FlowEntry, matched: &Matched) {
+    fn sample(&self, entry: &FlowEntry, sample: &RttSample) {
         let what =
-            u32::from(matched.method) << 16 | u32::from(matched.leg) << 8 | u32::from(matched.echo);
+            u32::from(sample.method) << 16 | u32::from(sample.leg) << 8 | u32::from(sample.echo);
         (C::SAMPLES.record)(
-            self.skb,
+            self.ctx,
             entry.fingerprint.load(Relaxed),
-            matched.now_ns,
-            u64::from(matched.units) << 32 | u64::from(matched.id),
+            sample.now_ns,
+            u64::from(sample.units) << 32 | u64::from(sample.id),
             what,
         );
     }
@@ -216,7 +215,7 @@ impl<C: Context> Env for Kernel<C> {
     #[inline(always)]
     fn request(&self, entry: &FlowEntry, _: &RequestEntry, sample: &RequestSample) {
         (C::SAMPLES.request)(
-            self.skb,
+            self.ctx,
             entry.fingerprint.load(Relaxed),
             sample.now_ns,
             sample.rtt_ns,
@@ -227,7 +226,7 @@ impl<C: Context> Env for Kernel<C> {
     #[inline(always)]
     fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32) {
         let fingerprint = entry.fingerprint.load(Relaxed);
-        (C::SAMPLES.retransmitted)(self.skb, fingerprint, u32::from(direction), segments);
+        (C::SAMPLES.retransmitted)(self.ctx, fingerprint, u32::from(direction), segments);
     }
 
     #[inline(always)]
@@ -257,22 +256,22 @@ impl<C: Context> Env for Kernel<C> {
 
     #[inline(always)]
     fn sent_here(&self, address: [u32; 4], port: u16) -> bool {
-        self.skb.sent_by(address, port)
+        self.ctx.sent_by(address, port)
     }
 
     #[inline(always)]
     fn asked_here(&self, address: [u32; 4], port: u16) -> bool {
-        self.skb.asked_by(address, port)
+        self.ctx.asked_by(address, port)
     }
 
     #[inline(always)]
     fn has_socket(&self, entry: &FlowEntry) -> bool {
-        sockets::local(self.skb, entry) != 0
+        sockets::local(self.ctx, entry) != 0
     }
 
     #[inline(always)]
     fn segment_size(&self) -> u32 {
-        self.skb.segment_size()
+        self.ctx.segment_size()
     }
 }
 
@@ -282,21 +281,21 @@ impl<C: Context> Env for Kernel<C> {
 
 /// A sample of a method that has slots.
 #[inline(always)]
-fn echoed<C: Context>(skb: C, fingerprint: u64, now_ns: u64, units_and_id: u64, packed: u64) {
+fn raw<C: Context>(ctx: C, fingerprint: u64, now_ns: u64, units_and_id: u64, packed: u64) {
     let Some(entry) = table::find(&Store, fingerprint) else {
         return;
     };
-    let echoed = Echoed::unpack(now_ns, units_and_id, packed);
-    let echo = matcher::classify(entry, &echoed);
+    let raw = RawSample::unpack(now_ns, units_and_id, packed);
+    let echo = matcher::classify(entry, &raw);
     let what = packed as u32 & 0xff_0100 | echo as u32;
-    record(skb, entry, fingerprint, now_ns, units_and_id, what);
+    record(ctx, entry, fingerprint, now_ns, units_and_id, what);
 }
 
 /// A sample.
 #[inline(always)]
-fn matched<C: Context>(skb: C, fingerprint: u64, now_ns: u64, units_and_id: u64, what: u32) {
+fn sample<C: Context>(ctx: C, fingerprint: u64, now_ns: u64, units_and_id: u64, what: u32) {
     if let Some(entry) = table::find(&Store, fingerprint) {
-        record(skb, entry, fingerprint, now_ns, units_and_id, what);
+        record(ctx, entry, fingerprint, now_ns, units_and_id, what);
     }
 }
 
@@ -304,7 +303,7 @@ fn matched<C: Context>(skb: C, fingerprint: u64, now_ns: u64, units_and_id: u64,
 /// method, leg and echo.
 #[inline(always)]
 fn record<C: Context>(
-    skb: C,
+    ctx: C,
     entry: &FlowEntry,
     fingerprint: u64,
     now_ns: u64,
@@ -318,7 +317,7 @@ fn record<C: Context>(
     add32(&slots.samples, 1);
     let row = match rows::known(entry, &Store) {
         Some(row) => row,
-        None => (C::SAMPLES.resolve)(skb, fingerprint),
+        None => (C::SAMPLES.resolve)(ctx, fingerprint),
     };
     // Before the histogram: the agent, which reads the histograms first, takes
     // what these do not count for samples of `ts`.
@@ -337,12 +336,12 @@ fn record<C: Context>(
 
 /// A request and its answer: its histogram, its watchers.
 #[inline(always)]
-fn request<C: Context>(skb: C, fingerprint: u64, now_ns: u64, rtt_ns: u64, leg_and_id: u64) {
+fn request<C: Context>(ctx: C, fingerprint: u64, now_ns: u64, rtt_ns: u64, leg_and_id: u64) {
     let Some((entry, request)) = table::find_request(&Store, fingerprint) else {
         return;
     };
     let leg = (leg_and_id >> 32) as u32 & 1;
-    let row = rows::of_request(entry, request, &Store, &Kernel::new(skb));
+    let row = rows::of_request(entry, request, &Store, &KernelEnv::new(ctx));
     if row != rows::OVERFLOW {
         observe(row, leg * 4, rtt_ns);
     }
@@ -360,8 +359,8 @@ fn request<C: Context>(skb: C, fingerprint: u64, now_ns: u64, rtt_ns: u64, leg_a
 
 /// Counts in the flow's row.
 #[inline(always)]
-fn retransmitted<C: Context>(skb: C, fingerprint: u64, direction: u32, segments: u32) {
-    let row = (C::SAMPLES.resolve)(skb, fingerprint);
+fn retransmitted<C: Context>(ctx: C, fingerprint: u64, direction: u32, segments: u32) {
+    let row = (C::SAMPLES.resolve)(ctx, fingerprint);
     if let Some(row) = ROWS.get(row) {
         let counts = &row.0.retransmitted;
         add64(&counts[direction as usize & 1], u64::from(segments));
@@ -381,16 +380,16 @@ pub(crate) fn answered(query: &Query, sample: &query::Sample) {
 
 /// The flow's row. Once per flow, and when names change.
 #[inline(always)]
-fn resolve(skb: impl Context, fingerprint: u64) -> u32 {
+fn resolve(ctx: impl Context, fingerprint: u64) -> u32 {
     match table::find(&Store, fingerprint) {
-        Some(entry) => rows::of_flow(entry, &Store, &Kernel::new(skb)),
+        Some(entry) => rows::of_flow(entry, &Store, &KernelEnv::new(ctx)),
         None => rows::OVERFLOW,
     }
 }
 
 /// What samples need of a context's own functions.
 pub struct Samples<C> {
-    echoed: extern "C" fn(C, u64, u64, u64, u64) -> u32,
+    raw: extern "C" fn(C, u64, u64, u64, u64) -> u32,
     record: extern "C" fn(C, u64, u64, u64, u32) -> u32,
     retransmitted: extern "C" fn(C, u64, u32, u32) -> u32,
     resolve: extern "C" fn(C, u64) -> u32,
@@ -398,65 +397,65 @@ pub struct Samples<C> {
 }
 
 macro_rules! samples {
-    ($name:ident, $context:ty: $echoed:ident $record:ident $retransmitted:ident $resolve:ident $request:ident) => {
+    ($name:ident, $context:ty: $raw:ident $record:ident $retransmitted:ident $resolve:ident $request:ident) => {
         global! {
             /// A function of its own, so that the packets without a sample
             /// need not step over it.
-            fn $echoed(
-                skb: $context,
+            fn $raw(
+                ctx: $context,
                 fingerprint: u64,
                 now_ns: u64,
                 units_and_id: u64,
                 packed: u64,
             ) {
-                echoed(skb, fingerprint, now_ns, units_and_id, packed);
+                raw(ctx, fingerprint, now_ns, units_and_id, packed);
                 0
             }
         }
         global! {
             fn $record(
-                skb: $context,
+                ctx: $context,
                 fingerprint: u64,
                 now_ns: u64,
                 units_and_id: u64,
                 what: u32,
             ) {
-                matched(skb, fingerprint, now_ns, units_and_id, what);
+                sample(ctx, fingerprint, now_ns, units_and_id, what);
                 0
             }
         }
         global! {
             fn $retransmitted(
-                skb: $context,
+                ctx: $context,
                 fingerprint: u64,
                 direction: u32,
                 segments: u32,
             ) {
-                retransmitted(skb, fingerprint, direction, segments);
+                retransmitted(ctx, fingerprint, direction, segments);
                 0
             }
         }
         global! {
             fn $request(
-                skb: $context,
+                ctx: $context,
                 fingerprint: u64,
                 now_ns: u64,
                 rtt_ns: u64,
                 leg_and_id: u64,
             ) {
                 if settings::methods() & Method::Request.bit() != 0 {
-                    request(skb, fingerprint, now_ns, rtt_ns, leg_and_id);
+                    request(ctx, fingerprint, now_ns, rtt_ns, leg_and_id);
                 }
                 0
             }
         }
         global! {
-            fn $resolve(skb: $context, fingerprint: u64) {
-                resolve(skb, fingerprint)
+            fn $resolve(ctx: $context, fingerprint: u64) {
+                resolve(ctx, fingerprint)
             }
         }
         pub(crate) const $name: Samples<$context> = Samples {
-            echoed: $echoed,
+            raw: $raw,
             record: $record,
             retransmitted: $retransmitted,
             resolve: $resolve,

@@ -4,17 +4,17 @@ use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use lpm_common::{
     packet::Direction,
     parse::Link,
-    pipeline::{self, Found, Quick},
+    pipeline::{self, FastPath, Lookup},
     query::Role,
 };
 
 use crate::{
     context::Context,
-    env::Kernel,
-    packet::{Linear, Whole, ifindex, meta},
-    questions::{DATAGRAM, questions},
+    env::KernelEnv,
+    packet::{DirectAccess, LoadBytes, ifindex, meta},
+    queries::{DATAGRAM, queries},
     settings::{Secrets, abandoned},
-    steps::{self, arrives, hand_over, scratch},
+    slow_path::{self, arrives, scratch, stash},
     store::Store,
 };
 
@@ -73,81 +73,81 @@ pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
 
 /// Measures the packet.
 #[inline(always)]
-pub(crate) fn run<W: Way>(skb: impl Context) {
-    let mut quick = match W::WAY.0 {
-        Link::Ethernet => quick::<W>(skb),
-        Link::Ip => quick_apart::<W>(skb),
+pub(crate) fn run<W: Way>(ctx: impl Context) {
+    let mut fast_path = match W::WAY.0 {
+        Link::Ethernet => fast_path::<W>(ctx),
+        Link::Ip => fast_path_apart::<W>(ctx),
     };
-    if quick == UNCOMMON {
-        quick = thorough::<W>(skb);
+    if fast_path == UNCOMMON {
+        fast_path = slow_path::<W>(ctx);
     }
-    if quick == KNOWN {
-        steps::finish(skb, W::WAY.1);
+    if fast_path == KNOWN {
+        slow_path::finish(ctx, W::WAY.1);
     }
 }
 
-pub(crate) const UNCOMMON: u32 = Quick::Uncommon as u32;
-pub(crate) const MEASURED: u32 = Quick::Measured as u32;
-pub(crate) const KNOWN: u32 = Quick::Known as u32;
+pub(crate) const UNCOMMON: u32 = FastPath::Uncommon as u32;
+pub(crate) const MEASURED: u32 = FastPath::Measured as u32;
+pub(crate) const KNOWN: u32 = FastPath::Known as u32;
 
-/// A [`Quick`]. Not a function of its own, though its stack is below that of
+/// A [`FastPath`]. Not a function of its own, though its stack is below that of
 /// all others so (all calls together have 512 bytes): the call would cost as
 /// much as all the rest.
 #[inline(always)]
-fn quick<W: Way>(skb: impl Context) -> u32 {
-    let bytes = Linear::new(skb);
-    let env = Kernel::new(skb);
-    let meta = meta(skb);
-    pipeline::quick(&bytes, &meta, W::WAY, &Secrets, &Store, &env, hand_over) as u32
+fn fast_path<W: Way>(ctx: impl Context) -> u32 {
+    let bytes = DirectAccess::new(ctx);
+    let env = KernelEnv::new(ctx);
+    let meta = meta(ctx);
+    pipeline::fast_path(&bytes, &meta, W::WAY, &Secrets, &Store, &env, stash) as u32
 }
 
 /// Where there is no room for that.
 #[inline(never)]
-fn quick_apart<W: Way>(skb: impl Context) -> u32 {
-    quick::<W>(skb)
+fn fast_path_apart<W: Way>(ctx: impl Context) -> u32 {
+    fast_path::<W>(ctx)
 }
 
-/// The thorough way, to the packet's entry. A [`Quick`].
+/// The slow path, to the packet's entry. A [`FastPath`].
 #[inline(always)]
-fn thorough<W: Way>(skb: impl Context) -> u32 {
-    let found = network::<W>(skb);
+fn slow_path<W: Way>(ctx: impl Context) -> u32 {
+    let found = network::<W>(ctx);
     if found == 0 {
         return MEASURED;
     }
     if found == DATAGRAM {
-        datagram::<W>(skb);
-        questions(skb, W::WAY.1);
+        datagram::<W>(ctx);
+        queries(ctx, W::WAY.1);
         return MEASURED;
     }
-    if transport(skb) == 0 {
+    if transport(ctx) == 0 {
         return MEASURED;
     }
-    if message::<W>(skb) != 0 {
-        questions(skb, W::WAY.1);
+    if message::<W>(ctx) != 0 {
+        queries(ctx, W::WAY.1);
     }
-    enter::<_, W>(skb);
-    known(skb)
+    enter::<_, W>(ctx);
+    known(ctx)
 }
 
 /// Sees to it that the packet's flow has an entry, in its own VLAN or another.
 #[inline(always)]
-pub(crate) fn enter<C: Context, W: Way>(skb: C) {
-    let mut found = find::<W>(skb);
+pub(crate) fn enter<C: Context, W: Way>(ctx: C) {
+    let mut found = find::<W>(ctx);
     if found == NOT_FOUND {
-        found = C::PLACE[W::WAY.1.index()](skb);
+        found = C::PLACE[W::WAY.1.index()](ctx);
     }
     if found != 0 {
-        appear::<W>(skb);
+        insert_flow::<W>(ctx);
     }
 }
 
 /// 0: there is nothing to measure.
 #[inline(never)]
-fn network<W: Way>(skb: impl Context) -> u32 {
+fn network<W: Way>(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let meta = meta(skb);
-    let bytes = Whole::new(skb, meta.len);
-    let Some(network) = pipeline::network(&bytes, &meta, W::WAY.0, &Kernel::new(skb)) else {
+    let meta = meta(ctx);
+    let bytes = LoadBytes::new(ctx, meta.len);
+    let Some(network) = pipeline::network(&bytes, &meta, W::WAY.0, &KernelEnv::new(ctx)) else {
         return 0;
     };
     scratch.network = network;
@@ -159,22 +159,22 @@ fn network<W: Way>(skb: impl Context) -> u32 {
 }
 
 #[inline(never)]
-pub(crate) fn datagram<W: Way>(skb: impl Context) {
+pub(crate) fn datagram<W: Way>(ctx: impl Context) {
     let Some(scratch) = scratch() else { return };
-    let env = Kernel::new(skb);
-    let meta = meta(skb);
-    let bytes = Whole::new(skb, meta.len);
+    let env = KernelEnv::new(ctx);
+    let meta = meta(ctx);
+    let bytes = LoadBytes::new(ctx, meta.len);
     (scratch.query, scratch.rest) =
         pipeline::datagram(&bytes, &meta, &scratch.network, W::WAY.1, &env);
 }
 
 /// 0: the segment carries no question and no answer.
 #[inline(never)]
-pub(crate) fn message<W: Way>(skb: impl Context) -> u32 {
+pub(crate) fn message<W: Way>(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let env = Kernel::new(skb);
-    let meta = meta(skb);
-    let bytes = Whole::new(skb, meta.len);
+    let env = KernelEnv::new(ctx);
+    let meta = meta(ctx);
+    let bytes = LoadBytes::new(ctx, meta.len);
     let way = (meta.ifindex, W::WAY.1);
     (scratch.query, scratch.rest) =
         pipeline::message(&bytes, &scratch.packet, way, &Secrets, &Store, &env);
@@ -183,11 +183,11 @@ pub(crate) fn message<W: Way>(skb: impl Context) -> u32 {
 
 /// 0: there is nothing to measure.
 #[inline(never)]
-fn transport(skb: impl Context) -> u32 {
+fn transport(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let meta = meta(skb);
-    let bytes = Whole::new(skb, meta.len);
-    let Some(packet) = pipeline::transport(&bytes, &meta, &scratch.network, &Kernel::new(skb))
+    let meta = meta(ctx);
+    let bytes = LoadBytes::new(ctx, meta.len);
+    let Some(packet) = pipeline::transport(&bytes, &meta, &scratch.network, &KernelEnv::new(ctx))
     else {
         return 0;
     };
@@ -195,46 +195,46 @@ fn transport(skb: impl Context) -> u32 {
     1
 }
 
-const NOT_FOUND: u32 = Found::None as u32;
+const NOT_FOUND: u32 = Lookup::None as u32;
 
-/// A `Found`.
+/// A `Lookup`.
 #[inline(never)]
-fn find<W: Way>(skb: impl Context) -> u32 {
+fn find<W: Way>(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    arrives(scratch, skb);
-    let way = (ifindex(skb), W::WAY.1);
+    arrives(scratch, ctx);
+    let way = (ifindex(ctx), W::WAY.1);
     let (fingerprint, found) = pipeline::find(&scratch.packet, way, &Secrets, &Store);
     scratch.fingerprint = fingerprint;
     found as u32
 }
 
 #[inline(never)]
-fn appear<W: Way>(skb: impl Context) {
+fn insert_flow<W: Way>(ctx: impl Context) {
     let Some(scratch) = scratch() else { return };
-    let env = Kernel::new(skb);
+    let env = KernelEnv::new(ctx);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(
-        TcContext::new(skb.as_ptr().cast()),
+        TcContext::new(ctx.as_ptr().cast()),
         "flow appears on interface {}: ports {} to {}",
-        ifindex(skb),
+        ifindex(ctx),
         scratch.packet.sport,
         scratch.packet.dport
     );
-    pipeline::appear(
+    pipeline::insert_flow(
         &scratch.packet,
         scratch.fingerprint,
-        (ifindex(skb), W::WAY.1),
+        (ifindex(ctx), W::WAY.1),
         &Store,
         &env,
     );
 }
 
 #[inline(never)]
-fn known(skb: impl Context) -> u32 {
+fn known(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else {
         return MEASURED;
     };
-    let meta = meta(skb);
+    let meta = meta(ctx);
     scratch.known = pipeline::known_as(scratch.fingerprint, &scratch.packet, &meta);
     KNOWN
 }

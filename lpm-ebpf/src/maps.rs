@@ -13,7 +13,7 @@ use lpm_common::{
     },
 };
 
-use crate::steps::Scratch;
+use crate::slow_path::Scratch;
 
 /// Memory that all CPUs and the agent share.
 #[repr(transparent)]

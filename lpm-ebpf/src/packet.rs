@@ -8,22 +8,22 @@ use lpm_common::{
 use crate::{context::Context, settings};
 
 /// The linear part of the packet, read in place.
-pub struct Linear {
+pub struct DirectAccess {
     data: usize,
     end: usize,
 }
 
-impl Linear {
+impl DirectAccess {
     /// Of the packet at hand.
     #[inline(always)]
     #[must_use]
-    pub fn new(skb: impl Context) -> Self {
-        let (data, end) = skb.linear();
+    pub fn new(ctx: impl Context) -> Self {
+        let (data, end) = ctx.linear();
         Self { data, end }
     }
 }
 
-impl Prefix for Linear {
+impl Prefix for DirectAccess {
     #[inline(always)]
     fn covers(&self, len: usize) -> bool {
         self.data + len <= self.end
@@ -61,29 +61,29 @@ impl Prefix for Linear {
 
 /// All of the packet that can be read at its hook.
 #[derive(Clone, Copy)]
-pub struct Whole<C> {
-    skb: C,
+pub struct LoadBytes<C> {
+    ctx: C,
     len: u32,
 }
 
-impl<C: Context> Whole<C> {
+impl<C: Context> LoadBytes<C> {
     /// Of the packet at hand.
     #[inline(always)]
     #[must_use]
-    pub fn new(skb: C, len: u32) -> Self {
-        Self { skb, len }
+    pub fn new(ctx: C, len: u32) -> Self {
+        Self { ctx, len }
     }
 }
 
-impl<C: Context> Bytes for Whole<C> {
+impl<C: Context> Bytes for LoadBytes<C> {
     #[inline(always)]
-    fn forget(&self, x: u32) -> u32 {
+    fn hide_from_verifier(&self, x: u32) -> u32 {
         x ^ settings::nothing()
     }
 
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Result<[u8; N], OutOfBounds> {
-        self.skb.load(offset)
+        self.ctx.load(offset)
     }
 
     #[inline(always)]
@@ -95,13 +95,13 @@ impl<C: Context> Bytes for Whole<C> {
 /// What the kernel knows of the packet.
 #[inline(always)]
 #[must_use]
-pub(crate) fn meta(skb: impl Context) -> Meta {
-    skb.meta()
+pub(crate) fn meta(ctx: impl Context) -> Meta {
+    ctx.meta()
 }
 
 /// The interface that the packet is at.
 #[inline(always)]
 #[must_use]
-pub(crate) fn ifindex(skb: impl Context) -> u32 {
-    skb.ifindex()
+pub(crate) fn ifindex(ctx: impl Context) -> u32 {
+    ctx.ifindex()
 }

@@ -22,9 +22,9 @@ const CURRENT_NETNS: u64 = u64::MAX;
 
 /// Whether the packet comes from a socket with this address and port.
 #[inline(always)]
-pub(crate) fn sent_by(skb: *mut __sk_buff, address: [u32; 4], port: u16) -> bool {
+pub(crate) fn sent_by(ctx: *mut __sk_buff, address: [u32; 4], port: u16) -> bool {
     // SAFETY: the hook's context; TC programs may read this field.
-    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
+    let socket = unsafe { (*ctx).__bindgen_anon_2.sk };
     if socket.is_null() {
         return false;
     }
@@ -47,9 +47,9 @@ pub(crate) fn sent_by(skb: *mut __sk_buff, address: [u32; 4], port: u16) -> bool
 /// Likewise for a question, whose socket may be bound to no address, and if the
 /// port is 0 (ICMP) has none.
 #[inline(always)]
-pub(crate) fn asked_by(skb: *mut __sk_buff, address: [u32; 4], port: u16) -> bool {
+pub(crate) fn asked_by(ctx: *mut __sk_buff, address: [u32; 4], port: u16) -> bool {
     // SAFETY: the hook's context; TC programs may read this field.
-    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
+    let socket = unsafe { (*ctx).__bindgen_anon_2.sk };
     if socket.is_null() {
         return false;
     }
@@ -82,7 +82,7 @@ fn is_mapped(address: [u32; 4]) -> bool {
 /// Not 0: a socket of the interface's network namespace has the flow's addresses
 /// and ports. One that only listens does not.
 #[inline(never)]
-pub(crate) fn local(skb: impl Context, entry: &FlowEntry) -> u32 {
+pub(crate) fn local(ctx: impl Context, entry: &FlowEntry) -> u32 {
     let cold = &entry.cold;
     // Not on the stack: this is the end of the deepest chain of calls.
     let Some(tuple) = TUPLE.get_ptr_mut(0) else {
@@ -98,7 +98,7 @@ pub(crate) fn local(skb: impl Context, entry: &FlowEntry) -> u32 {
     // SAFETY: the tuple is initialised to this length; a socket that is found is
     // given back.
     unsafe {
-        let socket = bpf_skc_lookup_tcp(skb.as_ptr(), tuple, length, CURRENT_NETNS, 0);
+        let socket = bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, length, CURRENT_NETNS, 0);
         if socket.is_null() {
             return 0;
         }

@@ -4,15 +4,15 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use lpm_common::{
+    atomic::AtomicU64,
     env::Claims,
     layout::{
         BackendKey, Control, FlowEntry, Histogram, InterfaceConfig, NameId, NameValue, PairKey,
         QueryEntry, RequestEntry, VlanPair,
     },
-    pipeline::{Interfaces, joined::Homes},
+    pipeline::{Interfaces, node::PodAddresses},
     query::Queries,
     rows::{self, Rows, Slots},
-    shared::AtomicU64,
     table::Table,
     vlan::Pairs,
 };
@@ -139,7 +139,7 @@ impl Interfaces for Store {
     }
 }
 
-impl Homes for Store {
+impl PodAddresses for Store {
     #[inline(always)]
     fn home(&self, address: [u32; 4]) -> Option<u32> {
         // SAFETY: one word, which is copied at once.

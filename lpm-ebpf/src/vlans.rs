@@ -1,19 +1,15 @@
 //! The steps for packets and questions that are not known in their own VLAN
 //! (`lpm_common::vlan`), which hand over through the map, as those of
-//! [`crate::steps`].
+//! [`crate::slow_path`].
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use lpm_common::{
-    packet::Direction,
-    query::Role,
-    vlan::{self, question},
-};
+use lpm_common::{packet::Direction, query::Role, vlan};
 
 use crate::{
     context::Context,
-    env::{Kernel, count},
+    env::{KernelEnv, count},
     settings::Secrets,
-    steps::{Step, scratch},
+    slow_path::{Step, scratch},
     store::Store,
 };
 
@@ -21,15 +17,15 @@ macro_rules! places {
     ($($context:ty, $direction:ident: $place:ident;)*) => { $(
         global! {
             /// Not 0: the flow has to be given an entry.
-            fn $place(skb: $context) {
+            fn $place(ctx: $context) {
                 let Some(scratch) = scratch() else { return 0 };
-                let way = (skb.ifindex(), Direction::$direction);
-                let env = Kernel::new(skb);
+                let way = (ctx.ifindex(), Direction::$direction);
+                let env = KernelEnv::new(ctx);
                 let (packet, own) = (&scratch.packet, scratch.fingerprint);
                 let placed = vlan::place(packet, own, way, &Secrets, &Store, &env);
                 scratch.fingerprint = placed.fingerprint;
                 scratch.packet.segment = placed.segment;
-                u32::from(placed.appears)
+                u32::from(placed.is_new_flow)
             }
         }
     )* };
@@ -48,10 +44,10 @@ global! {
         let query = &mut scratch.query;
         scratch.own_segment = query.key.segment;
         if query.head.role == Role::Asks {
-            question::ask(query, &Secrets, &Store);
+            vlan::query::ask(query, &Secrets, &Store);
             return 0;
         }
-        let asked = question::answer(query, scratch.fingerprint, &Secrets, &Store);
+        let asked = vlan::query::answer(query, scratch.fingerprint, &Secrets, &Store);
         if let Some(counter) = asked.counter {
             count(counter, 1);
         }

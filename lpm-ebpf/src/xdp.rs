@@ -6,8 +6,8 @@ use aya_ebpf::{bindings::xdp_action::XDP_PASS, programs::XdpContext};
 
 use crate::{
     hook::{self, Way},
-    inside,
     settings::abandoned,
+    tunnel,
 };
 
 /// Measures the packet. Always lets it pass.
@@ -25,7 +25,7 @@ pub fn measure<W: Way>(ctx: &XdpContext) -> u32 {
 #[must_use]
 pub fn measure_inside<W: Way>(ctx: &XdpContext) -> u32 {
     if !abandoned() {
-        inside::run::<W>(ctx.ctx);
+        tunnel::run::<W>(ctx.ctx);
     }
     XDP_PASS
 }

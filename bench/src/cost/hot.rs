@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
 use aya::{TestRun, programs::TestRunOptions};
-use lpm_common::model::frame::Frame;
+use lpm_common::testing::frame::Frame;
 
 use super::{Args, live::Series, programs::Contender};
 

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::{EbpfLoader, programs::SchedClassifier};
 use lpm_agent::kernel::load::{Kernel, LoadSettings};
-use lpm_common::{layout::Method, model::frame::Frame, packet::flag};
+use lpm_common::{layout::Method, packet::flag, testing::frame::Frame};
 
 use super::{Args, programs::read, queries::test_run, tunnels_xdp::Case};
 

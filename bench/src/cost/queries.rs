@@ -11,7 +11,7 @@ use aya::{
 use lpm_agent::kernel::load::{Kernel, LoadSettings};
 use lpm_common::{
     layout::Method,
-    model::question::{Message, echo},
+    testing::query::{Message, echo},
 };
 
 use super::{Args, programs::read, tunnels_xdp::Case};

@@ -11,9 +11,9 @@ use aya::{
 use lpm_agent::kernel::load::{Kernel, LoadSettings};
 use lpm_common::{
     layout::TunnelKind,
-    model::{
-        around::{Around, wrap},
+    testing::{
         frame::Frame,
+        tunnel::{Around, wrap},
     },
 };
 

@@ -3,8 +3,8 @@
 use std::io::{self, Read};
 
 use lpm_common::{
-    model::{frame::Frame, vectors},
     packet::flag,
+    testing::{frame::Frame, vectors},
 };
 
 /// What the capture is like.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use lpm_agent::{
     config::Config,
-    identity::names::{self, Names},
+    identity::names_file::{self, PrefixMap},
 };
 use serde_json::{Map, Value, json};
 
@@ -191,7 +191,7 @@ fn names_are_where_the_agent_reads_them() {
         fs::write(directory.path().join(file), text.as_str().expect("text")).unwrap();
     }
     let config = Config::read(&directory.path().join("lpm.yaml")).expect("a configuration");
-    let read = Names::read(&config.names.expect("a names file")).expect("names");
+    let read = PrefixMap::read(&config.names.expect("a names file")).expect("names");
     let name = read.lookup("198.18.5.7".parse().unwrap()).expect("a name");
     assert_eq!(name.namespace.as_deref(), Some("legacy"));
     let none = objects(&rendered(&[]).expect("helm is there"));
@@ -228,7 +228,7 @@ fn definition(name: &str, schema: &Value) -> Value {
 #[test]
 fn the_schema_of_the_configuration_is_the_agents() {
     let config = serde_json::to_value(Config::schema()).expect("JSON");
-    let names = serde_json::to_value(names::schema()).expect("JSON");
+    let names = serde_json::to_value(names_file::schema()).expect("JSON");
     let made = json!({
         "lpm.yaml": definition("lpm.yaml", &config),
         "names.yaml": definition("names.yaml", &names),

@@ -78,7 +78,7 @@ fn names(config: &Config) -> anyhow::Result<Option<String>> {
         return Ok(None);
     }
     let node = node_name(config.node_name.as_deref()).unwrap_or_default();
-    let examined = kubernetes::examine(settings.kubeconfig.as_deref(), &node);
+    let examined = kubernetes::check_scope(settings.kubeconfig.as_deref(), &node);
     Ok(Some(match runtime()?.block_on(examined)? {
         Outlook::Holds => {
             "scope node: pods have addresses of their node's range, other agents are asked"

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use crate::{
     config::Config as Configuration,
-    identity::names::{self, Names},
+    identity::names_file::{self, PrefixMap},
 };
 
 #[derive(Debug, Args)]
@@ -50,7 +50,7 @@ impl Config {
                 )?;
                 config.to_yaml()?
             }
-            Action::Schema { names: true } => serde_json::to_string_pretty(&names::schema())?,
+            Action::Schema { names: true } => serde_json::to_string_pretty(&names_file::schema())?,
             Action::Schema { names: false } => {
                 serde_json::to_string_pretty(&Configuration::schema())?
             }
@@ -61,7 +61,7 @@ impl Config {
 
 fn check(file: &std::path::Path) -> anyhow::Result<String> {
     let config = Configuration::read(file)?;
-    let names = config.names.as_deref().map(Names::read).transpose()?;
+    let names = config.names.as_deref().map(PrefixMap::read).transpose()?;
     let names = names.map_or(String::new(), |names| format!(", {} names", names.len()));
     Ok(format!(
         "{}: the configuration holds{names}",

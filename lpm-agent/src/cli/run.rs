@@ -17,8 +17,8 @@ use super::{Measure, memory, runtime, signals};
 use crate::{
     config::{Config, node_name},
     export::{Metrics, Server, http::App},
-    leaving::{Farewell, Leaving},
     session::{Notice, Options, Session},
+    shutdown::{OnExit, SuccessorCheck},
 };
 
 /// How often the files are looked at for changes.
@@ -105,13 +105,13 @@ impl Run {
         }
         let leaving = match farewell {
             Some(farewell) => farewell.ask().await,
-            None if session.is_pinned() => Leaving::Stay("it is pinned".to_owned()),
-            None => Leaving::Detach("nothing is pinned".to_owned()),
+            None if session.is_pinned() => OnExit::KeepPinned("it is pinned".to_owned()),
+            None => OnExit::Detach("nothing is pinned".to_owned()),
         };
         tracing::info!("{leaving}");
         match leaving {
-            Leaving::Stay(_) => drop(session),
-            Leaving::Detach(_) => session.detach(),
+            OnExit::KeepPinned(_) => drop(session),
+            OnExit::Detach(_) => session.detach(),
         }
         Ok(())
     }
@@ -147,13 +147,13 @@ impl Run {
 }
 
 /// What asks about a successor in the end; `None`: there is nobody to ask, or nothing to keep.
-fn farewell(config: &Config) -> Option<Farewell> {
+fn farewell(config: &Config) -> Option<SuccessorCheck> {
     let asked = config
         .identity
         .kubernetes()
         .filter(|_| config.pins.enabled)?;
     let node = node_name(config.node_name.as_deref())?;
-    Farewell::prepare(asked.kubeconfig, node.to_string())
+    SuccessorCheck::prepare(asked.kubeconfig, node.to_string())
 }
 
 fn log(notice: &Notice) {

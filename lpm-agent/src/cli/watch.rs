@@ -288,11 +288,11 @@ pub(super) fn ppviz(record: &SampleRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{export::sample::tests::sample, identity::Whose};
+    use crate::{export::sample::tests::sample, identity::Resolver};
 
     fn record() -> SampleRecord {
         let clock = wall_clock().expect("clocks");
-        let mut record = SampleRecord::new(&sample(), &clock, None, &Whose::default());
+        let mut record = SampleRecord::new(&sample(), &clock, None, &Resolver::default());
         record.time = "2026-01-02T03:04:05.000000006Z".to_owned();
         record
     }

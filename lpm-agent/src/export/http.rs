@@ -30,9 +30,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tower_http::compression::CompressionLayer;
 
 use super::{
-    Hub, Metrics, names,
+    Hub, Metrics, json, names,
     negotiate::{self, Format},
-    records,
     sample::SampleRecord,
     stream::Watcher,
 };
@@ -219,7 +218,7 @@ impl<T> Page<T> {
 async fn flows(State(app): State<Arc<App>>, Query(query): Query<FlowsQuery>) -> Response {
     let flows = blocking(move || {
         let sockets = query.processes.then(Sockets::scan);
-        records::flows(app.hub.model(), sockets.as_ref())
+        json::flows(app.hub.model(), sockets.as_ref())
     })
     .await;
     match flows {
@@ -232,14 +231,14 @@ async fn flows(State(app): State<Arc<App>>, Query(query): Query<FlowsQuery>) -> 
 }
 
 async fn latency(State(app): State<Arc<App>>) -> Response {
-    let latencies = blocking(move || records::latencies(app.hub.model())).await;
+    let latencies = blocking(move || json::latencies(app.hub.model())).await;
     Json(Page::of(latencies)).into_response()
 }
 
 async fn links(State(app): State<Arc<App>>) -> Response {
     let found = blocking(move || {
         let model = app.hub.model();
-        records::flows(model, None).map(|flows| records::links(model, &flows))
+        json::flows(model, None).map(|flows| json::links(model, &flows))
     });
     match found.await {
         Ok(links) => Json(Page::of(links)).into_response(),

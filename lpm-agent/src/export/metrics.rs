@@ -27,12 +27,12 @@ use super::{
     counters,
     created::Created,
     families::{Families, LabelSet},
-    identity, infos, interfaces, levels,
+    identity, info_metrics, interfaces, levels,
     methods::OfTcp,
     negotiate::Format,
     ports,
     process::{self, ProcessReader},
-    questions, requests,
+    queries, requests,
     text::{self, Dialect},
 };
 use crate::passive::{Model, model::Labels, segments::Place};
@@ -150,7 +150,7 @@ impl Collector for Reader {
         self.flows(&mut out, &counters)?;
         counters::encode(&counters, self.model.directory().names_refused(), &mut out)?;
         identity::encode(self.model.directory().status(), self.model.late(), &mut out)?;
-        infos::encode(self.model.directory(), &mut out)?;
+        info_metrics::encode(self.model.directory(), &mut out)?;
         ports::encode(&self.model, &mut out)?;
         self.agent(&mut out)
     }
@@ -198,7 +198,7 @@ impl Reader {
         let of = |counter: Counter| counters[counter as usize];
         let (seq, handshake) = (of(Counter::SampledSeq), of(Counter::SampledHandshake));
         let of_tcp = self.of_tcp.page(all, seq, handshake);
-        let [icmp, dns] = questions::encode(&self.model, out)?;
+        let [icmp, dns] = queries::encode(&self.model, out)?;
         let by_method = [
             (Method::Ts, of_tcp.ts),
             (Method::Seq, of_tcp.seq),

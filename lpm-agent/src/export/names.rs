@@ -15,16 +15,16 @@ use axum::{
 };
 use futures_util::StreamExt as _;
 
-use crate::identity::peers::{Board, PATH, Refusal};
+use crate::identity::peers::{NamePublisher, PATH, Refusal};
 
 /// Serves [`PATH`]. The service must know its clients' addresses
 /// ([`Router::into_make_service_with_connect_info`]).
-pub fn router(board: Arc<Board>) -> Router {
+pub fn router(board: Arc<NamePublisher>) -> Router {
     Router::new().route(PATH, get(names)).with_state(board)
 }
 
 async fn names(
-    State(board): State<Arc<Board>>,
+    State(board): State<Arc<NamePublisher>>,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
 ) -> Response {
     let lines = board.admits(client.ip()).and_then(|()| board.listen());
@@ -58,8 +58,11 @@ mod tests {
     use super::*;
 
     /// A board that answers this machine at an address, as long as the runtime is kept.
-    fn serving() -> (Runtime, Arc<Board>, SocketAddr) {
-        let (runtime, board) = (Runtime::new().expect("a runtime"), Arc::<Board>::default());
+    fn serving() -> (Runtime, Arc<NamePublisher>, SocketAddr) {
+        let (runtime, board) = (
+            Runtime::new().expect("a runtime"),
+            Arc::<NamePublisher>::default(),
+        );
         board.open("n1".into());
         board.set_whole(true);
         let here = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

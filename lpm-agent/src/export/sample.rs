@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tunnel::TunnelRecord;
 use crate::{
-    identity::{Name, Whose},
+    identity::{Name, Resolver},
     passive::{Clock, flow::plain_address},
 };
 
@@ -65,7 +65,7 @@ pub struct SampleRecord {
 impl SampleRecord {
     /// Makes a record of what the matcher handed out; `interface` is the name, if known.
     #[must_use]
-    pub fn new(sample: &Sample, clock: &Clock, interface: Option<&str>, whose: &Whose) -> Self {
+    pub fn new(sample: &Sample, clock: &Clock, interface: Option<&str>, whose: &Resolver) -> Self {
         let (src, dst) = (plain_address(sample.src), plain_address(sample.dst));
         let time = clock.wall_of_monotonic(sample.time_ns);
         let towards_remote = sample.leg == Leg::Remote as u8;
@@ -130,7 +130,7 @@ pub(crate) mod tests {
     use std::{net::Ipv4Addr, path::Path};
 
     use super::*;
-    use crate::{identity::Names, passive::clock::wall_clock};
+    use crate::{identity::PrefixMap, passive::clock::wall_clock};
 
     /// A sample of 12 us between two addresses of 198.18.5.0/24.
     pub(crate) fn sample() -> Sample {
@@ -161,7 +161,7 @@ pub(crate) mod tests {
     #[test]
     fn json_is_as_the_contract_has_it() {
         let clock = wall_clock().expect("clocks");
-        let mut record = SampleRecord::new(&sample(), &clock, Some("va"), &Whose::default());
+        let mut record = SampleRecord::new(&sample(), &clock, Some("va"), &Resolver::default());
         assert!(
             humantime::parse_rfc3339(&record.time).is_ok(),
             "{}",
@@ -188,14 +188,14 @@ pub(crate) mod tests {
             ..sample()
         };
         let clock = wall_clock().expect("clocks");
-        let record = SampleRecord::new(&sample, &clock, None, &Whose::default());
+        let record = SampleRecord::new(&sample, &clock, None, &Resolver::default());
         let said = (&*record.method, &*record.echo, record.rcode.as_deref());
         assert_eq!(said, ("dns", "data", Some("NXDOMAIN")));
     }
 
     #[test]
     fn names_are_added_where_known() {
-        let names = Names::parse(
+        let names = PrefixMap::parse(
             "- {address: 198.18.5.2, namespace: shop, pod: db-0}\n",
             Path::new("n"),
         )

@@ -1,10 +1,10 @@
 //! Names for the exporters and for the kernel, kept the same.
 
-mod aging;
 mod behind;
 mod changes;
-mod here;
+mod expiry;
 mod kernel;
+mod local_pods;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,16 +18,16 @@ use std::{
 use ipnet::IpNet;
 use lpm_common::layout::{NameId, NameValue, PeerKind};
 
-pub use self::here::PodKey;
 use self::kernel::{InKernel, Ranges};
+pub use self::local_pods::PodKey;
 use super::{
-    Name, Names,
+    Name, PrefixMap,
     ids::{Ids, Levels, Member},
     labels::Chosen,
-    names::{self, Kind},
-    peers::Board,
+    names_file::{self, Kind},
+    peers::NamePublisher,
+    resolver::{LocalEnd, LocalEnds, Resolver},
     status::Status,
-    whose::{LocalEnd, LocalEnds, Whose},
 };
 use crate::kernel::maps::NameMaps;
 
@@ -40,7 +40,7 @@ pub struct Directory {
     levels: Levels,
     /// Those of the agent before this one, if its rows go on.
     earlier: OnceLock<Levels>,
-    names: RwLock<Arc<Names>>,
+    names: RwLock<Arc<PrefixMap>>,
     ids: RwLock<Ids>,
     local: RwLock<Arc<LocalEnds>>,
     node: Option<Arc<str>>,
@@ -50,7 +50,7 @@ pub struct Directory {
     /// What the kernel has now.
     kernel: Mutex<InKernel>,
     status: Arc<Status>,
-    board: Arc<Board>,
+    board: Arc<NamePublisher>,
 }
 
 impl Directory {
@@ -116,7 +116,7 @@ impl Directory {
 
     /// Where other nodes' agents hear of this node's pods.
     #[must_use]
-    pub fn board(&self) -> &Arc<Board> {
+    pub fn board(&self) -> &Arc<NamePublisher> {
         &self.board
     }
 
@@ -132,7 +132,7 @@ impl Directory {
 
     /// All names as they are now: for many lookups in a row.
     #[must_use]
-    pub fn names(&self) -> Arc<Names> {
+    pub fn names(&self) -> Arc<PrefixMap> {
         Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -206,8 +206,8 @@ impl Directory {
 
     /// Who the ends of flows are now: for many flows in a row.
     #[must_use]
-    pub fn whose(&self) -> Whose {
-        Whose::new(self.names(), self.local())
+    pub fn whose(&self) -> Resolver {
+        Resolver::new(self.names(), self.local())
     }
 
     /// Makes flows that are known already be named anew, without any change of addresses.
@@ -226,7 +226,12 @@ impl Directory {
     ///
     /// # Errors
     /// The kernel refuses an entry, its map being gone. One that finds no room has no name.
-    pub fn update(&self, tables: &dyn NameMaps, names: &Names, own: &[IpAddr]) -> io::Result<()> {
+    pub fn update(
+        &self,
+        tables: &dyn NameMaps,
+        names: &PrefixMap,
+        own: &[IpAddr],
+    ) -> io::Result<()> {
         let names = Arc::new(with_own(names, own));
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&names);
         // Where all that is told apart fits, it is from the first packet on; else see `tell_apart`.
@@ -235,7 +240,7 @@ impl Directory {
     }
 
     /// How many may be told apart before it is known who talks most.
-    fn at_once(&self, names: &Names) -> u16 {
+    fn at_once(&self, names: &PrefixMap) -> u16 {
         let fits = || self.members(names) <= usize::from(self.levels.top);
         if self.levels.any() && fits() {
             self.levels.top
@@ -285,7 +290,7 @@ impl Directory {
     }
 
     /// How many there are to be told apart.
-    fn members(&self, names: &Names) -> usize {
+    fn members(&self, names: &PrefixMap) -> usize {
         let members: BTreeSet<_> = names
             .ranges()
             .filter_map(|(_, _, name)| Some((&name.namespace, self.levels.member(name, false)?)))
@@ -306,7 +311,7 @@ impl Directory {
         made.map(drop)
     }
 
-    fn ranges(&self, names: &Names, top: u16) -> Ranges {
+    fn ranges(&self, names: &PrefixMap, top: u16) -> Ranges {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         names
             .ranges()
@@ -331,13 +336,13 @@ impl Directory {
     }
 }
 
-/// Adds the node's own addresses, as the names file has them or as [`HOST`].
-fn with_own(names: &Names, own: &[IpAddr]) -> Names {
+/// Adds the node's own addresses, as the names file has them or as [`super::HOST`].
+fn with_own(names: &PrefixMap, own: &[IpAddr]) -> PrefixMap {
     let mut all = names.clone();
     for address in own {
         all.insert(
             (*address).into(),
-            Arc::new(names::own(names, *address, None)),
+            Arc::new(names_file::own(names, *address, None)),
         );
     }
     all

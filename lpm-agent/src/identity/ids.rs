@@ -4,9 +4,9 @@
 //! levels that are switched on) gets numbers as long as fewer than [`Levels::top`] are given out.
 //! The numbers of what is gone are given out again (`aging`), once no row of histograms bears them.
 
-mod aging;
+mod expiry;
 
-pub use self::aging::is_gone;
+pub use self::expiry::is_gone;
 
 use std::{
     collections::{BTreeSet, HashMap},

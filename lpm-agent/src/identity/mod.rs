@@ -7,6 +7,7 @@
 
 pub mod addresses;
 pub(crate) mod cidr;
+pub mod cluster_ranges;
 pub mod cni;
 pub mod directory;
 pub mod external;
@@ -14,19 +15,18 @@ pub mod ids;
 pub mod kubernetes;
 pub mod labels;
 pub mod merge;
-pub mod names;
+pub mod names_file;
 pub mod peers;
 pub mod processes;
 pub mod ranges;
 pub mod reserved;
+pub mod resolver;
 pub mod status;
-pub mod whose;
-pub mod within;
 
 pub use directory::Directory;
 pub use ids::{Levels, Member};
-pub use names::Name;
-pub use ranges::Names;
-pub use whose::Whose;
+pub use names_file::Name;
+pub use ranges::PrefixMap;
+pub use resolver::Resolver;
 
 pub use reserved::{HOST, OVERFLOW, UNKNOWN};

@@ -23,12 +23,12 @@ type Shard = Arc<HashMap<u128, Arc<Name>>>;
 /// A copy is cheap however many there are, and so is a change while somebody still reads a copy:
 /// only that part is copied in which the change is.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub struct PrefixMap {
     /// By prefix length (IPv4 mapped, so 0 to 128), then by address.
     by_length: BTreeMap<u8, Box<[Shard]>>,
 }
 
-impl Names {
+impl PrefixMap {
     /// Adds a range, or replaces the same one.
     pub fn insert(&mut self, range: IpNet, name: Arc<Name>) {
         let (length, address) = mapped(range);
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_copy_stays_as_it_was() {
-        let mut names = Names::default();
+        let mut names = PrefixMap::default();
         for last in 0..1000 {
             names.insert(address(last), name("before"));
         }
@@ -169,7 +169,7 @@ mod tests {
         assert!(names.remove(address(8)).is_some());
         assert_eq!(names.len(), 999);
         assert_eq!(copy.len(), 1000);
-        let pod = |names: &Names, last| {
+        let pod = |names: &PrefixMap, last| {
             let found = names.get(address(last)).cloned();
             found.and_then(|name| name.pod.clone())
         };
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn ranges_of_both_families_are_kept_apart() {
-        let mut names = Names::default();
+        let mut names = PrefixMap::default();
         names.insert("0.0.0.0/0".parse().expect("a range"), name("four"));
         names.insert("::/0".parse().expect("a range"), name("six"));
         let pod = |address: &str| {

@@ -20,7 +20,7 @@ use super::{
     interfaces::{Interface, Layer},
     load::{LoadedProgram, Programs},
     netlink::Route,
-    pins::{self, Inheritance, Pins, Slot},
+    pins::{self, Adoption, Pins, Slot},
     rules::Extras,
     tc::{self, Place},
 };
@@ -125,7 +125,7 @@ pub(crate) struct Attacher {
     /// Keeps what is attached beyond the agent's end.
     pub(crate) pins: Option<Arc<Pins>>,
     /// What the agent before this one left and this one has not taken yet.
-    pub(crate) inherited: Inheritance,
+    pub(crate) inherited: Adoption,
 }
 
 impl Attacher {
@@ -139,7 +139,7 @@ impl Attacher {
             programs,
             mode: mode.resolve(),
             pins,
-            inherited: Inheritance::default(),
+            inherited: Adoption::default(),
         })
     }
 

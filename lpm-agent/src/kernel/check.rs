@@ -16,11 +16,10 @@ use super::{
     bpf::{self, Direction},
     counters,
     interfaces::{self, Interface, Layer},
+    liveness::{self, RunningAgent},
     load::{Kernel, LoadSettings, object_is_embedded},
     netns::{Netns, NetnsError},
-    pins,
-    presence::{self, RunningAgent},
-    privileges,
+    pins, privileges,
     rules::{Extras, Rules},
 };
 
@@ -362,9 +361,9 @@ fn jit() -> Item {
 /// Interfaces and agents of the calling thread's namespace.
 fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
     let all = interfaces::list()?;
-    let joined = presence::joined()?;
+    let joined = liveness::joined()?;
     let packets = counters::packets()?;
-    let agents = presence::running_agents()?;
+    let agents = liveness::running_agents()?;
     let candidates = all
         .values()
         .map(|interface| {

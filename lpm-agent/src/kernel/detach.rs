@@ -16,11 +16,11 @@ use thiserror::Error;
 use super::{
     bpf::Direction,
     interfaces,
+    liveness::{self, RunningAgent},
     netlink::Route,
     netns::{Netns, NetnsError},
-    ours::{Owner, owner},
+    ownership::{Owner, owner},
     pins::{self, Lock, PinError},
-    presence::{self, RunningAgent},
     privileges::{self, Need},
     tc,
 };
@@ -181,7 +181,7 @@ fn filters() -> Result<Report, DetachError> {
         source,
     };
     let mut report = Report {
-        agents: presence::running_agents().map_err(|source| list("running agents", source))?,
+        agents: liveness::running_agents().map_err(|source| list("running agents", source))?,
         ..Report::default()
     };
     let mut route = Route::open().map_err(|source| list("interfaces", source))?;
@@ -207,7 +207,7 @@ fn filters() -> Result<Report, DetachError> {
                 match owner(&filter, &report.agents, &[]) {
                     Owner::Other => {}
                     Owner::Agent(pid) => report.in_use.push((pid, trace)),
-                    Owner::Leftover | Owner::Kept => match tc::delete(&mut route, &filter) {
+                    Owner::Leftover | Owner::Persisted => match tc::delete(&mut route, &filter) {
                         Ok(()) => report.removed.push(trace),
                         Err(error) => report.failed.push((trace, error.to_string())),
                     },

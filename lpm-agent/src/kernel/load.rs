@@ -17,7 +17,7 @@ use super::{
     interfaces::Layer,
     load_error::is_permission,
     mmap::{MmapArray, Shared},
-    pins::{Agreement, Kept, Pins, netns_of},
+    pins::{Compatibility, Persisted, Pins, netns_of},
     privileges,
     settings::{Constants, check_settings, configure},
 };
@@ -159,7 +159,7 @@ impl Programs {
 pub struct Kernel {
     ebpf: Ebpf,
     settings: LoadSettings,
-    kept: Option<Arc<Kept>>,
+    kept: Option<Arc<Persisted>>,
     adopted: bool,
 }
 
@@ -174,11 +174,11 @@ pub fn agreement(
     mode: Mode,
     netns: Option<&str>,
     version: Option<u32>,
-) -> Result<Agreement, LoadError> {
+) -> Result<Compatibility, LoadError> {
     if OBJECT.is_empty() {
         return Err(LoadError::NoObject);
     }
-    Agreement::new(OBJECT, settings, mode.resolve(), &netns_of(netns), version)
+    Compatibility::new(OBJECT, settings, mode.resolve(), &netns_of(netns), version)
 }
 
 impl Kernel {
@@ -406,7 +406,7 @@ impl Kernel {
     }
 
     /// What agents leave for one another; `None`: the maps go with this one.
-    pub(crate) fn kept(&self) -> Option<&Arc<Kept>> {
+    pub(crate) fn kept(&self) -> Option<&Arc<Persisted>> {
         self.kept.as_ref()
     }
 

@@ -14,7 +14,7 @@ const ENOUGH: u64 = 20;
 
 /// What the flows in the table show of one interface, in packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sides {
+pub struct DirectionCounts {
     /// Of flows that were seen in both directions.
     pub both: u64,
     /// Of flows that were seen from the local end only, though they must have been answered.
@@ -32,7 +32,7 @@ pub struct Sides {
 /// Where the evidence comes from, and who must know which interfaces are joined.
 pub trait Evidence: Send {
     /// What is known of each interface with flows.
-    fn look(&mut self) -> BTreeMap<u32, Sides>;
+    fn look(&mut self) -> BTreeMap<u32, DirectionCounts>;
 
     /// The hooks are about to be joined for this interface.
     ///
@@ -49,13 +49,13 @@ pub trait Evidence: Send {
 
 /// What is concluded, interface by interface.
 #[derive(Debug, Default)]
-pub(crate) struct Judge {
+pub(crate) struct OneSidedDetector {
     verdicts: BTreeMap<u32, bool>,
     /// Of joined interfaces: `to_local` and `forwarded` when the last conclusion was drawn.
     since: BTreeMap<u32, (u64, u64)>,
 }
 
-impl Judge {
+impl OneSidedDetector {
     /// Whether this interface carries one direction only; `None`: nothing is known yet.
     pub(crate) fn verdict(&self, ifindex: u32) -> Option<bool> {
         self.verdicts.get(&ifindex).copied()
@@ -73,7 +73,12 @@ impl Judge {
     }
 
     /// Weighs what was seen of an interface. Returns the verdict if it is another than before.
-    pub(crate) fn weigh(&mut self, ifindex: u32, vantage: Vantage, sides: Sides) -> Option<bool> {
+    pub(crate) fn evaluate(
+        &mut self,
+        ifindex: u32,
+        vantage: Vantage,
+        sides: DirectionCounts,
+    ) -> Option<bool> {
         let verdict = match vantage {
             Vantage::Node => self.still_redirected(ifindex, sides)?,
             Vantage::Pod => redirected(sides)?,
@@ -86,7 +91,7 @@ impl Judge {
         })
     }
 
-    fn still_redirected(&mut self, ifindex: u32, sides: Sides) -> Option<bool> {
+    fn still_redirected(&mut self, ifindex: u32, sides: DirectionCounts) -> Option<bool> {
         let since = self
             .since
             .entry(ifindex)
@@ -110,7 +115,7 @@ impl Judge {
 /// A pod's veth: already a tenth of the packets in flows without a way back is worth measuring,
 /// because where hooks are joined the others are measured too (health checks from the node itself
 /// pass the veth both ways, whatever the CNI does).
-fn redirected(sides: Sides) -> Option<bool> {
+fn redirected(sides: DirectionCounts) -> Option<bool> {
     if sides.from_only >= ENOUGH && sides.from_only >= sides.both / 10 {
         return Some(true);
     }
@@ -118,7 +123,7 @@ fn redirected(sides: Sides) -> Option<bool> {
 }
 
 /// Another interface: nothing can be done there but say so, if it holds for most packets.
-fn lopsided(sides: Sides) -> Option<bool> {
+fn lopsided(sides: DirectionCounts) -> Option<bool> {
     let lone = sides.from_only + sides.to_only;
     (lone.max(sides.both) >= ENOUGH).then_some(lone > sides.both)
 }
@@ -127,26 +132,26 @@ fn lopsided(sides: Sides) -> Option<bool> {
 mod tests {
     use super::*;
 
-    fn sides(both: u64, from_only: u64) -> Sides {
-        Sides {
+    fn sides(both: u64, from_only: u64) -> DirectionCounts {
+        DirectionCounts {
             both,
             from_only,
-            ..Sides::default()
+            ..DirectionCounts::default()
         }
     }
 
-    fn joined(to_local: u64, forwarded: u64) -> Sides {
-        Sides {
+    fn joined(to_local: u64, forwarded: u64) -> DirectionCounts {
+        DirectionCounts {
             to_local,
             forwarded,
-            ..Sides::default()
+            ..DirectionCounts::default()
         }
     }
 
     #[test]
     fn a_pod_past_whose_veth_packets_are_redirected() {
-        let mut judge = Judge::default();
-        let mut pod = |both, from_only| judge.weigh(7, Vantage::Pod, sides(both, from_only));
+        let mut judge = OneSidedDetector::default();
+        let mut pod = |both, from_only| judge.evaluate(7, Vantage::Pod, sides(both, from_only));
         assert_eq!(pod(0, 19), None, "too few");
         assert_eq!(pod(30, 0), Some(false), "as was taken for granted");
         assert_eq!(pod(1000, 40), None, "a few that never came back");
@@ -156,10 +161,10 @@ mod tests {
 
     #[test]
     fn a_cni_that_stops_redirecting() {
-        let mut judge = Judge::default();
-        judge.weigh(7, Vantage::Pod, sides(0, 100));
+        let mut judge = OneSidedDetector::default();
+        judge.evaluate(7, Vantage::Pod, sides(0, 100));
         assert_eq!(judge.verdict(7), Some(true));
-        let mut node = |to, forwarded| judge.weigh(7, Vantage::Node, joined(to, forwarded));
+        let mut node = |to, forwarded| judge.evaluate(7, Vantage::Node, joined(to, forwarded));
         assert_eq!(node(0, 0), None, "the first look");
         assert_eq!(node(500, 0), None, "redirected");
         assert_eq!(node(800, 150), None, "half of them");
@@ -170,9 +175,9 @@ mod tests {
 
     #[test]
     fn another_interface_is_only_told_of() {
-        let mut judge = Judge::default();
-        assert_eq!(judge.weigh(3, Vantage::Nic, sides(100, 90)), Some(false));
-        assert_eq!(judge.weigh(3, Vantage::Nic, sides(100, 120)), Some(true));
+        let mut judge = OneSidedDetector::default();
+        assert_eq!(judge.evaluate(3, Vantage::Nic, sides(100, 90)), Some(false));
+        assert_eq!(judge.evaluate(3, Vantage::Nic, sides(100, 120)), Some(true));
         judge.forget(3);
         assert_eq!(judge.verdict(3), None);
     }

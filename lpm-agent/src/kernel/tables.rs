@@ -23,8 +23,8 @@ use super::{
     load::{Kernel, LoadError, jiffies_per_second},
     maps::{FlowMaps, NameMaps, PER_ROW, PinnedState},
     mmap::MmapArray,
-    pins::Kept,
-    quiesce::wait_for_programs,
+    pins::Persisted,
+    rcu::wait_for_programs,
 };
 
 /// `BPF_NOEXIST`: make a new element, or fail.
@@ -48,7 +48,7 @@ pub struct KernelTables {
     pairs: Mutex<HashMap<MapData, u64, u32>>,
     backends: Mutex<HashMap<MapData, BackendKey, u32>>,
     awake_until: Mutex<Array<MapData, u64>>,
-    kept: Option<Arc<Kept>>,
+    kept: Option<Arc<Persisted>>,
 }
 
 impl KernelTables {

@@ -1,10 +1,10 @@
 //! The work of the hotplug thread: see [`super::hotplug`].
 
 mod attaching;
-mod deciding;
-mod describing;
 mod handover;
-mod joining;
+mod interface_config;
+mod node_hooks;
+mod reconcile;
 mod watching;
 
 use std::{
@@ -22,7 +22,7 @@ use nix::{
     sys::eventfd::EventFd,
 };
 
-use self::deciding::Retry;
+use self::reconcile::Retry;
 use super::{
     attach::{Attacher, Attachment},
     blind::{Blind, Watch},
@@ -32,11 +32,11 @@ use super::{
         lock,
     },
     interfaces::{self, Interface},
+    liveness::{self, Liveness},
     load::Programs,
     netlink::{Heard, Listener},
-    one_sided::{Evidence, Judge, Sides},
+    one_sided::{DirectionCounts, Evidence, OneSidedDetector},
     pins::Slot,
-    presence::{self, Presence},
     rules::Rules,
 };
 
@@ -54,7 +54,7 @@ struct Active {
     config: InterfaceConfig,
     attachment: Attachment,
     /// Of one that is watched as `node`: the sign for `lpm check`.
-    sign: Option<Presence>,
+    sign: Option<Liveness>,
     /// What is remembered of its hooks.
     watches: BTreeMap<Slot, Watch>,
     /// What was told last.
@@ -68,10 +68,10 @@ pub(crate) struct Worker {
     describe: Box<dyn Describe>,
     describe_at: Option<Instant>,
     evidence: Option<Box<dyn Evidence>>,
-    judge: Judge,
+    judge: OneSidedDetector,
     /// What the flows showed at the last look.
-    sides: BTreeMap<u32, Sides>,
-    weigh_at: Instant,
+    sides: BTreeMap<u32, DirectionCounts>,
+    evaluate_at: Instant,
     table: Box<dyn InterfaceTable>,
     on_event: Box<dyn FnMut(Event) + Send>,
     /// Every interface of the namespace.
@@ -84,7 +84,7 @@ pub(crate) struct Worker {
     inspect_at: Instant,
     /// The next look at hooks that were disturbed; `None`: none was.
     look_again_at: Option<Instant>,
-    _presence: Presence,
+    _presence: Liveness,
 }
 
 impl Worker {
@@ -101,7 +101,7 @@ impl Worker {
         // Subscribed before the first look: what changes in between is heard.
         let listener = Listener::open().map_err(StartError::Netlink)?;
         let ids: Vec<u32> = programs.iter().map(|program| program.id).collect();
-        let presence = presence::announce(&ids).map_err(StartError::Thread)?;
+        let presence = liveness::announce(&ids).map_err(StartError::Thread)?;
         let attacher =
             Attacher::new(programs, settings.mode, settings.pins).map_err(StartError::Netlink)?;
         let mut worker = Self {
@@ -111,9 +111,9 @@ impl Worker {
             describe_at: settings.describe.look_every().map(|_| Instant::now()),
             describe: settings.describe,
             evidence: settings.evidence,
-            judge: Judge::default(),
+            judge: OneSidedDetector::default(),
             sides: BTreeMap::new(),
-            weigh_at: Instant::now() + joining::WEIGHING,
+            evaluate_at: Instant::now() + node_hooks::EVALUATE_EVERY,
             table,
             on_event,
             known: BTreeMap::new(),
@@ -188,7 +188,7 @@ impl Worker {
             self.retry();
             self.inspect();
             self.describe_again();
-            self.weigh();
+            self.evaluate();
             self.join_hooks();
         }
         self.count_no_more();
@@ -210,7 +210,7 @@ impl Worker {
             .map(|retry| retry.at)
             .chain(self.describe_at)
             .chain(self.look_again_at)
-            .fold(self.inspect_at.min(self.weigh_at), Instant::min);
+            .fold(self.inspect_at.min(self.evaluate_at), Instant::min);
         let wait = next.saturating_duration_since(Instant::now());
         // Rounded up: waking a millisecond early would spin until the time has come.
         let wait = PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX);
@@ -260,7 +260,7 @@ impl Worker {
         let changed = self.known.get(&index) != Some(&interface);
         self.known.insert(index, interface);
         if changed {
-            self.consider(index);
+            self.reconcile(index);
             // Those below it may be decided otherwise now, a card in a new bond for one.
             let lower: Vec<u32> = self
                 .known
@@ -269,7 +269,7 @@ impl Worker {
                 .map(|known| known.index)
                 .collect();
             for index in lower {
-                self.consider(index);
+                self.reconcile(index);
             }
         }
     }

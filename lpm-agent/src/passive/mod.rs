@@ -5,11 +5,11 @@
 //! tests over plain vectors.
 
 pub mod clock;
+pub mod directions;
 pub mod flow;
 pub mod histogram;
 pub mod model;
 pub mod segments;
-pub mod sides;
 pub mod window;
 
 pub use clock::Clock;

@@ -1,12 +1,12 @@
 //! The agent's model: what the exporters ask.
 
 mod backends;
-mod late;
 pub mod levels;
 mod links;
-mod questions;
-mod recycle;
+mod misattributed;
+mod queries;
 mod requests;
+mod row_reclaim;
 mod sweep;
 
 use std::{
@@ -26,7 +26,7 @@ use lpm_common::{
 
 use self::{backends::Backends, levels::Levelled};
 pub use self::{
-    questions::{Answers, Echoes},
+    queries::{Answers, Echoes},
     requests::Requests,
     sweep::Sweep,
 };
@@ -107,7 +107,7 @@ pub struct Model {
     windows: Mutex<Windows>,
     /// Held while counts go from one row to another.
     rows: RwLock<()>,
-    merging: Mutex<recycle::Merging>,
+    merging: Mutex<row_reclaim::RowReclaim>,
     links: RwLock<BTreeMap<u32, Link>>,
     one_sided: RwLock<BTreeMap<u32, bool>>,
     blind: RwLock<BTreeMap<u32, BlindLink>>,
@@ -117,7 +117,7 @@ pub struct Model {
     node: OnceLock<Arc<str>>,
     packets: AtomicU64,
     bytes: AtomicU64,
-    late: late::Late,
+    late: misattributed::Misattributed,
 }
 
 impl std::fmt::Debug for Model {
@@ -155,7 +155,7 @@ impl Model {
             node: OnceLock::new(),
             packets: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            late: late::Late::default(),
+            late: misattributed::Misattributed::default(),
         })
     }
 

@@ -226,7 +226,7 @@ fn set_of(name: u64) -> usize {
 mod tests {
     use std::net::IpAddr;
 
-    use lpm_common::{model::frame::Frame, packet::flag};
+    use lpm_common::{packet::flag, testing::frame::Frame};
 
     use super::*;
     use crate::replay::digest::{
@@ -245,7 +245,7 @@ mod tests {
 
     impl Scene {
         fn new(v6: bool) -> Self {
-            let (a, b) = lpm_common::model::vectors::ends(v6);
+            let (a, b) = lpm_common::testing::vectors::ends(v6);
             Self {
                 digester: digester(),
                 copies: Copies::default(),
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn interfaces_and_epochs_stay_apart() {
         let digester = digester();
-        let (a, b) = lpm_common::model::vectors::ends(false);
+        let (a, b) = lpm_common::testing::vectors::ends(false);
         let mut frame = Frame::new(a, b, 1, 2);
         frame.flags = flag::SYN;
         let digest = digest(&digester, &frame.bytes());
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn what_was_forgotten_is_measured() {
         let digester = digester();
-        let (a, b) = lpm_common::model::vectors::ends(true);
+        let (a, b) = lpm_common::testing::vectors::ends(true);
         let mut copies = Copies::default();
         let of = |port: u16, seq: u32| {
             let mut frame = Frame::new(a, b, port, 80);

@@ -292,7 +292,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use lpm_common::model::{frame::Frame, question::Message};
+    use lpm_common::testing::{frame::Frame, query::Message};
 
     use super::*;
     use crate::replay::link;

@@ -4,7 +4,7 @@
 
 mod merged;
 mod options;
-mod questions;
+mod queries;
 mod vlans;
 
 use std::{
@@ -13,8 +13,9 @@ use std::{
 };
 
 use lpm_common::{
+    atomic::AtomicU64,
     counter::{COUNTERS, Counter},
-    env::{Claims, Env, Matched, RequestSample},
+    env::{Claims, Env, RequestSample, RttSample},
     hash::SEEDS,
     layout::{
         Echo, FlowEntry, InterfaceConfig, Leg, Method, Methods, QueryEntry, RequestEntry, Sample,
@@ -25,14 +26,13 @@ use lpm_common::{
     parse::{self, tunnel::TunnelPorts},
     pipeline::{
         self, Interfaces,
-        inside::{self, Step, Unwrapped},
+        tunnel::{self, Step, Unwrapped},
     },
-    shared::AtomicU64,
     table::{self, Table},
 };
 
-pub use self::questions::Unanswered;
-use super::{bytes::Captured, digest::KEPT, link::View, orient::Local};
+pub use self::queries::Unanswered;
+use super::{bytes::Captured, digest::KEPT, link::View, local_end::LocalEnd};
 use crate::{kernel::load::LoadSettings, passive::Flow};
 
 /// Jiffies per second. They only tell how long a flow was silent, and at this rate they wrap after
@@ -61,7 +61,7 @@ pub struct Settings {
     /// Seconds without a packet after which a flow may lose its entry.
     pub idle_seconds: u32,
     /// Which addresses are local ends.
-    pub local: Local,
+    pub local: LocalEnd,
     /// Ports of the tunnels whose insides are measured; by default none.
     pub tunnels: TunnelPorts,
     /// Whether flows that lose their entry shall be kept for [`Engine::retired`].
@@ -118,7 +118,7 @@ impl Engine {
             requests,
             seeds: LoadSettings::new().seeds,
             flows,
-            queries: questions::table(settings.flow_entries),
+            queries: queries::table(settings.flow_entries),
             settings,
             counters: [const { Cell::new(0) }; COUNTERS],
             vantage: Cell::new(0),
@@ -130,7 +130,7 @@ impl Engine {
             retransmitted: Cell::new(0),
             vlans: vlans::Vlans::default(),
             unanswered: [const { Cell::new(0) }; 3],
-            told: (0..questions::TOLD).map(|_| Cell::new(0)).collect(),
+            told: (0..queries::TOLD).map(|_| Cell::new(0)).collect(),
             segment_size: Cell::new(0),
             methods: Cell::new(methods),
             cut: Cell::new(false),
@@ -194,7 +194,7 @@ impl Engine {
     fn unwrap(&self, bytes: &Captured<'_>, whole: Unwrapped, meta: &Meta) -> Option<Unwrapped> {
         let mut left = whole;
         loop {
-            match inside::unwrap(*bytes, &left, meta, &self.settings.tunnels, self) {
+            match tunnel::unwrap(*bytes, &left, meta, &self.settings.tunnels, self) {
                 Step::Plain => return Some(left),
                 Step::Entered(inner) => left = inner,
                 Step::Skipped => return None,
@@ -207,12 +207,12 @@ impl Engine {
         if self.options_cut(bytes, left, meta) {
             return;
         }
-        let packet = inside::network(*bytes, left, meta, self)
-            .and_then(|network| inside::transport(*bytes, left, meta, &network, self));
+        let packet = tunnel::network(*bytes, left, meta, self)
+            .and_then(|network| tunnel::transport(*bytes, left, meta, &network, self));
         let Some(packet) = packet else { return };
         let local = &self.settings.local;
         let direction = local.inside(self, &packet, meta.ifindex);
-        let inner = inside::meta_of(left, meta);
+        let inner = tunnel::meta_of(left, meta);
         pipeline::enter(&packet, &inner, direction, &self.seeds, self, self);
     }
 
@@ -335,7 +335,7 @@ impl Env for Engine {
         cell.set(cell.get() + n);
     }
 
-    fn matched(&self, entry: &FlowEntry, matched: &Matched) {
+    fn sample(&self, entry: &FlowEntry, matched: &RttSample) {
         // The echo was captured before what it answers, as far as disorder goes: the difference
         // wrapped.
         if matched.units > u32::MAX - DISORDER_UNITS {
@@ -348,7 +348,7 @@ impl Env for Engine {
     }
 
     fn request(&self, entry: &FlowEntry, _: &RequestEntry, request: &RequestSample) {
-        let matched = Matched {
+        let matched = RttSample {
             now_ns: request.now_ns,
             units: 0,
             id: request.id,
@@ -388,7 +388,7 @@ impl Env for Engine {
 }
 
 /// As the kernel hands it out.
-fn sample(entry: &FlowEntry, matched: &Matched) -> Sample {
+fn sample(entry: &FlowEntry, matched: &RttSample) -> Sample {
     let cold = &entry.cold;
     let local = [0, 1, 2, 3].map(|i: usize| cold.local[i].load(Relaxed));
     let remote = [0, 1, 2, 3].map(|i: usize| cold.remote[i].load(Relaxed));

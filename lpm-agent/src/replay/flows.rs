@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use lpm_common::layout::{Leg, Method, Sample, Traffic};
 
-use super::{places, times::ByClass};
+use super::{interfaces, sparse_histogram::ByClass};
 use crate::passive::{Flow, flow::plain_address};
 
 /// Flows that are kept; of further ones only the number is told. Some 500 bytes each.
@@ -13,7 +13,7 @@ const MOST: usize = 100_000;
 /// One flow at one interface, whatever became of its entry or of the interface's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowId {
-    /// Place of the interface in [`super::Places::all`].
+    /// Place of the interface in [`super::Interfaces::all`].
     pub place: usize,
     /// VLAN ids as in [`lpm_common::layout::FlowCold::segment`].
     pub segment: u32,
@@ -41,7 +41,7 @@ impl FlowId {
             local
         };
         Some(Self {
-            place: places::index(sample.ifindex)?,
+            place: interfaces::index(sample.ifindex)?,
             segment: sample.segment,
             outer_vni: sample.outer_vni,
             local,
@@ -51,7 +51,7 @@ impl FlowId {
 
     fn of_flow(flow: &Flow) -> Option<Self> {
         Some(Self {
-            place: places::index(flow.ifindex)?,
+            place: interfaces::index(flow.ifindex)?,
             segment: flow.segment,
             outer_vni: flow.outer_vni,
             local: (flow.local, flow.local_port),

@@ -1,8 +1,8 @@
 //! Captures through the same matcher as packets: `lpm replay`.
 //!
-//! [`capture`] reads packets from a file, [`link`] takes off what stands before IP, [`places`]
+//! [`capture`] reads packets from a file, [`link`] takes off what stands before IP, [`interfaces`]
 //! keeps interfaces and clocks apart, [`order`] puts packets in the order of their times, [`copies`]
-//! leaves out what was recorded twice, [`orient`] says which end is local, [`engine`] is the
+//! leaves out what was recorded twice, [`local_end`] says which end is local, [`engine`] is the
 //! kernel's part; [`Replay`] drives them. Memory does not grow with the capture: one buffer, one
 //! table, a bounded number of packets that wait, and with [`flows`] a bounded number of summaries.
 //! Nothing here needs the kernel.
@@ -15,12 +15,12 @@ pub mod cut;
 pub mod digest;
 pub mod engine;
 pub mod flows;
+pub mod interfaces;
 pub mod link;
+pub mod local_end;
 pub mod order;
-pub mod orient;
-pub mod places;
+pub mod sparse_histogram;
 pub mod tick;
-pub mod times;
 
 use std::{
     io::{self, Read},
@@ -34,18 +34,18 @@ pub use self::{
     capture::{Capture, CaptureError, Input},
     engine::{Engine, Settings, Unanswered},
     flows::Flows,
+    interfaces::{Choice, Interfaces},
+    local_end::LocalEnd,
     order::Disorder,
-    orient::Local,
-    places::{Choice, Places},
-    times::ByClass,
+    sparse_histogram::ByClass,
 };
 use self::{
     capture::Packet,
     copies::{Copies, Verdict},
     digest::{Digest, Digester},
+    interfaces::Entry,
     link::View,
     order::Order,
-    places::Entry,
 };
 use crate::passive::Flow;
 
@@ -115,7 +115,7 @@ pub struct Replay<R> {
 /// The way of a packet whose turn it is.
 struct Way {
     engine: Engine,
-    places: Places,
+    places: Interfaces,
     copies: Copies,
 }
 
@@ -132,7 +132,7 @@ impl<R: Read> Replay<R> {
             order: Order::new(window_ns),
             way: Way {
                 engine,
-                places: Places::new(choice),
+                places: Interfaces::new(choice),
                 copies: Copies::default(),
             },
             seen: Seen::default(),
@@ -176,7 +176,7 @@ impl<R: Read> Replay<R> {
         };
         while let Some(interface) = interfaces.get(self.warned) {
             self.warned += 1;
-            if let Some(warning) = places::warning(interface) {
+            if let Some(warning) = interfaces::warning(interface) {
                 sink.warning(&warning);
             }
         }
@@ -236,7 +236,7 @@ impl<R: Read> Replay<R> {
 
     /// The interfaces that packets came from.
     #[must_use]
-    pub fn places(&self) -> &Places {
+    pub fn places(&self) -> &Interfaces {
         &self.way.places
     }
 

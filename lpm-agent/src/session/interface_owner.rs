@@ -19,8 +19,8 @@ use crate::{
     identity::{
         Name,
         cni::{CniPod, CniResults},
-        names::Kind,
-        whose::LocalEnd,
+        names_file::Kind,
+        resolver::LocalEnd,
     },
     kernel::{hotplug::Describe, interfaces::Interface, routes::host_routes},
     passive::Model,

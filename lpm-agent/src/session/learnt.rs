@@ -12,7 +12,7 @@ use std::{
 use lpm_common::layout::{Vantage, tunnel};
 
 use crate::{
-    identity::{Name, names::Kind},
+    identity::{Name, names_file::Kind},
     passive::Model,
 };
 

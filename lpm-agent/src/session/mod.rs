@@ -3,16 +3,16 @@
 //! `lpm run`, `lpm top` and `lpm watch` are each a session and something that shows it. Ending a
 //! session (dropping it) detaches everything, but for what `lpm run` pins for its successor.
 
-mod cluster;
 mod following;
+mod host_sources;
+mod housekeeping;
 mod interface_owner;
-mod joined;
-mod keeper;
+mod kubernetes;
 mod learnt;
-mod log;
 mod notice;
+mod one_sided;
+mod program_log;
 mod ring;
-mod surroundings;
 
 use std::{
     io,
@@ -27,10 +27,10 @@ use crate::{
     config::{Config, node_name},
     export::{Hub, metrics::ProgramTimes},
     identity::{
-        Directory, Names,
+        Directory, PrefixMap,
         kubernetes::{Kubernetes, KubernetesError},
         labels::Chosen,
-        names::NamesError,
+        names_file::NamesError,
     },
     kernel::{
         hotplug::{AttachedInterface, Hotplug, Settings, StartError},
@@ -43,11 +43,11 @@ use crate::{
 };
 
 use following::follow;
+use housekeeping::{Configured, Housekeeping, Times};
 use interface_owner::LocalEnds;
-use joined::Joined;
-use keeper::{Configured, Keeper, Times};
-use log::ProgramLog;
 pub use notice::Notice;
+use one_sided::OneSided;
+use program_log::ProgramLog;
 
 /// 1 while the kernel measures the run time of programs.
 const STATS_ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -69,7 +69,7 @@ pub enum SessionError {
     Start(#[from] StartError),
     /// The names file cannot be used.
     #[error(transparent)]
-    Names(#[from] NamesError),
+    PrefixMap(#[from] NamesError),
     /// Kubernetes cannot be asked for names.
     #[error(transparent)]
     Kubernetes(#[from] KubernetesError),
@@ -99,7 +99,7 @@ pub struct Session {
     hotplug: Hotplug,
     // What tells the keeper names goes before it does.
     _kubernetes: Option<Kubernetes>,
-    keeper: Keeper,
+    keeper: Housekeeping,
     hub: Arc<Hub>,
     programs: Arc<Programs>,
     only: Vec<String>,
@@ -135,9 +135,9 @@ impl Session {
         let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
         let model = Arc::new(model(&config, KernelTables::new(kernel)?)?);
         // Names first: a flow that appears before its names would be counted without.
-        let keeper = Keeper::start(Arc::clone(&model), configured, netns.0, times(&config))?;
-        let kubernetes = cluster::follow(&config, &model, &keeper)?;
-        surroundings::follow(
+        let keeper = Housekeeping::start(Arc::clone(&model), configured, netns.0, times(&config))?;
+        let kubernetes = kubernetes::follow(&config, &model, &keeper)?;
+        host_sources::follow(
             &model,
             (open()?, &config.conntrack),
             open()?,
@@ -151,7 +151,11 @@ impl Session {
                 Arc::clone(&model),
                 [config.cni_results.clone(), config.multus_results.clone()],
             )),
-            evidence: Some(Box::new(Joined::new(Arc::clone(&model), homes, forwarded))),
+            evidence: Some(Box::new(OneSided::new(
+                Arc::clone(&model),
+                homes,
+                forwarded,
+            ))),
             pins: pins.clone(),
             ..Settings::new(config.rules(&only))
         };
@@ -301,7 +305,7 @@ fn load_settings(config: &Config) -> LoadSettings {
 fn configured(config: &Config) -> Result<Configured, NamesError> {
     let file = config.names.as_deref();
     Ok(Configured {
-        file: file.map_or_else(|| Ok(Names::default()), Names::read)?,
+        file: file.map_or_else(|| Ok(PrefixMap::default()), PrefixMap::read)?,
         external: config.identity.external.clone(),
         within: config.identity.cluster_ranges.clone(),
         node: node_name(config.node_name.as_deref()),

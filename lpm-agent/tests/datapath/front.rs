@@ -21,7 +21,7 @@ use lpm_agent::kernel::{
     hotplug::{Event, Hotplug, Settings},
     load::Kernel,
     netns,
-    one_sided::{Evidence, Sides},
+    one_sided::{DirectionCounts, Evidence},
     rules::Rules,
 };
 use lpm_common::counter::{COUNTERS, Counter};
@@ -395,7 +395,7 @@ fn where_ours_cannot_be_first_it_is_said() {
 struct Nothing;
 
 impl Evidence for Nothing {
-    fn look(&mut self) -> BTreeMap<u32, Sides> {
+    fn look(&mut self) -> BTreeMap<u32, DirectionCounts> {
         BTreeMap::new()
     }
 

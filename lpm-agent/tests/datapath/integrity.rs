@@ -9,9 +9,10 @@ use std::{
 
 use lpm_common::{
     counter::Counter,
-    model::{Arrival, Model, Settings, frame::layouts},
+    host::{Arrival, Model, Settings},
     packet::Direction,
     parse::Link,
+    testing::frame::layouts,
 };
 use lpm_testbed::{
     testbed::{Netns, Pair, PairConfig},

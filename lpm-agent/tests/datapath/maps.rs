@@ -7,7 +7,7 @@ use std::{
 };
 
 use lpm_agent::{
-    identity::{Directory, Name, merge::Delta, names::Kind},
+    identity::{Directory, Name, merge::Delta, names_file::Kind},
     kernel::{
         load::{Kernel, LoadError, LoadSettings},
         maps::{FlowMaps as _, NameMaps as _},

@@ -11,8 +11,8 @@ use lpm_agent::kernel::{
 };
 use lpm_common::{
     layout::Traffic,
-    model::{frame::Frame, vectors},
     packet::Direction,
+    testing::{frame::Frame, vectors},
 };
 use lpm_testbed::testbed::Netns;
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lpm_common::model::frame::Frame;
+use lpm_common::testing::frame::Frame;
 use lpm_testbed::{
     testbed::wire::monotonic_ns,
     truth::{Leg, Monitor, Sample},

@@ -8,7 +8,7 @@ use std::{
 };
 
 use lpm_agent::identity::{
-    Name, Names,
+    Name, PrefixMap,
     kubernetes::{Kubernetes, OfNode, Settings, Watched},
     merge::{Merge, News},
     status::Status,
@@ -26,7 +26,7 @@ pub(crate) struct Follower {
 #[derive(Default)]
 struct Known {
     merge: Merge,
-    names: Names,
+    names: PrefixMap,
     /// All that was ever said of an address.
     said: BTreeMap<IpAddr, Vec<String>>,
 }

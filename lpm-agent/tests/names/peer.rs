@@ -11,7 +11,7 @@ use std::{
 
 use lpm_agent::{
     export::names,
-    identity::{kubernetes::OfNode, peers::Board},
+    identity::{kubernetes::OfNode, peers::NamePublisher},
 };
 use tokio::runtime::Runtime;
 
@@ -31,7 +31,7 @@ pub(crate) fn node_address(number: u8) -> IpAddr {
 /// An agent that follows its own node's pods, without a kernel.
 pub(crate) struct Agent {
     pub(crate) follower: Follower,
-    board: Arc<Board>,
+    board: Arc<NamePublisher>,
     at: SocketAddr,
     talks: Arc<Mutex<Vec<IpAddr>>>,
     serving: Option<Runtime>,
@@ -41,7 +41,7 @@ impl Agent {
     /// That of the node `n<number>`, serving.
     pub(crate) fn start(kubeconfig: &Path, number: u8, port: u16) -> Self {
         let (board, talks) = (
-            Arc::<Board>::default(),
+            Arc::<NamePublisher>::default(),
             Arc::<Mutex<Vec<IpAddr>>>::default(),
         );
         let talking = Arc::clone(&talks);

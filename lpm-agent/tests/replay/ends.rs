@@ -1,6 +1,6 @@
 //! Which end is local, what a flow comes to, how long a full segment is.
 
-use lpm_agent::replay::{Choice, Local, Settings};
+use lpm_agent::replay::{Choice, LocalEnd, Settings};
 use lpm_common::{
     layout::{Echo, Method, Methods, Vantage},
     packet::flag,
@@ -24,7 +24,7 @@ fn local_port(out: &Out) -> u16 {
 
 fn local(range: &str) -> Settings {
     Settings {
-        local: Local::new(vec![range.parse().expect("a range")]),
+        local: LocalEnd::new(vec![range.parse().expect("a range")]),
         ..undirected()
     }
 }

@@ -4,10 +4,11 @@ use std::{io::Read, path::Path};
 
 use lpm_agent::replay::Choice;
 use lpm_common::{
+    host::{Arrival, Model, Settings as ModelSettings},
     layout::{Methods, UNIT_NS},
-    model::{Arrival, Model, Settings as ModelSettings, vectors},
     packet::Direction,
     parse::Link,
+    testing::vectors,
 };
 
 use crate::{

@@ -132,7 +132,7 @@ fn a_clock_that_is_set_back_behind_another_flow_makes_no_sample() {
     assert!(longest < Some(3_000_000), "{:?}", out.samples);
 }
 
-/// Behind a tag every packet goes the thorough way; its length is that on the wire.
+/// Behind a tag every packet goes the slow path; its length is that on the wire.
 #[test]
 fn tagged_packets_may_be_cut_too() {
     let records: Vec<_> = Talk::usual(false)

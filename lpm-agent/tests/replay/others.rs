@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use lpm_agent::replay::{Choice, Settings};
 use lpm_common::{
     layout::{Method, TunnelKind},
-    model::{
-        around::Around,
-        question::{Message, echo},
+    parse::tunnel::TunnelPorts,
+    testing::{
+        query::{Message, echo},
+        tunnel::Around,
         vectors,
     },
-    parse::tunnel::TunnelPorts,
 };
 
 use crate::{

@@ -6,9 +6,9 @@ use lpm_agent::replay::{Choice, Settings, order::WINDOW_NS};
 use lpm_common::{
     counter::Counter,
     layout::Method,
-    model::{
+    testing::{
         frame::Frame,
-        question::{Message, echo},
+        query::{Message, echo},
         vectors,
     },
 };

@@ -8,7 +8,7 @@ use std::{
 use lpm_agent::{
     passive::{Flow, flow::plain_address},
     replay::{
-        Capture, CaptureError, Choice, Flows, Input, Local, Replay, ReplayError, Settings, Sink,
+        Capture, CaptureError, Choice, Flows, Input, LocalEnd, Replay, ReplayError, Settings, Sink,
         engine::Unanswered,
         order::{Disorder, WINDOW_NS},
     },
@@ -98,7 +98,7 @@ impl Out {
 pub(crate) fn settings() -> Settings {
     let local = ["198.18.5.1/32", "fd00::5:1/128"].map(|range| range.parse().expect("a range"));
     Settings {
-        local: Local::new(local.into()),
+        local: LocalEnd::new(local.into()),
         ..undirected()
     }
 }
@@ -109,7 +109,7 @@ pub(crate) fn undirected() -> Settings {
         flow_entries: 64,
         methods: Methods::DEFAULT,
         idle_seconds: 60,
-        local: Local::default(),
+        local: LocalEnd::default(),
         tunnels: TunnelPorts::default(),
         keep_flows: true,
     }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use lpm_common::{
-    model::{frame::Frame, vectors},
     packet::flag,
+    testing::{frame::Frame, vectors},
 };
 
 use crate::write::Record;

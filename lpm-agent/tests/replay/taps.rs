@@ -6,12 +6,12 @@ use std::{collections::HashSet, io::Cursor};
 use lpm_agent::replay::{Choice, order::Disorder};
 use lpm_common::{
     layout::Method,
-    model::{
+    packet::flag,
+    testing::{
         frame::Frame,
-        question::{Message, echo},
+        query::{Message, echo},
         vectors,
     },
-    packet::flag,
 };
 
 use crate::{

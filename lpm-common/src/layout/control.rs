@@ -4,8 +4,8 @@ use core::mem::size_of;
 
 use super::NameId;
 use crate::{
+    atomic::{AtomicU32, AtomicU64},
     histogram::WORDS,
-    shared::{AtomicU32, AtomicU64},
 };
 
 /// The one element of map `CONTROL`. The agent writes the first two words,

@@ -5,7 +5,7 @@ use core::{
     sync::atomic::Ordering::Relaxed,
 };
 
-use crate::shared::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use crate::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// Outstanding timestamps per direction of a flow.
 ///

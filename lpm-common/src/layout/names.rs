@@ -2,7 +2,7 @@
 
 use core::mem::size_of;
 
-use crate::shared::AtomicU64;
+use crate::atomic::AtomicU64;
 
 /// What an address belongs to. `External` is every address without a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

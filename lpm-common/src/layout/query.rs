@@ -2,7 +2,7 @@
 
 use core::mem::size_of;
 
-use crate::shared::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use crate::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// A DNS query not answered within this counts as unanswered, and an answer
 /// that comes later is late, nanoseconds. The common resolvers give up, or try

@@ -2,7 +2,7 @@
 
 use core::mem::size_of;
 
-use crate::shared::{AtomicU32, AtomicU64};
+use crate::atomic::{AtomicU32, AtomicU64};
 
 /// An element of map `REQUESTS`: the request at hand of the flow whose entry has
 /// the same number. Two to a cache line.

@@ -132,11 +132,11 @@ impl Methods {
         self.0 & method.bit() != 0
     }
 
-    /// Whether a packet with timestamps may go the quick way: by [`Method::Ts`], and without
+    /// Whether a packet with timestamps may go the fast path: by [`Method::Ts`], and without
     /// [`Method::Request`], of which every packet may be the last one of an answer.
     #[inline(always)]
     #[must_use]
-    pub const fn are_quick(self) -> bool {
+    pub const fn allow_fast_path(self) -> bool {
         self.0 & (Method::Ts.bit() | Method::Request.bit()) == Method::Ts.bit()
     }
 }

@@ -5,7 +5,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{At, seq, sequence::Course, state};
+use super::{FlowPacket, seq, sequence::SeqOrder, state};
 use crate::{
     env::Env,
     layout::Method,
@@ -20,17 +20,17 @@ const WITHOUT: u32 = 8;
 /// that make it one with timestamps again.
 const WITH: u32 = 3;
 
-/// Takes a packet with timestamps, if it is `timed`, or without any that are
+/// Takes a packet with timestamps, if it is `fast_ts`, or without any that are
 /// used. Returns the direction's new state.
 #[inline(always)]
 pub(super) fn choose<E: Env>(
-    at: &At<'_>,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
-    (course, timed): (Course, bool),
+    (course, timed): (SeqOrder, bool),
     env: &E,
     state: u32,
 ) -> u32 {
-    let new_data = course != Course::Nothing && course != Course::Again && head.payload != 0;
+    let new_data = course != SeqOrder::Nothing && course != SeqOrder::Again && head.payload != 0;
     let by_seq = state & state::SEQ != 0;
     if timed {
         if !by_seq || !in_a_row(at, env, state, WITH) {
@@ -69,7 +69,7 @@ pub(super) fn choose<E: Env>(
 /// Counts a packet that the direction's method does not expect. Whether there
 /// were so many in a row; [`state::STALE`] marks that the row has begun.
 #[inline(always)]
-fn in_a_row<E: Env>(at: &At<'_>, env: &E, state: u32, most: u32) -> bool {
+fn in_a_row<E: Env>(at: &FlowPacket<'_>, env: &E, state: u32, most: u32) -> bool {
     let row = &at.entry.cold.stale[at.direction.index()];
     let before = if state & state::STALE == 0 {
         0

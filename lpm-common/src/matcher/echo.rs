@@ -2,9 +2,9 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{At, Clock, state};
+use super::{Clock, FlowPacket, state};
 use crate::{
-    env::{Echoed, Env, Matched},
+    env::{Env, RawSample, RttSample},
     layout::{DirectionSlots, Echo, FlowEntry, Method, SLOTS, UNIT_NS},
     packet::{TcpHead, flag},
 };
@@ -23,7 +23,7 @@ const GAP_DECAY: u32 = 8;
 /// what the compiler puts into its empty half the verifier takes for a read of
 /// nothing.)
 #[derive(Clone, Copy)]
-pub(super) struct Found {
+pub(super) struct MatchedStamp {
     /// Its slot.
     pub(super) i: usize,
     /// When it was made, in units of 64 ns.
@@ -37,7 +37,7 @@ pub(super) struct Found {
     pub(super) behind_ack: u32,
 }
 
-impl Found {
+impl MatchedStamp {
     /// Nothing.
     pub(super) const NONE: Self = Self {
         i: SLOTS,
@@ -47,14 +47,14 @@ impl Found {
         behind_ack: 0,
     };
 
-    /// See [`Env::forget`]. Not the slot: an index that the verifier does not
+    /// See [`Env::hide_from_verifier`]. Not the slot: an index that the verifier does not
     /// know needs bounds, which kernels before 5.11 lose when it is put on the
     /// stack.
     #[inline(always)]
     pub(super) fn forget<E: Env>(&mut self, env: &E) {
-        self.time = env.forget(self.time);
-        self.id = env.forget(self.id);
-        self.outstanding = env.forget(self.outstanding);
+        self.time = env.hide_from_verifier(self.time);
+        self.id = env.hide_from_verifier(self.id);
+        self.outstanding = env.hide_from_verifier(self.outstanding);
     }
 
     /// Whether there is one.
@@ -67,10 +67,10 @@ impl Found {
 /// Makes the sample.
 #[inline(always)]
 pub(super) fn finish<E: Env>(
-    at: &At<'_>,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     clock: &mut Clock<'_, E>,
-    (found, method): (Found, Method),
+    (found, method): (MatchedStamp, Method),
 ) {
     let slots = &at.entry.slots[at.direction.reverse().index()];
     if !found.is_some() {
@@ -82,7 +82,7 @@ pub(super) fn finish<E: Env>(
     if at.entry.fingerprint.load(Relaxed) != at.fingerprint {
         return;
     }
-    let echoed = Echoed {
+    let raw = RawSample {
         now_ns: clock.now_ns(),
         units,
         id: found.id,
@@ -93,13 +93,13 @@ pub(super) fn finish<E: Env>(
         data: head.payload != 0 || head.has(flag::FIN),
         lacks: found.behind_ack != 0,
     };
-    clock.env.echoed(at.entry, &echoed);
+    clock.env.raw(at.entry, &raw);
 }
 
 /// Hands out the sample that a packet of this direction completes.
 #[inline(always)]
 pub(super) fn sample<E: Env>(
-    at: &At<'_>,
+    at: &FlowPacket<'_>,
     clock: &mut Clock<'_, E>,
     (units, id): (u32, u32),
     (echo, method): (Echo, Method),
@@ -108,7 +108,7 @@ pub(super) fn sample<E: Env>(
     if at.entry.fingerprint.load(Relaxed) != at.fingerprint {
         return;
     }
-    let matched = Matched {
+    let sample = RttSample {
         now_ns: clock.now_ns(),
         units,
         id,
@@ -116,7 +116,7 @@ pub(super) fn sample<E: Env>(
         echo: echo as u8,
         method: method as u8,
     };
-    clock.env.matched(at.entry, &matched);
+    clock.env.sample(at.entry, &sample);
 }
 
 /// How long the far end may have sat on the echo.
@@ -126,26 +126,26 @@ pub(super) fn sample<E: Env>(
 /// acknowledges every second full segment at once (RFC 5681 section 4.2).
 #[inline(always)]
 #[must_use]
-pub fn classify(entry: &FlowEntry, echoed: &Echoed) -> Echo {
-    let slots = &entry.slots[usize::from(echoed.leg & 1)];
-    let i = usize::from(echoed.slot);
-    if echoed.data {
+pub fn classify(entry: &FlowEntry, raw: &RawSample) -> Echo {
+    let slots = &entry.slots[usize::from(raw.leg & 1)];
+    let i = usize::from(raw.slot);
+    if raw.data {
         return Echo::Data;
     }
     // The second half is for the verifier.
-    if echoed.lacks || i >= SLOTS {
+    if raw.lacks || i >= SLOTS {
         return Echo::Lone;
     }
     let second = slots.second[i].load(Relaxed);
     if second == state::NOT_COMPLETE {
         return Echo::Lone;
     }
-    let covers = echoed
+    let covers = raw
         .ack
         .wrapping_sub(slots.targets[i].load(Relaxed))
         .cast_signed()
         >= 0;
-    let share = echoed.units / PROMPT_SHARE;
+    let share = raw.units / PROMPT_SHARE;
     let most = if share > PROMPT_UNITS {
         share
     } else {

@@ -5,7 +5,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    At, Clock, echo, newer,
+    Clock, FlowPacket, echo, serial_gt,
     slots::{put, void},
     state,
 };
@@ -27,7 +27,13 @@ pub(super) fn concerns(head: &TcpHead, state: u32, other_state: u32) -> bool {
 
 /// Stamps a SYN that does not come `again`. Returns the direction's new state.
 #[inline(always)]
-pub(super) fn stamp<E: Env>(at: &At<'_>, head: &TcpHead, again: bool, env: &E, state: u32) -> u32 {
+pub(super) fn stamp<E: Env>(
+    at: &FlowPacket<'_>,
+    head: &TcpHead,
+    again: bool,
+    env: &E,
+    state: u32,
+) -> u32 {
     let slots = &at.entry.slots[at.direction.index()];
     if state & state::HANDSHAKE != 0 {
         // A SYN that comes again: nobody knows which one will be answered
@@ -61,7 +67,7 @@ fn is_late(head: &TcpHead, other_state: u32) -> bool {
 
 /// Matches a packet against the SYN of the other direction.
 #[inline(always)]
-pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, early: bool, env: &E) {
+pub(super) fn answer<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, early: bool, env: &E) {
     let reverse = at.direction.reverse().index();
     let other = &at.entry.hot[reverse];
     if !head.has(flag::ACK) || other.state.load(Relaxed) & state::HANDSHAKE == 0 {
@@ -73,7 +79,7 @@ pub(super) fn answer<E: Env>(at: &At<'_>, head: &TcpHead, early: bool, env: &E) 
     // From the SYN itself to all that came with it (RFC 7413: data on a SYN).
     let end = other.seq_end.load(Relaxed);
     let covers = head.ack.wrapping_sub(id) <= end.wrapping_sub(id);
-    let beyond = early && newer(head.ack, end);
+    let beyond = early && serial_gt(head.ack, end);
     if stamp == 0 || !(covers || beyond) {
         return;
     }

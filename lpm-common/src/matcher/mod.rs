@@ -29,11 +29,11 @@ pub use echo::classify;
 pub use statistics::update as update_statistics;
 
 use crate::{
+    atomic::AtomicU32,
     counter::Counter,
     env::Env,
     layout::{FlowEntry, Method, RequestEntry, Traffic, UNIT_NS},
     packet::{Direction, TcpHead, flag},
-    shared::AtomicU32,
 };
 
 /// Seconds without a packet after which outstanding stamps are void: their
@@ -93,14 +93,14 @@ impl<'e, E: Env> Clock<'e, E> {
 /// Whether `a` is strictly newer than `b` (RFC 7323 section 5.2: modulo 2^31).
 #[inline(always)]
 #[must_use]
-pub fn newer(a: u32, b: u32) -> bool {
+pub fn serial_gt(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b)).cast_signed() > 0
 }
 
-/// A packet of a flow: what the quick way and the steps after it hand to each
+/// A packet of a flow: what the fast path and the steps after it hand to each
 /// other.
 #[derive(Clone, Copy, Debug)]
-pub struct At<'e> {
+pub struct FlowPacket<'e> {
     /// Of the flow.
     pub entry: &'e FlowEntry,
     /// The one under which the entry was found.
@@ -111,7 +111,7 @@ pub struct At<'e> {
     pub wire: Wire,
 }
 
-impl At<'_> {
+impl FlowPacket<'_> {
     #[inline(always)]
     fn state(&self) -> &AtomicU32 {
         &self.entry.hot[self.direction.index()].state
@@ -147,10 +147,10 @@ impl At<'_> {
 /// the misses of a cold flow's lines overlap; the clock and the atomic adds,
 /// which wait for all loads before them, come last.
 #[inline(always)]
-pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
+pub fn fast_ts<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> bool {
     let own = &at.entry.hot[at.direction.index()];
     let state = own.state.load(Relaxed);
-    if !env.methods().are_quick() || !head.has_timestamp {
+    if !env.methods().allow_fast_path() || !head.has_timestamp {
         return false;
     }
     // Nearly every packet of a busy flow has nothing new in it.
@@ -179,7 +179,13 @@ pub fn timed<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> bool {
             state = close(at, head, env, state);
         }
         (_, state) = sequence::note(at, head, env, state);
-        ts::packet(at, head, (Some(last), 0), env, env.forget(state));
+        ts::packet(
+            at,
+            head,
+            (Some(last), 0),
+            env,
+            env.hide_from_verifier(state),
+        );
     }
     at.count(env);
     true
@@ -197,9 +203,9 @@ pub enum Next {
     Seq = 2,
 }
 
-/// Beside [`Next`]: the packet may have to do with a handshake; [`shake`] comes
+/// Beside [`Next`]: the packet may have to do with a handshake; [`handshake()`] comes
 /// before.
-pub const SHAKE: u32 = 1 << 16;
+pub const HANDSHAKE: u32 = 1 << 16;
 
 /// Likewise: the packet may answer what has not passed yet.
 const EARLY: u32 = 1 << 17;
@@ -207,17 +213,17 @@ const EARLY: u32 = 1 << 17;
 /// Beside both, from this bit on: how the packet follows the ones before it.
 const COURSE: u32 = 8;
 
-/// The part of what [`prepare`] said that is a [`sequence::Course`].
+/// The part of what [`prepare`] said that is a [`sequence::SeqOrder`].
 #[inline(always)]
 const fn course(next: u32) -> u32 {
     next >> COURSE & 0xff
 }
 
-/// First step with a packet that [`timed`] has left: counts it, follows its
+/// First step with a packet that [`fast_ts`] has left: counts it, follows its
 /// sequence numbers and the handshake. Returns [`Next`] and what goes with it,
 /// as a number: between the steps it goes through memory.
 #[inline(always)]
-pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
+pub fn prepare<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> u32 {
     if is_silent(at, env) {
         expire_all(at.entry, env);
         ts::forget(at.entry, env);
@@ -232,13 +238,19 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     }
     if head.has(flag::RST) {
         at.state().store(state, Relaxed);
-        return Next::Done as u32 | SHAKE;
+        return Next::Done as u32 | HANDSHAKE;
     }
     let course;
     (course, state) = sequence::note(at, head, env, state);
     let timed = head.has_timestamp && env.methods().has(Method::Ts);
-    state = choice::choose(at, head, (course, timed), env, env.forget(state));
-    state = env.forget(state);
+    state = choice::choose(
+        at,
+        head,
+        (course, timed),
+        env,
+        env.hide_from_verifier(state),
+    );
+    state = env.hide_from_verifier(state);
     at.state().store(state, Relaxed);
     let next = if state & state::SEQ != 0 {
         Next::Seq
@@ -247,26 +259,26 @@ pub fn prepare<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) -> u32 {
     } else {
         Next::Done
     };
-    let shake = handshake::concerns(head, state, at.other_state());
+    let handshake = handshake::concerns(head, state, at.other_state());
     let early = sequence::may_be_early(at, head, course);
     let other = &at.entry.hot[at.direction.reverse().index()];
-    let ahead = early && newer(head.ack, other.seq_end.load(Relaxed));
+    let ahead = early && serial_gt(head.ack, other.seq_end.load(Relaxed));
     // If its acknowledgment came first, what comes now answers something else:
     // it is not stamped, as one that may be a copy is not.
-    let course = if course == sequence::Course::Next && sequence::was_answered(at) {
-        sequence::Course::First
+    let course = if course == sequence::SeqOrder::Next && sequence::was_answered(at) {
+        sequence::SeqOrder::First
     } else {
         course
     };
     next as u32
         | (course as u32) << COURSE
-        | if shake || ahead { SHAKE } else { 0 }
+        | if handshake || ahead { HANDSHAKE } else { 0 }
         | if early { EARLY } else { 0 }
 }
 
-/// Step between, if [`SHAKE`] is in `next`: method `handshake`.
+/// Step between, if [`HANDSHAKE`] is in `next`: method `handshake`.
 #[inline(always)]
-pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
+pub fn handshake<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, next: u32, env: &E) {
     if head.has(flag::SYN) {
         let mss = &at.entry.cold.announced_mss[at.direction.index()];
         mss.store(head.mss, Relaxed);
@@ -279,7 +291,7 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
     }
     handshake::answer(at, head, next & EARLY != 0, env);
     if !head.has(flag::RST) {
-        let again = course(next) == sequence::Course::Again as u32;
+        let again = course(next) == sequence::SeqOrder::Again as u32;
         let state = at.state();
         state.store(
             handshake::stamp(at, head, again, env, state.load(Relaxed)),
@@ -291,26 +303,32 @@ pub fn shake<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
 /// Step between, if the method is on: method `request`. `next` is what
 /// [`prepare`] said.
 #[inline(always)]
-pub fn request<E: Env>(at: &At<'_>, request: &RequestEntry, head: &TcpHead, next: u32, env: &E) {
+pub fn request<E: Env>(
+    at: &FlowPacket<'_>,
+    request: &RequestEntry,
+    head: &TcpHead,
+    next: u32,
+    env: &E,
+) {
     request::packet(at, request, head, course(next), env);
 }
 
 /// Last step: method `ts`. `next` is what [`prepare`] said.
 #[inline(always)]
-pub fn by_ts<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
+pub fn by_ts<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, next: u32, env: &E) {
     ts::packet(at, head, (None, next), env, at.state().load(Relaxed));
 }
 
 /// Last step: method `seq`. `next` is what [`prepare`] said.
 #[inline(always)]
-pub fn by_seq<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E) {
+pub fn by_seq<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, next: u32, env: &E) {
     seq::packet(at, head, next, env, at.state().load(Relaxed));
 }
 
 /// Notes the end of the connection: FIN from both ends, or a RST. Returns the
 /// direction's new state.
 #[inline(always)]
-fn close<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> u32 {
+fn close<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E, state: u32) -> u32 {
     let other = at.other_state();
     if head.has(flag::RST) {
         if (state | other) & state::RST == 0 {
@@ -326,7 +344,7 @@ fn close<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> u32 {
 
 /// Whether the flow was silent for so long that its stamps are void.
 #[inline(always)]
-fn is_silent<E: Env>(at: &At<'_>, env: &E) -> bool {
+fn is_silent<E: Env>(at: &FlowPacket<'_>, env: &E) -> bool {
     let last = at.entry.last_seen.load(Relaxed);
     env.since(last) > env.hz().wrapping_mul(VOID_SECONDS + 1)
 }

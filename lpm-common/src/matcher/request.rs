@@ -19,7 +19,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{At, sequence::Course};
+use super::{FlowPacket, sequence::SeqOrder};
 use crate::{
     counter::Counter,
     env::{Env, RequestSample},
@@ -51,7 +51,7 @@ const SILENCE_NS: u64 = 1_000_000_000;
 /// Follows the turns. `course` is what [`super::prepare`] said of the packet.
 #[inline(always)]
 pub(super) fn packet<E: Env>(
-    at: &At<'_>,
+    at: &FlowPacket<'_>,
     request: &RequestEntry,
     head: &TcpHead,
     course: u32,
@@ -88,7 +88,7 @@ pub(super) fn packet<E: Env>(
 /// The state of this flow's request: a new one if the entry was another flow's,
 /// or the same flow's before it lost its entry.
 #[inline(always)]
-fn own_state(at: &At<'_>, request: &RequestEntry) -> u32 {
+fn own_state(at: &FlowPacket<'_>, request: &RequestEntry) -> u32 {
     let life = at.fingerprint ^ u64::from(at.entry.cold.first_seen.load(Relaxed));
     if request.flow.load(Relaxed) == life {
         return request.state.load(Relaxed);
@@ -101,7 +101,7 @@ fn own_state(at: &At<'_>, request: &RequestEntry) -> u32 {
 
 /// The state with what a SYN says: who asks.
 #[inline(always)]
-fn opened(at: &At<'_>, head: &TcpHead, state: u32) -> u32 {
+fn opened(at: &FlowPacket<'_>, head: &TcpHead, state: u32) -> u32 {
     let (own, other) = if at.direction == Direction::FromLocal {
         (LOCAL_ASKS, REMOTE_ASKS)
     } else {
@@ -118,7 +118,7 @@ fn opened(at: &At<'_>, head: &TcpHead, state: u32) -> u32 {
 
 /// A packet and the request at hand.
 struct Turn<'a, E> {
-    at: &'a At<'a>,
+    at: &'a FlowPacket<'a>,
     request: &'a RequestEntry,
     head: &'a TcpHead,
     env: &'a E,
@@ -185,11 +185,11 @@ impl<E: Env> Turn<'_, E> {
         if self.head.has(flag::FIN) {
             state = state & !DELIVERED | ANSWER_CLOSED;
         }
-        if self.head.payload == 0 || course == Course::Nothing as u32 {
+        if self.head.payload == 0 || course == SeqOrder::Nothing as u32 {
             return state;
         }
         let phase = Phase::of(state);
-        if course == Course::Again as u32 {
+        if course == SeqOrder::Again as u32 {
             // What the asking end has already is no part of its wait.
             if phase == Phase::Answering && state & DELIVERED == 0 {
                 self.request.answered_ns.store(self.env.now_ns(), Relaxed);
@@ -262,7 +262,7 @@ impl<E: Env> Turn<'_, E> {
 /// Whether the payload passes for the first time.
 #[inline(always)]
 fn is_new(course: u32) -> bool {
-    course != Course::Nothing as u32 && course != Course::Again as u32
+    course != SeqOrder::Nothing as u32 && course != SeqOrder::Again as u32
 }
 
 #[cfg(test)]

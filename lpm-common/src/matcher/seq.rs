@@ -11,10 +11,10 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    At, Clock, EARLY, course,
-    echo::{self, Found},
-    newer,
-    sequence::Course,
+    Clock, EARLY, FlowPacket, course,
+    echo::{self, MatchedStamp},
+    sequence::SeqOrder,
+    serial_gt,
     slots::{self, NONE, Token},
     state,
 };
@@ -34,11 +34,17 @@ const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
 /// A packet without timestamps, or whose timestamps are not used. `next` is
 /// what [`super::prepare`] said.
 #[inline(always)]
-pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mut state: u32) {
+pub(super) fn packet<E: Env>(
+    at: &FlowPacket<'_>,
+    head: &TcpHead,
+    next: u32,
+    env: &E,
+    mut state: u32,
+) {
     let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let mut clock = Clock::new(env);
-    let mut found = Found::NONE;
+    let mut found = MatchedStamp::NONE;
     if head.has(flag::ACK) {
         (found, state) = acknowledge(entry, direction, head, next & EARLY != 0, env, state);
     }
@@ -62,7 +68,7 @@ pub(super) fn packet<E: Env>(at: &At<'_>, head: &TcpHead, next: u32, env: &E, mu
 /// Starts anew with sequence numbers in a direction that had timestamps, or
 /// nothing yet. Returns its new state.
 #[inline(always)]
-pub(super) fn start<E: Env>(at: &At<'_>, env: &E, state: u32) -> u32 {
+pub(super) fn start<E: Env>(at: &FlowPacket<'_>, env: &E, state: u32) -> u32 {
     let (entry, direction) = (at.entry, at.direction);
     let slots = &entry.slots[direction.index()];
     if state & state::HANDSHAKE == 0 {
@@ -75,7 +81,7 @@ pub(super) fn start<E: Env>(at: &At<'_>, env: &E, state: u32) -> u32 {
 /// The direction has timestamps after all, which are used. Returns its new
 /// state; the next packet begins with them.
 #[inline(always)]
-pub(super) fn stop<E: Env>(at: &At<'_>, env: &E, state: u32) -> u32 {
+pub(super) fn stop<E: Env>(at: &FlowPacket<'_>, env: &E, state: u32) -> u32 {
     let slots = &at.entry.slots[at.direction.index()];
     if state & state::HANDSHAKE == 0 {
         slots::void(slots, env);
@@ -86,10 +92,10 @@ pub(super) fn stop<E: Env>(at: &At<'_>, env: &E, state: u32) -> u32 {
 
 /// An acknowledgment of what is still to pass: it voids what it covers.
 #[inline(always)]
-pub(super) fn ahead<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
+pub(super) fn ahead<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) {
     let other = at.direction.reverse().index();
     let end = at.entry.hot[other].seq_end.load(Relaxed);
-    if !head.has(flag::ACK) || !newer(head.ack, end) {
+    if !head.has(flag::ACK) || !serial_gt(head.ack, end) {
         return;
     }
     if at.other_state() & state::SEQ != 0 {
@@ -111,24 +117,24 @@ fn acknowledge<E: Env>(
     early: bool,
     env: &E,
     state: u32,
-) -> (Found, u32) {
+) -> (MatchedStamp, u32) {
     let own = &entry.hot[direction.index()];
     let other = &entry.hot[direction.reverse().index()];
     let other_state = other.state.load(Relaxed);
     if other_state & state::HAS_SEQ == 0 {
-        return (Found::NONE, state);
+        return (MatchedStamp::NONE, state);
     }
     let end = other.seq_end.load(Relaxed);
     let slots = &entry.slots[direction.reverse().index()];
-    if newer(head.ack, end) {
+    if serial_gt(head.ack, end) {
         if !early {
             env.count(Counter::ForeignEcho, 1);
         }
-        return (Found::NONE, state);
+        return (MatchedStamp::NONE, state);
     }
     let last = own.tsecr.load(Relaxed);
     // One beyond what has passed by now was of something never sent.
-    let first = state & state::HAS_TSECR == 0 || newer(last, end);
+    let first = state & state::HAS_TSECR == 0 || serial_gt(last, end);
     // Twice the same without payload while something is outstanding (RFC 5681
     // section 2; that the window has not changed is not asked), or blocks
     // beyond a hole (RFC 2018).
@@ -136,13 +142,13 @@ fn acknowledge<E: Env>(
     if other_state & state::SEQ != 0 && (twice || head.sack) {
         slots::void(slots, env);
     }
-    if !first && !newer(head.ack, last) {
-        return (Found::NONE, state);
+    if !first && !serial_gt(head.ack, last) {
+        return (MatchedStamp::NONE, state);
     }
     own.tsecr.store(head.ack, Relaxed);
     let state = state | state::HAS_TSECR;
     if other_state & USABLE != state::STAMPED | state::SEQ {
-        return (Found::NONE, state);
+        return (MatchedStamp::NONE, state);
     }
     let mut found = take(slots, head.ack, end, env);
     // Counted from the acknowledgment before: where that covered a part, what
@@ -160,14 +166,14 @@ fn acknowledge<E: Env>(
 /// Frees the slots of all that is acknowledged; the oldest makes the sample:
 /// it is what TSecr would name (RFC 7323 section 4.3).
 #[inline(always)]
-fn take<E: Env>(slots: &DirectionSlots, ack: u32, end: u32, env: &E) -> Found {
-    let mut found = Found::NONE;
+fn take<E: Env>(slots: &DirectionSlots, ack: u32, end: u32, env: &E) -> MatchedStamp {
+    let mut found = MatchedStamp::NONE;
     let mut passed: u32 = 0;
     let mut oldest = 0;
     for i in 0..SLOTS {
         let stamp = slots.stamps[i].load(Relaxed);
         let id = (stamp >> 32) as u32;
-        if stamp != 0 && !newer(id, ack) {
+        if stamp != 0 && !serial_gt(id, ack) {
             slots.stamps[i].store(0, Relaxed);
             let behind = end.wrapping_sub(id);
             if found.is_some() {
@@ -175,17 +181,17 @@ fn take<E: Env>(slots: &DirectionSlots, ack: u32, end: u32, env: &E) -> Found {
             }
             if !found.is_some() || behind > oldest {
                 oldest = behind;
-                found = Found {
+                found = MatchedStamp {
                     i,
                     time: stamp as u32,
                     id,
                     outstanding: behind >> KIB,
-                    ..Found::NONE
+                    ..MatchedStamp::NONE
                 };
             }
         }
-        passed = env.forget(passed);
-        oldest = env.forget(oldest);
+        passed = env.hide_from_verifier(passed);
+        oldest = env.hide_from_verifier(oldest);
         found.forget(env);
     }
     if passed > 0 {
@@ -211,11 +217,11 @@ fn find_slot<E: Env>(
     if head.has(flag::SYN) {
         return (NONE, state);
     }
-    if course == Course::Hole as u32 || course == Course::Again as u32 {
+    if course == SeqOrder::Hole as u32 || course == SeqOrder::Again as u32 {
         slots::void(slots, clock.env);
         return (NONE, state & !state::ANY_PENDING);
     }
-    if head.payload == 0 || course != Course::Next as u32 {
+    if head.payload == 0 || course != SeqOrder::Next as u32 {
         return (NONE, state);
     }
     let state = slots::complete(entry, direction, head, clock, state);

@@ -4,7 +4,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::{At, newer, state};
+use super::{FlowPacket, serial_gt, state};
 use crate::{
     counter::Counter,
     env::Env,
@@ -14,7 +14,7 @@ use crate::{
 /// How a packet follows the ones before it in its direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum Course {
+pub(super) enum SeqOrder {
     /// It takes no sequence number, or is a keep-alive.
     Nothing = 0,
     /// The first one seen.
@@ -39,9 +39,14 @@ pub(super) fn length(head: &TcpHead) -> u32 {
 }
 
 /// Notes the packet's end and counts it if it comes again. Returns its
-/// [`Course`] and the direction's new state.
+/// [`SeqOrder`] and the direction's new state.
 #[inline(always)]
-pub(super) fn note<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> (Course, u32) {
+pub(super) fn note<E: Env>(
+    at: &FlowPacket<'_>,
+    head: &TcpHead,
+    env: &E,
+    state: u32,
+) -> (SeqOrder, u32) {
     let own = &at.entry.hot[at.direction.index()].seq_end;
     let length = length(head);
     let next = head.seq.wrapping_add(length);
@@ -50,22 +55,22 @@ pub(super) fn note<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> 
         // 9293 section 3.4): of a flow joined mid-stream nothing else may tell.
         if state & state::HAS_SEQ == 0 && head.has(flag::ACK) {
             own.store(next, Relaxed);
-            return (Course::First, state | state::HAS_SEQ);
+            return (SeqOrder::First, state | state::HAS_SEQ);
         }
-        return (Course::Nothing, state);
+        return (SeqOrder::Nothing, state);
     }
     if state & state::HAS_SEQ == 0 {
         own.store(next, Relaxed);
-        return (Course::First, state | state::HAS_SEQ);
+        return (SeqOrder::First, state | state::HAS_SEQ);
     }
     let end = own.load(Relaxed);
     if head.seq == end {
         own.store(next, Relaxed);
-        return (Course::Next, state);
+        return (SeqOrder::Next, state);
     }
-    if newer(head.seq, end) {
+    if serial_gt(head.seq, end) {
         own.store(next, Relaxed);
-        return (Course::Hole, state);
+        return (SeqOrder::Hole, state);
     }
     if length <= 1 && head.payload == length && head.seq.wrapping_add(1) == end {
         // A keep-alive repeats the last byte, or something in its place, when
@@ -77,14 +82,14 @@ pub(super) fn note<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> 
             at.other_state() & (state::SEQ | state::HAS_TSECR) == state::SEQ | state::HAS_TSECR;
         let acknowledged = known && other.tsecr.load(Relaxed) == end;
         if acknowledged || state & state::SEQ == 0 {
-            return (Course::Nothing, state);
+            return (SeqOrder::Nothing, state);
         }
     }
-    if newer(next, end) {
+    if serial_gt(next, end) {
         own.store(next, Relaxed);
     }
     again(at, head, env);
-    (Course::Again, state)
+    (SeqOrder::Again, state)
 }
 
 /// Whether a packet answers what has not passed yet, and may be believed: with
@@ -96,23 +101,23 @@ pub(super) fn note<E: Env>(at: &At<'_>, head: &TcpHead, env: &E, state: u32) -> 
 ///
 /// `course` is the packet's own; one beyond a hole has told its number itself.
 #[inline(always)]
-pub(super) fn may_be_early(at: &At<'_>, head: &TcpHead, course: Course) -> bool {
+pub(super) fn may_be_early(at: &FlowPacket<'_>, head: &TcpHead, course: SeqOrder) -> bool {
     let own = &at.entry.hot[at.direction.index()];
     let other = &at.entry.hot[at.direction.reverse().index()];
-    if course == Course::First || course == Course::Hole {
+    if course == SeqOrder::First || course == SeqOrder::Hole {
         return false;
     }
     // It acknowledges all that has passed, if not more.
     let ahead = head.ack.wrapping_sub(other.seq_end.load(Relaxed));
     let behind = own.seq_end.load(Relaxed).wrapping_sub(head.seq);
-    let near = course == Course::Next || behind.wrapping_add(WINDOW) <= 2 * WINDOW;
+    let near = course == SeqOrder::Next || behind.wrapping_add(WINDOW) <= 2 * WINDOW;
     at.other_state() & state::HAS_SEQ != 0 && ahead <= WINDOW && near
 }
 
 /// Whether all that passed until now, the packet at hand included, was
 /// acknowledged before it passed, by a flow without timestamps.
 #[inline(always)]
-pub(super) fn was_answered(at: &At<'_>) -> bool {
+pub(super) fn was_answered(at: &FlowPacket<'_>) -> bool {
     let other = &at.entry.hot[at.direction.reverse().index()];
     let end = at.entry.hot[at.direction.index()].seq_end.load(Relaxed);
     let known = at.other_state() & (state::SEQ | state::HAS_TSECR);
@@ -122,11 +127,11 @@ pub(super) fn was_answered(at: &At<'_>) -> bool {
 
 /// Counts what comes again. A packet with an older TSval than others before it
 /// was sent before them: it is late, not repeated.
-fn again<E: Env>(at: &At<'_>, head: &TcpHead, env: &E) {
+fn again<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) {
     let newest = at.entry.hot[at.direction.index()].tsval.load(Relaxed);
     if head.has_timestamp
         && at.state().load(Relaxed) & (state::HAS_TSVAL | state::SEQ) == state::HAS_TSVAL
-        && newer(newest, head.tsval)
+        && serial_gt(newest, head.tsval)
     {
         env.count(Counter::Reordered, u64::from(at.wire.segments));
     } else {

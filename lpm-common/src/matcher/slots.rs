@@ -82,7 +82,7 @@ pub(super) fn store<E: Env>(
     let slots = &entry.slots[direction.index()];
     clock.env.count(Counter::Stamped, 1);
     let full = full_segment(entry, direction, head, clock.env);
-    let full = clock.env.forget(full);
+    let full = clock.env.hide_from_verifier(full);
     let pending = state::PENDING << i;
     let two = full.wrapping_mul(2);
     let complete = full != 0 && head.payload >= two;
@@ -95,7 +95,7 @@ pub(super) fn store<E: Env>(
     } else {
         state | pending
     };
-    clock.env.forget(state)
+    clock.env.hide_from_verifier(state)
 }
 
 /// Makes the slot live.
@@ -116,7 +116,7 @@ pub(super) fn void<E: Env>(slots: &DirectionSlots, env: &E) {
             stamp.store(0, Relaxed);
             voided += 1;
         }
-        voided = env.forget(voided);
+        voided = env.hide_from_verifier(voided);
     }
     if voided > 0 {
         env.count(Counter::StampVoided, u64::from(voided));
@@ -196,7 +196,7 @@ pub(super) fn complete<E: Env>(
             slots.second[i].store(state::encode_second(units), Relaxed);
             state &= !pending;
         }
-        state = clock.env.forget(state);
+        state = clock.env.hide_from_verifier(state);
     }
     state
 }

@@ -8,11 +8,9 @@ use std::{
 
 use crate::{
     counter::Counter,
+    host::{Model, Settings},
     layout::{Echo, Method, Methods, UNIT_NS},
-    model::{
-        Model, Settings,
-        vectors::{self, Case, Expected},
-    },
+    testing::vectors::{self, Case, Expected},
 };
 
 fn model() -> Model {
@@ -278,7 +276,7 @@ fn mid_stream_an_acknowledgment_tells_the_next_sequence_number() {
 }
 
 /// Data of the local end, each answered without timestamps after 6.4 ms; those have them of whose
-/// number `timed` says so.
+/// number `fast_ts` says so.
 fn mixed(start: &Case, timed: impl Fn(u32) -> bool) -> Vec<Expected> {
     let mut case = start.clone();
     case.packets.truncate(3);

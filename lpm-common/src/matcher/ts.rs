@@ -5,10 +5,10 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    At, Clock, EARLY, course,
-    echo::{self, Found},
-    newer,
-    sequence::Course,
+    Clock, EARLY, FlowPacket, course,
+    echo::{self, MatchedStamp},
+    sequence::SeqOrder,
+    serial_gt,
     slots::{self, NONE, Token},
     state,
 };
@@ -31,7 +31,7 @@ pub(super) const TICKS: u32 = 1 << 28;
 /// Of these, slots with TSvals in them have [`state::STAMPED`] only.
 const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
 
-/// What the quick way holds a packet with timestamps against. Loaded once: an
+/// What the fast path holds a packet with timestamps against. Loaded once: an
 /// atomic word is loaded again wherever it is written so.
 #[derive(Clone, Copy)]
 pub(super) struct Last {
@@ -45,7 +45,7 @@ pub(super) struct Last {
 impl Last {
     /// `tsval`: the direction's newest one.
     #[inline(always)]
-    pub(super) fn with(at: &At<'_>, tsval: u32) -> Self {
+    pub(super) fn with(at: &FlowPacket<'_>, tsval: u32) -> Self {
         let other = &at.entry.hot[at.direction.reverse().index()];
         Self {
             tsval,
@@ -55,12 +55,12 @@ impl Last {
     }
 }
 
-/// A packet with timestamps, one of which is new: by the quick way, none that
+/// A packet with timestamps, one of which is new: by the fast path, none that
 /// [`is_odd`], with `last`; else without, and `next` is what [`super::prepare`]
 /// said.
 #[inline(always)]
 pub(super) fn packet<E: Env>(
-    at: &At<'_>,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     (last, next): (Option<Last>, u32),
     env: &E,
@@ -69,7 +69,7 @@ pub(super) fn packet<E: Env>(
     let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()].state;
     let mut clock = Clock::new(env);
-    let mut found = Found::NONE;
+    let mut found = MatchedStamp::NONE;
     if head.has(flag::ACK) {
         (found, state) = find_echo(at, head, (last, next), env, state);
     }
@@ -96,12 +96,12 @@ pub(super) fn packet<E: Env>(
 /// Returns the direction's new state too.
 #[inline(always)]
 fn find_echo<E: Env>(
-    at: &At<'_>,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     (last, next): (Option<Last>, u32),
     env: &E,
     state: u32,
-) -> (Found, u32) {
+) -> (MatchedStamp, u32) {
     let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let other = &entry.hot[direction.reverse().index()];
@@ -110,7 +110,7 @@ fn find_echo<E: Env>(
         None => other.state.load(Relaxed),
     };
     if other_state & state::HAS_TSVAL == 0 {
-        return (Found::NONE, state);
+        return (MatchedStamp::NONE, state);
     }
     // Echoes are told apart by how far they lie behind the newest TSval. What
     // lies ahead of it the other side never sent, or it is still to pass: no
@@ -124,23 +124,23 @@ fn find_echo<E: Env>(
         let early = next & EARLY != 0 && behind.wrapping_neg() <= TICKS;
         if !early {
             env.count(Counter::ForeignEcho, 1);
-            return (Found::NONE, state);
+            return (MatchedStamp::NONE, state);
         }
         // All that passed is acknowledged, so no later echo answers it; nor
         // what this one answers, see `edge`. An echo of what did pass, before
         // that comes, shows that it never will.
         slots::void(&entry.slots[direction.reverse().index()], env);
         own.tsecr.store(head.tsecr, Relaxed);
-        return (Found::NONE, state | state::HAS_TSECR);
+        return (MatchedStamp::NONE, state | state::HAS_TSECR);
     }
     if state & state::HAS_TSECR != 0 && behind >= newest.wrapping_sub(own.tsecr.load(Relaxed)) {
-        return (Found::NONE, state);
+        return (MatchedStamp::NONE, state);
     }
     own.tsecr.store(head.tsecr, Relaxed);
     let state = state | state::HAS_TSECR;
     // The echo of a SYN-ACK belongs to the handshake (anchors, line 17).
     if head.has(flag::SYN) || other_state & USABLE != state::STAMPED {
-        return (Found::NONE, state);
+        return (MatchedStamp::NONE, state);
     }
     let slots = &entry.slots[direction.reverse().index()];
     let found = take(slots, newest, behind, env);
@@ -152,8 +152,8 @@ fn find_echo<E: Env>(
 
 /// Frees the slot of this TSval and all that the echo has passed.
 #[inline(always)]
-fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Found {
-    let mut found = Found::NONE;
+fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> MatchedStamp {
+    let mut found = MatchedStamp::NONE;
     let mut passed: u32 = 0;
     for i in 0..SLOTS {
         let stamp = slots.stamps[i].load(Relaxed);
@@ -162,18 +162,18 @@ fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Fo
             // Nothing waits here.
         } else if stamp_behind == behind {
             slots.stamps[i].store(0, Relaxed);
-            found = Found {
+            found = MatchedStamp {
                 i,
                 time: stamp as u32,
                 id: newest.wrapping_sub(behind),
                 outstanding: behind,
-                ..Found::NONE
+                ..MatchedStamp::NONE
             };
         } else if stamp_behind > behind {
             slots.stamps[i].store(0, Relaxed);
             passed += 1;
         }
-        passed = env.forget(passed);
+        passed = env.hide_from_verifier(passed);
         found.forget(env);
     }
     if passed > 0 {
@@ -186,7 +186,7 @@ fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Fo
 /// none) and the direction's new state.
 #[inline(always)]
 fn find_slot<E: Env>(
-    at: &At<'_>,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     (last, next): (Option<Last>, u32),
     clock: &mut Clock<'_, E>,
@@ -211,7 +211,7 @@ fn find_slot<E: Env>(
     if distance == 0 {
         return (NONE, state & !state::STALE);
     }
-    let older = last.is_none() && !newer(head.tsval, newest);
+    let older = last.is_none() && !serial_gt(head.tsval, newest);
     let anew = !known || older && has_moved(distance, course(next));
     if older && !anew {
         return (NONE, stale(entry, direction, head, clock.env, state));
@@ -240,16 +240,16 @@ fn was_echoed(entry: &FlowEntry, direction: Direction, newest: u32, distance: u3
 /// since then, and what it sent meanwhile had no timestamps.
 #[inline(always)]
 fn has_moved(distance: u32, course: u32) -> bool {
-    course == Course::Next as u32 && distance.wrapping_neg() > TICKS
+    course == SeqOrder::Next as u32 && distance.wrapping_neg() > TICKS
 }
 
-/// Whether there is more to a packet with timestamps than the quick way looks
+/// Whether there is more to a packet with timestamps than the fast path looks
 /// for: it is the first one, its TSval is older than the newest, its echo is
 /// ahead of what has passed, or one was before; or it belongs to another method,
 /// or opens or resets the connection. Without a jump: to the verifier each would
 /// be one more way.
 #[inline(always)]
-pub(super) fn is_odd(at: &At<'_>, head: &TcpHead, last: Last, state: u32) -> bool {
+pub(super) fn is_odd(at: &FlowPacket<'_>, head: &TcpHead, last: Last, state: u32) -> bool {
     const OTHERS: u32 = state::SEQ | state::HANDSHAKE;
     const SIGN: u32 = 1 << 31;
     let other = &at.entry.hot[at.direction.reverse().index()];

@@ -226,7 +226,7 @@ pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> 
     let flags = bytes.byte(13);
     let length = u32::from(bytes.byte(12) >> 4) * 4;
     let headers = packet.l4 + length;
-    // A SYN announces the MSS and may make an entry: the long way.
+    // A SYN announces the MSS and may make an entry: the slow path.
     if flags & flag::SYN != 0 || headers > packet.end {
         return None;
     }

@@ -116,10 +116,13 @@ fn ethernet<B: Bytes>(bytes: &B, outer: u32) -> Result<(u32, u16, u32), Skip> {
         shift += 12;
         ethertype = bytes.be16(at + 2)?;
         at += 4;
-        shift = bytes.forget(shift);
-        segment = bytes.forget(segment);
+        shift = bytes.hide_from_verifier(shift);
+        segment = bytes.hide_from_verifier(segment);
     }
-    let (at, segment) = (bytes.forget(at), bytes.forget(segment));
+    let (at, segment) = (
+        bytes.hide_from_verifier(at),
+        bytes.hide_from_verifier(segment),
+    );
     if number::VLAN_TAGS.contains(&ethertype) {
         return Err(Skip::TooDeep);
     }
@@ -226,8 +229,8 @@ fn extensions<B: Bytes>(
             _ => return Err(Skip::NotTcp),
         };
         next = bytes.byte(at)?;
-        at = bytes.forget(at + units);
-        fragment = bytes.forget(fragment);
+        at = bytes.hide_from_verifier(at + units);
+        fragment = bytes.hide_from_verifier(fragment);
     }
     if fragment != 0 && !query::accepts(next, methods) {
         return Err(Skip::Fragment);

@@ -1,6 +1,6 @@
 //! Finds the TCP header of a packet and its timestamps.
 //!
-//! [`common`] reads the one layout that nearly all packets of a cluster have,
+//! [`common()`] reads the one layout that nearly all packets of a cluster have,
 //! at fixed offsets; [`network`] and [`transport`] read all the others.
 
 mod common;

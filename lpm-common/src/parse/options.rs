@@ -31,10 +31,10 @@ pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -
     let mut mss = 0;
     let mut sack = 0;
     for _ in 0..MAX_ROUNDS {
-        at = bytes.forget(at);
-        timestamp = bytes.forget(timestamp);
-        mss = bytes.forget(mss);
-        sack = bytes.forget(sack);
+        at = bytes.hide_from_verifier(at);
+        timestamp = bytes.hide_from_verifier(timestamp);
+        mss = bytes.hide_from_verifier(mss);
+        sack = bytes.hide_from_verifier(sack);
         // The byte after the last one may be payload, or nothing.
         if at + 1 >= end {
             break;

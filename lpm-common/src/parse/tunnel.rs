@@ -105,11 +105,15 @@ pub fn open<B: Bytes, T: Tunnels>(
         number::IPV6 => udp6(bytes, l3)?,
         _ => (0, 0),
     };
-    let (l4, end, tags) = (bytes.forget(l4), bytes.forget(end), bytes.forget(tags));
+    let (l4, end, tags) = (
+        bytes.hide_from_verifier(l4),
+        bytes.hide_from_verifier(end),
+        bytes.hide_from_verifier(tags),
+    );
     if l4 == 0 {
         return Ok(Inside::default());
     }
-    let kind = bytes.forget(tunnels.kind_of(bytes.be16(l4 + 2)?));
+    let kind = bytes.hide_from_verifier(tunnels.kind_of(bytes.be16(l4 + 2)?));
     if kind == 0 {
         return Ok(Inside::default());
     }
@@ -125,7 +129,7 @@ pub fn open<B: Bytes, T: Tunnels>(
         geneve(bytes, at, end)?
     };
     Ok(Inside {
-        at: bytes.forget(at),
+        at: bytes.hide_from_verifier(at),
         end,
         kind,
         vni,
@@ -296,7 +300,7 @@ pub fn shortcut<P: Prefix, T: Tunnels>(
         return Shortcut::Long;
     }
     let len = end - base;
-    // See [`crate::pipeline::inside::network`].
+    // See [`crate::pipeline::tunnel::network`].
     if meta.segments > 1 && inner_end(&frame) != len {
         return Shortcut::Long;
     }
@@ -341,7 +345,7 @@ fn usual_geneve<P: Prefix>(bytes: &P, at: usize) -> u32 {
 }
 
 /// Whether a packet at `l3` is a tunnel's over IPv6 without extension headers:
-/// the quick way would take it for any other datagram.
+/// the fast path would take it for any other datagram.
 #[inline(always)]
 fn is_v6_tunnel<P: Prefix, T: Tunnels>(bytes: &P, l3: usize, tunnels: &T) -> bool {
     const HEADERS: usize = 48;
@@ -403,8 +407,8 @@ impl<B: Bytes> Bytes for Within<B> {
     }
 
     #[inline(always)]
-    fn forget(&self, x: u32) -> u32 {
-        self.bytes.forget(x)
+    fn hide_from_verifier(&self, x: u32) -> u32 {
+        self.bytes.hide_from_verifier(x)
     }
 
     #[inline(always)]

@@ -98,7 +98,7 @@ impl Query {
     #[must_use]
     pub fn ends<S: Seeds>(&self, seeds: &S) -> Ends {
         let kind = u32::from(self.protocol) << 8 | u32::from(self.head.leg);
-        Ends::of_question(seeds, &self.key, kind, self.head.id)
+        Ends::of_query(seeds, &self.key, kind, self.head.id)
     }
 }
 
@@ -169,7 +169,7 @@ pub fn accepts(protocol: u8, methods: Methods) -> bool {
 }
 
 /// Whether a packet of this protocol may be a question or an answer, from the
-/// first four bytes of its header; a look ahead for the quick way.
+/// first four bytes of its header; a look ahead for the fast path.
 #[inline(always)]
 #[must_use]
 pub fn may_be(protocol: u8, first: u32, direction: Direction, methods: Methods) -> bool {

@@ -5,8 +5,8 @@ use core::cell::RefCell;
 use super::*;
 use crate::{
     hash::SEEDS,
+    host::{Model, Settings},
     layout::{Methods, PeerKind},
-    model::{Model, Settings},
 };
 
 /// Eight rows: those from 6 on are for whole namespaces.

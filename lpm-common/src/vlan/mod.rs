@@ -13,7 +13,7 @@
 //!
 //! Nothing is looked for until the first tag was seen.
 
-pub mod question;
+pub mod query;
 #[cfg(test)]
 mod tests;
 
@@ -57,7 +57,7 @@ pub struct Placed {
     /// VLAN ids that the entry is shown with.
     pub segment: u32,
     /// Whether it has to be given an entry, or a new start.
-    pub appears: bool,
+    pub is_new_flow: bool,
 }
 
 /// The fingerprint of a joined flow whose entry stood under another: in the same
@@ -101,7 +101,7 @@ where
     let here = Placed {
         fingerprint: own,
         segment: packet.segment,
-        appears: true,
+        is_new_flow: true,
     };
     // Within tunnels VLAN ids tell flows apart as they are.
     if tunnel::is_inside(packet.segment) || !is_worth_it(packet.segment, table) {
@@ -147,7 +147,7 @@ where
         // Another CPU was quicker: this packet is not measured.
         table.set_pair(key, before);
         return Placed {
-            appears: false,
+            is_new_flow: false,
             ..here
         };
     }
@@ -200,7 +200,7 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
             placed: Placed {
                 fingerprint: self.own,
                 segment: self.vlan,
-                appears: true,
+                is_new_flow: true,
             },
             pair,
             doubt: false,
@@ -243,13 +243,13 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
     fn of_joined(&self, pair: VlanPair, home: Direction) -> Decided {
         let segment = pair.vlan(home);
         let fingerprint = self.renamed(segment);
-        let appears = self.is_over(table::find(self.table, fingerprint));
+        let is_new_flow = self.is_over(table::find(self.table, fingerprint));
         if pair.vlan(self.direction) == self.vlan {
             // It is shown with the VLAN that it had before they were joined.
             let placed = Placed {
                 fingerprint,
                 segment,
-                appears,
+                is_new_flow,
             };
             return Decided {
                 placed,
@@ -258,13 +258,13 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
         }
         // One direction in two VLANs: which of them belongs to the other
         // direction, if any does, nobody knows any more.
-        let pair = if appears {
+        let pair = if is_new_flow {
             self.first()
         } else {
             self.apart(pair)
         };
         Decided {
-            doubt: !appears,
+            doubt: !is_new_flow,
             to: fingerprint,
             ..self.here(pair)
         }
@@ -317,7 +317,7 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
         let placed = Placed {
             fingerprint: renamed(from),
             segment: elsewhere,
-            appears: false,
+            is_new_flow: false,
         };
         Decided {
             placed,

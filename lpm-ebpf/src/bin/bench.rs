@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lpm_common::bytes::Prefix;
-use lpm_ebpf::packet::Linear;
+use lpm_ebpf::packet::DirectAccess;
 
 /// A flow's key as a kernel hash map wants it: canonical, IPv4 only.
 #[repr(C)]
@@ -102,7 +102,7 @@ pub fn bench_minimal(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn minimal(ctx: &TcContext) {
-    let bytes = Linear::new(ctx.skb.skb);
+    let bytes = DirectAccess::new(ctx.skb.skb);
     if !bytes.covers(54) || bytes.be16(12) != 0x0800 || bytes.byte(14) != 0x45 {
         return;
     }

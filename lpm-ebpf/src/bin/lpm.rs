@@ -12,8 +12,9 @@ use aya_ebpf::{
 };
 use lpm_ebpf::{
     hook::{FromLocal, FromLocalIp, ToLocal, ToLocalIp, measure},
-    inside, joined,
+    node,
     store::control,
+    tunnel,
 };
 
 /// Packets sent by the local end.
@@ -41,41 +42,41 @@ pub fn lpm_to_local_l3(ctx: TcContext) -> i32 {
 }
 
 /// Packets sent by a pod past whose interface the CNI redirects what is sent to
-/// it. At the ingress of that interface; see `lpm_common::pipeline::joined`.
+/// it. At the ingress of that interface; see `lpm_common::pipeline::node`.
 #[classifier]
 pub fn lpm_node_from(ctx: TcContext) -> i32 {
-    joined::from_pod(&ctx)
+    node::from_pod(&ctx)
 }
 
 /// Packets that may go to such a pod. At the ingress of every interface.
 #[classifier]
 pub fn lpm_node_to(ctx: TcContext) -> i32 {
-    joined::to_pod::<ToLocal>(&ctx)
+    node::to_pod::<ToLocal>(&ctx)
 }
 
 /// Packets that may go to such a pod, from a device without Ethernet header.
 #[classifier]
 pub fn lpm_node_to_l3(ctx: TcContext) -> i32 {
-    joined::to_pod::<ToLocalIp>(&ctx)
+    node::to_pod::<ToLocalIp>(&ctx)
 }
 
 /// Packets that go to such a pod by its interface nevertheless: the host's own,
 /// and those of a CNI that does not redirect any more. At its egress.
 #[classifier]
 pub fn lpm_node_out(ctx: TcContext) -> i32 {
-    joined::out_of_veth(&ctx)
+    node::out_of_veth(&ctx)
 }
 
 /// Packets sent by the local end; tunnels are looked into.
 #[classifier]
 pub fn lpm_from_local_inner(ctx: TcContext) -> i32 {
-    inside::measure::<FromLocal>(&ctx)
+    tunnel::measure::<FromLocal>(&ctx)
 }
 
 /// Packets sent to the local end; tunnels are looked into.
 #[classifier]
 pub fn lpm_to_local_inner(ctx: TcContext) -> i32 {
-    inside::measure::<ToLocal>(&ctx)
+    tunnel::measure::<ToLocal>(&ctx)
 }
 
 /// Packets that a network card received, before there is an skb.

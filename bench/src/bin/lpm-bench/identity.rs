@@ -4,8 +4,8 @@ use std::{env, fs, path::PathBuf, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use lpm_agent::identity::{
-    Names,
-    kubernetes::{Event, Pod, World, WorldEvent},
+    PrefixMap,
+    kubernetes::{ClusterState, Event, Pod, StateEvent},
     merge::{Change, Merge},
 };
 use lpm_testbed::machine;
@@ -36,7 +36,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         return args.pods.iter().try_for_each(|pods| one(*pods));
     }
     let mut table = format!(
-        "# Names\n\nBy `cargo xtask bench identity`. {}\n\nPods as the API server sends them (over 2 kB \
+        "# PrefixMap\n\nBy `cargo xtask bench identity`. {}\n\nPods as the API server sends them (over 2 kB \
          of JSON each, 20 per workload, 50 workloads per namespace), parsed one by one and kept as \
          names: what Kubernetes' objects, the merged sources and the exporters' names take, without \
          the kernel's map and the connection. An event is a pod that gives its address to another.\n\n\
@@ -61,13 +61,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 
 /// What an agent keeps.
 struct Kept {
-    world: World,
+    world: ClusterState,
     merge: Merge,
-    names: Names,
+    names: PrefixMap,
 }
 
 impl Kept {
-    fn take(&mut self, event: WorldEvent) {
+    fn take(&mut self, event: StateEvent) {
         let mut changes: Vec<Change> = Vec::new();
         self.world.take(event, &mut changes);
         for (range, name) in changes.into_iter().filter_map(|c| self.merge.apply(c)) {
@@ -82,16 +82,16 @@ impl Kept {
 fn one(pods: u32) -> Result<()> {
     let before = anonymous()?;
     let mut kept = Kept {
-        world: World::new(&["team".to_owned()]),
+        world: ClusterState::new(&["team".to_owned()]),
         merge: Merge::default(),
-        names: Names::default(),
+        names: PrefixMap::default(),
     };
     let begun = Instant::now();
-    kept.take(WorldEvent::Pod(Event::Init));
+    kept.take(StateEvent::Pod(Event::Init));
     for number in 0..pods {
-        kept.take(WorldEvent::Pod(Event::InitApply(pod(number, number)?)));
+        kept.take(StateEvent::Pod(Event::InitApply(pod(number, number)?)));
     }
-    kept.take(WorldEvent::Pod(Event::InitDone));
+    kept.take(StateEvent::Pod(Event::InitDone));
     let listed = begun.elapsed();
     let bytes = anonymous()?.saturating_sub(before);
     if kept.names.len() != pods as usize {
@@ -100,8 +100,8 @@ fn one(pods: u32) -> Result<()> {
     let begun = Instant::now();
     for number in 0..EVENTS {
         let old = number % pods;
-        kept.take(WorldEvent::Pod(Event::Delete(pod(old, old)?)));
-        kept.take(WorldEvent::Pod(Event::Apply(pod(pods + number, old)?)));
+        kept.take(StateEvent::Pod(Event::Delete(pod(old, old)?)));
+        kept.take(StateEvent::Pod(Event::Apply(pod(pods + number, old)?)));
     }
     let events = begun.elapsed() / (2 * EVENTS);
     println!(

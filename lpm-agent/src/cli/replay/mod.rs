@@ -24,9 +24,9 @@ use lpm_common::{
 use self::{output::Output, progress::Bar};
 use crate::{
     config::{Method, Tunnels},
-    identity::Names,
+    identity::PrefixMap,
     replay::{
-        Anonymizer, Capture, Choice, Input, Local, Replay as Run, ReplayError, Settings,
+        Anonymizer, Capture, Choice, Input, LocalEnd, Replay as Run, ReplayError, Settings,
         anonymize::Key, order,
     },
 };
@@ -268,8 +268,8 @@ impl Replay {
             None
         };
         let names = match &self.names {
-            Some(path) => Names::read(path)?,
-            None => Names::default(),
+            Some(path) => PrefixMap::read(path)?,
+            None => PrefixMap::default(),
         };
         let (flows, histograms) = (self.summary, self.histograms);
         Ok(Output::new(format, (flows, histograms), anonymizer, names)?)
@@ -315,7 +315,7 @@ impl Replay {
                 self.methods.iter().map(|method| method.layout()).collect()
             },
             idle_seconds: self.idle.into(),
-            local: Local::new(self.local.clone()),
+            local: LocalEnd::new(self.local.clone()),
             tunnels,
             keep_flows: self.summary,
         }

@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::{super::watch, Format, histograms, tables};
 use crate::{
     export::sample::{SCHEMA, SampleRecord},
-    identity::{Names, Whose},
+    identity::{PrefixMap, Resolver},
     passive::{Clock, Flow},
-    replay::{Anonymizer, ByClass, Flows, Places, Sink, times::Class},
+    replay::{Anonymizer, ByClass, Flows, Interfaces, Sink, sparse_histogram::Class},
 };
 
 /// A round trip as a line of CSV. Columns are only ever added at the end; anything else is a new
@@ -45,8 +45,8 @@ pub(super) struct Output {
     /// All round trips.
     pub(super) times: ByClass,
     anonymizer: Option<Anonymizer>,
-    names: Names,
-    whose: Whose,
+    names: PrefixMap,
+    whose: Resolver,
 }
 
 /// Lines as they come.
@@ -62,7 +62,7 @@ impl Output {
         format: Format,
         (flows, histograms): (bool, bool),
         anonymizer: Option<Anonymizer>,
-        names: Names,
+        names: PrefixMap,
     ) -> io::Result<Self> {
         let lines = if flows || histograms {
             None
@@ -82,7 +82,7 @@ impl Output {
     }
 
     /// Writes the tables, and everything that waits.
-    pub(super) fn finish(&mut self, places: &Places) -> io::Result<()> {
+    pub(super) fn finish(&mut self, places: &Interfaces) -> io::Result<()> {
         if let Some(lines) = &mut self.lines {
             return lines.flush();
         }

@@ -11,15 +11,15 @@ use serde::Serialize;
 use super::{super::show, Format, output::plain};
 use crate::{
     export::{
-        records::{Both, End},
+        json::{Both, End},
         sample::{SCHEMA, vlan},
         tunnel::{TunnelRecord, place},
     },
-    identity::Names,
+    identity::PrefixMap,
     replay::{
-        Anonymizer, Flows, Places,
+        Anonymizer, Flows, Interfaces,
         flows::{FlowId, FlowTotals},
-        times::{Class, Times},
+        sparse_histogram::{Class, SparseHistogram},
     },
 };
 
@@ -65,7 +65,7 @@ pub(super) struct TimesLine {
 }
 
 impl TimesLine {
-    pub(super) fn of((class, times): (Class, &Times)) -> Self {
+    pub(super) fn of((class, times): (Class, &SparseHistogram)) -> Self {
         let [p50_ns, p90_ns, p99_ns] = PERCENTILES.map(|p| times.percentile_ns(p));
         Self {
             method: class.method(),
@@ -155,7 +155,7 @@ pub(super) fn flows(
     out: &mut impl Write,
     format: Format,
     flows: &Flows,
-    (places, names): (&Places, &Names),
+    (places, names): (&Interfaces, &PrefixMap),
     mut anonymizer: Option<&mut Anonymizer>,
 ) -> io::Result<()> {
     let sorted = flows.sorted();
@@ -185,7 +185,7 @@ pub(super) fn flows(
 fn flow_line(
     id: &FlowId,
     totals: &FlowTotals,
-    (places, names): (&Places, &Names),
+    (places, names): (&Interfaces, &PrefixMap),
     mut anonymizer: Option<&mut Anonymizer>,
 ) -> FlowLine {
     let spot = places.all().get(id.place);

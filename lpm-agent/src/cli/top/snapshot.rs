@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::super::client::Agent;
 use crate::{
     export::{
-        records::{self, FlowRecord, LatencyRecord, LinkRecord},
+        json::{self, FlowRecord, LatencyRecord, LinkRecord},
         sample::SCHEMA,
     },
     identity::processes::Sockets,
@@ -72,13 +72,13 @@ impl Source {
                 let known = known.filter(|(at, _)| at.elapsed() < SOCKETS_EVERY);
                 let sockets = known.unwrap_or_else(|| (taken, Sockets::scan()));
                 let model = session.model();
-                let mut flows = records::flows(model, Some(&sockets.1))?;
-                let links = records::links(model, &flows);
+                let mut flows = json::flows(model, Some(&sockets.1))?;
+                let links = json::links(model, &flows);
                 flows.retain(|flow| flow.active);
                 Ok(Snapshot {
                     schema: SCHEMA,
                     flows: rated(flows, taken, last),
-                    latency: records::latencies(model),
+                    latency: json::latencies(model),
                     links,
                     taken,
                     sockets: Some(sockets),

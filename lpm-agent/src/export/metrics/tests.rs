@@ -147,7 +147,7 @@ fn twenty_pairs_of_namespaces_stay_within_the_budget() {
     let names: Vec<String> = (0..20)
         .map(|n| format!("- {{cidr: 198.19.{n}.0/24, namespace: n{n}}}"))
         .collect();
-    let names = crate::identity::Names::parse(&names.join("\n"), "names.yaml".as_ref());
+    let names = crate::identity::PrefixMap::parse(&names.join("\n"), "names.yaml".as_ref());
     model
         .directory()
         .update(model.tables(), &names.expect("names"), &[])

@@ -6,7 +6,7 @@ use lpm_common::layout::NameId;
 
 use super::Directory;
 use crate::{
-    identity::{Member, names::Kind},
+    identity::{Member, names_file::Kind},
     kernel::maps::NameMaps,
 };
 

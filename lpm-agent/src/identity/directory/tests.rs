@@ -5,8 +5,8 @@ use std::path::Path;
 use super::*;
 use crate::kernel::maps::memory::Memory;
 
-fn names(text: &str) -> Names {
-    Names::parse(text, Path::new("names.yaml")).expect("a names file")
+fn names(text: &str) -> PrefixMap {
+    PrefixMap::parse(text, Path::new("names.yaml")).expect("a names file")
 }
 
 #[test]

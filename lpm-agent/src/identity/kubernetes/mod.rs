@@ -1,31 +1,31 @@
 //! Names from Kubernetes: pods, services, nodes, and what owns them.
 //!
-//! [`World`] is pure: events in, changed names out. A thread with one runtime of its own follows
+//! [`ClusterState`] is pure: events in, changed names out. A thread with one runtime of its own follows
 //! six kinds of objects and feeds it.
 
-mod arrivals;
-mod claims;
+mod address_owners;
+mod address_reuse;
+mod api_error;
 mod client;
-mod examine;
-mod footing;
-mod listed;
-mod moved;
-mod near;
+mod csi_nodes;
+mod event_loop;
+mod intern;
 mod networks;
+mod node_scope;
 mod nodes;
 mod objects;
 mod owners;
+mod pod_addressing;
 mod pods;
-mod reader;
-mod reasons;
+mod relist;
+mod scope_check;
 mod selectors;
 mod services;
 mod standin;
-mod texts;
+mod state;
 mod watch;
-mod watches;
+mod watch_set;
 mod width;
-mod world;
 
 #[cfg(test)]
 mod tests;
@@ -51,17 +51,17 @@ use tokio::{
 
 pub(crate) use client::connect;
 pub use client::{KubernetesError, in_cluster};
-pub use examine::{Outlook, examine};
-pub use listed::Event;
-pub use near::OfNode;
-use near::{Api, Near, TICK};
+use event_loop::EventLoop;
+pub use node_scope::OfNode;
+use node_scope::{Api, NodeScope, TICK};
 pub(crate) use nodes::Home;
 pub use objects::{CSINode, EndpointSlice, Job, Node, Pod, ReplicaSet, Service};
-use reader::Reader;
+pub use relist::Event;
+pub use scope_check::{Outlook, check_scope};
+pub use state::{ClusterState, StateEvent, Watched};
 use watch::Message;
-use watches::Watches;
+use watch_set::WatchSet;
 use width::Turn;
-pub use world::{Watched, World, WorldEvent};
 
 use super::{merge::News, status::Status};
 
@@ -120,15 +120,15 @@ impl Kubernetes {
                 let _ = ready.send(Ok(()));
                 runtime.block_on(async {
                     let world = match settings.of_node {
-                        Some(_) => World::of_a_node(&settings.labels),
-                        None => World::new(&settings.labels),
+                        Some(_) => ClusterState::of_a_node(&settings.labels),
+                        None => ClusterState::new(&settings.labels),
                     };
-                    let reader = Reader::new((world, settings.ranges), status, tell);
+                    let reader = EventLoop::new((world, settings.ranges), status, tell);
                     let api = Api {
                         client: client.clone(),
                         labels: settings.labels.into(),
                     };
-                    let near = settings.of_node.map(|of| Near::new(of, api));
+                    let near = settings.of_node.map(|of| NodeScope::new(of, api));
                     tokio::select! {
                         () = follow(client, reader, near) => {}
                         _ = stopped => {}
@@ -165,11 +165,11 @@ fn prepare(settings: &Settings) -> Result<(Runtime, kube::Client), KubernetesErr
 
 async fn follow(
     client: kube::Client,
-    mut reader: Reader<impl FnMut(News) -> bool>,
-    mut near: Option<Near>,
+    mut reader: EventLoop<impl FnMut(News) -> bool>,
+    mut near: Option<NodeScope>,
 ) {
     let (to, mut from) = mpsc::channel(WAITING);
-    let mut running = Running::begin(Watches::new(client, to), near.as_ref());
+    let mut running = Running::begin(WatchSet::new(client, to), near.as_ref());
     let mut messages = Vec::new();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -177,7 +177,7 @@ async fn follow(
     while listens {
         let hear = async {
             match &mut near {
-                Some(near) => near.hear().await,
+                Some(near) => near.recv().await,
                 None => pending().await,
             }
         };
@@ -208,13 +208,13 @@ async fn follow(
 
 /// The watches that run.
 struct Running {
-    watches: Watches,
+    watches: WatchSet,
     services: Option<task::JoinHandle<()>>,
     rest: Vec<task::JoinHandle<()>>,
 }
 
 impl Running {
-    fn begin(watches: Watches, near: Option<&Near>) -> Self {
+    fn begin(watches: WatchSet, near: Option<&NodeScope>) -> Self {
         let rest = match near {
             Some(near) => watches.of_a_node(near.node()),
             None => watches.of_all(),
@@ -248,7 +248,7 @@ impl Running {
         }
     }
 
-    fn follow(&mut self, turn: &Turn, near: &Near) {
+    fn follow(&mut self, turn: &Turn, near: &NodeScope) {
         match turn {
             Turn::Widen(_) => self.rest = self.watches.of_all(),
             Turn::Narrow => {

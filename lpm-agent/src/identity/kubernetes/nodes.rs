@@ -10,15 +10,15 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    claims::Claims,
+    address_owners::AddressOwners,
+    intern::Interner,
     objects::{Node, TUNNEL_ADDRESSES},
-    texts::Texts,
 };
 use crate::identity::{
     HOST, Name,
+    cluster_ranges::unknown_pod,
     merge::{Change, Origin},
-    names::Kind,
-    within::unknown_pod,
+    names_file::Kind,
 };
 
 /// Addresses that are remembered as some pod's once.
@@ -28,7 +28,7 @@ const REMEMBERED: usize = 65_536;
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     known: HashMap<u128, Known>,
-    claims: Claims,
+    claims: AddressOwners,
     /// Which nodes have a range.
     ranges: HashMap<IpNet, Vec<u128>>,
     /// Lengths of ranges: those of IPv6 are marked.
@@ -69,7 +69,7 @@ impl Nodes {
     pub(super) fn apply(
         &mut self,
         (uid, node): (u128, &Node),
-        texts: &mut Texts,
+        texts: &mut Interner,
         out: &mut Vec<Change>,
     ) {
         let name = Arc::new(Name {

@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::{objects::uid, texts::Texts};
+use super::{intern::Interner, objects::uid};
 
 /// Label of a replica set's pods: the last part of the replica set's name.
 const TEMPLATE_HASH: &str = "pod-template-hash";
@@ -104,7 +104,7 @@ impl Owners {
         &mut self,
         of: Between,
         (uid, owner): (u128, &ObjectMeta),
-        texts: &mut Texts,
+        texts: &mut Interner,
     ) -> Workload {
         let own = (of.as_str(), owner.name.as_deref().unwrap_or_default());
         let above = controller(owner).map(|above| (kind(&above.kind), above.name.as_str()));
@@ -119,7 +119,7 @@ impl Owners {
     }
 
     /// The workload of a pod on a node.
-    pub(super) fn of(&self, pod: &ObjectMeta, node: Option<&str>, texts: &mut Texts) -> Told {
+    pub(super) fn of(&self, pod: &ObjectMeta, node: Option<&str>, texts: &mut Interner) -> Told {
         let own_name = pod.name.as_deref().unwrap_or_default();
         let Some(owner) = controller(pod) else {
             return (workload(("barepod", own_name), texts), None);
@@ -148,7 +148,7 @@ impl Owners {
     }
 }
 
-fn workload((kind, name): (&str, &str), texts: &mut Texts) -> Workload {
+fn workload((kind, name): (&str, &str), texts: &mut Interner) -> Workload {
     Workload {
         kind: texts.share(kind),
         name: texts.share(name),

@@ -9,19 +9,19 @@ use std::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 
 use super::{
-    claims::Claims,
-    listed::Event,
-    moved::moved,
+    address_owners::AddressOwners,
+    address_reuse::moved,
+    intern::Interner,
     networks,
     objects::{Pod, PodStatus, uid_of},
     owners::{Owners, Workload},
-    texts::Texts,
+    relist::Event,
 };
 use crate::identity::{
     Name,
+    cluster_ranges::unknown_pod,
     merge::{Change, Moved, Origin},
-    names::Kind,
-    within::unknown_pod,
+    names_file::Kind,
 };
 
 /// A service that an address is behind. The first in order gives its name.
@@ -54,8 +54,8 @@ const ENDLESS: usize = 4096;
 pub(super) struct Pods {
     labels: Vec<Arc<str>>,
     known: HashMap<u128, Known>,
-    claims: Claims,
-    overlay: Claims,
+    claims: AddressOwners,
+    overlay: AddressOwners,
     backends: HashMap<IpAddr, Vec<Backend>>,
     waiting: HashMap<u128, HashSet<u128>>,
     /// When pods were asked to go.
@@ -155,7 +155,7 @@ impl Pods {
         &mut self,
         (uid, pod): (u128, &Pod),
         listing: bool,
-        (owners, texts): (&Owners, &mut Texts),
+        (owners, texts): (&Owners, &mut Interner),
         out: &mut Vec<Change>,
     ) {
         let now = self.read(pod, owners, texts);
@@ -315,7 +315,7 @@ impl Pods {
         }))
     }
 
-    fn read(&self, pod: &Pod, owners: &Owners, texts: &mut Texts) -> Known {
+    fn read(&self, pod: &Pod, owners: &Owners, texts: &mut Interner) -> Known {
         let metadata = &pod.metadata;
         let node = pod.spec.node_name.as_deref();
         let (workload, awaits) = owners.of(metadata, node, texts);
@@ -348,7 +348,7 @@ impl Pods {
         }
     }
 
-    fn chosen(&self, metadata: &ObjectMeta, texts: &mut Texts) -> BTreeMap<Arc<str>, Arc<str>> {
+    fn chosen(&self, metadata: &ObjectMeta, texts: &mut Interner) -> BTreeMap<Arc<str>, Arc<str>> {
         let Some(labels) = &metadata.labels else {
             return BTreeMap::new();
         };

@@ -8,10 +8,10 @@ use std::{
 };
 
 use super::{
+    intern::Interner,
     objects::{Pod, Service},
     pods::{Backend, own_addresses},
     services::Moved,
-    texts::Texts,
 };
 
 /// Value of `clusterIP` of a service without an address of its own.
@@ -41,7 +41,7 @@ impl Selectors {
         &mut self,
         uid: u128,
         service: &Service,
-        texts: &mut Texts,
+        texts: &mut Interner,
     ) -> Vec<Moved> {
         let gone = self.no_service(uid);
         // Without a selector somebody else says what is behind it.
@@ -74,7 +74,7 @@ impl Selectors {
     }
 
     /// This is how a pod is now.
-    pub(super) fn pod(&mut self, uid: u128, pod: &Pod, texts: &mut Texts) -> Vec<Moved> {
+    pub(super) fn pod(&mut self, uid: u128, pod: &Pod, texts: &mut Interner) -> Vec<Moved> {
         let gone = self.no_pod(uid);
         let metadata = &pod.metadata;
         let member = Member {

@@ -3,15 +3,15 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use super::{
-    claims::Claims,
+    address_owners::AddressOwners,
+    intern::Interner,
     objects::{EndpointSlice, Service},
     pods::Backend,
-    texts::Texts,
 };
 use crate::identity::{
     Name,
     merge::{Change, Origin},
-    names::Kind,
+    names_file::Kind,
 };
 
 /// Label of an endpoint slice: the service that it is of.
@@ -24,7 +24,7 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 #[derive(Debug, Default)]
 pub(super) struct Services {
     known: HashMap<u128, (Arc<Name>, Vec<IpAddr>)>,
-    claims: Claims,
+    claims: AddressOwners,
 }
 
 impl Services {
@@ -39,7 +39,7 @@ impl Services {
     pub(super) fn apply(
         &mut self,
         (uid, service): (u128, &Service),
-        texts: &mut Texts,
+        texts: &mut Interner,
         out: &mut Vec<Change>,
     ) {
         let mut share = |text: &Option<String>| text.as_deref().map(|text| texts.share(text));
@@ -138,7 +138,7 @@ impl Slices {
         &mut self,
         uid: u128,
         slice: &EndpointSlice,
-        texts: &mut Texts,
+        texts: &mut Interner,
     ) -> Vec<Moved> {
         let metadata = &slice.metadata;
         let labels = metadata.labels.as_ref();

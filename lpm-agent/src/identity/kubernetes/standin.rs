@@ -14,13 +14,13 @@ use tokio::{
 };
 
 use super::{
+    state::{ClusterState, StateEvent, Watched},
     watch::{Follower, Message},
-    world::{Watched, World, WorldEvent},
 };
 use crate::identity::{
     Name,
     merge::{Change, Moved, Origin},
-    peers::{HEARTBEAT, Line, Named, Said, Talk},
+    peers::{HEARTBEAT, Line, Named, PeerConnection, PeerMessage},
 };
 
 /// Of so many nodes at once: an agent need not follow the whole cluster because its port is closed
@@ -37,7 +37,7 @@ const WAITING: usize = 256;
 /// What is known of a node's pods.
 struct View {
     node: Arc<str>,
-    world: World,
+    world: ClusterState,
     names: BTreeMap<IpAddr, Arc<Name>>,
     /// The watch works, as far as is known.
     works: bool,
@@ -49,18 +49,18 @@ pub(super) async fn stand_in(
     client: Client,
     node: Arc<str>,
     labels: Arc<[String]>,
-    to: Sender<(u64, Said)>,
+    to: Sender<(u64, PeerMessage)>,
 ) {
     sleep(SPREAD.mul_f64(fastrand::f64())).await;
     let (events, mut from) = mpsc::channel(WAITING);
     let follower = Follower {
         kind: Watched::Pods,
-        wrap: WorldEvent::Pod,
+        wrap: StateEvent::Pod,
         fields: Some(format!("spec.nodeName={node}")),
         every: None,
         to: events,
     };
-    let _following = Talk(tokio::spawn(follower.run(client)).abort_handle());
+    let _following = PeerConnection(tokio::spawn(follower.run(client)).abort_handle());
     let mut view = View::new(node, &labels);
     let mut messages = Vec::new();
     let mut ticks = interval(HEARTBEAT);
@@ -74,7 +74,7 @@ pub(super) async fn stand_in(
             view.take(message);
         }
         if let Some(line) = view.line()
-            && to.send((0, Said::InPlace(line))).await.is_err()
+            && to.send((0, PeerMessage::InPlace(line))).await.is_err()
         {
             return;
         }
@@ -85,7 +85,7 @@ impl View {
     fn new(node: Arc<str>, labels: &[String]) -> Self {
         Self {
             node,
-            world: World::of_a_node(labels),
+            world: ClusterState::of_a_node(labels),
             names: BTreeMap::new(),
             works: false,
             moved: Vec::new(),
@@ -147,7 +147,7 @@ mod tests {
     use serde_json::json;
 
     use super::{
-        super::{listed::Event, objects::Pod},
+        super::{objects::Pod, relist::Event},
         *,
     };
 
@@ -161,7 +161,7 @@ mod tests {
     fn names_are_told_while_the_watch_works() {
         let mut view = View::new("n2".into(), &[]);
         let said = |view: &mut View, event| {
-            view.take(Message::Event(Box::new(WorldEvent::Pod(event))));
+            view.take(Message::Event(Box::new(StateEvent::Pod(event))));
             let line = view.line()?;
             let named = line.all.expect("all names");
             let word = |named: &Named| {

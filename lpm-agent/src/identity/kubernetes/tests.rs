@@ -7,17 +7,17 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{reader::everything_unknown, *};
+use super::{event_loop::everything_unknown, *};
 use crate::identity::{
-    Name, Names,
+    Name, PrefixMap,
     merge::{Change, Merge, Origin},
 };
 
 /// A world, and the names that hold by it.
 struct Cluster {
-    world: World,
+    world: ClusterState,
     merge: Merge,
-    names: Names,
+    names: PrefixMap,
 }
 
 fn read<K: DeserializeOwned>(object: Value) -> K {
@@ -27,13 +27,13 @@ fn read<K: DeserializeOwned>(object: Value) -> K {
 impl Cluster {
     fn new() -> Self {
         Self {
-            world: World::new(&["team".to_owned()]),
+            world: ClusterState::new(&["team".to_owned()]),
             merge: Merge::default(),
-            names: Names::default(),
+            names: PrefixMap::default(),
         }
     }
 
-    fn take(&mut self, event: WorldEvent) {
+    fn take(&mut self, event: StateEvent) {
         let mut changes = Vec::new();
         self.world.take(event, &mut changes);
         for (range, name) in changes.into_iter().filter_map(|c| self.merge.apply(c)) {
@@ -45,19 +45,19 @@ impl Cluster {
     }
 
     fn pod(&mut self, object: Value) {
-        self.take(WorldEvent::Pod(Event::Apply(read(object))));
+        self.take(StateEvent::Pod(Event::Apply(read(object))));
     }
 
     fn no_pod(&mut self, object: Value) {
-        self.take(WorldEvent::Pod(Event::Delete(read(object))));
+        self.take(StateEvent::Pod(Event::Delete(read(object))));
     }
 
     fn list_pods(&mut self, objects: Vec<Value>) {
-        self.take(WorldEvent::Pod(Event::Init));
+        self.take(StateEvent::Pod(Event::Init));
         for object in objects {
-            self.take(WorldEvent::Pod(Event::InitApply(read(object))));
+            self.take(StateEvent::Pod(Event::InitApply(read(object))));
         }
-        self.take(WorldEvent::Pod(Event::InitDone));
+        self.take(StateEvent::Pod(Event::InitDone));
     }
 
     fn at(&self, address: &str) -> Option<Arc<Name>> {
@@ -227,10 +227,10 @@ fn a_new_list_keeps_the_names_until_it_is_complete() {
     );
     cluster.list_pods(vec![stays.clone(), goes]);
     assert!(cluster.world.is_synced(Watched::Pods));
-    cluster.take(WorldEvent::Pod(Event::Init));
-    cluster.take(WorldEvent::Pod(Event::InitApply(read(stays))));
+    cluster.take(StateEvent::Pod(Event::Init));
+    cluster.take(StateEvent::Pod(Event::InitApply(read(stays))));
     assert_eq!(cluster.who("198.18.1.8"), "pod a goes - - n1 -");
-    cluster.take(WorldEvent::Pod(Event::InitDone));
+    cluster.take(StateEvent::Pod(Event::InitDone));
     assert_eq!(cluster.who("198.18.1.7"), "pod a stays - - n1 -");
     assert_eq!(cluster.who("198.18.1.8"), "pod unknown - - - - -");
 }
@@ -264,7 +264,7 @@ fn slice(name: &str, service: &str, addresses: &[&str], headless: bool) -> Value
 fn backends_bear_their_services_name() {
     let mut cluster = Cluster::new();
     let take = |cluster: &mut Cluster, slice| {
-        cluster.take(WorldEvent::EndpointSlice(Event::Apply(read(slice))));
+        cluster.take(StateEvent::EndpointSlice(Event::Apply(read(slice))));
     };
     cluster.pod(pod("db-0", "a", &["198.18.1.1"]));
     take(&mut cluster, slice("s1", "all", &["198.18.1.1"], true));
@@ -308,7 +308,7 @@ fn services_have_addresses_of_their_own() {
         })
     };
     let take = |cluster: &mut Cluster, object| {
-        cluster.take(WorldEvent::Service(Event::Apply(read(object))));
+        cluster.take(StateEvent::Service(Event::Apply(read(object))));
     };
     take(
         &mut cluster,
@@ -330,7 +330,7 @@ fn services_have_addresses_of_their_own() {
     assert_eq!(cluster.who("198.19.8.1"), "service - - - - - -");
     assert_eq!(cluster.who("198.19.0.2"), "nobody");
     let gone = service("web", "b", "None", "198.19.8.1");
-    cluster.take(WorldEvent::Service(Event::Delete(read(gone))));
+    cluster.take(StateEvent::Service(Event::Delete(read(gone))));
     assert_eq!(cluster.who("198.19.8.1"), "service a - - api - -");
 }
 
@@ -350,7 +350,7 @@ fn node(name: &str, address: &str, range: &str) -> Value {
 fn nodes_and_their_ranges_of_pods() {
     let mut cluster = Cluster::new();
     let node = node("n1", "198.18.0.1", "198.18.7.0/24");
-    cluster.take(WorldEvent::Node(Event::Apply(read(node.clone()))));
+    cluster.take(StateEvent::Node(Event::Apply(read(node.clone()))));
     assert_eq!(cluster.who("198.18.0.1"), "node host - - - n1 -");
     assert_eq!(
         cluster.who("198.18.7.77"),
@@ -367,7 +367,7 @@ fn nodes_and_their_ranges_of_pods() {
     assert_eq!(cluster.who("198.18.7.9"), "pod a web - - n1 -");
     cluster.no_pod(pod("web", "a", &["198.18.7.9"]));
     assert_eq!(cluster.who("198.18.7.9"), "pod unknown - - - - -");
-    cluster.take(WorldEvent::Node(Event::Delete(read(node))));
+    cluster.take(StateEvent::Node(Event::Delete(read(node))));
     assert!(cluster.names.is_empty(), "{:?}", cluster.names);
 }
 

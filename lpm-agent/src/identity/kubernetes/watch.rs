@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
 use super::{
-    listed::Event,
-    world::{Watched, WorldEvent},
+    relist::Event,
+    state::{StateEvent, Watched},
 };
 
 /// Objects per page of a list: what the server, and we, hold at once.
@@ -38,7 +38,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 #[derive(Debug)]
 pub(super) enum Message {
     /// Something has happened in the cluster.
-    Event(Box<WorldEvent>),
+    Event(Box<StateEvent>),
     /// The watch is connected, or has shown that it still is.
     Alive(Watched),
     /// It is not.
@@ -69,7 +69,7 @@ enum Ended {
 /// Follows one kind until nobody listens.
 pub(super) struct Follower<K> {
     pub(super) kind: Watched,
-    pub(super) wrap: fn(Event<K>) -> WorldEvent,
+    pub(super) wrap: fn(Event<K>) -> StateEvent,
     pub(super) fields: Option<String>,
     /// They are not watched, but listed again after this long.
     pub(super) every: Option<Duration>,

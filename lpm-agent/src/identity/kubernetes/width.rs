@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::footing::Footing;
+use super::pod_addressing::PodAddressing;
 use crate::identity::status::Scope;
 
 /// For how long the reason must be gone before the scope goes back; twice as long each time, as to
@@ -78,31 +78,31 @@ impl Width {
 
     /// Now and then it is looked whether the reason is gone. Returns what is to be told of it, if that
     /// is new.
-    pub(super) fn look(&mut self, footing: impl FnOnce() -> Footing) -> Option<Scope> {
+    pub(super) fn look(&mut self, footing: impl FnOnce() -> PodAddressing) -> Option<Scope> {
         self.look_at(Instant::now(), footing)
     }
 
-    fn look_at(&mut self, now: Instant, footing: impl FnOnce() -> Footing) -> Option<Scope> {
+    fn look_at(&mut self, now: Instant, footing: impl FnOnce() -> PodAddressing) -> Option<Scope> {
         let early = |looked: Instant| now.saturating_duration_since(looked) < LOOK;
         if self.looked.is_some_and(early) {
             return None;
         }
         self.looked = Some(now);
         let why = match footing() {
-            Footing::Firm => {
+            PodAddressing::PerNode => {
                 self.steady.get_or_insert(now);
                 format!(
                     "the reason is gone; the agent returns to scope node if that holds for {} s",
                     self.wait.as_secs()
                 )
             }
-            Footing::Unproven => {
+            PodAddressing::Unknown => {
                 self.steady = None;
                 "the reason is gone, but no pod shows that all addresses are in the pod ranges of \
                  their nodes (spec.podCIDRs)"
                     .to_owned()
             }
-            Footing::Flat(why) => {
+            PodAddressing::Flat(why) => {
                 self.steady = None;
                 why
             }
@@ -165,21 +165,21 @@ mod tests {
         let turn = width.turn().expect("all are to be followed");
         let scope = width.turned(&turn);
         assert_eq!((scope.now, width.asks()), ("cluster", false));
-        let flat = || Footing::Flat("a pod is elsewhere".to_owned());
+        let flat = || PodAddressing::Flat("a pod is elsewhere".to_owned());
         assert_eq!(width.look_at(begun, flat), None, "that has been said");
-        let scope = width.look_at(begun + LOOK, || Footing::Unproven);
+        let scope = width.look_at(begun + LOOK, || PodAddressing::Unknown);
         assert!(scope.is_some_and(|scope| scope.why.is_some_and(|why| why.contains("shows"))));
         assert_eq!((width.turn(), width.asks()), (None, false));
         let gone = begun.checked_sub(STEADY.0).expect("long ago");
         width.looked = None;
-        assert!(width.look_at(gone, || Footing::Firm).is_some());
+        assert!(width.look_at(gone, || PodAddressing::PerNode).is_some());
         assert!(width.asks(), "the others are asked before");
         // It was not gone for long.
         width.looked = None;
         assert!(width.look_at(gone, flat).is_some());
         assert_eq!((width.turn(), width.asks()), (None, false));
         width.looked = None;
-        width.look_at(gone, || Footing::Firm);
+        width.look_at(gone, || PodAddressing::PerNode);
         let turn = width.turn().expect("back");
         let scope = width.turned(&turn);
         assert_eq!((scope.now, scope.why), ("node", None));

@@ -62,7 +62,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::names::Kind;
+    use crate::identity::names_file::Kind;
 
     #[test]
     fn a_line_is_read_as_it_was_written() {

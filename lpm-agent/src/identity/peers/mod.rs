@@ -11,21 +11,21 @@
 //! is unknown again. An agent's word counts for the ranges of its own node and for nothing else, so
 //! it can lie about its own pods at most.
 //!
-//! [`Board`] is what an agent says, [`ask`] how another's is heard, [`Peers`] who is asked.
+//! [`NamePublisher`] is what an agent says, [`subscribe`] how another's is heard, [`Peers`] who is asked.
 
-mod ask;
-mod board;
 mod line;
+mod publisher;
+mod subscribe;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-pub(crate) use ask::ask;
-pub use board::{Board, Refusal};
 pub use line::{Line, Named};
-pub(crate) use table::{Peers, Report, Said, Talk, Trouble};
+pub use publisher::{NamePublisher, Refusal};
+pub(crate) use subscribe::subscribe;
+pub(crate) use table::{PeerConnection, PeerMessage, Peers, Report, Trouble};
 
 /// How often an agent says that its names still hold.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);

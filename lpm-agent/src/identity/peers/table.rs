@@ -15,7 +15,7 @@ use crate::identity::{
     Name,
     kubernetes::Home,
     merge::{Change, Moved, Origin},
-    names::Kind,
+    names_file::Kind,
 };
 
 /// A node with which nothing talks any more is asked for so long.
@@ -23,7 +23,7 @@ const IDLE: Duration = Duration::from_mins(5);
 
 /// What is heard of an agent.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum PeerMessage {
     /// It said this.
     Line(Line),
     /// The API server said this of its node's pods, as the agent does not answer.
@@ -80,9 +80,9 @@ pub(crate) struct Report {
 
 /// A conversation; it ends with this value.
 #[derive(Debug)]
-pub(crate) struct Talk(pub(crate) AbortHandle);
+pub(crate) struct PeerConnection(pub(crate) AbortHandle);
 
-impl Drop for Talk {
+impl Drop for PeerConnection {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -105,7 +105,7 @@ pub(crate) struct Peers<B> {
 struct Peer {
     agent: IpAddr,
     number: u64,
-    _talk: Option<Talk>,
+    _talk: Option<PeerConnection>,
     /// When something talked with its node.
     wanted: Instant,
     /// When it was last heard, if what it said is still believed.
@@ -113,7 +113,7 @@ struct Peer {
     names: BTreeMap<IpAddr, Arc<Name>>,
 }
 
-impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<Talk>> Peers<B> {
+impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
     /// Nobody is asked yet; not ever the `own` node. The agents listen at this port.
     pub(crate) fn new(own: Arc<str>, port: u16, begin: B) -> Self {
         Self {

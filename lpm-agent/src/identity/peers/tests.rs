@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _};
 
-use super::{table::Talk, *};
+use super::{table::PeerConnection, *};
 use crate::identity::{
     Name,
     kubernetes::Home,
@@ -54,7 +54,7 @@ fn words(changes: &[Change]) -> Vec<String> {
 
 type Begun = Arc<std::sync::Mutex<Vec<String>>>;
 
-type Begin = Box<dyn FnMut(std::net::SocketAddr, &Arc<str>, u64) -> Option<Talk>>;
+type Begin = Box<dyn FnMut(std::net::SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>>;
 
 fn peers() -> (Peers<Begin>, Begun) {
     let notes = Begun::default();
@@ -154,7 +154,7 @@ fn an_agents_word_is_for_its_own_node() {
     assert_eq!(peers.moved(1, &line, home), moved[..1]);
     assert_eq!(peers.moved(7, &line, home), []);
     let mut node = named("198.18.2.3", "evil");
-    Arc::make_mut(&mut node.name).kind = crate::identity::names::Kind::Node;
+    Arc::make_mut(&mut node.name).kind = crate::identity::names_file::Kind::Node;
     let lies = vec![
         named("198.18.2.1", "shop"),
         named("198.18.3.1", "evil"),
@@ -194,7 +194,7 @@ fn change(origin: Origin, at: &str, name: Option<Arc<Name>>) -> Change {
 
 #[test]
 fn the_board_tells_of_its_own_nodes_pods() {
-    let board = Arc::<Board>::default();
+    let board = Arc::<NamePublisher>::default();
     assert_eq!(board.listen().err(), Some(Refusal::Closed));
     board.open("n2".into());
     let name = |at| named(at, "shop").name;
@@ -245,7 +245,7 @@ fn the_board_tells_of_its_own_nodes_pods() {
 
 #[test]
 fn nodes_may_ask_and_nobody_else() {
-    let board = Board::default();
+    let board = NamePublisher::default();
     board.admit([address("198.19.0.2")].into());
     for (client, may) in [
         ("198.19.0.2", true),

@@ -7,11 +7,11 @@ use super::{
         attach_error::AttachError,
         bpf::Direction,
         interfaces::Interface,
+        liveness,
         load::{LoadedProgram, is_joined},
         netlink::Route,
-        ours::{FIRST_HANDLE, FIRST_KEPT_HANDLE, HANDLES, Owner, owner},
+        ownership::{FIRST_HANDLE, FIRST_KEPT_HANDLE, HANDLES, Owner, owner},
         pins::{self, Slot},
-        presence,
         tc::{self, Filter, Place},
     },
     Attacher, Attachment, Hook, On, gone, is_gone,
@@ -186,7 +186,7 @@ pub(crate) fn remove_leftovers(
     if filters.is_empty() {
         return Ok(removed);
     }
-    let agents = presence::running_agents()?;
+    let agents = liveness::running_agents()?;
     for filter in filters {
         if owner(&filter, &agents, tags) == Owner::Leftover {
             tc::delete(route, &filter)?;

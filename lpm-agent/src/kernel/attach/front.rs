@@ -10,8 +10,8 @@ use super::{
         bpf,
         detour::Detour,
         interfaces::Interface,
+        liveness,
         load::LoadedProgram,
-        presence,
         tc::{self, Filter, Place},
     },
     Attacher, Hook, On,
@@ -66,7 +66,7 @@ impl Attacher {
     /// # Errors
     /// `/proc` cannot be read.
     pub(crate) fn harmless(&self) -> io::Result<Harmless> {
-        let agents = presence::running_agents()?.into_iter();
+        let agents = liveness::running_agents()?.into_iter();
         let theirs = agents.flat_map(|agent| agent.programs);
         let ours = self.programs.iter().map(|program| program.id);
         Ok(Harmless(ours.chain(theirs).collect()))

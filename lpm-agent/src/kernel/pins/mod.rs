@@ -2,7 +2,7 @@
 //! one goes on with it.
 //!
 //! Below the configured directory lies one directory per layout, `v<version>-<hash>`: the hash is
-//! of everything that two agents must agree in ([`agreement`]). An agent that finds its own
+//! of everything that two agents must agree in ([`compatibility`]). An agent that finds its own
 //! directory adopts it: it loads its programs over the maps that are there and puts them into the
 //! links in place of the ones before, so that each packet meets one of both. Others' directories
 //! (an upgrade, a rollback, other sizes) it takes down once its own programs are attached.
@@ -10,11 +10,11 @@
 //! An agent locks the configured directory (`flock`), so there is one at a time. Map `STATE` is
 //! pinned last: a directory without it was never finished, and is made anew.
 
-mod agreement;
+mod adoption;
+mod compatibility;
 mod error;
-mod inheritance;
-mod kept;
 mod lock;
+mod persisted;
 
 use std::{
     fs, io,
@@ -32,13 +32,13 @@ use aya::maps::MapData;
 use lpm_common::hash::SEEDS;
 
 use super::{bpf, load::LoadedProgram};
-pub use agreement::Agreement;
-pub(crate) use agreement::netns_of;
+pub(crate) use adoption::{Adoption, PinnedLink, Slot, remove};
+use adoption::{LINKS, PROGRAMS};
+pub use compatibility::Compatibility;
+pub(crate) use compatibility::netns_of;
 pub use error::PinError;
-pub(crate) use inheritance::{Inheritance, PinnedLink, Slot, remove};
-use inheritance::{LINKS, PROGRAMS};
-pub(crate) use kept::Kept;
 pub(crate) use lock::{Lock, check as check_place};
+pub(crate) use persisted::Persisted;
 
 /// How long an agent that is ending may hold the lock. Its successor waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,7 +50,7 @@ pub struct Pins {
     root: PathBuf,
     directory: PathBuf,
     maps: Vec<String>,
-    adopted: Option<Arc<Kept>>,
+    adopted: Option<Arc<Persisted>>,
     keep: AtomicBool,
     _lock: Lock,
 }
@@ -61,13 +61,17 @@ impl Pins {
     ///
     /// # Errors
     /// It is in no BPF file system, or in one that cannot be written; another agent has it.
-    pub fn open(root: &Path, agreement: &Agreement, patience: Duration) -> Result<Self, PinError> {
+    pub fn open(
+        root: &Path,
+        agreement: &Compatibility,
+        patience: Duration,
+    ) -> Result<Self, PinError> {
         lock::check(root)?;
         make(root)?;
         let lock = Lock::take(root, patience)?;
         let directory = root.join(agreement.directory());
-        let adopted = if directory.join(kept::STATE).exists() && fits(&directory, agreement) {
-            Some(Arc::new(Kept::open(&directory)?))
+        let adopted = if directory.join(persisted::STATE).exists() && fits(&directory, agreement) {
+            Some(Arc::new(Persisted::open(&directory)?))
         } else {
             // Never finished, or tampered with.
             dismantle(&directory)?;
@@ -109,7 +113,7 @@ impl Pins {
         let state = self
             .adopted
             .as_ref()
-            .map(|_| self.directory.join(kept::STATE));
+            .map(|_| self.directory.join(persisted::STATE));
         state?.metadata().ok()?.modified().ok()
     }
 
@@ -123,13 +127,13 @@ impl Pins {
     }
 
     /// What the last agent left beside the maps; `None`: there was none.
-    pub(crate) fn kept(&self) -> Option<&Arc<Kept>> {
+    pub(crate) fn kept(&self) -> Option<&Arc<Persisted>> {
         self.adopted.as_ref()
     }
 
     /// The maps are all there: makes what agents leave for one another.
-    pub(crate) fn complete(&self, seeds: &[u32; SEEDS]) -> Result<Arc<Kept>, PinError> {
-        Kept::create(&self.directory, seeds).map(Arc::new)
+    pub(crate) fn complete(&self, seeds: &[u32; SEEDS]) -> Result<Arc<Persisted>, PinError> {
+        Persisted::create(&self.directory, seeds).map(Arc::new)
     }
 
     /// Names of the maps that are pinned.
@@ -152,7 +156,7 @@ impl Pins {
         let path = self.directory.join(LINKS).join(slot.file(interface));
         // Of an interface that is gone, whose number came again.
         if path.exists() {
-            inheritance::remove(&path);
+            adoption::remove(&path);
         }
         bpf::pin(link, &path).map_err(|source| PinError::call("pin the link", &path, source))?;
         Ok(path)
@@ -174,8 +178,8 @@ impl Pins {
     }
 
     /// The hooks of the agent before this one.
-    pub(crate) fn inheritance(&self) -> Result<Inheritance, PinError> {
-        Inheritance::read(&self.directory)
+    pub(crate) fn inheritance(&self) -> Result<Adoption, PinError> {
+        Adoption::read(&self.directory)
     }
 
     /// Directories of other layouts.
@@ -213,7 +217,7 @@ pub(crate) fn layouts(root: &Path) -> Result<Vec<PathBuf>, PinError> {
         let ours = entry
             .file_name()
             .to_str()
-            .is_some_and(agreement::is_directory);
+            .is_some_and(compatibility::is_directory);
         if ours && entry.file_type().map_err(failed)?.is_dir() {
             found.push(entry.path());
         }
@@ -222,8 +226,8 @@ pub(crate) fn layouts(root: &Path) -> Result<Vec<PathBuf>, PinError> {
 }
 
 /// The hooks that are pinned in a directory of a layout.
-pub(crate) fn inheritance_of(directory: &Path) -> Result<Inheritance, PinError> {
-    Inheritance::read(directory)
+pub(crate) fn inheritance_of(directory: &Path) -> Result<Adoption, PinError> {
+    Adoption::read(directory)
 }
 
 /// Removes the pins of one layout, and returns them. Links first: what is measured no more needs no
@@ -231,7 +235,7 @@ pub(crate) fn inheritance_of(directory: &Path) -> Result<Inheritance, PinError> 
 pub(crate) fn dismantle(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     let mut removed = Vec::new();
     for part in [&directory.join(LINKS), &directory.join(PROGRAMS), directory] {
-        for path in inheritance::files(part)? {
+        for path in adoption::files(part)? {
             match fs::remove_file(&path) {
                 Ok(()) => removed.push(path),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -252,7 +256,7 @@ pub(crate) fn dismantle(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
 
 /// Whether the maps that are pinned are those that this build expects. The directory's name says
 /// so; anybody who may write there could have put others under their names.
-fn fits(directory: &Path, agreement: &Agreement) -> bool {
+fn fits(directory: &Path, agreement: &Compatibility) -> bool {
     let wrong = agreement.maps.iter().find(|expected| {
         let info = MapData::from_pin(directory.join(&expected.name)).and_then(|map| map.info());
         !info.is_ok_and(|info| {

@@ -10,7 +10,7 @@ use crate::kernel::{
     bpf::Direction,
     hotplug::{AttachedInterface, Event, lock},
     interfaces::Interface,
-    presence,
+    liveness,
     rules::Extras,
 };
 
@@ -56,7 +56,7 @@ impl Worker {
                 attachment,
                 // Without it only `lpm check` knows less.
                 sign: (vantage == Vantage::Node)
-                    .then(|| presence::announce_joined(index).ok())
+                    .then(|| liveness::announce_joined(index).ok())
                     .flatten(),
                 watches: BTreeMap::new(),
                 blind: None,

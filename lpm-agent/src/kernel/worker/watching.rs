@@ -16,7 +16,7 @@ use crate::kernel::{
     contest,
     counters::{self, Packets},
     hotplug::{AttachedInterface, Event},
-    one_sided::Sides,
+    one_sided::DirectionCounts,
     pins::Slot,
 };
 
@@ -246,7 +246,7 @@ impl Worker {
                 "somebody took our programs off this interface; they are put on again"
             );
             self.detach(index, !self.known.contains_key(&index));
-            self.consider(index);
+            self.reconcile(index);
         }
     }
 }
@@ -260,7 +260,7 @@ impl Active {
 }
 
 /// Packets of the flows that a hook sees, all of them together.
-fn flows(sides: Sides, vantage: Vantage, direction: Direction) -> u64 {
+fn flows(sides: DirectionCounts, vantage: Vantage, direction: Direction) -> u64 {
     let from_local = vantage.ingress_is_from_local() || vantage == Vantage::Node;
     match (direction, from_local) {
         (Direction::Ingress, true) | (Direction::Egress, false) => sides.from_local,

@@ -154,7 +154,7 @@ fn words(address: IpAddr) -> [u32; 4] {
 mod tests {
     use super::*;
     use crate::{
-        identity::{Levels, Name, names::Kind},
+        identity::{Levels, Name, names_file::Kind},
         kernel::maps::memory::Memory,
     };
 

@@ -80,7 +80,7 @@ impl Model {
     /// An interface is not watched any more: its flows are forgotten. Returns how many.
     ///
     /// # Errors
-    /// See [`Windows::forget`].
+    /// See [`crate::passive::window::Windows::forget`].
     pub fn link_detached(&self, index: u32) -> io::Result<usize> {
         self.links
             .write()

@@ -12,7 +12,7 @@ use lpm_common::{
 
 use super::*;
 use crate::{
-    identity::{Levels, Names},
+    identity::{Levels, PrefixMap},
     kernel::maps::{FlowMaps as _, memory::Memory},
     passive::flow::tests::fill,
 };
@@ -59,7 +59,7 @@ pub(crate) fn observe(tables: &Memory, row: usize, leg: Leg, echo: usize, ns: u6
 pub(crate) fn model(tables: Memory) -> Model {
     let directory = Directory::default();
     let names = "- {cidr: 198.18.4.0/23, namespace: a}\n- {cidr: 198.18.9.0/24, namespace: b}\n";
-    let names = Names::parse(names, Path::new("names.yaml")).expect("names");
+    let names = PrefixMap::parse(names, Path::new("names.yaml")).expect("names");
     directory.update(&tables, &names, &[]).expect("update");
     // Ids are given out in the order of the prefixes' lengths.
     assert_eq!(directory.namespace(A).as_deref(), Some("a"));
@@ -258,7 +258,7 @@ fn levels_tell_apart_within_namespaces() {
     let names = "- {address: 198.18.4.1, namespace: a, workload: web, pod: web-1}\n\
                  - {address: 198.18.9.1, namespace: b, workload: db}\n\
                  - {address: 198.18.9.9, namespace: b, service: db}\n";
-    let names = Names::parse(names, Path::new("names.yaml")).expect("names");
+    let names = PrefixMap::parse(names, Path::new("names.yaml")).expect("names");
     directory.update(&empty, &names, &[]).expect("update");
     let put = |last: [u8; 4]| {
         let names = empty.names.lock().expect("names");

@@ -3,18 +3,18 @@
 //! The crate `pcap-parser` knows the formats; here is what makes it a stream of packets with one
 //! buffer, exact about where something is wrong.
 
+mod buffer;
 mod error;
 mod input;
 mod pcap;
 mod pcapng;
-mod window;
 
 use std::io::Read;
 
 pub use error::CaptureError;
 pub use input::{Input, Progress};
 
-use self::{pcap::Pcap, pcapng::PcapNg, window::Window};
+use self::{buffer::Buffer, pcap::Pcap, pcapng::PcapNg};
 
 /// Where packets were captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Packet<'a> {
 
 /// A capture that is read from beginning to end.
 pub struct Capture<R> {
-    window: Window<R>,
+    window: Buffer<R>,
     format: Format,
     interfaces: Vec<Interface>,
 }
@@ -56,7 +56,7 @@ impl<R: Read> Capture<R> {
     /// # Errors
     /// It is none of the formats, its link type is not read, or it cannot be read at all.
     pub fn new(source: R) -> Result<Self, CaptureError> {
-        let mut window = Window::new(source);
+        let mut window = Buffer::new(source);
         window.want(4)?;
         let Some(magic) = window.bytes().first_chunk().copied() else {
             return Err(unknown(window.bytes()));

@@ -8,7 +8,7 @@ use pcap_parser::parse_pcap_header;
 
 use super::{
     CaptureError, Interface, Packet,
-    window::{LONGEST, Window},
+    buffer::{Buffer, LONGEST},
 };
 use crate::replay::link;
 
@@ -67,7 +67,7 @@ fn plain(mut header: [u8; HEADER]) -> ([u8; HEADER], bool) {
 impl Pcap {
     /// Reads the header.
     pub(super) fn begin<R: Read>(
-        window: &mut Window<R>,
+        window: &mut Buffer<R>,
     ) -> Result<(Self, Interface), CaptureError> {
         window.need(HEADER)?;
         let unreadable = || CaptureError::corrupt(0, "the header cannot be read");
@@ -111,7 +111,7 @@ impl Pcap {
     /// The next record; `None`: there is none.
     pub(super) fn next<'w, R: Read>(
         &mut self,
-        window: &'w mut Window<R>,
+        window: &'w mut Buffer<R>,
     ) -> Result<Option<Packet<'w>>, CaptureError> {
         if window.want(self.record_header)? == 0 {
             return Ok(None);

@@ -11,7 +11,7 @@ use pcap_parser::{
 
 use super::{
     CaptureError, Interface, Packet,
-    window::{LONGEST, Window},
+    buffer::{Buffer, LONGEST},
 };
 
 /// A section header, in either byte order.
@@ -68,7 +68,7 @@ impl PcapNg {
     /// The next packet; `None`: there is none. Interfaces met on the way are added.
     pub(super) fn next<'w, R: Read>(
         &mut self,
-        window: &'w mut Window<R>,
+        window: &'w mut Buffer<R>,
         interfaces: &mut Vec<Interface>,
     ) -> Result<Option<Packet<'w>>, CaptureError> {
         loop {
@@ -118,7 +118,7 @@ impl PcapNg {
     }
 
     /// Finds the next block, and has the whole of it in the window.
-    fn frame<R: Read>(&mut self, window: &mut Window<R>) -> Result<Option<Frame>, CaptureError> {
+    fn frame<R: Read>(&mut self, window: &mut Buffer<R>) -> Result<Option<Frame>, CaptureError> {
         if window.want(12)? == 0 {
             return Ok(None);
         }
@@ -152,7 +152,7 @@ impl PcapNg {
 
     fn section<R: Read>(
         &mut self,
-        window: &Window<R>,
+        window: &Buffer<R>,
         frame: &Frame,
         interfaces: usize,
     ) -> Result<(), CaptureError> {
@@ -173,7 +173,7 @@ impl PcapNg {
 
     fn interface<R: Read>(
         &mut self,
-        window: &Window<R>,
+        window: &Buffer<R>,
         frame: &Frame,
         interfaces: &mut Vec<Interface>,
     ) -> Result<(), CaptureError> {
@@ -236,7 +236,7 @@ impl PcapNg {
     }
 
     /// What stands before a packet's bytes.
-    fn fields<R: Read>(&self, window: &Window<R>, frame: &Frame) -> Result<Fields, CaptureError> {
+    fn fields<R: Read>(&self, window: &Buffer<R>, frame: &Frame) -> Result<Fields, CaptureError> {
         let corrupt = |what: &str| CaptureError::corrupt(window.offset(), what);
         let unfit = || corrupt("a packet's lengths do not fit its block");
         let bytes = window.bytes().get(..frame.len).unwrap_or_default();

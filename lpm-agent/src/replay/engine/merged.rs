@@ -83,7 +83,7 @@ fn name_end(bytes: &[u8], mut at: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use lpm_common::model::question::Message;
+    use lpm_common::testing::query::Message;
 
     use super::*;
 

@@ -10,7 +10,7 @@ use lpm_common::{
     parse::{self, Link, tunnel::Within},
     pipeline::{
         self,
-        inside::{self, Unwrapped},
+        tunnel::{self, Unwrapped},
     },
     table,
 };
@@ -45,7 +45,7 @@ impl Engine {
                 self.methods.set(Methods(handshake));
             }
         }
-        let inner = inside::meta_of(left, meta);
+        let inner = tunnel::meta_of(left, meta);
         pipeline::enter(packet, &inner, direction, &self.seeds, self, self);
         self.methods.set(self.settings.methods);
         self.cut.set(false);
@@ -56,7 +56,7 @@ impl Engine {
     fn read_cut(&self, bytes: &Captured<'_>, left: &Unwrapped, meta: &Meta) -> Option<Cut> {
         let within = Within::new(*bytes, left.base, left.len);
         let link = if left.is_ip { Link::Ip } else { Link::Ethernet };
-        let inner = inside::meta_of(left, meta);
+        let inner = tunnel::meta_of(left, meta);
         let network = parse::network(&within, link, &inner, self.settings.methods).ok()?;
         if pipeline::is_datagram(&network) {
             return None;

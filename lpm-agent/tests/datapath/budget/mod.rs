@@ -41,7 +41,7 @@ fn programs_keep_within_the_verifiers_budget() {
     settings.tunnels.geneve[0] = 6081;
     settings.xdp = true;
     let mut verified = Vec::new();
-    // With `request` there is no quick way, without it no step of that method.
+    // With `request` there is no fast path, without it no step of that method.
     let all: Methods = Method::ALL.into_iter().collect();
     for (methods, weakly_ordered) in [
         (all, false),

@@ -13,14 +13,14 @@ mod xdp;
 use std::path::Path;
 
 use lpm_common::{
+    host::Arrival,
     layout::Methods,
-    model::{
-        Arrival,
+    packet::Direction,
+    parse::Link,
+    testing::{
         frame::{Frame, layouts},
         vectors,
     },
-    packet::Direction,
-    parse::Link,
 };
 
 use self::pair::Pair;

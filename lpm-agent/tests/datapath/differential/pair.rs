@@ -15,11 +15,11 @@ use lpm_common::{
     counter::{COUNTERS, Counter},
     hash::SEEDS,
     histogram::WORDS,
+    host::{Arrival, Model, Settings},
     layout::{
         ASKED, Control, FlowEntry, Histogram, InterfaceConfig, Methods, PairKey, QueryEntry,
         RequestEntry, Row, Vantage,
     },
-    model::{Arrival, Model, Settings},
     packet::Direction,
     parse::{Link, tunnel::TunnelPorts},
 };

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use lpm_common::{
-    model::{
+    packet::Direction,
+    testing::{
         frame::{Frame, layouts},
-        question::{Message, echo},
+        query::{Message, echo},
         vectors,
     },
-    packet::Direction,
 };
 use proptest::prelude::*;
 

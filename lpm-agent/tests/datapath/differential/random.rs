@@ -1,6 +1,6 @@
 //! Random packets of a few flows that have to do with each other.
 
-use lpm_common::model::{
+use lpm_common::testing::{
     frame::{Frame, layouts},
     vectors,
 };

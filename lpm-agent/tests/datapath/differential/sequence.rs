@@ -3,7 +3,7 @@
 
 use lpm_common::{
     layout::{Method, Methods},
-    model::{frame::Frame, vectors},
+    testing::{frame::Frame, vectors},
 };
 use proptest::prelude::*;
 

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use lpm_common::{
-    model::{
-        around::{Around, wrap, wrappings},
+    parse::{Link, tunnel::TunnelPorts},
+    testing::{
         frame::Frame,
+        tunnel::{Around, wrap, wrappings},
         vectors,
     },
-    parse::{Link, tunnel::TunnelPorts},
 };
 use proptest::prelude::*;
 
@@ -99,7 +99,7 @@ fn any_packets_inside_leave_the_same_state() {
         ..ProptestConfig::default()
     });
     let pair = std::cell::RefCell::new(pair);
-    // Half of them in the commonest tunnel, so that the quick way has its share.
+    // Half of them in the commonest tunnel, so that the fast path has its share.
     let tunnel = prop_oneof![Just(0_usize), 0_usize..40];
     let damage = prop_oneof![9 => Just(None), 1 => (0_usize..120, any::<u8>()).prop_map(Some)];
     let packet = (any_packet(), tunnel, damage);

@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 
 use lpm_common::{
     counter::Counter,
+    host::Model,
     layout::{Method, Methods},
-    model::Model,
     packet::Direction,
 };
 use proptest::{prelude::*, test_runner::TestRunner};

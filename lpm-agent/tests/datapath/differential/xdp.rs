@@ -6,14 +6,14 @@ use aya::{
     programs::{TestRunOptions, Xdp},
 };
 use lpm_common::{
-    model::{
-        Arrival,
-        around::{wrap, wrappings},
-        frame::{Frame, layouts},
-        vectors,
-    },
+    host::Arrival,
     packet::Direction,
     parse::{Link, tunnel::TunnelPorts},
+    testing::{
+        frame::{Frame, layouts},
+        tunnel::{wrap, wrappings},
+        vectors,
+    },
 };
 use proptest::prelude::*;
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lpm_common::model::question::Message;
+use lpm_common::testing::query::Message;
 use lpm_testbed::testbed::{Netns, Pair};
 
 use super::{

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, net::UdpSocket};
 
-use lpm_common::model::question::Message;
+use lpm_common::testing::query::Message;
 use lpm_testbed::testbed::{Netns, Pair};
 
 use super::{Site, icmp::ping};

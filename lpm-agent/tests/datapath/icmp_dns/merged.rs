@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use lpm_common::model::question::Message;
+use lpm_common::testing::query::Message;
 use lpm_testbed::testbed::{Netns, Pair};
 use nix::sys::signal::Signal;
 

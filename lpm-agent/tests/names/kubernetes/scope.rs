@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path};
 
-use lpm_agent::identity::kubernetes::{Outlook, Watched, examine};
+use lpm_agent::identity::kubernetes::{Outlook, Watched, check_scope};
 use lpm_testbed::kubernetes::ApiServer;
 use serde_json::json;
 
@@ -43,7 +43,7 @@ fn no_node(api: &ApiServer, number: u8) {
 /// What `lpm check` says of a node.
 fn outlook(kubeconfig: &Path, node: &str) -> Outlook {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let examined = runtime.block_on(examine(Some(kubeconfig), node));
+    let examined = runtime.block_on(check_scope(Some(kubeconfig), node));
     examined.expect("a kubeconfig")
 }
 

@@ -9,10 +9,11 @@ use std::{vec, vec::Vec};
 use crate::{
     counter::Counter,
     env::RequestSample,
+    host::{Arrival, Model, Settings},
     layout::{Family, Method, Methods, PairKey},
-    model::{Arrival, Model, Settings, frame::Frame},
     packet::{Direction, flag},
     parse::Link,
+    testing::frame::Frame,
 };
 
 const MS: u64 = 1_000_000;

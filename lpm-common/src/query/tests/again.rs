@@ -9,8 +9,8 @@ use super::{MS, S, Scene};
 use crate::{
     counter::Counter,
     layout::{DNS_TIMEOUT_NS, DNS_UNANSWERED, ICMP_TIMEOUT_NS, Methods},
-    model::question::echo,
     packet::Direction::{FromLocal, ToLocal},
+    testing::query::echo,
 };
 
 /// Doubt is rounded up by less than this.

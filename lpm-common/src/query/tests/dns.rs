@@ -6,8 +6,8 @@ use super::{MS, S, both};
 use crate::{
     counter::Counter,
     layout::{DNS_UNANSWERED, PairKey, Rcode},
-    model::question::Message,
     packet::Direction::{FromLocal, ToLocal},
+    testing::query::Message,
 };
 
 #[test]

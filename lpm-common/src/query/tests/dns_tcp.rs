@@ -6,9 +6,9 @@ use super::{MS, S, both};
 use crate::{
     counter::Counter,
     layout::DNS_UNANSWERED,
-    model::{frame::Frame, question::Message},
     packet::Direction::{FromLocal, ToLocal},
     query::MOST,
+    testing::{frame::Frame, query::Message},
 };
 
 #[test]

@@ -6,8 +6,8 @@ use super::{MS, S, both};
 use crate::{
     counter::Counter,
     layout::Leg,
-    model::question::echo,
     packet::Direction::{FromLocal, ToLocal},
+    testing::query::echo,
 };
 
 #[test]

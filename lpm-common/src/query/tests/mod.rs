@@ -13,15 +13,15 @@ use proptest::prelude::*;
 
 use crate::{
     counter::Counter,
+    host::{Arrival, Model, Settings},
     layout::{DNS_UNANSWERED, Method, Methods},
-    model::{
-        Arrival, Model, Settings,
-        frame::Frame,
-        question::{Message, echo},
-        vectors,
-    },
     packet::Direction::{self, FromLocal, ToLocal},
     parse::Link,
+    testing::{
+        frame::Frame,
+        query::{Message, echo},
+        vectors,
+    },
 };
 
 const MS: u64 = 1_000_000;

@@ -6,11 +6,11 @@ use super::{MS, S, Scene, both};
 use crate::{
     counter::Counter,
     layout::{DNS_UNANSWERED, Leg},
-    model::{
-        frame::Frame,
-        question::{Message, echo},
-    },
     packet::Direction::{self, FromLocal, ToLocal},
+    testing::{
+        frame::Frame,
+        query::{Message, echo},
+    },
 };
 
 /// Datagrams of one length, the last one perhaps shorter, as the kernel puts

@@ -1,17 +1,18 @@
 //! Conversations whose directions bear different tags, through the host model.
 
-mod questions;
+mod queries;
 
 use std::vec::Vec;
 
 use crate::{
     counter::Counter,
     env::Claims,
+    host::{Arrival, Model, Settings},
     layout::{Method, Methods},
-    model::{Arrival, Model, Settings, frame::Frame, vectors},
     packet::Direction::{self, FromLocal, ToLocal},
     parse::Link,
     table,
+    testing::{frame::Frame, vectors},
 };
 
 const MS: u64 = 1_000_000;
@@ -443,7 +444,7 @@ fn flows_inside_tunnels_keep_their_numbers() {
         &scene.model,
         &scene.model,
     );
-    assert_eq!((placed.fingerprint, placed.appears), (9, true));
+    assert_eq!((placed.fingerprint, placed.is_new_flow), (9, true));
     assert!(scene.model.vlan_pairs.borrow().is_empty());
 }
 

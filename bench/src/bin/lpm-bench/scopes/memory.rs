@@ -4,8 +4,8 @@ use std::{env, net::IpAddr, process::Command, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
 use lpm_agent::identity::{
-    Name, Names,
-    kubernetes::{EndpointSlice, Event, Node, Pod, ReplicaSet, Service, World, WorldEvent},
+    Name, PrefixMap,
+    kubernetes::{ClusterState, EndpointSlice, Event, Node, Pod, ReplicaSet, Service, StateEvent},
     merge::{Change, Merge, Origin},
 };
 use serde::de::DeserializeOwned;
@@ -49,12 +49,12 @@ pub(crate) fn alone(nodes: u32, scope: &str) -> Result<()> {
     let labels = ["team".to_owned()];
     let mut kept = Kept {
         world: if scope == "node" {
-            World::of_a_node(&labels)
+            ClusterState::of_a_node(&labels)
         } else {
-            World::new(&labels)
+            ClusterState::new(&labels)
         },
         merge: Merge::default(),
-        names: Names::default(),
+        names: PrefixMap::default(),
     };
     for node in 0..nodes {
         kept.fill(node, scope == "node" && node > 0)?;
@@ -71,9 +71,9 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 struct Kept {
-    world: World,
+    world: ClusterState,
     merge: Merge,
-    names: Names,
+    names: PrefixMap,
 }
 
 impl Kept {
@@ -87,9 +87,9 @@ impl Kept {
         };
         let mut this = objects::node(node);
         this["status"] = objects::node_status(node, 0);
-        self.take(WorldEvent::Node(apply::<Node>(&with_uid(this, 1, 0))?));
+        self.take(StateEvent::Node(apply::<Node>(&with_uid(this, 1, 0))?));
         let service = objects::service(node);
-        self.take(WorldEvent::Service(apply::<Service>(&with_uid(
+        self.take(StateEvent::Service(apply::<Service>(&with_uid(
             service, 2, 0,
         ))?));
         if remote {
@@ -100,17 +100,17 @@ impl Kept {
         }
         let addresses: Vec<String> = (0..PODS).map(|pod| objects::address(node, pod)).collect();
         let slice = with_uid(objects::slice(node, &addresses), 3, 0);
-        self.take(WorldEvent::EndpointSlice(apply::<EndpointSlice>(&slice)?));
+        self.take(StateEvent::EndpointSlice(apply::<EndpointSlice>(&slice)?));
         for set in 0..SETS {
             let object = with_uid(objects::replica_set(node, set), 4, set);
-            self.take(WorldEvent::ReplicaSet(apply::<ReplicaSet>(&object)?));
+            self.take(StateEvent::ReplicaSet(apply::<ReplicaSet>(&object)?));
         }
         for (number, address) in (0..PODS).zip(&addresses) {
             let name = format!("workload-{node}-5c9d7f6b8-{number:05}");
             let mut pod = with_uid(objects::pod(&name, node), 5, number);
             pod["spec"]["nodeName"] = objects::node_name(node).into();
             pod["status"] = objects::pod_status(Some(address));
-            self.take(WorldEvent::Pod(apply::<Pod>(&pod)?));
+            self.take(StateEvent::Pod(apply::<Pod>(&pod)?));
         }
         Ok(())
     }
@@ -139,7 +139,7 @@ impl Kept {
         self.apply(changes);
     }
 
-    fn take(&mut self, event: WorldEvent) {
+    fn take(&mut self, event: StateEvent) {
         let mut changes = Vec::new();
         self.world.take(event, &mut changes);
         self.apply(changes);

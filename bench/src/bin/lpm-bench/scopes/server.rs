@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use lpm_agent::identity::{
     kubernetes::{Kubernetes, OfNode, Settings, Watched},
-    peers::Board,
+    peers::NamePublisher,
     status::Status,
 };
 use lpm_testbed::kubernetes::ApiServer;
@@ -48,13 +48,13 @@ pub(crate) struct Cost {
 /// A running agent, without a kernel.
 pub(crate) struct Agent {
     _kubernetes: Kubernetes,
-    pub(crate) board: Arc<Board>,
+    pub(crate) board: Arc<NamePublisher>,
 }
 
 impl Agent {
     /// Starts one; returns when it knows all that it follows.
     pub(crate) fn start(api: &ApiServer, narrow: bool) -> Result<Self> {
-        let (status, board) = (Arc::<Status>::default(), Arc::<Board>::default());
+        let (status, board) = (Arc::<Status>::default(), Arc::<NamePublisher>::default());
         let of_node = narrow.then(|| OfNode {
             node: objects::node_name(0).into(),
             port: 9477,

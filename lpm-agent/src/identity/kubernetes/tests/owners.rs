@@ -46,11 +46,11 @@ fn the_owner_chain_leads_to_the_workload() {
         "tidy",
         "c1",
     );
-    cluster.take(WorldEvent::Job(Event::Apply(read(job))));
+    cluster.take(StateEvent::Job(Event::Apply(read(job))));
     assert_eq!(workload(&cluster, "198.18.1.3"), "cronjob tidy");
     let set = json!({"metadata": {"name": "rs", "uid": "r2"}});
     let set = owned(set, "Deployment", "front", "d1");
-    cluster.take(WorldEvent::ReplicaSet(Event::Apply(read(set))));
+    cluster.take(StateEvent::ReplicaSet(Event::Apply(read(set))));
     assert_eq!(workload(&cluster, "198.18.1.2"), "deployment front");
     // The next one is known at once, and so is a static pod.
     cluster.pod(owned(
@@ -98,6 +98,6 @@ fn a_pod_that_nothing_owns_is_a_workload() {
     assert_eq!(workload(&cluster, "198.18.1.4"), "replicaset canary-7");
     let set = json!({"metadata": {"name": "canary-7", "uid": "r1"}});
     let set = owned(set, "Rollout", "canary", "o1");
-    cluster.take(WorldEvent::ReplicaSet(Event::Apply(read(set))));
+    cluster.take(StateEvent::ReplicaSet(Event::Apply(read(set))));
     assert_eq!(workload(&cluster, "198.18.1.4"), "Rollout canary");
 }

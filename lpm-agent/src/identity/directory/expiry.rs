@@ -1,0 +1,133 @@
+//! Who is gone from the names, for rows of histograms that bear them.
+
+use std::{collections::HashSet, io, sync::PoisonError, time::Instant};
+
+use lpm_common::layout::{NameId, NameValue, PairKey, PeerKind};
+
+use super::{Directory, LEVELS};
+use crate::{
+    identity::{Levels, resolver::LocalEnd},
+    kernel::maps::NameMaps,
+};
+
+impl Directory {
+    /// The label sets that rows with these should have, in the same order: those of whom was not
+    /// among the names, or behind an interface, since then are others.
+    ///
+    /// # Errors
+    /// What ids stand for cannot be kept for the next agent; no row may bear new ones.
+    pub fn reduce(
+        &self,
+        tables: &dyn NameMaps,
+        pairs: &[PairKey],
+        since: Instant,
+    ) -> io::Result<Vec<PairKey>> {
+        self.touch();
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        let reduced = pairs.iter().map(|pair| {
+            let local = ids.reduce(pair.local().id, since);
+            let remote = ids.reduce(pair.remote().id, since);
+            if [local, remote].contains(&NameId::GONE) {
+                pair.gone()
+            } else {
+                pair.with_ids(local, remote)
+            }
+        });
+        let reduced = reduced.collect();
+        drop(ids);
+        self.remember(tables)?;
+        Ok(reduced)
+    }
+
+    /// The levels that are told apart now, and were not by the agent before this one, whose rows go on.
+    #[must_use]
+    pub fn new_levels(&self) -> Levels {
+        let earlier = self.earlier.get().unwrap_or(&self.levels);
+        self.levels.beyond(earlier)
+    }
+
+    /// The label sets that rows with these should have when the agent begins, in the same order: what
+    /// was counted before a level was switched on is in no series of that level.
+    ///
+    /// # Errors
+    /// As [`Self::reduce`].
+    pub fn switched(&self, tables: &dyn NameMaps, pairs: &[PairKey]) -> io::Result<Vec<PairKey>> {
+        let new = self.new_levels();
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        let mut label = |end: NameValue, here: bool| {
+            let is_pod = end.kind == PeerKind::Pod as u8 && end.id.namespace() != 0;
+            let lacks = Levels {
+                workload: new.workload && is_pod,
+                service: new.service && end.kind == PeerKind::Service as u8,
+                pod: new.pod && is_pod && here,
+                ..new
+            };
+            ids.without(end.id, &lacks)
+        };
+        let switched = pairs.iter().map(|pair| {
+            let local = label(pair.local(), true);
+            pair.with_ids(local, label(pair.remote(), false))
+        });
+        let switched = switched.collect();
+        drop(ids);
+        self.remember(tables)?;
+        Ok(switched)
+    }
+
+    /// Keeps for the next agent what is told apart.
+    ///
+    /// # Errors
+    /// The kernel's map cannot be written.
+    pub fn keep_levels(&self, tables: &dyn NameMaps) -> io::Result<()> {
+        if self.earlier.get() == Some(&self.levels) {
+            return Ok(());
+        }
+        let text = serde_json::to_string(&self.levels).unwrap_or_default();
+        tables.remember(LEVELS, &text)
+    }
+
+    /// Whether a label set bears anything that is gone: only the agent gives it to a row.
+    #[must_use]
+    pub fn is_reduced(&self, pair: PairKey) -> bool {
+        let ids = self.ids();
+        [pair.local().id, pair.remote().id]
+            .into_iter()
+            .any(|id| id == NameId::GONE || ids.who(id).is_some_and(|member| member.is_reduced()))
+    }
+
+    /// Gives up the ids of those who were not among the names since then and whom no row bears.
+    /// Returns whether others may be told apart in their place.
+    pub fn release(&self, since: Instant, borne: &HashSet<NameId>) -> bool {
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        ids.release(since, borne) > 0
+    }
+
+    /// These are there, whatever the names say.
+    pub fn touch_ids(&self, those: impl IntoIterator<Item = NameId>) {
+        let now = Instant::now();
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        for id in those {
+            ids.touch(id, now);
+        }
+    }
+
+    /// Notes who is there now.
+    fn touch(&self) {
+        let now = Instant::now();
+        let kernel = self.in_kernel();
+        let here: HashSet<NameId> = kernel.here().values().map(|value| value.id).collect();
+        drop(kernel);
+        let local = self.local();
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        for id in here {
+            ids.touch(id, now);
+        }
+        for end in local.values() {
+            let LocalEnd::Pod(name) = end else { continue };
+            if let Some(namespace) = name.namespace.as_deref() {
+                let member = self.levels.member(name, true);
+                ids.touch_member(namespace, member.as_ref(), now);
+            }
+        }
+    }
+}

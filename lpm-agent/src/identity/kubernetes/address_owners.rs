@@ -1,0 +1,84 @@
+//! Addresses, and the objects that say an address is theirs.
+
+use std::{collections::HashMap, net::IpAddr};
+
+/// What an order of a claim that came as an event begins with: it is later than all of the list.
+const LIVE: u64 = 1 << 40;
+
+/// One object's claim to an address.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    order: u64,
+    uid: u128,
+}
+
+/// Who claims which address. An address is given to a new pod while the old one's object is still
+/// there, so the latest claim holds.
+#[derive(Debug, Default)]
+pub(super) struct AddressOwners {
+    by_address: HashMap<IpAddr, Vec<Claim>>,
+    sequence: u64,
+}
+
+impl AddressOwners {
+    /// An object has an address from now on or, as a list tells, since a time (seconds, any
+    /// epoch). Nothing changes if it had it already.
+    pub(super) fn claim(&mut self, address: IpAddr, uid: u128, listed_since: Option<u64>) {
+        self.sequence += 1;
+        let order = listed_since.map_or(LIVE + self.sequence, |since| since.min(LIVE - 1));
+        let claims = self
+            .by_address
+            .entry(address)
+            .or_insert_with(|| Vec::with_capacity(1));
+        if claims.iter().all(|claim| claim.uid != uid) {
+            claims.push(Claim { order, uid });
+            claims.sort_by_key(|claim| claim.order);
+        }
+    }
+
+    /// An object has the address no longer.
+    pub(super) fn release(&mut self, address: IpAddr, uid: u128) {
+        if let Some(claims) = self.by_address.get_mut(&address) {
+            claims.retain(|claim| claim.uid != uid);
+            if claims.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+
+    /// Whose the address is.
+    pub(super) fn holder(&self, address: IpAddr) -> Option<u128> {
+        Some(self.by_address.get(&address)?.last()?.uid)
+    }
+
+    /// All that claim it.
+    pub(super) fn all(&self, address: IpAddr) -> impl Iterator<Item = u128> {
+        let claims = self.by_address.get(&address).map_or(&[][..], Vec::as_slice);
+        claims.iter().map(|claim| claim.uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 1));
+
+    #[test]
+    fn the_latest_claim_holds_until_it_is_released() {
+        let mut claims = AddressOwners::default();
+        claims.claim(ADDRESS, 1, Some(2000));
+        claims.claim(ADDRESS, 2, Some(1000));
+        assert_eq!(claims.holder(ADDRESS), Some(1), "2 is older");
+        claims.claim(ADDRESS, 3, None);
+        assert_eq!(claims.holder(ADDRESS), Some(3));
+        claims.claim(ADDRESS, 1, None);
+        assert_eq!(claims.holder(ADDRESS), Some(3), "1 had it before");
+        claims.release(ADDRESS, 1);
+        claims.release(ADDRESS, 3);
+        assert_eq!(claims.holder(ADDRESS), Some(2));
+        claims.release(ADDRESS, 2);
+        assert_eq!(claims.holder(ADDRESS), None);
+        assert_eq!(claims.all(ADDRESS).count(), 0);
+    }
+}

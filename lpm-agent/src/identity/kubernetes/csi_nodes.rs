@@ -1,0 +1,154 @@
+//! Nodes that come and go, where nodes are not watched: each kubelet writes its node every few
+//! minutes, and of thousands of nodes that is too much to be sent to as many agents. `CSINode`
+//! objects come and go with nodes and are quiet between.
+
+use std::collections::HashMap;
+
+use super::nodes::Nodes;
+
+/// What `CSINode` objects tell.
+#[derive(Debug, Default)]
+pub(super) struct CsiNodes {
+    /// Names by the objects' ids.
+    known: HashMap<u128, String>,
+    /// Nodes to be asked for.
+    wanted: Vec<String>,
+}
+
+impl CsiNodes {
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub(super) fn uids(&self) -> impl Iterator<Item = u128> {
+        self.known.keys().copied()
+    }
+
+    /// A node of this name is there; before the nodes are `listed` nobody need ask for it.
+    pub(super) fn come(&mut self, uid: u128, name: String, listed: bool, nodes: &Nodes) {
+        let new = self.known.insert(uid, name.clone()).is_none();
+        if new && listed && nodes.uid(&name).is_none() {
+            self.wanted.push(name);
+        }
+    }
+
+    /// It may have gone.
+    pub(super) fn go(&mut self, uid: u128) {
+        self.wanted.extend(self.known.remove(&uid));
+    }
+
+    /// All nodes have been listed: asks for those that came meanwhile, and those that are not
+    /// complete yet.
+    pub(super) fn listed(&mut self, nodes: &Nodes) {
+        let names = nodes.names();
+        let missing = self
+            .known
+            .values()
+            .filter(|name| !names.contains(name.as_str()));
+        self.wanted.extend(missing.cloned());
+        self.wanted
+            .extend(nodes.bare().map(|(name, _)| name.to_owned()));
+    }
+
+    /// What is to be asked for now.
+    pub(super) fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{
+        objects::{CSINode, Node},
+        relist::Event,
+        state::{ClusterState, StateEvent},
+    };
+
+    fn csi(name: &str) -> CSINode {
+        serde_json::from_value(json!({"metadata": {"name": name, "uid": name}})).expect("one")
+    }
+
+    fn node(name: &str, uid: &str, range: &str) -> Node {
+        let object = json!({"metadata": {"name": name, "uid": uid},
+            "spec": {"podCIDRs": [range]}, "status": {"addresses": [
+                {"type": "InternalIP", "address": "198.19.0.1"}]}});
+        serde_json::from_value(object).expect("a node")
+    }
+
+    #[test]
+    fn a_node_is_asked_for_when_it_comes_and_when_it_goes() {
+        let mut world = ClusterState::of_a_node(&[]);
+        let mut take = |events: Vec<StateEvent>| {
+            for event in events {
+                world.take(event, &mut Vec::new());
+            }
+            let mut wanted = world.take_nodes();
+            wanted.sort();
+            let home = world.nodes().home([198, 18, 1, 7].into());
+            (wanted, home.map(|home| home.node.to_string()))
+        };
+        let (n1, n2) = (
+            node("n1", "a", "198.18.1.0/24"),
+            node("n2", "b", "198.18.2.0/24"),
+        );
+        let is_n1 = || Some("n1".to_owned());
+        let first = take(vec![
+            StateEvent::CsiNode(Event::Init),
+            StateEvent::CsiNode(Event::InitApply(csi("n1"))),
+            StateEvent::CsiNode(Event::InitApply(csi("late"))),
+            StateEvent::CsiNode(Event::InitDone),
+        ]);
+        assert_eq!(first, (vec![], None), "the nodes are still listed");
+        let listed = take(vec![
+            StateEvent::Node(Event::Init),
+            StateEvent::Node(Event::InitApply(n1)),
+            StateEvent::Node(Event::InitApply(n2)),
+            StateEvent::Node(Event::InitDone),
+        ]);
+        assert_eq!(listed, (vec!["late".to_owned()], is_n1()));
+        let come = take(vec![
+            StateEvent::CsiNode(Event::Apply(csi("n1"))),
+            StateEvent::CsiNode(Event::Apply(csi("n3"))),
+        ]);
+        assert_eq!(come, (vec!["n3".to_owned()], is_n1()));
+        let gone = take(vec![StateEvent::CsiNode(Event::Delete(csi("n1")))]);
+        assert_eq!(
+            gone,
+            (vec!["n1".to_owned()], is_n1()),
+            "it is asked whether it is"
+        );
+        // There is one of that name, and it is another; then there is none.
+        let other = node("n1", "c", "198.18.7.0/24");
+        let again = take(vec![StateEvent::Node(Event::Apply(other))]);
+        assert_eq!(again, (vec![], None), "the range went with the first");
+        let n4 = node("n4", "d", "198.18.1.0/24");
+        assert_eq!(
+            take(vec![StateEvent::Node(Event::Apply(n4))]).1,
+            Some("n4".to_owned())
+        );
+        let none = take(vec![StateEvent::NoNode("n4".to_owned())]);
+        assert_eq!(none, (vec![], None));
+    }
+
+    #[test]
+    fn a_range_of_two_nodes_is_nobodys() {
+        let mut world = ClusterState::of_a_node(&[]);
+        let mut home = |node| {
+            world.take(StateEvent::Node(Event::Apply(node)), &mut Vec::new());
+            let home = world.nodes().home([198, 18, 1, 7].into());
+            home.map(|home| home.node.to_string())
+        };
+        assert_eq!(
+            home(node("n1", "a", "198.18.1.0/24")).as_deref(),
+            Some("n1")
+        );
+        assert_eq!(home(node("n2", "b", "198.18.1.0/24")), None);
+        assert_eq!(
+            home(node("n2", "b", "198.18.1.0/25")).as_deref(),
+            Some("n2"),
+            "it is longer"
+        );
+    }
+}

@@ -1,0 +1,258 @@
+//! Takes what the watches and the other agents say into the world, the status and the names.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+
+use super::{
+    api_error,
+    node_scope::NodeScope,
+    owners::Wanted,
+    pod_addressing::PodAddressing,
+    relist::Event,
+    state::{ClusterState, StateEvent, Watched},
+    watch::{Failure, Message},
+    width::{Turn, Width},
+};
+use crate::identity::{
+    Name, UNKNOWN,
+    merge::{Change, Moved, News, Origin},
+    names_file::Kind,
+    peers::PeerMessage,
+    status::{Scope, Status},
+};
+
+/// Kinds of objects that have addresses.
+const WITH_ADDRESSES: [Watched; 3] = [Watched::Pods, Watched::Services, Watched::Nodes];
+
+pub(super) struct EventLoop<T> {
+    world: ClusterState,
+    /// Ranges of pods that the configuration tells.
+    ranges: Vec<IpNet>,
+    status: Arc<Status>,
+    tell: T,
+    /// All kinds that have addresses were seen as a whole once.
+    complete: bool,
+    /// What has no name is said to be unknown.
+    unknown: bool,
+    /// An agent before this one may have told the kernel names that hold no longer: those who were
+    /// to say so have.
+    told: bool,
+    width: Width,
+}
+
+impl<T: FnMut(News) -> bool> EventLoop<T> {
+    pub(super) fn new(
+        (world, ranges): (ClusterState, Vec<IpNet>),
+        status: Arc<Status>,
+        tell: T,
+    ) -> Self {
+        Self {
+            world,
+            ranges,
+            status,
+            tell,
+            complete: false,
+            unknown: true,
+            told: false,
+            width: Width::default(),
+        }
+    }
+
+    /// Nothing is known yet. False: nobody listens.
+    pub(super) fn begin(&mut self, near: Option<&NodeScope>) -> bool {
+        self.status.set_scope(Scope {
+            wanted: if near.is_some() { "node" } else { "cluster" },
+            now: if near.is_some() { "node" } else { "cluster" },
+            why: None,
+        });
+        self.say(everything_unknown(true))
+    }
+
+    /// Takes in what there is; false: nobody listens.
+    pub(super) fn take(
+        &mut self,
+        messages: &mut Vec<Message>,
+        heard: Option<(u64, PeerMessage)>,
+        mut near: Option<&mut NodeScope>,
+    ) -> bool {
+        let (mut changes, mut moved) = (Vec::new(), Vec::new());
+        for message in messages.drain(..) {
+            self.message(message, &mut changes, &mut moved);
+        }
+        for kind in self.world.followed() {
+            let (count, synced) = (self.world.count(*kind), self.world.is_synced(*kind));
+            self.status.set_objects(*kind, count, synced);
+        }
+        if let Some(near) = near.as_deref_mut() {
+            let from = changes.len();
+            near.changed(&self.world, &moved, &mut changes);
+            if let Some(heard) = heard {
+                moved.extend(near.take(heard, &self.world, &mut changes));
+            }
+            near.tick(&self.world, self.width.asks(), &mut changes);
+            self.world.remember_the_gone(from, &mut changes);
+        }
+        // Before the names change.
+        let listens = moved.is_empty() || (self.tell)(News::Moved(moved));
+        listens && self.settle(near, changes)
+    }
+
+    /// Owners to be asked for.
+    pub(super) fn wanted(&mut self) -> Vec<Wanted> {
+        self.world.take_wanted()
+    }
+
+    /// Nodes to be asked for.
+    pub(super) fn nodes(&mut self) -> Vec<String> {
+        self.world.take_nodes()
+    }
+
+    /// Whether other pods are to be followed than are.
+    pub(super) fn turn(&self) -> Option<Turn> {
+        self.width.turn()
+    }
+
+    /// Others are followed from now on. False: nobody listens.
+    pub(super) fn turned(&mut self, turn: &Turn, near: &mut NodeScope) -> bool {
+        let mut changes = Vec::new();
+        let scope = self.width.turned(turn);
+        match turn {
+            Turn::Widen(_) => self.world.widen(&mut changes),
+            Turn::Narrow => self.world.narrow(&mut changes),
+        }
+        self.status.set_scope(scope);
+        self.status.follow_only(self.world.followed());
+        self.settle(Some(near), changes)
+    }
+
+    fn message(&mut self, message: Message, changes: &mut Vec<Change>, moved: &mut Vec<Moved>) {
+        match message {
+            Message::Event(event) => {
+                if let Some(lag) = lag(&event) {
+                    self.status.set_lag(lag);
+                }
+                moved.extend(self.world.moved(&event));
+                self.world.take(*event, changes);
+            }
+            Message::Alive(kind) => {
+                if let Some(broken) = self.status.alive(kind) {
+                    let seconds = broken.as_secs();
+                    tracing::info!("{} are followed again after {seconds} s", kind.as_str());
+                }
+            }
+            Message::Failed(kind, failure) => self.failed(kind, &failure),
+        }
+    }
+
+    /// Says what has changed, and whether what has no name is known to have none.
+    fn settle(&mut self, near: Option<&mut NodeScope>, mut changes: Vec<Change>) -> bool {
+        let synced = WITH_ADDRESSES
+            .iter()
+            .all(|kind| self.world.is_synced(*kind));
+        let (mut footing, mut told) = (PodAddressing::PerNode, synced);
+        if let Some(near) = near {
+            near.publish(&self.world, synced);
+            if !self.width.is_wide() {
+                footing = near.look(&self.world);
+                told = synced && near.have_told();
+            } else if synced {
+                if let Some(scope) = self.width.look(|| near.look(&self.world)) {
+                    self.status.set_scope(scope);
+                }
+                if !self.width.asks() {
+                    let from = changes.len();
+                    near.end(&mut changes);
+                    self.world.remember_the_gone(from, &mut changes);
+                }
+            }
+            let (report, errors) = near.report();
+            self.status.set_peers(&report, errors);
+        }
+        let unknown = !synced || footing != PodAddressing::PerNode;
+        if unknown != self.unknown {
+            self.unknown = unknown;
+            changes.extend(everything_unknown(unknown));
+        }
+        if let PodAddressing::Flat(why) = footing {
+            self.width.set_flat(why);
+        }
+        let listens = self.say(changes);
+        if synced && !self.complete {
+            self.complete = true;
+            if let Some(hint) = self.no_range() {
+                tracing::info!("{hint}");
+            }
+            self.status.set_complete();
+        }
+        if !told || std::mem::replace(&mut self.told, true) {
+            return listens;
+        }
+        listens && (self.tell)(News::Complete)
+    }
+
+    /// Says if it cannot be told from an address that it is the cluster's.
+    fn no_range(&self) -> Option<String> {
+        let told = |address| {
+            let configured = self.ranges.iter().any(|range| range.contains(&address));
+            configured || self.world.nodes().cover(address)
+        };
+        let mut pods = self.world.pods().addresses();
+        let (name, address) = pods.find(|(_, address)| !told(*address))?;
+        Some(format!(
+            "pod {}/{} has the address {address}, which is of no node's range (spec.podCIDRs): give \
+             the pods' ranges as identity.cluster_ranges; else a new pod is external until the API \
+             server tells of it",
+            name.namespace.as_deref().unwrap_or_default(),
+            name.pod.as_deref().unwrap_or_default(),
+        ))
+    }
+
+    fn say(&mut self, changes: Vec<Change>) -> bool {
+        changes.is_empty() || (self.tell)(News::Changes(changes))
+    }
+
+    /// Each reason is said once until the watch works again.
+    fn failed(&self, kind: Watched, failure: &Failure) {
+        let reason = api_error::reason(&failure.error);
+        let sentence = api_error::sentence(kind, failure);
+        let said = (reason, sentence.as_str());
+        if self.status.failed(kind, said, Instant::now()) {
+            if reason == "gone" {
+                tracing::warn!("{sentence}");
+            } else {
+                tracing::error!("{sentence}");
+            }
+        }
+    }
+}
+
+/// As long as not everything is known, what has no name may be anybody's.
+pub(super) fn everything_unknown(unknown: bool) -> Vec<Change> {
+    let name = Arc::new(Name {
+        kind: Kind::External,
+        namespace: Some(UNKNOWN.into()),
+        ..Name::default()
+    });
+    ["0.0.0.0/0", "::/0"]
+        .map(|range| Change {
+            origin: Origin::Waiting,
+            range: range.parse().expect("a range"),
+            name: unknown.then(|| Arc::clone(&name)),
+        })
+        .into()
+}
+
+/// How long a pod's change took to come to us. The server's times are whole seconds, so it is up
+/// to a second too long.
+fn lag(event: &StateEvent) -> Option<Duration> {
+    let StateEvent::Pod(Event::Apply(pod)) = event else {
+        return None;
+    };
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let changed = pod.changed()?;
+    Some(Duration::try_from(now.duration_since(changed)).unwrap_or_default())
+}

@@ -1,0 +1,207 @@
+//! Whether an address tells its node: whether pods have addresses of their nodes' ranges.
+//!
+//! On a flat network (Azure CNI's, for one) it does not, and then there is nobody to ask. Nor does it
+//! in the networks of L2S-M and Multus: those span nodes, and their addresses are of no node's range.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::state::{ClusterState, Watched};
+use crate::identity::Name;
+
+/// A node that is new has no range of pods yet, and the news of it may come late.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PodAddressing {
+    /// It does: an address of no range is no pod's.
+    PerNode,
+    /// It may: an address of no range may be anybody's.
+    Unknown,
+    /// It does not; in a sentence, why.
+    Flat(String),
+}
+
+/// The view from one node.
+#[derive(Debug)]
+pub(super) struct Ground {
+    node: Arc<str>,
+    /// A pod was seen with an address of its node's range.
+    seen: bool,
+    /// Since when this node is none of the cluster's, or has pods but no range.
+    missing: Option<Instant>,
+}
+
+impl Ground {
+    pub(super) fn new(node: Arc<str>) -> Self {
+        Self {
+            node,
+            seen: false,
+            missing: None,
+        }
+    }
+
+    /// Whether a pod was seen with an address of its node's range.
+    pub(super) fn is_seen(&self) -> bool {
+        self.seen
+    }
+
+    /// Another node's agent has named pods of its range.
+    pub(super) fn others_stand(&mut self) {
+        self.seen = true;
+    }
+
+    /// Looks at a world in which this node's pods are followed, and maybe others'.
+    pub(super) fn look(&mut self, world: &ClusterState, now: Instant) -> PodAddressing {
+        if !world.is_synced(Watched::Nodes) {
+            return PodAddressing::Unknown;
+        }
+        let node = &self.node;
+        let Some(ranges) = world.nodes().ranges_of(node) else {
+            let why = format!("the cluster has no node {node}: give this node's name as node_name");
+            return self.wait(now, why);
+        };
+        if ranges.is_empty() {
+            let why = format!("node {node} has no pod range (spec.podCIDRs)");
+            return self.wait(now, why);
+        }
+        self.missing = None;
+        let within = |address: IpAddr| ranges.iter().any(|range| range.contains(&address));
+        let is_here = |name: &Name| name.node.as_ref() == Some(node);
+        let here = world.pods().addresses();
+        for (name, address) in here.filter(|(name, _)| is_here(name)) {
+            if !within(address) {
+                let namespace = name.namespace.as_deref().unwrap_or_default();
+                let pod = name.pod.as_deref().unwrap_or_default();
+                return PodAddressing::Flat(format!(
+                    "pod {namespace}/{pod} has the address {address}, which is in no pod range of \
+                     its node {node} (spec.podCIDRs)"
+                ));
+            }
+            self.seen = true;
+        }
+        let mut outside = world.pods().outside();
+        if let Some((name, address, network)) = outside.find(|(name, ..)| is_here(name)) {
+            let namespace = name.namespace.as_deref().unwrap_or_default();
+            let pod = name.pod.as_deref().unwrap_or_default();
+            return PodAddressing::Flat(format!(
+                "pod {namespace}/{pod} has the address {address} in the network {network}, and only \
+                 the API server knows the other pods of that network"
+            ));
+        }
+        let late = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
+        let bare = world.nodes().bare().any(|(_, since)| late(since));
+        if self.seen && !bare {
+            PodAddressing::PerNode
+        } else {
+            PodAddressing::Unknown
+        }
+    }
+
+    fn wait(&mut self, now: Instant, why: String) -> PodAddressing {
+        let since = *self.missing.get_or_insert(now);
+        if now.saturating_duration_since(since) < PATIENCE {
+            PodAddressing::Unknown
+        } else {
+            PodAddressing::Flat(why)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{
+        super::{relist::Event, state::StateEvent},
+        *,
+    };
+
+    fn node(world: &mut ClusterState, name: &str, ranges: &[&str]) {
+        let object = json!({"metadata": {"name": name, "uid": name}, "spec": {"podCIDRs": ranges}});
+        let node = serde_json::from_value(object).expect("a node");
+        world.take(StateEvent::Node(Event::Apply(node)), &mut Vec::new());
+    }
+
+    fn pod(world: &mut ClusterState, addresses: &[&str]) {
+        let ips: Vec<Value> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
+        let object = json!({"metadata": {"name": "web", "namespace": "shop", "uid": "web"},
+            "spec": {"nodeName": "n1"}, "status": {"phase": "Running", "podIPs": ips}});
+        let pod = serde_json::from_value(object).expect("a pod");
+        world.take(StateEvent::Pod(Event::Apply(pod)), &mut Vec::new());
+    }
+
+    fn world() -> ClusterState {
+        let mut world = ClusterState::of_a_node(&[]);
+        world.take(StateEvent::Node(Event::Init), &mut Vec::new());
+        world.take(StateEvent::Node(Event::InitDone), &mut Vec::new());
+        world
+    }
+
+    #[test]
+    fn a_pod_within_its_nodes_range_proves_it() {
+        let (mut world, mut ground, now) = (world(), Ground::new("n1".into()), Instant::now());
+        node(&mut world, "n1", &["198.18.1.0/24", "fd00:1::/64"]);
+        assert_eq!(ground.look(&world, now), PodAddressing::Unknown);
+        pod(&mut world, &["198.18.1.2", "fd00:1::2"]);
+        assert_eq!(ground.look(&world, now), PodAddressing::PerNode);
+        // A node without range may have pods anywhere, once it is not new any more.
+        node(&mut world, "n2", &[]);
+        assert_eq!(ground.look(&world, now), PodAddressing::PerNode);
+        let later = now + 2 * PATIENCE;
+        assert_eq!(ground.look(&world, later), PodAddressing::Unknown);
+        node(&mut world, "n2", &["198.18.2.0/24"]);
+        assert_eq!(ground.look(&world, later), PodAddressing::PerNode);
+        pod(&mut world, &["198.18.1.2", "fd00:2::2"]);
+        let PodAddressing::Flat(why) = ground.look(&world, now) else {
+            panic!("one of its addresses is of no range");
+        };
+        assert!(
+            why.contains("fd00:2::2") && why.contains("shop/web"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_pod_in_an_overlay_makes_it_flat() {
+        let (mut world, mut ground, now) = (world(), Ground::new("n1".into()), Instant::now());
+        node(&mut world, "n1", &["198.18.1.0/24"]);
+        pod(&mut world, &["198.18.1.2"]);
+        assert_eq!(ground.look(&world, now), PodAddressing::PerNode);
+        let networks = r#"[{"name": "blue", "ips": ["198.19.5.1/24"]}]"#;
+        let object = json!({"metadata": {"name": "meshed", "namespace": "shop", "uid": "m",
+            "annotations": {"l2sm/networks": networks}}, "spec": {"nodeName": "n1"},
+            "status": {"phase": "Running", "podIP": "198.18.1.3"}});
+        let object = serde_json::from_value(object).expect("a pod");
+        world.take(StateEvent::Pod(Event::Apply(object)), &mut Vec::new());
+        let PodAddressing::Flat(why) = ground.look(&world, now) else {
+            panic!("the other pods of the network are anywhere");
+        };
+        for word in ["shop/meshed", "198.19.5.1", "blue"] {
+            assert!(why.contains(word), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_stays_without_range_or_unknown_is_flat() {
+        for known in [true, false] {
+            let (mut world, mut ground, now) = (world(), Ground::new("n1".into()), Instant::now());
+            if known {
+                node(&mut world, "n1", &[]);
+            }
+            assert_eq!(
+                ground.look(&world, now),
+                PodAddressing::Unknown,
+                "it may be new"
+            );
+            let PodAddressing::Flat(why) = ground.look(&world, now + PATIENCE) else {
+                panic!("it has no range");
+            };
+            assert_eq!(why.contains("spec.podCIDRs"), known, "{why}");
+        }
+    }
+}

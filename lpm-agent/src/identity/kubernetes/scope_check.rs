@@ -1,0 +1,90 @@
+//! Looks once whether scope `node` would hold: for `lpm check`.
+
+use std::{
+    fmt::Debug,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use kube::{Api, Client, Resource, api::ListParams};
+use serde::de::DeserializeOwned;
+
+use super::{
+    api_error,
+    client::{KubernetesError, connect},
+    objects::{Node, Pod},
+    pod_addressing::{Ground, PodAddressing},
+    relist::Event,
+    state::{ClusterState, StateEvent, Watched},
+    watch::Failure,
+};
+
+/// Longer than any patience of [`Ground`].
+const LATER: Duration = Duration::from_mins(1);
+
+/// What scope `node` would be on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It holds.
+    Holds,
+    /// It holds as far as can be seen: no pod of the node has shown it yet.
+    NoPods,
+    /// All pods would be followed; why.
+    Cluster(String),
+    /// The API server does not answer; what it said.
+    Unanswered(String),
+}
+
+/// Asks for a node and its pods.
+pub async fn check_scope(
+    kubeconfig: Option<&Path>,
+    node: &str,
+) -> Result<Outlook, KubernetesError> {
+    let client = connect(kubeconfig).await?;
+    let mut world = ClusterState::of_a_node(&[]);
+    let (this, its) = (
+        format!("metadata.name={node}"),
+        format!("spec.nodeName={node}"),
+    );
+    let read = async {
+        let nodes = Watched::Nodes;
+        list::<Node>(&client, (nodes, StateEvent::Node), &this, &mut world).await?;
+        list::<Pod>(&client, (Watched::Pods, StateEvent::Pod), &its, &mut world).await
+    };
+    if let Err(sentence) = read.await {
+        return Ok(Outlook::Unanswered(sentence));
+    }
+    let (mut ground, now) = (Ground::new(node.into()), Instant::now());
+    ground.look(&world, now);
+    Ok(match ground.look(&world, now + LATER) {
+        PodAddressing::PerNode => Outlook::Holds,
+        PodAddressing::Unknown => Outlook::NoPods,
+        PodAddressing::Flat(why) => Outlook::Cluster(why),
+    })
+}
+
+async fn list<K>(
+    client: &Client,
+    (kind, wrap): (Watched, fn(Event<K>) -> StateEvent),
+    fields: &str,
+    world: &mut ClusterState,
+) -> Result<(), String>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::all(client.clone());
+    let found = api.list(&ListParams::default().fields(fields)).await;
+    let found = found.map_err(|error| {
+        let failure = Failure {
+            verb: "list",
+            error,
+        };
+        api_error::sentence(kind, &failure)
+    })?;
+    let objects = found.items.into_iter().map(Event::InitApply);
+    let events = [Event::Init].into_iter().chain(objects);
+    for event in events.chain([Event::InitDone]) {
+        world.take(wrap(event), &mut Vec::new());
+    }
+    Ok(())
+}

@@ -1,0 +1,362 @@
+//! The static names file, and what a name is.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use lpm_common::layout::PeerKind;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_saphyr::Spanned;
+use thiserror::Error;
+
+use super::HOST;
+pub use super::ranges::{PrefixMap, bits};
+use crate::yaml;
+
+/// What an address or a range belongs to. What many names share (namespaces, nodes) they hold
+/// together: a cluster has 100,000 of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    /// `pod`, `node`, `service` or `external`.
+    pub kind: Kind,
+    /// Kubernetes namespace; of an external range, the name that the configuration gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Arc<str>>,
+    /// Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Arc<str>>,
+    /// What owns the pod: a deployment, a job; a pod that nothing owns is its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Arc<str>>,
+    /// What kind of thing that is, as kubernetes-mixin calls it: `deployment`, `barepod`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_type: Option<Arc<str>>,
+    /// Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Arc<str>>,
+    /// Node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Arc<str>>,
+    /// Network beyond the cluster's own that the address is of: an L2S-M or Multus network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Arc<str>>,
+    /// Those labels of the pod that the configuration asks for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// The address is this node's own.
+    #[serde(skip)]
+    pub own: bool,
+}
+
+/// The name of one of the node's own addresses: as a file names exactly this address, else
+/// [`HOST`] and the node.
+#[must_use]
+pub fn own(file: &PrefixMap, address: IpAddr, node: Option<&Arc<str>>) -> Name {
+    let host = || Name {
+        kind: Kind::Node,
+        namespace: Some(HOST.into()),
+        node: node.cloned(),
+        ..Name::default()
+    };
+    Name {
+        own: true,
+        ..file
+            .exact(address)
+            .map_or_else(host, |name| (**name).clone())
+    }
+}
+
+/// What kind of thing has a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A pod.
+    #[default]
+    Pod,
+    /// A node.
+    Node,
+    /// The virtual address of a service.
+    Service,
+    /// Neither: a range outside of the cluster that has been given a name.
+    External,
+}
+
+impl From<Kind> for PeerKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Pod => Self::Pod,
+            Kind::Node => Self::Node,
+            Kind::Service => Self::Service,
+            Kind::External => Self::External,
+        }
+    }
+}
+
+/// One entry of the names file: an address or a range, and whose it is.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    /// One address; give this or `cidr`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    address: Option<IpAddr>,
+    /// A range, such as `198.18.5.0/24`; the longest one that holds an address names it.
+    #[serde(default, deserialize_with = "super::cidr::some")]
+    #[schemars(with = "Option<String>")]
+    cidr: Option<IpNet>,
+    /// What it is; by default a service if only `service`, a node if only `node` is given, else
+    /// a pod.
+    #[serde(default)]
+    kind: Option<Kind>,
+    /// Kubernetes namespace.
+    #[serde(default)]
+    namespace: Option<String>,
+    /// Pod.
+    #[serde(default)]
+    pod: Option<String>,
+    /// What owns the pod: a deployment, a job.
+    #[serde(default)]
+    workload: Option<String>,
+    /// Service.
+    #[serde(default)]
+    service: Option<String>,
+    /// Node.
+    #[serde(default)]
+    node: Option<String>,
+}
+
+impl Entry {
+    fn kind(&self) -> Kind {
+        self.kind.unwrap_or(
+            match (&self.pod, &self.workload, &self.service, &self.node) {
+                (None, None, Some(_), _) => Kind::Service,
+                (None, None, None, Some(_)) if self.namespace.is_none() => Kind::Node,
+                _ => Kind::Pod,
+            },
+        )
+    }
+
+    fn range(&self) -> Result<IpNet, &'static str> {
+        match (self.address, self.cidr) {
+            (Some(address), None) => Ok(IpNet::from(address)),
+            (None, Some(range)) => Ok(range.trunc()),
+            (Some(_), Some(_)) => Err("both `address` and `cidr` are given: remove one"),
+            (None, None) => Err("neither `address` nor `cidr` is given: add one"),
+        }
+    }
+}
+
+/// The JSON schema of the names file.
+#[must_use]
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(Vec<Entry>)
+}
+
+/// Why a names file cannot be used.
+#[derive(Debug, Error)]
+pub enum NamesError {
+    /// It cannot be read.
+    #[error("read the names file {path}: {source}; check the path and its permissions")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not what a names file looks like.
+    #[error(
+        "names file {path}: {reason}\neach entry needs `address` or `cidr` and what it is; \
+         `lpm config schema --names` prints the format"
+    )]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        reason: String,
+    },
+    /// One entry contradicts itself or another one.
+    #[error("names file {path}, line {line}: {reason}")]
+    Entry {
+        /// Which file.
+        path: PathBuf,
+        /// Line of the entry.
+        line: u64,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+}
+
+impl PrefixMap {
+    /// Reads a names file.
+    pub fn read(path: &Path) -> Result<Self, NamesError> {
+        let text = fs::read_to_string(path).map_err(|source| NamesError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses the text of a names file; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, NamesError> {
+        let mut names = Self::default();
+        if text
+            .lines()
+            .all(|line| line.trim().is_empty() || line.starts_with('#'))
+        {
+            return Ok(names);
+        }
+        let entries: Vec<Spanned<Entry>> =
+            yaml::read(text).map_err(|reason| NamesError::Parse {
+                path: path.to_owned(),
+                reason,
+            })?;
+        let mut lines = HashMap::new();
+        for Spanned {
+            value: entry,
+            referenced,
+            ..
+        } in entries
+        {
+            let line = referenced.line();
+            let wrong = |reason: String| NamesError::Entry {
+                path: path.to_owned(),
+                line,
+                reason,
+            };
+            let range = entry.range().map_err(|reason| wrong(reason.to_owned()))?;
+            if let Some(first) = lines.insert(range, line) {
+                return Err(wrong(format!(
+                    "{range} is there already, on line {first}: remove one of the two"
+                )));
+            }
+            let kind = entry.kind();
+            let Entry {
+                namespace,
+                pod,
+                workload,
+                service,
+                node,
+                ..
+            } = entry;
+            let shared = |text: Option<String>| text.map(Arc::from);
+            let name = Name {
+                kind,
+                namespace: shared(namespace),
+                pod: shared(pod),
+                workload: shared(workload),
+                service: shared(service),
+                node: shared(node),
+                ..Name::default()
+            };
+            names.insert(range, Arc::new(name));
+        }
+        Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<PrefixMap, NamesError> {
+        PrefixMap::parse(text, Path::new("names.yaml"))
+    }
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let names = parse(
+            "- {cidr: 198.18.0.0/16, namespace: wide}\n\
+             - {cidr: 198.18.5.0/24, namespace: narrow}\n\
+             - {address: 198.18.5.7, namespace: one, pod: p}\n\
+             - {cidr: \"fd00:1::/32\", namespace: six}\n\
+             - {cidr: \"::/0\", namespace: rest}\n",
+        )
+        .expect("a names file");
+        for (address, namespace) in [
+            ("198.18.9.9", "wide"),
+            ("198.18.5.9", "narrow"),
+            ("198.18.5.7", "one"),
+            ("fd00:1::9", "six"),
+            ("fd00:2::9", "rest"),
+        ] {
+            let name = names
+                .lookup(address.parse().expect("an address"))
+                .expect(address);
+            assert_eq!(name.namespace.as_deref(), Some(namespace), "{address}");
+        }
+        assert_eq!(names.len(), 5);
+    }
+
+    #[test]
+    fn what_has_no_range_has_no_name() {
+        let names = parse("- {cidr: 198.18.0.0/16, namespace: a}\n").expect("a names file");
+        assert!(names.lookup(IpAddr::from([198, 19, 0, 1])).is_none());
+        assert!(parse("").expect("an empty file").is_empty());
+        assert!(parse("# nothing yet\n").expect("comments only").is_empty());
+    }
+
+    #[test]
+    fn kinds_follow_from_what_is_named() {
+        let names = parse(
+            "- {address: 198.18.0.1, node: n1}\n\
+             - {address: 198.18.0.2, service: api, namespace: shop}\n\
+             - {address: 198.18.0.3, namespace: shop, pod: p, node: n1}\n\
+             - {address: 198.18.0.4, kind: node, namespace: edge}\n",
+        )
+        .expect("a names file");
+        for (last, kind) in [
+            (1, Kind::Node),
+            (2, Kind::Service),
+            (3, Kind::Pod),
+            (4, Kind::Node),
+        ] {
+            let address = IpAddr::from([198, 18, 0, last]);
+            assert_eq!(
+                names.lookup(address).expect("named").kind,
+                kind,
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_duplicate_is_refused_by_line() {
+        let error = parse(
+            "- {cidr: 198.18.5.0/24, namespace: a}\n\
+             - {address: 198.18.5.1, namespace: a}\n\
+             - {cidr: 198.18.5.9/24, namespace: b}\n",
+        )
+        .expect_err("a duplicate");
+        let text = error.to_string();
+        assert!(text.contains("line 3") && text.contains("line 1"), "{text}");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name_and_line() {
+        let error =
+            parse("- {cidr: 198.18.5.0/24, namespace: a}\n- cidr: 198.18.6.0/24\n  namspace: b\n")
+                .expect_err("an unknown key");
+        let text = error.to_string();
+        assert!(text.contains("namspace") && text.contains('3'), "{text}");
+    }
+
+    #[test]
+    fn an_entry_needs_one_range() {
+        for (text, word) in [
+            ("- {namespace: a}\n", "neither"),
+            (
+                "- {namespace: a, address: 198.18.0.1, cidr: 198.18.0.0/16}\n",
+                "both",
+            ),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(word) && error.contains("line 1"), "{error}");
+        }
+    }
+}

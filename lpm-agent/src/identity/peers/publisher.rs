@@ -1,0 +1,214 @@
+//! What this agent says to others: the names of its own node's pods.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::body::Bytes;
+use futures_util::{Stream, stream};
+use ipnet::IpNet;
+use thiserror::Error;
+use tokio::sync::broadcast::{self, Receiver, error::RecvError};
+
+use super::{Line, Named};
+use crate::identity::{
+    Name,
+    merge::{Change, Moved, Origin},
+};
+
+/// Lines that may wait for an agent that reads slowly; then it gets all names anew.
+const WAITING: usize = 64;
+
+/// Agents that may listen: as many as the largest clusters have nodes.
+const LISTENERS: usize = 6_000;
+
+/// Why an agent is not told names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The names are not followed for others.
+    #[error("this agent does not tell names: its identity.kubernetes.scope is not node")]
+    Closed,
+    /// Not all of the pods are known yet, or the node is no part of the cluster.
+    #[error("this agent does not know its node's pods yet: ask again")]
+    NotYet,
+    /// Too many listen.
+    #[error("too many agents listen: ask again later")]
+    Full,
+    /// Who asks is no node.
+    #[error("names are told to the addresses of the cluster's nodes, and to this machine")]
+    Stranger,
+}
+
+/// The names of this node's pods, and who listens.
+#[derive(Debug)]
+pub struct NamePublisher {
+    inner: Mutex<Inner>,
+    lines: broadcast::Sender<Bytes>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The own node; `None`: nobody is to be told.
+    node: Option<Arc<str>>,
+    names: BTreeMap<IpAddr, Arc<Name>>,
+    /// These are all names, and the node is one of the cluster's.
+    whole: bool,
+    /// Who may ask.
+    nodes: HashSet<IpAddr>,
+}
+
+impl Default for NamePublisher {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::default(),
+            lines: broadcast::channel(WAITING).0,
+        }
+    }
+}
+
+impl NamePublisher {
+    /// From now on the names of this node's pods are told, once all are known.
+    pub(crate) fn open(&self, node: Arc<str>) {
+        self.inner().node = Some(node);
+    }
+
+    /// These addresses may ask.
+    pub(crate) fn admit(&self, nodes: HashSet<IpAddr>) {
+        self.inner().nodes = nodes;
+    }
+
+    /// The names are all that there are; or (false) what is known may not be true any more: then
+    /// nobody is told anything.
+    pub(crate) fn set_whole(&self, whole: bool) {
+        self.inner().whole = whole;
+    }
+
+    /// Takes in what has changed, of all that has, and which addresses had changed hands before.
+    pub(crate) fn take(&self, changes: &[Change], moved: &[Moved]) {
+        let mut inner = self.inner();
+        let Some(node) = inner.node.clone() else {
+            return;
+        };
+        let mut line = Line::of(&node);
+        for change in changes.iter().filter(|change| change.origin == Origin::Pod) {
+            let address = change.range.addr();
+            if change.range != IpNet::from(address) {
+                continue;
+            }
+            match &change.name {
+                Some(name) if name.node.as_ref() == Some(&node) => {
+                    let before = inner.names.insert(address, Arc::clone(name));
+                    if before.as_ref() != Some(name) {
+                        line.say(address, Some(name));
+                    }
+                }
+                _ => {
+                    if inner.names.remove(&address).is_some() {
+                        line.say(address, None);
+                    }
+                }
+            }
+        }
+        let said = |address| {
+            let mut named = line.changed.iter().map(|named| &named.address);
+            named.any(|said| said == address) || line.gone.contains(address)
+        };
+        let moved = moved.iter().filter(|moved| said(&moved.address));
+        line.moved = moved.copied().collect();
+        if inner.whole && (!line.changed.is_empty() || !line.gone.is_empty()) {
+            self.send(&line);
+        }
+    }
+
+    /// Tells the listeners that the names hold; to be called every [`super::HEARTBEAT`].
+    pub(crate) fn alive(&self) {
+        let inner = self.inner();
+        if let (true, Some(node)) = (inner.whole, &inner.node) {
+            self.send(&Line::of(node));
+        }
+    }
+
+    /// Agents that listen.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.lines.receiver_count()
+    }
+
+    /// Whether a client may ask.
+    pub fn admits(&self, client: IpAddr) -> Result<(), Refusal> {
+        let client = client.to_canonical();
+        let known = client.is_loopback() || self.inner().nodes.contains(&client);
+        known.then_some(()).ok_or(Refusal::Stranger)
+    }
+
+    /// Lines for a listener, without end.
+    pub fn listen(self: &Arc<Self>) -> Result<impl Stream<Item = Bytes> + use<>, Refusal> {
+        let first = self.first()?;
+        let state = (Arc::clone(self), first);
+        Ok(stream::unfold(
+            state,
+            |(board, (said, mut lines))| async move {
+                if let Some(said) = said {
+                    return Some((said, (board, (None, lines))));
+                }
+                match lines.recv().await {
+                    Ok(line) => Some((line, (board, (None, lines)))),
+                    Err(RecvError::Closed) => None,
+                    // It missed some: all anew.
+                    Err(RecvError::Lagged(_)) => {
+                        let (said, lines) = board.first().ok()?;
+                        Some((said?, (board, (None, lines))))
+                    }
+                }
+            },
+        ))
+    }
+
+    /// All names, and whatever follows them.
+    fn first(&self) -> Result<(Option<Bytes>, Receiver<Bytes>), Refusal> {
+        // Nothing is sent while this lock is held, so nothing falls between.
+        let inner = self.inner();
+        let node = inner.node.as_ref().ok_or(Refusal::Closed)?;
+        if !inner.whole {
+            return Err(Refusal::NotYet);
+        }
+        if self.listeners() >= LISTENERS {
+            return Err(Refusal::Full);
+        }
+        let named = inner.names.iter().map(|(address, name)| Named {
+            address: *address,
+            name: Arc::clone(name),
+        });
+        let line = Line {
+            all: Some(named.collect()),
+            ..Line::of(node)
+        };
+        Ok((Some(line.text().into()), self.lines.subscribe()))
+    }
+
+    fn send(&self, line: &Line) {
+        // It fails if nobody listens.
+        let _ = self.lines.send(line.text().into());
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    /// The last word of an address holds.
+    fn say(&mut self, address: IpAddr, name: Option<&Arc<Name>>) {
+        self.changed.retain(|named| named.address != address);
+        self.gone.retain(|gone| *gone != address);
+        match name {
+            Some(name) => self.changed.push(Named {
+                address,
+                name: Arc::clone(name),
+            }),
+            None => self.gone.push(address),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Whose filter is it? Ours alive, ours left over, or somebody else's.
+
+use aya::{maps::MapInfo, programs::loaded_programs};
+
+use super::{detour, liveness::RunningAgent, load::is_program_name, tc::Filter};
+
+/// Every program of ours is called so in the kernel.
+const PROGRAM_PREFIX: &str = "lpm_";
+
+/// Maps that each version of our programs uses; nobody else's programs use both.
+const MAPS: [&str; 2] = ["FLOWS", "INTERFACES"];
+
+/// The first of our handles ("LP"): part of what marks a filter as ours.
+pub(crate) const FIRST_HANDLE: u32 = 0x4C50;
+
+/// The first handle of filters that belong to pins: they wait for the next agent, and only who has
+/// the pins, or `lpm detach`, may remove them.
+pub(crate) const FIRST_KEPT_HANDLE: u32 = 0x4C70;
+
+/// How many handles from the first one on we use.
+pub(crate) const HANDLES: u32 = 16;
+
+/// What a filter is to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// An agent that runs now.
+    Agent(u32),
+    /// An agent that is gone: ours to remove.
+    Leftover,
+    /// An agent that is gone and left it for the next one.
+    Persisted,
+    /// Somebody else, or nobody knows.
+    Other,
+}
+
+/// Tells whose a filter is. `tags` are those of the programs this process has loaded, if any.
+pub(crate) fn owner(filter: &Filter, agents: &[RunningAgent], tags: &[u64]) -> Owner {
+    let Some(program) = filter.program else {
+        return Owner::Other;
+    };
+    if let Some(agent) = agents
+        .iter()
+        .find(|agent| agent.programs.contains(&program))
+    {
+        return Owner::Agent(agent.pid);
+    }
+    let within = |first: u32| (first..first + HANDLES).contains(&filter.handle);
+    let kept = within(FIRST_KEPT_HANDLE);
+    let place = kept || within(FIRST_HANDLE);
+    let name = filter.name.as_deref().is_some_and(is_program_name);
+    if !place || !name {
+        return Owner::Other;
+    }
+    // Handle and name can be chosen by anybody. The program itself cannot: either it is, by its
+    // instructions, the very program that we loaded too, or it works on our maps.
+    if is_detour(program) {
+        return Owner::Leftover;
+    }
+    if filter.tag.is_some_and(|tag| tags.contains(&tag)) || uses_our_maps(program) {
+        if kept {
+            Owner::Persisted
+        } else {
+            Owner::Leftover
+        }
+    } else {
+        Owner::Other
+    }
+}
+
+/// Whether a program is one of our detours, which do nothing without their agent.
+fn is_detour(id: u32) -> bool {
+    uses(id, detour::NAME, &[detour::MAP])
+}
+
+/// Whether a program is called as ours are and uses our maps.
+fn uses_our_maps(id: u32) -> bool {
+    uses(id, PROGRAM_PREFIX, &MAPS)
+}
+
+/// Whether a program's name begins so and it uses these maps. False if the kernel does not tell
+/// (looking at another's program needs `CAP_SYS_ADMIN`).
+fn uses(id: u32, prefix: &str, maps: &[&str]) -> bool {
+    let Some(program) = loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == id)
+    else {
+        return false;
+    };
+    let names: Vec<String> = program
+        .map_ids()
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|id| MapInfo::from_id(id).ok()?.name_as_str().map(str::to_owned))
+        .collect();
+    program
+        .name_as_str()
+        .is_some_and(|name| name.starts_with(prefix))
+        && maps.iter().all(|map| names.iter().any(|name| name == map))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::bpf::Direction, *};
+
+    fn filter() -> Filter {
+        Filter {
+            interface: 2,
+            direction: Direction::Ingress,
+            priority: 1,
+            protocol: 3u16.to_be(),
+            handle: FIRST_HANDLE,
+            kind: "bpf".to_owned(),
+            chain: 0,
+            name: Some("lpm_from_local".to_owned()),
+            // No program has this id, so only the tag can speak for it.
+            program: Some(u32::MAX),
+            tag: Some(42),
+        }
+    }
+
+    #[test]
+    fn all_marks_must_be_there() {
+        assert_eq!(owner(&filter(), &[], &[41, 42]), Owner::Leftover);
+        let kept = Filter {
+            handle: FIRST_KEPT_HANDLE + 1,
+            ..filter()
+        };
+        assert_eq!(owner(&kept, &[], &[42]), Owner::Persisted);
+        let others = [
+            Filter {
+                handle: 1,
+                ..filter()
+            },
+            Filter {
+                name: Some("lpm_from_local.o:[tc]".to_owned()),
+                ..filter()
+            },
+            Filter {
+                name: None,
+                ..filter()
+            },
+            Filter {
+                program: None,
+                ..filter()
+            },
+            Filter {
+                tag: Some(43),
+                ..filter()
+            },
+            Filter {
+                tag: None,
+                ..filter()
+            },
+        ];
+        for other in others {
+            assert_eq!(owner(&other, &[], &[41, 42]), Owner::Other, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_running_agent_uses_is_no_leftover() {
+        let agents = [RunningAgent {
+            pid: 12,
+            programs: vec![u32::MAX],
+        }];
+        assert_eq!(owner(&filter(), &agents, &[42]), Owner::Agent(12));
+    }
+}

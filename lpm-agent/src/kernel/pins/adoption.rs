@@ -1,0 +1,203 @@
+//! What lies in a directory of pins: hooks of an agent that is gone.
+
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    super::bpf::{self, Direction, LinkPlace},
+    PinError,
+};
+
+/// Directory of the links.
+pub(crate) const LINKS: &str = "links";
+
+/// Directory of the programs that are attached by filters.
+pub(super) const PROGRAMS: &str = "programs";
+
+/// One of the hooks of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Slot {
+    Ingress,
+    Egress,
+    /// The second one at the ingress, while hooks are joined.
+    Joined,
+    XdpNative,
+    XdpGeneric,
+}
+
+impl Slot {
+    const ALL: [Self; 5] = [
+        Self::Ingress,
+        Self::Egress,
+        Self::Joined,
+        Self::XdpNative,
+        Self::XdpGeneric,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+            Self::Joined => "joined",
+            Self::XdpNative => "xdp-native",
+            Self::XdpGeneric => "xdp-generic",
+        }
+    }
+
+    /// The name of the pin of a link.
+    pub(super) fn file(self, interface: u32) -> String {
+        format!("{interface}-{}", self.as_str())
+    }
+
+    /// The hook's.
+    pub(crate) fn direction(self) -> Direction {
+        match self {
+            Self::Egress => Direction::Egress,
+            _ => Direction::Ingress,
+        }
+    }
+
+    fn parse(file: &str) -> Option<(u32, Self)> {
+        let (interface, slot) = file.split_once('-')?;
+        let slot = Self::ALL.into_iter().find(|known| known.as_str() == slot)?;
+        Some((interface.parse().ok()?, slot))
+    }
+
+    fn place(self, interface: u32) -> LinkPlace {
+        match self {
+            Self::Ingress | Self::Joined => LinkPlace::Tcx(interface, Direction::Ingress),
+            Self::Egress => LinkPlace::Tcx(interface, Direction::Egress),
+            Self::XdpNative | Self::XdpGeneric => LinkPlace::Xdp(interface),
+        }
+    }
+}
+
+/// A link that is pinned.
+#[derive(Debug)]
+pub(crate) struct PinnedLink {
+    pub(crate) interface: u32,
+    pub(crate) slot: Slot,
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: PathBuf,
+    /// It still hangs on that interface.
+    pub(crate) alive: bool,
+}
+
+impl PinnedLink {
+    /// Takes it off. Closing the last descriptor is what detaches the program.
+    pub(crate) fn remove(self) {
+        remove(&self.path);
+    }
+}
+
+/// The hooks that are pinned in a directory.
+#[derive(Debug, Default)]
+pub(crate) struct Adoption {
+    pub(crate) links: Vec<PinnedLink>,
+    /// Programs that filters hold: kernel ids and pins.
+    pub(crate) programs: Vec<(u32, PathBuf)>,
+}
+
+impl Adoption {
+    /// Reads a directory. What is not named as ours is left out.
+    pub(super) fn read(directory: &Path) -> Result<Self, PinError> {
+        let mut found = Self::default();
+        for path in files(&directory.join(LINKS))? {
+            let Some((interface, slot)) = name(&path).and_then(Slot::parse) else {
+                continue;
+            };
+            let fd = bpf::open_pin(&path)
+                .map_err(|source| PinError::call("open the pinned link", &path, source))?;
+            let place = bpf::link_place(&fd)
+                .map_err(|source| PinError::call("look at the pinned link", &path, source))?;
+            // A pin of something else under such a name is not ours to take.
+            if place == LinkPlace::Other {
+                continue;
+            }
+            found.links.push(PinnedLink {
+                alive: place == slot.place(interface),
+                interface,
+                slot,
+                fd,
+                path,
+            });
+        }
+        for path in files(&directory.join(PROGRAMS))? {
+            let fd = bpf::open_pin(&path)
+                .map_err(|source| PinError::call("open the pinned program", &path, source))?;
+            let id = bpf::program_id(&fd)
+                .map_err(|source| PinError::call("look at the pinned program", &path, source))?;
+            found.programs.push((id, path));
+        }
+        Ok(found)
+    }
+
+    /// Removes the pins of links whose interface has gone.
+    pub(crate) fn remove_dead(&mut self) {
+        let dead = self.links.extract_if(.., |link| !link.alive);
+        dead.for_each(PinnedLink::remove);
+    }
+
+    /// Takes out the link of a hook.
+    pub(crate) fn take(&mut self, interface: u32, slot: Slot) -> Option<PinnedLink> {
+        let at = self
+            .links
+            .iter()
+            .position(|link| (link.interface, link.slot) == (interface, slot))?;
+        Some(self.links.swap_remove(at))
+    }
+
+    /// Whether a program with this kernel id is among those of filters.
+    pub(crate) fn has_program(&self, id: Option<u32>) -> bool {
+        self.programs.iter().any(|(known, _)| Some(*known) == id)
+    }
+}
+
+/// Removes a pin that may be gone already.
+pub(crate) fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::error!(path = %path.display(), %error, "a pin of ours could not be removed; run `lpm detach`");
+    }
+}
+
+/// The files of a directory; none if there is no such directory.
+pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
+    let failed = |source| PinError::call("list", directory, source);
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if !entry.file_type().map_err(failed)?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_links_are_read_back() {
+        for slot in Slot::ALL {
+            assert_eq!(Slot::parse(&slot.file(4711)), Some((4711, slot)));
+        }
+        for other in ["", "1", "x-ingress", "1-in", "1-xdp"] {
+            assert_eq!(Slot::parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Names from Kubernetes for a session.
+
+use std::{sync::Arc, time::Duration};
+
+use super::housekeeping::{Housekeeping, Update};
+use crate::{
+    config::{Config, Scope, node_name},
+    identity::kubernetes::{Kubernetes, KubernetesError, OfNode},
+    passive::Model,
+};
+
+/// How long to wait for Kubernetes before the first interface is watched.
+const NAMES_WITHIN: Duration = Duration::from_secs(5);
+
+/// Starts to follow Kubernetes, if it is to be asked. Returns when all names are known, or a few
+/// seconds later: to measure without names is better than not to measure.
+pub(super) fn follow(
+    config: &Config,
+    model: &Arc<Model>,
+    keeper: &Housekeeping,
+) -> Result<Option<Kubernetes>, KubernetesError> {
+    let (Some(mut settings), Some(updates)) = (config.identity.kubernetes(), keeper.updates())
+    else {
+        return Ok(None);
+    };
+    settings.of_node = of_node(config, model);
+    let status = Arc::clone(model.directory().status());
+    let tell = move |news| updates.send(Update::News(news)).is_ok();
+    let kubernetes = Kubernetes::start(settings, Arc::clone(&status), tell)?;
+    if !status.wait_for_names(NAMES_WITHIN) {
+        tracing::warn!("Kubernetes has not told all names yet: what has none is unknown");
+    }
+    Ok(Some(kubernetes))
+}
+
+/// What it takes to follow one node's pods only; `None`: all are followed.
+fn of_node(config: &Config, model: &Arc<Model>) -> Option<OfNode> {
+    if config.identity.kubernetes.scope == Scope::Cluster {
+        return None;
+    }
+    let talking = Arc::clone(model);
+    let addresses = move || {
+        let clock = talking.clock();
+        clock.map_or_else(|_| Vec::new(), |clock| talking.addresses(&clock))
+    };
+    Some(OfNode {
+        // A machine without a name is no node: then the whole cluster is followed.
+        node: node_name(config.node_name.as_deref()).unwrap_or_default(),
+        port: config.listen.port(),
+        board: Arc::clone(model.directory().board()),
+        addresses: Arc::new(addresses),
+    })
+}

@@ -1,0 +1,290 @@
+//! What becomes of the data path when the agent is told to end: in a DaemonSet a successor comes,
+//! or nobody does any more.
+//!
+//! A rollout deletes the pod, and so does the deletion of its DaemonSet, or a node's label that is
+//! taken away. Which it is the API server knows; it is asked once, for as long as a kubelet waits
+//! anyway. Without an answer everything stays as it is: the next agent goes on with it, and if
+//! none comes the programs rest after `pins.keep`.
+
+mod daemonset;
+mod server;
+
+use std::{env, fmt, time::Duration};
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use daemonset::Metadata;
+pub use daemonset::{DaemonSet, Node};
+pub use server::SuccessorCheck;
+
+/// How long the API server has to answer all that it is asked.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnExit {
+    /// Leave the data path to the next agent, and why.
+    KeepPinned(String),
+    /// Take everything off, and why.
+    Detach(String),
+}
+
+impl fmt::Display for OnExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeepPinned(why) => write!(
+                f,
+                "the data path goes on without an agent, for the next one: {why}"
+            ),
+            Self::Detach(why) => write!(f, "detaching from all interfaces: {why}"),
+        }
+    }
+}
+
+/// Why there is nothing to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// There is no such object.
+    NotFound,
+    /// It may not be read (any more).
+    Denied(String),
+    /// Anything else.
+    Failed(String),
+}
+
+/// The API server, as far as it is asked.
+pub trait Api {
+    /// Reads an object or a list by its path.
+    fn read(&self, path: &str) -> impl Future<Output = Result<serde_json::Value, NoAnswer>> + Send;
+}
+
+/// The DaemonSet that this agent belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    namespace: String,
+    set: String,
+    node: String,
+}
+
+#[derive(Deserialize)]
+struct List<T> {
+    items: Vec<T>,
+}
+
+#[derive(Deserialize)]
+struct Pod {
+    metadata: Metadata,
+}
+
+impl Membership {
+    /// Finds it out, by the pod's name, namespace and node from the downward API (`POD_NAME`,
+    /// `POD_NAMESPACE`); asks for the DaemonSet too, so that a missing permission is told now and
+    /// not when it matters. `None`: this is no pod of a DaemonSet.
+    ///
+    /// # Errors
+    /// The API server does not answer, or it refuses: without it the data path is always left.
+    pub async fn find(api: &impl Api, node: &str) -> Result<Option<Self>, NoAnswer> {
+        let Some((namespace, pod)) = of_environment() else {
+            return Ok(None);
+        };
+        Self::of_pod(api, (&namespace, &pod), node).await
+    }
+
+    async fn of_pod(
+        api: &impl Api,
+        (namespace, pod): (&str, &str),
+        node: &str,
+    ) -> Result<Option<Self>, NoAnswer> {
+        // A list of one: pods may be listed, but not read one by one.
+        let path =
+            format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name%3D{pod}");
+        let pods: List<Pod> = read(api, &path).await?;
+        let owners = pods
+            .items
+            .into_iter()
+            .flat_map(|pod| pod.metadata.owner_references);
+        let Some(owner) = owners
+            .into_iter()
+            .find(|owner| owner.controller && owner.kind == "DaemonSet")
+        else {
+            return Ok(None);
+        };
+        let found = Self {
+            namespace: namespace.to_owned(),
+            set: owner.name,
+            node: node.to_owned(),
+        };
+        found.daemon_set(api).await?;
+        Ok(Some(found))
+    }
+
+    async fn daemon_set(&self, api: &impl Api) -> Result<DaemonSet, NoAnswer> {
+        let Self { namespace, set, .. } = self;
+        read(
+            api,
+            &format!("/apis/apps/v1/namespaces/{namespace}/daemonsets/{set}"),
+        )
+        .await
+    }
+
+    /// Asks whether a successor will come.
+    pub async fn ask(&self, api: &impl Api) -> OnExit {
+        match tokio::time::timeout(PATIENCE, self.ask_patiently(api)).await {
+            Ok(leaving) => leaving,
+            Err(_) => OnExit::KeepPinned("the API server did not answer in time".to_owned()),
+        }
+    }
+
+    async fn ask_patiently(&self, api: &impl Api) -> OnExit {
+        let Self { set, node, .. } = self;
+        let stay =
+            |why: &NoAnswer| OnExit::KeepPinned(format!("the API server did not tell ({why})"));
+        let daemon_set = match self.daemon_set(api).await {
+            Ok(daemon_set) => daemon_set,
+            Err(NoAnswer::NotFound) => return OnExit::Detach(format!("DaemonSet {set} is gone")),
+            // It was allowed when the agent started: what allowed it went with the DaemonSet.
+            Err(NoAnswer::Denied(_)) => {
+                return OnExit::Detach(format!("DaemonSet {set} may not be read any more"));
+            }
+            Err(why) => return stay(&why),
+        };
+        if daemon_set.is_going() {
+            return OnExit::Detach(format!("DaemonSet {set} is being deleted"));
+        }
+        let path = format!("/api/v1/nodes?fieldSelector=metadata.name%3D{node}");
+        let nodes: Result<List<Node>, NoAnswer> = read(api, &path).await;
+        match nodes.map(|nodes| nodes.items.into_iter().next()) {
+            Ok(Some(found)) if daemon_set.selects(&found) => {
+                OnExit::KeepPinned(format!("DaemonSet {set} still wants node {node}"))
+            }
+            Ok(Some(_)) => OnExit::Detach(format!(
+                "DaemonSet {set} does not select node {node} any more"
+            )),
+            Ok(None) => OnExit::Detach(format!("there is no node {node} any more")),
+            Err(why) => stay(&why),
+        }
+    }
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("there is no such object"),
+            Self::Denied(why) | Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Namespace and name of this pod, from the downward API.
+fn of_environment() -> Option<(String, String)> {
+    let of = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    Some((of("POD_NAMESPACE")?, of("POD_NAME")?))
+}
+
+async fn read<T: DeserializeOwned>(api: &impl Api, path: &str) -> Result<T, NoAnswer> {
+    let value = api.read(path).await?;
+    serde_json::from_value(value).map_err(|error| NoAnswer::Failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Answers by the begin of the path.
+    struct Answers(BTreeMap<&'static str, Result<Value, NoAnswer>>);
+
+    impl Api for Answers {
+        async fn read(&self, path: &str) -> Result<Value, NoAnswer> {
+            match self.0.iter().find(|(begin, _)| path.starts_with(**begin)) {
+                Some((_, answer)) => answer.clone(),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    const PODS: &str = "/api/v1/namespaces/lpm/pods";
+    const SET: &str = "/apis/apps/v1/namespaces/lpm/daemonsets/lpm";
+    const NODES: &str = "/api/v1/nodes";
+
+    fn set() -> Value {
+        json!({"metadata": {"name": "lpm"},
+            "spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/os": "linux"}}}}})
+    }
+
+    fn nodes(os: &str) -> Value {
+        json!({"items": [{"metadata": {"name": "n1", "labels": {"kubernetes.io/os": os}}}]})
+    }
+
+    fn ask(set: Result<Value, NoAnswer>, nodes: Result<Value, NoAnswer>) -> OnExit {
+        let member = Membership {
+            namespace: "lpm".to_owned(),
+            set: "lpm".to_owned(),
+            node: "n1".to_owned(),
+        };
+        let answers = Answers(BTreeMap::from([(SET, set), (NODES, nodes)]));
+        block_on(member.ask(&answers))
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        // Time that nobody waits for.
+        let runtime = builder.enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn it_stays_for_a_successor_only() {
+        let detaches = |leaving| matches!(leaving, OnExit::Detach(_));
+        let (yes, no) = (Ok(nodes("linux")), Ok(nodes("plan9")));
+        assert!(!detaches(ask(Ok(set()), yes.clone())));
+        assert!(detaches(ask(Ok(set()), no)));
+        assert!(detaches(ask(Ok(set()), Ok(json!({"items": []})))));
+        assert!(detaches(ask(Err(NoAnswer::NotFound), yes.clone())));
+        let denied = NoAnswer::Denied("no".to_owned());
+        assert!(detaches(ask(Err(denied.clone()), yes.clone())));
+        let mut going = set();
+        going["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
+        assert!(detaches(ask(Ok(going), yes.clone())));
+        // Nobody knows: it stays.
+        let failed = NoAnswer::Failed("connection refused".to_owned());
+        assert!(!detaches(ask(Err(failed.clone()), yes)));
+        assert!(!detaches(ask(Ok(set()), Err(failed))));
+        assert!(!detaches(ask(Ok(set()), Err(denied))));
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer() {
+        let member = Membership {
+            namespace: "lpm".to_owned(),
+            set: "lpm".to_owned(),
+            node: "n1".to_owned(),
+        };
+        let leaving = block_on(member.ask(&Answers(BTreeMap::new())));
+        assert!(matches!(leaving, OnExit::KeepPinned(_)), "{leaving}");
+    }
+
+    #[test]
+    fn whose_pod_it_is() {
+        let find = |owners: Value, set: Result<Value, NoAnswer>| {
+            let pods =
+                json!({"items": [{"metadata": {"name": "lpm-x", "ownerReferences": owners}}]});
+            let answers = Answers(BTreeMap::from([(PODS, Ok(pods)), (SET, set)]));
+            block_on(Membership::of_pod(&answers, ("lpm", "lpm-x"), "n1"))
+        };
+        let owner = json!([{"kind": "DaemonSet", "name": "lpm", "controller": true}]);
+        let found = find(owner.clone(), Ok(set())).expect("an answer");
+        assert_eq!(found.expect("a DaemonSet").set, "lpm");
+        let other = json!([{"kind": "ReplicaSet", "name": "lpm", "controller": true}]);
+        assert_eq!(find(other, Ok(set())), Ok(None));
+        let denied = NoAnswer::Denied("daemonsets.apps \"lpm\" is forbidden".to_owned());
+        assert_eq!(
+            find(owner, Err(denied.clone())),
+            Err(denied),
+            "told at once"
+        );
+    }
+}

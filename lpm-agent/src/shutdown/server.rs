@@ -1,0 +1,109 @@
+//! The API server by its client.
+
+use std::path::PathBuf;
+
+use axum::http::Request;
+use kube::Client;
+use tokio::{task::JoinHandle, time::timeout};
+
+use super::{Api, Membership, NoAnswer, OnExit, PATIENCE, of_environment};
+use crate::identity::kubernetes::{KubernetesError, connect};
+
+/// A client, as [`Api`].
+struct Server(Client);
+
+impl Api for Server {
+    async fn read(&self, path: &str) -> Result<serde_json::Value, NoAnswer> {
+        let request = Request::get(path).body(Vec::new());
+        let request = request.map_err(|error| NoAnswer::Failed(error.to_string()))?;
+        self.0.request(request).await.map_err(|error| match error {
+            kube::Error::Api(status) if status.code == 404 => NoAnswer::NotFound,
+            kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
+                NoAnswer::Denied(status.message.clone())
+            }
+            error => NoAnswer::Failed(error.to_string()),
+        })
+    }
+}
+
+/// Knows whose pod this agent is, and asks about its successor in the end.
+#[derive(Debug)]
+pub struct SuccessorCheck {
+    /// What was found out when the agent started.
+    known: JoinHandle<Option<(Server, Option<Membership>)>>,
+    node: String,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+impl SuccessorCheck {
+    /// Begins to find out whose pod this is, by a kubeconfig or the pod's service account. `None`:
+    /// this is no pod.
+    #[must_use]
+    pub fn prepare(kubeconfig: Option<PathBuf>, node: String) -> Option<Self> {
+        of_environment()?;
+        let here = node.clone();
+        let known = tokio::spawn(async move {
+            let server = connect(kubeconfig.as_deref()).await.map(Server);
+            introduce(server, &here).await
+        });
+        Some(Self { known, node })
+    }
+
+    /// Asks whether a successor will come.
+    pub async fn ask(mut self) -> OnExit {
+        match timeout(PATIENCE, self.ask_patiently()).await {
+            Ok(leaving) => leaving,
+            Err(_) => OnExit::KeepPinned("the API server did not answer in time".to_owned()),
+        }
+    }
+
+    async fn ask_patiently(&mut self) -> OnExit {
+        let stay = |why: &str| OnExit::KeepPinned(why.to_owned());
+        let Ok(Some((server, member))) = (&mut self.known).await else {
+            return stay("there is no way to the API server");
+        };
+        // It may not have been there when the agent started.
+        let member = match member {
+            Some(member) => Ok(Some(member)),
+            None => Membership::find(&server, &self.node).await,
+        };
+        match member {
+            Ok(Some(member)) => member.ask(&server).await,
+            Ok(None) => stay("this is no pod of a DaemonSet"),
+            Err(why) => OnExit::KeepPinned(format!("the API server did not tell ({why})")),
+        }
+    }
+}
+
+async fn introduce(
+    server: Result<Server, KubernetesError>,
+    node: &str,
+) -> Option<(Server, Option<Membership>)> {
+    let server = server
+        .map_err(|error| tracing::warn!(%error, "when the DaemonSet is deleted, hooks stay until `pins.keep` is over"))
+        .ok()?;
+    let member = match Membership::find(&server, node).await {
+        Ok(member) => {
+            if let Some(Membership { set, .. }) = &member {
+                tracing::info!("this is a pod of DaemonSet {set}");
+            }
+            member
+        }
+        Err(NoAnswer::Denied(why)) => {
+            tracing::error!(
+                "the agent cannot ask for its DaemonSet ({why}); when that is deleted, hooks stay until `pins.keep` is over: allow the verbs `list` on pods and nodes and `get` on daemonsets.apps"
+            );
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%error, "whose pod this is the API server does not tell yet");
+            None
+        }
+    };
+    Some((server, member))
+}

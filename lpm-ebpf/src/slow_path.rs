@@ -1,0 +1,178 @@
+//! The last steps with a packet, which all hooks share.
+//!
+//! Steps are functions, one after the other: so their stack and registers are
+//! not those of the packets that need none of them, nor each other's. What one
+//! finds for the next goes through a map, where the verifier forgets by which
+//! of the many ways it got there: on the stack each way would be followed to
+//! the end.
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use lpm_common::{
+    env::Env as _,
+    layout::Method,
+    matcher::HANDSHAKE,
+    packet::{Direction, flag},
+    parse::{Network, Packet},
+    pipeline::{self, ParsedFlowPacket, SEQ, TS, tunnel::Unwrapped},
+    query::{self, Query, Rest},
+};
+
+use crate::{context::Context, env::KernelEnv, maps::SCRATCH, store::Store};
+
+/// This CPU's packet, between the steps.
+#[derive(Clone, Copy)]
+pub struct Scratch {
+    pub(crate) network: Network,
+    pub(crate) packet: Packet,
+    pub(crate) left: Unwrapped,
+    pub(crate) known: ParsedFlowPacket,
+    /// When a SYN came: what it may have to wait for, an entry for its flow, is
+    /// no part of the round trip. Else 0.
+    pub(crate) arrived_ns: u64,
+    pub(crate) query: Query,
+    /// What else there is to read in the packet.
+    pub(crate) rest: Rest,
+    /// VLAN ids of the packet at hand, while those of its question are shown.
+    pub(crate) own_segment: u32,
+    /// The question's, or that of the flow that is being looked for.
+    pub(crate) fingerprint: u64,
+    pub(crate) sample: query::Sample,
+    /// At XDP, the place in the packet that is read.
+    pub(crate) offset: usize,
+}
+
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: this CPU's own value; TC programs do not interrupt each other on
+    // one CPU, and no step keeps its reference over a call of another.
+    SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
+}
+
+/// Hands a packet over to [`finish`]. Not a function of its own: the packet
+/// would be put together on the stack for it.
+#[inline(always)]
+pub(crate) fn stash(known: &ParsedFlowPacket) {
+    if let Some(scratch) = scratch() {
+        scratch.known = *known;
+        scratch.arrived_ns = 0;
+    }
+}
+
+/// Notes when a packet that is being read came, if it is a SYN.
+#[inline(always)]
+pub(crate) fn arrives(scratch: &mut Scratch, ctx: impl Context) {
+    scratch.arrived_ns = if scratch.packet.head.has(flag::SYN) {
+        KernelEnv::new(ctx).now_ns()
+    } else {
+        0
+    };
+}
+
+/// Measures the packet that was handed over.
+#[inline(always)]
+pub(crate) fn finish<C: Context>(ctx: C, direction: Direction) {
+    let [prepare, handshake, request, by_ts, by_seq] = C::STEPS[direction.index()];
+    let next = prepare(ctx);
+    if next & HANDSHAKE != 0 {
+        handshake(ctx);
+    }
+    // A constant for the verifier: off, it is not even loaded.
+    if KernelEnv::new(ctx).methods().has(Method::Request) {
+        request(ctx);
+    }
+    match next & 0xff {
+        TS => by_ts(ctx),
+        SEQ => by_seq(ctx),
+        _ => 0,
+    };
+}
+
+/// A step, for one kind of context and one direction.
+pub type Step<C> = extern "C" fn(C) -> u32;
+
+macro_rules! slow_path {
+    ($($context:ty, $direction:ident: $prepare:ident $handshake:ident $request:ident $by_ts:ident $by_seq:ident;)*) => { $(
+        global! {
+            /// Which step is the last one.
+            fn $prepare(ctx: $context) {
+                let Some(scratch) = scratch() else { return 0 };
+                let env = KernelEnv::new(ctx);
+                let next = pipeline::prepare(&scratch.known, Direction::$direction, &Store, &env);
+                scratch.known.next = next;
+                next
+            }
+        }
+        global! {
+            fn $handshake(ctx: $context) {
+                let Some(scratch) = scratch() else { return 0 };
+                let env = KernelEnv::arrived(ctx, scratch.arrived_ns);
+                pipeline::handshake(&scratch.known, Direction::$direction, &Store, &env);
+                0
+            }
+        }
+        global! {
+            fn $request(ctx: $context) {
+                let env = KernelEnv::new(ctx);
+                if !env.methods().has(Method::Request) {
+                    return 0;
+                }
+                let Some(scratch) = scratch() else { return 0 };
+                pipeline::request(&scratch.known, Direction::$direction, &Store, &env);
+                0
+            }
+        }
+        global! {
+            fn $by_ts(ctx: $context) {
+                let Some(scratch) = scratch() else { return 0 };
+                let env = KernelEnv::new(ctx);
+                pipeline::by_ts(&scratch.known, Direction::$direction, &Store, &env);
+                0
+            }
+        }
+        global! {
+            fn $by_seq(ctx: $context) {
+                let Some(scratch) = scratch() else { return 0 };
+                let env = KernelEnv::new(ctx);
+                pipeline::by_seq(&scratch.known, Direction::$direction, &Store, &env);
+                0
+            }
+        }
+    )* };
+}
+
+slow_path! {
+    *mut __sk_buff, FromLocal: lpm_prepare_from lpm_shake_from lpm_request_from lpm_by_ts_from lpm_by_seq_from;
+    *mut __sk_buff, ToLocal: lpm_prepare_to lpm_shake_to lpm_request_to lpm_by_ts_to lpm_by_seq_to;
+    *mut xdp_md, ToLocal: lpm_prepare_xdp lpm_shake_xdp lpm_request_xdp lpm_by_ts_xdp lpm_by_seq_xdp;
+}
+
+/// At TC, by direction.
+pub(crate) const OF_SKB: [[Step<*mut __sk_buff>; 5]; 2] = [
+    [
+        lpm_prepare_from,
+        lpm_shake_from,
+        lpm_request_from,
+        lpm_by_ts_from,
+        lpm_by_seq_from,
+    ],
+    [
+        lpm_prepare_to,
+        lpm_shake_to,
+        lpm_request_to,
+        lpm_by_ts_to,
+        lpm_by_seq_to,
+    ],
+];
+
+const RECEIVED: [Step<*mut xdp_md>; 5] = [
+    lpm_prepare_xdp,
+    lpm_shake_xdp,
+    lpm_request_xdp,
+    lpm_by_ts_xdp,
+    lpm_by_seq_xdp,
+];
+
+/// At XDP, where packets come only to the local end.
+pub(crate) const OF_XDP: [[Step<*mut xdp_md>; 5]; 2] = [RECEIVED; 2];
