@@ -6,6 +6,8 @@ mod identity;
 mod method;
 mod pins;
 mod presets;
+#[cfg(test)]
+mod reference;
 mod schema;
 mod tunnels;
 

@@ -35,7 +35,10 @@ use super::{
     queries, requests,
     text::{self, Dialect},
 };
-use crate::passive::{Model, model::Labels, segments::Place};
+use crate::{
+    kernel::own::MemoryLimit,
+    passive::{Model, model::Labels, segments::Place},
+};
 
 /// Gives the run time of each kernel program so far; empty: the kernel does not measure it.
 pub type ProgramTimes = Box<dyn Fn() -> Vec<(&'static str, Duration)> + Send + Sync>;
@@ -311,7 +314,7 @@ impl Reader {
             Some(&Unit::Seconds),
             times,
         )?;
-        process::memory(out)?;
+        process::memory(MemoryLimit::read(), out)?;
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         out.info("build", "The agent's version", version)?;
         let hash = self
@@ -335,5 +338,7 @@ pub(super) fn label_set(labels: &Labels) -> LabelSet {
     ]
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The queries of `README.md`, each asked of both Prometheuses.
+//! The queries of `docs/reading-the-numbers.md`, each asked of both Prometheuses.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -28,7 +28,7 @@ struct Query {
 
 /// Those of the blocks `promql`: a comment `# kind, Prometheus 2.40: what`, and the query below it.
 fn documented() -> Vec<Query> {
-    let readme = include_str!("../../../../README.md");
+    let readme = include_str!("../../../../docs/reading-the-numbers.md");
     let blocks = readme.split("```promql\n").skip(1);
     let blocks = blocks.map(|block| block.split_once("```").expect("it ends").0);
     let queries = blocks.flat_map(|block| block.split("# ").skip(1));
