@@ -1,4 +1,4 @@
-//! One packet at a TC hook.
+//! The path of one packet at a TC hook.
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use lpm_common::{
@@ -18,10 +18,10 @@ use crate::{
     store::Store,
 };
 
-/// One of the ways through an interface: what its frames begin with, and the
-/// direction. A type, so that each program holds nothing but its own way.
+/// A combination of link layer and direction. It is a type, so that each
+/// program contains the code for its own combination alone.
 pub trait Way {
-    /// What the frames begin with, and which way they go.
+    /// The link layer of the frames, and their direction.
     const WAY: (Link, Direction);
 }
 
@@ -36,32 +36,32 @@ macro_rules! way {
 }
 
 way!(
-    /// From the local end, with Ethernet header.
+    /// Packets from the local end, with Ethernet header.
     FromLocal,
     Ethernet,
     FromLocal
 );
 way!(
-    /// To the local end, with Ethernet header.
+    /// Packets to the local end, with Ethernet header.
     ToLocal,
     Ethernet,
     ToLocal
 );
 way!(
-    /// From the local end, without Ethernet header.
+    /// Packets from the local end, without Ethernet header.
     FromLocalIp,
     Ip,
     FromLocal
 );
 way!(
-    /// To the local end, without Ethernet header.
+    /// Packets to the local end, without Ethernet header.
     ToLocalIp,
     Ip,
     ToLocal
 );
 
-/// Measures the packet. Always lets it pass: `TC_ACT_UNSPEC` hands it to the
-/// next program or filter as if this one were not there.
+/// Measures the packet and always lets it pass: `TC_ACT_UNSPEC` continues with
+/// the next program or filter as if this one were not there.
 #[inline(always)]
 #[must_use]
 pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
@@ -71,7 +71,7 @@ pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Measures the packet.
+/// Measures the packet by the fast path, and by the slow path if needed.
 #[inline(always)]
 pub(crate) fn run<W: Way>(ctx: impl Context) {
     let mut fast_path = match W::WAY.0 {
@@ -90,9 +90,9 @@ pub(crate) const UNCOMMON: u32 = FastPath::Uncommon as u32;
 pub(crate) const MEASURED: u32 = FastPath::Measured as u32;
 pub(crate) const KNOWN: u32 = FastPath::Known as u32;
 
-/// A [`FastPath`]. Not a function of its own, though its stack is below that of
-/// all others so (all calls together have 512 bytes): the call would cost as
-/// much as all the rest.
+/// Runs the fast path. Returns a [`FastPath`]. It is inlined although its stack
+/// then lies below that of all others (all calls together have 512 bytes): a
+/// call would cost as much as all the rest.
 #[inline(always)]
 fn fast_path<W: Way>(ctx: impl Context) -> u32 {
     let bytes = DirectAccess::new(ctx);
@@ -101,13 +101,14 @@ fn fast_path<W: Way>(ctx: impl Context) -> u32 {
     pipeline::fast_path(&bytes, &meta, W::WAY, &Secrets, &Store, &env, stash) as u32
 }
 
-/// Where there is no room for that.
+/// Runs the fast path as a function of its own, where the stack has no room for
+/// it.
 #[inline(never)]
 fn fast_path_apart<W: Way>(ctx: impl Context) -> u32 {
     fast_path::<W>(ctx)
 }
 
-/// The slow path, to the packet's entry. A [`FastPath`].
+/// Runs the slow path up to the packet's flow entry. Returns a [`FastPath`].
 #[inline(always)]
 fn slow_path<W: Way>(ctx: impl Context) -> u32 {
     let found = network::<W>(ctx);
@@ -129,7 +130,7 @@ fn slow_path<W: Way>(ctx: impl Context) -> u32 {
     known(ctx)
 }
 
-/// Sees to it that the packet's flow has an entry, in its own VLAN or another.
+/// Makes sure that the packet's flow has an entry, in its own VLAN or another.
 #[inline(always)]
 pub(crate) fn enter<C: Context, W: Way>(ctx: C) {
     let mut found = find::<W>(ctx);
@@ -141,7 +142,8 @@ pub(crate) fn enter<C: Context, W: Way>(ctx: C) {
     }
 }
 
-/// 0: there is nothing to measure.
+/// Runs `pipeline::network`. Returns 0 if nothing in the packet can be
+/// measured.
 #[inline(never)]
 fn network<W: Way>(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
@@ -168,7 +170,8 @@ pub(crate) fn datagram<W: Way>(ctx: impl Context) {
         pipeline::datagram(&bytes, &meta, &scratch.network, W::WAY.1, &env);
 }
 
-/// 0: the segment carries no question and no answer.
+/// Runs `pipeline::message`. Returns 0 if the segment carries no query and no
+/// answer.
 #[inline(never)]
 pub(crate) fn message<W: Way>(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
@@ -181,7 +184,8 @@ pub(crate) fn message<W: Way>(ctx: impl Context) -> u32 {
     u32::from(scratch.query.head.role != Role::Neither)
 }
 
-/// 0: there is nothing to measure.
+/// Runs `pipeline::transport`. Returns 0 if nothing in the packet can be
+/// measured.
 #[inline(never)]
 fn transport(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
@@ -197,7 +201,7 @@ fn transport(ctx: impl Context) -> u32 {
 
 const NOT_FOUND: u32 = Lookup::None as u32;
 
-/// A `Lookup`.
+/// Runs `pipeline::find`. Returns a `Lookup`.
 #[inline(never)]
 fn find<W: Way>(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };

@@ -1,6 +1,6 @@
-//! One packet at one of the hooks that are joined to the vantage `node`; see
-//! `lpm_common::pipeline::node`. These programs stand beside those of
-//! [`crate::hook`] and are attached only while a CNI redirects.
+//! The path of one packet at the hooks of the node vantage; see
+//! `lpm_common::pipeline::node`. These programs run beside those of
+//! [`crate::hook`]. They are attached only while a CNI redirects.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
@@ -26,7 +26,7 @@ use crate::{
     store::Store,
 };
 
-/// From the pod, at the ingress of its interface.
+/// Measures a packet from the pod, at the ingress of its interface.
 #[inline(always)]
 #[must_use]
 pub fn from_pod(ctx: &TcContext) -> i32 {
@@ -44,7 +44,7 @@ pub fn from_pod(ctx: &TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Perhaps to a pod, at the ingress of any interface.
+/// Measures a packet that may go to a pod, at the ingress of any interface.
 #[inline(always)]
 #[must_use]
 pub fn to_pod<W: Way>(ctx: &TcContext) -> i32 {
@@ -54,7 +54,7 @@ pub fn to_pod<W: Way>(ctx: &TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// To the pod, at the egress of its interface.
+/// Measures a packet to the pod, at the egress of its interface.
 #[inline(always)]
 #[must_use]
 pub fn out_of_veth(ctx: &TcContext) -> i32 {
@@ -67,7 +67,7 @@ pub fn out_of_veth(ctx: &TcContext) -> i32 {
     if from == 0 || Store.config(from).is_none() {
         measure_to::<ToLocal>(ctx);
     } else {
-        // The hook where it came in has measured it.
+        // The hook at which it entered the host has measured it.
         forwarded(ctx);
     }
     TC_ACT_UNSPEC
@@ -84,10 +84,10 @@ fn measure_to<W: Way>(ctx: *mut __sk_buff) {
     }
 }
 
-// The fast paths are functions, so that their stack is not that of the
-// thorough ways, which come on top.
+// The fast paths are functions of their own, so that their stack is not below
+// that of the slow paths.
 
-/// A `pipeline::FastPath`.
+/// Runs the fast path of packets from a pod. Returns a `pipeline::FastPath`.
 #[inline(never)]
 fn quick_from(ctx: *mut __sk_buff) -> u32 {
     let meta = node::meta(&meta(ctx));
@@ -97,7 +97,7 @@ fn quick_from(ctx: *mut __sk_buff) -> u32 {
     pipeline::fast_path(&bytes, &meta, way, &Secrets, &Store, &env, stash) as u32
 }
 
-/// A `pipeline::FastPath`.
+/// Runs the fast path of packets to a pod. Returns a `pipeline::FastPath`.
 #[inline(never)]
 fn quick_to<W: Way>(ctx: *mut __sk_buff) -> u32 {
     let meta = node::meta(&meta(ctx));
@@ -107,8 +107,8 @@ fn quick_to<W: Way>(ctx: *mut __sk_buff) -> u32 {
     node::quick_to_pod(&bytes, &meta, link, &Secrets, &Store, &env, stash) as u32
 }
 
-/// Tells the agent that the CNI did not redirect. A function of its own: its
-/// stack would be below that of all others.
+/// Tells the agent that the CNI did not redirect. It is a function of its own,
+/// because otherwise its stack would be below that of all others.
 #[inline(never)]
 fn forwarded(ctx: *mut __sk_buff) {
     let meta = node::meta(&meta(ctx));
@@ -124,7 +124,8 @@ fn forwarded(ctx: *mut __sk_buff) {
     }
 }
 
-/// As `hook::slow_path`, step by step through `SCRATCH`.
+/// Runs the slow path, like `hook::slow_path`, step by step through `SCRATCH`.
+/// Returns a `pipeline::FastPath`.
 #[inline(never)]
 fn slow_path<W: Way>(ctx: *mut __sk_buff, quiet: u32) -> u32 {
     let found = network::<W>(ctx, quiet);
@@ -157,7 +158,8 @@ fn datagram<W: Way>(ctx: *mut __sk_buff, quiet: u32) {
     (scratch.query, scratch.rest) = pipeline::datagram(&bytes, &meta, network, W::WAY.1, &env);
 }
 
-/// 0: the segment carries no question and no answer.
+/// Runs `pipeline::message`. Returns 0 if the segment carries no query and no
+/// answer.
 #[inline(never)]
 fn message<W: Way>(ctx: *mut __sk_buff, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
@@ -170,8 +172,7 @@ fn message<W: Way>(ctx: *mut __sk_buff, quiet: u32) -> u32 {
     u32::from(scratch.query.head.role != Role::Neither)
 }
 
-/// Takes what was found, if it is a question or an answer of a pod's, and what
-/// else is in the packet.
+/// Takes the packet's queries and answers, as far as they are a pod's.
 #[inline(always)]
 fn pods_questions<W: Way>(ctx: *mut __sk_buff) {
     match W::WAY.1 {
@@ -210,7 +211,8 @@ global! {
 }
 
 global! {
-    /// Whose it is says the address that it goes to, not the interface.
+    /// Moves the query or answer to the node vantage. The address that the
+    /// packet goes to tells the pod; the interface does not.
     fn lpm_joined_to() {
         joined_question(0, Direction::ToLocal)
     }
@@ -221,7 +223,8 @@ fn env(ctx: *mut __sk_buff, quiet: u32) -> KernelEnv<*mut __sk_buff> {
     KernelEnv::for_one_of(ctx, quiet)
 }
 
-/// 0: there is nothing to measure.
+/// Runs `pipeline::network`. Returns 0 if nothing in the packet can be
+/// measured.
 #[inline(never)]
 fn network<W: Way>(ctx: *mut __sk_buff, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
@@ -254,7 +257,8 @@ fn transport(ctx: *mut __sk_buff, quiet: u32) -> u32 {
     1
 }
 
-/// Not 0: the flow has no entry, or starts anew.
+/// Looks for the flow entry. Returns not 0 if the flow has none, or starts
+/// anew.
 #[inline(never)]
 fn is_new_flow<W: Way>(ctx: *mut __sk_buff) -> u32 {
     let Some(scratch) = scratch() else { return 0 };

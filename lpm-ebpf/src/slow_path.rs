@@ -1,10 +1,10 @@
-//! The last steps with a packet, which all hooks share.
+//! The last steps of the slow path, which all hooks share.
 //!
-//! Steps are functions, one after the other: so their stack and registers are
-//! not those of the packets that need none of them, nor each other's. What one
-//! finds for the next goes through a map, where the verifier forgets by which
-//! of the many ways it got there: on the stack each way would be followed to
-//! the end.
+//! Steps are functions that run one after the other. So packets that need no
+//! step do not pay for its stack and registers, and steps do not pay for each
+//! other's. One step passes its result to the next through a map, where the
+//! verifier forgets which of the many paths led there. On the stack each path
+//! would be followed to the end.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use lpm_common::{
@@ -19,25 +19,25 @@ use lpm_common::{
 
 use crate::{context::Context, env::KernelEnv, maps::SCRATCH, store::Store};
 
-/// This CPU's packet, between the steps.
+/// The packet that this CPU works on, between the steps.
 #[derive(Clone, Copy)]
 pub struct Scratch {
     pub(crate) network: Network,
     pub(crate) packet: Packet,
     pub(crate) left: Unwrapped,
     pub(crate) known: ParsedFlowPacket,
-    /// When a SYN came: what it may have to wait for, an entry for its flow, is
-    /// no part of the round trip. Else 0.
+    /// When a SYN came, nanoseconds; else 0. The SYN may have to wait for an
+    /// entry for its flow, and that wait is no part of the round trip.
     pub(crate) arrived_ns: u64,
     pub(crate) query: Query,
-    /// What else there is to read in the packet.
+    /// The messages of the packet that are still to be read.
     pub(crate) rest: Rest,
-    /// VLAN ids of the packet at hand, while those of its question are shown.
+    /// VLAN ids of the packet at hand, while those of its query are in use.
     pub(crate) own_segment: u32,
-    /// The question's, or that of the flow that is being looked for.
+    /// Fingerprint of the query, or of the flow that is being looked for.
     pub(crate) fingerprint: u64,
     pub(crate) sample: query::Sample,
-    /// At XDP, the place in the packet that is read.
+    /// At XDP: the offset in the packet that is read.
     pub(crate) offset: usize,
 }
 
@@ -50,8 +50,8 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
         .map(|scratch| unsafe { &mut *scratch })
 }
 
-/// Hands a packet over to [`finish`]. Not a function of its own: the packet
-/// would be put together on the stack for it.
+/// Stores a packet for [`finish`]. It is inlined: as a function it would need
+/// the packet put together on the stack.
 #[inline(always)]
 pub(crate) fn stash(known: &ParsedFlowPacket) {
     if let Some(scratch) = scratch() {
@@ -60,7 +60,7 @@ pub(crate) fn stash(known: &ParsedFlowPacket) {
     }
 }
 
-/// Notes when a packet that is being read came, if it is a SYN.
+/// Notes when a packet that is being read came, if the packet is a SYN.
 #[inline(always)]
 pub(crate) fn arrives(scratch: &mut Scratch, ctx: impl Context) {
     scratch.arrived_ns = if scratch.packet.head.has(flag::SYN) {
@@ -70,7 +70,7 @@ pub(crate) fn arrives(scratch: &mut Scratch, ctx: impl Context) {
     };
 }
 
-/// Measures the packet that was handed over.
+/// Runs the last steps with the packet that was stored by [`stash`].
 #[inline(always)]
 pub(crate) fn finish<C: Context>(ctx: C, direction: Direction) {
     let [prepare, handshake, request, by_ts, by_seq] = C::STEPS[direction.index()];
@@ -78,7 +78,8 @@ pub(crate) fn finish<C: Context>(ctx: C, direction: Direction) {
     if next & HANDSHAKE != 0 {
         handshake(ctx);
     }
-    // A constant for the verifier: off, it is not even loaded.
+    // The verifier knows the setting as a constant: if the method is off, this
+    // is not even loaded.
     if KernelEnv::new(ctx).methods().has(Method::Request) {
         request(ctx);
     }
@@ -95,7 +96,7 @@ pub type Step<C> = extern "C" fn(C) -> u32;
 macro_rules! slow_path {
     ($($context:ty, $direction:ident: $prepare:ident $handshake:ident $request:ident $by_ts:ident $by_seq:ident;)*) => { $(
         global! {
-            /// Which step is the last one.
+            /// Runs `pipeline::prepare`. Returns which step is the last one.
             fn $prepare(ctx: $context) {
                 let Some(scratch) = scratch() else { return 0 };
                 let env = KernelEnv::new(ctx);
@@ -148,7 +149,7 @@ slow_path! {
     *mut xdp_md, ToLocal: lpm_prepare_xdp lpm_shake_xdp lpm_request_xdp lpm_by_ts_xdp lpm_by_seq_xdp;
 }
 
-/// At TC, by direction.
+/// The steps at TC, by direction.
 pub(crate) const OF_SKB: [[Step<*mut __sk_buff>; 5]; 2] = [
     [
         lpm_prepare_from,
@@ -174,5 +175,5 @@ const RECEIVED: [Step<*mut xdp_md>; 5] = [
     lpm_by_seq_xdp,
 ];
 
-/// At XDP, where packets come only to the local end.
+/// The steps at XDP, where packets come only to the local end.
 pub(crate) const OF_XDP: [[Step<*mut xdp_md>; 5]; 2] = [RECEIVED; 2];

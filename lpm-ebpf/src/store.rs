@@ -1,4 +1,4 @@
-//! The maps behind the traits of `lpm-common`.
+//! Implements the traits of `lpm-common` with the maps.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -25,7 +25,7 @@ use crate::{
     settings,
 };
 
-/// All maps.
+/// The memory of all maps.
 pub struct Store;
 
 /// The control block.
@@ -35,7 +35,7 @@ pub fn control() -> Option<&'static Control> {
     CONTROL.get(0).map(|shared| &shared.0)
 }
 
-/// The histogram of a row; `place` is leg * 4 + echo for TCP, see
+/// The histogram of a row. `place` is leg * 4 + echo for TCP; for others see
 /// `lpm_common::layout::Family`.
 #[inline(always)]
 #[must_use]
@@ -105,8 +105,8 @@ impl Pairs for Store {
 
     #[inline(always)]
     fn set_pair(&self, key: u64, pair: VlanPair) {
-        // The map makes room by itself; that it fails under contention costs
-        // what a forgotten element costs.
+        // The map makes room by itself. If that fails under contention, the
+        // cost is that of a forgotten element.
         let _ = VLAN_PAIRS.insert(key, pair, 0);
     }
 
@@ -148,8 +148,8 @@ impl PodAddresses for Store {
 
     #[inline(always)]
     fn settle(&self, address: [u32; 4], ifindex: u32) {
-        // A full map, or an address that is settled already: then connections
-        // to it are seen from the pod's first packet on.
+        // It fails if the map is full or the address is settled already. Then
+        // connections to the address are seen from the pod's first packet on.
         let _ = HOMES.insert(address, ifindex, u64::from(BPF_NOEXIST));
     }
 }

@@ -1,6 +1,6 @@
-//! One packet at a hook where tunnels are looked into; see
-//! `lpm_common::pipeline::tunnel`. These programs take the place of those of
-//! [`crate::hook`] where the configuration wants it, and are loaded only then.
+//! The path of one packet at a hook where packets inside tunnels are measured,
+//! too; see `lpm_common::pipeline::tunnel`. If the configuration asks for it,
+//! these programs are loaded instead of those of [`crate::hook`].
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use lpm_common::{
@@ -22,7 +22,7 @@ use crate::{
     store::Store,
 };
 
-/// Measures the packet, or what is inside. Always lets it pass.
+/// Measures the packet, or the packet inside it. Always lets it pass.
 #[inline(always)]
 #[must_use]
 pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
@@ -32,7 +32,7 @@ pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Measures the packet, or what is inside.
+/// Measures the packet, or the packet inside it.
 #[inline(always)]
 pub(crate) fn run<W: Way>(ctx: impl Context) {
     let mut fast_path = fast_path::<W>(ctx);
@@ -44,7 +44,7 @@ pub(crate) fn run<W: Way>(ctx: impl Context) {
     }
 }
 
-/// A `pipeline::FastPath`.
+/// Runs the fast path. Returns a `pipeline::FastPath`.
 #[inline(never)]
 fn fast_path<W: Way>(ctx: impl Context) -> u32 {
     let bytes = DirectAccess::new(ctx);
@@ -53,7 +53,8 @@ fn fast_path<W: Way>(ctx: impl Context) -> u32 {
     tunnel::fast_path(&bytes, &meta, W::WAY, &Secrets, maps, &env, stash) as u32
 }
 
-/// As `hook::slow_path`, step by step through `SCRATCH`.
+/// Runs the slow path, like `hook::slow_path`, step by step through `SCRATCH`.
+/// Returns a `pipeline::FastPath`.
 #[inline(never)]
 fn slow_path<W: Way>(ctx: impl Context) -> u32 {
     whole::<W>(ctx);
@@ -83,7 +84,7 @@ fn slow_path<W: Way>(ctx: impl Context) -> u32 {
     known(ctx)
 }
 
-/// Tunnels that were taken off.
+/// Number of tunnels that were taken off.
 #[inline(always)]
 fn level() -> u32 {
     scratch().map_or(0, |scratch| scratch.left.level)
@@ -100,7 +101,7 @@ fn whole<W: Way>(ctx: impl Context) {
     }
 }
 
-/// Takes one tunnel off.
+/// Takes one tunnel off the packet.
 #[inline(never)]
 fn unwrap(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else {
@@ -118,7 +119,7 @@ fn unwrap(ctx: impl Context) -> u32 {
     }
 }
 
-/// 0: there is nothing to measure.
+/// Runs `tunnel::network`. Returns 0 if nothing in the packet can be measured.
 #[inline(never)]
 fn network(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
@@ -136,7 +137,8 @@ fn network(ctx: impl Context) -> u32 {
     }
 }
 
-/// 0: there is nothing to measure.
+/// Runs `tunnel::transport`. Returns 0 if nothing in the packet can be
+/// measured.
 #[inline(never)]
 fn transport(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };

@@ -1,6 +1,6 @@
-//! One packet at the XDP hook of a network card: what it received, before the
-//! kernel has made an skb of it. The way out stays with TC; both are one
-//! vantage.
+//! The path of one packet at the XDP hook of a network card: what the card
+//! received, before the kernel has made an skb of it. Sent packets are measured
+//! at TC. Both hooks are one vantage.
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, programs::XdpContext};
 
@@ -20,7 +20,7 @@ pub fn measure<W: Way>(ctx: &XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// Measures the packet, or what is inside. Always lets it pass.
+/// Measures the packet, or the packet inside it. Always lets it pass.
 #[inline(always)]
 #[must_use]
 pub fn measure_inside<W: Way>(ctx: &XdpContext) -> u32 {

@@ -1,5 +1,5 @@
-//! The agent's own process by Prometheus' conventions (`process_*`), and its distance to the memory
-//! limit. What is not known, or has no limit, has no series.
+//! Metrics of the agent's own process by Prometheus' conventions (`process_*`), and its distance to
+//! the memory limit. A value that is unknown, or has no limit, has no series.
 
 use std::{fmt, time::UNIX_EPOCH};
 

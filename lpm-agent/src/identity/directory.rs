@@ -1,4 +1,4 @@
-//! Names for the exporters and for the kernel, kept the same.
+//! The directory of names, kept equal for the exporters and for the kernel.
 
 mod behind;
 mod changes;
@@ -31,14 +31,14 @@ use super::{
 };
 use crate::kernel::maps::NameMaps;
 
-/// Under this id, which is nobody's, the levels are remembered that rows were told apart by.
+/// An id that nobody has. Under it the levels are remembered that rows were told apart by.
 const LEVELS: NameId = NameId(0);
 
-/// Ids of namespaces and their members, names by address.
+/// The directory: ids of namespaces and their members, and names by address.
 #[derive(Debug, Default)]
 pub struct Directory {
     levels: Levels,
-    /// Those of the agent before this one, if its rows go on.
+    /// Levels of the last agent, if its rows go on.
     earlier: OnceLock<Levels>,
     names: RwLock<Arc<PrefixMap>>,
     ids: RwLock<Ids>,
@@ -47,14 +47,14 @@ pub struct Directory {
     labels: Chosen,
     /// Names of this node's pods.
     here: RwLock<BTreeMap<IpNet, Arc<Name>>>,
-    /// What the kernel has now.
+    /// The names that the kernel has now.
     kernel: Mutex<InKernel>,
     status: Arc<Status>,
     board: Arc<NamePublisher>,
 }
 
 impl Directory {
-    /// One that tells apart what these levels say.
+    /// Makes a directory that tells apart what these levels say.
     #[must_use]
     pub fn new(levels: Levels) -> Self {
         Self {
@@ -63,20 +63,20 @@ impl Directory {
         }
     }
 
-    /// What is told apart within namespaces.
+    /// The levels: what is told apart within namespaces.
     #[must_use]
     pub fn levels(&self) -> &Levels {
         &self.levels
     }
 
-    /// Goes on with the ids and the kernel's names as an agent before this one left them; to be
-    /// called before [`Directory::update`].
+    /// Takes over the ids and the kernel's names of the last agent. Call it before
+    /// [`Directory::update`].
     ///
     /// # Errors
     /// The kernel's maps cannot be read.
     pub fn resume(&self, tables: &dyn NameMaps) -> io::Result<()> {
         let mut left = tables.remembered()?;
-        // Namespaces before their members.
+        // Namespaces come before their members.
         left.sort_by_key(|(id, _)| (id.member(), id.namespace()));
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let mut earlier = None;
@@ -89,7 +89,7 @@ impl Directory {
             }
         }
         if resumes {
-            // Agents before this one did not say so.
+            // Older agents did not store their levels.
             let told = self.earlier.set(earlier.unwrap_or_else(|| ids.levels()));
             debug_assert!(told.is_ok(), "an agent resumes once");
         }
@@ -102,19 +102,19 @@ impl Directory {
         Ok(())
     }
 
-    /// Keeps ids that are new for the next agent. Before the kernel sees them.
+    /// Stores new ids for the next agent, before the kernel sees them.
     fn remember(&self, tables: &dyn NameMaps) -> io::Result<()> {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         ids.remember(|id, text| tables.remember(id, text))
     }
 
-    /// How the sources of names are.
+    /// State of the sources of names.
     #[must_use]
     pub fn status(&self) -> &Arc<Status> {
         &self.status
     }
 
-    /// Where other nodes' agents hear of this node's pods.
+    /// The publisher of this node's pods, which other nodes' agents listen to.
     #[must_use]
     pub fn board(&self) -> &Arc<NamePublisher> {
         &self.board
@@ -130,13 +130,13 @@ impl Directory {
             .cloned()
     }
 
-    /// All names as they are now: for many lookups in a row.
+    /// All names as they are now, for many lookups in a row.
     #[must_use]
     pub fn names(&self) -> Arc<PrefixMap> {
         Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many names there are for the kernel, with or without room there.
+    /// Number of names for the kernel, with or without room there.
     #[must_use]
     pub fn names_wanted(&self) -> usize {
         self.in_kernel().wanted()
@@ -152,25 +152,25 @@ impl Directory {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The namespace with this number; `None`: no namespace has it.
+    /// The namespace with this number. None: no namespace has it.
     #[must_use]
     pub fn namespace(&self, number: u16) -> Option<Arc<str>> {
         self.ids().name(number)
     }
 
-    /// What is told apart under this id; `None`: the namespace as a whole.
+    /// The member with this id. None: the id stands for the namespace as a whole.
     #[must_use]
     pub fn member(&self, id: NameId) -> Option<Arc<Member>> {
         self.ids().who(id)
     }
 
-    /// Whether there was anything that could not be told apart for want of ids.
+    /// True if a member could not be told apart because no id was left.
     #[must_use]
     pub fn is_overflown(&self) -> bool {
         self.ids().is_overflown()
     }
 
-    /// The id of what an interface of this node belongs to.
+    /// The id of the owner of one of this node's interfaces.
     #[must_use]
     pub fn id_here(&self, tables: &dyn NameMaps, name: &Name) -> NameId {
         let member = self.levels.member(name, true);
@@ -185,7 +185,8 @@ impl Directory {
         id
     }
 
-    /// An interface of this node is this one's; `None`: its flows' local ends are named by address.
+    /// Sets the local end of an interface of this node. None: its flows' local ends are named by
+    /// address.
     pub fn set_local(&self, index: u32, end: Option<LocalEnd>) {
         let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);
         if local.get(&index) == end.as_ref() {
@@ -198,21 +199,21 @@ impl Directory {
         }
     }
 
-    /// Whom the interfaces of this node belong to, by index, as far as the interface tells it.
+    /// The local ends of this node's interfaces, by index, as far as the interface decides.
     #[must_use]
     pub fn local(&self) -> Arc<LocalEnds> {
         Arc::clone(&self.local.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Who the ends of flows are now: for many flows in a row.
+    /// A resolver for the ends of flows with the current names, for many flows in a row.
     #[must_use]
     pub fn whose(&self) -> Resolver {
         Resolver::new(self.names(), self.local())
     }
 
-    /// Makes flows that are known already be named anew, without any change of addresses.
+    /// Makes known flows look up their names again, without any change of addresses.
     pub fn rename(&self, tables: &dyn NameMaps) {
-        // Not while the names are being changed.
+        // It waits until no other thread changes the names.
         let _kernel = self.in_kernel();
         next_generation(tables);
     }
@@ -221,11 +222,12 @@ impl Directory {
         self.ids.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes these the names, with the node's own addresses, here and in the kernel. Flows that
-    /// are known already are named anew at their next packet.
+    /// Sets all names, with the node's own addresses, here and in the kernel. Known flows look up
+    /// their names again at their next packet.
     ///
     /// # Errors
-    /// The kernel refuses an entry, its map being gone. One that finds no room has no name.
+    /// The kernel refuses an entry because its map is gone. A name that finds no room is left out,
+    /// which is no error.
     pub fn update(
         &self,
         tables: &dyn NameMaps,
@@ -234,12 +236,13 @@ impl Directory {
     ) -> io::Result<()> {
         let names = Arc::new(with_own(names, own));
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&names);
-        // Where all that is told apart fits, it is from the first packet on; else see `tell_apart`.
+        // If all members fit, each is told apart from the first packet on. Otherwise see
+        // `tell_apart`.
         let top = self.at_once(&names);
         self.put(tables, &self.ranges(&names, top))
     }
 
-    /// How many may be told apart before it is known who talks most.
+    /// Number of members that may be told apart before it is known who has the most packets.
     fn at_once(&self, names: &PrefixMap) -> u16 {
         let fits = || self.members(names) <= usize::from(self.levels.top);
         if self.levels.any() && fits() {
@@ -249,8 +252,8 @@ impl Directory {
         }
     }
 
-    /// Gives ids of their own to what these addresses belong to, those with the most packets
-    /// first, as long as there are any left. Flows that are known already are named anew.
+    /// Gives ids of their own to the members with these addresses, those with the most packets
+    /// first, as long as ids are left. Known flows look up their names again.
     ///
     /// # Errors
     /// As [`Self::update`].
@@ -289,7 +292,7 @@ impl Directory {
         self.put(tables, &self.ranges(&names, 0))
     }
 
-    /// How many there are to be told apart.
+    /// Number of members that the levels would tell apart.
     fn members(&self, names: &PrefixMap) -> usize {
         let members: BTreeSet<_> = names
             .ranges()
@@ -299,7 +302,7 @@ impl Directory {
         members.len()
     }
 
-    /// Makes these the names in the kernel.
+    /// Sets all names in the kernel.
     fn put(&self, tables: &dyn NameMaps, wanted: &Ranges) -> io::Result<()> {
         self.remember(tables)?;
         let mut kernel = self.in_kernel();
@@ -322,7 +325,7 @@ impl Directory {
             .collect()
     }
 
-    /// A name as the kernel has it.
+    /// The value of a name in the kernel's map.
     fn value(&self, ids: &mut Ids, name: &Name, top: u16) -> NameValue {
         let member = self.levels.member(name, false);
         let id = name.namespace.as_deref().map_or(NameId(0), |namespace| {
@@ -336,7 +339,7 @@ impl Directory {
     }
 }
 
-/// Adds the node's own addresses, as the names file has them or as [`super::HOST`].
+/// Adds the node's own addresses, with the names of the names file or as [`super::HOST`].
 fn with_own(names: &PrefixMap, own: &[IpAddr]) -> PrefixMap {
     let mut all = names.clone();
     for address in own {
@@ -348,8 +351,8 @@ fn with_own(names: &PrefixMap, own: &[IpAddr]) -> PrefixMap {
     all
 }
 
-/// Tells the kernel that names have changed. It keeps 16 bits of the number with each flow, and 0
-/// is what a fresh entry has.
+/// Tells the kernel that names have changed, by a new generation. The kernel keeps 16 bits of it
+/// with each flow. 0 is the value of a new entry.
 fn next_generation(tables: &dyn NameMaps) {
     let generation = tables.generation();
     let next = (generation.load(Ordering::Relaxed) + 1) & 0xffff;

@@ -1,9 +1,9 @@
-//! Who an address is: names from Kubernetes, from a static file, the node's own addresses, local
+//! Names of addresses: from Kubernetes, a static file, the node's own addresses, and local
 //! processes.
 //!
-//! Each source of names says what changes ([`merge::Change`]); [`merge::Merge`] knows which source goes before
-//! which. [`Directory`] gives each namespace (and, by [`Levels`], what is told apart within) a
-//! small number, puts the ranges into the kernel's map `NAMES` and answers the exporters.
+//! Each source of names sends its changes ([`merge::Change`]). [`merge::Merge`] knows which source
+//! has precedence. [`Directory`] gives a small number to each namespace and, by [`Levels`], to its
+//! members. It puts the ranges into the kernel's map `NAMES`, and answers the exporters.
 
 pub mod addresses;
 pub(crate) mod cidr;

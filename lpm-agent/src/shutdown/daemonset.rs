@@ -1,10 +1,10 @@
-//! Whether a DaemonSet wants a pod on a node: what its controller asks before it lets one stay.
+//! Decides whether a DaemonSet wants a pod on a node, by the rules of the DaemonSet controller.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// A DaemonSet, with what is asked of it.
+/// A DaemonSet, reduced to the fields that the decision needs.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct DaemonSet {
@@ -12,7 +12,7 @@ pub struct DaemonSet {
     spec: DaemonSetSpec,
 }
 
-/// What objects have in common.
+/// The metadata fields that a DaemonSet and a node share.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Metadata {
@@ -93,7 +93,7 @@ struct Toleration {
     effect: Option<String>,
 }
 
-/// A node, likewise.
+/// A node, reduced to the fields that the decision needs.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Node {
@@ -116,14 +116,14 @@ struct Taint {
 }
 
 impl DaemonSet {
-    /// Whether it is being deleted.
+    /// True if the DaemonSet is being deleted.
     #[must_use]
     pub fn is_going(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
     }
 
-    /// Whether its pods may stay on a node. What this version does not know it takes for a yes:
-    /// whoever stays wrongly is found by the programs' own end.
+    /// True if the DaemonSet's pods may stay on the node. A rule that this version does not know
+    /// counts as a yes: if the agent stays wrongly, the programs end by themselves.
     #[must_use]
     pub fn selects(&self, node: &Node) -> bool {
         let pod = &self.spec.template.spec;
@@ -153,7 +153,7 @@ impl Affinity {
             of.required_during_scheduling_ignored_during_execution
                 .as_ref()
         });
-        // One of the terms is enough; none is none.
+        // The terms are alternatives. No requirement at all means yes.
         required.is_none_or(|required| {
             required
                 .node_selector_terms
@@ -203,7 +203,7 @@ impl Requirement {
 
 impl Taint {
     fn is_tolerated(&self, tolerations: &[Toleration]) -> bool {
-        // The others keep pods from coming, they drive none away.
+        // The other effects keep new pods away, and drive no pod out.
         self.effect != "NoExecute" || tolerations.iter().any(|toleration| toleration.covers(self))
     }
 }

@@ -1,9 +1,10 @@
-//! What becomes of the data path when the agent is told to end: in a DaemonSet a successor comes,
-//! or nobody does any more.
+//! Decides what happens to the data path when the agent is told to end. In a DaemonSet, a successor
+//! may come, or none.
 //!
-//! A rollout deletes the pod, and so does the deletion of its DaemonSet, or a node's label that is
-//! taken away. Which it is the API server knows; it is asked once, for as long as a kubelet waits
-//! anyway. Without an answer everything stays as it is: the next agent goes on with it, and if
+//! A rollout deletes the pod. So does the deletion of its DaemonSet, or the removal of a node's
+//! label. Only the API server knows which one happened. It is asked once, for as long as a kubelet
+//! waits anyway. Without an answer everything stays: the next agent adopts it, and if none comes,
+//! the programs rest after `pins.keep`.
 //! none comes the programs rest after `pins.keep`.
 
 mod daemonset;
@@ -17,15 +18,15 @@ use daemonset::Metadata;
 pub use daemonset::{DaemonSet, Node};
 pub use server::SuccessorCheck;
 
-/// How long the API server has to answer all that it is asked.
+/// Time within which the API server must answer all requests.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is to be done.
+/// The action to take at the agent's end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnExit {
-    /// Leave the data path to the next agent, and why.
+    /// Leave the data path pinned for the next agent. The text says why.
     KeepPinned(String),
-    /// Take everything off, and why.
+    /// Detach everything. The text says why.
     Detach(String),
 }
 
@@ -41,18 +42,18 @@ impl fmt::Display for OnExit {
     }
 }
 
-/// Why there is nothing to read.
+/// Why the API server gave no object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// There is no such object.
+    /// The object does not exist.
     NotFound,
-    /// It may not be read (any more).
+    /// Reading the object is not allowed, or not any more. The text is the server's reason.
     Denied(String),
-    /// Anything else.
+    /// Any other failure. The text is its reason.
     Failed(String),
 }
 
-/// The API server, as far as it is asked.
+/// The part of the API server that this module reads.
 pub trait Api {
     /// Reads an object or a list by its path.
     fn read(&self, path: &str) -> impl Future<Output = Result<serde_json::Value, NoAnswer>> + Send;
@@ -77,12 +78,12 @@ struct Pod {
 }
 
 impl Membership {
-    /// Finds it out, by the pod's name, namespace and node from the downward API (`POD_NAME`,
-    /// `POD_NAMESPACE`); asks for the DaemonSet too, so that a missing permission is told now and
-    /// not when it matters. `None`: this is no pod of a DaemonSet.
+    /// Finds the DaemonSet by the pod's name, namespace and node from the downward API (`POD_NAME`,
+    /// `POD_NAMESPACE`). It reads the DaemonSet too, so that a missing permission is reported now
+    /// and not when it matters. None: this process is no pod of a DaemonSet.
     ///
     /// # Errors
-    /// The API server does not answer, or it refuses: without it the data path is always left.
+    /// The API server does not answer, or it refuses. Then the data path is always left pinned.
     pub async fn find(api: &impl Api, node: &str) -> Result<Option<Self>, NoAnswer> {
         let Some((namespace, pod)) = of_environment() else {
             return Ok(None);
@@ -95,7 +96,7 @@ impl Membership {
         (namespace, pod): (&str, &str),
         node: &str,
     ) -> Result<Option<Self>, NoAnswer> {
-        // A list of one: pods may be listed, but not read one by one.
+        // A list with one element: pods may be listed, but not read one by one.
         let path =
             format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name%3D{pod}");
         let pods: List<Pod> = read(api, &path).await?;
@@ -142,7 +143,7 @@ impl Membership {
         let daemon_set = match self.daemon_set(api).await {
             Ok(daemon_set) => daemon_set,
             Err(NoAnswer::NotFound) => return OnExit::Detach(format!("DaemonSet {set} is gone")),
-            // It was allowed when the agent started: what allowed it went with the DaemonSet.
+            // Reading was allowed when the agent started. The permission went with the DaemonSet.
             Err(NoAnswer::Denied(_)) => {
                 return OnExit::Detach(format!("DaemonSet {set} may not be read any more"));
             }
@@ -175,7 +176,7 @@ impl fmt::Display for NoAnswer {
     }
 }
 
-/// Namespace and name of this pod, from the downward API.
+/// Reads namespace and name of this pod from the downward API.
 fn of_environment() -> Option<(String, String)> {
     let of = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     Some((of("POD_NAMESPACE")?, of("POD_NAME")?))
@@ -194,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers by the begin of the path.
+    /// Test answers, by the beginning of the path.
     struct Answers(BTreeMap<&'static str, Result<Value, NoAnswer>>);
 
     impl Api for Answers {
@@ -231,7 +232,7 @@ mod tests {
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        // Time that nobody waits for.
+        // The runtime's time is paused, so nobody waits for it.
         let runtime = builder.enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(future)
     }
@@ -249,7 +250,7 @@ mod tests {
         let mut going = set();
         going["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
         assert!(detaches(ask(Ok(going), yes.clone())));
-        // Nobody knows: it stays.
+        // Without an answer the data path stays.
         let failed = NoAnswer::Failed("connection refused".to_owned());
         assert!(!detaches(ask(Err(failed.clone()), yes)));
         assert!(!detaches(ask(Ok(set()), Err(failed))));

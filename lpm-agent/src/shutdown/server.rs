@@ -1,4 +1,4 @@
-//! The API server by its client.
+//! Asks the API server about a successor, through the Kubernetes client.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use tokio::{task::JoinHandle, time::timeout};
 use super::{Api, Membership, NoAnswer, OnExit, PATIENCE, of_environment};
 use crate::identity::kubernetes::{KubernetesError, connect};
 
-/// A client, as [`Api`].
+/// A Kubernetes client that implements [`Api`].
 struct Server(Client);
 
 impl Api for Server {
@@ -26,10 +26,11 @@ impl Api for Server {
     }
 }
 
-/// Knows whose pod this agent is, and asks about its successor in the end.
+/// Knows the DaemonSet of this agent, and asks about a successor at the end.
 #[derive(Debug)]
 pub struct SuccessorCheck {
-    /// What was found out when the agent started.
+    /// The API client, and the DaemonSet if it was found when the agent started. None: there is no
+    /// way to the API server.
     known: JoinHandle<Option<(Server, Option<Membership>)>>,
     node: String,
 }
@@ -41,8 +42,8 @@ impl std::fmt::Debug for Server {
 }
 
 impl SuccessorCheck {
-    /// Begins to find out whose pod this is, by a kubeconfig or the pod's service account. `None`:
-    /// this is no pod.
+    /// Starts to find the DaemonSet of this agent, by a kubeconfig or the pod's service account.
+    /// None: this process is no pod.
     #[must_use]
     pub fn prepare(kubeconfig: Option<PathBuf>, node: String) -> Option<Self> {
         of_environment()?;
@@ -67,7 +68,7 @@ impl SuccessorCheck {
         let Ok(Some((server, member))) = (&mut self.known).await else {
             return stay("there is no way to the API server");
         };
-        // It may not have been there when the agent started.
+        // The DaemonSet may not have been found when the agent started.
         let member = match member {
             Some(member) => Ok(Some(member)),
             None => Membership::find(&server, &self.node).await,

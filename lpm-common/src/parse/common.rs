@@ -1,7 +1,9 @@
-//! The common layout: Ethernet or none, no tag in the frame, IPv4 without
-//! options or IPv6 without extension headers, TCP without options or with the
-//! timestamp option first, no SYN, no DNS. It tells other protocols apart from
-//! questions and answers, which are read elsewhere.
+//! Parses packets of the common layout: Ethernet or none, no tag in the frame,
+//! IPv4 without options or IPv6 without extension headers, TCP without options
+//! or with the timestamp option first, no SYN, no DNS.
+//!
+//! Packets of other protocols are told apart from queries and their answers,
+//! which [`crate::query`] reads.
 
 use super::{Link, Skip, number};
 use crate::{
@@ -12,12 +14,12 @@ use crate::{
     query,
 };
 
-/// Where a packet of the common layout has its TCP header, and whose it is.
+/// The addresses of a packet of the common layout, and where its TCP header is.
 #[derive(Clone, Copy, Debug)]
 pub struct CommonTcp {
-    /// For [`hash::fingerprint`].
+    /// The hash of both addresses, for [`hash::fingerprint`].
     pub addresses: u64,
-    /// Local port high, remote port low.
+    /// Local port in the high 16 bits, remote port in the low ones.
     pub ports: u32,
     /// Offset of the TCP header.
     pub l4: u32,
@@ -32,7 +34,7 @@ pub enum Common {
     Tcp(CommonTcp),
     /// Nothing to measure.
     Skip(Skip),
-    /// Ask [`super::network`].
+    /// Another layout; [`super::network`] reads it.
     Uncommon,
 }
 
@@ -41,8 +43,8 @@ const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const TIMESTAMP: usize = 12;
 
-/// Reads a packet of the common layout. `len` is the frame's length in bytes,
-/// whatever part of it is in `bytes`.
+/// Parses a packet of the common layout. `len` is the frame's length in bytes,
+/// however much of it is in `bytes`.
 #[inline(always)]
 pub fn common<P: Prefix, S: Seeds>(
     bytes: &P,
@@ -118,8 +120,8 @@ fn v4<P: Prefix, S: Seeds>(
     )
 }
 
-/// Another protocol than TCP, its number at `protocol`: a question or an
-/// answer, as far as the first bytes tell, or nothing.
+/// Parses a protocol other than TCP, whose number is at `protocol`. Tells
+/// whether the first bytes can be a query or an answer, or nothing to measure.
 #[inline(always)]
 fn other<P: Prefix>(
     bytes: &P,
@@ -184,7 +186,7 @@ fn v6<P: Prefix, S: Seeds>(
     )
 }
 
-/// `end` is where the IP header says that the packet ends.
+/// Reads the ports. `end` is where the IP header says that the packet ends.
 #[inline(always)]
 fn ports<P: Prefix>(
     bytes: &P,
@@ -203,7 +205,7 @@ fn ports<P: Prefix>(
         Direction::FromLocal => ports,
         Direction::ToLocal => ports.rotate_left(16),
     };
-    // Also read for what it carries.
+    // Read by the slow path, too, for the messages that it carries.
     if methods.has(Method::Dns) && ports as u16 == query::dns::PORT {
         return Common::Uncommon;
     }
@@ -215,9 +217,10 @@ fn ports<P: Prefix>(
     })
 }
 
-/// Reads the TCP header, after its flow was looked up: before, its fields
-/// would have to be kept somewhere meanwhile. `bytes` begin with the header.
-/// None: not the common layout after all; ask [`super::network`].
+/// Reads the TCP header, whose bytes `bytes` begins with. Call it after the
+/// look-up of the flow: fields read before that would have to be kept
+/// meanwhile. None: the packet is not of the common layout after all;
+/// [`super::network`] reads it.
 #[inline(always)]
 pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> {
     if !bytes.covers(TCP_HEADER) {
@@ -246,8 +249,8 @@ pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> 
         head.has_timestamp = true;
         head.tsval = bytes.be32(24);
         head.tsecr = bytes.be32(28);
-        // How common stacks put blocks beside timestamps; any other way is
-        // not looked for here: only packets whose timestamps are not used
+        // Common stacks put blocks beside timestamps in this way. Other ways
+        // are not looked for here: only packets whose timestamps are not used
         // need to know.
         if length > (TCP_HEADER + TIMESTAMP) as u32 && bytes.covers(TCP_HEADER + TIMESTAMP + 4) {
             head.sack = bytes.be32(32) >> 8 == number::SACK_NEXT;

@@ -1,15 +1,16 @@
-//! The vantage `node`: several hooks that are one.
+//! The node vantage (`node`): several hooks that act as one vantage.
 //!
 //! Where a CNI redirects packets into a pod (`bpf_redirect_peer`), they never
-//! pass the pod's own veth. Then what the pod sends is seen where it enters the
-//! host, and what is sent to it where *that* enters: at a network card, a
-//! tunnel, another pod's veth. These hooks name their flows by [`GROUP`]
-//! instead of an interface, and so find one entry.
+//! pass the pod's own veth. What the pod sends is then seen where it enters the
+//! host. What is sent to the pod is seen where *that* enters the host: at a
+//! network card, a tunnel, another pod's veth. Flows at these hooks have
+//! [`GROUP`] in their key instead of an interface, so all hooks find the same
+//! entry.
 //!
-//! Packets to the pod only measure flows that have an entry. The pod's own
-//! packet makes it; or, so that connections to the pod are seen from their
-//! beginning, a SYN to an address from which a pod has sent before. So the
-//! host's other traffic costs one look-up that fails, and leaves nothing.
+//! Packets to a pod only measure flows that have an entry. The pod's own packet
+//! makes the entry. So does a SYN to an address from which a pod has sent
+//! before, so that connections to the pod are seen from their beginning. The
+//! host's other traffic costs one failing look-up and leaves nothing behind.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -26,21 +27,23 @@ use crate::{
     table::{self, NewFlow, Table},
 };
 
-/// The interface in the keys of all joined flows. No interface has this number.
+/// The interface number in the keys of all flows at the node vantage. No
+/// interface has this number.
 pub const GROUP: u32 = u32::MAX;
 
-/// Where the pods are.
+/// Which pod has which address.
 pub trait PodAddresses {
-    /// The interface of the pod that has sent from this address.
+    /// The interface of the pod that has sent from this address, if any has.
     fn home(&self, address: [u32; 4]) -> Option<u32>;
 
-    /// A pod has sent from this address. The first interface keeps it until
-    /// the interface goes: nobody takes an address from another by using it.
+    /// Notes that a pod has sent from this address. The first interface keeps
+    /// the address until the interface goes: no pod takes an address from
+    /// another by using it.
     fn settle(&self, address: [u32; 4], ifindex: u32);
 }
 
-/// What the flows' keys have of a packet's surroundings: no tag, because it is
-/// there at one hook and not at the other.
+/// The metadata that go into the keys of flows at the node vantage. The VLAN
+/// tag is left out, because it is there at one hook and not at another.
 #[inline(always)]
 #[must_use]
 pub const fn meta(meta: &Meta) -> Meta {
@@ -52,8 +55,9 @@ pub const fn meta(meta: &Meta) -> Meta {
     }
 }
 
-/// A packet that may be on its way to a pod. `meta` is [`meta`]'s. What is
-/// nobody's is not counted; the beginning of a flow is [`FastPath::Uncommon`].
+/// The fast path for a packet that may be on its way to a pod. `meta` is the
+/// result of [`meta`]. A packet to no pod is not counted. The beginning of a
+/// flow is [`FastPath::Uncommon`].
 #[inline(always)]
 pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
     bytes: &P,
@@ -99,7 +103,8 @@ pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
     of_flow(&at, &head, env, stash)
 }
 
-/// Whether a packet of the common layout goes to a pod whose flow is known.
+/// Whether a packet of the common layout goes to a pod and its flow has an
+/// entry.
 #[inline(always)]
 pub fn is_to_known<P: Prefix, S: Seeds, T: Table>(
     bytes: &P,
@@ -108,7 +113,7 @@ pub fn is_to_known<P: Prefix, S: Seeds, T: Table>(
     seeds: &S,
     table: &T,
 ) -> bool {
-    // No method: of questions and answers nothing is wanted here.
+    // No method is on: queries and answers are of no interest here.
     let found = parse::common(bytes, meta.len, link, Direction::ToLocal, seeds, Methods(0));
     let Common::Tcp(packet) = found else {
         return false;
@@ -117,8 +122,8 @@ pub fn is_to_known<P: Prefix, S: Seeds, T: Table>(
     table::find(table, fingerprint).is_some()
 }
 
-/// Whether the packet's flow has to be given an entry, or a new start: the
-/// third step of the slow path.
+/// Third step of the slow path: whether the packet's flow needs an entry, or
+/// starts anew.
 #[inline(always)]
 pub fn is_new_flow<S: Seeds, T: Table + PodAddresses + Interfaces>(
     packet: &Packet,
@@ -134,8 +139,8 @@ pub fn is_new_flow<S: Seeds, T: Table + PodAddresses + Interfaces>(
     }
 }
 
-/// The interface of the pod with this address, while it is one of those that
-/// are joined.
+/// The interface of the pod with this address, while the pod belongs to the
+/// node vantage.
 #[inline(always)]
 fn home<T: PodAddresses + Interfaces>(address: [u32; 4], table: &T) -> Option<u32> {
     let home = table.home(address)?;
@@ -143,8 +148,8 @@ fn home<T: PodAddresses + Interfaces>(address: [u32; 4], table: &T) -> Option<u3
     joined.then_some(home)
 }
 
-/// Makes a question or an answer one of the joined vantage's; `ifindex` is the
-/// hook's. False: it is neither, or nobody's.
+/// Moves a query or an answer to the node vantage. `ifindex` is the hook's
+/// interface. False: the packet is neither, or no pod's.
 #[inline(always)]
 pub fn take_query<S, T>(
     query: &mut Query,
@@ -179,7 +184,8 @@ where
     }
 }
 
-/// Fourth step, if it does. `ifindex` is the hook's.
+/// Fourth step, if the flow needs an entry or starts anew: makes it. `ifindex`
+/// is the hook's interface.
 #[inline(always)]
 pub fn insert_flow<S, T, E>(
     packet: &Packet,

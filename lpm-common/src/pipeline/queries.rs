@@ -1,5 +1,5 @@
-//! The steps with questions and answers (ICMP echo, DNS): what a packet brings,
-//! one after the other, and what becomes of each.
+//! The steps with queries and their answers (ICMP echo, DNS): reading them from
+//! a packet one after the other, and matching each.
 
 use crate::{
     bytes::Bytes,
@@ -13,9 +13,9 @@ use crate::{
     vlan::{self, Pairs},
 };
 
-/// Second step for other protocols than TCP: reads a question or an answer, the
-/// first of those that the packet has. `Role::Neither` in it: there is nothing
-/// to measure, and it is counted.
+/// Second step for protocols other than TCP: reads the packet's first query or
+/// answer. A `Role::Neither` in the result means that nothing in the packet can
+/// be measured, which is counted.
 #[inline(always)]
 pub fn datagram<B: Bytes, E: Env>(
     bytes: &B,
@@ -41,8 +41,9 @@ pub fn datagram<B: Bytes, E: Env>(
     }
 }
 
-/// Reads the packet's next question or answer. `Role::Neither` in it: as
-/// above. False: there is none.
+/// Reads the packet's next query or answer. A `Role::Neither` in `query` means
+/// that the message cannot be measured, which is counted. False: the packet has
+/// no other message.
 #[inline(always)]
 pub fn further<B: Bytes, E: Env>(
     bytes: &B,
@@ -53,7 +54,7 @@ pub fn further<B: Bytes, E: Env>(
 ) -> bool {
     let further = query::further(bytes, query, rest, direction);
     further.unwrap_or_else(|counter| {
-        // Of a stream, what is not read goes on in the next segment.
+        // In a TCP stream, what is not read goes on in the next segment.
         let counter = if let Counter::DnsNoMessage = counter {
             Counter::DnsFurther
         } else {
@@ -64,8 +65,8 @@ pub fn further<B: Bytes, E: Env>(
     })
 }
 
-/// After the second step of a TCP packet: reads the question or the answer that
-/// it carries, the first of several. `Role::Neither` in it: there is none.
+/// Reads the first query or answer of a TCP packet, after the second step. A
+/// `Role::Neither` in the result means that there is none.
 #[inline(always)]
 pub fn message<B, S, T, E>(
     bytes: &B,
@@ -89,7 +90,7 @@ where
     if query::further(bytes, &mut query, &mut rest, direction).is_ok() {
         return (query, rest);
     }
-    // Unless its length came before.
+    // The segment may begin with a message whose length came before.
     let name = query::dns::announced_as(&query, &rest, at, direction);
     if let Some(length) = query::announced(name.fingerprint(seeds), table, env)
         && let Ok(head) = query::dns::announced(bytes, &mut rest, (at, length), direction)
@@ -101,8 +102,8 @@ where
     (Query::default(), Rest::default())
 }
 
-/// The messages of a packet, of which the first was read, likewise: at most
-/// [`query::MOST`] are taken.
+/// Takes the messages of a packet whose first message was read. Host code calls
+/// this. At most [`query::MOST`] messages are taken.
 pub fn queries<B: Bytes, E: Env>(
     bytes: &B,
     (mut query, mut rest): (Query, Rest),
@@ -122,7 +123,7 @@ pub fn queries<B: Bytes, E: Env>(
     }
 }
 
-/// The last step for a question or an answer, likewise.
+/// Takes a query or an answer: the last step. Host code calls this.
 pub fn take_query<S, T, E>(query: &Query, seeds: &S, table: &T, env: &E)
 where
     S: Seeds,

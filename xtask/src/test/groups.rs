@@ -16,34 +16,34 @@ use crate::{build, image, object_check, paths, process, setup};
 pub(crate) enum Needs {
     /// The Rust toolchain that runs this program.
     Rust,
-    /// What `cargo xtask setup` gets.
+    /// The tools that `cargo xtask setup` gets.
     Tools,
-    /// The kernel programs and the release binaries, built, and leave to be root.
+    /// The built kernel programs and release binaries, and leave to become root.
     Programs,
 }
 
-/// One group.
+/// A group of tests.
 pub(crate) struct Group {
-    /// What `--only` takes.
+    /// The group's name, which `--only` takes.
     pub(crate) name: &'static str,
-    /// What it tests.
+    /// The group's subject, for people.
     pub(crate) what: &'static str,
-    /// What must be there before it runs.
+    /// What must be there before the group runs.
     pub(crate) needs: Needs,
-    /// How it runs.
+    /// How the group runs.
     pub(crate) run: Run,
 }
 
 /// How a group runs.
 pub(crate) enum Run {
-    /// By this function.
+    /// Calls a function.
     Function(fn() -> Result<Tally>),
-    /// These test binaries of the workspace, in this time at most.
+    /// Runs test binaries of the workspace, with a limit for all of them.
     Tests(&'static [&'static str], Duration),
 }
 
 impl Group {
-    /// Runs it.
+    /// Runs the group.
     pub(crate) fn run(&self) -> Result<Tally> {
         match self.run {
             Run::Function(function) => function(),
@@ -51,7 +51,7 @@ impl Group {
         }
     }
 
-    /// The test binaries that it runs.
+    /// The names of the test binaries that the group runs.
     pub(crate) fn tests(&self) -> &'static [&'static str] {
         match self.run {
             Run::Function(_) => &[],
@@ -60,13 +60,14 @@ impl Group {
     }
 }
 
-/// What selects these test binaries of the workspace.
+/// The arguments by which cargo selects test binaries of the workspace.
 fn arguments<'a>(tests: &[&'a str]) -> Vec<&'a str> {
     tests.iter().flat_map(|name| ["--test", name]).collect()
 }
 
-/// Compiles test binaries together, so that all CPUs have something to do; if it fails, each group
-/// of them says so.
+/// Compiles test binaries together, so that all CPUs have something to do.
+///
+/// Binaries that do not compile are no error here: their groups fail with the reason.
 pub(crate) fn compile(tests: &[&str]) -> Result<()> {
     let mut command = process::cargo();
     command.args(["test", "--workspace", "--no-run"]);
@@ -195,7 +196,7 @@ pub(crate) const GROUPS: [Group; 19] = [
     },
 ];
 
-/// A command whose exit status is all there is to know.
+/// Runs a command whose exit status is its only result.
 fn check(command: &mut Command, name: &str) -> Result<Tally> {
     let success = runner::run(command, Duration::from_mins(15), |_| {})?;
     Ok(if success {
@@ -294,8 +295,8 @@ fn oracle() -> Result<Tally> {
     Ok(tally)
 }
 
-/// The agent's image, then the tests that load it. Not among the other groups: those
-/// must not wait for a cluster, nor share the machine with one.
+/// Makes the agent's image, then runs the tests that load it. They are not in another group: the
+/// other tests must not wait for a cluster, nor share the machine with one.
 fn cluster() -> Result<Tally> {
     // Not among what other groups get: it takes minutes to build.
     setup::ensure(&[setup::Part::Prometheus])?;
@@ -347,7 +348,7 @@ pub(super) fn cargo_test_with(
     Ok(tally)
 }
 
-/// The triple that tests run on.
+/// The target triple that tests run on.
 const HOST: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-gnu"
 } else {

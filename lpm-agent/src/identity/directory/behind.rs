@@ -1,4 +1,4 @@
-//! Whose a connection to a service is: a workload behind it.
+//! Finds the backend of a connection to a service: a workload behind the service.
 
 use std::{io, net::IpAddr, sync::PoisonError};
 
@@ -11,13 +11,13 @@ use crate::{
 };
 
 impl Directory {
-    /// The id that stands for a backend of a service, for flows that know the service's address only: in
-    /// the same namespace, with the backend's workload and the service by which it is talked to.
-    /// `None`: workloads are not told apart, or this one is not; the backend is not known, or is not
-    /// of the service's namespace.
+    /// The id of a service's backend, for flows that have only the service's address. It stands for
+    /// the same namespace, with the backend's workload and the service that is addressed. None:
+    /// workloads are not told apart, or this one is not; or the backend is unknown, or is not in
+    /// the service's namespace.
     ///
     /// # Errors
-    /// What the id stands for cannot be kept for the next agent; then nobody may bear it.
+    /// The meaning of the id cannot be stored for the next agent. Then nobody may have it.
     pub fn id_behind(
         &self,
         tables: &dyn NameMaps,
@@ -48,7 +48,7 @@ impl Directory {
         let id = ids.member(namespace, Some(&member), self.levels.top);
         drop(ids);
         self.remember(tables)?;
-        // As a whole the service itself says more.
+        // The service's own id says more than the namespace as a whole.
         Ok((id.member() != 0).then_some(id))
     }
 }

@@ -1,4 +1,4 @@
-//! Names change one by one: a pod comes or goes among 100,000 others.
+//! Applies changes of single names: a pod comes or goes among 100,000 others.
 
 use std::{
     io,
@@ -12,13 +12,13 @@ use crate::{
 };
 
 impl Directory {
-    /// Makes these changes, here and in the kernel; the first call prepares the kernel even if
-    /// there are none. Flows that are known already are named anew if the kernel has anything new.
+    /// Applies these changes, here and in the kernel. The first call prepares the kernel even
+    /// without changes. Known flows look up their names again if the kernel has anything new.
     ///
     /// # Errors
-    /// The kernel refuses an entry, its map being gone. The others are made nevertheless, and what
-    /// was refused has no name rather than the one it had; so has what finds the map full, which is
-    /// counted ([`Self::names_refused`]).
+    /// The kernel refuses an entry because its map is gone. The other changes are applied
+    /// nevertheless. A refused address has no name rather than its old one. An address that finds
+    /// the map full has none either, and is counted ([`Self::names_refused`]).
     pub fn apply(&self, tables: &dyn NameMaps, changes: &[Delta]) -> io::Result<()> {
         let top = self.note(changes);
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
@@ -40,8 +40,8 @@ impl Directory {
         made.map(drop)
     }
 
-    /// All names are known: takes those out of the kernel that an agent before this one left there
-    /// and that hold no longer.
+    /// Ends the takeover once all names are known: removes the names from the kernel that the last
+    /// agent left there and that do not hold any more.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -50,7 +50,7 @@ impl Directory {
         self.put(tables, &wanted)
     }
 
-    /// Makes the changes here; returns how many may be told apart at once.
+    /// Applies the changes here. Returns how many members may be told apart at once.
     fn note(&self, changes: &[Delta]) -> u16 {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let now = Arc::make_mut(&mut names);
@@ -61,7 +61,7 @@ impl Directory {
                 None => drop(now.remove(*range)),
             }
         }
-        // To count all members at each change would cost more than the change.
+        // Counting all members at each change would cost more than the change.
         let few = usize::from(self.levels.top).saturating_mul(16);
         if now.len() <= few {
             self.at_once(now)

@@ -1,4 +1,4 @@
-//! Why the API server did not answer, in a word for the metrics and a sentence for people.
+//! Errors of the API server: one word for the metrics, and one sentence for people.
 
 use std::error::Error as _;
 
@@ -24,7 +24,7 @@ pub(super) fn reason(error: &Error) -> &'static str {
     }
 }
 
-/// What a person needs to know, and can do.
+/// A sentence with the problem and the remedy.
 pub(super) fn sentence(kind: Watched, failure: &Failure) -> String {
     let Failure { verb, error } = failure;
     let resource = kind.as_str();
@@ -59,7 +59,7 @@ fn is_certificate(error: &Error) -> bool {
     text.contains("certificate") || text.contains("unknownissuer")
 }
 
-/// An error and its causes, each said once.
+/// An error and its causes, each once.
 fn chain(error: &Error) -> String {
     let mut text = match error {
         Error::Api(status) => status.message.clone(),

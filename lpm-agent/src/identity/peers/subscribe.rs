@@ -1,4 +1,4 @@
-//! One agent listens to another.
+//! Subscribes to the names of another agent.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,16 +25,17 @@ use super::{
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(20));
 
-/// An agent that is replaced is back within this time, and so long no pause is longer than a second.
+/// Time within which an agent that is replaced is back, and the longest pause during that time.
 const REPLACED: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(1));
 
-/// No line is longer: a node has some hundred pods.
+/// Longest line that is accepted, bytes. A node has some hundred pods.
 const LONGEST: usize = 4 << 20;
 
-/// How much is read of an answer that is a refusal.
+/// Most bytes that are read of a refusal.
 const REASON: usize = 200;
 
-/// Hears the agent of a node until nobody listens; what it says goes on under this number.
+/// Receives the names of a node's agent until the receiver has gone. Messages go on under this
+/// number.
 pub(crate) async fn subscribe(
     at: SocketAddr,
     node: Arc<str>,
@@ -55,7 +56,8 @@ pub(crate) async fn subscribe(
         {
             return;
         }
-        // Up to half of it more, so that those that lost one agent do not come back together.
+        // Up to half of the pause is added, so that agents that lost one agent do not come back
+        // together.
         sleep(pause.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
         pause = (pause * 2).min(longest(since.elapsed()));
     }
@@ -113,7 +115,7 @@ async fn listen(
     }
 }
 
-/// What an agent says that does not answer.
+/// Reads the answer of an agent that refuses.
 async fn refused(status: StatusCode, body: Incoming) -> Trouble {
     let said = timeout(LEASE, Limited::new(body, REASON).collect()).await;
     let said = said.ok().and_then(Result::ok).map(Collected::to_bytes);
@@ -122,7 +124,7 @@ async fn refused(status: StatusCode, body: Incoming) -> Trouble {
     Trouble::Refused(format!("{}: {said}", status.as_u16()))
 }
 
-/// Puts lines together of what comes in pieces.
+/// Assembles lines from pieces.
 #[derive(Debug, Default)]
 struct Lines {
     begun: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Who is asked, and what is believed of it.
+//! The table of peers: which agents are asked, and which of their names are believed.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,17 +18,18 @@ use crate::identity::{
     names_file::Kind,
 };
 
-/// A node with which nothing talks any more is asked for so long.
+/// Time for which a node's agent is still asked when nothing talks with the node any more.
 const IDLE: Duration = Duration::from_mins(5);
 
-/// What is heard of an agent.
+/// A message about another agent.
 #[derive(Debug)]
 pub(crate) enum PeerMessage {
-    /// It said this.
+    /// A line of the agent.
     Line(Line),
-    /// The API server said this of its node's pods, as the agent does not answer.
+    /// A line of the stand-in, which reads the node's pods from the API server while the agent does
+    /// not answer.
     InPlace(Line),
-    /// It does not answer.
+    /// The agent does not answer.
     Nothing(Trouble),
 }
 
@@ -38,16 +39,16 @@ pub(crate) enum Trouble {
     /// There is no connection, or it broke.
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
-    /// It has not said anything for the time of a lease.
+    /// The agent has not sent anything for the time of a lease.
     #[error("it says nothing")]
     Silent,
-    /// It does not want to, or cannot.
+    /// The agent refuses, or cannot answer.
     #[error("it answers {0}")]
     Refused(String),
-    /// What it says is no line of ours.
+    /// The agent sends lines that are not valid.
     #[error("what it says cannot be read: {0}")]
     Unreadable(String),
-    /// It is another node's.
+    /// The agent belongs to another node, with this name.
     #[error("it is the agent of node {0}")]
     Other(Arc<str>),
 }
@@ -65,20 +66,20 @@ impl Trouble {
     }
 }
 
-/// How the other agents are.
+/// State of the connections to other agents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// Agents whose names are believed now.
+    /// Number of agents whose names are believed now.
     pub(crate) answering: usize,
-    /// Agents that are asked and do not answer.
+    /// Number of agents that are asked and do not answer.
     pub(crate) silent: usize,
-    /// Those of them of whose nodes' pods the API server tells meanwhile.
+    /// Number of silent agents whose pods' names come from the API server meanwhile.
     pub(crate) in_place: usize,
-    /// Names that are known from them.
+    /// Number of names from other agents.
     pub(crate) names: usize,
 }
 
-/// A conversation; it ends with this value.
+/// A connection to an agent. It ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct PeerConnection(pub(crate) AbortHandle);
 
@@ -88,15 +89,15 @@ impl Drop for PeerConnection {
     }
 }
 
-/// The agents that are asked. Pure, but for what `begin` does.
+/// The agents that are asked. Pure, except for the effects of `begin`.
 #[derive(Debug)]
 pub(crate) struct Peers<B> {
-    /// Begins a conversation with a node's agent, under this number.
+    /// Starts a connection to a node's agent, under this number.
     begin: B,
     port: u16,
     own: Arc<str>,
     known: HashMap<Arc<str>, Peer>,
-    /// Whose conversation a number is.
+    /// The node of each connection, by the connection's number.
     by_number: HashMap<u64, Arc<str>>,
     numbers: u64,
 }
@@ -106,15 +107,15 @@ struct Peer {
     agent: IpAddr,
     number: u64,
     _talk: Option<PeerConnection>,
-    /// When something talked with its node.
+    /// When something last talked with the agent's node.
     wanted: Instant,
-    /// When it was last heard, if what it said is still believed.
+    /// When the agent was last heard. None: its names are not believed.
     heard: Option<Instant>,
     names: BTreeMap<IpAddr, Arc<Name>>,
 }
 
 impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
-    /// Nobody is asked yet; not ever the `own` node. The agents listen at this port.
+    /// Starts without connections. The `own` node is never asked. All agents listen at this port.
     pub(crate) fn new(own: Arc<str>, port: u16, begin: B) -> Self {
         Self {
             begin,
@@ -126,7 +127,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         }
     }
 
-    /// Something talks with these addresses: asks those who know whose they are.
+    /// Starts to ask for these addresses, which something talks with, at the agents of their nodes.
     pub(crate) fn want(
         &mut self,
         addresses: impl IntoIterator<Item = IpAddr>,
@@ -169,7 +170,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         }
     }
 
-    /// Takes in what is heard under a number.
+    /// Applies a message of the connection with this number.
     pub(crate) fn take(
         &mut self,
         number: u64,
@@ -186,7 +187,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         let Line {
             all, changed, gone, ..
         } = line;
-        // Changes mean nothing to whom has not heard all.
+        // Changes mean nothing to a listener that has not received all names.
         if all.is_none() && peer.heard.is_none() {
             return;
         }
@@ -209,9 +210,9 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         }
     }
 
-    /// Takes in what the API server says of a node's pods while its agent does not answer. The
-    /// agent knows more of a pod than that (its services, what owns its owner): of those that are
-    /// still the same what it said holds on.
+    /// Applies the names of a stand-in, while the node's agent does not answer. The agent knows
+    /// more of a pod than the stand-in (its services, the owner of its owner). So the agent's name
+    /// stays for a pod that is still the same.
     pub(crate) fn take_in_place(
         &mut self,
         mut line: Line,
@@ -234,19 +235,19 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         self.take(number, line, home, (now, out));
     }
 
-    /// The number of a node's conversation; `None`: it is not asked.
+    /// The number of a node's connection. None: the node is not asked.
     pub(crate) fn number(&self, node: &Arc<str>) -> Option<u64> {
         Some(self.known.get(node)?.number)
     }
 
-    /// Whether what was said of a node is believed now.
+    /// True if the names of a node are believed now.
     pub(crate) fn is_heard(&self, node: &Arc<str>) -> bool {
         let peer = self.known.get(node);
         peer.is_some_and(|peer| peer.heard.is_some())
     }
 
-    /// What of its own pods' addresses an agent says that had changed hands before; to be asked
-    /// before the line is taken in.
+    /// Addresses of its own pods that an agent reports as having changed owners before. Call it
+    /// before the line is applied.
     pub(crate) fn moved(
         &self,
         number: u64,
@@ -260,7 +261,8 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         line.moved.iter().filter(is_its).copied().collect()
     }
 
-    /// The nodes have changed: what is not where it was is asked no more, and its names are unknown.
+    /// Applies changes of the nodes. A node that is not where it was is asked no more, and its
+    /// names are unknown.
     pub(crate) fn nodes_changed(
         &mut self,
         home: impl Fn(IpAddr) -> Option<Home>,
@@ -278,8 +280,9 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         }
     }
 
-    /// Ends what nobody wants any more, and believes nothing that was not heard for too long: that is
-    /// asked from the beginning. Returns the nodes whose agents have fallen silent.
+    /// Ends connections that nobody needs any more. Names of agents that were not heard for too
+    /// long become unknown, and are asked from the beginning. Returns the nodes whose agents have
+    /// fallen silent.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Change>) -> Vec<Arc<str>> {
         let is_late = |heard: Instant| now.saturating_duration_since(heard) >= LEASE;
         let mut again = Vec::new();
@@ -301,7 +304,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         silent
     }
 
-    /// Nobody is asked any more.
+    /// Ends all connections.
     pub(crate) fn end(&mut self, out: &mut Vec<Change>) {
         self.by_number.clear();
         for (_, mut peer) in self.known.drain() {
@@ -309,7 +312,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         }
     }
 
-    /// How they are.
+    /// The state of the connections.
     pub(crate) fn report(&self) -> Report {
         let answering = self.known.values().filter(|peer| peer.heard.is_some());
         let answering = answering.count();
@@ -321,7 +324,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         }
     }
 
-    /// The node that is asked under a number.
+    /// The node of the connection with this number.
     pub(crate) fn node(&self, number: u64) -> Option<&Arc<str>> {
         self.by_number.get(&number)
     }
@@ -342,7 +345,7 @@ impl Peer {
         }
     }
 
-    /// Nothing that it said is believed any more.
+    /// Makes all names of the agent unknown.
     fn forget(&mut self, out: &mut Vec<Change>) {
         self.heard = None;
         let names = std::mem::take(&mut self.names);
@@ -354,7 +357,7 @@ impl Peer {
     }
 }
 
-/// A pod of a node, whatever else was said of where it is.
+/// The name of a pod with this node, whatever the agent said about its place.
 fn of_node(name: &Arc<Name>, node: &Arc<str>) -> Arc<Name> {
     if name.node.as_ref() == Some(node) {
         return Arc::clone(name);
