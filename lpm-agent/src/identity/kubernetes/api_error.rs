@@ -37,19 +37,20 @@ pub(super) fn sentence(kind: Watched, failure: &Failure) -> String {
         ),
         "unauthorized" => format!(
             "Kubernetes does not accept the agent's credentials ({verb} {resource}): the token has \
-             expired or is of another cluster; renew it in the kubeconfig or restart the pod ({said})"
+             expired or belongs to another cluster; renew it in the kubeconfig or restart the pod \
+             ({said})"
         ),
         "certificate" => format!(
             "the Kubernetes API server's certificate is not trusted ({verb} {resource}): give the \
              cluster's certificate authority in the kubeconfig ({said})"
         ),
         "gone" => format!(
-            "the Kubernetes API server has forgotten how far {resource} were followed: they are \
-             listed anew, names stay meanwhile"
+            "the Kubernetes API server no longer has the point up to which {resource} were \
+             followed: the agent lists them again and keeps its names meanwhile"
         ),
         _ => format!(
-            "Kubernetes does not answer ({verb} {resource}): {said}; names stay as they are, and \
-             it is tried again"
+            "Kubernetes does not answer ({verb} {resource}): {said}; the agent keeps its names and \
+             tries again"
         ),
     }
 }

@@ -23,7 +23,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub enum KubernetesError {
     /// The kubeconfig is not valid.
     #[error(
-        "kubeconfig {path}: {source}; `kubectl --kubeconfig {path} version` tells whether it holds"
+        "cannot use the kubeconfig {path}: {source}; `kubectl --kubeconfig {path} version` shows \
+         whether it is valid"
     )]
     Kubeconfig {
         /// Path of the kubeconfig.
@@ -33,15 +34,15 @@ pub enum KubernetesError {
     },
     /// There is neither a kubeconfig nor a service account.
     #[error(
-        "Kubernetes is to be asked for names, but there is no service account: {0}; give \
+        "cannot ask Kubernetes for names, because this process has no service account: {0}; give \
          identity.kubernetes.kubeconfig, or set identity.kubernetes.enabled to false"
     )]
     InCluster(Box<InClusterError>),
     /// A client cannot be made from the configuration.
-    #[error("the connection to the Kubernetes API cannot be prepared: {0}")]
+    #[error("cannot prepare the connection to the Kubernetes API: {0}")]
     Client(Box<kube::Error>),
     /// A thread cannot be started.
-    #[error("start a thread: {0}; raise the limit of processes (ulimit -u)")]
+    #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
     Thread(#[from] io::Error),
 }
 

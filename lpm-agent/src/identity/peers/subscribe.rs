@@ -98,7 +98,8 @@ async fn listen(
     loop {
         let frame = timeout(LEASE, body.frame()).await;
         let frame = frame.map_err(|_| Trouble::Silent)?;
-        let frame = frame.ok_or_else(|| Trouble::Unreachable("it has ended".to_owned()))?;
+        let frame =
+            frame.ok_or_else(|| Trouble::Unreachable("it has closed the connection".to_owned()))?;
         let frame = frame.map_err(|error| unreachable(&error))?;
         let Ok(data) = frame.into_data() else {
             continue;
@@ -143,7 +144,7 @@ impl Lines {
         }
         self.begun.extend_from_slice(piece);
         if self.begun.len() > LONGEST {
-            return Err(Trouble::Unreadable("a line without end".to_owned()));
+            return Err(Trouble::Unreadable("a line is too long".to_owned()));
         }
         Ok(lines)
     }
@@ -153,7 +154,7 @@ fn read(text: &[u8]) -> Result<Line, Trouble> {
     let unreadable = |error: &dyn std::fmt::Display| Trouble::Unreadable(error.to_string());
     let line: Line = serde_json::from_slice(text).map_err(|error| unreadable(&error))?;
     if line.schema != SCHEMA {
-        return Err(unreadable(&format!("its schema is {}", line.schema)));
+        return Err(unreadable(&format!("it sends schema {}", line.schema)));
     }
     Ok(line)
 }
