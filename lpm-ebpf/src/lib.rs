@@ -28,7 +28,6 @@ mod sockets;
 pub mod store;
 pub mod tunnel;
 pub mod vlans;
-pub mod xdp;
 
 /// The BPF target cannot unwind, and the verifier refuses what could panic:
 /// nothing ever comes here.

@@ -18,15 +18,12 @@ use lpm_common::{
 use crate::{
     context::Context,
     env::{KernelEnv, answered, count},
-    packet::{LoadBytes, meta},
+    packet::LoadBytes,
     settings::Secrets,
     slow_path::scratch,
     store::{Store, control},
     vlans::{lpm_asked, lpm_asked_no_more},
 };
-
-/// What a hook's step `network` answers for another protocol than TCP.
-pub(crate) const DATAGRAM: u32 = 2;
 
 /// Takes what was found, if it is a question or an answer, and what else is in
 /// the packet.
@@ -147,7 +144,7 @@ global! {
 #[inline(always)]
 fn further(ctx: impl Context, direction: Direction, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let bytes = LoadBytes::new(ctx, meta(ctx).len);
+    let bytes = LoadBytes::new(ctx, ctx.meta().len);
     let env = KernelEnv::for_one_of(ctx, quiet);
     let (query, rest) = (&mut scratch.query, &mut scratch.rest);
     u32::from(pipeline::further(&bytes, query, rest, direction, &env))

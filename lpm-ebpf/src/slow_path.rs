@@ -1,4 +1,5 @@
-//! The last steps with a packet, which all hooks share.
+//! The steps with a packet, which all hooks share. What differs between hooks is
+//! in [`Hook`], and folded away at compile time.
 //!
 //! Steps are functions, one after the other: so their stack and registers are
 //! not those of the packets that need none of them, nor each other's. What one
@@ -13,11 +14,14 @@ use lpm_common::{
     matcher::HANDSHAKE,
     packet::{Direction, flag},
     parse::{Network, Packet},
-    pipeline::{self, ParsedFlowPacket, SEQ, TS, tunnel::Unwrapped},
-    query::{self, Query, Rest},
+    pipeline::{self, FastPath, Lookup, ParsedFlowPacket, SEQ, TS, tunnel::Unwrapped},
+    query::{self, Query, Rest, Role},
 };
 
-use crate::{context::Context, env::KernelEnv, maps::SCRATCH, store::Store};
+use crate::{
+    context::Context, env::KernelEnv, hook::Hook, maps::SCRATCH, packet::LoadBytes,
+    settings::Secrets, store::Store,
+};
 
 /// This CPU's packet, between the steps.
 #[derive(Clone, Copy)]
@@ -60,19 +64,148 @@ pub(crate) fn stash(known: &ParsedFlowPacket) {
     }
 }
 
-/// Notes when a packet that is being read came, if it is a SYN.
+/// Measures one packet at a hook.
 #[inline(always)]
-pub(crate) fn arrives(scratch: &mut Scratch, ctx: impl Context) {
+pub(crate) fn run<H: Hook>(ctx: H::Context) {
+    let mut done = if H::INLINE {
+        H::fast_path(ctx) as u32
+    } else {
+        fast_path::<H>(ctx)
+    };
+    if done == UNCOMMON {
+        done = slow_path::<H>(ctx);
+    }
+    if done == KNOWN {
+        finish(ctx, H::WAY.1);
+    }
+}
+
+const UNCOMMON: u32 = FastPath::Uncommon as u32;
+const MEASURED: u32 = FastPath::Measured as u32;
+const KNOWN: u32 = FastPath::Known as u32;
+
+/// The fast path where it is not part of the program; see [`Hook::INLINE`].
+#[inline(never)]
+fn fast_path<H: Hook>(ctx: H::Context) -> u32 {
+    H::fast_path(ctx) as u32
+}
+
+/// The slow path, to the packet's entry. A [`FastPath`].
+#[inline(always)]
+fn slow_path<H: Hook>(ctx: H::Context) -> u32 {
+    if !H::unwrap(ctx) {
+        return MEASURED;
+    }
+    let found = network::<H>(ctx);
+    if found == 0 {
+        return MEASURED;
+    }
+    if found == DATAGRAM {
+        datagram::<H>(ctx);
+        H::queries(ctx);
+        return MEASURED;
+    }
+    if transport::<H>(ctx) == 0 {
+        return MEASURED;
+    }
+    if H::has_messages() && message::<H>(ctx) != 0 {
+        H::queries(ctx);
+    }
+    let mut found = find::<H>(ctx);
+    if H::VLANS && found == NOT_FOUND {
+        found = H::Context::PLACE[H::WAY.1.index()](ctx);
+    }
+    if found != 0 {
+        insert_flow::<H>(ctx);
+    }
+    known::<H>(ctx)
+}
+
+/// What [`network`] answers for another protocol than TCP.
+const DATAGRAM: u32 = 2;
+const NOT_FOUND: u32 = Lookup::None as u32;
+
+/// 0: there is nothing to measure.
+#[inline(never)]
+fn network<H: Hook>(ctx: H::Context) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let Some(network) = H::network(ctx, &scratch.left) else {
+        return 0;
+    };
+    scratch.network = network;
+    if pipeline::is_datagram(&network) {
+        DATAGRAM
+    } else {
+        1
+    }
+}
+
+#[inline(never)]
+fn datagram<H: Hook>(ctx: H::Context) {
+    let Some(scratch) = scratch() else { return };
+    let (env, meta) = (H::env(ctx), H::meta(ctx));
+    let bytes = LoadBytes::new(ctx, meta.len);
+    (scratch.query, scratch.rest) =
+        pipeline::datagram(&bytes, &meta, &scratch.network, H::WAY.1, &env);
+}
+
+/// 0: the segment carries no question and no answer.
+#[inline(never)]
+fn message<H: Hook>(ctx: H::Context) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let (env, meta) = (H::env(ctx), H::meta(ctx));
+    let bytes = LoadBytes::new(ctx, meta.len);
+    let way = (meta.ifindex, H::WAY.1);
+    (scratch.query, scratch.rest) =
+        pipeline::message(&bytes, &scratch.packet, way, &Secrets, &Store, &env);
+    u32::from(scratch.query.head.role != Role::Neither)
+}
+
+/// 0: there is nothing to measure.
+#[inline(never)]
+fn transport<H: Hook>(ctx: H::Context) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let Some(packet) = H::transport(ctx, &scratch.network, &scratch.left) else {
+        return 0;
+    };
+    scratch.packet = packet;
+    1
+}
+
+/// A [`Lookup`]. Notes when the packet came, if it is a SYN.
+#[inline(never)]
+fn find<H: Hook>(ctx: H::Context) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
     scratch.arrived_ns = if scratch.packet.head.has(flag::SYN) {
         KernelEnv::new(ctx).now_ns()
     } else {
         0
     };
+    let (fingerprint, found) = H::find(&scratch.packet, ctx.ifindex());
+    scratch.fingerprint = fingerprint;
+    found as u32
+}
+
+#[inline(never)]
+fn insert_flow<H: Hook>(ctx: H::Context) {
+    if let Some(scratch) = scratch() {
+        H::insert_flow(ctx, scratch);
+    }
+}
+
+#[inline(never)]
+fn known<H: Hook>(ctx: H::Context) -> u32 {
+    let Some(scratch) = scratch() else {
+        return MEASURED;
+    };
+    let meta = H::meta_of(&scratch.left, &H::meta(ctx));
+    scratch.known = pipeline::known_as(scratch.fingerprint, &scratch.packet, &meta);
+    KNOWN
 }
 
 /// Measures the packet that was handed over.
 #[inline(always)]
-pub(crate) fn finish<C: Context>(ctx: C, direction: Direction) {
+fn finish<C: Context>(ctx: C, direction: Direction) {
     let [prepare, handshake, request, by_ts, by_seq] = C::STEPS[direction.index()];
     let next = prepare(ctx);
     if next & HANDSHAKE != 0 {

@@ -26,7 +26,7 @@ use crate::{
     packet::{Direction, Meta},
     parse::{Link, Packet, tunnel::TunnelPorts},
     pipeline::{
-        self, FastPath, Interfaces, ParsedFlowPacket,
+        self, FastPath, Interfaces, Lookup, ParsedFlowPacket,
         node::{self, PodAddresses},
     },
     query::{self, Ledger, Queries, Query},
@@ -235,10 +235,12 @@ impl Model {
         let first = pipeline::message(&frame, &packet, way, seeds, self, self);
         pipeline::queries(&frame, first, direction, self, question);
         self.quiet.set(false);
-        if node::is_new_flow(&packet, direction, seeds, self) {
-            node::insert_flow(&packet, arrival.ifindex, direction, seeds, self, self);
+        let (fingerprint, found) = node::find(&packet, direction, seeds, self);
+        if found == Lookup::Anew {
+            let way = (arrival.ifindex, direction);
+            node::insert_flow(&packet, fingerprint, way, self, self);
         }
-        let known = pipeline::known(&packet, &meta, direction, seeds);
+        let known = pipeline::known_as(fingerprint, &packet, &meta);
         pipeline::finish(known, direction, self, self);
     }
 

@@ -318,19 +318,8 @@ pub fn insert_flow<T, E>(
     }
 }
 
-/// What the last steps need of a packet whose flow ought to have an entry now.
-#[inline(always)]
-pub fn known<S: Seeds>(
-    packet: &Packet,
-    meta: &Meta,
-    direction: Direction,
-    seeds: &S,
-) -> ParsedFlowPacket {
-    let fingerprint = hash::of_key(seeds, &packet.key(direction, meta.ifindex));
-    known_as(fingerprint, packet, meta)
-}
-
-/// Likewise, of a flow whose fingerprint is known.
+/// What the last steps need of a packet whose flow ought to have an entry now,
+/// under this fingerprint.
 #[inline(always)]
 #[must_use]
 pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> ParsedFlowPacket {

@@ -21,7 +21,7 @@ use crate::{
     matcher::{FlowPacket, Wire},
     packet::{Direction, Meta, flag},
     parse::{self, Common, Link, Packet},
-    pipeline::{FastPath, Interfaces, ParsedFlowPacket, of_flow},
+    pipeline::{FastPath, Interfaces, Lookup, ParsedFlowPacket, of_flow},
     query::{self, Queries, Query, Role},
     table::{self, NewFlow, Table},
 };
@@ -117,21 +117,28 @@ pub fn is_to_known<P: Prefix, S: Seeds, T: Table>(
     table::find(table, fingerprint).is_some()
 }
 
-/// Whether the packet's flow has to be given an entry, or a new start: the
-/// third step of the slow path.
+/// Third step: looks for the entry of the packet's flow, which bears no VLAN.
+/// Returns its fingerprint too. [`Lookup::Anew`]: the flow has to be given an
+/// entry, or a new start. What is nobody's is [`Lookup::Known`] without an entry.
 #[inline(always)]
-pub fn is_new_flow<S: Seeds, T: Table + PodAddresses + Interfaces>(
+pub fn find<S: Seeds, T: Table + PodAddresses + Interfaces>(
     packet: &Packet,
     direction: Direction,
     seeds: &S,
     table: &T,
-) -> bool {
+) -> (u64, Lookup) {
     let fingerprint = hash::of_key(seeds, &packet.key(direction, GROUP));
-    match table::find(table, fingerprint) {
+    let is_new_flow = match table::find(table, fingerprint) {
         Some(entry) => packet.head.opens() && table::restarts(entry, direction, &packet.head),
         None if direction == Direction::FromLocal => true,
         None => packet.head.opens() && home(packet.dst, table).is_some(),
-    }
+    };
+    let found = if is_new_flow {
+        Lookup::Anew
+    } else {
+        Lookup::Known
+    };
+    (fingerprint, found)
 }
 
 /// The interface of the pod with this address, while it is one of those that
@@ -179,22 +186,19 @@ where
     }
 }
 
-/// Fourth step, if it does. `ifindex` is the hook's.
+/// Fourth step, if it has to: gives the flow an entry under this fingerprint, or
+/// a new start. `ifindex` is the hook's.
 #[inline(always)]
-pub fn insert_flow<S, T, E>(
+pub fn insert_flow<T, E>(
     packet: &Packet,
-    ifindex: u32,
-    direction: Direction,
-    seeds: &S,
+    fingerprint: u64,
+    (ifindex, direction): (u32, Direction),
     table: &T,
     env: &E,
 ) where
-    S: Seeds,
     T: Table + Claims + Interfaces + PodAddresses,
     E: Env,
 {
-    let key = packet.key(direction, GROUP);
-    let fingerprint = hash::of_key(seeds, &key);
     let ifindex = match direction {
         Direction::FromLocal => {
             table.settle(packet.src, ifindex);
@@ -209,7 +213,7 @@ pub fn insert_flow<S, T, E>(
         },
     };
     let birth = NewFlow {
-        key,
+        key: packet.key(direction, GROUP),
         ifindex,
         vantage: Vantage::Node as u8,
         opened: packet.head.opens(),
