@@ -15,7 +15,7 @@ use aya_ebpf::{
 use lpm_common::{
     packet::{Direction, Meta},
     parse::{Link, Network, Packet},
-    pipeline::{self, FastPath, Lookup, tunnel::Unwrapped},
+    pipeline::{self, FastPath, Lookup, PacketContext, tunnel::Unwrapped},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     env::KernelEnv,
     packet::{DirectAccess, LoadBytes},
     queries,
-    settings::{Secrets, abandoned},
+    settings::abandoned,
     slow_path::{Scratch, run, stash},
     store::Store,
 };
@@ -92,8 +92,8 @@ pub trait Hook {
     #[must_use]
     fn fast_path(ctx: Self::Context) -> FastPath {
         let bytes = DirectAccess::new(ctx);
-        let (env, meta) = (Self::env(ctx), Self::meta(ctx));
-        pipeline::fast_path(&bytes, &meta, Self::WAY, &Secrets, &Store, &env, stash)
+        let env = Self::env(ctx);
+        pipeline::fast_path(&bytes, &Self::around(ctx, &env), stash)
     }
 
     /// The packet's metadata, as they stand in flow keys.
@@ -113,6 +113,21 @@ pub trait Hook {
     #[inline(always)]
     fn env(ctx: Self::Context) -> KernelEnv<Self::Context> {
         KernelEnv::new(ctx)
+    }
+
+    /// The packet's metadata, and where it passes.
+    #[inline(always)]
+    fn around(
+        ctx: Self::Context,
+        env: &KernelEnv<Self::Context>,
+    ) -> PacketContext<'_, Store, KernelEnv<Self::Context>> {
+        PacketContext {
+            meta: Self::meta(ctx),
+            link: Self::WAY.0,
+            direction: Self::WAY.1,
+            host: &Store,
+            env,
+        }
     }
 
     /// Takes the packet's tunnels off. False: there is nothing to measure in it.
@@ -155,24 +170,24 @@ pub trait Hook {
     /// Looks for the entry of the packet's flow; returns its fingerprint too.
     #[inline(always)]
     #[must_use]
-    fn find(packet: &Packet, ifindex: u32) -> (u64, Lookup) {
-        pipeline::find(packet, (ifindex, Self::WAY.1), &Secrets, &Store)
+    fn find(ctx: Self::Context, packet: &Packet) -> (u64, Lookup) {
+        pipeline::find(packet, &Self::around(ctx, &KernelEnv::new(ctx)))
     }
 
     /// Gives the packet's flow an entry, or a new start in the one that it has.
     #[inline(always)]
     fn insert_flow(ctx: Self::Context, scratch: &Scratch) {
         let env = KernelEnv::new(ctx);
-        let (packet, way) = (&scratch.packet, (ctx.ifindex(), Self::WAY.1));
+        let (packet, cx) = (&scratch.packet, Self::around(ctx, &env));
         #[cfg(feature = "log")]
         aya_log_ebpf::debug!(
             TcContext::new(ctx.as_ptr().cast()),
             "flow appears on interface {}: ports {} to {}",
-            way.0,
+            cx.meta.ifindex,
             packet.sport,
             packet.dport
         );
-        pipeline::insert_flow(packet, scratch.fingerprint, way, &Store, &env);
+        pipeline::insert_flow(packet, scratch.fingerprint, &cx);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     maps::FORWARDED,
     packet::{DirectAccess, LoadBytes},
     queries::questions_of,
-    settings::{Secrets, abandoned},
+    settings::abandoned,
     slow_path::{Scratch, run, scratch, stash},
     store::Store,
 };
@@ -47,14 +47,11 @@ impl<W: Way> Hook for Node<W> {
     #[inline(always)]
     fn fast_path(ctx: *mut __sk_buff) -> FastPath {
         let bytes = DirectAccess::new(ctx);
-        let (env, meta) = (Self::env(ctx), Self::meta(ctx));
-        match W::WAY {
-            (_, Direction::FromLocal) => {
-                pipeline::fast_path(&bytes, &meta, W::WAY, &Secrets, &Store, &env, stash)
-            }
-            (link, Direction::ToLocal) => {
-                node::quick_to_pod(&bytes, &meta, link, &Secrets, &Store, &env, stash)
-            }
+        let env = Self::env(ctx);
+        let cx = Self::around(ctx, &env);
+        match W::WAY.1 {
+            Direction::FromLocal => pipeline::fast_path(&bytes, &cx, stash),
+            Direction::ToLocal => node::quick_to_pod(&bytes, &cx, stash),
         }
     }
 
@@ -87,15 +84,15 @@ impl<W: Way> Hook for Node<W> {
     }
 
     #[inline(always)]
-    fn find(packet: &Packet, _: u32) -> (u64, Lookup) {
-        node::find(packet, W::WAY.1, &Secrets, &Store)
+    fn find(_: *mut __sk_buff, packet: &Packet) -> (u64, Lookup) {
+        node::find(packet, W::WAY.1, &Store)
     }
 
     #[inline(always)]
     fn insert_flow(ctx: *mut __sk_buff, scratch: &Scratch) {
         let env = KernelEnv::new(ctx);
-        let (packet, way) = (&scratch.packet, (ctx.ifindex(), W::WAY.1));
-        node::insert_flow(packet, scratch.fingerprint, way, &Store, &env);
+        let (packet, cx) = (&scratch.packet, Self::around(ctx, &env));
+        node::insert_flow(packet, scratch.fingerprint, ctx.ifindex(), &cx);
     }
 }
 
@@ -124,7 +121,7 @@ pub fn out_of_veth(ctx: &TcContext) -> i32 {
 fn forwarded(ctx: *mut __sk_buff) {
     let meta = node::meta(&ctx.meta());
     let bytes = DirectAccess::new(ctx);
-    if !node::is_to_known(&bytes, &meta, ToLocal::WAY.0, &Secrets, &Store) {
+    if !node::is_to_known(&bytes, &meta, ToLocal::WAY.0, &Store) {
         return;
     }
     if let Some(count) = FORWARDED.get_ptr_mut(ctx.ifindex()) {
@@ -153,9 +150,7 @@ global! {
 fn joined_question(ifindex: u32, direction: Direction) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let query = &mut scratch.query;
-    u32::from(node::take_query(
-        query, ifindex, direction, &Secrets, &Store,
-    ))
+    u32::from(node::take_query(query, ifindex, direction, &Store))
 }
 
 global! {

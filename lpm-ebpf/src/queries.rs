@@ -19,7 +19,6 @@ use crate::{
     context::Context,
     env::{KernelEnv, answered, count},
     packet::LoadBytes,
-    settings::Secrets,
     slow_path::scratch,
     store::{Store, control},
     vlans::{lpm_asked, lpm_asked_no_more},
@@ -96,7 +95,7 @@ global! {
     /// What was found: [`ASKS`], [`ANSWERS`], [`ANNOUNCES`] or nothing.
     fn lpm_role() {
         let Some(scratch) = scratch() else { return 0 };
-        scratch.fingerprint = scratch.query.fingerprint(&Secrets);
+        scratch.fingerprint = scratch.query.fingerprint(&Store);
         let tagged = if vlan::query::concerns(&scratch.query, &Store) {
             TAGGED
         } else {

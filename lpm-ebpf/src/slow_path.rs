@@ -19,8 +19,7 @@ use lpm_common::{
 };
 
 use crate::{
-    context::Context, env::KernelEnv, hook::Hook, maps::SCRATCH, packet::LoadBytes,
-    settings::Secrets, store::Store,
+    context::Context, env::KernelEnv, hook::Hook, maps::SCRATCH, packet::LoadBytes, store::Store,
 };
 
 /// This CPU's packet, between the steps.
@@ -143,21 +142,20 @@ fn network<H: Hook>(ctx: H::Context) -> u32 {
 #[inline(never)]
 fn datagram<H: Hook>(ctx: H::Context) {
     let Some(scratch) = scratch() else { return };
-    let (env, meta) = (H::env(ctx), H::meta(ctx));
-    let bytes = LoadBytes::new(ctx, meta.len);
-    (scratch.query, scratch.rest) =
-        pipeline::datagram(&bytes, &meta, &scratch.network, H::WAY.1, &env);
+    let env = H::env(ctx);
+    let cx = H::around(ctx, &env);
+    let bytes = LoadBytes::new(ctx, cx.meta.len);
+    (scratch.query, scratch.rest) = pipeline::datagram(&bytes, &scratch.network, &cx);
 }
 
 /// 0: the segment carries no question and no answer.
 #[inline(never)]
 fn message<H: Hook>(ctx: H::Context) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let (env, meta) = (H::env(ctx), H::meta(ctx));
-    let bytes = LoadBytes::new(ctx, meta.len);
-    let way = (meta.ifindex, H::WAY.1);
-    (scratch.query, scratch.rest) =
-        pipeline::message(&bytes, &scratch.packet, way, &Secrets, &Store, &env);
+    let env = H::env(ctx);
+    let cx = H::around(ctx, &env);
+    let bytes = LoadBytes::new(ctx, cx.meta.len);
+    (scratch.query, scratch.rest) = pipeline::message(&bytes, &scratch.packet, &cx);
     u32::from(scratch.query.head.role != Role::Neither)
 }
 
@@ -181,7 +179,7 @@ fn find<H: Hook>(ctx: H::Context) -> u32 {
     } else {
         0
     };
-    let (fingerprint, found) = H::find(&scratch.packet, ctx.ifindex());
+    let (fingerprint, found) = H::find(ctx, &scratch.packet);
     scratch.fingerprint = fingerprint;
     found as u32
 }

@@ -18,9 +18,8 @@ use crate::{
     env::KernelEnv,
     hook::{Hook, Way},
     packet::{DirectAccess, LoadBytes},
-    settings::{Ports, Secrets},
+    settings::Ports,
     slow_path::{scratch, stash},
-    store::Store,
 };
 
 /// A hook that measures the packet, or what is inside its tunnels.
@@ -33,9 +32,8 @@ impl<C: Context, W: Way> Hook for Tunnel<C, W> {
     #[inline(always)]
     fn fast_path(ctx: C) -> FastPath {
         let bytes = DirectAccess::new(ctx);
-        let (env, meta) = (KernelEnv::new(ctx), ctx.meta());
-        let maps = (&Store, &Ports);
-        tunnel::fast_path(&bytes, &meta, W::WAY, &Secrets, maps, &env, stash)
+        let env = KernelEnv::new(ctx);
+        tunnel::fast_path(&bytes, &Self::around(ctx, &env), &Ports, stash)
     }
 
     #[inline(always)]

@@ -16,16 +16,16 @@ use lpm_common::{
     atomic::AtomicU64,
     counter::{COUNTERS, Counter},
     env::{Claims, Env, RequestSample, RttSample},
-    hash::SEEDS,
+    hash::{SEEDS, Seeds},
     layout::{
         Echo, FlowEntry, InterfaceConfig, Leg, Method, Methods, QueryEntry, RequestEntry, Sample,
         UNIT_NS,
     },
     matcher::{self},
     packet::{Direction, Meta},
-    parse::{self, tunnel::TunnelPorts},
+    parse::{self, Link, tunnel::TunnelPorts},
     pipeline::{
-        self, Interfaces,
+        self, Interfaces, PacketContext,
         tunnel::{self, Step, Unwrapped},
     },
     table::{self, Table},
@@ -186,8 +186,7 @@ impl Engine {
             }
             _ => meta,
         };
-        let way = (view.link, direction);
-        pipeline::measure(&bytes, &meta, way, &self.seeds, self, self);
+        pipeline::measure(&bytes, &self.context(meta, view.link, direction));
     }
 
     /// Takes the tunnels off; `None`: there is nothing to measure, and it is counted.
@@ -213,7 +212,23 @@ impl Engine {
         let local = &self.settings.local;
         let direction = local.inside(self, &packet, meta.ifindex);
         let inner = tunnel::meta_of(left, meta);
-        pipeline::enter(&packet, &inner, direction, &self.seeds, self, self);
+        pipeline::enter(&packet, &self.context(inner, Link::Ethernet, direction));
+    }
+
+    /// Of a packet, or of what is left of it without its tunnels.
+    fn context(
+        &self,
+        meta: Meta,
+        link: Link,
+        direction: Direction,
+    ) -> PacketContext<'_, Self, Self> {
+        PacketContext {
+            meta,
+            link,
+            direction,
+            host: self,
+            env: self,
+        }
     }
 
     /// Hands out the samples of the packets since the last time.
@@ -302,6 +317,12 @@ pub struct Place {
     pub now_ns: u64,
     /// The latest time seen at the interface, nanoseconds since 1970.
     pub newest_ns: u64,
+}
+
+impl Seeds for Engine {
+    fn seed(&self, i: usize) -> u32 {
+        self.seeds.seed(i)
+    }
 }
 
 impl Env for Engine {

@@ -82,7 +82,7 @@ impl Engine {
 
     /// Where it is kept when one end told the other something that could not be read.
     fn told_at(&self, key: &FlowKey) -> u64 {
-        hash::of_key(self.seeds(), key) & (TOLD - 1)
+        hash::of_key(self, key) & (TOLD - 1)
     }
 
     /// A datagram's metadata with what the kernel knew of it: how many were put together, and how
