@@ -28,10 +28,10 @@ use crate::{
     store::Store,
 };
 
-/// What an interface's frames begin with, and the direction of its packets. A
-/// type, so that each program holds nothing but its own way.
+/// A combination of link layer and direction. It is a type, so that each
+/// program contains the code for its own combination alone.
 pub trait Way {
-    /// What the frames begin with, and which way they go.
+    /// The link layer of the frames, and their direction.
     const WAY: (Link, Direction);
 }
 
@@ -46,25 +46,25 @@ macro_rules! way {
 }
 
 way!(
-    /// From the local end, with Ethernet header.
+    /// Packets from the local end, with Ethernet header.
     FromLocal,
     Ethernet,
     FromLocal
 );
 way!(
-    /// To the local end, with Ethernet header.
+    /// Packets to the local end, with Ethernet header.
     ToLocal,
     Ethernet,
     ToLocal
 );
 way!(
-    /// From the local end, without Ethernet header.
+    /// Packets from the local end, without Ethernet header.
     FromLocalIp,
     Ip,
     FromLocal
 );
 way!(
-    /// To the local end, without Ethernet header.
+    /// Packets to the local end, without Ethernet header.
     ToLocalIp,
     Ip,
     ToLocal
@@ -76,12 +76,12 @@ pub trait Hook {
     /// The kernel's context of a packet.
     type Context: Context;
 
-    /// What the frames begin with, and which way they go.
+    /// The link layer of the frames, and their direction.
     const WAY: (Link, Direction);
 
-    /// Whether the fast path is part of the program itself. As a function of
-    /// its own it costs a call, which is as much as all the rest, but then its
-    /// stack is not below that of all others (all calls together have 512 bytes).
+    /// Whether the fast path is inlined into the program. As a function of its
+    /// own it costs a call, which is as much as all the rest. Inlined, its stack
+    /// lies below that of all others (all calls together have 512 bytes).
     const INLINE: bool = false;
 
     /// Whether a flow without entry is looked for in other VLANs.
@@ -202,8 +202,8 @@ impl<C: Context, W: Way> Hook for Plain<C, W> {
     const INLINE: bool = matches!(W::WAY.0, Link::Ethernet);
 }
 
-/// Measures a packet at TC. Always lets it pass: `TC_ACT_UNSPEC` hands it to the
-/// next program or filter as if this one were not there.
+/// Measures a packet at TC and always lets it pass: `TC_ACT_UNSPEC` continues
+/// with the next program or filter as if this one were not there.
 #[inline(always)]
 #[must_use]
 pub fn measure<H: Hook<Context = *mut __sk_buff>>(ctx: &TcContext) -> i32 {

@@ -1,6 +1,6 @@
-//! Hooks that are joined to the vantage `node`; see `lpm_common::pipeline::node`.
-//! Their programs stand beside those of [`crate::hook::Plain`] and are attached
-//! only while a CNI redirects.
+//! The hooks of the node vantage; see `lpm_common::pipeline::node`. Their programs
+//! run beside those of [`crate::hook::Plain`]. They are attached only while a CNI
+//! redirects.
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},
@@ -29,13 +29,14 @@ use crate::{
     store::Store,
 };
 
-/// A hook that is joined to the vantage `node`: from a pod, at the ingress of its
-/// interface; or perhaps to a pod, at the ingress of any interface.
+/// A hook of the node vantage. It measures packets from a pod, at the ingress of
+/// the pod's interface, or packets that may go to a pod, at the ingress of any
+/// interface.
 pub struct Node<W>(PhantomData<W>);
 
 impl<W: Way> Node<W> {
-    /// What goes to a pod passes another program too, which counts what is not
-    /// looked into.
+    /// Whether skipped packets are not counted: those that may go to a pod pass
+    /// another program too, which counts them.
     const QUIET: bool = matches!(W::WAY.1, Direction::ToLocal);
 }
 
@@ -74,7 +75,7 @@ impl<W: Way> Hook for Node<W> {
         Some(packet)
     }
 
-    /// Those of pods only.
+    /// Takes the packet's queries and answers, as far as they are a pod's.
     #[inline(always)]
     fn queries(ctx: *mut __sk_buff) {
         match W::WAY.1 {
@@ -96,7 +97,7 @@ impl<W: Way> Hook for Node<W> {
     }
 }
 
-/// To the pod, at the egress of its interface.
+/// Measures a packet to the pod, at the egress of its interface.
 #[inline(always)]
 #[must_use]
 pub fn out_of_veth(ctx: &TcContext) -> i32 {
@@ -109,14 +110,14 @@ pub fn out_of_veth(ctx: &TcContext) -> i32 {
     if from == 0 || Store.config(from).is_none() {
         run::<Node<ToLocal>>(ctx);
     } else {
-        // The hook where it came in has measured it.
+        // The hook at which it entered the host has measured it.
         forwarded(ctx);
     }
     TC_ACT_UNSPEC
 }
 
-/// Tells the agent that the CNI did not redirect. A function of its own: its
-/// stack would be below that of all others.
+/// Tells the agent that the CNI did not redirect. It is a function of its own,
+/// because otherwise its stack would be below that of all others.
 #[inline(never)]
 fn forwarded(ctx: *mut __sk_buff) {
     let meta = node::meta(&ctx.meta());
@@ -160,7 +161,8 @@ global! {
 }
 
 global! {
-    /// Whose it is says the address that it goes to, not the interface.
+    /// Moves the query or answer to the node vantage. The address that the
+    /// packet goes to tells the pod; the interface does not.
     fn lpm_joined_to() {
         joined_question(0, Direction::ToLocal)
     }

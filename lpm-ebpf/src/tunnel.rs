@@ -1,6 +1,6 @@
-//! Hooks where tunnels are looked into; see `lpm_common::pipeline::tunnel`. Their
-//! programs take the place of those of [`crate::hook::Plain`] where the
-//! configuration wants it, and are loaded only then.
+//! Hooks where packets inside tunnels are measured, too; see
+//! `lpm_common::pipeline::tunnel`. If the configuration asks for it, their
+//! programs are loaded instead of those of [`crate::hook::Plain`].
 
 use core::marker::PhantomData;
 
@@ -22,7 +22,7 @@ use crate::{
     slow_path::{scratch, stash},
 };
 
-/// A hook that measures the packet, or what is inside its tunnels.
+/// A hook that measures the packet, or the packet inside its tunnels.
 pub struct Tunnel<C, W>(PhantomData<(C, W)>);
 
 impl<C: Context, W: Way> Hook for Tunnel<C, W> {
@@ -85,7 +85,7 @@ fn whole<C: Context, W: Way>(ctx: C) {
     }
 }
 
-/// Takes one tunnel off.
+/// Takes one tunnel off the packet.
 #[inline(never)]
 fn unwrap(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else {

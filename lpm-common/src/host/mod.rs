@@ -1,8 +1,8 @@
-//! The kernel's part in ordinary memory: what the host tests and the
-//! differential tests run packets through, and offline replay later.
+//! A model of the kernel's part in ordinary memory. The host tests, the
+//! differential tests and offline replay run packets through it.
 //!
-//! It holds the same maps as the kernel object, and does in
-//! [`crate::env::Env::sample`] what the kernel programs do.
+//! The model holds the same maps as the kernel object. Its
+//! [`crate::env::Env::sample`] does what the kernel programs do.
 
 mod tunnel;
 
@@ -37,7 +37,7 @@ use crate::{
 
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Sizes and constants, as the agent gives them to the kernel object.
+/// Sizes and constants that the agent sets in the kernel object.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Entries of the flow table; a power of two, at least 4.
@@ -48,7 +48,7 @@ pub struct Settings {
     pub seeds: [u32; SEEDS],
     /// Jiffies per second.
     pub hz: u32,
-    /// Entries of the table of questions; a power of two, at least 4.
+    /// Entries of the query table; a power of two, at least 4.
     pub query_entries: u32,
     /// Seconds without a packet after which a flow is idle.
     pub idle_seconds: u32,
@@ -58,7 +58,7 @@ pub struct Settings {
 
 /// The maps, the clock and the packet at hand.
 pub struct Model {
-    /// Its sizes and constants.
+    /// Sizes and constants that the model was made with.
     pub settings: Settings,
     /// Map `FLOWS`.
     pub flows: Vec<FlowEntry>,
@@ -76,10 +76,10 @@ pub struct Model {
     pub interfaces: HashMap<u32, InterfaceConfig>,
     /// Map `NAMES`, whole addresses only.
     pub names: HashMap<[u32; 4], NameValue>,
-    /// Whose connections are really whose remote addresses stand for others.
+    /// Map `BACKENDS`: owners of the backends behind service addresses.
     pub backends: HashMap<BackendKey, NameId>,
-    /// Tunnels whose insides are measured; none: the programs that look into
-    /// none.
+    /// Ports of tunnels whose inner packets are measured. None: the programs
+    /// that do not look into tunnels run.
     pub tunnels: TunnelPorts,
     /// Generation of the names.
     pub generation: u32,
@@ -94,11 +94,11 @@ pub struct Model {
     /// Map `VLAN_PAIRS`.
     pub vlan_pairs: RefCell<HashMap<u64, VlanPair>>,
     claims: RefCell<HashSet<u32>>,
-    /// The packet at hand is looked at by another program too.
+    /// Whether another program looks at the packet at hand, too.
     quiet: Cell<bool>,
     /// The samples so far, in order.
     pub samples: RefCell<Vec<RttSample>>,
-    /// The answered questions so far, in order.
+    /// The answers that were matched so far, in order.
     pub answers: RefCell<Vec<Answered>>,
     /// The requests answered so far, in order.
     pub requested: RefCell<Vec<RequestSample>>,
@@ -106,18 +106,18 @@ pub struct Model {
     segment_size: Cell<u32>,
 }
 
-/// A question that was answered in time, and asked once.
+/// A query that was answered in time, and was sent once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answered {
     /// The answer.
     pub query: Query,
-    /// When it passed, nanoseconds.
+    /// When the answer passed, nanoseconds.
     pub now_ns: u64,
-    /// Since the question, nanoseconds.
+    /// Time since the query passed, nanoseconds.
     pub rtt_ns: u64,
 }
 
-/// What comes with a packet beside its bytes.
+/// What the kernel tells of a packet beside its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     /// Time, nanoseconds.
@@ -126,7 +126,7 @@ pub struct Arrival {
     pub link: Link,
     /// Which way it goes.
     pub direction: Direction,
-    /// Interface.
+    /// Interface that the packet is at.
     pub ifindex: u32,
     /// VLAN id in the metadata; 0: none.
     pub vlan: u32,
@@ -137,7 +137,7 @@ pub struct Arrival {
 }
 
 impl Model {
-    /// Empty maps.
+    /// Makes a model with empty maps.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let flows = (0..settings.flow_entries)
@@ -178,8 +178,8 @@ impl Model {
         }
     }
 
-    /// Runs a frame through the programs' two ways, as a hook does: through
-    /// those of the programs that look into tunnels if there are any.
+    /// Runs a frame through the fast path and the slow path, as a hook does.
+    /// The programs that look into tunnels run if there are tunnel ports.
     pub fn packet(&self, frame: &[u8], arrival: &Arrival) {
         let cx = self.begin(frame, arrival);
         if self.tunnels == TunnelPorts::default() {
@@ -189,7 +189,7 @@ impl Model {
         }
     }
 
-    /// Runs a frame through the programs of the joined hooks.
+    /// Runs a frame through the programs of the node vantage.
     pub fn joined_packet(&self, frame: &[u8], arrival: &Arrival) {
         let cx = self.begin(frame, arrival);
         let (cx, direction) = (cx.with(node::meta(&cx.meta)), cx.direction);

@@ -1,4 +1,4 @@
-//! The programs that look into tunnels.
+//! The model's run through the programs that look into tunnels.
 
 use super::Model;
 use crate::{

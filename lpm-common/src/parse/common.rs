@@ -1,7 +1,9 @@
-//! The common layout: Ethernet or none, no tag in the frame, IPv4 without
-//! options or IPv6 without extension headers, TCP without options or with the
-//! timestamp option first, no SYN, no DNS. It tells other protocols apart from
-//! questions and answers, which are read elsewhere.
+//! Parses packets of the common layout: Ethernet or none, no tag in the frame,
+//! IPv4 without options or IPv6 without extension headers, TCP without options
+//! or with the timestamp option first, no SYN, no DNS.
+//!
+//! Packets of other protocols are told apart from queries and their answers,
+//! which [`crate::query`] reads.
 
 use super::{Link, Skip, number};
 use crate::{
@@ -12,12 +14,12 @@ use crate::{
     query,
 };
 
-/// Where a packet of the common layout has its TCP header, and whose it is.
+/// The addresses of a packet of the common layout, and where its TCP header is.
 #[derive(Clone, Copy, Debug)]
 pub struct CommonTcp {
-    /// For [`hash::fingerprint`].
+    /// The hash of both addresses, for [`hash::fingerprint`].
     pub addresses: u64,
-    /// Local port high, remote port low.
+    /// Local port in the high 16 bits, remote port in the low ones.
     pub ports: u32,
     /// Offset of the TCP header.
     pub l4: u32,
@@ -32,7 +34,7 @@ pub enum Common {
     Tcp(CommonTcp),
     /// Nothing to measure.
     Skip(Skip),
-    /// Ask [`super::network`].
+    /// Another layout; [`super::network`] reads it.
     Uncommon,
 }
 
@@ -41,20 +43,20 @@ const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const TIMESTAMP: usize = 12;
 
-/// What is known of a frame before any of it is read.
+/// What is known of a frame before it is parsed.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
-    /// Its length in bytes, whatever part of it can be read.
+    /// Length in bytes, however much of the frame can be read.
     pub len: u32,
-    /// What it begins with.
+    /// Link layer: what the frame begins with.
     pub link: Link,
-    /// Which way it goes.
+    /// Direction of the packet.
     pub direction: Direction,
     /// The methods that are on.
     pub methods: Methods,
 }
 
-/// Reads a packet of the common layout.
+/// Parses a packet of the common layout.
 #[inline(always)]
 pub fn common<P: Prefix, S: Seeds>(bytes: &P, frame: &Frame, seeds: &S) -> Common {
     match frame.link {
@@ -109,8 +111,8 @@ fn v4<P: Prefix, S: Seeds>(bytes: &P, l3: usize, frame: &Frame, seeds: &S) -> Co
     ports(bytes, l3 + IPV4_HEADER, end, addresses, frame)
 }
 
-/// Another protocol than TCP, its number at `protocol`: a question or an
-/// answer, as far as the first bytes tell, or nothing.
+/// Parses a protocol other than TCP, whose number is at `protocol`. Tells
+/// whether the first bytes can be a query or an answer, or nothing to measure.
 #[inline(always)]
 fn other<P: Prefix>(bytes: &P, protocol: usize, l4: usize, frame: &Frame) -> Common {
     let (direction, methods) = (frame.direction, frame.methods);
@@ -153,7 +155,7 @@ fn v6<P: Prefix, S: Seeds>(bytes: &P, l3: usize, frame: &Frame, seeds: &S) -> Co
     ports(bytes, l3 + IPV6_HEADER, end, addresses, frame)
 }
 
-/// `end` is where the IP header says that the packet ends.
+/// Reads the ports. `end` is where the IP header says that the packet ends.
 #[inline(always)]
 fn ports<P: Prefix>(bytes: &P, l4: usize, end: u32, addresses: u64, frame: &Frame) -> Common {
     if end > frame.len {
@@ -164,7 +166,7 @@ fn ports<P: Prefix>(bytes: &P, l4: usize, end: u32, addresses: u64, frame: &Fram
         Direction::FromLocal => ports,
         Direction::ToLocal => ports.rotate_left(16),
     };
-    // Also read for what it carries.
+    // Read by the slow path, too, for the messages that it carries.
     if frame.methods.has(Method::Dns) && ports as u16 == query::dns::PORT {
         return Common::Uncommon;
     }
@@ -176,9 +178,10 @@ fn ports<P: Prefix>(bytes: &P, l4: usize, end: u32, addresses: u64, frame: &Fram
     })
 }
 
-/// Reads the TCP header, after its flow was looked up: before, its fields
-/// would have to be kept somewhere meanwhile. `bytes` begin with the header.
-/// None: not the common layout after all; ask [`super::network`].
+/// Reads the TCP header, whose bytes `bytes` begins with. Call it after the
+/// look-up of the flow: fields read before that would have to be kept
+/// meanwhile. None: the packet is not of the common layout after all;
+/// [`super::network`] reads it.
 #[inline(always)]
 pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> {
     if !bytes.covers(TCP_HEADER) {
@@ -207,8 +210,8 @@ pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> 
         head.has_timestamp = true;
         head.tsval = bytes.be32(24);
         head.tsecr = bytes.be32(28);
-        // How common stacks put blocks beside timestamps; any other way is
-        // not looked for here: only packets whose timestamps are not used
+        // Common stacks put blocks beside timestamps in this way. Other ways
+        // are not looked for here: only packets whose timestamps are not used
         // need to know.
         if length > (TCP_HEADER + TIMESTAMP) as u32 && bytes.covers(TCP_HEADER + TIMESTAMP + 4) {
             head.sack = bytes.be32(32) >> 8 == number::SACK_NEXT;

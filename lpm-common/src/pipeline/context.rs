@@ -15,7 +15,7 @@ use crate::{
     vlan::Pairs,
 };
 
-/// The maps and the secrets of the programs, as a whole.
+/// The maps and the secrets that the programs work on.
 pub trait Host: Seeds + Table + Claims + Interfaces + Queries + Pairs {}
 
 impl<T: Seeds + Table + Claims + Interfaces + Queries + Pairs> Host for T {}
@@ -24,9 +24,9 @@ impl<T: Seeds + Table + Claims + Interfaces + Queries + Pairs> Host for T {}
 pub struct PacketContext<'a, H, E> {
     /// The packet's metadata, as they stand in flow keys.
     pub meta: Meta,
-    /// What the interface's frames begin with.
+    /// Link layer: what the interface's frames begin with.
     pub link: Link,
-    /// Which way the packet goes.
+    /// Direction of the packet.
     pub direction: Direction,
     /// Maps and secrets.
     pub host: &'a H,
@@ -35,7 +35,7 @@ pub struct PacketContext<'a, H, E> {
 }
 
 impl<H, E> PacketContext<'_, H, E> {
-    /// The same place with other metadata: those of a part of the packet.
+    /// Returns this context with other metadata: those of a part of the packet.
     #[inline(always)]
     #[must_use]
     pub fn with(&self, meta: Meta) -> Self {

@@ -1,5 +1,5 @@
-//! A packet's way through the other modules: the fast path for the common
-//! layout and known flows, the slow path, in steps, for everything else.
+//! A packet's way through the other modules. The fast path takes packets of the
+//! common layout whose flow is known. The slow path takes all others, in steps.
 
 mod context;
 pub mod node;
@@ -22,22 +22,22 @@ use crate::{
     vlan::{self, Placed},
 };
 
-/// Settings of interfaces, asked for when a flow appears.
+/// The settings of interfaces, asked for when a flow appears.
 pub trait Interfaces {
-    /// Those of this interface, if it is known.
+    /// The settings of this interface, if it is known.
     fn config(&self, ifindex: u32) -> Option<InterfaceConfig>;
 }
 
-/// A packet of a flow that has an entry: what one step hands to the next.
+/// A packet of a flow that has an entry, as one step passes it to the next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ParsedFlowPacket {
-    /// Of the flow's key.
+    /// Fingerprint of the flow's key.
     pub fingerprint: u64,
     /// The TCP header.
     pub head: TcpHead,
     /// Size on the wire.
     pub wire: Wire,
-    /// What [`matcher::prepare`] said.
+    /// The result of [`matcher::prepare`].
     pub next: u32,
 }
 
@@ -45,11 +45,12 @@ pub struct ParsedFlowPacket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum FastPath {
-    /// Nothing: a rare layout, or a flow without entry; see [`network`].
+    /// It did nothing: the layout is rare, or the flow has no entry; see
+    /// [`network`].
     Uncommon = 0,
-    /// The packet is measured, or counted as skipped, or nobody's.
+    /// It measured the packet, or counted it as skipped, or nobody measures it.
     Measured = 1,
-    /// It has handed over a [`ParsedFlowPacket`] packet; see [`prepare`].
+    /// It found a [`ParsedFlowPacket`]; [`prepare`] is the next step.
     Known = 2,
 }
 
@@ -97,7 +98,7 @@ pub fn fast_path<P: Prefix, H: Host, E: Env>(
     of_flow(&at, &head, cx.env, stash)
 }
 
-/// The end of the fast path: a packet whose flow has an entry.
+/// Ends the fast path with a packet whose flow has an entry.
 #[inline(always)]
 pub(crate) fn of_flow<E: Env>(
     at: &FlowPacket<'_>,
@@ -117,7 +118,7 @@ pub(crate) fn of_flow<E: Env>(
     FastPath::Known
 }
 
-/// Both ways as a whole: what host code does.
+/// Runs the fast path, then the slow path if needed. Host code calls this.
 pub fn measure<B, H, E>(bytes: &B, cx: &PacketContext<'_, H, E>)
 where
     B: Bytes + Prefix,
@@ -129,7 +130,8 @@ where
     }
 }
 
-/// A fast path and, if it hands over a packet, what comes after it.
+/// Takes the result of a fast path. If it found a packet's flow, the last steps
+/// follow.
 pub fn after<H: Host, E: Env>(
     cx: &PacketContext<'_, H, E>,
     fast_path: impl FnOnce(&mut dyn FnMut(&ParsedFlowPacket)) -> FastPath,
@@ -142,9 +144,9 @@ pub fn after<H: Host, E: Env>(
     done
 }
 
-/// The slow path as a whole, for packets that [`fast_path`] does not know: what
-/// host code does. The kernel programs take its steps one by one, and hand
-/// over from each to the next through a map, for the verifier's sake.
+/// Runs the slow path as a whole, for packets that [`fast_path`] does not know.
+/// Host code calls this. The kernel programs run its steps one by one and pass
+/// each result on through a map, for the verifier's sake.
 pub fn slow_path<B, H, E>(bytes: &B, cx: &PacketContext<'_, H, E>)
 where
     B: Bytes,
@@ -164,7 +166,8 @@ where
     }
 }
 
-/// The steps from the third on, likewise, of a packet that was read.
+/// Runs the steps from the third on with a packet that was read. Host code
+/// calls this.
 pub fn enter<H: Host, E: Env>(packet: &Packet, cx: &PacketContext<'_, H, E>) {
     let (fingerprint, found) = find(packet, cx);
     let placed = if found == Lookup::None {
@@ -187,15 +190,16 @@ pub fn enter<H: Host, E: Env>(packet: &Packet, cx: &PacketContext<'_, H, E>) {
     finish(known_as(placed.fingerprint, &packet, &cx.meta), cx);
 }
 
-/// The slow path, first step: reads any packet up to its TCP header, or
-/// that of a protocol for [`datagram`]. None: there is nothing to measure in
-/// it, and it is counted.
+/// First step of the slow path: reads any packet up to its TCP header, or up to
+/// that of a protocol for [`datagram`]. None: nothing in the packet can be
+/// measured, which is counted.
 #[inline(always)]
 pub fn network<B: Bytes, E: Env>(bytes: &B, meta: &Meta, link: Link, env: &E) -> Option<Network> {
     counted(parse::network(bytes, link, meta, env.methods()), meta, env)
 }
 
-/// Second step: reads the TCP header, likewise.
+/// Second step: reads the TCP header. None: nothing in the packet can be
+/// measured, which is counted.
 #[inline(always)]
 pub fn transport<B: Bytes, E: Env>(
     bytes: &B,
@@ -224,19 +228,19 @@ pub const fn is_datagram(network: &Network) -> bool {
     network.protocol != number::TCP
 }
 
-/// What [`find`] has found.
+/// What [`find`] finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Lookup {
-    /// The flow's entry.
+    /// The flow has an entry.
     Known = 0,
-    /// The same; the flow starts anew in it.
+    /// The flow has an entry, and starts anew in it.
     Anew = 1,
-    /// No entry in the packet's own VLAN; see [`vlan::place`].
+    /// The flow has no entry in the packet's own VLAN; see [`vlan::place`].
     None = 2,
 }
 
-/// Third step: looks for the entry of the packet's flow. Returns its fingerprint
+/// Third step: looks for the flow entry of the packet. Returns its fingerprint,
 /// too.
 #[inline(always)]
 #[must_use]
@@ -253,8 +257,8 @@ pub fn find<H: Host, E: Env>(packet: &Packet, cx: &PacketContext<'_, H, E>) -> (
     (fingerprint, found)
 }
 
-/// Fourth step, where there is none or the flow starts anew: gives it an entry
-/// under this fingerprint, or a new start. That there is none to be had is
+/// Fourth step, if the flow has no entry or starts anew: makes an entry under
+/// this fingerprint, or restarts the flow. That there is no entry to be had is
 /// counted.
 #[inline(always)]
 pub fn insert_flow<H: Host, E: Env>(
@@ -281,8 +285,8 @@ pub fn insert_flow<H: Host, E: Env>(
     }
 }
 
-/// What the last steps need of a packet whose flow ought to have an entry now,
-/// under this fingerprint.
+/// Makes what the last steps need of a packet whose flow should have an entry
+/// now, under this fingerprint.
 #[inline(always)]
 #[must_use]
 pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> ParsedFlowPacket {
@@ -294,7 +298,7 @@ pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> ParsedFlowPac
     }
 }
 
-/// Fifth step; see [`matcher::prepare`].
+/// Fifth step: runs [`matcher::prepare`].
 #[inline(always)]
 pub fn prepare<T: Table, E: Env>(
     known: &ParsedFlowPacket,
@@ -308,7 +312,8 @@ pub fn prepare<T: Table, E: Env>(
     }
 }
 
-/// Sixth step, if [`matcher::HANDSHAKE`] is in [`ParsedFlowPacket::next`].
+/// Sixth step, if [`matcher::HANDSHAKE`] is in [`ParsedFlowPacket::next`]: runs
+/// [`matcher::handshake()`].
 #[inline(always)]
 pub fn handshake<T: Table, E: Env>(
     known: &ParsedFlowPacket,
@@ -321,7 +326,7 @@ pub fn handshake<T: Table, E: Env>(
     }
 }
 
-/// Step between, if the method `request` is on.
+/// Step between, if the method `request` is on: runs [`matcher::request()`].
 #[inline(always)]
 pub fn request<T: Table, E: Env>(
     known: &ParsedFlowPacket,
@@ -348,7 +353,7 @@ pub fn by_ts<T: Table, E: Env>(known: &ParsedFlowPacket, direction: Direction, t
     }
 }
 
-/// Last step, if it is [`SEQ`].
+/// Last step, if the low byte of [`ParsedFlowPacket::next`] is [`SEQ`].
 #[inline(always)]
 pub fn by_seq<T: Table, E: Env>(
     known: &ParsedFlowPacket,
@@ -363,10 +368,10 @@ pub fn by_seq<T: Table, E: Env>(
 
 /// [`matcher::Next::Ts`] as it stands in [`ParsedFlowPacket::next`].
 pub const TS: u32 = matcher::Next::Ts as u32;
-/// [`matcher::Next::Seq`], likewise.
+/// [`matcher::Next::Seq`] as it stands in [`ParsedFlowPacket::next`].
 pub const SEQ: u32 = matcher::Next::Seq as u32;
 
-/// All of the last steps, where nothing has to stand between them.
+/// Runs all of the last steps, where they need not be separate programs.
 pub fn finish<H: Host, E: Env>(mut known: ParsedFlowPacket, cx: &PacketContext<'_, H, E>) {
     let (direction, table, env) = (cx.direction, cx.host, cx.env);
     known.next = prepare(&known, direction, table, env);

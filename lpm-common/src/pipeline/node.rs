@@ -1,15 +1,16 @@
-//! The vantage `node`: several hooks that are one.
+//! The node vantage (`node`): several hooks that act as one vantage.
 //!
 //! Where a CNI redirects packets into a pod (`bpf_redirect_peer`), they never
-//! pass the pod's own veth. Then what the pod sends is seen where it enters the
-//! host, and what is sent to it where *that* enters: at a network card, a
-//! tunnel, another pod's veth. These hooks name their flows by [`GROUP`]
-//! instead of an interface, and so find one entry.
+//! pass the pod's own veth. What the pod sends is then seen where it enters the
+//! host. What is sent to the pod is seen where *that* enters the host: at a
+//! network card, a tunnel, another pod's veth. Flows at these hooks have
+//! [`GROUP`] in their key instead of an interface, so all hooks find the same
+//! entry.
 //!
-//! Packets to the pod only measure flows that have an entry. The pod's own
-//! packet makes it; or, so that connections to the pod are seen from their
-//! beginning, a SYN to an address from which a pod has sent before. So the
-//! host's other traffic costs one look-up that fails, and leaves nothing.
+//! Packets to a pod only measure flows that have an entry. The pod's own packet
+//! makes the entry. So does a SYN to an address from which a pod has sent
+//! before, so that connections to the pod are seen from their beginning. The
+//! host's other traffic costs one failing look-up and leaves nothing behind.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -26,21 +27,23 @@ use crate::{
     table::{self, NewFlow},
 };
 
-/// The interface in the keys of all joined flows. No interface has this number.
+/// The interface number in the keys of all flows at the node vantage. No
+/// interface has this number.
 pub const GROUP: u32 = u32::MAX;
 
-/// Where the pods are.
+/// Which pod has which address.
 pub trait PodAddresses {
-    /// The interface of the pod that has sent from this address.
+    /// The interface of the pod that has sent from this address, if any has.
     fn home(&self, address: [u32; 4]) -> Option<u32>;
 
-    /// A pod has sent from this address. The first interface keeps it until
-    /// the interface goes: nobody takes an address from another by using it.
+    /// Notes that a pod has sent from this address. The first interface keeps
+    /// the address until the interface goes: no pod takes an address from
+    /// another by using it.
     fn settle(&self, address: [u32; 4], ifindex: u32);
 }
 
-/// What the flows' keys have of a packet's surroundings: no tag, because it is
-/// there at one hook and not at the other.
+/// The metadata that go into the keys of flows at the node vantage. The VLAN
+/// tag is left out, because it is there at one hook and not at another.
 #[inline(always)]
 #[must_use]
 pub const fn meta(meta: &Meta) -> Meta {
@@ -52,8 +55,9 @@ pub const fn meta(meta: &Meta) -> Meta {
     }
 }
 
-/// A packet that may be on its way to a pod, with [`meta`]'s metadata. What is
-/// nobody's is not counted; the beginning of a flow is [`FastPath::Uncommon`].
+/// The fast path for a packet that may be on its way to a pod. The metadata in
+/// `cx` are the result of [`meta`]. A packet to no pod is not counted. The
+/// beginning of a flow is [`FastPath::Uncommon`].
 #[inline(always)]
 pub fn quick_to_pod<P: Prefix, H: Host, E: Env>(
     bytes: &P,
@@ -95,14 +99,15 @@ pub fn quick_to_pod<P: Prefix, H: Host, E: Env>(
     of_flow(&at, &head, cx.env, stash)
 }
 
-/// Whether a packet of the common layout goes to a pod whose flow is known.
+/// Whether a packet of the common layout goes to a pod and its flow has an
+/// entry.
 #[inline(always)]
 pub fn is_to_known<P: Prefix, H: Host>(bytes: &P, meta: &Meta, link: Link, host: &H) -> bool {
     let frame = Frame {
         len: meta.len,
         link,
         direction: Direction::ToLocal,
-        // Of questions and answers nothing is wanted here.
+        // No method is on: queries and answers are of no interest here.
         methods: Methods(0),
     };
     let found = parse::common(bytes, &frame, host);
@@ -113,9 +118,9 @@ pub fn is_to_known<P: Prefix, H: Host>(bytes: &P, meta: &Meta, link: Link, host:
     table::find(host, fingerprint).is_some()
 }
 
-/// Third step: looks for the entry of the packet's flow, which bears no VLAN.
-/// Returns its fingerprint too. [`Lookup::Anew`]: the flow has to be given an
-/// entry, or a new start. What is nobody's is [`Lookup::Known`] without an entry.
+/// Third step of the slow path: looks for the entry of the packet's flow, and
+/// returns the flow's fingerprint too. [`Lookup::Anew`]: the flow needs an entry,
+/// or starts anew. A packet to no pod is [`Lookup::Known`], without an entry.
 #[inline(always)]
 pub fn find<H: Host + PodAddresses>(
     packet: &Packet,
@@ -136,8 +141,8 @@ pub fn find<H: Host + PodAddresses>(
     (fingerprint, found)
 }
 
-/// The interface of the pod with this address, while it is one of those that
-/// are joined.
+/// The interface of the pod with this address, while the pod belongs to the
+/// node vantage.
 #[inline(always)]
 fn home<T: PodAddresses + Interfaces>(address: [u32; 4], table: &T) -> Option<u32> {
     let home = table.home(address)?;
@@ -145,8 +150,8 @@ fn home<T: PodAddresses + Interfaces>(address: [u32; 4], table: &T) -> Option<u3
     joined.then_some(home)
 }
 
-/// Makes a question or an answer one of the joined vantage's; `ifindex` is the
-/// hook's. False: it is neither, or nobody's.
+/// Moves a query or an answer to the node vantage. `ifindex` is the hook's
+/// interface. False: the packet is neither, or no pod's.
 #[inline(always)]
 pub fn take_query<H: Host + PodAddresses>(
     query: &mut Query,
@@ -176,8 +181,8 @@ pub fn take_query<H: Host + PodAddresses>(
     }
 }
 
-/// Fourth step, if it has to: gives the flow an entry under this fingerprint, or
-/// a new start. `ifindex` is the hook's.
+/// Fourth step, if the flow needs an entry or starts anew: makes it under this
+/// fingerprint. `ifindex` is the hook's interface.
 #[inline(always)]
 pub fn insert_flow<H: Host + PodAddresses, E: Env>(
     packet: &Packet,

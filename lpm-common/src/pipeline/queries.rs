@@ -1,5 +1,5 @@
-//! The steps with questions and answers (ICMP echo, DNS): what a packet brings,
-//! one after the other, and what becomes of each.
+//! The steps with queries and their answers (ICMP echo, DNS): reading them from
+//! a packet one after the other, and matching each.
 
 use super::{Host, PacketContext};
 use crate::{
@@ -13,9 +13,9 @@ use crate::{
     vlan,
 };
 
-/// Second step for other protocols than TCP: reads a question or an answer, the
-/// first of those that the packet has. `Role::Neither` in it: there is nothing
-/// to measure, and it is counted.
+/// Second step for protocols other than TCP: reads the packet's first query or
+/// answer. A `Role::Neither` in the result means that nothing in the packet can
+/// be measured, which is counted.
 #[inline(always)]
 pub fn datagram<B: Bytes, H: Host, E: Env>(
     bytes: &B,
@@ -40,8 +40,9 @@ pub fn datagram<B: Bytes, H: Host, E: Env>(
     }
 }
 
-/// Reads the packet's next question or answer. `Role::Neither` in it: as
-/// above. False: there is none.
+/// Reads the packet's next query or answer. A `Role::Neither` in `query` means
+/// that the message cannot be measured, which is counted. False: the packet has
+/// no other message.
 #[inline(always)]
 pub fn further<B: Bytes, E: Env>(
     bytes: &B,
@@ -52,7 +53,7 @@ pub fn further<B: Bytes, E: Env>(
 ) -> bool {
     let further = query::further(bytes, query, rest, direction);
     further.unwrap_or_else(|counter| {
-        // Of a stream, what is not read goes on in the next segment.
+        // In a TCP stream, what is not read goes on in the next segment.
         let counter = if let Counter::DnsNoMessage = counter {
             Counter::DnsFurther
         } else {
@@ -63,8 +64,8 @@ pub fn further<B: Bytes, E: Env>(
     })
 }
 
-/// After the second step of a TCP packet: reads the question or the answer that
-/// it carries, the first of several. `Role::Neither` in it: there is none.
+/// Reads the first query or answer of a TCP packet, after the second step. A
+/// `Role::Neither` in the result means that there is none.
 #[inline(always)]
 pub fn message<B: Bytes, H: Host, E: Env>(
     bytes: &B,
@@ -80,7 +81,7 @@ pub fn message<B: Bytes, H: Host, E: Env>(
     if query::further(bytes, &mut query, &mut rest, direction).is_ok() {
         return (query, rest);
     }
-    // Unless its length came before.
+    // The segment may begin with a message whose length came before.
     let name = query::dns::announced_as(&query, &rest, at, direction);
     if let Some(length) = query::announced(name.fingerprint(host), host, env)
         && let Ok(head) = query::dns::announced(bytes, &mut rest, (at, length), direction)
@@ -92,8 +93,8 @@ pub fn message<B: Bytes, H: Host, E: Env>(
     (Query::default(), Rest::default())
 }
 
-/// The messages of a packet, of which the first was read, likewise: at most
-/// [`query::MOST`] are taken.
+/// Takes the messages of a packet whose first message was read. Host code calls
+/// this. At most [`query::MOST`] messages are taken.
 pub fn queries<B: Bytes, H, E: Env>(
     bytes: &B,
     (mut query, mut rest): (Query, Rest),
@@ -113,7 +114,7 @@ pub fn queries<B: Bytes, H, E: Env>(
     }
 }
 
-/// The last step for a question or an answer, likewise.
+/// Takes a query or an answer: the last step. Host code calls this.
 pub fn take_query<H: Host + Ledger, E: Env>(query: &Query, host: &H, env: &E) {
     let mut fingerprint = query.fingerprint(host);
     let tagged = vlan::query::concerns(query, host);

@@ -16,21 +16,21 @@ use crate::{build, image, object_check, paths, process, setup};
 pub(crate) enum Needs {
     /// The Rust toolchain that runs this program.
     Rust,
-    /// What `cargo xtask setup` gets.
+    /// The tools that `cargo xtask setup` gets.
     Tools,
-    /// The kernel programs and the release binaries, built, and leave to be root.
+    /// The built kernel programs and release binaries, and leave to become root.
     Programs,
 }
 
-/// One group.
+/// A group of tests.
 pub(crate) struct Group {
-    /// What `--only` takes.
+    /// The group's name, which `--only` takes.
     pub(crate) name: &'static str,
-    /// What it tests.
+    /// The group's subject, for people.
     pub(crate) what: &'static str,
-    /// What must be there before it runs.
+    /// What must be there before the group runs.
     pub(crate) needs: Needs,
-    /// Runs it.
+    /// Runs the group.
     pub(crate) run: fn() -> Result<Tally>,
 }
 
@@ -125,10 +125,10 @@ pub(crate) const GROUPS: [Group; 14] = [
     },
 ];
 
-/// The group that is a part of another one.
+/// Name of the group that is a part of another one.
 pub(crate) const DEPLOY: &str = "deploy";
 
-/// A command whose exit status is all there is to know.
+/// Runs a command whose exit status is its only result.
 fn check(command: &mut Command, name: &str) -> Result<Tally> {
     let success = runner::run(command, Duration::from_mins(15), |_| {})?;
     Ok(if success {
@@ -232,8 +232,8 @@ fn deploy() -> Result<Tally> {
     cargo_test_of(&target, Duration::from_mins(20))
 }
 
-/// The agent's image, then the tests that load it. Not among the other integration tests: those
-/// must not wait for a cluster, nor share the machine with one.
+/// Tests the agent's image, then runs the tests that load it. They are not among the other
+/// integration tests, which must not wait for a cluster, nor share the machine with one.
 fn cluster() -> Result<Tally> {
     // Not among what other groups get: it takes minutes to build.
     setup::ensure(&[setup::Part::Prometheus])?;
@@ -285,7 +285,7 @@ pub(super) fn cargo_test_with(
     Ok(tally)
 }
 
-/// The triple that tests run on.
+/// The target triple that tests run on.
 const HOST: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-gnu"
 } else {

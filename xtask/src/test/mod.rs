@@ -120,7 +120,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     Ok(conclude(&total, &expected))
 }
 
-/// Groups that take their time, and why they only run when asked for.
+/// Groups that run only when asked for, and why: they take their time.
 const OPT_IN: [(&str, &str); 3] = [
     (
         groups::CLUSTER,
@@ -133,13 +133,13 @@ const OPT_IN: [(&str, &str); 3] = [
     (kernel::NAME, "it emulates machines, for some minutes each"),
 ];
 
-/// Why a group only runs when it is asked for.
+/// Says why a group runs only when it is asked for; None: it always runs.
 fn opt_in(group: &str) -> Option<&'static str> {
     let found = OPT_IN.iter().find(|(name, _)| *name == group);
     found.map(|(_, why)| *why)
 }
 
-/// What a plain run leaves out, and how it is run: a line each.
+/// Lists what a plain run does not test, and how to run it: one line each.
 fn not_run() -> Vec<String> {
     let line = |(name, why): &(&str, &str)| {
         format!("not run: {name}: {why}; `cargo xtask test --only {name}`")

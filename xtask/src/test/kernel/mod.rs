@@ -1,11 +1,11 @@
 //! `cargo xtask test --kernel SERIES`: the tests that depend most on the kernel, in emulated
 //! machines with Debian's cloud kernels. No KVM is needed, and no times are judged.
 //!
-//! The guest's root is the host's root filesystem, read-only under a memory overlay, so the test
+//! The guest's root is the host's root filesystem, read-only under a memory overlay. So the test
 //! binaries that cargo built here, and the tools they use, run there unchanged. A guest of another
 //! architecture has Debian's programs of its own over that root, and gets test binaries that are
-//! compiled for it. Their output comes back over a serial port and is read as that of any other
-//! group; skips are those of the kernel, `<series> <group>: <reason>` in `.ci/expected-skips`, with
+//! compiled for it. The output comes back over a serial port and is read as that of any other
+//! group. Skips are those of the kernel: `<series> <group>: <reason>` in `.ci/expected-skips`, with
 //! `6.12-arm64` for a series on another architecture than this machine's.
 
 mod apt;
@@ -37,14 +37,14 @@ use crate::{
     signals,
 };
 
-/// The group's name.
+/// Name of the group.
 pub(super) const NAME: &str = "kernel";
 
-/// What the group `kernel` boots when nothing else is asked for: the oldest that we promise.
+/// The series that the group `kernel` boots unless asked for another: the oldest that we support.
 const OLDEST: &str = "5.10";
 
-/// A test of lpm-agent that runs in the guest, and how long it may take there: several times what
-/// it takes, so that a machine with other things to do passes, too.
+/// A test of lpm-agent that runs in the guest, and its time limit there. The limit is several times
+/// what the test takes, so that a busy machine passes, too.
 struct Job {
     test: &'static str,
     limit: Duration,
@@ -59,8 +59,8 @@ const fn job(test: &'static str, minutes: u64, arguments: &'static [&'static str
     }
 }
 
-/// In the order in which they run: loading first. Verifying is what takes the time, half a minute
-/// per load on two emulated CPUs, and each test loads the object; so they are few. Of the oracle's
+/// The tests, in the order in which they run: loading first. They are few, because verifying takes
+/// half a minute per load on two emulated CPUs, and each test loads the object. Of the oracle's
 /// runs it is the one that judges no times: an emulated CPU that is preempted puts milliseconds
 /// between a hook and the capture beside it.
 const JOBS: [Job; 11] = [
@@ -97,7 +97,7 @@ const JOBS: [Job; 11] = [
     job("oracle", 25, &["the_same_samples_exist"]),
 ];
 
-/// The group: the oldest kernel.
+/// Runs the group: the oldest kernel.
 pub(super) fn group() -> Result<Tally> {
     if let Err(reason) = ready(true) {
         println!("test: kernel: {reason:#}");
@@ -109,7 +109,7 @@ pub(super) fn group() -> Result<Tally> {
     run(OLDEST, Arch::host()?, &JOBS.iter().collect::<Vec<_>>())
 }
 
-/// What `--kernel`, `--arch` and `--guest-test` ask for; no `tests` are all.
+/// Runs what `--kernel`, `--arch` and `--guest-test` ask for. No `tests` means all of them.
 ///
 /// # Errors
 /// When there is no such test, or this machine cannot emulate.
@@ -163,7 +163,7 @@ pub(super) fn chosen(
     Ok(total)
 }
 
-/// Whether kernels can be emulated here; gets what is missing if it may.
+/// Whether kernels can be emulated here. Installs what is missing if `install` allows it.
 fn ready(install: bool) -> Result<()> {
     if cfg!(not(target_arch = "x86_64")) {
         bail!("kernels are emulated on x86_64 hosts only");
@@ -174,7 +174,7 @@ fn ready(install: bool) -> Result<()> {
     Ok(())
 }
 
-/// A series as its skips and failures are named.
+/// The name of a series in its skips and failures.
 fn name(series: &str, arch: Arch) -> String {
     if arch.is_host() {
         series.to_owned()
@@ -223,7 +223,7 @@ fn run(series: &str, arch: Arch, chosen: &[&Job]) -> Result<Tally> {
     Ok(tally)
 }
 
-/// What the machine said, which has a second try to come up.
+/// Boots the machine and returns its report. The machine has a second try to come up.
 fn boot(machine: &guest::Machine<'_>, dir: &Path, limit: Duration) -> Result<Report> {
     let boot = || -> Result<Report> {
         let mut report = Report::default();
@@ -262,7 +262,7 @@ fn binaries(chosen: &[&Job], arch: Arch) -> Result<BTreeMap<String, PathBuf>> {
     Ok(text.lines().filter_map(binary).collect())
 }
 
-/// Name and file of the test that a message of cargo is about.
+/// Name and file of the test binary that a message of cargo is about.
 fn binary(message: &str) -> Option<(String, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let target = &message["target"];
@@ -271,7 +271,7 @@ fn binary(message: &str) -> Option<(String, PathBuf)> {
     Some((name.to_owned(), message["executable"].as_str()?.into()))
 }
 
-/// The guest's script: one line per test.
+/// Makes the guest's script: one line per test.
 fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>, arch: Arch) -> Result<String> {
     let mut script = String::new();
     let path = if arch.is_host() {
@@ -296,19 +296,19 @@ fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>, arch: Arch) -> Re
     Ok(script)
 }
 
-/// For the shell.
+/// Quotes a path for the shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }
 
-/// The guest's output.
+/// What the guest's output tells.
 #[derive(Default)]
 struct Report {
     tests: CargoTests,
-    /// Tests that had ended when the last binary had.
+    /// Number of tests that had ended when the last binary ended.
     before: usize,
     ended_badly: Vec<String>,
-    /// Whether it came as far as the tests.
+    /// Whether the guest came as far as the tests.
     booted: bool,
     done: bool,
 }
