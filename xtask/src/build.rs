@@ -46,6 +46,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         "--release",
         "--package=lpm-agent",
         "--package=lpm-bench",
+        "--package=lpm-testbed",
     ]);
     process::run(&mut build)?;
     println!("build: {}", paths::release_binary("lpm").display());

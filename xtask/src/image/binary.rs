@@ -42,6 +42,7 @@ pub(super) fn built(profile: Profile, arch: Arch, is_static: bool, work: &Path) 
         "build",
         "--package=lpm-agent",
         "--package=lpm-bench",
+        "--package=lpm-testbed",
         "--bin=lpm",
     ]);
     process::run(cargo.args(["--profile", profile.as_str()]))?;
