@@ -8,9 +8,9 @@ use serde::Serialize;
 pub struct Spread {
     /// How many there were.
     pub count: usize,
-    /// Their mean.
+    /// The mean of the values.
     pub mean: f64,
-    /// Their standard deviation.
+    /// The standard deviation of the values.
     pub sigma: f64,
     /// The least.
     pub min: f64,
@@ -25,7 +25,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of these nanoseconds; None if there are none.
+    /// Summarises these values, in nanoseconds; None if there are none.
     #[must_use]
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
@@ -49,7 +49,7 @@ impl Spread {
         })
     }
 
-    /// Of these nanoseconds; None if there are none.
+    /// Summarises these times, in nanoseconds; None if there are none.
     #[must_use]
     pub fn of_times(values: impl IntoIterator<Item = u64>) -> Option<Self> {
         Self::of(values.into_iter().map(float))
@@ -88,7 +88,7 @@ pub struct Summary {
     pub count: usize,
     /// The shortest.
     pub min_ns: u64,
-    /// Their mean.
+    /// The mean of the durations.
     pub mean_ns: f64,
     /// Half were at most this long.
     pub p50_ns: u64,
@@ -101,7 +101,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of these nanoseconds; None if there are none.
+    /// Summarises these durations, in nanoseconds; None if there are none.
     #[must_use]
     pub fn of(mut values: Vec<u64>) -> Option<Self> {
         values.sort_unstable();

@@ -10,9 +10,12 @@ use crate::paths;
 
 /// Directories, from the root of the repository on, whose doc comments are checked.
 const CLEAN: &[&str] = &[
+    "bench",
     "lpm-agent/src",
+    "lpm-agent/tests",
     "lpm-common/src",
     "lpm-ebpf/src",
+    "testbed",
     "xtask/src",
 ];
 

@@ -61,7 +61,7 @@ enum Traffic {
     /// has a new TSval and echoes another: each makes a sample, the most that
     /// a packet can cost.
     Requests,
-    /// As many streams as fast as they go.
+    /// Bulk streams, as many as there are flows, each as fast as it goes.
     Streams,
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Case {
     /// Whether the agent loads what such a configuration asks for.
     pub(super) configured: bool,
     pub(super) gross: Vec<f64>,
-    /// Of the empty program at the same hook in the same round.
+    /// Nanoseconds per packet of the empty program, at the same hook in the same round.
     pub(super) empty: Vec<f64>,
 }
 

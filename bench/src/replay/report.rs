@@ -16,7 +16,7 @@ pub struct Report {
     pub machine: String,
     /// Length of the capture, bytes.
     pub bytes: u64,
-    /// The same compressed, bytes.
+    /// Length of the compressed capture, bytes.
     pub compressed: u64,
     /// Packets in it.
     pub packets: u64,

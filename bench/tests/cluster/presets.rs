@@ -36,7 +36,8 @@ pub(crate) fn select(cluster: &Cluster, network: Network) {
     }
 }
 
-/// As what an interface is watched, and whether the preset says so (else the built-in rules).
+/// The vantage an interface is watched as, and whether the preset says so (else the built-in
+/// rules).
 fn wanted(name: &str, network: Network) -> (&'static str, bool) {
     match (name, network) {
         ("lo", _) => ("", false),

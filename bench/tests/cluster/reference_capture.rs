@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use crate::truth::PORT;
 
-/// Of a capture file with nanoseconds: its first word, the length of its header, that of a packet's.
+/// The first word of a capture file with nanoseconds; below, the lengths of its header and of a
+/// packet's header.
 const MAGIC: u32 = 0xa1b2_3c4d;
 const FILE_HEADER: usize = 24;
 const PACKET_HEADER: usize = 16;

@@ -64,7 +64,7 @@ pub(crate) fn trips(records: &[Record], client: IpAddr, way: Direction) -> Vec<T
     trips
 }
 
-/// Their mean.
+/// The mean of round trips, in the unit that they have.
 #[expect(clippy::cast_precision_loss, reason = "a number of packets")]
 pub(crate) fn mean(trips: &[f64]) -> f64 {
     trips.iter().sum::<f64>() / trips.len() as f64

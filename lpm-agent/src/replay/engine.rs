@@ -218,7 +218,7 @@ impl Engine {
         pipeline::enter(&packet, &self.context(inner, Link::Ethernet, direction));
     }
 
-    /// Of a packet, or of what is left of it without its tunnels.
+    /// The context of a packet, or of what is left of it without its tunnels.
     fn context(
         &self,
         meta: Meta,

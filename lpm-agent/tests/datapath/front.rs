@@ -100,7 +100,7 @@ fn blind(events: &Receiver<Event>) -> Option<Blind> {
     }
 }
 
-/// The same, after as many looks as it takes.
+/// The next thing that is told of blindness, after as many looks as it takes.
 fn blind_after(events: &Receiver<Event>, look: impl Fn()) -> Option<Blind> {
     let mut told = None;
     eventually("something about blindness", || {

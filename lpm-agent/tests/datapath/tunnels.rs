@@ -168,7 +168,7 @@ fn a_flow_of_l2sm_at_the_card() {
     at_the_card(Flavour::L2sm, "{vxlan: [7000]}");
 }
 
-/// The same in every network.
+/// The client's address; the ends of the flow are the same in every network.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 19, 9, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 19, 9, 2);
 const CLIENT_PORT: u16 = 41_140;

@@ -33,9 +33,9 @@ const SLOTS: u64 = 6;
 struct Log {
     packets: u64,
     bytes: u64,
-    /// Of each TSval: before its first packet was sent.
+    /// Time before the first packet of each TSval was sent, ns.
     stamped: HashMap<u32, u64>,
-    /// Of each TSecr: after its first packet was sent.
+    /// Time after the first packet of each TSecr was sent, ns.
     echoed: HashMap<u32, u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Whose an interface is: the pod that the CNI made it for, whatever its address was before.
+//! Who owns an interface: the pod that the CNI made it for, whatever its address was before.
 
 use std::{fs, net::SocketAddr, path::Path};
 
@@ -26,7 +26,7 @@ fn result(directory: &Path, pod: &str, interface: &str, address: &str) {
     result_of(directory, (pod, "eth0"), interface, address);
 }
 
-/// Likewise, for one of the pod's interfaces.
+/// What libcni writes when it made `interface` for the interface `inside` the pod.
 fn result_of(directory: &Path, (pod, inside): (&str, &str), interface: &str, address: &str) {
     let text = format!(
         r#"{{"kind":"cniCacheV1","containerId":"{pod}","ifName":"{inside}","networkName":"pods",

@@ -1,4 +1,4 @@
-//! Whose an address is: names from a real API server, from other agents and from the interfaces.
+//! Who owns an address: names from a real API server, from other agents and from the interfaces.
 
 mod follower;
 mod interface_owner;

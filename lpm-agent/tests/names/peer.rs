@@ -38,7 +38,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// That of the node `n<number>`, serving.
+    /// Starts the agent of the node `n<number>`; it serves its names to other agents.
     pub(crate) fn start(kubeconfig: &Path, number: u8, port: u16) -> Self {
         let (board, talks) = (
             Arc::<NamePublisher>::default(),

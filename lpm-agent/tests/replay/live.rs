@@ -208,7 +208,7 @@ fn replay(file: &Path, options: &[&str]) -> Vec<String> {
     out.lines().map(str::to_owned).collect()
 }
 
-/// Whose sample it is, and of which stamp.
+/// Identity of a sample: the ends of its flow, the stamp's id, the leg and the method.
 type Key = (IpAddr, u16, IpAddr, u16, u32, String, String);
 
 /// Samples of the captured port: round trip and echo class.
@@ -368,7 +368,7 @@ fn reference(
     assert!(foreign <= kernel.len() / 1000, "{foreign}");
 }
 
-/// Of which stamp a sample is, as the reference prints it.
+/// The stamp that a sample was made from, as the reference prints it.
 #[derive(PartialEq, Eq, Hash, serde::Deserialize)]
 struct Stamp {
     src: IpAddr,

@@ -78,7 +78,7 @@ impl Lpm {
         Self::start_with(node, arguments, &[])
     }
 
-    /// Likewise, with these environment variables.
+    /// Starts one as [`Lpm::start`] does, with these environment variables.
     pub fn start_with(node: &Netns, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = lpm();
         command
@@ -155,7 +155,7 @@ impl Agent {
         Self::start_with(node, arguments, &[])
     }
 
-    /// Likewise, with these environment variables.
+    /// Starts one as [`Agent::start`] does, with these environment variables.
     pub fn start_with(node: &Netns, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = lpm();
         command.envs(environment.iter().copied());

@@ -68,7 +68,7 @@ pub fn talk(client: &Netns, server: IpAddr, count: u64) {
     asking.join().expect("it ends well");
 }
 
-/// Likewise without waiting.
+/// Starts segments in pairs and requests, and does not wait for their end.
 pub fn speak(
     client: &Netns,
     target: SocketAddr,

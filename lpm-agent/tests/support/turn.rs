@@ -24,7 +24,7 @@ thread_local! {
     static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
 }
 
-/// Whose turn it is.
+/// The topic whose tests may run now.
 struct Turn {
     topic: String,
     /// Tests of the topic that run now.

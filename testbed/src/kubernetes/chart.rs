@@ -14,7 +14,7 @@ pub fn rights(namespace: &str, scope: &str) -> Result<String, Error> {
     process::output(helm.args(["--show-only", "templates/rbac.yaml"]))
 }
 
-/// The same, or a skip where there is no helm.
+/// Renders the chart's rights as [`rights`] does; skips the test where there is no helm.
 ///
 /// # Panics
 ///

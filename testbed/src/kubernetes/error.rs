@@ -8,7 +8,7 @@ pub enum Error {
     /// A program is not there.
     #[error("no {program} in {places}; `cargo xtask setup --only cluster` gets it")]
     Missing {
-        /// Its name.
+        /// The program's name.
         program: String,
         /// Where it was looked for.
         places: String,
@@ -24,7 +24,7 @@ pub enum Error {
     /// A program failed.
     #[error("{program} failed: {reason}")]
     Program {
-        /// Its name or command line.
+        /// The program's name or command line.
         program: String,
         /// What it said, and where its log is.
         reason: String,

@@ -80,12 +80,12 @@ impl Process {
         })
     }
 
-    /// Its log.
+    /// The file that the process's output goes to.
     pub(super) fn log(&self) -> &Path {
         &self.log
     }
 
-    /// Its process id.
+    /// The process id.
     pub(super) fn id(&self) -> u32 {
         self.child.id()
     }

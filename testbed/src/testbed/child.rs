@@ -43,19 +43,19 @@ impl NsChild {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Its standard input, once, if the command piped it.
+    /// Takes the process's standard input, once, if the command piped it.
     #[must_use]
     pub fn stdin(&self) -> Option<ChildStdin> {
         self.lock().stdin.take()
     }
 
-    /// Its standard output, once, if the command piped it.
+    /// Takes the process's standard output, once, if the command piped it.
     #[must_use]
     pub fn stdout(&self) -> Option<ChildStdout> {
         self.lock().stdout.take()
     }
 
-    /// Its standard error, once, if the command piped it.
+    /// Takes the process's standard error, once, if the command piped it.
     #[must_use]
     pub fn stderr(&self) -> Option<ChildStderr> {
         self.lock().stderr.take()
@@ -72,7 +72,7 @@ impl NsChild {
         Ok(())
     }
 
-    /// Its exit status, if it ended.
+    /// The process's exit status, if it ended.
     pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
         self.lock().try_wait()
     }

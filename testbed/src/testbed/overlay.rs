@@ -88,9 +88,9 @@ impl OverlayConfig {
 /// A pod: a namespace with `eth0` whose other end is on its node.
 #[derive(Debug)]
 pub struct Pod {
-    /// Its namespace.
+    /// The pod's network namespace.
     pub netns: Netns,
-    /// Its name: the node's letter and a number from 0, such as `a0`.
+    /// The pod's name: the node's letter and a number from 0, such as `a0`.
     pub name: String,
     /// The node's end of its veth: `veth` and the name, such as `vetha0`.
     pub interface: String,

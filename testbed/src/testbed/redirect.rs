@@ -26,7 +26,7 @@ const PROGRAM: &str = "testbed_redirect";
 /// A pod into which packets are redirected.
 #[derive(Debug, Clone, Copy)]
 pub struct RedirectedPod<'a> {
-    /// Its namespace, where its interface is `eth0`.
+    /// The pod's network namespace, where its interface is `eth0`.
     pub netns: &'a Netns,
     /// The node's end of its veth.
     pub interface: &'a str,

@@ -14,9 +14,9 @@ use super::{Control, Limit, PATIENCE, preamble::Preamble};
 /// How much [`paced`] sends at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PacedSize {
-    /// This many bytes.
+    /// The number of bytes.
     Bytes(usize),
-    /// This many full segments, of the size the connection has.
+    /// The number of full segments, of the size the connection has.
     Segments(usize),
 }
 

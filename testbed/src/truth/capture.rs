@@ -43,7 +43,7 @@ pub struct Reference {
     /// One ACK may cover several segments: samples of one group exclude each
     /// other, the oldest is first.
     group: Option<u64>,
-    /// Its ACK may have changed places with another on two CPUs.
+    /// Whether the ACK of the sample may have changed places with another on two CPUs.
     #[serde(default)]
     crossed: bool,
 }

@@ -21,7 +21,7 @@ pub enum Error {
     /// A tool is missing or failed.
     #[error("`{tool}` failed: {reason}; install tcpdump, tshark and python3")]
     Tool {
-        /// Its name.
+        /// The tool's name.
         tool: String,
         /// What it said.
         reason: String,

@@ -41,9 +41,9 @@ pub enum Leg {
 pub enum Echo {
     /// Not at all.
     Prompt,
-    /// As long as a delayed acknowledgement.
+    /// The far end may have held the echo as long as a delayed acknowledgement.
     Lone,
-    /// As long as the application thought.
+    /// The far end may have held the echo as long as the application thought.
     Data,
 }
 
@@ -82,11 +82,11 @@ pub struct Sample {
     pub vantage: String,
     /// Sender of the stamped packet.
     pub src: IpAddr,
-    /// Its port.
+    /// Port of the sender of the stamped packet.
     pub sport: u16,
     /// Receiver of the stamped packet.
     pub dst: IpAddr,
-    /// Its port.
+    /// Port of the receiver of the stamped packet.
     pub dport: u16,
     /// The round trip, ns.
     pub rtt_ns: u64,

@@ -86,7 +86,7 @@ impl Outcome {
 }
 
 impl Stamps {
-    /// As the agent counts them now.
+    /// Reads the agent's counters of stamps, as they are now.
     pub(super) fn now(monitor: &Monitor) -> Result<Self, Error> {
         let count =
             |result: &str| monitor.counter(&format!("lpm_stamps_total{{result=\"{result}\"}}"));

@@ -36,7 +36,7 @@ pub(crate) struct Verified {
     pub(crate) instructions: u32,
     /// Bytes of stack on the deepest chain of calls, as 5.10 counts; kernels refuse more than 512.
     pub(crate) stack: u32,
-    /// That chain: function and bytes.
+    /// Functions of the deepest chain of calls, each with its bytes of stack.
     pub(crate) chain: Vec<(String, u32)>,
 }
 

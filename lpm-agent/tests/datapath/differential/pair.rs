@@ -203,7 +203,8 @@ impl Pair {
         self.run(name, frame, arrival)
     }
 
-    /// Likewise at the joined hooks; there is none for such a link and way.
+    /// Runs a frame at the joined hooks. False: there is no hook for such a link and way, or this
+    /// kernel's test run does not take such a frame.
     pub(crate) fn joined_packet(&mut self, frame: &[u8], arrival: &Arrival) -> bool {
         let name = match (arrival.link, arrival.direction) {
             (Link::Ethernet, Direction::FromLocal) => "lpm_node_from",

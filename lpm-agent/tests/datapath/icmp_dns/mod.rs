@@ -40,7 +40,8 @@ impl Site {
         Self::watching("", &["-i", Pair::POD_INTERFACE])
     }
 
-    /// Likewise, with more configuration and other arguments.
+    /// A site whose agent has more configuration and other arguments; None: the kernel cannot be
+    /// tested here.
     fn watching(configuration: &str, arguments: &[&str]) -> Option<Self> {
         if !kernel_is_usable() {
             return None;

@@ -34,7 +34,7 @@ const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 2));
 const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 19, 1, 1));
 const CARD: &str = "eth0";
 
-/// As kube-proxy has them, in the least words.
+/// Rules that translate like kube-proxy's, in the fewest words.
 const RULES: &str = "
 table ip nat {
   map services {
@@ -376,7 +376,8 @@ fn site(configuration: &str) -> Option<Site> {
     named(configuration, NAMES)
 }
 
-/// Likewise, with these names.
+/// A site with an agent of this configuration and these names; `None`: this machine cannot have
+/// one.
 fn named(configuration: &str, names: &str) -> Option<Site> {
     if !kernel_is_usable() {
         return None;

@@ -1,4 +1,4 @@
-//! Whose the flows to services are: the workloads' behind them.
+//! Who the flows to services count for: the workloads behind them.
 
 use std::net::IpAddr;
 

@@ -124,8 +124,8 @@ fn comparison(oracle: &Path, watch: &Path, method: &str, port: u16) -> Command {
     compare
 }
 
-/// The same of what no clock decides: which samples there are, their leg, and whether data
-/// carried the echo. Nothing is excused.
+/// Holds the samples against what no clock decides: which samples there are, their leg, and whether
+/// data carried the echo. Nothing is excused.
 pub(crate) fn identities(
     oracle: &Path,
     watch: &Path,
@@ -147,7 +147,7 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// Of a script that ends with status 1 if something does not hold.
+    /// Runs a script that ends with status 1 if something does not hold, and keeps what it says.
     pub(crate) fn of(script: &mut Command) -> Self {
         let output = script.output().expect("python3 to run");
         assert!(

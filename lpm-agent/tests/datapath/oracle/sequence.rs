@@ -26,7 +26,7 @@ struct Phase {
     wire: Impairment,
     /// Samples there must be, or the phase proves nothing.
     least: &'static str,
-    /// The same of handshakes, and how far their mean and 99 % of them may be
+    /// Handshake samples there must be, and how far their mean and 99 % of them may be
     /// off, us. A SYN is a flow's first packet: its entry is made before the
     /// clock is read. Of a few samples one late packet makes the mean.
     handshakes: [&'static str; 3],

@@ -88,7 +88,7 @@ impl Release {
         self.site.agent_with(&[], &environment)
     }
 
-    /// The same, which knows whose pod it is.
+    /// The pod's agent, once it has said which DaemonSet its pod belongs to.
     fn agent(&self) -> Agent {
         let agent = self.start();
         agent

@@ -94,7 +94,7 @@ impl Site {
         self.agent_with(more, &[])
     }
 
-    /// Likewise, with these environment variables.
+    /// Starts an agent over the pins, with these environment variables.
     pub(crate) fn agent_with(&self, more: &[&str], environment: &[(&str, &str)]) -> Agent {
         let config = self.config();
         let arguments = [&self.fixed(&config), more].concat();

@@ -107,7 +107,8 @@ fn names_that_come_late_are_counted() {
     late_names_are_counted(end);
 }
 
-/// As when its node was lost: nobody says when it ended, but the next owner when it began.
+/// A pod goes at once when its node is lost: nobody says when it ended, but the next owner says
+/// when it began.
 #[test]
 fn names_that_come_late_after_an_end_at_once_are_counted() {
     late_names_are_counted(|api, pod| {

@@ -84,7 +84,7 @@ fn start(api: &ApiServer, pair: &Pair, port: u16) -> Agent {
     start_with(api, pair, port, "")
 }
 
-/// Likewise, with more in its configuration.
+/// Starts the agent of node 1 as [`start`] does, with `more` in its configuration.
 fn start_with(api: &ApiServer, pair: &Pair, port: u16, more: &str) -> Agent {
     let listen = SocketAddr::new(peer::node_address(1), port);
     let file = api.directory().join("lpm.yaml");

@@ -35,7 +35,8 @@ impl Neighbour {
         Self::load_code(name, &[], verdict)
     }
 
-    /// Likewise, one that counts only packets whose linear part is shorter than `bytes`.
+    /// Loads one that counts only packets whose linear part is shorter than `bytes`, and goes on to
+    /// the next.
     pub fn load_for_nonlinear(name: &str, bytes: i32) -> Self {
         // r2 = skb->data; r3 = skb->data_end; r3 -= r2; if r3 >= bytes, skip the counting.
         // Where `struct __sk_buff` of linux/bpf.h has them.
@@ -153,7 +154,7 @@ impl Neighbour {
         self.add_tcx_with(netns, interface, direction, 0)
     }
 
-    /// The same as the first of the chain.
+    /// Attaches it as the first of a TCX chain; closing the result takes it off.
     pub fn add_tcx_first(
         &self,
         netns: &Netns,

@@ -27,13 +27,13 @@ pub struct Node {
     kubelet: Process,
     proxy: Process,
     containerd: Process,
-    /// Its name in Kubernetes: `node-a` or `node-b`.
+    /// The node's name in Kubernetes: `node-a` or `node-b`.
     pub name: String,
-    /// Its network.
+    /// The node's network.
     pub netns: Arc<Netns>,
-    /// Its own file system for pins: what its containers see as the node's `/sys/fs/bpf`.
+    /// The node's own file system for pins: what its containers see as the node's `/sys/fs/bpf`.
     pub bpffs: PathBuf,
-    /// Its files.
+    /// The directory of the node's files.
     pub directory: PathBuf,
 }
 

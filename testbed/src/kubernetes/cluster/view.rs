@@ -75,7 +75,7 @@ pub(super) fn own(command: &mut Command, dir: &Path, clusters: &Path) -> Result<
 pub(super) struct File(fs::File);
 
 impl File {
-    /// That of the process with this id.
+    /// Opens the view of the process with the id `pid`.
     pub(super) fn of(pid: u32) -> Result<Self, Error> {
         let path = format!("/proc/{pid}/ns/mnt");
         let file = fs::File::open(&path);

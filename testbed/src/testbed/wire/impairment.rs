@@ -26,7 +26,7 @@ pub struct Impairment {
     pub dscp: Option<u8>,
     /// Adds or removes 802.1Q tags.
     pub vlan: VlanAction,
-    /// The same seed gives the same random decisions for the same packets.
+    /// Seed of the random decisions: the same seed gives the same ones for the same packets.
     pub seed: u64,
 }
 

@@ -79,7 +79,7 @@ pub struct Record {
     pub departure_ns: Option<u64>,
     /// Length of the Ethernet frame as it came, tags included.
     pub frame_bytes: u32,
-    /// Its TCP segment, if it is one and could be read.
+    /// The packet's TCP segment, if it is one and could be read.
     pub tcp: Option<TcpIdentity>,
 }
 

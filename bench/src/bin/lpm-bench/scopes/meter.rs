@@ -12,7 +12,7 @@ pub(crate) struct Sent {
     pub(crate) listed: f64,
     /// Events of watches.
     pub(crate) events: f64,
-    /// Their bytes.
+    /// Bytes of the events of watches.
     pub(crate) event_bytes: f64,
 }
 
