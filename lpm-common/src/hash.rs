@@ -58,20 +58,19 @@ pub fn fingerprint<S: Seeds>(
     ifindex: u32,
     segment: u32,
 ) -> u64 {
-    wrapped(seeds, addresses, ports, ifindex, segment, &Wrap::default())
+    let ends = Ends {
+        addresses,
+        ports,
+        ifindex,
+    };
+    wrapped(seeds, &ends, segment, &Wrap::default())
 }
 
 /// Combines the parts of a hash into the fingerprint of a flow inside tunnels.
 #[inline(always)]
-pub fn wrapped<S: Seeds>(
-    seeds: &S,
-    addresses: u64,
-    ports: u32,
-    ifindex: u32,
-    segment: u32,
-    wrap: &Wrap,
-) -> u64 {
-    let mut hash = addresses.wrapping_add(product(seeds, 8, ports, ifindex));
+pub fn wrapped<S: Seeds>(seeds: &S, ends: &Ends, segment: u32, wrap: &Wrap) -> u64 {
+    let place = product(seeds, 8, ends.ports, ends.ifindex);
+    let mut hash = ends.addresses.wrapping_add(place);
     if segment != 0 {
         hash = hash.wrapping_add(product(seeds, 10, segment, wrap.inner_tags + 1));
     }
@@ -103,7 +102,7 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// The ends of a flow that is in no tunnel.
+    /// The ends of a flow.
     #[inline(always)]
     pub fn of_flow<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> Self {
         Self {
@@ -128,13 +127,11 @@ impl Ends {
     /// tag.
     #[inline(always)]
     pub fn within<S: Seeds>(&self, seeds: &S, vlan: u32) -> u64 {
-        fingerprint(seeds, self.addresses, self.ports, self.ifindex, vlan)
+        wrapped(seeds, self, vlan, &Wrap::default())
     }
 }
 
 /// Fingerprint of a whole key.
 pub fn of_key<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> u64 {
-    let addresses = addresses(seeds, key);
-    let ports = u32::from(key.local_port) << 16 | u32::from(key.remote_port);
-    wrapped(seeds, addresses, ports, key.ifindex, key.segment, &key.wrap)
+    wrapped(seeds, &Ends::of_flow(seeds, key), key.segment, &key.wrap)
 }

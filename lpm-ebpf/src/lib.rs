@@ -28,7 +28,6 @@ mod sockets;
 pub mod store;
 pub mod tunnel;
 pub mod vlans;
-pub mod xdp;
 
 /// Satisfies the compiler and never runs: the BPF target cannot unwind, and the
 /// verifier refuses code that could panic.

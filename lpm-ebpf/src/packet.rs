@@ -1,9 +1,6 @@
 //! Access to the bytes of a packet at its hook.
 
-use lpm_common::{
-    bytes::{Bytes, OutOfBounds, Prefix},
-    packet::Meta,
-};
+use lpm_common::bytes::{Bytes, OutOfBounds, Prefix};
 
 use crate::{context::Context, settings};
 
@@ -91,18 +88,4 @@ impl<C: Context> Bytes for LoadBytes<C> {
     fn len(&self) -> u32 {
         self.len
     }
-}
-
-/// What the kernel knows of the packet.
-#[inline(always)]
-#[must_use]
-pub(crate) fn meta(ctx: impl Context) -> Meta {
-    ctx.meta()
-}
-
-/// The interface that the packet is at.
-#[inline(always)]
-#[must_use]
-pub(crate) fn ifindex(ctx: impl Context) -> u32 {
-    ctx.ifindex()
 }

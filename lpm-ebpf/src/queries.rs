@@ -19,15 +19,11 @@ use lpm_common::{
 use crate::{
     context::Context,
     env::{KernelEnv, answered, count},
-    packet::{LoadBytes, meta},
-    settings::Secrets,
+    packet::LoadBytes,
     slow_path::scratch,
     store::{Store, control},
     vlans::{lpm_asked, lpm_asked_no_more},
 };
-
-/// Result of a hook's step `network` for a protocol other than TCP.
-pub(crate) const DATAGRAM: u32 = 2;
 
 /// Takes the packet's queries and answers.
 #[inline(always)]
@@ -102,7 +98,7 @@ global! {
     /// [`ANNOUNCES`] or nothing, with the bits beside it.
     fn lpm_role() {
         let Some(scratch) = scratch() else { return 0 };
-        scratch.fingerprint = scratch.query.fingerprint(&Secrets);
+        scratch.fingerprint = scratch.query.fingerprint(&Store);
         let tagged = if vlan::query::concerns(&scratch.query, &Store) {
             TAGGED
         } else {
@@ -150,7 +146,7 @@ global! {
 #[inline(always)]
 fn further(ctx: impl Context, direction: Direction, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let bytes = LoadBytes::new(ctx, meta(ctx).len);
+    let bytes = LoadBytes::new(ctx, ctx.meta().len);
     let env = KernelEnv::for_one_of(ctx, quiet);
     let (query, rest) = (&mut scratch.query, &mut scratch.rest);
     u32::from(pipeline::further(&bytes, query, rest, direction, &env))

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::bpf_jiffies64;
 
 use lpm_common::{
     env,
-    hash::{SEEDS, Seeds},
+    hash::SEEDS,
     layout::TunnelKind,
     parse::tunnel::{PORTS, Tunnels},
 };
@@ -114,15 +114,12 @@ setting!(
     LPM_PACKET_CLOCK
 );
 
-/// The secrets in [`LPM_SEEDS`].
-pub struct Secrets;
-
-impl Seeds for Secrets {
-    #[inline(always)]
-    fn seed(&self, i: usize) -> u32 {
-        // SAFETY: within the array; volatile, because the loader writes it.
-        unsafe { read_volatile((&raw const LPM_SEEDS).cast::<u32>().add(i % SEEDS)) }
-    }
+/// Secret number `i` in [`LPM_SEEDS`].
+#[inline(always)]
+#[must_use]
+pub(crate) fn seed(i: usize) -> u32 {
+    // SAFETY: within the array; volatile, because the loader writes it.
+    unsafe { read_volatile((&raw const LPM_SEEDS).cast::<u32>().add(i % SEEDS)) }
 }
 
 /// The ports in [`LPM_VXLAN_PORTS`] and [`LPM_GENEVE_PORTS`].

@@ -6,6 +6,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use lpm_common::{
     atomic::AtomicU64,
     env::Claims,
+    hash::Seeds,
     layout::{
         BackendKey, Control, FlowEntry, Histogram, InterfaceConfig, NameId, NameValue, PairKey,
         QueryEntry, RequestEntry, VlanPair,
@@ -25,7 +26,7 @@ use crate::{
     settings,
 };
 
-/// The memory of all maps.
+/// The memory of all maps, and the secrets of the flow hash.
 pub struct Store;
 
 /// The control block.
@@ -43,6 +44,13 @@ pub fn histogram(row: u32, place: u32, cpu: u32) -> Option<&'static Histogram> {
     let stripe = cpu & settings::stripe_mask();
     let index = (stripe * settings::rows() + row) * 8 + place;
     HISTOGRAMS.get(index).map(|shared| &shared.0)
+}
+
+impl Seeds for Store {
+    #[inline(always)]
+    fn seed(&self, i: usize) -> u32 {
+        settings::seed(i)
+    }
 }
 
 impl Table for Store {

@@ -8,7 +8,6 @@ use lpm_common::{packet::Direction, query::Role, vlan};
 use crate::{
     context::Context,
     env::{KernelEnv, count},
-    settings::Secrets,
     slow_path::{Step, scratch},
     store::Store,
 };
@@ -23,7 +22,7 @@ macro_rules! places {
                 let way = (ctx.ifindex(), Direction::$direction);
                 let env = KernelEnv::new(ctx);
                 let (packet, own) = (&scratch.packet, scratch.fingerprint);
-                let placed = vlan::place(packet, own, way, &Secrets, &Store, &env);
+                let placed = vlan::place(packet, own, way, &Store, &env);
                 scratch.fingerprint = placed.fingerprint;
                 scratch.packet.segment = placed.segment;
                 u32::from(placed.is_new_flow)
@@ -46,10 +45,10 @@ global! {
         let query = &mut scratch.query;
         scratch.own_segment = query.key.segment;
         if query.head.role == Role::Asks {
-            vlan::query::ask(query, &Secrets, &Store);
+            vlan::query::ask(query, &Store);
             return 0;
         }
-        let asked = vlan::query::answer(query, scratch.fingerprint, &Secrets, &Store);
+        let asked = vlan::query::answer(query, scratch.fingerprint, &Store);
         if let Some(counter) = asked.counter {
             count(counter, 1);
         }

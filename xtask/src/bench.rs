@@ -56,7 +56,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         Kind::Scale => ("scale", Part::Run),
     };
     setup::ensure(&[Part::Run, part])?;
-    build::main(&build::Args::default())?;
+    build::with_benchmark()?;
     let mut harness = process::privileged(paths::release_binary("lpm-bench"));
     harness
         .arg(kind)

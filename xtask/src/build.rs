@@ -18,6 +18,10 @@ pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 /// compares with.
 pub(crate) const OBJECTS: [&str; 2] = ["lpm", "lpm-bench"];
 
+/// Cargo's arguments for what runs: the agent and the testbed. Whoever builds either of them names
+/// both, or cargo would find other features and compile their dependencies anew.
+pub(crate) const PACKAGES: [&str; 2] = ["--package=lpm-agent", "--package=lpm-testbed"];
+
 /// Build the kernel programs and the agent.
 #[derive(clap::Args, Default)]
 #[command(after_help = "Examples:\n  \
@@ -34,6 +38,16 @@ pub(crate) struct Args {
 
 /// The command `cargo xtask build`.
 pub(crate) fn main(args: &Args) -> Result<()> {
+    build(args, &[])
+}
+
+/// Builds the benchmark harness too, which the agent's users never need.
+pub(crate) fn with_benchmark() -> Result<()> {
+    build(&Args::default(), &["--package=lpm-bench"])
+}
+
+/// Builds the kernel programs, then the agent, the testbed and these packages.
+fn build(args: &Args, more: &[&str]) -> Result<()> {
     setup::ensure(&[Part::Build])?;
     programs(args.debug_programs)?;
     if args.programs_only {
@@ -41,12 +55,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     println!("build: the agent and the testbed{}", first_time("lpm"));
     let mut build = process::cargo();
-    build.args([
-        "build",
-        "--release",
-        "--package=lpm-agent",
-        "--package=lpm-bench",
-    ]);
+    build.args(["build", "--release"]).args(PACKAGES).args(more);
     process::run(&mut build)?;
     println!("build: {}", paths::release_binary("lpm").display());
     Ok(())

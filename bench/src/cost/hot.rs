@@ -1,5 +1,5 @@
-//! The same packet again and again, through `BPF_PROG_TEST_RUN`: everything
-//! is in the cache, so this shows instructions, not memory.
+//! Measures one packet again and again, through `BPF_PROG_TEST_RUN`: everything
+//! is in the cache, so the result shows instructions, not memory.
 
 use std::net::{IpAddr, Ipv4Addr};
 

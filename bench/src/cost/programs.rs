@@ -21,8 +21,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Of the program behind this descriptor (`/proc/self/fdinfo`, from
-    /// `bpf_prog_show_fdinfo` in the kernel).
+    /// Reads the run time of the program behind the descriptor of `info`
+    /// (`/proc/self/fdinfo`, from `bpf_prog_show_fdinfo` in the kernel).
     pub(super) fn of(info: &ProgramInfo) -> Result<Self> {
         use std::os::fd::{AsFd, AsRawFd};
         let fd = info.fd().context("open the program")?;

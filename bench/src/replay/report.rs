@@ -16,7 +16,7 @@ pub struct Report {
     pub machine: String,
     /// Length of the capture, bytes.
     pub bytes: u64,
-    /// The same compressed, bytes.
+    /// Length of the compressed capture, bytes.
     pub compressed: u64,
     /// Packets in it.
     pub packets: u64,
@@ -46,7 +46,7 @@ fn is_flat(run: &Figures) -> bool {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let float = crate::truth::float;
+        let float = lpm_testbed::truth::float;
         writeln!(
             f,
             "# Captures\n\n\

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use super::{Args, agent::Series};
-use crate::machine;
+use lpm_testbed::machine;
 
 /// What one configuration came to.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Row {
     pub(super) memory: u64,
     /// Mapped memory, bytes.
     pub(super) mapped: u64,
-    /// Of a core, 0 to 1.
+    /// The agent's share of a core, 0 to 1.
     pub(super) share: f64,
 }
 

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use lpm_bench::kubernetes::cluster::Node;
+use lpm_testbed::kubernetes::cluster::Node;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Of round trips: namespace, peer's namespace, peer's kind, leg.
+/// Labels of counted round trips: namespace, peer's namespace, peer's kind, leg.
 pub(crate) type Key = [String; 4];
 
 /// An agent's answer.

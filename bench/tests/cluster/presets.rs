@@ -1,7 +1,7 @@
 //! What the preset makes the agents watch on the nodes: `lpm check` in their pods, which reads the
 //! configuration that the chart wrote.
 
-use lpm_bench::kubernetes::{Cluster, Network};
+use lpm_testbed::kubernetes::{Cluster, Network};
 use serde_json::Value;
 
 use crate::tools::tool;
@@ -36,7 +36,8 @@ pub(crate) fn select(cluster: &Cluster, network: Network) {
     }
 }
 
-/// As what an interface is watched, and whether the preset says so (else the built-in rules).
+/// The vantage an interface is watched as, and whether the preset says so (else the built-in
+/// rules).
 fn wanted(name: &str, network: Network) -> (&'static str, bool) {
     match (name, network) {
         ("lo", _) => ("", false),

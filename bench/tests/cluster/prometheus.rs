@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::{Cluster, Programs},
     testbed::NsChild,
 };
@@ -31,7 +31,7 @@ pub(crate) enum Histograms {
 }
 
 impl Histograms {
-    /// Its port.
+    /// The port that Prometheus serves on.
     const fn port(self) -> u16 {
         match self {
             Self::Classic => 9090,
@@ -123,7 +123,7 @@ impl<'a> Prometheus<'a> {
         value.parse().ok().filter(|value: &f64| !value.is_nan())
     }
 
-    /// The same as it was at a time (Unix, in seconds).
+    /// The first value of a query's answer as it was at a time (Unix, in seconds), if there is one.
     pub(crate) fn ask_at(&self, query: &str, time: f64) -> Option<f64> {
         let answer = self.query_at(query, Some(time))?;
         let value = answer["data"]["result"][0]["value"][1].as_str()?;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lpm_bench::kubernetes::{Cluster, cluster::TESTBED};
+use lpm_testbed::kubernetes::{Cluster, cluster::TESTBED};
 
 /// The namespace of the servers.
 const SERVERS: &str = "shop";
@@ -25,7 +25,7 @@ pub(crate) fn client(cluster: &Cluster, peer_kind: &str) -> IpAddr {
     address(cluster, CLIENTS[0].0, name)
 }
 
-/// The same of `reports`, whose peers are on their own node.
+/// The series of what `reports`' pods see of peers on their own node.
 pub(crate) fn beside(peer_kind: &str) -> String {
     series("reports", peer_kind)
 }
@@ -63,11 +63,11 @@ pub(crate) fn start(cluster: &Cluster) {
 
 /// A Deployment of one pod that asks.
 pub(crate) struct Asking {
-    /// Its namespace.
+    /// Namespace of the Deployment.
     pub(crate) namespace: &'static str,
-    /// Its name.
+    /// Name of the Deployment.
     pub(crate) name: &'static str,
-    /// Its node.
+    /// Node that the pod runs on.
     pub(crate) node: &'static str,
     /// Address and port of the server.
     pub(crate) target: String,

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
-use lpm_bench::testbed::wire::{Direction, Record};
+use lpm_testbed::testbed::wire::{Direction, Record};
 
 /// Where the servers listen.
 pub(crate) const PORT: u16 = 5301;
@@ -64,7 +64,7 @@ pub(crate) fn trips(records: &[Record], client: IpAddr, way: Direction) -> Vec<T
     trips
 }
 
-/// Their mean.
+/// The mean of round trips, in the unit that they have.
 #[expect(clippy::cast_precision_loss, reason = "a number of packets")]
 pub(crate) fn mean(trips: &[f64]) -> f64 {
     trips.iter().sum::<f64>() / trips.len() as f64

@@ -108,7 +108,7 @@ impl Metrics {
     }
 }
 
-/// Whose leg it is.
+/// The labels that name the two ends of a leg: namespace, peer's namespace and peer's kind.
 fn ends(leg: &str) -> String {
     let (namespace, peer, kind) = match leg {
         "remote" => ("shop", "pay", "service"),

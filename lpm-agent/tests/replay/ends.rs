@@ -59,7 +59,7 @@ fn without_ranges_the_one_that_opens_is_local() {
     assert_eq!(local_port(&out), 41_140);
 }
 
-/// The same connection, opened by the higher address.
+/// The usual connection, but opened by the end with the higher address.
 fn swapped() -> Talk {
     Talk::usual_of(false, true)
 }

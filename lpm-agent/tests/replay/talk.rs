@@ -67,7 +67,7 @@ impl Talk {
         Self::usual_of(v6, false)
     }
 
-    /// The same from another port.
+    /// The usual connection over IPv4, from the port 20,000 + `port`.
     pub(crate) fn usual_from(port: u16) -> Self {
         let mut talk = Self::new(false);
         talk.sport = 20_000 + port;
@@ -75,7 +75,7 @@ impl Talk {
         talk
     }
 
-    /// The same; `swapped`: opened by the higher address.
+    /// The usual connection; with `swapped` the end with the higher address opens it.
     pub(crate) fn usual_of(v6: bool, swapped: bool) -> Self {
         let mut talk = Self::new(v6);
         if swapped {
@@ -114,7 +114,7 @@ impl Talk {
         talk.packet(90_816, true, flag::ACK, 0, (191, 990));
     }
 
-    /// Its Ethernet frames.
+    /// The connection's Ethernet frames, each with its time.
     pub(crate) fn frames(&self) -> Vec<(u64, Vec<u8>)> {
         self.records
             .iter()
@@ -122,7 +122,7 @@ impl Talk {
             .collect()
     }
 
-    /// As records, behind another header than Ethernet's.
+    /// The connection's records behind another header than Ethernet's.
     pub(crate) fn behind(&self, header: impl Fn(bool) -> Vec<u8>) -> Vec<Record> {
         let record = |(time, frame): &(u64, Frame)| {
             let mut frame = frame.clone();
@@ -133,7 +133,7 @@ impl Talk {
         self.records.iter().map(record).collect()
     }
 
-    /// As Ethernet records with these tags, by whether the local end sends.
+    /// The connection's Ethernet records with these tags, by whether the local end sends.
     pub(crate) fn tagged(&self, tags: impl Fn(bool) -> &'static [(u16, u16)]) -> Vec<Record> {
         let record = |(time, frame): &(u64, Frame)| {
             let mut frame = frame.clone();
@@ -143,7 +143,7 @@ impl Talk {
         self.records.iter().map(record).collect()
     }
 
-    /// As Ethernet records.
+    /// The connection's Ethernet records.
     pub(crate) fn records(&self) -> Vec<Record> {
         let frames = self.frames().into_iter();
         frames
@@ -151,7 +151,7 @@ impl Talk {
             .collect()
     }
 
-    /// The same, this many nanoseconds later.
+    /// The connection's Ethernet records, this many nanoseconds later.
     pub(crate) fn records_after(&self, later: u64) -> Vec<Record> {
         let mut records = self.records();
         for record in &mut records {

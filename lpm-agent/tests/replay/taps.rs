@@ -196,7 +196,8 @@ fn what_passes_twice_by_itself_is_no_copy() {
     }
 }
 
-/// Of each so many milliseconds first the packets of one direction, then those of the other.
+/// Reorders records: of each `batch` milliseconds first the packets of one direction, then those of
+/// the other.
 fn batches(records: &[Record], batch: u64) -> Vec<Record> {
     let mut out = records.to_vec();
     out.sort_by_key(|record| {

@@ -16,7 +16,7 @@ use crate::{
     atomic::AtomicU64,
     counter::{COUNTERS, Counter},
     env::{Claims, Env, RequestSample, RttSample},
-    hash::SEEDS,
+    hash::{SEEDS, Seeds},
     histogram::{self, SUM_WORD, WORDS},
     layout::{
         BackendKey, Control, FlowEntry, InterfaceConfig, Methods, NameId, NameValue, PairKey,
@@ -26,7 +26,7 @@ use crate::{
     packet::{Direction, Meta},
     parse::{Link, Packet, tunnel::TunnelPorts},
     pipeline::{
-        self, FastPath, Interfaces, ParsedFlowPacket,
+        self, FastPath, Interfaces, Lookup, PacketContext, ParsedFlowPacket,
         node::{self, PodAddresses},
     },
     query::{self, Ledger, Queries, Query},
@@ -181,49 +181,46 @@ impl Model {
     /// Runs a frame through the fast path and the slow path, as a hook does.
     /// The programs that look into tunnels run if there are tunnel ports.
     pub fn packet(&self, frame: &[u8], arrival: &Arrival) {
-        let meta = self.begin(frame, arrival);
-        if self.tunnels != TunnelPorts::default() {
-            return self.packet_inside(frame, &meta, arrival);
+        let cx = self.begin(frame, arrival);
+        if self.tunnels == TunnelPorts::default() {
+            pipeline::measure(&frame, &cx);
+        } else {
+            self.packet_inside(frame, &cx);
         }
-        let way = (arrival.link, arrival.direction);
-        pipeline::measure(&frame, &meta, way, &self.settings.seeds, self, self);
     }
 
     /// Runs a frame through the programs of the node vantage.
     pub fn joined_packet(&self, frame: &[u8], arrival: &Arrival) {
-        let meta = node::meta(&self.begin(frame, arrival));
-        let (link, direction) = (arrival.link, arrival.direction);
-        let seeds = &self.settings.seeds;
+        let cx = self.begin(frame, arrival);
+        let (cx, direction) = (cx.with(node::meta(&cx.meta)), cx.direction);
         let fast_path = |stash: &mut dyn FnMut(&ParsedFlowPacket)| match direction {
-            Direction::FromLocal => {
-                let way = (link, direction);
-                pipeline::fast_path(&frame, &meta, way, seeds, self, self, stash)
-            }
+            Direction::FromLocal => pipeline::fast_path(&frame, &cx, stash),
             Direction::ToLocal => {
                 self.quiet.set(true);
-                node::quick_to_pod(&frame, &meta, link, seeds, self, self, stash)
+                node::quick_to_pod(&frame, &cx, stash)
             }
         };
-        let fast_path = pipeline::after(fast_path, direction, self, self);
+        let fast_path = pipeline::after(&cx, fast_path);
         let network = if fast_path == FastPath::Uncommon {
-            pipeline::network(&frame, &meta, link, self)
+            pipeline::network(&frame, &cx.meta, cx.link, self)
         } else {
             None
         };
         let question = |query: &mut Query| {
             self.quiet.set(false);
-            if node::take_query(query, arrival.ifindex, direction, seeds, self) {
-                pipeline::take_query(query, seeds, self, self);
+            if node::take_query(query, arrival.ifindex, direction, self) {
+                pipeline::take_query(query, self, self);
             }
             self.quiet.set(direction == Direction::ToLocal);
         };
         if let Some(network) = network.filter(pipeline::is_datagram) {
-            let first = pipeline::datagram(&frame, &meta, &network, direction, self);
-            pipeline::queries(&frame, first, direction, self, question);
+            let first = pipeline::datagram(&frame, &network, &cx);
+            pipeline::queries(&frame, first, &cx, question);
             self.quiet.set(false);
             return;
         }
-        let packet = network.and_then(|network| pipeline::transport(&frame, &meta, &network, self));
+        let packet =
+            network.and_then(|network| pipeline::transport(&frame, &cx.meta, &network, self));
         self.quiet.set(false);
         let Some(packet) = packet else { return };
         let packet = Packet {
@@ -231,25 +228,30 @@ impl Model {
             ..packet
         };
         self.quiet.set(direction == Direction::ToLocal);
-        let way = (meta.ifindex, direction);
-        let first = pipeline::message(&frame, &packet, way, seeds, self, self);
-        pipeline::queries(&frame, first, direction, self, question);
+        let first = pipeline::message(&frame, &packet, &cx);
+        pipeline::queries(&frame, first, &cx, question);
         self.quiet.set(false);
-        if node::is_new_flow(&packet, direction, seeds, self) {
-            node::insert_flow(&packet, arrival.ifindex, direction, seeds, self, self);
+        let (fingerprint, found) = node::find(&packet, direction, self);
+        if found == Lookup::Anew {
+            node::insert_flow(&packet, fingerprint, arrival.ifindex, &cx);
         }
-        let known = pipeline::known(&packet, &meta, direction, seeds);
-        pipeline::finish(known, direction, self, self);
+        pipeline::finish(pipeline::known_as(fingerprint, &packet, &cx.meta), &cx);
     }
 
-    fn begin(&self, frame: &[u8], arrival: &Arrival) -> Meta {
+    fn begin(&self, frame: &[u8], arrival: &Arrival) -> PacketContext<'_, Self, Self> {
         self.now_ns.set(arrival.now_ns);
         self.segment_size.set(arrival.segment_size);
-        Meta {
-            len: u32::try_from(frame.len()).unwrap_or(u32::MAX),
-            segments: arrival.segments,
-            ifindex: arrival.ifindex,
-            vlan: arrival.vlan,
+        PacketContext {
+            meta: Meta {
+                len: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+                segments: arrival.segments,
+                ifindex: arrival.ifindex,
+                vlan: arrival.vlan,
+            },
+            link: arrival.link,
+            direction: arrival.direction,
+            host: self,
+            env: self,
         }
     }
 
@@ -347,6 +349,12 @@ impl Env for Model {
 
     fn segment_size(&self) -> u32 {
         self.segment_size.get()
+    }
+}
+
+impl Seeds for Model {
+    fn seed(&self, i: usize) -> u32 {
+        self.settings.seeds.seed(i)
     }
 }
 

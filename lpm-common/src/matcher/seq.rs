@@ -21,8 +21,8 @@ use super::{
 use crate::{
     counter::Counter,
     env::Env,
-    layout::{DirectionSlots, FlowEntry, Method, SLOTS},
-    packet::{Direction, TcpHead, flag},
+    layout::{DirectionSlots, Method, SLOTS},
+    packet::{TcpHead, flag},
 };
 
 /// Stamps are spaced by KiB of sequence numbers.
@@ -47,10 +47,10 @@ pub(super) fn packet<E: Env>(
     let mut clock = Clock::new(env);
     let mut found = MatchedStamp::NONE;
     if head.has(flag::ACK) {
-        (found, state) = acknowledge(entry, direction, head, next & EARLY != 0, env, state);
+        (found, state) = acknowledge(at, head, next & EARLY != 0, env, state);
     }
     let slot;
-    (slot, state) = find_slot(entry, direction, head, course(next), &mut clock, state);
+    (slot, state) = find_slot(at, head, course(next), &mut clock, state);
     if slot != NONE {
         let end = own.seq_end.load(Relaxed);
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
@@ -114,13 +114,13 @@ pub(super) fn ahead<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) {
 /// Returns the direction's new state, too.
 #[inline(always)]
 fn acknowledge<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     early: bool,
     env: &E,
     state: u32,
 ) -> (MatchedStamp, u32) {
+    let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let other = &entry.hot[direction.reverse().index()];
     let other_state = other.state.load(Relaxed);
@@ -209,13 +209,13 @@ fn take<E: Env>(slots: &DirectionSlots, ack: u32, end: u32, env: &E) -> MatchedS
 /// the direction's new state.
 #[inline(always)]
 fn find_slot<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     course: u32,
     clock: &mut Clock<'_, E>,
     state: u32,
 ) -> (usize, u32) {
+    let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let slots = &entry.slots[direction.index()];
     let end = own.seq_end.load(Relaxed);

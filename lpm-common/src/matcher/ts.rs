@@ -225,7 +225,7 @@ fn find_slot<E: Env>(
     if last.is_none() && was_echoed(entry, direction, newest, distance) {
         return (NONE, state::with_hold(state, head.tsval));
     }
-    edge(entry, direction, head, clock, state, distance)
+    edge(at, head, clock, state, distance)
 }
 
 /// Whether the echo of a TSval, `distance` ticks after `newest`, came before
@@ -287,13 +287,13 @@ pub(super) fn forget<E: Env>(entry: &FlowEntry, env: &E) {
 /// Takes a strictly newer TSval, `distance` ticks after the last one.
 #[inline(always)]
 fn edge<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     clock: &mut Clock<'_, E>,
     state: u32,
     distance: u32,
 ) -> (usize, u32) {
+    let (entry, direction) = (at.entry, at.direction);
     let too_early = distance < state::MAX_HOLD && state::holds(state, head.tsval);
     // A TSval whose first segment has no payload is never stamped: an echo
     // may answer that segment (anchors, line 16). Nor is that of a SYN.

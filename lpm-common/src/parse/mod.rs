@@ -8,7 +8,7 @@ mod full;
 mod options;
 pub mod tunnel;
 
-pub use common::{Common, CommonTcp, common, common_head};
+pub use common::{Common, CommonTcp, Frame, common, common_head};
 pub use full::{Network, network, transport};
 
 use crate::{

@@ -1,23 +1,25 @@
 //! A packet's way through the other modules. The fast path takes packets of the
 //! common layout whose flow is known. The slow path takes all others, in steps.
 
+mod context;
 pub mod node;
 mod queries;
 pub mod tunnel;
 
+pub use context::{Host, PacketContext};
 pub use queries::{datagram, further, message, queries, take_query};
 
 use crate::{
     bytes::{Bytes, Prefix},
-    env::{Claims, Env},
-    hash::{self, Seeds},
+    env::Env,
+    hash,
     layout::{InterfaceConfig, Method, Vantage},
     matcher::{self, FlowPacket, HANDSHAKE, Wire},
     packet::{Direction, Meta, TcpHead},
-    parse::{self, Common, Link, Network, Packet, Skip, number},
-    query::{Ledger, Queries},
+    parse::{self, Common, Frame, Link, Network, Packet, Skip, number},
+    query::Ledger,
     table::{self, NewFlow, Table},
-    vlan::{self, Pairs, Placed},
+    vlan::{self, Placed},
 };
 
 /// The settings of interfaces, asked for when a flow appears.
@@ -54,19 +56,22 @@ pub enum FastPath {
 
 /// Measures a packet of the common layout whose flow has an entry.
 #[inline(always)]
-pub fn fast_path<P: Prefix, S: Seeds, T: Table, E: Env>(
+pub fn fast_path<P: Prefix, H: Host, E: Env>(
     bytes: &P,
-    meta: &Meta,
-    (link, direction): (Link, Direction),
-    seeds: &S,
-    table: &T,
-    env: &E,
+    cx: &PacketContext<'_, H, E>,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
-    let packet = match parse::common(bytes, meta.len, link, direction, seeds, env.methods()) {
+    let (meta, direction, seeds) = (&cx.meta, cx.direction, cx.host);
+    let frame = Frame {
+        len: meta.len,
+        link: cx.link,
+        direction,
+        methods: cx.env.methods(),
+    };
+    let packet = match parse::common(bytes, &frame, seeds) {
         Common::Tcp(packet) => packet,
         Common::Skip(skip) => {
-            env.count(skip.counter(), u64::from(meta.segments));
+            cx.env.count(skip.counter(), u64::from(meta.segments));
             return FastPath::Measured;
         }
         Common::Uncommon => return FastPath::Uncommon,
@@ -78,7 +83,7 @@ pub fn fast_path<P: Prefix, S: Seeds, T: Table, E: Env>(
         meta.ifindex,
         meta.vlan,
     );
-    let Some(entry) = table::find(table, fingerprint) else {
+    let Some(entry) = table::find(cx.host, fingerprint) else {
         return FastPath::Uncommon;
     };
     let Some(head) = parse::common_head(&bytes.after(packet.l4), &packet) else {
@@ -90,7 +95,7 @@ pub fn fast_path<P: Prefix, S: Seeds, T: Table, E: Env>(
         direction,
         wire: Wire::new(meta.len, meta.segments, head.headers),
     };
-    of_flow(&at, &head, env, stash)
+    of_flow(&at, &head, cx.env, stash)
 }
 
 /// Ends the fast path with a packet whose flow has an entry.
@@ -114,39 +119,27 @@ pub(crate) fn of_flow<E: Env>(
 }
 
 /// Runs the fast path, then the slow path if needed. Host code calls this.
-pub fn measure<B, S, T, E>(
-    bytes: &B,
-    meta: &Meta,
-    way: (Link, Direction),
-    seeds: &S,
-    table: &T,
-    env: &E,
-) where
+pub fn measure<B, H, E>(bytes: &B, cx: &PacketContext<'_, H, E>)
+where
     B: Bytes + Prefix,
-    S: Seeds,
-    T: Table + Claims + Interfaces + Queries + Ledger + Pairs,
+    H: Host + Ledger,
     E: Env,
 {
-    let fast_path = |stash: &mut dyn FnMut(&ParsedFlowPacket)| {
-        fast_path(bytes, meta, way, seeds, table, env, stash)
-    };
-    if after(fast_path, way.1, table, env) == FastPath::Uncommon {
-        slow_path(bytes, meta, way, seeds, table, env);
+    if after(cx, |stash| fast_path(bytes, cx, stash)) == FastPath::Uncommon {
+        slow_path(bytes, cx);
     }
 }
 
 /// Takes the result of a fast path. If it found a packet's flow, the last steps
 /// follow.
-pub fn after<T: Table, E: Env>(
+pub fn after<H: Host, E: Env>(
+    cx: &PacketContext<'_, H, E>,
     fast_path: impl FnOnce(&mut dyn FnMut(&ParsedFlowPacket)) -> FastPath,
-    direction: Direction,
-    table: &T,
-    env: &E,
 ) -> FastPath {
     let mut known = None;
     let done = fast_path(&mut |packet| known = Some(*packet));
     if let Some(known) = known {
-        finish(known, direction, table, env);
+        finish(known, cx);
     }
     done
 }
@@ -154,54 +147,32 @@ pub fn after<T: Table, E: Env>(
 /// Runs the slow path as a whole, for packets that [`fast_path`] does not know.
 /// Host code calls this. The kernel programs run its steps one by one and pass
 /// each result on through a map, for the verifier's sake.
-pub fn slow_path<B, S, T, E>(
-    bytes: &B,
-    meta: &Meta,
-    (link, direction): (Link, Direction),
-    seeds: &S,
-    table: &T,
-    env: &E,
-) where
+pub fn slow_path<B, H, E>(bytes: &B, cx: &PacketContext<'_, H, E>)
+where
     B: Bytes,
-    S: Seeds,
-    T: Table + Claims + Interfaces + Queries + Ledger + Pairs,
+    H: Host + Ledger,
     E: Env,
 {
-    let Some(network) = network(bytes, meta, link, env) else {
+    let Some(network) = network(bytes, &cx.meta, cx.link, cx.env) else {
         return;
     };
     if is_datagram(&network) {
-        let first = datagram(bytes, meta, &network, direction, env);
-        queries(bytes, first, direction, env, |query| {
-            take_query(query, seeds, table, env);
-        });
-    } else if let Some(packet) = transport(bytes, meta, &network, env) {
-        let first = message(bytes, &packet, (meta.ifindex, direction), seeds, table, env);
-        queries(bytes, first, direction, env, |query| {
-            take_query(query, seeds, table, env);
-        });
-        enter(&packet, meta, direction, seeds, table, env);
+        let first = datagram(bytes, &network, cx);
+        queries(bytes, first, cx, |query| take_query(query, cx.host, cx.env));
+    } else if let Some(packet) = transport(bytes, &cx.meta, &network, cx.env) {
+        let first = message(bytes, &packet, cx);
+        queries(bytes, first, cx, |query| take_query(query, cx.host, cx.env));
+        enter(&packet, cx);
     }
 }
 
 /// Runs the steps from the third on with a packet that was read. Host code
 /// calls this.
-pub fn enter<S, T, E>(
-    packet: &Packet,
-    meta: &Meta,
-    direction: Direction,
-    seeds: &S,
-    table: &T,
-    env: &E,
-) where
-    S: Seeds,
-    T: Table + Claims + Interfaces + Pairs,
-    E: Env,
-{
-    let way = (meta.ifindex, direction);
-    let (fingerprint, found) = find(packet, way, seeds, table);
+pub fn enter<H: Host, E: Env>(packet: &Packet, cx: &PacketContext<'_, H, E>) {
+    let (fingerprint, found) = find(packet, cx);
     let placed = if found == Lookup::None {
-        vlan::place(packet, fingerprint, way, seeds, table, env)
+        let way = (cx.meta.ifindex, cx.direction);
+        vlan::place(packet, fingerprint, way, cx.host, cx.env)
     } else {
         Placed {
             fingerprint,
@@ -214,10 +185,9 @@ pub fn enter<S, T, E>(
         ..*packet
     };
     if placed.is_new_flow {
-        insert_flow(&packet, placed.fingerprint, way, table, env);
+        insert_flow(&packet, placed.fingerprint, cx);
     }
-    let known = known_as(placed.fingerprint, &packet, meta);
-    finish(known, direction, table, env);
+    finish(known_as(placed.fingerprint, &packet, &cx.meta), cx);
 }
 
 /// First step of the slow path: reads any packet up to its TCP header, or up to
@@ -273,14 +243,11 @@ pub enum Lookup {
 /// Third step: looks for the flow entry of the packet. Returns its fingerprint,
 /// too.
 #[inline(always)]
-pub fn find<S: Seeds, T: Table>(
-    packet: &Packet,
-    (ifindex, direction): (u32, Direction),
-    seeds: &S,
-    table: &T,
-) -> (u64, Lookup) {
-    let fingerprint = hash::of_key(seeds, &packet.key(direction, ifindex));
-    let found = match table::find(table, fingerprint) {
+#[must_use]
+pub fn find<H: Host, E: Env>(packet: &Packet, cx: &PacketContext<'_, H, E>) -> (u64, Lookup) {
+    let (host, direction) = (cx.host, cx.direction);
+    let fingerprint = hash::of_key(host, &packet.key(direction, cx.meta.ifindex));
+    let found = match table::find(host, fingerprint) {
         Some(entry) if packet.head.opens() && table::restarts(entry, direction, &packet.head) => {
             Lookup::Anew
         }
@@ -294,49 +261,32 @@ pub fn find<S: Seeds, T: Table>(
 /// this fingerprint, or restarts the flow. That there is no entry to be had is
 /// counted.
 #[inline(always)]
-pub fn insert_flow<T, E>(
+pub fn insert_flow<H: Host, E: Env>(
     packet: &Packet,
     fingerprint: u64,
-    (ifindex, direction): (u32, Direction),
-    table: &T,
-    env: &E,
-) where
-    T: Table + Claims + Interfaces,
-    E: Env,
-{
+    cx: &PacketContext<'_, H, E>,
+) {
+    let (host, direction, ifindex) = (cx.host, cx.direction, cx.meta.ifindex);
     let key = packet.key(direction, ifindex);
-    let vantage = table.config(ifindex).map_or(0, |config| config.vantage);
+    let vantage = host.config(ifindex).map_or(0, |config| config.vantage);
     let birth = NewFlow {
         key,
         ifindex,
         vantage,
         opened: packet.head.opens(),
     };
-    let entry = table::find_or_insert(table, table, env, fingerprint, &birth);
+    let entry = table::find_or_insert(host, host, cx.env, fingerprint, &birth);
     let sent = vantage == Vantage::Nic as u8 && direction == Direction::FromLocal;
     if let Some(entry) = entry
         && sent
-        && env.sent_here(packet.src, packet.sport)
+        && cx.env.sent_here(packet.src, packet.sport)
     {
         entry.cold.set_hosts();
     }
 }
 
 /// Makes what the last steps need of a packet whose flow should have an entry
-/// now.
-#[inline(always)]
-pub fn known<S: Seeds>(
-    packet: &Packet,
-    meta: &Meta,
-    direction: Direction,
-    seeds: &S,
-) -> ParsedFlowPacket {
-    let fingerprint = hash::of_key(seeds, &packet.key(direction, meta.ifindex));
-    known_as(fingerprint, packet, meta)
-}
-
-/// Makes what the last steps need of a packet whose flow's fingerprint is
-/// known.
+/// now, under this fingerprint.
 #[inline(always)]
 #[must_use]
 pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> ParsedFlowPacket {
@@ -422,12 +372,8 @@ pub const TS: u32 = matcher::Next::Ts as u32;
 pub const SEQ: u32 = matcher::Next::Seq as u32;
 
 /// Runs all of the last steps, where they need not be separate programs.
-pub fn finish<T: Table, E: Env>(
-    mut known: ParsedFlowPacket,
-    direction: Direction,
-    table: &T,
-    env: &E,
-) {
+pub fn finish<H: Host, E: Env>(mut known: ParsedFlowPacket, cx: &PacketContext<'_, H, E>) {
+    let (direction, table, env) = (cx.direction, cx.host, cx.env);
     known.next = prepare(&known, direction, table, env);
     if known.next & HANDSHAKE != 0 {
         handshake(&known, direction, table, env);

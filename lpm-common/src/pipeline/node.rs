@@ -16,15 +16,15 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::{
     bytes::Prefix,
-    env::{Claims, Env},
-    hash::{self, Seeds},
+    env::Env,
+    hash,
     layout::{Methods, Vantage},
     matcher::{FlowPacket, Wire},
     packet::{Direction, Meta, flag},
-    parse::{self, Common, Link, Packet},
-    pipeline::{FastPath, Interfaces, ParsedFlowPacket, of_flow},
-    query::{self, Queries, Query, Role},
-    table::{self, NewFlow, Table},
+    parse::{self, Common, Frame, Link, Packet},
+    pipeline::{FastPath, Host, Interfaces, Lookup, PacketContext, ParsedFlowPacket, of_flow},
+    query::{self, Query, Role},
+    table::{self, NewFlow},
 };
 
 /// The interface number in the keys of all flows at the node vantage. No
@@ -55,34 +55,30 @@ pub const fn meta(meta: &Meta) -> Meta {
     }
 }
 
-/// The fast path for a packet that may be on its way to a pod. `meta` is the
-/// result of [`meta`]. A packet to no pod is not counted. The beginning of a
-/// flow is [`FastPath::Uncommon`].
+/// The fast path for a packet that may be on its way to a pod. The metadata in
+/// `cx` are the result of [`meta`]. A packet to no pod is not counted. The
+/// beginning of a flow is [`FastPath::Uncommon`].
 #[inline(always)]
-pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
+pub fn quick_to_pod<P: Prefix, H: Host, E: Env>(
     bytes: &P,
-    meta: &Meta,
-    link: Link,
-    seeds: &S,
-    table: &T,
-    env: &E,
+    cx: &PacketContext<'_, H, E>,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
-    let packet = match parse::common(
-        bytes,
-        meta.len,
-        link,
-        Direction::ToLocal,
-        seeds,
-        env.methods(),
-    ) {
+    let (meta, seeds) = (&cx.meta, cx.host);
+    let frame = Frame {
+        len: meta.len,
+        link: cx.link,
+        direction: Direction::ToLocal,
+        methods: cx.env.methods(),
+    };
+    let packet = match parse::common(bytes, &frame, seeds) {
         Common::Tcp(packet) => packet,
         Common::Skip(_) => return FastPath::Measured,
         Common::Uncommon => return FastPath::Uncommon,
     };
     let fingerprint = hash::fingerprint(seeds, packet.addresses, packet.ports, GROUP, 0);
     let tcp = bytes.after(packet.l4);
-    let Some(entry) = table::find(table, fingerprint) else {
+    let Some(entry) = table::find(cx.host, fingerprint) else {
         const TCP_HEADER: usize = 20;
         let opens = tcp.covers(TCP_HEADER) && tcp.byte(13) & (flag::SYN | flag::ACK) == flag::SYN;
         return if opens {
@@ -100,43 +96,49 @@ pub fn quick_to_pod<P: Prefix, S: Seeds, T: Table, E: Env>(
         direction: Direction::ToLocal,
         wire: Wire::new(meta.len, meta.segments, head.headers),
     };
-    of_flow(&at, &head, env, stash)
+    of_flow(&at, &head, cx.env, stash)
 }
 
 /// Whether a packet of the common layout goes to a pod and its flow has an
 /// entry.
 #[inline(always)]
-pub fn is_to_known<P: Prefix, S: Seeds, T: Table>(
-    bytes: &P,
-    meta: &Meta,
-    link: Link,
-    seeds: &S,
-    table: &T,
-) -> bool {
-    // No method is on: queries and answers are of no interest here.
-    let found = parse::common(bytes, meta.len, link, Direction::ToLocal, seeds, Methods(0));
+pub fn is_to_known<P: Prefix, H: Host>(bytes: &P, meta: &Meta, link: Link, host: &H) -> bool {
+    let frame = Frame {
+        len: meta.len,
+        link,
+        direction: Direction::ToLocal,
+        // No method is on: queries and answers are of no interest here.
+        methods: Methods(0),
+    };
+    let found = parse::common(bytes, &frame, host);
     let Common::Tcp(packet) = found else {
         return false;
     };
-    let fingerprint = hash::fingerprint(seeds, packet.addresses, packet.ports, GROUP, 0);
-    table::find(table, fingerprint).is_some()
+    let fingerprint = hash::fingerprint(host, packet.addresses, packet.ports, GROUP, 0);
+    table::find(host, fingerprint).is_some()
 }
 
-/// Third step of the slow path: whether the packet's flow needs an entry, or
-/// starts anew.
+/// Third step of the slow path: looks for the entry of the packet's flow, and
+/// returns the flow's fingerprint too. [`Lookup::Anew`]: the flow needs an entry,
+/// or starts anew. A packet to no pod is [`Lookup::Known`], without an entry.
 #[inline(always)]
-pub fn is_new_flow<S: Seeds, T: Table + PodAddresses + Interfaces>(
+pub fn find<H: Host + PodAddresses>(
     packet: &Packet,
     direction: Direction,
-    seeds: &S,
-    table: &T,
-) -> bool {
-    let fingerprint = hash::of_key(seeds, &packet.key(direction, GROUP));
-    match table::find(table, fingerprint) {
+    host: &H,
+) -> (u64, Lookup) {
+    let fingerprint = hash::of_key(host, &packet.key(direction, GROUP));
+    let is_new_flow = match table::find(host, fingerprint) {
         Some(entry) => packet.head.opens() && table::restarts(entry, direction, &packet.head),
         None if direction == Direction::FromLocal => true,
-        None => packet.head.opens() && home(packet.dst, table).is_some(),
-    }
+        None => packet.head.opens() && home(packet.dst, host).is_some(),
+    };
+    let found = if is_new_flow {
+        Lookup::Anew
+    } else {
+        Lookup::Known
+    };
+    (fingerprint, found)
 }
 
 /// The interface of the pod with this address, while the pod belongs to the
@@ -151,28 +153,23 @@ fn home<T: PodAddresses + Interfaces>(address: [u32; 4], table: &T) -> Option<u3
 /// Moves a query or an answer to the node vantage. `ifindex` is the hook's
 /// interface. False: the packet is neither, or no pod's.
 #[inline(always)]
-pub fn take_query<S, T>(
+pub fn take_query<H: Host + PodAddresses>(
     query: &mut Query,
     ifindex: u32,
     direction: Direction,
-    seeds: &S,
-    table: &T,
-) -> bool
-where
-    S: Seeds,
-    T: Queries + Interfaces + PodAddresses,
-{
+    host: &H,
+) -> bool {
     query.key.ifindex = GROUP;
     query.key.segment = 0;
     match (query.head.role, direction) {
         (Role::Neither, _) => false,
-        (Role::Announces, Direction::ToLocal) => home(query.key.local, table).is_some(),
+        (Role::Announces, Direction::ToLocal) => home(query.key.local, host).is_some(),
         (Role::Asks, Direction::FromLocal) => {
-            table.settle(query.key.local, ifindex);
+            host.settle(query.key.local, ifindex);
             query.ifindex = ifindex;
             true
         }
-        (Role::Asks, Direction::ToLocal) => match home(query.key.local, table) {
+        (Role::Asks, Direction::ToLocal) => match home(query.key.local, host) {
             Some(home) => {
                 query.ifindex = home;
                 true
@@ -180,45 +177,38 @@ where
             None => false,
         },
         (Role::Answers | Role::Announces, Direction::FromLocal) => true,
-        (Role::Answers, Direction::ToLocal) => query::knows(table, query.fingerprint(seeds)),
+        (Role::Answers, Direction::ToLocal) => query::knows(host, query.fingerprint(host)),
     }
 }
 
-/// Fourth step, if the flow needs an entry or starts anew: makes it. `ifindex`
-/// is the hook's interface.
+/// Fourth step, if the flow needs an entry or starts anew: makes it under this
+/// fingerprint. `ifindex` is the hook's interface.
 #[inline(always)]
-pub fn insert_flow<S, T, E>(
+pub fn insert_flow<H: Host + PodAddresses, E: Env>(
     packet: &Packet,
+    fingerprint: u64,
     ifindex: u32,
-    direction: Direction,
-    seeds: &S,
-    table: &T,
-    env: &E,
-) where
-    S: Seeds,
-    T: Table + Claims + Interfaces + PodAddresses,
-    E: Env,
-{
-    let key = packet.key(direction, GROUP);
-    let fingerprint = hash::of_key(seeds, &key);
+    cx: &PacketContext<'_, H, E>,
+) {
+    let (host, direction) = (cx.host, cx.direction);
     let ifindex = match direction {
         Direction::FromLocal => {
-            table.settle(packet.src, ifindex);
+            host.settle(packet.src, ifindex);
             ifindex
         }
-        Direction::ToLocal => match table::find(table, fingerprint) {
+        Direction::ToLocal => match table::find(host, fingerprint) {
             Some(entry) => entry.cold.ifindex.load(Relaxed),
-            None => match home(packet.dst, table) {
+            None => match home(packet.dst, host) {
                 Some(home) => home,
                 None => return,
             },
         },
     };
     let birth = NewFlow {
-        key,
+        key: packet.key(direction, GROUP),
         ifindex,
         vantage: Vantage::Node as u8,
         opened: packet.head.opens(),
     };
-    table::find_or_insert(table, table, env, fingerprint, &birth);
+    table::find_or_insert(host, host, cx.env, fingerprint, &birth);
 }

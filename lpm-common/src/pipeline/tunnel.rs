@@ -6,15 +6,13 @@
 use crate::{
     bytes::{Bytes, Prefix},
     env::Env,
-    hash::Seeds,
     layout::tunnel::{self, segment_of},
-    packet::{Direction, Meta, Wrap},
+    packet::{Meta, Wrap},
     parse::{
         Link, Network, Packet, Skip,
         tunnel::{Inside, LEVELS, Shortcut, Tunnels, Within, open, shortcut},
     },
-    pipeline::{self, FastPath, ParsedFlowPacket},
-    table::Table,
+    pipeline::{self, FastPath, Host, PacketContext, ParsedFlowPacket},
 };
 
 /// The frame that is left after tunnels are taken off a packet.
@@ -175,18 +173,15 @@ pub fn transport<B: Bytes, E: Env>(
 /// packet, too: Ethernet, IPv4 without options, UDP, `VxLAN` or Geneve,
 /// Ethernet, and then the common layout.
 #[inline(always)]
-pub fn fast_path<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
+pub fn fast_path<P: Prefix, H: Host, T: Tunnels, E: Env>(
     bytes: &P,
-    meta: &Meta,
-    (link, direction): (Link, Direction),
-    seeds: &S,
-    (table, tunnels): (&T, &U),
-    env: &E,
+    cx: &PacketContext<'_, H, E>,
+    tunnels: &T,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
-    let mut inner = *meta;
+    let mut inner = cx.meta;
     let mut base = 0;
-    match shortcut(bytes, meta, link, tunnels) {
+    match shortcut(bytes, &cx.meta, cx.link, tunnels) {
         Shortcut::Plain => {}
         Shortcut::Long => return FastPath::Uncommon,
         Shortcut::Inside {
@@ -200,18 +195,10 @@ pub fn fast_path<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
         }
     }
     // The inner frame begins as a frame of an Ethernet device does.
-    if base != 0 && matches!(link, Link::Ip) {
+    if base != 0 && matches!(cx.link, Link::Ip) {
         return FastPath::Uncommon;
     }
-    pipeline::fast_path(
-        &bytes.after(base),
-        &inner,
-        (link, direction),
-        seeds,
-        table,
-        env,
-        stash,
-    )
+    pipeline::fast_path(&bytes.after(base), &cx.with(inner), stash)
 }
 
 #[cfg(test)]

@@ -89,17 +89,15 @@ fn is_worth_it<T: Pairs>(vlan: u32, table: &T) -> bool {
 /// Places a packet whose flow has no entry under `own`, the fingerprint of its
 /// own VLAN.
 #[inline(always)]
-pub fn place<S, T, E>(
+pub fn place<H, E>(
     packet: &Packet,
     own: u64,
     (ifindex, direction): (u32, Direction),
-    seeds: &S,
-    table: &T,
+    host: &H,
     env: &E,
 ) -> Placed
 where
-    S: Seeds,
-    T: Table + Claims + Pairs,
+    H: Seeds + Table + Claims + Pairs,
     E: Env,
 {
     let here = Placed {
@@ -108,17 +106,17 @@ where
         is_new_flow: true,
     };
     // Inside tunnels VLAN ids tell flows apart as they are.
-    if tunnel::is_inside(packet.segment) || !is_worth_it(packet.segment, table) {
+    if tunnel::is_inside(packet.segment) || !is_worth_it(packet.segment, host) {
         return here;
     }
-    let ends = Ends::of_flow(seeds, &packet.key(direction, ifindex));
-    let key = ends.within(seeds, 0);
-    let mut before = table.pair(key);
+    let ends = Ends::of_flow(host, &packet.key(direction, ifindex));
+    let key = ends.within(host, 0);
+    let mut before = host.pair(key);
     if before == VlanPair::NOTHING {
         if packet.segment == 0 {
             return here;
         }
-        before = untagged(table::find(table, key));
+        before = untagged(table::find(host, key));
     }
     let look = Look {
         ends,
@@ -126,30 +124,29 @@ where
         vlan: packet.segment,
         direction,
         head: &packet.head,
-        seeds,
-        table,
+        host,
     };
     let decided = match before.home() {
         Some(home) => look.of_joined(before, home),
         None => look.of_single(before),
     };
     if decided.pair != before {
-        table.set_pair(key, decided.pair);
+        host.set_pair(key, decided.pair);
     }
     if decided.doubt {
         env.count(Counter::VlanFlowAmbiguous, 1);
-        table.doubtful(ifindex);
+        host.doubtful(ifindex);
     }
     if decided.to == 0 {
         return decided.placed;
     }
     let ways = (decided.from, decided.to);
-    let moved = table::rename(table, table, env, ways, direction);
+    let moved = table::rename(host, host, env, ways, direction);
     if moved {
         env.count(Counter::VlanFlowJoined, 1);
     } else if decided.from != 0 {
         // Another CPU was faster: this packet is not measured.
-        table.set_pair(key, before);
+        host.set_pair(key, before);
         return Placed {
             is_new_flow: false,
             ..here
@@ -186,17 +183,16 @@ struct Decided {
 }
 
 /// The search for the entry of a packet that has none in its own VLAN.
-struct Look<'a, S, T> {
+struct Look<'a, H> {
     ends: Ends,
     own: u64,
     vlan: u32,
     direction: Direction,
     head: &'a TcpHead,
-    seeds: &'a S,
-    table: &'a T,
+    host: &'a H,
 }
 
-impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
+impl<'a, H: Seeds + Table> Look<'a, H> {
     /// Decides for a flow in this VLAN alone; the others are not touched.
     #[inline(always)]
     fn here(&self, pair: VlanPair) -> Decided {
@@ -224,7 +220,7 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
         if vlan == UNSEEN {
             return None;
         }
-        table::find(self.table, self.ends.within(self.seeds, vlan))
+        table::find(self.host, self.ends.within(self.host, vlan))
     }
 
     /// Whether the entry's flow is over: this packet starts a new one, or there
@@ -240,7 +236,7 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
     /// The fingerprint of the flow whose directions are joined under this VLAN.
     #[inline(always)]
     fn renamed(&self, home: u32) -> u64 {
-        renamed(self.ends.within(self.seeds, home))
+        renamed(self.ends.within(self.host, home))
     }
 
     /// Decides where the directions are joined.
@@ -248,7 +244,7 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
     fn of_joined(&self, pair: VlanPair, home: Direction) -> Decided {
         let segment = pair.vlan(home);
         let fingerprint = self.renamed(segment);
-        let is_new_flow = self.is_over(table::find(self.table, fingerprint));
+        let is_new_flow = self.is_over(table::find(self.host, fingerprint));
         if pair.vlan(self.direction) == self.vlan {
             // It is shown with the VLAN that it had before they were joined.
             let placed = Placed {
@@ -318,7 +314,7 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
     /// direction in the VLAN `elsewhere`.
     #[inline(always)]
     fn join(&self, pair: VlanPair, elsewhere: u32) -> Decided {
-        let from = self.ends.within(self.seeds, elsewhere);
+        let from = self.ends.within(self.host, elsewhere);
         let pair = pair.with(self.direction, self.vlan);
         let placed = Placed {
             fingerprint: renamed(from),

@@ -58,54 +58,46 @@ fn waits<T: Queries>(table: &T, fingerprint: u64) -> bool {
 
 /// Stores a query's VLAN.
 #[inline(always)]
-pub fn ask<S, T>(query: &Query, seeds: &S, table: &T)
-where
-    S: Seeds,
-    T: Queries + Pairs,
-{
-    let ends = query.ends(seeds);
-    let key = ends.within(seeds, 0);
+pub fn ask<H: Seeds + Queries + Pairs>(query: &Query, host: &H) {
+    let ends = query.ends(host);
+    let key = ends.within(host, 0);
     let vlan = query.key.segment;
-    let before = table.pair(key);
+    let before = host.pair(key);
     if before == VlanPair::NOTHING && vlan == 0 {
         return;
     }
     let known = left(before);
     let mut pair = VlanPair::of(LEFT, vlan);
-    if known != vlan && waits(table, ends.within(seeds, known)) {
+    if known != vlan && waits(host, ends.within(host, known)) {
         pair = pair.apart();
     }
     if before != pair {
-        table.set_pair(key, pair);
+        host.set_pair(key, pair);
     }
 }
 
 /// Finds the query that an answer belongs to. `own` is the fingerprint of the
 /// query in the answer's own VLAN.
 #[inline(always)]
-pub fn answer<S, T>(query: &Query, own: u64, seeds: &S, table: &T) -> Asked
-where
-    S: Seeds,
-    T: Queries + Pairs,
-{
+pub fn answer<H: Seeds + Queries + Pairs>(query: &Query, own: u64, host: &H) -> Asked {
     let here = Asked {
         fingerprint: own,
         segment: query.key.segment,
         counter: None,
     };
-    if query::knows(table, own) {
+    if query::knows(host, own) {
         return here;
     }
-    let ends = query.ends(seeds);
-    let key = ends.within(seeds, 0);
-    let pair = table.pair(key);
+    let ends = query.ends(host);
+    let key = ends.within(host, 0);
+    let pair = host.pair(key);
     let vlan = left(pair);
-    let fingerprint = ends.within(seeds, vlan);
-    if vlan == here.segment || !waits(table, fingerprint) {
+    let fingerprint = ends.within(host, vlan);
+    if vlan == here.segment || !waits(host, fingerprint) {
         return here;
     }
     if pair.is_apart() {
-        table.doubtful(query.ifindex);
+        host.doubtful(query.ifindex);
         return Asked {
             counter: Some(Counter::VlanQuestionAmbiguous),
             ..here

@@ -1,6 +1,6 @@
 //! `cargo xtask cluster`: a real Kubernetes of two nodes on this machine.
 //!
-//! `lpm-testbed cluster` is the cluster (`bench/src/kubernetes/cluster`). This command gets what
+//! `lpm-testbed cluster` is the cluster (`testbed/src/kubernetes/cluster`). This command gets what
 //! the cluster needs, starts it in the background and talks to it. Everything ends with that
 //! process. What a killed process leaves behind, `down` and the next `up` remove.
 
@@ -189,7 +189,7 @@ fn up(network: Network, delay: &str, images: &[PathBuf]) -> Result<()> {
 /// Builds the testbed without optimisation, which takes less time: this command measures nothing.
 fn build_testbed() -> Result<PathBuf> {
     let mut build = process::cargo();
-    build.args(["build", "--package=lpm-bench", "--bin=lpm-testbed"]);
+    build.args(["build", "--package=lpm-testbed", "--bin=lpm-testbed"]);
     process::run(&mut build)?;
     Ok(paths::target().join("debug/lpm-testbed"))
 }

@@ -12,6 +12,7 @@ use object::{Object as _, ObjectSection as _};
 use super::Profile;
 use crate::{
     arch::{self, Arch},
+    build::PACKAGES,
     paths, process,
 };
 
@@ -38,12 +39,7 @@ pub(super) fn built(profile: Profile, arch: Arch, is_static: bool, work: &Path) 
     );
     let mut cargo = process::cargo();
     // As `cargo xtask build` does, or cargo would find other features and compile them anew.
-    cargo.args([
-        "build",
-        "--package=lpm-agent",
-        "--package=lpm-bench",
-        "--bin=lpm",
-    ]);
+    cargo.arg("build").args(PACKAGES).arg("--bin=lpm");
     process::run(cargo.args(["--profile", profile.as_str()]))?;
     fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
     let program = work.join("lpm");

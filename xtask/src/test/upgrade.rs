@@ -28,8 +28,8 @@ pub(crate) fn run() -> Result<Tally> {
         &[
             "--package=lpm-agent",
             "--features=upgrade",
-            "--test=life",
-            "upgrade",
+            "--test=datapath",
+            "restart::upgrade",
         ],
         &[(FROM, &program)],
         Duration::from_mins(10),

@@ -8,7 +8,7 @@ use lpm_agent::identity::{
     kubernetes::{ClusterState, Event, Pod, StateEvent},
     merge::{Change, Merge},
 };
-use lpm_bench::machine;
+use lpm_testbed::machine;
 use serde_json::json;
 
 use crate::rss::anonymous;

@@ -436,14 +436,8 @@ fn flows_inside_tunnels_keep_their_numbers() {
         segment: segment_of(TunnelKind::Vxlan as u32, 5, 0),
         ..crate::parse::Packet::default()
     };
-    let placed = super::place(
-        &packet,
-        9,
-        (7, FromLocal),
-        &scene.model.settings.seeds,
-        &scene.model,
-        &scene.model,
-    );
+    let model = &scene.model;
+    let placed = super::place(&packet, 9, (7, FromLocal), model, model);
     assert_eq!((placed.fingerprint, placed.is_new_flow), (9, true));
     assert!(scene.model.vlan_pairs.borrow().is_empty());
 }

@@ -15,7 +15,7 @@ mod packages;
 mod userland;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     path::{Path, PathBuf},
     process::Stdio,
@@ -43,19 +43,37 @@ pub(super) const NAME: &str = "kernel";
 /// The series that the group `kernel` boots unless asked for another: the oldest that we support.
 const OLDEST: &str = "5.10";
 
-/// A test of lpm-agent that runs in the guest, and its time limit there. The limit is several times
-/// what the test takes, so that a busy machine passes, too.
+/// Tests of lpm-agent that run in the guest.
 struct Job {
-    test: &'static str,
+    /// The topic: a module at the root of a test binary.
+    topic: &'static str,
+    /// The name of the test binary.
+    binary: &'static str,
+    /// The time limit: several times what the tests take in a guest, so that a busy machine passes,
+    /// too.
     limit: Duration,
-    arguments: &'static [&'static str],
+    /// The beginnings of the names of the tests that run, within the topic. All run if there is none.
+    tests: &'static [&'static str],
 }
 
-const fn job(test: &'static str, minutes: u64, arguments: &'static [&'static str]) -> Job {
+impl Job {
+    /// The filters by which the test binary selects the tests.
+    fn filters(&self) -> Vec<String> {
+        if self.tests.is_empty() {
+            return vec![format!("{}::", self.topic)];
+        }
+        let filter = |test| format!("{}::{test}", self.topic);
+        self.tests.iter().map(filter).collect()
+    }
+}
+
+/// Makes a job of tests in the binary `datapath`.
+const fn job(topic: &'static str, minutes: u64, tests: &'static [&'static str]) -> Job {
     Job {
-        test,
+        topic,
+        binary: "datapath",
         limit: Duration::from_mins(minutes),
-        arguments,
+        tests,
     }
 }
 
@@ -73,28 +91,36 @@ const JOBS: [Job; 11] = [
     job(
         "attach",
         20,
-        &["vantages", "stopping", "our_place", "both_programs"],
+        &[
+            "vantages",
+            "stopping",
+            "netlink_filters_have_our_place",
+            "both_programs",
+        ],
     ),
     job("nonlinear", 15, &[]),
     job("hotplug", 20, &["a_new_interface", "a_move"]),
-    job("neighbours", 20, &["a_filter_attached_before_us"]),
+    job("coexistence", 20, &["a_filter_attached_before_us"]),
     job(
         "front",
         25,
         &["ours_is_put_in_front_again", "packets_that_never_reach_us"],
     ),
-    job(
-        "container",
-        20,
-        &["the_containers_capabilities", "the_next_agent_takes_over"],
-    ),
+    Job {
+        binary: "cli",
+        ..job(
+            "container",
+            20,
+            &["the_containers_capabilities", "the_next_agent_takes_over"],
+        )
+    },
     job("detach", 15, &["leftovers"]),
     job(
-        "life",
+        "restart",
         30,
         &["a_restart_loses_nothing", "detach_leaves_nothing"],
     ),
-    job("oracle", 25, &["the_same_samples_exist"]),
+    job("oracle", 25, &["identities::the_same_samples_exist"]),
 ];
 
 /// Runs the group: the oldest kernel.
@@ -121,9 +147,9 @@ pub(super) fn chosen(
 ) -> Result<Tally> {
     if let Some(unknown) = tests
         .iter()
-        .find(|name| !JOBS.iter().any(|job| job.test == **name))
+        .find(|name| !JOBS.iter().any(|job| job.topic == **name))
     {
-        let names: Vec<_> = JOBS.iter().map(|job| job.test).collect();
+        let names: Vec<_> = JOBS.iter().map(|job| job.topic).collect();
         bail!(
             "no test {unknown:?} runs in a guest; there are {}",
             names.join(", ")
@@ -131,7 +157,7 @@ pub(super) fn chosen(
     }
     let jobs: Vec<&Job> = JOBS
         .iter()
-        .filter(|job| tests.is_empty() || tests.iter().any(|name| name == job.test))
+        .filter(|job| tests.is_empty() || tests.iter().any(|name| name == job.topic))
         .collect();
     if !no_setup {
         setup::ensure(&[Part::Build, Part::Test])?;
@@ -244,8 +270,9 @@ fn boot(machine: &guest::Machine<'_>, dir: &Path, limit: Duration) -> Result<Rep
 fn binaries(chosen: &[&Job], arch: Arch) -> Result<BTreeMap<String, PathBuf>> {
     let mut build = process::cargo();
     build.args(["test", "--workspace", "--no-run"]);
-    for job in chosen {
-        build.args(["--test", job.test]);
+    let names: BTreeSet<_> = chosen.iter().map(|job| job.binary).collect();
+    for name in names {
+        build.args(["--test", name]);
     }
     if !arch.is_host() {
         arch::compile_for(&mut build, arch, &arch.gnu());
@@ -271,7 +298,7 @@ fn binary(message: &str) -> Option<(String, PathBuf)> {
     Some((name.to_owned(), message["executable"].as_str()?.into()))
 }
 
-/// Makes the guest's script: one line per test.
+/// Makes the guest's script: one line per topic.
 fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>, arch: Arch) -> Result<String> {
     let mut script = String::new();
     let path = if arch.is_host() {
@@ -283,14 +310,14 @@ fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>, arch: Arch) -> Re
     writeln!(script, "cd {}", quoted(&paths::root().join("lpm-agent")))?;
     for job in chosen {
         let binary = binaries
-            .get(job.test)
-            .with_context(|| format!("there is no test {}", job.test))?;
-        let (test, limit) = (job.test, job.limit.as_secs());
+            .get(job.binary)
+            .with_context(|| format!("there is no test binary {}", job.binary))?;
+        let (topic, limit) = (job.topic, job.limit.as_secs());
         writeln!(
             script,
-            "run {test} {limit} {} {}",
+            "run {topic} {limit} {} {}",
             quoted(binary),
-            job.arguments.join(" ")
+            job.filters().join(" ")
         )?;
     }
     Ok(script)
@@ -386,6 +413,22 @@ mod tests {
     }
 
     #[test]
+    fn each_topic_is_a_module_of_its_binary() {
+        for job in JOBS {
+            let binary = paths::root().join("lpm-agent/tests").join(job.binary);
+            let text = std::fs::read_to_string(binary.join("main.rs")).unwrap();
+            let module = format!("mod {};", job.topic);
+            assert!(text.lines().any(|line| line == module), "{module}");
+        }
+    }
+
+    #[test]
+    fn tests_are_selected_within_their_topic() {
+        assert_eq!(job("budget", 1, &[]).filters(), ["budget::"]);
+        assert_eq!(job("detach", 1, &["left"]).filters(), ["detach::left"]);
+    }
+
+    #[test]
     fn a_guest_that_stops_in_the_middle_is_not_done() {
         assert!(!report(&["test a ... ok"]).0);
     }
@@ -400,10 +443,10 @@ mod tests {
 
     #[test]
     fn reads_cargos_messages() {
-        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"attach"},"executable":"/t/attach-1"}"#;
+        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"datapath"},"executable":"/t/datapath-1"}"#;
         assert_eq!(
             binary(message),
-            Some(("attach".to_owned(), "/t/attach-1".into()))
+            Some(("datapath".to_owned(), "/t/datapath-1".into()))
         );
         assert_eq!(
             binary(r#"{"reason":"build-finished","success":true}"#),

@@ -160,7 +160,7 @@ fn address(node: u32, number: u32) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// As it comes from the API server: as text.
+/// Makes an event of an object as it comes from the API server: as text.
 fn apply<K: DeserializeOwned>(object: &Value) -> Result<Event<K>> {
     Ok(Event::Apply(serde_json::from_str(&object.to_string())?))
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
-use lpm_bench::kubernetes::ApiServer;
+use lpm_testbed::kubernetes::ApiServer;
 
 /// Counters of a kind of objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -12,7 +12,7 @@ pub(crate) struct Sent {
     pub(crate) listed: f64,
     /// Events of watches.
     pub(crate) events: f64,
-    /// Their bytes.
+    /// Bytes of the events of watches.
     pub(crate) event_bytes: f64,
 }
 

@@ -166,7 +166,7 @@ pub(crate) fn service(number: u32) -> Value {
     })
 }
 
-/// Its endpoint slice, with these addresses.
+/// The endpoint slice of a workload's service, with these addresses.
 pub(crate) fn slice(number: u32, addresses: &[String]) -> Value {
     let endpoint = |address: &String| {
         json!({"addresses": [address], "nodeName": node_name(number),

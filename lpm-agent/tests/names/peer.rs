@@ -1,0 +1,118 @@
+//! Agents of several nodes, each at a loopback address of its own.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener},
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use lpm_agent::{
+    api::names,
+    identity::{kubernetes::OfNode, peers::NamePublisher},
+};
+use tokio::runtime::Runtime;
+
+use crate::follower::Follower;
+
+/// A port that all agents of a test can have.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    listener.local_addr().expect("an address").port()
+}
+
+/// The address of a node: each its own.
+pub(crate) fn node_address(number: u8) -> IpAddr {
+    [127, 0, 90, number].into()
+}
+
+/// An agent that follows its own node's pods, without a kernel.
+pub(crate) struct Agent {
+    pub(crate) follower: Follower,
+    board: Arc<NamePublisher>,
+    at: SocketAddr,
+    talks: Arc<Mutex<Vec<IpAddr>>>,
+    serving: Option<Runtime>,
+}
+
+impl Agent {
+    /// Starts the agent of the node `n<number>`; it serves its names to other agents.
+    pub(crate) fn start(kubeconfig: &Path, number: u8, port: u16) -> Self {
+        let (board, talks) = (
+            Arc::<NamePublisher>::default(),
+            Arc::<Mutex<Vec<IpAddr>>>::default(),
+        );
+        let talking = Arc::clone(&talks);
+        let of_node = OfNode {
+            node: format!("n{number}").into(),
+            port,
+            board: Arc::clone(&board),
+            addresses: Arc::new(move || talking.lock().expect("not poisoned").clone()),
+        };
+        let mut agent = Self {
+            follower: Follower::start_of(kubeconfig, Some(of_node)),
+            board,
+            at: SocketAddr::new(node_address(number), port),
+            talks,
+            serving: None,
+        };
+        agent.serve();
+        agent
+    }
+
+    /// Something on its node talks with this address.
+    pub(crate) fn talks_with(&self, address: &str) {
+        let address = address.parse().expect("an address");
+        self.talks.lock().expect("not poisoned").push(address);
+    }
+
+    /// Answers the others.
+    pub(crate) fn serve(&mut self) {
+        let listener = TcpListener::bind(self.at).expect("bind");
+        self.serving = Some(self.serve_at(listener));
+    }
+
+    /// Answers whoever comes there, as long as what is returned is kept.
+    pub(crate) fn serve_at(&self, listener: TcpListener) -> Runtime {
+        let runtime = Runtime::new().expect("a runtime");
+        listener.set_nonblocking(true).expect("non-blocking");
+        let router = names::router(Arc::clone(&self.board));
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            axum::serve(listener, service).await.expect("serve");
+        });
+        runtime
+    }
+
+    /// Answers nobody any more, as if it had died: its connections break.
+    pub(crate) fn stop_serving(&mut self) {
+        let runtime = self.serving.take().expect("serving");
+        runtime.shutdown_timeout(Duration::from_secs(5));
+    }
+
+    /// Agents that listen to it.
+    pub(crate) fn listeners(&self) -> usize {
+        self.board.listeners()
+    }
+}
+
+/// An agent that says one line to each that asks, and then nothing.
+pub(crate) fn says_once(at: SocketAddr, line: String) {
+    let listener = TcpListener::bind(at).expect("bind");
+    thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 1024];
+            // Whatever it asks.
+            let _ = client.read(&mut request);
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            let chunk = format!("{head}{:x}\r\n{line}\n\r\n", line.len() + 1);
+            // It may have gone.
+            let _ = client.write_all(chunk.as_bytes());
+            open.push(client);
+        }
+    });
+}
