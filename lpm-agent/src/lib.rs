@@ -1,5 +1,6 @@
 //! The agent: loads the kernel programs, reads what they measured, names it and serves it.
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod export;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::export::http::{Page, StreamLine};
+use crate::api::{Page, StreamLine};
 
 /// Longest wait for an answer of the agent, and between two lines of the stream. The agent sends a
 /// line each second at least.

@@ -4,10 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
 
@@ -15,8 +12,9 @@ use clap::Args;
 
 use super::{Measure, memory, runtime, signals};
 use crate::{
+    api::{self, App, Server},
     config::{Config, node_name},
-    export::{Metrics, Server, http::App},
+    export::{Metrics, agent::ConfigHash, collect::Collectors},
     session::{Notice, Options, Session},
     shutdown::{OnExit, SuccessorCheck},
 };
@@ -60,7 +58,7 @@ impl Run {
         let config = self.config(netns)?;
         // The port comes first: a second agent must not touch an interface.
         let server = Server::bind(config.listen).await?;
-        let hash = config.hash();
+        let hash = Arc::new(ConfigHash::new(config.hash()));
         let farewell = farewell(&config);
         let mut files = Files::new(self.measure.config.clone(), config.names.clone());
         let options = Options {
@@ -69,23 +67,23 @@ impl Run {
             layout_version: self.layout_version,
         };
         let session = Session::start(options, |notice| log(&notice))?;
-        let metrics = Metrics::new(
-            Arc::clone(session.hub().shared_model()),
-            hash,
+        let metrics = Metrics::new(Collectors::of_agent(
+            session.hub().shared_model(),
+            Arc::clone(&hash),
             session.program_times(),
-        );
+        ));
         let metrics = match session.counting_since() {
             Some(since) => metrics.counting_since(since),
             None => metrics,
         };
-        let app = Arc::new(App {
-            metrics,
+        let app = App {
+            metrics: Arc::new(metrics),
             hub: Arc::clone(session.hub()),
-            ready: AtomicBool::new(false),
-        });
-        app.ready.store(true, Ordering::Release);
+            // The session has dealt with every interface that was there.
+            ready: Arc::new(AtomicBool::new(true)),
+        };
         tracing::info!("metrics at http://{}/metrics", server.address());
-        let serving = server.serve(Arc::clone(&app), async move { end.wait().await });
+        let serving = server.serve(api::router(app), async move { end.wait().await });
         tokio::pin!(serving);
         let mut hangup = signals::reload()?;
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -95,10 +93,10 @@ impl Run {
                     done?;
                     break;
                 }
-                _ = hangup.recv() => self.reload(netns, &session, &app, &mut files),
+                _ = hangup.recv() => self.reload(netns, &session, &hash, &mut files),
                 _ = look.tick() => {
                     if files.changed() {
-                        self.reload(netns, &session, &app, &mut files);
+                        self.reload(netns, &session, &hash, &mut files);
                     }
                 }
             }
@@ -127,12 +125,18 @@ impl Run {
     }
 
     /// Applies the configuration files as they are now. A file with an error changes nothing.
-    fn reload(&self, netns: Option<&String>, session: &Session, app: &App, files: &mut Files) {
+    fn reload(
+        &self,
+        netns: Option<&String>,
+        session: &Session,
+        in_force: &ConfigHash,
+        files: &mut Files,
+    ) {
         let applied = self.config(netns).and_then(|config| {
             let hash = config.hash();
             files.follow(config.names.clone());
             let cold = session.reload(config)?;
-            app.metrics.set_config_hash(hash);
+            in_force.set(hash);
             Ok(cold)
         });
         match applied {

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{Measure, client::Agent, here, output, runtime, show, signals};
 use crate::{
-    export::{http::StreamLine, sample::SampleRecord, stream::Watcher, tunnel::place},
+    api::{StreamLine, sample::SampleRecord, stream::Watcher, tunnel::place},
     passive::clock::wall_clock,
     session::{Notice, Session},
 };
@@ -288,7 +288,7 @@ pub(super) fn ppviz(record: &SampleRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{export::sample::tests::sample, identity::Resolver};
+    use crate::{api::sample::tests::sample, identity::Resolver};
 
     fn record() -> SampleRecord {
         let clock = wall_clock().expect("clocks");

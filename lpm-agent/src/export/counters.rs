@@ -1,10 +1,11 @@
 //! Metrics of the counters of the kernel programs.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use lpm_common::counter::{COUNTERS, Counter};
+use lpm_common::counter::Counter;
 
-use super::families::Families;
+use super::{collect::Collect, families::Families};
+use crate::passive::Model;
 
 /// The counters that are shown as the kernel counts them: name, help, and names of the labels. Two
 /// labels share one value, split by `/`.
@@ -66,38 +67,40 @@ const SHOWN: &[(&str, &str, &[&str])] = &[
 /// Name of the counters of requests. The method is off unless it is asked for.
 const REQUEST_EVENTS: &str = "request_events";
 
-/// Writes the counters. `names_refused` counts the names that found no room in the map that the
+/// Metrics of the kernel programs' counters, and of the names that found no room in the map that the
 /// agent itself fills.
-pub(super) fn encode(
-    counters: &[u64; COUNTERS],
-    names_refused: u64,
-    out: &mut Families<'_>,
-) -> fmt::Result {
-    let mut series: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
-    for (counter, value) in Counter::ALL.iter().zip(counters) {
-        let (metric, label) = counter.metric();
-        series.entry(metric).or_default().push((label, *value));
-    }
-    let names = ("names/full", names_refused);
-    series.entry("map_drops").or_default().push(names);
-    for &(metric, help, names) in SHOWN {
-        let found = series.remove(metric).unwrap_or_default();
-        // A method that is off measures nothing, which is not 0.
-        let requests = || counters[Counter::SampledRequest as usize];
-        let any = requests() + found.iter().map(|(_, value)| value).sum::<u64>();
-        if metric == REQUEST_EVENTS && any == 0 {
-            continue;
+pub(super) struct KernelCounters(pub(super) Arc<Model>);
+
+impl Collect for KernelCounters {
+    fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
+        // An error here means that the map is gone, and then no counter is known.
+        let counters = self.0.counters().map_err(|_| fmt::Error)?;
+        let mut series: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
+        for (counter, value) in Counter::ALL.iter().zip(&counters) {
+            let (metric, label) = counter.metric();
+            series.entry(metric).or_default().push((label, *value));
         }
-        let found = found.into_iter().map(|(label, value)| {
-            let values = label.splitn(names.len().max(1), '/');
-            let labels = names
-                .iter()
-                .copied()
-                .zip(values.map(str::to_owned))
-                .collect();
-            (labels, value)
-        });
-        out.counters(metric, help, None, found)?;
+        let names = ("names/full", self.0.directory().names_refused());
+        series.entry("map_drops").or_default().push(names);
+        for &(metric, help, names) in SHOWN {
+            let found = series.remove(metric).unwrap_or_default();
+            // A method that is off measures nothing, which is not 0.
+            let requests = || counters[Counter::SampledRequest as usize];
+            let any = requests() + found.iter().map(|(_, value)| value).sum::<u64>();
+            if metric == REQUEST_EVENTS && any == 0 {
+                continue;
+            }
+            let found = found.into_iter().map(|(label, value)| {
+                let values = label.splitn(names.len().max(1), '/');
+                let labels = names
+                    .iter()
+                    .copied()
+                    .zip(values.map(str::to_owned))
+                    .collect();
+                (labels, value)
+            });
+            out.counters(metric, help, None, found)?;
+        }
+        Ok(())
     }
-    Ok(())
 }

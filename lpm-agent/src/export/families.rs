@@ -1,111 +1,119 @@
-//! Metric families, written through the encoder of the client library.
+//! Metric families as collectors hand them to a [`Sink`].
 
 use std::fmt;
 
-use prometheus_client::{
-    encoding::{
-        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet,
-    },
-    metrics::MetricType,
-    registry::Unit,
-};
-
-use super::histograms;
+use super::sink::{Family, InfoLabels, LabelSet, Sink, Unit, Value};
 use crate::passive::Counts;
 
-/// Names and values of a series' labels.
-pub(super) type LabelSet = Vec<(&'static str, String)>;
+/// Hands whole families to a sink, under one prefix. A family without a series is left out.
+pub struct Families<'a> {
+    prefix: &'a str,
+    sink: &'a mut dyn Sink,
+}
 
-/// Writes whole families. A family without a series is left out.
-pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
+impl fmt::Debug for Families<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut families = f.debug_struct("Families");
+        families
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
 
-impl Families<'_> {
-    /// Writes counters. The encoder adds `_total`.
-    pub(super) fn counters<N: EncodeCounterValue>(
+impl<'a> Families<'a> {
+    /// Families whose names begin with the prefix and `_`.
+    pub fn new(prefix: &'a str, sink: &'a mut dyn Sink) -> Self {
+        Self { prefix, sink }
+    }
+
+    /// Hands over a family of counters.
+    ///
+    /// # Errors
+    /// The sink cannot write it.
+    pub fn counters<V: Into<Value>>(
         &mut self,
         name: &str,
         help: &str,
-        unit: Option<&Unit>,
-        series: impl IntoIterator<Item = (LabelSet, N)>,
+        unit: Option<Unit>,
+        series: impl IntoIterator<Item = (LabelSet, V)>,
     ) -> fmt::Result {
-        let mut series = series.into_iter().peekable();
-        if series.peek().is_none() {
-            return Ok(());
-        }
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Counter)?;
-        for (labels, value) in series {
-            if labels.is_empty() {
-                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            } else {
-                let mut metric = family.encode_family(&labels)?;
-                metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            }
-        }
-        Ok(())
+        let series = series.into_iter();
+        let series = series.map(|(labels, value)| (labels, value.into()));
+        self.family((name, help, unit), series, |sink, family, series| {
+            sink.counter(family, series)
+        })
     }
 
-    /// Writes gauges.
-    pub(super) fn gauges<N: EncodeGaugeValue>(
+    /// Hands over a family of gauges.
+    ///
+    /// # Errors
+    /// The sink cannot write it.
+    pub fn gauges<V: Into<Value>>(
         &mut self,
         name: &str,
         help: &str,
-        series: impl IntoIterator<Item = (LabelSet, N)>,
+        series: impl IntoIterator<Item = (LabelSet, V)>,
     ) -> fmt::Result {
-        let mut series = series.into_iter().peekable();
-        if series.peek().is_none() {
-            return Ok(());
-        }
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in series {
-            family.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
+        let series = series.into_iter();
+        let series = series.map(|(labels, value)| (labels, value.into()));
+        self.family((name, help, None), series, |sink, family, series| {
+            sink.gauge(family, series)
+        })
     }
 
-    /// Writes histograms of seconds.
-    pub(super) fn histograms(
+    /// Hands over a family of histograms of seconds.
+    ///
+    /// # Errors
+    /// The sink cannot write it.
+    pub fn histograms(
         &mut self,
         name: &str,
         help: &str,
         series: impl IntoIterator<Item = (LabelSet, Counts)>,
     ) -> fmt::Result {
-        let mut series = series.into_iter().peekable();
-        if series.peek().is_none() {
-            return Ok(());
-        }
-        let unit = Some(&Unit::Seconds);
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Histogram)?;
-        for (labels, counts) in series {
-            histograms::encode(&mut family, &labels, &counts)?;
-        }
-        Ok(())
+        let family = (name, help, Some(Unit::Seconds));
+        self.family(family, series, |sink, family, series| {
+            sink.histogram(family, series)
+        })
     }
 
-    /// Writes info metrics of one name. The encoder adds `_info`.
-    pub(super) fn infos<L: EncodeLabelSet>(
+    /// Hands over a family of infos.
+    ///
+    /// # Errors
+    /// The sink cannot write it.
+    pub fn infos(
         &mut self,
         name: &str,
         help: &str,
-        series: impl IntoIterator<Item = L>,
+        series: impl IntoIterator<Item = InfoLabels>,
+    ) -> fmt::Result {
+        self.family((name, help, None), series, |sink, family, series| {
+            sink.info(family, series)
+        })
+    }
+
+    /// Hands over a family that is one info.
+    ///
+    /// # Errors
+    /// The sink cannot write it.
+    pub fn info(&mut self, name: &str, help: &str, labels: LabelSet) -> fmt::Result {
+        let labels = labels.into_iter();
+        let labels = labels.map(|(name, value)| (name.into(), value.into()));
+        self.infos(name, help, [labels.collect::<InfoLabels>()])
+    }
+
+    /// Hands over a family unless it has no series.
+    fn family<T>(
+        &mut self,
+        (name, help, unit): (&str, &str, Option<Unit>),
+        series: impl IntoIterator<Item = T>,
+        write: impl FnOnce(&mut dyn Sink, &Family<'_>, &mut dyn Iterator<Item = T>) -> fmt::Result,
     ) -> fmt::Result {
         let mut series = series.into_iter().peekable();
         if series.peek().is_none() {
             return Ok(());
         }
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Info)?;
-        series.try_for_each(|labels| family.encode_info(&labels))
-    }
-
-    /// Writes one info metric. The encoder adds `_info`.
-    pub(super) fn info(&mut self, name: &str, help: &str, labels: LabelSet) -> fmt::Result {
-        self.infos(name, help, [labels])
+        let name = &format!("{}_{name}", self.prefix);
+        write(self.sink, &Family { name, help, unit }, &mut series)
     }
 }

@@ -1,68 +1,73 @@
 //! Metrics of the sources of names.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use super::families::Families;
-use crate::identity::status::Status;
+use super::{collect::Collect, families::Families};
+use crate::{identity::status::Status, passive::Model};
 
-/// Writes the state of each source, and how many round trips got a name too late. Writes nothing if
-/// Kubernetes is not asked.
-pub(super) fn encode(status: &Status, late: u64, out: &mut Families<'_>) -> fmt::Result {
-    let kinds = status.kinds();
-    let label = |kind: &str| vec![("kind", kind.to_owned())];
-    let objects = kinds.iter().filter(|(_, kind)| kind.synced);
-    out.gauges(
-        "identity_objects",
-        "Kubernetes objects that names are made from; a kind appears once all its objects are \
-         known",
-        objects.map(|(kind, known)| (label(kind.as_str()), known.objects as u64)),
-    )?;
-    out.gauges(
-        "identity_synced",
-        "1 for each kind of Kubernetes object once all its objects have been seen",
-        (kinds.iter()).map(|(kind, known)| (label(kind.as_str()), i64::from(known.synced))),
-    )?;
-    let scope = status.scope().map(|scope| {
-        let said = |scope: &str| scope.to_owned();
-        let labels = vec![
-            ("configured", said(scope.wanted)),
-            ("scope", said(scope.now)),
-        ];
-        (labels, 1_i64)
-    });
-    out.gauges(
-        "identity_scope",
-        "1 for the scope of followed pods, as configured and as in effect: scope node becomes \
-         cluster on a network where an address does not show the node",
-        scope,
-    )?;
-    peers(status, out)?;
-    let errors = status.errors().into_iter().map(|((kind, reason), count)| {
-        let mut labels = label(kind.as_str());
-        labels.push(("reason", reason.to_owned()));
-        (labels, count)
-    });
-    out.counters(
-        "identity_errors",
-        "Requests to the Kubernetes API that failed or were broken off",
-        None,
-        errors,
-    )?;
-    out.counters(
-        "identity_late_samples",
-        "Round trips counted under the name of an address's former owner before the agent learnt \
-         of the change. They are of connections that began after the former owner's end or, if \
-         that is not known (deleted at once, lost node), after the next owner's start",
-        None,
-        (!kinds.is_empty()).then_some((Vec::new(), late)),
-    )?;
-    let lag = status.lag().map(|lag| (label("pods"), lag.as_secs_f64()));
-    out.gauges(
-        "identity_lag_seconds",
-        "How long the last change of a pod took to reach the agent (up to 1 s too long), or for \
-         how long no change could reach it",
-        lag,
-    )
+/// Metrics of the state of each source of names, and of round trips that got a name too late. There
+/// are none if Kubernetes is not asked.
+pub(super) struct Identity(pub(super) Arc<Model>);
+
+impl Collect for Identity {
+    fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
+        let (status, late) = (self.0.directory().status(), self.0.late());
+        let kinds = status.kinds();
+        let label = |kind: &str| vec![("kind", kind.to_owned())];
+        let objects = kinds.iter().filter(|(_, kind)| kind.synced);
+        out.gauges(
+            "identity_objects",
+            "Kubernetes objects that names are made from; a kind appears once all its objects are \
+             known",
+            objects.map(|(kind, known)| (label(kind.as_str()), known.objects as u64)),
+        )?;
+        out.gauges(
+            "identity_synced",
+            "1 for each kind of Kubernetes object once all its objects have been seen",
+            (kinds.iter()).map(|(kind, known)| (label(kind.as_str()), u64::from(known.synced))),
+        )?;
+        let scope = status.scope().map(|scope| {
+            let said = |scope: &str| scope.to_owned();
+            let labels = vec![
+                ("configured", said(scope.wanted)),
+                ("scope", said(scope.now)),
+            ];
+            (labels, 1_u64)
+        });
+        out.gauges(
+            "identity_scope",
+            "1 for the scope of followed pods, as configured and as in effect: scope node becomes \
+             cluster on a network where an address does not show the node",
+            scope,
+        )?;
+        peers(status, out)?;
+        let errors = status.errors().into_iter().map(|((kind, reason), count)| {
+            let mut labels = label(kind.as_str());
+            labels.push(("reason", reason.to_owned()));
+            (labels, count)
+        });
+        out.counters(
+            "identity_errors",
+            "Requests to the Kubernetes API that failed or were broken off",
+            None,
+            errors,
+        )?;
+        out.counters(
+            "identity_late_samples",
+            "Round trips counted under the name of an address's former owner before the agent learnt \
+             of the change. They are of connections that began after the former owner's end or, if \
+             that is not known (deleted at once, lost node), after the next owner's start",
+            None,
+            (!kinds.is_empty()).then_some((Vec::new(), late)),
+        )?;
+        let lag = status.lag().map(|lag| (label("pods"), lag.as_secs_f64()));
+        out.gauges(
+            "identity_lag_seconds",
+            "How long the last change of a pod took to reach the agent (up to 1 s too long), or for \
+             how long no change could reach it",
+            lag,
+        )
+    }
 }
 
 /// Writes the connections to the agents of other nodes. Writes nothing if those agents are not
@@ -103,14 +108,14 @@ mod tests {
     use std::sync::Arc;
 
     use crate::{
-        export::{Metrics, negotiate::Format},
+        export::{metrics::tests::metrics_of, negotiate::Format},
         passive::model::tests::{model, tables},
     };
 
     #[test]
     fn without_kubernetes_there_is_no_series() {
         let model = Arc::new(model(tables(&[])));
-        let metrics = Metrics::new(model, String::new(), Box::new(Vec::new));
+        let metrics = metrics_of(&model);
         let text = metrics.encode(Format::Text).expect("metrics");
         assert!(!String::from_utf8_lossy(&text).contains("lpm_identity"));
     }

@@ -6,65 +6,67 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::families::Families;
-use crate::identity::Directory;
+use super::{collect::Collect, families::Families, sink::InfoLabels};
+use crate::passive::Model;
 
-/// Names and values of labels.
-type Labels = Vec<(Arc<str>, Arc<str>)>;
-
-/// Writes the labels of this node's pods, at the levels that are switched on. Writes nothing unless
+/// Info metrics of this node's pods, at the levels that are switched on. There are none unless
 /// labels were asked for.
-pub(super) fn encode(directory: &Directory, out: &mut Families<'_>) -> fmt::Result {
-    let (chosen, levels) = (directory.labels(), directory.levels());
-    if chosen.is_empty() || !(levels.pod || levels.workload) {
-        return Ok(());
-    }
-    let mut pods: Vec<Labels> = Vec::new();
-    let mut workloads: BTreeMap<[Arc<str>; 3], Labels> = BTreeMap::new();
-    for ((namespace, pod), name) in directory.pods_here() {
-        let labels: Labels = chosen.of(&name).collect();
-        let kind = name.workload_type.clone().unwrap_or_default();
-        if let Some(workload) = &name.workload {
-            let key = [&namespace, workload, &kind].map(Arc::clone);
-            let shared = workloads.entry(key).or_insert_with(|| labels.clone());
-            for (shared, own) in shared.iter_mut().zip(&labels) {
-                if shared.1 != own.1 {
-                    shared.1 = "".into();
+pub(super) struct Infos(pub(super) Arc<Model>);
+
+impl Collect for Infos {
+    fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
+        let directory = self.0.directory();
+        let (chosen, levels) = (directory.labels(), directory.levels());
+        if chosen.is_empty() || !(levels.pod || levels.workload) {
+            return Ok(());
+        }
+        let mut pods: Vec<InfoLabels> = Vec::new();
+        let mut workloads: BTreeMap<[Arc<str>; 3], InfoLabels> = BTreeMap::new();
+        for ((namespace, pod), name) in directory.pods_here() {
+            let labels: InfoLabels = chosen.of(&name).collect();
+            let kind = name.workload_type.clone().unwrap_or_default();
+            if let Some(workload) = &name.workload {
+                let key = [&namespace, workload, &kind].map(Arc::clone);
+                let shared = workloads.entry(key).or_insert_with(|| labels.clone());
+                for (shared, own) in shared.iter_mut().zip(&labels) {
+                    if shared.1 != own.1 {
+                        shared.1 = "".into();
+                    }
                 }
             }
+            let workload = name.workload.clone().unwrap_or_default();
+            let who = [
+                ("namespace", namespace),
+                ("pod", pod),
+                ("workload", workload),
+                ("workload_type", kind),
+            ];
+            pods.push(with(who, labels));
         }
-        let workload = name.workload.clone().unwrap_or_default();
-        let who = [
-            ("namespace", namespace),
-            ("pod", pod),
-            ("workload", workload),
-            ("workload_type", kind),
-        ];
-        pods.push(with(who, labels));
+        if levels.pod {
+            let help = "1 for each pod of this node, with its workload and the configured labels";
+            out.infos("pod", help, pods)?;
+        }
+        if levels.workload {
+            let workloads = workloads
+                .into_iter()
+                .map(|([namespace, workload, kind], labels)| {
+                    let who = [
+                        ("namespace", namespace),
+                        ("workload", workload),
+                        ("workload_type", kind),
+                    ];
+                    with(who, labels)
+                });
+            let help = "1 for each workload with pods on this node, with those configured labels that \
+                        have the same value on all its pods";
+            out.infos("workload", help, workloads)?;
+        }
+        Ok(())
     }
-    if levels.pod {
-        let help = "1 for each pod of this node, with its workload and the configured labels";
-        out.infos("pod", help, pods)?;
-    }
-    if levels.workload {
-        let workloads = workloads
-            .into_iter()
-            .map(|([namespace, workload, kind], labels)| {
-                let who = [
-                    ("namespace", namespace),
-                    ("workload", workload),
-                    ("workload_type", kind),
-                ];
-                with(who, labels)
-            });
-        let help = "1 for each workload with pods on this node, with those configured labels that \
-                    have the same value on all its pods";
-        out.infos("workload", help, workloads)?;
-    }
-    Ok(())
 }
 
-fn with<const N: usize>(who: [(&'static str, Arc<str>); N], labels: Labels) -> Labels {
+fn with<const N: usize>(who: [(&'static str, Arc<str>); N], labels: InfoLabels) -> InfoLabels {
     let who = who.into_iter().map(|(name, value)| (name.into(), value));
     who.chain(labels).collect()
 }
@@ -73,8 +75,8 @@ fn with<const N: usize>(who: [(&'static str, Arc<str>); N], labels: Labels) -> L
 mod tests {
     use super::*;
     use crate::{
-        export::{Metrics, negotiate::Format},
-        identity::{Levels, Name, labels::Chosen},
+        export::{metrics::tests::metrics_of, negotiate::Format},
+        identity::{Directory, Levels, Name, labels::Chosen},
         passive::{
             Model,
             model::tests::{model_of, tables},
@@ -101,7 +103,7 @@ mod tests {
         }
         let model: Model = model_of(tables(&[]), directory);
         (model.directory().apply(model.tables(), &changes)).expect("apply");
-        let metrics = Metrics::new(Arc::new(model), String::new(), Box::new(Vec::new));
+        let metrics = metrics_of(&Arc::new(model));
         let text = |format| {
             let text = metrics.encode(format).expect("metrics");
             String::from_utf8(text).expect("text")

@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use super::{
-    families::{Families, LabelSet},
-    metrics::label_set,
-};
+use super::{families::Families, labels::label_set, sink::LabelSet};
 use crate::passive::{
     Counts,
     model::levels::{By, Levelled},

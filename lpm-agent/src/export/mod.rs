@@ -1,29 +1,29 @@
-//! The interfaces to the outside: Prometheus metrics, JSON over HTTP, and a stream of samples.
+//! Metrics: their sources ([`collect`]), the formats they go to ([`sink`]), and those of Prometheus.
 
+pub mod agent;
+pub mod collect;
 mod counters;
 mod created;
-mod families;
+pub mod families;
+mod flows;
 mod histograms;
-pub mod http;
 mod identity;
 mod info_metrics;
 mod interfaces;
-pub mod json;
+mod labels;
 mod levels;
 mod methods;
 pub mod metrics;
-pub mod names;
 pub mod negotiate;
 pub mod number;
-pub mod ports;
+mod ports;
 mod process;
+mod prometheus;
 mod queries;
 mod requests;
-pub mod sample;
-pub mod stream;
+mod round_trips;
+mod segments;
+pub mod sink;
 pub mod text;
-pub mod tunnel;
 
-pub use http::Server;
 pub use metrics::Metrics;
-pub use stream::Hub;

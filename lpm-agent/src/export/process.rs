@@ -3,27 +3,28 @@
 
 use std::{fmt, time::UNIX_EPOCH};
 
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
-
-use super::families::Families;
+use super::{collect::Collect, families::Families, sink::Unit};
 use crate::kernel::own::{MemoryLimit, OwnProcess};
 
-/// Writes the `process_*` metrics.
-#[derive(Debug)]
-pub(super) struct ProcessReader;
+/// The `process_*` metrics.
+pub(super) struct Process;
 
-impl Collector for ProcessReader {
-    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        own(&OwnProcess::read(), &mut Families(encoder))
+impl Collect for Process {
+    fn prefix(&self) -> &'static str {
+        "process"
+    }
+
+    fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
+        own(&OwnProcess::read(), out)
     }
 }
 
-/// Writes what is known of a process.
+/// Writes the metrics of a process.
 pub(super) fn own(own: &OwnProcess, out: &mut Families<'_>) -> fmt::Result {
     out.counters(
         "cpu",
         "Total user and system CPU time spent in seconds",
-        Some(&Unit::Seconds),
+        Some(Unit::Seconds),
         own.cpu.map(|time| (vec![], time.as_secs_f64())),
     )?;
     for (name, help, value) in [
@@ -65,7 +66,7 @@ pub(super) fn own(own: &OwnProcess, out: &mut Families<'_>) -> fmt::Result {
     )
 }
 
-/// Writes a memory limit and how much of it is used; nothing if there is none.
+/// Writes a memory limit and how much of it is used. Writes nothing if there is none.
 pub(super) fn memory(memory: Option<MemoryLimit>, out: &mut Families<'_>) -> fmt::Result {
     out.gauges(
         "memory_limit_bytes",

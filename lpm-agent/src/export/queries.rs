@@ -4,10 +4,7 @@ use std::fmt;
 
 use lpm_common::layout::Method;
 
-use super::{
-    families::{Families, LabelSet},
-    metrics::label_set,
-};
+use super::{families::Families, labels::label_set, sink::LabelSet};
 use crate::passive::Model;
 
 /// Writes the metrics. Returns how many samples each method has, for `lpm_samples_total`.
@@ -82,7 +79,7 @@ mod tests {
     use lpm_common::layout::{Family, Leg, NameId, NameValue, PairKey, PeerKind, Rcode, Vantage};
 
     use crate::{
-        export::{metrics::Metrics, negotiate::Format},
+        export::{metrics::tests::metrics_of, negotiate::Format},
         passive::model::tests::{model, observe, tables},
     };
 
@@ -96,7 +93,7 @@ mod tests {
         ]);
         let nxdomain = Rcode::NxDomain as usize;
         observe(&tables, 2, Leg::Remote, nxdomain, 3_000_000);
-        let metrics = Metrics::new(Arc::new(model(tables)), String::new(), Box::new(Vec::new));
+        let metrics = metrics_of(&Arc::new(model(tables)));
         let text = metrics.encode(Format::Text).expect("metrics");
         let text = String::from_utf8(text).expect("text");
         for wanted in [

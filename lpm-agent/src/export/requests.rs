@@ -4,7 +4,7 @@ use std::fmt;
 
 use lpm_common::layout::Method;
 
-use super::{families::Families, metrics::label_set};
+use super::{families::Families, labels::label_set};
 use crate::passive::Model;
 
 /// Writes the metric, if anything was measured: the method is off unless it is asked for. Returns
@@ -35,7 +35,7 @@ mod tests {
     use lpm_common::layout::{Family, Leg, NameId, NameValue, PairKey, PeerKind, Vantage};
 
     use crate::{
-        export::{metrics::Metrics, negotiate::Format},
+        export::{metrics::tests::metrics_of, negotiate::Format},
         passive::model::tests::{model, observe, tables},
     };
 
@@ -44,7 +44,7 @@ mod tests {
         if !pairs.is_empty() {
             observe(&tables, 1, Leg::Local, 0, 86_000_000);
         }
-        let metrics = Metrics::new(Arc::new(model(tables)), String::new(), Box::new(Vec::new));
+        let metrics = metrics_of(&Arc::new(model(tables)));
         String::from_utf8(metrics.encode(Format::Text).expect("metrics")).expect("text")
     }
 

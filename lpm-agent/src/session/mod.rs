@@ -24,8 +24,9 @@ use aya::programs::loaded_programs;
 use thiserror::Error;
 
 use crate::{
+    api::Hub,
     config::{Config, node_name},
-    export::{Hub, metrics::ProgramTimes},
+    export::agent::ProgramTimes,
     identity::{
         Directory, PrefixMap,
         kubernetes::{Kubernetes, KubernetesError},

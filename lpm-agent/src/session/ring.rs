@@ -9,7 +9,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use crate::export::stream::Ring;
+use crate::api::stream::Ring;
 
 /// Reader of map `SAMPLES`.
 pub(super) struct SampleRing {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lpm_agent::{
-    export::names,
+    api::names,
     identity::{kubernetes::OfNode, peers::NamePublisher},
 };
 use tokio::runtime::Runtime;

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use lpm_agent::export::sample::SampleRecord;
+use lpm_agent::api::sample::SampleRecord;
 use serde_json::Value;
 
 use crate::support::lpm::{LIMIT, fails, lpm, succeeds};

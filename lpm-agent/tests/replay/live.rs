@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use lpm_agent::export::sample::SampleRecord;
+use lpm_agent::api::sample::SampleRecord;
 use lpm_testbed::{
     testbed::{Direction, Impairment, Pair, PairConfig},
     traffic::{

@@ -10,7 +10,7 @@ use super::{
     output::plain,
     tables::{TIMES, TimesLine, table},
 };
-use crate::{export::sample::SCHEMA, replay::ByClass};
+use crate::{api::sample::SCHEMA, replay::ByClass};
 
 /// The distribution of one method, leg and echo.
 #[derive(Serialize)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{super::watch, Format, histograms, tables};
 use crate::{
-    export::sample::{SCHEMA, SampleRecord},
+    api::sample::{SCHEMA, SampleRecord},
     identity::{PrefixMap, Resolver},
     passive::{Clock, Flow},
     replay::{Anonymizer, ByClass, Flows, Interfaces, Sink, sparse_histogram::Class},

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{super::show, Format, output::plain};
 use crate::{
-    export::{
+    api::{
         json::{Both, End},
         sample::{SCHEMA, vlan},
         tunnel::{TunnelRecord, place},

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::super::client::Agent;
 use crate::{
-    export::{
+    api::{
         json::{self, FlowRecord, LatencyRecord, LinkRecord},
         sample::SCHEMA,
     },

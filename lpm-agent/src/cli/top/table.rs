@@ -8,7 +8,7 @@ use super::{
     super::show,
     snapshot::{Rated, Snapshot},
 };
-use crate::export::{json::End, tunnel::place};
+use crate::api::{json::End, tunnel::place};
 
 /// Which table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,15 +1,18 @@
 //! `docs/metrics.md`, and the list of metrics that must not change by accident.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::MetricType;
 
-use super::*;
+use super::{
+    super::{agent::ProgramTimes, collect::Collect, families::Families, ports, process},
+    *,
+};
 use crate::{
     docs::{assert_current, table},
     kernel::{
         interfaces::{Interface, Kind},
-        own::OwnProcess,
+        own::{MemoryLimit, OwnProcess},
         ports::{Carried, Port},
     },
     passive::model::tests::everything,
@@ -23,13 +26,11 @@ A metric that was not measured has no series: \"not measured\" is never 0.\n\
 Where pods' labels are asked for, `label_team` stands for each of them.\n\n";
 
 /// What depends on the machine, with made-up values.
-#[derive(Debug)]
 struct Machine;
 
-impl Collector for Machine {
-    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut out = Families(encoder);
-        process::memory(Some(MemoryLimit { limit: 2, used: 1 }), &mut out)?;
+impl Collect for Machine {
+    fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
+        process::memory(Some(MemoryLimit { limit: 2, used: 1 }), out)?;
         let carried = Carried::default();
         let port = Port {
             interface: Interface {
@@ -50,16 +51,19 @@ impl Collector for Machine {
             remotes: Vec::new(),
         };
         let labels = ["interface", "vantage"].map(|name| (name, String::new()));
-        ports::write(&[(labels.into(), &port)], &mut out)
+        ports::write(&[(labels.into(), &port)], out)
     }
 }
 
 /// The agent's process, with made-up values.
-#[derive(Debug)]
 struct Process;
 
-impl Collector for Process {
-    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+impl Collect for Process {
+    fn prefix(&self) -> &'static str {
+        "process"
+    }
+
+    fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
         let number = Some(1);
         let own = OwnProcess {
             cpu: Some(Duration::from_secs(1)),
@@ -70,7 +74,7 @@ impl Collector for Process {
             open_files_max: number,
             started: Some(SystemTime::now()),
         };
-        process::own(&own, &mut Families(encoder))
+        process::own(&own, out)
     }
 }
 
@@ -84,13 +88,12 @@ struct Metric {
 /// All metrics of an agent that measures everything, by name.
 fn metrics() -> BTreeMap<String, Metric> {
     let times: ProgramTimes = Box::new(|| vec![("lpm_from_local", Duration::from_secs(1))]);
-    let mut metrics = Metrics::new(Arc::new(everything()), String::new(), times);
+    let model = Arc::new(everything());
+    let mut sources = Collectors::of_agent(&model, Arc::default(), times);
     // In place of this machine's.
-    let registry = &mut metrics.registry;
-    let lpm = registry.sub_registry_with_prefix("lpm");
-    lpm.register_collector(Box::new(Machine));
-    let process = registry.sub_registry_with_prefix("process");
-    process.register_collector(Box::new(Process));
+    sources.register(Machine);
+    sources.register(Process);
+    let metrics = Metrics::new(sources);
     let mut all = BTreeMap::new();
     for family in metrics.families().expect("metrics") {
         let of_series = family.metric.iter().map(|series| {

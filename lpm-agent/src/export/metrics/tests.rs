@@ -1,19 +1,33 @@
 //! Tests of the metrics.
 
+use std::time::Duration;
+
 use lpm_common::layout::{Echo, Leg, NameId, NameValue, PairKey, PeerKind, Vantage};
 
-use super::*;
-use crate::passive::model::tests::{model, observe, tables};
+use super::{
+    super::agent::{ConfigHash, ProgramTimes},
+    *,
+};
+use crate::passive::{
+    Model,
+    model::tests::{model, observe, tables},
+};
+
+/// The metrics of a model, of an agent whose programs' run time is not measured.
+pub(in crate::export) fn metrics_of(model: &Arc<Model>) -> Metrics {
+    with_times(model, Box::new(Vec::new))
+}
+
+fn with_times(model: &Arc<Model>, times: ProgramTimes) -> Metrics {
+    let hash = Arc::new(ConfigHash::new("0123".to_owned()));
+    Metrics::new(Collectors::of_agent(model, hash, times))
+}
 
 fn metrics() -> Metrics {
     let name = |namespace| NameValue::new(NameId::new(namespace, 0), PeerKind::Pod);
     let tables = tables(&[PairKey::new(Vantage::Pod as u8, name(1), name(2))]);
     observe(&tables, 1, Leg::Remote, Echo::Data as usize, 30_000_000);
-    Metrics::new(
-        Arc::new(model(tables)),
-        "0123".to_owned(),
-        Box::new(Vec::new),
-    )
+    metrics_of(&Arc::new(model(tables)))
 }
 
 fn text(metrics: &Metrics, format: Format) -> String {
@@ -152,7 +166,7 @@ fn twenty_pairs_of_namespaces_stay_within_the_budget() {
         .directory()
         .update(model.tables(), &names.expect("names"), &[])
         .expect("update");
-    let metrics = Metrics::new(Arc::new(model), String::new(), Box::new(Vec::new));
+    let metrics = metrics_of(&Arc::new(model));
     let plain = text(&metrics, Format::Text);
     let classic = plain.lines().filter(|line| !line.starts_with('#')).count();
     let native: usize = prometheus_protobuf::encode(&metrics.registry)
@@ -168,7 +182,7 @@ fn twenty_pairs_of_namespaces_stay_within_the_budget() {
 #[test]
 fn program_times_are_shown_while_they_are_measured() {
     let times: ProgramTimes = Box::new(|| vec![("lpm_from_local", Duration::from_millis(1500))]);
-    let metrics = Metrics::new(Arc::new(model(tables(&[]))), String::new(), times);
+    let metrics = with_times(&Arc::new(model(tables(&[]))), times);
     let plain = text(&metrics, Format::Text);
     let wanted = "lpm_program_run_seconds_total{program=\"lpm_from_local\"} 1.5";
     assert!(plain.contains(wanted), "{plain}");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use lpm_agent::{export::names, identity::peers::PATH};
+use lpm_agent::{api::names, identity::peers::PATH};
 use lpm_testbed::kubernetes::ApiServer;
 use nix::sys::resource::{UsageWho, getrusage};
 

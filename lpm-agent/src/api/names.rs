@@ -4,31 +4,32 @@
 //! machines, where `identity.kubernetes.scope` is `node`. It answers the addresses of the cluster's
 //! nodes only.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, State},
+    extract::State,
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
 use futures_util::StreamExt as _;
 
+use super::access::{Access, guard};
 use crate::identity::peers::{NamePublisher, PATH, Refusal};
 
 /// Makes the router that serves [`PATH`]. The service must know its clients' addresses
 /// ([`Router::into_make_service_with_connect_info`]).
 pub fn router(board: Arc<NamePublisher>) -> Router {
-    Router::new().route(PATH, get(names)).with_state(board)
+    let access = Access::Nodes(Arc::clone(&board));
+    let guarded = get(names).route_layer(middleware::from_fn_with_state(access, guard));
+    Router::new().route(PATH, guarded).with_state(board)
 }
 
-async fn names(
-    State(board): State<Arc<NamePublisher>>,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
-) -> Response {
-    let lines = board.admits(client.ip()).and_then(|()| board.listen());
+async fn names(State(board): State<Arc<NamePublisher>>) -> Response {
+    let lines = board.listen();
     match lines {
         Ok(lines) => {
             let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
@@ -50,7 +51,7 @@ fn status(refusal: Refusal) -> StatusCode {
 mod tests {
     use std::{
         io::{BufRead as _, BufReader, Read as _, Write as _},
-        net::{IpAddr, Ipv4Addr, TcpStream},
+        net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
         time::Duration,
     };
 

@@ -212,7 +212,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        export::sample::tests::sample,
+        api::sample::tests::sample,
         passive::model::tests::{model, tables},
     };
 
