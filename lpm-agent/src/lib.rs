@@ -1,11 +1,13 @@
 //! The agent: loads the kernel programs, reads what they measured, names it and serves it.
 
+mod backoff;
 pub mod cli;
 pub mod config;
 pub mod export;
 mod fnv;
 pub mod identity;
 pub mod kernel;
+pub mod kube;
 pub mod passive;
 pub mod replay;
 pub mod session;

@@ -15,12 +15,15 @@ use tokio::{
 
 use super::{
     state::{ClusterState, StateEvent, Watched},
-    watch::{Follower, Message},
+    watch_set::Message,
 };
-use crate::identity::{
-    Name,
-    merge::{Change, Moved, Origin},
-    peers::{HEARTBEAT, Line, Named, PeerConnection, PeerMessage},
+use crate::{
+    identity::{
+        Name,
+        merge::{Change, Moved, Origin},
+        peers::{HEARTBEAT, Line, Named, PeerConnection, PeerMessage},
+    },
+    kube::Follower,
 };
 
 /// Of so many nodes at once: an agent need not follow the whole cluster because its port is closed
@@ -146,10 +149,8 @@ impl View {
 mod tests {
     use serde_json::json;
 
-    use super::{
-        super::{objects::Pod, relist::Event},
-        *,
-    };
+    use super::{super::objects::Pod, *};
+    use crate::kube::Event;
 
     fn pod(name: &str, node: &str, address: &str) -> Pod {
         let object = json!({"metadata": {"name": name, "namespace": "shop", "uid": name},

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     sync::mpsc::Sender,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
     line::SCHEMA,
     table::{PeerConnection, PeerMessage, Trouble},
 };
+use crate::backoff::Backoff;
 
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(20));
@@ -41,12 +42,13 @@ pub(crate) async fn subscribe(
     number: u64,
     to: Sender<(u64, PeerMessage)>,
 ) {
-    let (mut pause, mut since) = (PAUSE.0, Instant::now());
+    let (mut pause, mut since) = (Backoff::new(PAUSE), Instant::now());
     loop {
         let mut heard = false;
         let Err(trouble) = listen((at, &node), number, &to, &mut heard).await;
         if heard {
-            (pause, since) = (PAUSE.0, Instant::now());
+            pause.reset();
+            since = Instant::now();
         }
         if to
             .send((number, PeerMessage::Nothing(trouble)))
@@ -55,9 +57,8 @@ pub(crate) async fn subscribe(
         {
             return;
         }
-        // Up to half of it more, so that those that lost one agent do not come back together.
-        sleep(pause.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(longest(since.elapsed()));
+        pause.wait().await;
+        pause.cap(longest(since.elapsed()));
     }
 }
 

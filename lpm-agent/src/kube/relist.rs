@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::objects::uid_of;
+use super::uid_of;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// What a watch says.
@@ -23,16 +23,16 @@ pub enum Event<K> {
 /// One kind of object. After a watch was lost for too long all objects are listed anew; until that
 /// is done the known ones stay, and then those not in the list are gone.
 #[derive(Debug, Default)]
-pub(super) struct Listed {
+pub(crate) struct Relist {
     /// Objects of the list so far, while one is being read.
     listing: Option<HashSet<u128>>,
     /// A list has been read to its end.
-    pub(super) synced: bool,
+    pub(crate) synced: bool,
 }
 
 /// What to do.
 #[derive(Debug, PartialEq)]
-pub(super) enum Step<K> {
+pub(crate) enum Step<K> {
     /// This is how an object is now.
     Apply(u128, K),
     /// It is gone.
@@ -43,8 +43,8 @@ pub(super) enum Step<K> {
     Nothing,
 }
 
-impl Listed {
-    pub(super) fn step<K>(&mut self, event: Event<K>, meta: fn(&K) -> &ObjectMeta) -> Step<K> {
+impl Relist {
+    pub(crate) fn step<K>(&mut self, event: Event<K>, meta: fn(&K) -> &ObjectMeta) -> Step<K> {
         match event {
             Event::Init => {
                 self.listing = Some(HashSet::new());
@@ -65,7 +65,7 @@ impl Listed {
     }
 
     /// Objects come from a list, not in the order in which they changed.
-    pub(super) fn is_listing(&self) -> bool {
+    pub(crate) fn is_listing(&self) -> bool {
         self.listing.is_some()
     }
 }
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn what_a_new_list_leaves_out_is_gone_when_it_ends() {
-        let mut listed = Listed::default();
+        let mut listed = Relist::default();
         let mut step = |event| listed.step(event, |meta: &ObjectMeta| meta);
         step(Event::Init);
         step(Event::InitApply(object("a")));
