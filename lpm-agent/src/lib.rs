@@ -8,6 +8,7 @@ mod fnv;
 pub mod identity;
 pub mod kernel;
 pub mod kube;
+mod mesh;
 pub mod passive;
 pub mod replay;
 pub mod session;

@@ -7,9 +7,9 @@ use std::{
 };
 
 /// From the lowest to the highest. A room uses only rooms that stand before it.
-const ORDER: [&str; 13] = [
-    "fnv", "yaml", "backoff", "kernel", "kube", "identity", "config", "passive", "shutdown",
-    "export", "replay", "session", "cli",
+const ORDER: [&str; 14] = [
+    "fnv", "yaml", "backoff", "kernel", "kube", "mesh", "identity", "config", "passive",
+    "shutdown", "export", "replay", "session", "cli",
 ];
 
 /// Rust files below a directory.

@@ -49,7 +49,6 @@ use tokio::{
 use event_loop::EventLoop;
 pub use node_scope::OfNode;
 use node_scope::{Api, NodeScope, TICK};
-pub(crate) use nodes::Home;
 pub use objects::{CSINode, EndpointSlice, Job, Node, Pod, ReplicaSet, Service};
 pub use scope_check::{Outlook, check_scope};
 pub use state::{ClusterState, StateEvent, Watched};

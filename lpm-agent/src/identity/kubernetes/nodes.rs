@@ -14,11 +14,14 @@ use super::{
     intern::Interner,
     objects::{Node, TUNNEL_ADDRESSES},
 };
-use crate::identity::{
-    HOST, Name,
-    cluster_ranges::unknown_pod,
-    merge::{Change, Origin},
-    names_file::Kind,
+use crate::{
+    identity::{
+        HOST, Name,
+        cluster_ranges::unknown_pod,
+        merge::{Change, Origin},
+        names_file::Kind,
+    },
+    mesh::Agent,
 };
 
 /// Addresses that are remembered as some pod's once.
@@ -46,15 +49,6 @@ struct Known {
     internal: Option<IpAddr>,
     /// Since when it is known without any range.
     bare: Option<Instant>,
-}
-
-/// The node that an address belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Home {
-    /// Its name.
-    pub(crate) node: Arc<str>,
-    /// Where its agent is.
-    pub(crate) agent: IpAddr,
 }
 
 impl Nodes {
@@ -133,16 +127,16 @@ impl Nodes {
         self.having(address).is_some()
     }
 
-    /// The node in whose range of pods an address is. None if two nodes have that range: then
+    /// The agent of the node in whose range of pods an address is. None if two nodes have that range: then
     /// nobody knows.
-    pub(super) fn home(&self, address: IpAddr) -> Option<Home> {
+    pub(super) fn home(&self, address: IpAddr) -> Option<Agent> {
         let [uid] = self.having(address)? else {
             return None;
         };
         let node = self.known.get(uid)?;
-        Some(Home {
+        Some(Agent {
             node: Arc::clone(node.name.node.as_ref()?),
-            agent: node.internal?,
+            address: node.internal?,
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! An agent that is replaced is away for some seconds, and its node's pods talk on. So their names are
 //! had where the agent has them from: one list and one watch of that node's pods, until it answers again.
-//! They are believed as an agent's word is: for [`super::super::peers::LEASE`] after the watch was
+//! They are believed as an agent's word is: for [`crate::mesh::LEASE`] after the watch was
 //! last seen to work.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
@@ -21,9 +21,10 @@ use crate::{
     identity::{
         Name,
         merge::{Change, Moved, Origin},
-        peers::{HEARTBEAT, Line, Named, PeerConnection, PeerMessage},
+        peers::{Line, Named, PeerMessage},
     },
     kube::Follower,
+    mesh::{HEARTBEAT, PeerConnection},
 };
 
 /// Of so many nodes at once: an agent need not follow the whole cluster because its port is closed

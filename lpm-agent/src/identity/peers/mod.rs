@@ -6,32 +6,23 @@
 //!
 //! A name must never stay when its address has another owner, so nothing is remembered beyond what
 //! its node's agent says now. An answer is a stream ([`line::Line`]): all names of that node's
-//! pods, then each change at once, and every [`HEARTBEAT`] a sign that the agent still follows its
-//! pods. What was not heard for [`LEASE`], because the stream broke, the agent died or stands still,
-//! is unknown again. An agent's word counts for the ranges of its own node and for nothing else, so
+//! pods, then each change at once, and every [`HEARTBEAT`](crate::mesh::HEARTBEAT) a sign that the agent still follows
+//! its pods. What was not heard for [`LEASE`](crate::mesh::LEASE), because the stream broke, the agent died or
+//! stands still, is unknown again. An agent's word counts for the ranges of its own node and for nothing else, so
 //! it can lie about its own pods at most.
 //!
-//! [`NamePublisher`] is what an agent says, [`subscribe`] how another's is heard, [`Peers`] who is asked.
+//! [`NamePublisher`] is what an agent says, [`Peers`] who is asked and what is believed. How another
+//! agent is called and heard is in [`crate::mesh`].
 
 mod line;
 mod publisher;
-mod subscribe;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 pub use line::{Line, Named};
 pub use publisher::{NamePublisher, Refusal};
-pub(crate) use subscribe::subscribe;
-pub(crate) use table::{PeerConnection, PeerMessage, Peers, Report, Trouble};
-
-/// How often an agent says that its names still hold.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
-
-/// For how long a name is believed after its agent was last heard.
-pub const LEASE: Duration = Duration::from_secs(3);
+pub(crate) use table::{PeerMessage, Peers, Report};
 
 /// Path of the stream of names.
 pub const PATH: &str = "/api/v1/names";

@@ -122,7 +122,7 @@ impl NamePublisher {
         }
     }
 
-    /// Tells the listeners that the names hold; to be called every [`super::HEARTBEAT`].
+    /// Tells the listeners that the names hold; to be called every [`crate::mesh::HEARTBEAT`].
     pub(crate) fn alive(&self) {
         let inner = self.inner();
         if let (true, Some(node)) = (inner.whole, &inner.node) {

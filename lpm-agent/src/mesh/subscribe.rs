@@ -1,4 +1,4 @@
-//! One agent listens to another.
+//! One agent calls another and listens to it.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,11 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    LEASE, Line, PATH,
-    line::SCHEMA,
-    table::{PeerConnection, PeerMessage, Trouble},
-};
+use super::{LEASE, MeshLine, PeerConnection, Trouble, lines::Lines};
 use crate::backoff::Backoff;
 
 /// First and longest pause after a failure.
@@ -29,32 +25,36 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 /// An agent that is replaced is back within this time, and so long no pause is longer than a second.
 const REPLACED: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(1));
 
-/// No line is longer: a node has some hundred pods.
-const LONGEST: usize = 4 << 20;
-
 /// How much is read of an answer that is a refusal.
 const REASON: usize = 200;
 
-/// Hears the agent of a node until nobody listens; what it says goes on under this number.
-pub(crate) async fn subscribe(
-    at: SocketAddr,
-    node: Arc<str>,
-    number: u64,
-    to: Sender<(u64, PeerMessage)>,
+/// Which stream of which agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// Where the agent listens.
+    pub(crate) at: SocketAddr,
+    /// Its node: lines of another node's agent are refused.
+    pub(crate) node: Arc<str>,
+    /// Path of the stream.
+    pub(crate) path: &'static str,
+}
+
+/// Hears an agent until nobody listens. Each line, and each trouble, goes on as `wrap` makes it. After
+/// trouble the agent is called again, with growing pauses.
+pub(crate) async fn subscribe<L: MeshLine, M>(
+    target: Target,
+    to: Sender<M>,
+    wrap: impl Fn(Result<L, Trouble>) -> M,
 ) {
     let (mut pause, mut since) = (Backoff::new(PAUSE), Instant::now());
     loop {
         let mut heard = false;
-        let Err(trouble) = listen((at, &node), number, &to, &mut heard).await;
+        let Err(trouble) = listen(&target, (&to, &wrap), &mut heard).await;
         if heard {
             pause.reset();
             since = Instant::now();
         }
-        if to
-            .send((number, PeerMessage::Nothing(trouble)))
-            .await
-            .is_err()
-        {
+        if to.send(wrap(Err(trouble))).await.is_err() {
             return;
         }
         pause.wait().await;
@@ -71,20 +71,21 @@ fn longest(silent: Duration) -> Duration {
     }
 }
 
-async fn listen(
-    (at, node): (SocketAddr, &Arc<str>),
-    number: u64,
-    to: &Sender<(u64, PeerMessage)>,
+/// Hears an agent until something breaks, or nobody listens.
+async fn listen<L: MeshLine, M>(
+    target: &Target,
+    (to, wrap): (&Sender<M>, &impl Fn(Result<L, Trouble>) -> M),
     heard: &mut bool,
 ) -> Result<Infallible, Trouble> {
+    let Target { at, node, path } = target;
     let unreachable = |error: &dyn std::fmt::Display| Trouble::Unreachable(error.to_string());
-    let stream = timeout(LEASE, TcpStream::connect(at)).await;
+    let stream = timeout(LEASE, TcpStream::connect(*at)).await;
     let stream = stream.map_err(|_| Trouble::Silent)?;
     let stream = TokioIo::new(stream.map_err(|error| unreachable(&error))?);
     let shaken = http1::handshake(stream).await;
     let (mut send, connection) = shaken.map_err(|error| unreachable(&error))?;
     let _connection = PeerConnection(tokio::spawn(connection).abort_handle());
-    let request = Request::get(PATH).header(HOST, at.to_string());
+    let request = Request::get(*path).header(HOST, at.to_string());
     let request = request.body(Empty::<Bytes>::new());
     let request = request.map_err(|error| unreachable(&error))?;
     let answer = timeout(LEASE, send.send_request(request)).await;
@@ -93,7 +94,7 @@ async fn listen(
     if answer.status() != StatusCode::OK {
         return Err(refused(answer.status(), answer.into_body()).await);
     }
-    let (mut body, mut lines) = (answer.into_body(), Lines::default());
+    let (mut body, mut lines) = (answer.into_body(), Lines::<L>::default());
     loop {
         let frame = timeout(LEASE, body.frame()).await;
         let frame = frame.map_err(|_| Trouble::Silent)?;
@@ -103,11 +104,11 @@ async fn listen(
             continue;
         };
         for line in lines.take(&data)? {
-            if line.node != *node {
-                return Err(Trouble::Other(line.node));
+            if line.node() != node {
+                return Err(Trouble::Other(Arc::clone(line.node())));
             }
             *heard = true;
-            if to.send((number, PeerMessage::Line(line))).await.is_err() {
+            if to.send(wrap(Ok(line))).await.is_err() {
                 return Err(Trouble::Silent);
             }
         }
@@ -121,65 +122,4 @@ async fn refused(status: StatusCode, body: Incoming) -> Trouble {
     let said = said.as_deref().unwrap_or_default();
     let said = String::from_utf8_lossy(said).trim().to_owned();
     Trouble::Refused(format!("{}: {said}", status.as_u16()))
-}
-
-/// Puts lines together of what comes in pieces.
-#[derive(Debug, Default)]
-struct Lines {
-    begun: Vec<u8>,
-}
-
-impl Lines {
-    fn take(&mut self, data: &[u8]) -> Result<Vec<Line>, Trouble> {
-        let mut lines = Vec::new();
-        let mut pieces = data.split(|byte| *byte == b'\n');
-        let mut piece = pieces.next().unwrap_or_default();
-        for next in pieces {
-            self.begun.extend_from_slice(piece);
-            lines.push(read(&self.begun)?);
-            self.begun.clear();
-            piece = next;
-        }
-        self.begun.extend_from_slice(piece);
-        if self.begun.len() > LONGEST {
-            return Err(Trouble::Unreadable("a line without end".to_owned()));
-        }
-        Ok(lines)
-    }
-}
-
-fn read(text: &[u8]) -> Result<Line, Trouble> {
-    let unreadable = |error: &dyn std::fmt::Display| Trouble::Unreadable(error.to_string());
-    let line: Line = serde_json::from_slice(text).map_err(|error| unreadable(&error))?;
-    if line.schema != SCHEMA {
-        return Err(unreadable(&format!("its schema is {}", line.schema)));
-    }
-    Ok(line)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_come_in_pieces() {
-        let text = b"{\"schema\":1,\"node\":\"a\"}\n{\"schema\":1,\"node\":\"b\",\"all\":[]}\n";
-        for cut in 0..text.len() {
-            let mut lines = Lines::default();
-            let mut found = lines.take(&text[..cut]).expect("a piece");
-            found.extend(lines.take(&text[cut..]).expect("the rest"));
-            let nodes: Vec<_> = found.iter().map(|line| &*line.node).collect();
-            assert_eq!(nodes, ["a", "b"], "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_line_is_said_so() {
-        for text in [&b"{\n"[..], b"{\"schema\":2,\"node\":\"a\"}\n", b"\n"] {
-            let error = Lines::default().take(text).expect_err("no line");
-            assert_eq!(error.reason(), "unreadable");
-        }
-        let endless = vec![b'x'; LONGEST + 1];
-        assert!(Lines::default().take(&endless).is_err());
-    }
 }
