@@ -8,7 +8,7 @@ use std::{
 
 /// From the lowest to the highest. A room uses only rooms that stand before it.
 const ORDER: [&str; 14] = [
-    "fnv", "yaml", "backoff", "kernel", "kube", "mesh", "identity", "config", "passive",
+    "fnv", "yaml", "backoff", "kube", "mesh", "identity", "kernel", "config", "passive",
     "shutdown", "export", "replay", "session", "cli",
 ];
 

@@ -133,7 +133,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/links", get(links))
         .route("/watch", get(watch))
         .layer(middleware::from_fn(loopback_only));
-    let names = names::router(Arc::clone(app.hub.model().directory().board()));
+    let names = names::router(Arc::clone(app.hub.model().registry().board()));
     Router::new()
         .route("/metrics", get(metrics).layer(CompressionLayer::new()))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -296,7 +296,7 @@ async fn send_samples(mut watcher: Watcher, to: mpsc::Sender<Result<Bytes, Infal
 
 fn sample_lines(watcher: &Watcher, samples: &[lpm_common::layout::Sample]) -> Vec<u8> {
     let model = watcher.hub().model();
-    let (links, whose) = (model.links(), model.directory().whose());
+    let (links, whose) = (model.links(), model.registry().whose());
     // Without clocks there is no time to tell; they have been read when the agent started.
     let Ok(clock) = wall_clock() else {
         return Vec::new();

@@ -6,21 +6,21 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::families::Families;
-use crate::identity::Directory;
+use crate::identity::{Levels, Registry};
 
 /// Names and values of labels.
 type Labels = Vec<(Arc<str>, Arc<str>)>;
 
 /// Writes what is known of this node's pods, at the levels that are switched on; nothing unless
 /// labels were asked for.
-pub(super) fn encode(directory: &Directory, out: &mut Families<'_>) -> fmt::Result {
-    let (chosen, levels) = (directory.labels(), directory.levels());
+pub(super) fn encode(registry: &Registry, levels: &Levels, out: &mut Families<'_>) -> fmt::Result {
+    let chosen = registry.labels();
     if chosen.is_empty() || !(levels.pod || levels.workload) {
         return Ok(());
     }
     let mut pods: Vec<Labels> = Vec::new();
     let mut workloads: BTreeMap<[Arc<str>; 3], Labels> = BTreeMap::new();
-    for ((namespace, pod), name) in directory.pods_here() {
+    for ((namespace, pod), name) in registry.pods_here() {
         let labels: Labels = chosen.of(&name).collect();
         let kind = name.workload_type.clone().unwrap_or_default();
         if let Some(workload) = &name.workload {
@@ -75,7 +75,7 @@ mod tests {
         export::{Metrics, negotiate::Format},
         identity::{Levels, Name, labels::Chosen},
         passive::{
-            Model,
+            Model, NameIds,
             model::tests::{model_of, tables},
         },
     };
@@ -83,7 +83,7 @@ mod tests {
     /// The pods of node `n1` and one of another, by pod, workload and the label `team`.
     fn metrics(levels: Levels, pods: &[(&str, &str, &str)]) -> String {
         let chosen = Chosen::new(&["team".to_owned(), "example.com/tier".to_owned()]);
-        let directory = Directory::new(levels).on_node(Some("n1".into()), chosen);
+        let registry = Registry::on_node(Some("n1".into()), chosen);
         let mut changes = Vec::new();
         for (number, (pod, workload, team)) in (1..).zip(pods) {
             let name = Name {
@@ -98,8 +98,13 @@ mod tests {
             let address = std::net::IpAddr::from([198, 18, 0, number]);
             changes.push((address.into(), Some(Arc::new(name))));
         }
-        let model: Model = model_of(tables(&[]), directory);
-        (model.directory().apply(model.tables(), &changes)).expect("apply");
+        registry.apply(&changes);
+        let ids = NameIds::new(levels, Arc::new(registry));
+        let model: Model = model_of(tables(&[]), ids);
+        model
+            .ids()
+            .follow(model.tables(), &changes)
+            .expect("follow");
         let metrics = Metrics::new(Arc::new(model), String::new(), Box::new(Vec::new));
         let text = |format| {
             let text = metrics.encode(format).expect("metrics");

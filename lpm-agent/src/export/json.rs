@@ -262,7 +262,7 @@ pub struct MinByLeg {
 pub fn flows(model: &Model, sockets: Option<&Sockets>) -> io::Result<Vec<FlowRecord>> {
     let clock = model.clock()?;
     let links = model.links();
-    let whose = model.directory().whose();
+    let whose = model.registry().whose();
     Ok(model
         .flows(&clock)
         .into_iter()

@@ -148,9 +148,9 @@ impl Collector for Reader {
         self.round_trips(&mut out)?;
         self.segments(&mut out)?;
         self.flows(&mut out, &counters)?;
-        counters::encode(&counters, self.model.directory().names_refused(), &mut out)?;
-        identity::encode(self.model.directory().status(), self.model.late(), &mut out)?;
-        info_metrics::encode(self.model.directory(), &mut out)?;
+        counters::encode(&counters, self.model.ids().names_refused(), &mut out)?;
+        identity::encode(self.model.registry().status(), self.model.late(), &mut out)?;
+        info_metrics::encode(self.model.registry(), self.model.ids().levels(), &mut out)?;
         ports::encode(&self.model, &mut out)?;
         self.agent(&mut out)
     }

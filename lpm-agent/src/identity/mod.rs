@@ -2,14 +2,13 @@
 //! processes.
 //!
 //! Each source of names says what changes ([`merge::Change`]); [`merge::Merge`] knows which source goes before
-//! which. [`Directory`] gives each namespace (and, by [`Levels`], what is told apart within) a
-//! small number, puts the ranges into the kernel's map `NAMES` and answers the exporters.
+//! which. [`Registry`] keeps what holds and answers whoever looks names up. Nothing here needs a
+//! kernel: `passive` puts the names into its maps.
 
 pub mod addresses;
 pub(crate) mod cidr;
 pub mod cluster_ranges;
 pub mod cni;
-pub mod directory;
 pub mod external;
 pub mod ids;
 pub mod kubernetes;
@@ -19,14 +18,15 @@ pub mod names_file;
 pub mod peers;
 pub mod processes;
 pub mod ranges;
+pub mod registry;
 pub mod reserved;
 pub mod resolver;
 pub mod status;
 
-pub use directory::Directory;
 pub use ids::{Levels, Member};
 pub use names_file::Name;
 pub use ranges::PrefixMap;
+pub use registry::Registry;
 pub use resolver::Resolver;
 
 pub use reserved::{HOST, OVERFLOW, UNKNOWN};

@@ -91,8 +91,8 @@ impl Levelled {
     /// Of this model, without any yet.
     pub(super) fn of(model: &Model) -> Self {
         let is_full = |counters: [u64; COUNTERS]| counters[Counter::RowsFull as usize] > 0;
-        let overflown = model.directory.is_overflown()
-            || model.directory.levels().pod && model.counters().is_ok_and(is_full);
+        let overflown = model.ids.is_overflown()
+            || model.ids.levels().pod && model.counters().is_ok_and(is_full);
         Self {
             overflown,
             ..Self::default()
@@ -107,7 +107,7 @@ impl Levelled {
         labels: &Labels,
         (leg, echo, counts): (Leg, Echo, &Counts),
     ) {
-        let levels = model.directory.levels();
+        let levels = model.ids.levels();
         let ends = pair.map(|pair| (pair.local(), pair.remote()));
         let overflown = row == OVERFLOW_ROW;
         let workload = |end: Option<NameValue>| workload(model, end, overflown);
@@ -151,7 +151,7 @@ fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Wo
     let Some(end) = end else {
         return Some(Workload::new(if overflown { OVERFLOW } else { "" }, None));
     };
-    let member = model.directory.member(end.id);
+    let member = model.ids.member(end.id);
     let (name, kind) = member.as_deref().map_or((None, None), Member::workload);
     match name {
         gone if is_gone(gone) => None,
@@ -167,7 +167,7 @@ fn service(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc
     let Some(end) = end else {
         return overflown.then(|| OVERFLOW.into());
     };
-    let member = model.directory.member(end.id);
+    let member = model.ids.member(end.id);
     match member
         .as_deref()
         .and_then(|member| member.service.as_deref())
@@ -185,7 +185,7 @@ fn pod(model: &Model, end: Option<NameValue>, (overflown, any): (bool, bool)) ->
     let Some(end) = end else {
         return overflown.then(|| OVERFLOW.into());
     };
-    let member = model.directory.member(end.id);
+    let member = model.ids.member(end.id);
     match member.as_deref().and_then(|member| member.pod.as_deref()) {
         gone if is_gone(gone) => None,
         Some(pod) => Some(pod.into()),
@@ -231,7 +231,7 @@ impl Model {
     }
 
     /// Packets by address, of the flows that are active: what
-    /// [`crate::identity::Directory::tell_apart`] chooses by.
+    /// [`crate::passive::NameIds::tell_apart`] chooses by.
     #[must_use]
     pub fn packets_by_address(&self, clock: &Clock) -> HashMap<IpAddr, u64> {
         let mut packets: HashMap<IpAddr, u64> = HashMap::new();

@@ -2,25 +2,25 @@
 
 use std::{
     io,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{PoisonError, atomic::Ordering},
 };
 
-use super::{Directory, next_generation};
+use super::{NameIds, next_generation};
 use crate::{
     identity::{merge::Delta, ranges},
     kernel::maps::NameMaps,
 };
 
-impl Directory {
-    /// Makes these changes, here and in the kernel; the first call prepares the kernel even if
-    /// there are none. Flows that are known already are named anew if the kernel has anything new.
+impl NameIds {
+    /// The registry has changed by these: makes the changes in the kernel, too. The first call
+    /// prepares the kernel even if there are none. Flows that are known already are named anew if the kernel has anything new.
     ///
     /// # Errors
     /// The kernel refuses an entry, its map being gone. The others are made nevertheless, and what
     /// was refused has no name rather than the one it had; so has what finds the map full, which is
     /// counted ([`Self::names_refused`]).
-    pub fn apply(&self, tables: &dyn NameMaps, changes: &[Delta]) -> io::Result<()> {
-        let top = self.note(changes);
+    pub fn follow(&self, tables: &dyn NameMaps, changes: &[Delta]) -> io::Result<()> {
+        let top = self.at_once_if_few();
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let wanted: Vec<_> = changes
             .iter()
@@ -44,27 +44,19 @@ impl Directory {
     /// and that hold no longer.
     ///
     /// # Errors
-    /// As [`Self::apply`].
+    /// As [`Self::follow`].
     pub fn settle(&self, tables: &dyn NameMaps) -> io::Result<()> {
-        let wanted = self.ranges(&self.names(), 0);
+        let wanted = self.ranges(&self.registry.names(), 0);
         self.put(tables, &wanted)
     }
 
-    /// Makes the changes here; returns how many may be told apart at once.
-    fn note(&self, changes: &[Delta]) -> u16 {
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        let now = Arc::make_mut(&mut names);
-        for (range, name) in changes {
-            self.note_here(*range, name.as_ref());
-            match name {
-                Some(name) => now.insert(*range, Arc::clone(name)),
-                None => drop(now.remove(*range)),
-            }
-        }
-        // To count all members at each change would cost more than the change.
+    /// How many may be told apart at once. To count all members at each change would cost more than
+    /// the change, so it is none where there are many names.
+    fn at_once_if_few(&self) -> u16 {
+        let names = self.registry.names();
         let few = usize::from(self.levels.top).saturating_mul(16);
-        if now.len() <= few {
-            self.at_once(now)
+        if names.len() <= few {
+            self.at_once(&names)
         } else {
             0
         }
@@ -73,7 +65,7 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::{net::IpAddr, sync::Arc};
 
     use super::*;
     use crate::{identity::Name, kernel::maps::memory::Memory};
@@ -90,9 +82,13 @@ mod tests {
 
     #[test]
     fn the_kernel_follows_each_change() {
-        let (tables, directory) = (Memory::new(4, 2, 1), Directory::default());
+        let (tables, ids) = (Memory::new(4, 2, 1), NameIds::default());
         let generation = || tables.control.generation.load(Ordering::Relaxed);
-        let apply = |changes: &[Delta]| directory.apply(&tables, changes).expect("apply");
+        let registry = ids.registry();
+        let apply = |changes: &[Delta]| {
+            registry.apply(changes);
+            ids.follow(&tables, changes).expect("follow");
+        };
         apply(&[]);
         assert_eq!(generation(), 1, "the kernel is ready");
         apply(&[change(1, Some("a")), change(2, Some("b"))]);
@@ -105,8 +101,8 @@ mod tests {
         assert_eq!(kernel.len(), 1);
         assert_eq!(kernel[0].0.address[15], 2);
         assert_eq!(kernel[0].1.id.namespace(), 1);
-        assert!(directory.lookup([198, 18, 0, 1].into()).is_none());
-        let name = directory.lookup([198, 18, 0, 2].into()).expect("a name");
+        assert!(registry.lookup([198, 18, 0, 1].into()).is_none());
+        let name = registry.lookup([198, 18, 0, 2].into()).expect("a name");
         assert_eq!(name.namespace.as_deref(), Some("a"));
     }
 }

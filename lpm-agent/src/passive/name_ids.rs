@@ -1,10 +1,9 @@
-//! Names for the exporters and for the kernel, kept the same.
+//! What the kernel programs know of the names: ids by address, kept the same as the [`Registry`].
 
 mod behind;
 mod changes;
 mod expiry;
 mod kernel;
-mod local_pods;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,52 +14,45 @@ use std::{
     },
 };
 
-use ipnet::IpNet;
 use lpm_common::layout::{NameId, NameValue, PeerKind};
 
 use self::kernel::{InKernel, Ranges};
-pub use self::local_pods::PodKey;
-use super::{
-    Name, PrefixMap,
-    ids::{Ids, Levels, Member},
-    labels::Chosen,
-    names_file::{self, Kind},
-    peers::NamePublisher,
-    resolver::{LocalEnd, LocalEnds, Resolver},
-    status::Status,
+use crate::{
+    identity::{Levels, Member, Name, PrefixMap, Registry, ids::Ids, names_file::Kind},
+    kernel::maps::NameMaps,
 };
-use crate::kernel::maps::NameMaps;
 
 /// Under this id, which is nobody's, the levels are remembered that rows were told apart by.
 const LEVELS: NameId = NameId(0);
 
-/// Ids of namespaces and their members, names by address.
+/// Ids of namespaces and their members, and the kernel's names that bear them. It follows the changes
+/// of a [`Registry`].
 #[derive(Debug, Default)]
-pub struct Directory {
+pub struct NameIds {
     levels: Levels,
     /// Those of the agent before this one, if its rows go on.
     earlier: OnceLock<Levels>,
-    names: RwLock<Arc<PrefixMap>>,
     ids: RwLock<Ids>,
-    local: RwLock<Arc<LocalEnds>>,
-    node: Option<Arc<str>>,
-    labels: Chosen,
-    /// Names of this node's pods.
-    here: RwLock<BTreeMap<IpNet, Arc<Name>>>,
     /// What the kernel has now.
     kernel: Mutex<InKernel>,
-    status: Arc<Status>,
-    board: Arc<NamePublisher>,
+    registry: Arc<Registry>,
 }
 
-impl Directory {
-    /// One that tells apart what these levels say.
+impl NameIds {
+    /// Tells apart what these levels say, among the names of this registry.
     #[must_use]
-    pub fn new(levels: Levels) -> Self {
+    pub fn new(levels: Levels, registry: Arc<Registry>) -> Self {
         Self {
             levels,
+            registry,
             ..Self::default()
         }
+    }
+
+    /// The names that it follows.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     /// What is told apart within namespaces.
@@ -70,7 +62,7 @@ impl Directory {
     }
 
     /// Goes on with the ids and the kernel's names as an agent before this one left them; to be
-    /// called before [`Directory::update`].
+    /// called before [`Self::follow`].
     ///
     /// # Errors
     /// The kernel's maps cannot be read.
@@ -106,34 +98,6 @@ impl Directory {
     fn remember(&self, tables: &dyn NameMaps) -> io::Result<()> {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         ids.remember(|id, text| tables.remember(id, text))
-    }
-
-    /// How the sources of names are.
-    #[must_use]
-    pub fn status(&self) -> &Arc<Status> {
-        &self.status
-    }
-
-    /// Where other nodes' agents hear of this node's pods.
-    #[must_use]
-    pub fn board(&self) -> &Arc<NamePublisher> {
-        &self.board
-    }
-
-    /// The name of an address.
-    #[must_use]
-    pub fn lookup(&self, address: IpAddr) -> Option<Arc<Name>> {
-        self.names
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .lookup(address)
-            .cloned()
-    }
-
-    /// All names as they are now: for many lookups in a row.
-    #[must_use]
-    pub fn names(&self) -> Arc<PrefixMap> {
-        Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How many names there are for the kernel, with or without room there.
@@ -185,31 +149,6 @@ impl Directory {
         id
     }
 
-    /// An interface of this node is this one's; `None`: its flows' local ends are named by address.
-    pub fn set_local(&self, index: u32, end: Option<LocalEnd>) {
-        let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);
-        if local.get(&index) == end.as_ref() {
-            return;
-        }
-        let local = Arc::make_mut(&mut local);
-        match end {
-            Some(end) => drop(local.insert(index, end)),
-            None => drop(local.remove(&index)),
-        }
-    }
-
-    /// Whom the interfaces of this node belong to, by index, as far as the interface tells it.
-    #[must_use]
-    pub fn local(&self) -> Arc<LocalEnds> {
-        Arc::clone(&self.local.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Who the ends of flows are now: for many flows in a row.
-    #[must_use]
-    pub fn whose(&self) -> Resolver {
-        Resolver::new(self.names(), self.local())
-    }
-
     /// Makes flows that are known already be named anew, without any change of addresses.
     pub fn rename(&self, tables: &dyn NameMaps) {
         // Not while the names are being changed.
@@ -221,19 +160,13 @@ impl Directory {
         self.ids.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes these the names, with the node's own addresses, here and in the kernel. Flows that
-    /// are known already are named anew at their next packet.
+    /// Makes all names of the registry those of the kernel. Flows that are known already are named
+    /// anew at their next packet.
     ///
     /// # Errors
     /// The kernel refuses an entry, its map being gone. One that finds no room has no name.
-    pub fn update(
-        &self,
-        tables: &dyn NameMaps,
-        names: &PrefixMap,
-        own: &[IpAddr],
-    ) -> io::Result<()> {
-        let names = Arc::new(with_own(names, own));
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&names);
+    pub fn follow_all(&self, tables: &dyn NameMaps) -> io::Result<()> {
+        let names = self.registry.names();
         // Where all that is told apart fits, it is from the first packet on; else see `tell_apart`.
         let top = self.at_once(&names);
         self.put(tables, &self.ranges(&names, top))
@@ -253,13 +186,13 @@ impl Directory {
     /// first, as long as there are any left. Flows that are known already are named anew.
     ///
     /// # Errors
-    /// As [`Self::update`].
+    /// As [`Self::follow_all`].
     pub fn tell_apart(
         &self,
         tables: &dyn NameMaps,
         packets: &HashMap<IpAddr, u64>,
     ) -> io::Result<()> {
-        let names = self.names();
+        let names = self.registry.names();
         let mut waiting: BTreeMap<(&str, Member), u64> = BTreeMap::new();
         let known = self.ids();
         for (address, packets) in packets {
@@ -334,18 +267,6 @@ impl Directory {
             ..NameValue::new(id, PeerKind::from(name.kind))
         }
     }
-}
-
-/// Adds the node's own addresses, as the names file has them or as [`super::HOST`].
-fn with_own(names: &PrefixMap, own: &[IpAddr]) -> PrefixMap {
-    let mut all = names.clone();
-    for address in own {
-        all.insert(
-            (*address).into(),
-            Arc::new(names_file::own(names, *address, None)),
-        );
-    }
-    all
 }
 
 /// Tells the kernel that names have changed. It keeps 16 bits of the number with each flow, and 0
