@@ -11,7 +11,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The first and the longest pause.
+    /// Pauses between these two lengths: the first and the longest one.
     pub(crate) fn new((first, longest): (Duration, Duration)) -> Self {
         Self {
             first,
@@ -20,7 +20,7 @@ impl Backoff {
         }
     }
 
-    /// An attempt succeeded: the next pause is the first one again.
+    /// Starts again with the first pause, after an attempt that succeeded.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
@@ -31,7 +31,7 @@ impl Backoff {
         self.next = (self.next * 2).min(self.longest);
     }
 
-    /// The next pause is no longer than this.
+    /// Shortens the next pause to at most this.
     pub(crate) fn cap(&mut self, longest: Duration) {
         self.next = self.next.min(longest);
     }

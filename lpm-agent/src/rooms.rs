@@ -1,4 +1,4 @@
-//! The order of this crate's rooms, held against what each one's files name.
+//! Tests that the rooms of this crate use one another in one direction only.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// From the lowest to the highest. A room uses only rooms that stand before it.
+/// Rooms from the lowest to the highest. A room uses only rooms that stand before it.
 const ORDER: [&str; 14] = [
     "fnv", "yaml", "backoff", "kube", "mesh", "identity", "kernel", "config", "passive",
     "shutdown", "export", "replay", "session", "cli",

@@ -1,5 +1,4 @@
-//! Files in YAML that people write: what is wrong is said in the words of this project, with its
-//! line.
+//! Reads YAML files that people write. An error is in this project's words, with its line.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,7 +8,7 @@ use serde::{
 };
 use serde_saphyr::{DefaultMessageFormatter, Error, MessageFormatter, Spanned};
 
-/// The library's own words, but for those that speak to who calls it.
+/// Formats the library's errors in its own words, except those that address a programmer.
 struct Words;
 
 impl MessageFormatter for Words {
@@ -46,8 +45,8 @@ pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_saphyr::from_str(text).map_err(|error| error.render_with_formatter(&Words))
 }
 
-/// The line of a key, such as `levels.top`, or of the last part of its path that is there; `None`:
-/// not even the first one is.
+/// The line of a key, such as `levels.top`, or of the longest part of its path that exists. None:
+/// not even the first part exists.
 pub(crate) fn line_of(text: &str, key: &str) -> Option<u64> {
     let path: Vec<&str> = key.split('.').collect();
     serde_saphyr::with_deserializer_from_str(text, |yaml| Path(&path).deserialize(yaml))
@@ -55,7 +54,7 @@ pub(crate) fn line_of(text: &str, key: &str) -> Option<u64> {
         .flatten()
 }
 
-/// What is left of the way to a key.
+/// The rest of the path to a key.
 struct Path<'a>(&'a [&'a str]);
 
 impl<'de> DeserializeSeed<'de> for Path<'_> {

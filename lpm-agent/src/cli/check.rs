@@ -69,7 +69,7 @@ impl Check {
     }
 }
 
-/// What becomes of scope `node` here; `None`: it is not asked for.
+/// Describes what becomes of node scope here. None: node scope is not configured.
 fn names(config: &Config) -> anyhow::Result<Option<String>> {
     let Some(settings) = config.identity.kubernetes() else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! A running agent, asked over HTTP.
+//! A client of a running agent's HTTP API.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 
 use crate::export::http::{Page, StreamLine};
 
-/// How long an agent may take to answer, or between two lines of the stream (it sends one each
-/// second at least).
+/// Longest wait for an answer of the agent, and between two lines of the stream. The agent sends a
+/// line each second at least.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Lines that may wait to be printed.
+/// Most lines that wait to be printed.
 const LINES: usize = 1024;
 
 /// The API of one agent.
@@ -27,7 +27,7 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// The agent at a URL; `127.0.0.1:9477` will do.
+    /// Makes a client of the agent at a URL. `127.0.0.1:9477` is accepted, too.
     pub(super) fn new(url: &str) -> Self {
         let base = url.trim_end_matches('/');
         let base = if base.contains("://") {
@@ -43,7 +43,7 @@ impl Agent {
         Self { base, http }
     }
 
-    /// All records of a list.
+    /// Reads all records of a list.
     pub(super) fn list<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Vec<T>> {
         let url = format!("{}/api/v1/{path}", self.base);
         let mut response = self
@@ -58,7 +58,7 @@ impl Agent {
         Ok(page.items)
     }
 
-    /// The stream of samples, read in a thread of its own; it ends when the agent does.
+    /// Reads the stream of samples in a thread of its own. The stream ends when the agent does.
     pub(super) fn watch(&self) -> anyhow::Result<mpsc::Receiver<anyhow::Result<StreamLine>>> {
         let url = format!("{}/api/v1/watch", self.base);
         let response = self

@@ -1,7 +1,7 @@
-//! Whether this is an agent's own container: there `top` and `watch` ask that agent.
+//! Detects an agent's own container. There `lpm top` and `lpm watch` ask that agent.
 //!
-//! To measure there by oneself would load the kernel programs a second time, into the memory that
-//! the container may have: the agent would be killed for it.
+//! A measurement of their own would load the kernel programs a second time, into the memory that
+//! the container may have. The agent would be killed for it.
 
 use std::{
     fs,
@@ -19,7 +19,8 @@ use crate::config::Config;
 /// Environment variable with the URL of the agent of this container: the chart sets it.
 const AGENT: &str = "LPM_AGENT";
 
-/// The URL of the agent whose container this is; `None`: it is none, or it is to be measured here.
+/// The URL of the agent whose container this is. None: this is no agent's container, or the command
+/// line asks for a measurement here.
 pub(super) fn agent(measure: &Measure, netns: Option<&String>) -> Option<String> {
     if measure.says_what() || netns.is_some() {
         return None;
@@ -34,7 +35,8 @@ pub(super) fn agent(measure: &Measure, netns: Option<&String>) -> Option<String>
     Some(url)
 }
 
-/// Where the first process serves, if it is an agent. With the host's process ids it is not.
+/// The URL where the first process serves, if it is an agent. With the host's process ids it is
+/// not.
 fn first_process(process: &Path) -> Option<String> {
     let [it, this] = [process.join("exe"), "/proc/self/exe".into()].map(|path| {
         let file = fs::metadata(path).ok()?;

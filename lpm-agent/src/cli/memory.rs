@@ -1,11 +1,11 @@
-//! How the C library keeps memory that is free.
+//! Settings of the C library's memory allocator.
 
-/// Gives what is freed back to the kernel. To be called before there are other threads.
+/// Makes the allocator return freed memory to the kernel. Call it before there are other threads.
 ///
-/// Loading reads all of the kernel's type information, tens of megabytes for a moment, and a scrape
+/// Loading reads all of the kernel's type information, tens of megabytes for a moment. A scrape
 /// makes a text of megabytes. glibc raises its threshold for memory mappings with each large block
-/// that is freed, so that such blocks end up in heaps, one per few threads, which grow and do not
-/// shrink (mallopt(3)): 75 MB of an agent that needs 25.
+/// that is freed. So such blocks end up in heaps, one per few threads, which grow and do not shrink
+/// (mallopt(3)): 75 MB of an agent that needs 25.
 #[cfg(target_env = "gnu")]
 pub(super) fn give_back() {
     const LARGE: i32 = 128 << 10;
@@ -21,6 +21,6 @@ pub(super) fn give_back() {
     }
 }
 
-/// Other C libraries give it back by themselves.
+/// Does nothing: other C libraries return freed memory by themselves.
 #[cfg(not(target_env = "gnu"))]
 pub(super) fn give_back() {}

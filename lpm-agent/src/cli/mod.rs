@@ -115,7 +115,8 @@ struct Measure {
 }
 
 impl Measure {
-    /// The configuration: the file's, or the defaults, with what the command line says.
+    /// Reads the configuration, from the file or the defaults, and applies the options of the
+    /// command line.
     fn config(&self, netns: Option<&String>, listen: Option<SocketAddr>) -> anyhow::Result<Config> {
         let mut config = match &self.config {
             Some(path) => Config::read(path)?,
@@ -137,7 +138,7 @@ impl Measure {
         Ok(config)
     }
 
-    /// Whether it is said what is to be measured, or how.
+    /// True if the command line says what is to be measured, or how.
     fn says_what(&self) -> bool {
         let Self {
             config,
@@ -150,7 +151,7 @@ impl Measure {
 
     fn options(&self, netns: Option<&String>) -> anyhow::Result<Options> {
         let mut config = self.config(netns, None)?;
-        // What these show ends with them.
+        // The data path of these commands ends with them.
         config.pins.enabled = false;
         Ok(Options {
             config,
@@ -176,7 +177,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to tell if stderr is gone too.
+            // Without stderr there is nobody left to tell.
             let _ = writeln!(io::stderr(), "lpm: {}", shortened(&error.to_string()));
             ExitCode::FAILURE
         }
@@ -211,7 +212,7 @@ fn log(agent: bool) {
         .init();
 }
 
-/// Whether whoever read our output had enough: no failure.
+/// True if the error is a closed output pipe: the reader had enough, which is no failure.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
@@ -219,8 +220,8 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// A message without its middle, if it is long: what the verifier says runs to thousands of lines,
-/// of which the last ones tell why.
+/// Shortens a long message in the middle. The verifier's messages run to thousands of lines, of
+/// which the last ones give the reason.
 fn shortened(text: &str) -> String {
     const FIRST: usize = 3;
     const LAST: usize = 12;
@@ -236,7 +237,7 @@ fn shortened(text: &str) -> String {
         .join("\n")
 }
 
-/// The runtime of the commands that wait for several things at once.
+/// Makes the runtime of the commands that wait for several things at once.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

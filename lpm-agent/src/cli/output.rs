@@ -1,7 +1,7 @@
-//! Whether anybody still reads what a command writes.
+//! Detects that nobody reads a command's output any more.
 //!
-//! Who writes notices by itself (`EPIPE`); a watcher without samples does not write. So the
-//! descriptors are asked.
+//! A writer notices by itself (`EPIPE`). A watcher without samples does not write, so the
+//! descriptors are polled.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -16,10 +16,10 @@ use nix::{
 };
 use tokio::sync::watch;
 
-/// How long the output may take nothing in an agent's container.
+/// Longest time for which the output may accept nothing in an agent's container.
 const STUCK: Duration = Duration::from_mins(1);
 
-/// How often that is looked at.
+/// Interval between two checks of the output.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Waits for the end of the output, or of the terminal that the keys come from.
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(super) struct Gone(watch::Receiver<bool>);
 
 impl Gone {
-    /// Begins to watch, in a thread that ends with the process.
+    /// Starts to watch the descriptors, in a thread that ends with the process.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -40,27 +40,27 @@ impl Gone {
                 let mut ends = vec![stdout.as_fd()];
                 ends.extend(stdin.is_terminal().then(|| stdin.as_fd()));
                 if one_ends(&ends) {
-                    // Nobody waits any more only if the command has ended.
+                    // The send fails only if the command has ended.
                     let _ = tell.send(true);
                 }
             })?;
         Ok(Self(told))
     }
 
-    /// Waits.
+    /// Waits until the output has ended.
     pub(super) async fn wait(&mut self) {
         if self.0.wait_for(|gone| *gone).await.is_err() {
-            // The descriptors cannot be asked.
+            // The descriptors cannot be polled.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Ends the process when its client has gone without a word, as container runtimes let it happen:
-/// they hold both ends of the output, which then takes nothing any more, or they close the input.
-/// For commands that have nothing to take off.
+/// Ends the process when its client has gone without a word. Container runtimes let that happen:
+/// they hold both ends of the output, which then accepts nothing any more, or they close the input.
+/// Use it only for commands that have nothing to detach.
 pub(super) fn end_when_stuck() {
-    // Without these threads it ends with the container.
+    // Without these threads the process ends with the container.
     let _ = thread::Builder::new()
         .name("lpm-stuck".to_owned())
         .spawn(|| {
@@ -78,24 +78,24 @@ pub(super) fn end_when_stuck() {
         .name("lpm-input".to_owned())
         .spawn(|| {
             let stdin = io::stdin();
-            // What was closed from the beginning (`< /dev/null`) says nothing.
+            // An input that was closed from the beginning (`< /dev/null`) says nothing.
             if !is(stdin.as_fd(), PollFlags::POLLHUP) && one_ends(&[stdin.as_fd()]) {
                 process::exit(0);
             }
         });
 }
 
-/// Whether a descriptor is so now.
+/// True if a descriptor is in this state now.
 fn is(fd: BorrowedFd<'_>, state: PollFlags) -> bool {
     let mut fds = [PollFd::new(fd, state)];
     poll(&mut fds, PollTimeout::ZERO).is_ok()
         && fds[0].revents().is_some_and(|now| now.intersects(state))
 }
 
-/// Waits until the other side of one of them has gone; false: they cannot be waited for.
+/// Waits until the other side of one of the descriptors is closed. False: they cannot be polled.
 fn one_ends(fds: &[BorrowedFd<'_>]) -> bool {
     loop {
-        // Errors and hang-ups are told without being asked for.
+        // Errors and hang-ups are reported without being requested.
         let asked = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::empty()));
         let mut asked: Vec<PollFd<'_>> = asked.collect();
         match poll(&mut asked, PollTimeout::NONE) {

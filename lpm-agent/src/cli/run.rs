@@ -21,7 +21,7 @@ use crate::{
     shutdown::{OnExit, SuccessorCheck},
 };
 
-/// How often the files are looked at for changes.
+/// Interval between two looks at the configuration files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ impl Run {
     async fn serve(self, netns: Option<&String>) -> anyhow::Result<()> {
         let mut end = signals::End::new(false)?;
         let config = self.config(netns)?;
-        // The port first: a second agent must not touch an interface.
+        // The port comes first: a second agent must not touch an interface.
         let server = Server::bind(config.listen).await?;
         let hash = config.hash();
         let farewell = farewell(&config);
@@ -126,7 +126,7 @@ impl Run {
         Ok(config)
     }
 
-    /// Applies the files as they are now; a file that does not hold changes nothing.
+    /// Applies the configuration files as they are now. A file with an error changes nothing.
     fn reload(&self, netns: Option<&String>, session: &Session, app: &App, files: &mut Files) {
         let applied = self.config(netns).and_then(|config| {
             let hash = config.hash();
@@ -146,7 +146,7 @@ impl Run {
     }
 }
 
-/// What asks about a successor in the end; `None`: there is nobody to ask, or nothing to keep.
+/// The check for a successor at the agent's end. None: there is nobody to ask, or nothing to keep.
 fn farewell(config: &Config) -> Option<SuccessorCheck> {
     let asked = config
         .identity
@@ -164,7 +164,7 @@ fn log(notice: &Notice) {
     }
 }
 
-/// The files that the configuration is made of, and when they last changed.
+/// The files of the configuration, and when they last changed.
 struct Files {
     config: Option<PathBuf>,
     names: Option<PathBuf>,
@@ -182,13 +182,13 @@ impl Files {
         files
     }
 
-    /// The configuration points to another names file.
+    /// Follows another names file, which the configuration now points to.
     fn follow(&mut self, names: Option<PathBuf>) {
         self.names = names;
         self.seen = self.times();
     }
 
-    /// Whether a file is not what it was at the last look.
+    /// True if a file has changed since the last look.
     fn changed(&mut self) -> bool {
         let now = self.times();
         let changed = now != self.seen;

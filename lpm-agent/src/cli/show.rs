@@ -1,10 +1,10 @@
-//! Numbers and names as people read them.
+//! Formats numbers and names for people.
 
 use std::net::IpAddr;
 
 use crate::identity::Name;
 
-/// A time: three digits and a unit.
+/// Formats a time in nanoseconds with three digits and a unit.
 pub(super) fn time(ns: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let ns = ns as f64;
@@ -17,12 +17,12 @@ pub(super) fn time(ns: u64) -> String {
     digits(ns / 1e9, "s")
 }
 
-/// A time that may not have been measured.
+/// Formats a time that may not have been measured.
 pub(super) fn maybe(ns: Option<u64>) -> String {
     ns.map_or_else(|| "-".to_owned(), time)
 }
 
-/// A number: three digits and a power of a thousand.
+/// Formats a number with three digits and a power of a thousand.
 pub(super) fn count(value: f64) -> String {
     for (unit, size) in [("", 1.0), ("k", 1e3), ("M", 1e6)] {
         if value / size < 999.5 {
@@ -41,12 +41,12 @@ fn digits(value: f64, unit: &str) -> String {
     format!("{value:.decimals$}{unit}")
 }
 
-/// An address and port, IPv6 in brackets.
+/// Formats an address and port, IPv6 in brackets.
 pub(super) fn end(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-/// The shortest words that say who somebody is.
+/// The shortest text that identifies the owner of an address.
 pub(super) fn who(name: &Name) -> String {
     let thing = [&name.pod, &name.workload, &name.service, &name.node];
     let thing = thing.into_iter().flatten().next();

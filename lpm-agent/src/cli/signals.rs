@@ -1,4 +1,4 @@
-//! Signals, and whatever else ends a command.
+//! Signals and other events that end a command.
 
 use std::io;
 
@@ -6,8 +6,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::Gone;
 
-/// Waits for Ctrl-C or SIGTERM; with `hangup`, also for the terminal, or whoever reads the output, to
-/// go.
+/// Waits for Ctrl-C or SIGTERM. With `hangup` it also waits for the end of the terminal, or of the
+/// output's reader.
 pub(super) struct End {
     interrupt: Signal,
     terminate: Signal,
@@ -15,7 +15,7 @@ pub(super) struct End {
 }
 
 impl End {
-    /// From here on the signals do not kill the process any more.
+    /// Installs the handlers. From here on the signals do not kill the process any more.
     pub(super) fn new(hangup: bool) -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -26,7 +26,7 @@ impl End {
         })
     }
 
-    /// Waits for one of them.
+    /// Waits for one of the events.
     pub(super) async fn wait(&mut self) {
         let hangup = async {
             match &mut self.hangup {
@@ -45,7 +45,7 @@ impl End {
     }
 }
 
-/// SIGHUP as a wish to read the files anew.
+/// A stream of SIGHUP signals, which ask to read the files again.
 pub(super) fn reload() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }

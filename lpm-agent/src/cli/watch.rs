@@ -1,4 +1,4 @@
-//! `lpm watch`: every sample as a line.
+//! `lpm watch`: prints every sample as a line.
 
 use std::{
     io::{self, Write},
@@ -77,13 +77,13 @@ impl Watch {
         };
         if let Some(missed) = missed {
             let count = printer.count;
-            // The summary is worth an attempt only.
+            // A summary that cannot be written is no failure.
             let _ = writeln!(io::stderr(), "lpm: {count} samples, {missed} missed");
         }
         outcome
     }
 
-    /// Attaches, prints, detaches.
+    /// Attaches, prints samples, and detaches.
     async fn measure(
         &self,
         netns: Option<&String>,
@@ -96,7 +96,7 @@ impl Watch {
         let options = self.measure.options(netns)?;
         let session = Session::start(options, move |notice| drop(notify.send(notice)))?;
         let mut watcher = session.hub().watch();
-        // Told only now, because from now on no sample is lost.
+        // The notices come only now, because from now on no sample is lost.
         while let Ok(notice) = notices.try_recv() {
             tell(&notice);
         }
@@ -134,7 +134,7 @@ fn tell(notice: &Notice) {
     let _ = writeln!(io::stderr(), "lpm: {notice}");
 }
 
-/// Prints what an agent measures.
+/// Prints the samples of an agent.
 async fn follow_agent(
     mut lines: mpsc::Receiver<anyhow::Result<StreamLine>>,
     printer: &mut Printer,
@@ -187,7 +187,7 @@ impl Printer {
         }
     }
 
-    /// Prints a sample and all that wait behind it; false: that was the last one.
+    /// Prints a sample and all that wait behind it. False: that was the last one.
     fn samples(
         &mut self,
         watcher: &mut Watcher,
@@ -209,7 +209,7 @@ impl Printer {
         Ok(more)
     }
 
-    /// Prints one sample; false: that was the last one.
+    /// Prints one sample. False: that was the last one.
     fn record(&mut self, record: &SampleRecord) -> io::Result<bool> {
         if self.count >= self.most {
             return Ok(false);
@@ -230,7 +230,7 @@ impl Printer {
     }
 }
 
-/// A line for people.
+/// Formats a sample as a line for people.
 pub(super) fn text(record: &SampleRecord) -> String {
     let name = |name: &Option<crate::identity::Name>| {
         name.as_ref()
@@ -238,7 +238,7 @@ pub(super) fn text(record: &SampleRecord) -> String {
             .filter(|who| !who.is_empty())
             .map(|who| format!(" ({who})"))
     };
-    // Questions have answers of one kind each.
+    // The methods of queries have one kind of echo each.
     let kind = match &*record.method {
         question @ ("icmp" | "dns" | "request") => question,
         _ => &record.echo,
@@ -260,7 +260,7 @@ pub(super) fn text(record: &SampleRecord) -> String {
     )
 }
 
-/// A line as pping's option for ppviz prints it.
+/// Formats a sample as pping's option for ppviz does.
 pub(super) fn ppviz(record: &SampleRecord) -> String {
     let time = humantime::parse_rfc3339(&record.time)
         .ok()

@@ -1,4 +1,4 @@
-//! The key `conntrack`.
+//! The configuration key `conntrack`: backends of services, by the kernel's connection tracking.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,8 @@ impl Default for Conntrack {
     fn default() -> Self {
         Self {
             enabled: true,
-            // As many as there are flows by default: no other's backend is asked for.
+            // The default equals the number of flows. No other connection's backend is ever looked
+            // up.
             most: 1 << 16,
         }
     }

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration.
+//! Errors of a configuration.
 
 use std::{
     io,
@@ -12,44 +12,44 @@ use crate::yaml;
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("read the configuration {path}: {source}; check the path and its permissions")]
     Read {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is not YAML, has an unknown key or a value of the wrong type.
+    /// The file is not YAML, has an unknown key, or has a value of the wrong type.
     #[error(
         "configuration {path}: {reason}\n`lpm config schema` prints every key, `lpm config show` the defaults"
     )]
     Parse {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong, with line and column.
+        /// The error, with line and column.
         reason: String,
     },
-    /// A value that cannot work.
+    /// A value cannot work.
     #[error("configuration: {key} is {value}: {remedy}")]
     Value {
-        /// The key.
+        /// The configuration key.
         key: &'static str,
-        /// The value that it has.
+        /// The value of the key.
         value: String,
         /// What the operator has to write.
         remedy: &'static str,
     },
-    /// Such a value in a file.
+    /// A value in a file cannot work.
     #[error("configuration {path}, line {line}: {key} is {value}: {remedy}")]
     ValueAt {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Which line.
+        /// Line of the key.
         line: u64,
-        /// The key.
+        /// The configuration key.
         key: &'static str,
-        /// The value that it has.
+        /// The value of the key.
         value: String,
         /// What the operator has to write.
         remedy: &'static str,
@@ -57,7 +57,8 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// With the place in a file of this text, if it has the key; else it is of the defaults.
+    /// Adds the place in a file with this text, if the text has the key. Without the key the value
+    /// is a default, and there is no place.
     pub(super) fn within(self, text: &str, path: &Path) -> Self {
         match self {
             Self::Value { key, value, remedy } => match yaml::line_of(text, key) {

@@ -1,4 +1,4 @@
-//! Where names come from.
+//! The configuration key `identity`: the sources of names.
 
 use std::{
     env, fs,
@@ -117,7 +117,7 @@ impl Identity {
         Ok(())
     }
 
-    /// What to ask Kubernetes; `None`: nothing.
+    /// Settings of the Kubernetes source. None: Kubernetes is not asked.
     #[must_use]
     pub fn kubernetes(&self) -> Option<kubernetes::Settings> {
         let Kubernetes {
@@ -138,7 +138,8 @@ impl Identity {
         })
     }
 
-    /// Whether other agents are asked for names: they listen at the port of this address.
+    /// Checks that other agents can reach this one, if they are asked for names: they listen at the
+    /// port of this address.
     pub(super) fn check_listens(&self, listen: SocketAddr) -> Result<(), ConfigError> {
         let here_only = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         if self.kubernetes.scope == Scope::Cluster || !here_only.contains(&listen.ip()) {
@@ -153,7 +154,7 @@ impl Identity {
     }
 }
 
-/// The name of this node: as given, else `NODE_NAME`, else the host's.
+/// The name of this node: the given one, else `NODE_NAME`, else the host's name.
 #[must_use]
 pub fn node_name(given: Option<&str>) -> Option<Arc<str>> {
     let host = || fs::read_to_string("/proc/sys/kernel/hostname").ok();

@@ -1,4 +1,4 @@
-//! The methods, as the configuration names them.
+//! The methods of measurement, as the configuration names them.
 
 use lpm_common::layout;
 use schemars::JsonSchema;
@@ -25,7 +25,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// All of them.
+    /// All methods.
     pub const ALL: [Self; 6] = [
         Self::Ts,
         Self::Seq,
@@ -35,16 +35,16 @@ impl Method {
         Self::Request,
     ];
 
-    /// Those that are on unless the configuration says otherwise.
+    /// The methods that are on unless the configuration says otherwise.
     pub const DEFAULT: [Self; 5] = [Self::Ts, Self::Seq, Self::Handshake, Self::Icmp, Self::Dns];
 
-    /// As it is written.
+    /// The method's word in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.layout().as_str()
     }
 
-    /// As the kernel programs have it.
+    /// The method as the kernel programs encode it.
     #[must_use]
     pub fn layout(self) -> layout::Method {
         match self {

@@ -40,11 +40,11 @@ use crate::{
     yaml,
 };
 
-/// No more than this can be told apart within one namespace
+/// Most entries of `levels` that can be told apart within one namespace
 /// ([`layout::NameId::MAX_MEMBER`]), with some room.
 const LEVELS_MOST: u16 = 2000;
 
-/// How many entries the tables may have, and copies the histograms.
+/// Number of entries that the tables may have, and of copies of the histograms.
 const FLOWS: RangeInclusive<u32> = 64..=1 << 24;
 const QUERIES: RangeInclusive<u32> = 64..=1 << 20;
 const STRIPES: RangeInclusive<u32> = 1..=64;
@@ -151,7 +151,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a file; a relative `names` is resolved against the file's directory.
+    /// Reads a file. A relative `names` is resolved against the file's directory.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
@@ -167,7 +167,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Parses the text of a configuration; `path` is for messages.
+    /// Parses the text of a configuration. `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let config: Option<Self> = yaml::read(text).map_err(|reason| ConfigError::Parse {
             path: path.to_owned(),
@@ -234,7 +234,7 @@ impl Config {
         Ok(())
     }
 
-    /// The rules, or these interfaces only.
+    /// The rules for interfaces. If `only` is not empty, these interfaces alone are watched.
     #[must_use]
     pub fn rules(&self, only: &[String]) -> Rules {
         Rules {
@@ -244,13 +244,13 @@ impl Config {
         }
     }
 
-    /// The methods, as the kernel programs want them.
+    /// The methods as the kernel programs encode them.
     #[must_use]
     pub fn method_set(&self) -> layout::Methods {
         self.methods.iter().map(|method| method.layout()).collect()
     }
 
-    /// The tunnels that programs must look into: none unless a rule asks for it.
+    /// The tunnels that the programs must look into. None unless a rule asks for it.
     #[must_use]
     pub fn looked_into(&self) -> TunnelPorts {
         if self.interfaces.iter().any(|rule| rule.inner) {
@@ -260,16 +260,16 @@ impl Config {
         }
     }
 
-    /// Whether an interface is to be watched by XDP.
+    /// True if a rule watches an interface by XDP.
     #[must_use]
     pub fn by_xdp(&self) -> bool {
         self.interfaces.iter().any(|rule| rule.xdp.is_some())
     }
 
-    /// As YAML, every key spelt out.
+    /// The configuration as YAML, with every key.
     ///
     /// # Errors
-    /// None is known; the serialiser may have its own.
+    /// None is known. The serialiser may have its own.
     pub fn to_yaml(&self) -> Result<String, serde_saphyr::ser::Error> {
         serde_saphyr::to_string(self)
     }
@@ -280,14 +280,13 @@ impl Config {
         schemars::schema_for!(Self)
     }
 
-    /// A number that changes with the configuration (FNV-1a, 64 bits), for
-    /// `lpm_config_hash_info`.
+    /// A hash of the configuration (FNV-1a, 64 bits), for `lpm_config_hash_info`.
     #[must_use]
     pub fn hash(&self) -> String {
         format!("{:016x}", fnv(&format!("{self:?}")))
     }
 
-    /// Keys in which `other` differs and that need a restart.
+    /// The keys in which `other` differs and that need a restart.
     #[must_use]
     pub fn cold_changes(&self, other: &Self) -> Vec<&'static str> {
         [

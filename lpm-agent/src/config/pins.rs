@@ -1,4 +1,4 @@
-//! The key `pins`.
+//! The configuration key `pins`: a data path that outlives the agent.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -41,7 +41,7 @@ impl Pins {
             let path = self.path.display().to_string();
             return wrong("pins.path", path, "give an absolute path");
         }
-        // The agent gives its sign every two seconds.
+        // The agent gives its sign of life every two seconds.
         if !(Duration::from_secs(4)..=Duration::from_hours(24)).contains(&self.keep) {
             let keep = humantime::format_duration(self.keep).to_string();
             return wrong("pins.keep", keep, "give 4s to 24h");

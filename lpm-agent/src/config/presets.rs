@@ -1,8 +1,8 @@
-//! Presets: what is to be watched where a known CNI made the interfaces.
+//! Presets: rules for nodes where a known CNI made the interfaces.
 //!
 //! A preset stands between the configuration's own rules, which win, and the built-in ones, which
-//! stay for what it does not name. So it is short: it says what the built-in rules cannot know from
-//! an interface's kind.
+//! stay for what it does not name. So it is short: it says only what the built-in rules cannot know
+//! from an interface's kind.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// All of them.
+    /// All presets.
     pub const ALL: [Self; 5] = [
         Self::AksAzureCni,
         Self::AksCilium,
@@ -40,7 +40,7 @@ impl Preset {
         Self::L2sm,
     ];
 
-    /// As it is written.
+    /// The preset's word in the configuration.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ impl Preset {
         }
     }
 
-    /// Its rules, in order.
+    /// The preset's rules, in order.
     #[must_use]
     pub fn rules(self) -> Vec<Rule> {
         let rules: &[(&str, Watch)] = match self {
@@ -116,7 +116,7 @@ impl Preset {
         rules.iter().map(rule).collect()
     }
 
-    /// The ports of its tunnels.
+    /// The tunnel ports of the preset's network.
     #[must_use]
     pub fn tunnels(self) -> Tunnels {
         let vxlan = match self {
@@ -150,7 +150,7 @@ mod tests {
         kernel::interfaces::{Interface, Kind, tests::interface},
     };
 
-    /// What a node has whatever its CNI is.
+    /// Interfaces that a node has whatever its CNI is, with the vantage expected of each.
     const ANY: [(&str, Kind, Option<Vantage>); 3] = [
         ("lo", Kind::Loopback, None),
         ("eth0", Kind::Physical, Some(Vantage::Nic)),
@@ -165,8 +165,8 @@ mod tests {
         Config::parse(text, Path::new("lpm.yaml")).expect(text)
     }
 
-    /// Holds a preset against the interfaces of a node: each with what it must be watched as.
-    /// Veths end in another namespace, except those in `pairs`.
+    /// Tests a preset on the interfaces of a node, each with the vantage that is expected. Veths
+    /// end in another namespace, except those in `pairs`.
     fn holds(preset: Preset, list: &[(&str, Kind, Option<Vantage>)], pairs: &[&str]) {
         let rules = config(&format!("preset: {preset}\n")).rules(&[]);
         let node: Vec<(Interface, Option<Vantage>)> = ANY
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn tunnels_are_the_presets_unless_given() {
         assert_eq!(config("preset: l2sm\n").tunnels.vxlan, [7000, 8472, 4789]);
-        // Also where what is given is what holds without a preset.
+        // An explicit value that equals the default without a preset also counts as given.
         let given = config("preset: flannel\ntunnels: {vxlan: [4789, 8472]}\n");
         assert_eq!(given.tunnels, Tunnels::default());
         let shown = config("preset: l2sm\n").to_yaml().expect("YAML");

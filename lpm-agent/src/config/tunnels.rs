@@ -1,4 +1,4 @@
-//! Which UDP ports carry tunnels.
+//! The configuration key `tunnels`: the UDP ports that carry tunnels.
 
 use lpm_common::parse::tunnel::{PORTS, TunnelPorts};
 use schemars::JsonSchema;
@@ -27,7 +27,7 @@ impl Default for Tunnels {
     }
 }
 
-/// Whether a configuration that holds has the key `tunnels`.
+/// True if a configuration without errors has the key `tunnels`.
 pub(super) fn given(text: &str) -> bool {
     #[derive(Deserialize)]
     struct Given {
@@ -60,7 +60,7 @@ impl Tunnels {
         Ok(())
     }
 
-    /// As the programs want them.
+    /// The ports as the kernel programs take them.
     #[must_use]
     pub fn ports(&self) -> TunnelPorts {
         let of = |ports: &[u16]| std::array::from_fn(|i| ports.get(i).copied().unwrap_or(0));

@@ -1,4 +1,4 @@
-//! The counters of the kernel programs.
+//! Metrics of the counters of the kernel programs.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,8 +6,8 @@ use lpm_common::counter::{COUNTERS, Counter};
 
 use super::families::Families;
 
-/// The counters that are shown as the kernel counts them: name, help, name of the label (two of
-/// them share one value, split by `/`).
+/// The counters that are shown as the kernel counts them: name, help, and names of the labels. Two
+/// labels share one value, split by `/`.
 const SHOWN: &[(&str, &str, &[&str])] = &[
     ("flow_events", "Beginnings and ends of flows", &["event"]),
     (
@@ -55,10 +55,11 @@ const SHOWN: &[(&str, &str, &[&str])] = &[
     ("parse_skipped", "Packets not looked into", &["reason"]),
 ];
 
-/// Of a method that is off unless it is asked for.
+/// Name of the counters of requests. The method is off unless it is asked for.
 const REQUEST_EVENTS: &str = "request_events";
 
-/// Writes them; `names_refused`: what found no room in the map that the agent itself fills.
+/// Writes the counters. `names_refused` counts the names that found no room in the map that the
+/// agent itself fills.
 pub(super) fn encode(
     counters: &[u64; COUNTERS],
     names_refused: u64,

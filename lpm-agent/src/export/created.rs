@@ -1,14 +1,15 @@
-//! Since when counters and histograms count.
+//! Times of creation: since when counters and histograms count.
 //!
-//! A collector that knows it can tell a counter that has begun anew from one that went on, and
-//! counts what came before its first look. The time is one at which the series is known to have
+//! A collector with these times can tell a counter that began anew from one that went on, and
+//! counts what came before its first scrape. The time is one at which the series is known to have
 //! been zero, and after which nothing is missing in it:
 //!
 //! - of what the kernel's maps hold, when the maps were made: pinned ones are older than the agent;
 //! - of what the agent itself counts, when it started;
-//! - of a series that was not there at the last look, or has begun at zero since: that look.
+//! - of a series that was absent at the last scrape, or that has begun at zero since: that scrape.
 //!
-//! What others count (the kernel's counters of interfaces) began nobody knows when: those have none.
+//! Series that others count (the kernel's counters of interfaces) have no such time, because nobody
+//! knows when they began.
 
 use std::{
     collections::HashMap,
@@ -20,18 +21,19 @@ use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::{
     Metric, MetricFamily,
 };
 
-/// Who counts a family.
+/// The program that counts a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
-    /// The kernel's programs, or the agent in what outlives it.
+    /// The kernel programs, or the agent in memory that outlives it.
     Maps,
     /// The agent.
     Agent,
-    /// Somebody else.
+    /// Something other than LPM.
     Elsewhere,
 }
 
-/// By the beginnings of names; the first that fits. What is not here has no time.
+/// Counters of each family, by the beginning of its name. The first that fits decides. A family
+/// that is missing here has no time.
 const BY: [(&str, Counted); 25] = [
     ("lpm_rtt_seconds", Counted::Maps),
     ("lpm_flow_rtt_seconds", Counted::Maps),
@@ -60,29 +62,30 @@ const BY: [(&str, Counted); 25] = [
     ("process_", Counted::Agent),
 ];
 
-/// What is known of a series.
+/// Last state of one series.
 #[derive(Clone, Copy, Debug)]
 struct Series {
     created: SystemTime,
-    /// Its value, or number of observations.
+    /// Value of the series, or its number of observations.
     value: f64,
-    /// The look at which it was last there.
+    /// Number of the scrape at which the series was last present.
     look: u64,
 }
 
-/// Remembers which series there were.
+/// Remembers the series of earlier scrapes.
 #[derive(Debug)]
 pub(super) struct Created {
     maps: SystemTime,
     agent: SystemTime,
     last_look: Option<SystemTime>,
     looks: u64,
-    /// By a hash of name and labels: two that share one would share a time that holds for either.
+    /// Series by a hash of name and labels. Two series that share a hash share a time that holds
+    /// for either.
     series: HashMap<u64, Series>,
 }
 
 impl Created {
-    /// With the times at which the maps were made, and at which the agent started.
+    /// Starts with the times at which the maps were made and at which the agent started.
     pub(super) fn new(maps: SystemTime, agent: SystemTime) -> Self {
         Self {
             maps,
@@ -93,7 +96,7 @@ impl Created {
         }
     }
 
-    /// Writes the times into the families as they are at `now`.
+    /// Writes the times of creation into the families as they are at `now`.
     pub(super) fn stamp(&mut self, families: &mut [MetricFamily], now: SystemTime) {
         self.looks += 1;
         for family in families {
@@ -145,7 +148,7 @@ impl Created {
     }
 }
 
-/// The agent counts names that find no room, in a family that is the kernel's.
+/// True for names that find no room: the agent counts them, in a family of the kernel programs.
 fn is_the_agents(metric: &Metric) -> bool {
     let mut labels = metric.label.iter();
     labels.any(|label| label.name == "map" && label.value == "names")
@@ -193,7 +196,7 @@ mod tests {
         }
     }
 
-    /// The times that a look at these series gives.
+    /// The times of creation that a scrape of these series gives.
     fn times(created: &mut Created, now: u64, name: &str, series: &[(&str, f64)]) -> Vec<i64> {
         let mut families = [family(name, series)];
         created.stamp(&mut families, at(now));

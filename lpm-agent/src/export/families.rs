@@ -1,4 +1,4 @@
-//! Families of metrics as the encoders want them.
+//! Metric families, written through the encoder of the client library.
 
 use std::fmt;
 
@@ -16,11 +16,11 @@ use crate::passive::Counts;
 /// Names and values of a series' labels.
 pub(super) type LabelSet = Vec<(&'static str, String)>;
 
-/// Writes whole families. One without a series is left out.
+/// Writes whole families. A family without a series is left out.
 pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
 
 impl Families<'_> {
-    /// Counters; the encoder adds `_total`.
+    /// Writes counters. The encoder adds `_total`.
     pub(super) fn counters<N: EncodeCounterValue>(
         &mut self,
         name: &str,
@@ -46,7 +46,7 @@ impl Families<'_> {
         Ok(())
     }
 
-    /// Gauges.
+    /// Writes gauges.
     pub(super) fn gauges<N: EncodeGaugeValue>(
         &mut self,
         name: &str,
@@ -66,7 +66,7 @@ impl Families<'_> {
         Ok(())
     }
 
-    /// Histograms of seconds.
+    /// Writes histograms of seconds.
     pub(super) fn histograms(
         &mut self,
         name: &str,
@@ -87,7 +87,7 @@ impl Families<'_> {
         Ok(())
     }
 
-    /// Informations of one name; the encoder adds `_info`.
+    /// Writes info metrics of one name. The encoder adds `_info`.
     pub(super) fn infos<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -104,7 +104,7 @@ impl Families<'_> {
         series.try_for_each(|labels| family.encode_info(&labels))
     }
 
-    /// An information; the encoder adds `_info`.
+    /// Writes one info metric. The encoder adds `_info`.
     pub(super) fn info(&mut self, name: &str, help: &str, labels: LabelSet) -> fmt::Result {
         self.infos(name, help, [labels])
     }

@@ -21,7 +21,8 @@ const CLASSIC: [i32; 25] = [
 /// A run of at most this many empty buckets is written out: a new span costs as much.
 const WIDEST_GAP: usize = 2;
 
-/// Sparse buckets: spans (distance to the one before, length) and differences of counts.
+/// Sparse buckets as Prometheus encodes them: spans (distance to the one before, length) and
+/// differences of counts.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sparse {
     spans: Vec<(i32, u32)>,
@@ -29,11 +30,11 @@ struct Sparse {
 }
 
 impl Sparse {
-    /// All buckets but the zero one.
+    /// Makes sparse buckets of all buckets except the zero bucket.
     fn of(buckets: &[u64; BUCKETS]) -> Self {
         let mut sparse = Self::default();
         let mut last_count = 0;
-        // The index after the last bucket written; spans count from index 0 first.
+        // The index after the last bucket written. The first span counts from index 0.
         let mut next = 0;
         for (bucket, count) in buckets.iter().enumerate().skip(1) {
             if *count == 0 {
@@ -170,7 +171,8 @@ mod tests {
         assert_eq!(Sparse::of(Counts::default().buckets()), Sparse::default());
     }
 
-    /// What Prometheus makes labels of, if it reads the bounds as protobuf: printed by Go 1.26.
+    /// The labels that Prometheus makes of the bounds when it reads them as protobuf, as printed by
+    /// Go 1.26.
     const LABELS: [&str; 26] = [
         "1.52587890625e-05",
         "3.0517578125e-05",

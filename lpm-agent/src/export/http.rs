@@ -1,7 +1,7 @@
 //! The HTTP server: metrics, health, the API.
 //!
-//! `/metrics`, `/healthz` and `/readyz` name no address and may be open; whatever is below `/api`
-//! answers loopback clients only, but for what the agents tell each other ([`names`]).
+//! `/metrics`, `/healthz` and `/readyz` contain no address and may be open. Everything below `/api`
+//! answers loopback clients only, except the names that agents exchange ([`names`]).
 
 use std::{
     convert::Infallible,
@@ -37,19 +37,19 @@ use super::{
 };
 use crate::{identity::processes::Sockets, passive::clock::wall_clock};
 
-/// How often a watcher without samples gets a line: it shows that both sides live.
+/// Interval between lines to a watcher without samples. A line shows that both sides live.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Chunks of the stream that may wait for a slow client.
 const CHUNKS: usize = 16;
 
-/// Most samples that are sent at once.
+/// Most samples in one chunk.
 const BATCH: usize = 512;
 
 /// Why the server could not be started.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// Somebody has the port.
+    /// Another program listens at the address.
     #[error(
         "the address {address} is taken: another agent or another program listens there \
          (`ss -ltnp` shows which); stop it, or give another one with --listen or the key `listen`"
@@ -58,7 +58,7 @@ pub enum ServeError {
         /// The address.
         address: SocketAddr,
     },
-    /// It cannot be bound for another reason.
+    /// The address cannot be bound for another reason.
     #[error(
         "listen on {address}: {source}; give an address of this machine with --listen or the key \
          `listen`, and root or CAP_NET_BIND_SERVICE for ports below 1024"
@@ -66,23 +66,23 @@ pub enum ServeError {
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// What the handlers share.
+/// State that the handlers share.
 #[derive(Debug)]
 pub struct App {
     /// The metrics.
     pub metrics: Metrics,
     /// The samples, and the model.
     pub hub: Arc<Hub>,
-    /// Every interface that was there has been dealt with.
+    /// True once every existing interface has been handled.
     pub ready: AtomicBool,
 }
 
-/// A bound port, before there is something to serve: so that a port that is taken is found before
+/// A bound port that does not serve yet. It is bound early, so that a taken port is found before
 /// any program is loaded.
 #[derive(Debug)]
 pub struct Server {
@@ -103,13 +103,13 @@ impl Server {
         Ok(Self { listener, address })
     }
 
-    /// The address it is bound to.
+    /// The address that the port is bound to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `end` is done. Streams are cut off then.
+    /// Serves until `end` completes. Then streams are cut off.
     ///
     /// # Errors
     /// The listening socket fails.
@@ -157,7 +157,7 @@ async fn loopback_only(
 
 async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let accept = headers.get_all(header::ACCEPT).into_iter();
-    // Whoever keeps an answer must know on what it depends.
+    // A cache must know which request header the answer depends on.
     let vary = (header::VARY, "Accept");
     let Some(format) = negotiate::format(accept.map(HeaderValue::as_bytes)) else {
         let served = Format::ALL.map(Format::content_type).join("\n");
@@ -186,13 +186,13 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// Parameters of `/api/v1/flows`.
+/// Query parameters of `/api/v1/flows`.
 #[derive(Debug, Deserialize)]
 struct FlowsQuery {
-    /// Also idle and closed flows.
+    /// True: include idle and closed flows.
     #[serde(default)]
     all: bool,
-    /// Also the processes that hold the sockets; it takes a walk through `/proc`.
+    /// True: include the processes that hold the sockets. It takes a walk through `/proc`.
     #[serde(default)]
     processes: bool,
 }
@@ -200,7 +200,7 @@ struct FlowsQuery {
 /// A list as the API serves it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Page<T> {
-    /// [`super::sample::SCHEMA`].
+    /// Version of the records: [`super::sample::SCHEMA`].
     pub schema: u32,
     /// The records.
     pub items: Vec<T>,
@@ -246,17 +246,17 @@ async fn links(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// A line of `/api/v1/watch`.
+/// One line of the stream `/api/v1/watch`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum StreamLine {
     /// A sample.
     Sample(Box<SampleRecord>),
-    /// Sent every second: what this watcher did not get so far.
+    /// Sent every second: how many samples this watcher did not get so far.
     Missed {
-        /// [`super::sample::SCHEMA`].
+        /// Version of the records: [`super::sample::SCHEMA`].
         schema: u32,
-        /// Number of samples.
+        /// Number of samples missed.
         missed: u64,
     },
 }
@@ -269,7 +269,7 @@ async fn watch(State(app): State<Arc<App>>) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
-/// Sends lines until the client is gone.
+/// Sends lines until the client disconnects.
 async fn send_samples(mut watcher: Watcher, to: mpsc::Sender<Result<Bytes, Infallible>>) {
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     loop {
@@ -297,7 +297,7 @@ async fn send_samples(mut watcher: Watcher, to: mpsc::Sender<Result<Bytes, Infal
 fn sample_lines(watcher: &Watcher, samples: &[lpm_common::layout::Sample]) -> Vec<u8> {
     let model = watcher.hub().model();
     let (links, whose) = (model.links(), model.registry().whose());
-    // Without clocks there is no time to tell; they have been read when the agent started.
+    // Without clocks there is no time to tell. They could be read when the agent started.
     let Ok(clock) = wall_clock() else {
         return Vec::new();
     };
@@ -316,7 +316,7 @@ fn sample_lines(watcher: &Watcher, samples: &[lpm_common::layout::Sample]) -> Ve
 }
 
 fn line(line: &StreamLine) -> Vec<u8> {
-    // Strings and numbers only: this does not fail.
+    // The line holds strings and numbers only, so this does not fail.
     let mut json = serde_json::to_vec(line).unwrap_or_default();
     json.push(b'\n');
     json
@@ -326,7 +326,7 @@ fn failed(error: &dyn std::error::Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
 }
 
-/// Runs what takes milliseconds of a CPU beside the server's threads.
+/// Runs work that takes milliseconds of a CPU on a thread of its own, outside the server's threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,

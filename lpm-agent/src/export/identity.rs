@@ -5,8 +5,8 @@ use std::fmt;
 use super::families::Families;
 use crate::identity::status::Status;
 
-/// Writes how the sources are, and how many round trips got a name too late; nothing if Kubernetes
-/// is not asked.
+/// Writes the state of each source, and how many round trips got a name too late. Writes nothing if
+/// Kubernetes is not asked.
 pub(super) fn encode(status: &Status, late: u64, out: &mut Families<'_>) -> fmt::Result {
     let kinds = status.kinds();
     let label = |kind: &str| vec![("kind", kind.to_owned())];
@@ -60,7 +60,8 @@ pub(super) fn encode(status: &Status, late: u64, out: &mut Families<'_>) -> fmt:
     )
 }
 
-/// The agents of other nodes; nothing if they are not asked.
+/// Writes the connections to the agents of other nodes. Writes nothing if those agents are not
+/// asked.
 fn peers(status: &Status, out: &mut Families<'_>) -> fmt::Result {
     let Some(agents) = status.peers() else {
         return Ok(());

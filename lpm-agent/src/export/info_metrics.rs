@@ -1,7 +1,8 @@
-//! What is known of pods and workloads beside their round trips: the labels that were asked for.
+//! Info metrics: the Kubernetes labels of pods and workloads that the configuration asks for.
 //!
-//! They are metrics of their own, to be joined, and no labels of histograms: a histogram would
-//! begin anew with each change, and its series would be as many as all values together.
+//! They are metrics of their own, to be joined with others in queries, and no labels of histograms.
+//! A histogram would begin anew with each change of a label, and its series would be as many as all
+//! values together.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -11,7 +12,7 @@ use crate::identity::{Levels, Registry};
 /// Names and values of labels.
 type Labels = Vec<(Arc<str>, Arc<str>)>;
 
-/// Writes what is known of this node's pods, at the levels that are switched on; nothing unless
+/// Writes the labels of this node's pods, at the levels that are switched on. Writes nothing unless
 /// labels were asked for.
 pub(super) fn encode(registry: &Registry, levels: &Levels, out: &mut Families<'_>) -> fmt::Result {
     let chosen = registry.labels();
@@ -80,7 +81,7 @@ mod tests {
         },
     };
 
-    /// The pods of node `n1` and one of another, by pod, workload and the label `team`.
+    /// The pods of node `n1` and one of another node, by pod, workload and the label `team`.
     fn metrics(levels: Levels, pods: &[(&str, &str, &str)]) -> String {
         let chosen = Chosen::new(&["team".to_owned(), "example.com/tier".to_owned()]);
         let registry = Registry::on_node(Some("n1".into()), chosen);

@@ -1,4 +1,4 @@
-//! Which interfaces are watched, and which should be and are not.
+//! Metrics of interfaces: which are watched, and which should be and are not.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use lpm_common::layout::Vantage;
 use super::families::{Families, LabelSet};
 use crate::passive::Model;
 
-/// Writes them.
+/// Writes the metrics of interfaces.
 pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
     let (links, blind) = (model.links(), model.blind());
     let seeing = links.iter().filter(|(index, _)| !blind.contains_key(index));

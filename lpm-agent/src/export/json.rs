@@ -1,4 +1,4 @@
-//! Flows, latencies and links as records: what the API serves and `lpm top` shows.
+//! JSON records of flows, latencies and links: the API serves them, and `lpm top` shows them.
 
 use std::{
     io,
@@ -22,14 +22,14 @@ use crate::{
 /// One end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
-    /// Its address.
+    /// Address of the end.
     pub address: IpAddr,
-    /// Its TCP port.
+    /// TCP port of the end.
     pub port: u16,
-    /// Who it is, where known.
+    /// Name of the end. None: no name is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// The local process that holds the socket, where asked for and known.
+    /// The local process that holds the socket. None: not asked for, or not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
 }
@@ -51,26 +51,26 @@ impl Both {
         }
     }
 
-    /// Their sum.
+    /// Sum of both directions.
     #[must_use]
     pub fn total(self) -> u64 {
         self.from_local.saturating_add(self.to_local)
     }
 }
 
-/// Round trips of one leg, nanoseconds; absent: not yet measured.
+/// Round trips of one leg, in nanoseconds. Absent: not measured yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
-    /// The latest.
+    /// The latest round trip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<u64>,
-    /// The smallest since the agent knows the flow.
+    /// The smallest round trip since the agent knows the flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<u64>,
-    /// Smoothed as in RFC 6298.
+    /// The smoothed round trip, as in RFC 6298.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smoothed: Option<u64>,
-    /// How many there were.
+    /// Number of round trips.
     #[serde(default)]
     pub samples: u32,
 }
@@ -89,9 +89,9 @@ impl From<LegTimes> for Times {
 /// Round trips by leg.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Legs {
-    /// Beyond the vantage.
+    /// Round trips of the remote leg: beyond the vantage.
     pub remote: Times,
-    /// Towards the local end.
+    /// Round trips of the local leg: towards the local end.
     pub local: Times,
 }
 
@@ -102,33 +102,33 @@ pub struct FlowRecord {
     pub id: String,
     /// Interface of the vantage.
     pub interface: String,
-    /// `pod`, `overlay`, `bridge`, `nic` or `node`.
+    /// Kind of the vantage: `pod`, `overlay`, `bridge`, `nic` or `node`.
     pub vantage: String,
-    /// Outer VLAN id, if there is one.
+    /// VLAN id of the outermost tag. None: there is no tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
-    /// The tunnels that the flow was seen inside, outermost first.
+    /// The tunnels that carried the flow's packets, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tunnels: Vec<TunnelRecord>,
     /// The end on this node's side of the vantage.
     pub local: End,
     /// The other end.
     pub remote: End,
-    /// Who answers in its place, if its address is translated behind the vantage (that of a
-    /// service).
+    /// The backend that answers in place of the remote end, if the remote address is translated
+    /// behind the vantage (that of a service).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<End>,
-    /// RFC 3339.
+    /// When the flow was first seen, in RFC 3339.
     pub first_seen: String,
-    /// RFC 3339.
+    /// When the flow was last seen, in RFC 3339.
     pub last_seen: String,
-    /// How long ago that was, milliseconds.
+    /// Time since the flow was last seen, milliseconds.
     pub idle_ms: u64,
-    /// Seen within the idle time and not closed.
+    /// True: seen within the idle time and not closed.
     pub active: bool,
-    /// FIN from both ends, or RST.
+    /// True: closed by a FIN from both ends, or by an RST.
     pub closed: bool,
-    /// The SYN was seen; false: joined mid-stream.
+    /// True: the SYN was seen. False: the flow was found mid-stream.
     pub opened: bool,
     /// Packets on the wire.
     pub packets: Both,
@@ -191,47 +191,47 @@ impl FlowRecord {
     }
 }
 
-/// Round trips of one pair of namespaces, since the agent started.
+/// Round trips of one pair of namespaces since the agent started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LatencyRecord {
-    /// Of the local end.
+    /// Namespace of the local end.
     pub namespace: String,
-    /// Of the remote end; empty: it has no name.
+    /// Namespace of the remote end. Empty: that end has no name.
     pub peer_namespace: String,
-    /// `pod`, `node`, `service` or `external`.
+    /// Kind of the remote end: `pod`, `node`, `service` or `external`.
     pub peer_kind: String,
-    /// `remote` or `local`.
+    /// Leg: `remote` or `local`.
     pub leg: String,
-    /// `prompt`, `lone` or `data`.
+    /// Echo class: `prompt`, `lone` or `data`.
     pub echo: String,
-    /// `icmp`, `dns` or `request`; absent: the round trips of TCP.
+    /// Method: `icmp`, `dns` or `request`. Absent: the round trips of TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Response code, if it is `dns`; the server is not told apart then.
+    /// Response code, if the method is `dns`. The DNS server is not told apart then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rcode: Option<String>,
-    /// Number of samples.
+    /// Number of samples missed.
     pub count: u64,
     /// Mean, nanoseconds.
     pub mean_ns: u64,
     /// Median: the upper bound of its bucket (buckets are 9 % wide), nanoseconds.
     pub p50_ns: u64,
-    /// Likewise.
+    /// 90th percentile: the upper bound of its bucket, nanoseconds.
     pub p90_ns: u64,
-    /// Likewise.
+    /// 99th percentile: the upper bound of its bucket, nanoseconds.
     pub p99_ns: u64,
 }
 
-/// An interface that is watched.
+/// One watched interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkRecord {
-    /// Its name.
+    /// Name of the interface.
     pub interface: String,
-    /// As what it is watched.
+    /// Vantage as which the interface is watched.
     pub vantage: String,
-    /// `tcx` or `netlink`.
+    /// How the programs are attached: `tcx` or `netlink`.
     pub mode: String,
-    /// Active flows there.
+    /// Number of active flows at the interface.
     pub flows: u64,
     /// Packets of the flows in the table.
     pub packets: Both,
@@ -239,23 +239,24 @@ pub struct LinkRecord {
     pub bytes: Both,
     /// Smallest round trips among the active flows.
     pub rtt_min_ns: MinByLeg,
-    /// What the kernel counts there, and where it leads; absent: it cannot be read.
+    /// The kernel's counters of the interface, and the links that it makes. Absent: it cannot be
+    /// read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<PortRecord>,
 }
 
-/// Smallest round trip of each leg, nanoseconds; absent: not yet measured.
+/// Smallest round trip of each leg, nanoseconds. Absent: not measured yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MinByLeg {
-    /// Beyond the vantage.
+    /// Smallest round trip of the remote leg: beyond the vantage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<u64>,
-    /// Towards the local end.
+    /// Smallest round trip of the local leg: towards the local end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<u64>,
 }
 
-/// All flows in the table; with `sockets`, also who holds them.
+/// All flows in the flow table. With `sockets`, also the processes that hold them.
 ///
 /// # Errors
 /// A clock cannot be read.
@@ -278,7 +279,7 @@ pub fn flows(model: &Model, sockets: Option<&Sockets>) -> io::Result<Vec<FlowRec
 }
 
 impl LatencyRecord {
-    /// `None`: nothing was measured.
+    /// Makes a record of these counts. None: nothing was measured.
     fn new(namespace: &str, leg: Leg, echo: Echo, counts: &Counts) -> Option<Self> {
         Some(Self {
             namespace: namespace.to_owned(),
@@ -312,8 +313,8 @@ impl LatencyRecord {
     }
 }
 
-/// Round trips by pair of namespaces, leg and echo; then those of ICMP echo, of DNS by
-/// namespace and response code, and of requests.
+/// Round trips by pair of namespaces, leg and echo. Then follow those of ICMP echo, those of DNS by
+/// namespace and response code, and those of requests.
 #[must_use]
 pub fn latencies(model: &Model) -> Vec<LatencyRecord> {
     let tcp = model.rtt().by_labels.into_iter();

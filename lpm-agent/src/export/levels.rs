@@ -1,4 +1,4 @@
-//! Round trips by workload, service and pod, where they are switched on.
+//! Metrics of round trips by workload, service and pod, where these levels are switched on.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::passive::{
     model::levels::{By, Levelled},
 };
 
-/// Writes the families of the levels that have anything.
+/// Writes the families of the levels that hold anything.
 pub(super) fn encode(levelled: Levelled, out: &mut Families<'_>) -> fmt::Result {
     out.histograms(
         "workload_rtt",

@@ -1,16 +1,18 @@
-//! Samples of TCP by method, for `lpm_samples_total`.
+//! Splits the samples of TCP by method, for `lpm_samples_total`.
 //!
-//! The histograms hold the samples of all methods. The kernel counts those of `seq` and `handshake`
-//! besides; what the histograms hold beyond them is of `ts`, on whose path nothing more is counted.
-//! Rows and counters cannot be read at one time. So the counters are read last, and the kernel
-//! counts before it adds to a histogram: what a histogram held of the others is among their
-//! counters, and never taken for a sample of `ts`. What they have counted beyond that waits for the
-//! page that has it in the histograms, so that a page's methods are together as many as its rows
-//! hold, and none of them goes back.
+//! The histograms hold the samples of all methods. The kernel counts the samples of `seq` and
+//! `handshake` in addition. The remaining samples of the histograms are those of `ts`, on whose
+//! path nothing more is counted.
+//!
+//! Rows and counters cannot be read at one instant. So the counters are read last, and the kernel
+//! counts before it adds to a histogram. A sample of `seq` or `handshake` in a histogram is
+//! therefore among its counter, and is never taken for a sample of `ts`. Samples that are counted
+//! but not yet in the histograms wait for the page that has them there. So the methods of a page
+//! add up to what its rows hold, and none of them goes back.
 
 use std::sync::{Mutex, PoisonError};
 
-/// What the last page said.
+/// The numbers of the last page.
 #[derive(Debug, Default)]
 pub(super) struct OfTcp(Mutex<Shown>);
 
@@ -23,8 +25,8 @@ pub(super) struct Shown {
 }
 
 impl OfTcp {
-    /// What to show where the rows hold so many samples in all, and the counters, which were read
-    /// after them, have these of `seq` and of `handshake`.
+    /// The numbers of the next page. `all` is the number of samples in the rows. `seq` and
+    /// `handshake` are the counters of these methods, read after the rows.
     pub(super) fn page(&self, all: u64, seq: u64, handshake: u64) -> Shown {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let shown = &mut *last;
@@ -56,7 +58,8 @@ mod tests {
         assert_eq!(of_tcp.page(110, 33, 8), shown(69, 33, 8));
     }
 
-    /// Each line is what had come when the rows were read, and what came until the counters were.
+    /// Each line holds the samples at the time when the rows were read, and those that came until
+    /// the counters were.
     #[test]
     fn a_page_is_as_much_as_its_rows_whatever_comes_meanwhile() {
         let of_tcp = OfTcp::default();

@@ -1,7 +1,7 @@
-//! The metrics: one collector that reads the model at each scrape.
+//! The Prometheus metrics: one collector that reads the model at each scrape.
 //!
-//! Histograms are counted elsewhere (in the kernel), so they are handed to the encoder whole.
-//! What was never measured has no series.
+//! The kernel counts the histograms, so they are handed to the encoder whole. A series that was
+//! never measured is absent.
 
 use std::{
     fmt,
@@ -37,7 +37,8 @@ use super::{
 };
 use crate::passive::{Model, model::Labels, segments::Place};
 
-/// Gives the run time of each kernel program so far; empty: the kernel does not measure it.
+/// A function that gives the run time of each kernel program so far. Empty: the kernel does not
+/// measure it.
 pub type ProgramTimes = Box<dyn Fn() -> Vec<(&'static str, Duration)> + Send + Sync>;
 
 /// Why metrics could not be written.
@@ -56,13 +57,13 @@ pub enum MetricsError {
 pub struct Metrics {
     registry: Registry,
     config_hash: Arc<RwLock<String>>,
-    /// Held while the model is read, so that no reader sees counters go back, and many readers do
-    /// not take more than one CPU.
+    /// Held while the model is read. So no reader sees counters go back, and many readers do not
+    /// take more than one CPU.
     created: Mutex<Created>,
 }
 
 impl Metrics {
-    /// Metrics of a model.
+    /// Makes the metrics of a model.
     #[must_use]
     pub fn new(model: Arc<Model>, config_hash: String, program_times: ProgramTimes) -> Self {
         let config_hash = Arc::new(RwLock::new(config_hash));
@@ -84,14 +85,14 @@ impl Metrics {
         }
     }
 
-    /// With the time at which the maps were made, if they are older than these metrics.
+    /// Sets the time at which the maps were made, if they are older than these metrics.
     #[must_use]
     pub fn counting_since(mut self, maps: SystemTime) -> Self {
         self.created = Mutex::new(Created::new(maps, SystemTime::now()));
         self
     }
 
-    /// Another configuration is in force.
+    /// Sets the hash of the configuration that is now in force.
     pub fn set_config_hash(&self, hash: String) {
         *self
             .config_hash
@@ -99,7 +100,7 @@ impl Metrics {
             .unwrap_or_else(PoisonError::into_inner) = hash;
     }
 
-    /// All metrics as they are now.
+    /// Encodes all metrics as they are now.
     pub fn encode(&self, format: Format) -> Result<Vec<u8>, MetricsError> {
         let families = self.families()?;
         let dialect = match format {
@@ -118,7 +119,7 @@ impl Metrics {
 
     fn families(&self) -> Result<Vec<MetricFamily>, fmt::Error> {
         let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
-        // A look is as old as its oldest count.
+        // The time of a scrape is that of its oldest count.
         let now = SystemTime::now();
         let mut families = prometheus_protobuf::encode(&self.registry)?;
         created.stamp(&mut families, now);
@@ -126,7 +127,7 @@ impl Metrics {
     }
 }
 
-/// Reads the model whenever somebody scrapes.
+/// Reads the model at each scrape.
 struct Reader {
     model: Arc<Model>,
     config_hash: Arc<RwLock<String>>,
@@ -159,7 +160,8 @@ impl Collector for Reader {
 impl Reader {
     fn round_trips(&self, out: &mut Families<'_>) -> fmt::Result {
         let found = self.model.rtt();
-        // After the rows, while the flows' (`sweep`) are read before what they are of.
+        // The counters are read after the rows. The counters of flows (`sweep`) are read before the
+        // flows.
         let counters = self.model.counters().map_err(|_| fmt::Error)?;
         let rtt = found
             .by_labels
@@ -193,7 +195,7 @@ impl Reader {
         self.samples(out, &counters, found.samples)
     }
 
-    /// By method; the histograms of TCP hold this many in `all`.
+    /// Writes the samples by method. `all` is the number of samples in the histograms of TCP.
     fn samples(&self, out: &mut Families<'_>, counters: &[u64; COUNTERS], all: u64) -> fmt::Result {
         let of = |counter: Counter| counters[counter as usize];
         let (seq, handshake) = (of(Counter::SampledSeq), of(Counter::SampledHandshake));

@@ -1,4 +1,4 @@
-//! The doors out: Prometheus, JSON over HTTP, a stream of samples.
+//! The interfaces to the outside: Prometheus metrics, JSON over HTTP, and a stream of samples.
 
 mod counters;
 mod created;

@@ -1,7 +1,8 @@
-//! The names of this node's pods, for the agents of other nodes.
+//! Serves the names of this node's pods to the agents of other nodes.
 //!
-//! Beside `/metrics`, `/healthz` and `/readyz` this is all that is not only for this machine, where
-//! `identity.kubernetes.scope` is `node`. It answers the addresses of the cluster's nodes.
+//! Besides `/metrics`, `/healthz` and `/readyz`, this is the only path that is open to other
+//! machines, where `identity.kubernetes.scope` is `node`. It answers the addresses of the cluster's
+//! nodes only.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -17,7 +18,7 @@ use futures_util::StreamExt as _;
 
 use crate::identity::peers::{NamePublisher, PATH, Refusal};
 
-/// Serves [`PATH`]. The service must know its clients' addresses
+/// Makes the router that serves [`PATH`]. The service must know its clients' addresses
 /// ([`Router::into_make_service_with_connect_info`]).
 pub fn router(board: Arc<NamePublisher>) -> Router {
     Router::new().route(PATH, get(names)).with_state(board)
@@ -57,7 +58,7 @@ mod tests {
 
     use super::*;
 
-    /// A board that answers this machine at an address, as long as the runtime is kept.
+    /// A publisher that answers this machine at an address, as long as the runtime is kept.
     fn serving() -> (Runtime, Arc<NamePublisher>, SocketAddr) {
         let (runtime, board) = (
             Runtime::new().expect("a runtime"),
@@ -81,13 +82,13 @@ mod tests {
         stream
     }
 
-    /// The first line of the answer to what is sent.
+    /// The first line of the answer to the bytes sent.
     fn answer(to: SocketAddr, sent: &[u8]) -> String {
         let mut stream = connect(to);
-        // It may be refused before all of it was sent.
+        // The request may be refused before all of it was sent.
         let _ = stream.write_all(sent);
         let mut line = String::new();
-        // What was not read makes the connection end hard.
+        // Unread bytes make the connection end with a reset.
         let _ = BufReader::new(stream).read_line(&mut line);
         line
     }
@@ -113,8 +114,8 @@ mod tests {
         }
     }
 
-    /// Neither a question that never ends, nor a body that nobody asked for, nor one who does not
-    /// read what is said keeps names from others.
+    /// A slow client delays only itself. Neither a request that never ends, nor a body that nobody
+    /// asked for, nor a client that does not read keeps names from others.
     #[test]
     fn whoever_is_slow_waits_alone() {
         let (_runtime, board, address) = serving();

@@ -1,4 +1,4 @@
-//! Which exposition format a scraper wants (RFC 9110 section 12.5.1).
+//! Content negotiation: the exposition format that a scraper wants (RFC 9110 section 12.5.1).
 
 use std::cmp::Reverse;
 
@@ -17,7 +17,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// All of them, what is easiest to read first: whoever takes any gets the first.
+    /// All formats, the easiest to read first. A client that accepts any gets the first.
     pub const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
 
     /// The value of the header `Content-Type`.
@@ -40,8 +40,8 @@ impl Format {
         }
     }
 
-    /// Whether it is what a parameter of a media range asks for. Parameters that do not tell the
-    /// formats apart (`charset`, `escaping`) are passed over.
+    /// True if the format has this parameter of a media range. Parameters that do not tell the
+    /// formats apart (`charset`, `escaping`) are ignored.
     fn fits(self, name: &str, value: &str) -> bool {
         let is = |wanted: &str| value.eq_ignore_ascii_case(wanted);
         match (self, name) {
@@ -53,7 +53,8 @@ impl Format {
         }
     }
 
-    /// How exactly a media range names it: 1 `*/*` to 3 the very type; `None`: not at all.
+    /// How exactly a media range names the format: 1 (`*/*`) to 3 (the very type). None: not at
+    /// all.
     fn named_by(self, range: &MediaRange) -> Option<u8> {
         let (kind, subtype) = self.media_type();
         let exactness = match (&*range.kind, &*range.subtype) {
@@ -73,17 +74,17 @@ impl Format {
 /// One element of `Accept`.
 #[derive(Debug, PartialEq, Eq)]
 struct MediaRange {
-    /// In small letters, as the next one.
+    /// Type in lower case, such as `text`. The subtype is in lower case, too.
     kind: String,
     subtype: String,
-    /// Names in small letters, and values, without `q`.
+    /// Parameters without `q`: names in lower case, and values.
     parameters: Vec<(String, String)>,
-    /// Thousandths; 0: refused.
+    /// Weight in thousandths. 0: refused.
     quality: u16,
 }
 
 impl MediaRange {
-    /// `None`: it is none.
+    /// Parses one media range. None: the text is not a media range.
     fn parse(text: &str) -> Option<Self> {
         let mut parts = split(text, ';').into_iter().map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
@@ -106,22 +107,23 @@ impl MediaRange {
     }
 }
 
-/// The format to answer with, by the lines of the header `Accept`: of those that are acceptable
-/// the one of the highest weight; then the one that is named most exactly; then the one that is
+/// Chooses the format of the answer from the lines of the header `Accept`. Of the acceptable
+/// formats it takes the one of the highest weight; then the one named most exactly; then the one
 /// named first.
 ///
-/// Without the header, and where nothing that it names is served, it is text, which RFC 9110 allows:
-/// not everybody who asks for `text/html` wants an error. `None`: text was refused (`q=0`).
+/// Without the header, and where no listed format is served, the answer is text, which RFC 9110
+/// allows: not everybody who asks for `text/html` wants an error. None: text was refused (`q=0`).
 #[must_use]
 pub fn format<'a>(accept: impl IntoIterator<Item = &'a [u8]>) -> Option<Format> {
     let lines: Vec<_> = accept.into_iter().map(String::from_utf8_lossy).collect();
     let elements = lines.iter().flat_map(|line| split(line, ','));
-    // What is no media range, for instance because of its letters, says nothing of the others.
+    // An element that is no media range, for instance because of its bytes, does not affect the
+    // others.
     let ranges: Vec<MediaRange> = elements
         .take(RANGES)
         .filter_map(|element| MediaRange::parse(element.trim()))
         .collect();
-    // The most exact range decides, of equal ones the first.
+    // The most exact range decides. Of equal ranges the first decides.
     let decides = |format: Format| {
         let named = ranges.iter().enumerate();
         let named = named
@@ -132,7 +134,7 @@ pub fn format<'a>(accept: impl IntoIterator<Item = &'a [u8]>) -> Option<Format> 
         let (exactness, at, quality) = decides(format)?;
         (quality > 0).then_some(((quality, exactness, at), format))
     });
-    // The first of equals, where `max_by_key` takes the last.
+    // The first of equals is wanted, and `max_by_key` takes the last.
     let best = wanted.rev().max_by_key(|(rank, _)| *rank);
     let refused = || decides(Format::Text).is_some_and(|(.., quality)| quality == 0);
     match best {
@@ -175,14 +177,14 @@ fn unquoted(value: &str) -> String {
     inner.chars().filter(keep).collect()
 }
 
-/// A weight in thousandths; `None`: it is none.
+/// Parses a weight into thousandths. None: the text is not a weight.
 fn quality(value: &str) -> Option<u16> {
     let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
     let digits = fraction.bytes().all(|byte| byte.is_ascii_digit());
     if !digits {
         return None;
     }
-    // More than three digits are too many, and say no more than the first three.
+    // Digits after the third are too many by the RFC, and are ignored.
     let thousandths = fraction.chars().chain("000".chars()).take(3);
     let thousandths: u16 = thousandths.collect::<String>().parse().ok()?;
     match whole {
@@ -254,10 +256,10 @@ mod tests {
         assert_eq!(asked(&["text/*;q=0.1"]), Some(Format::Text));
         let rather = "application/*;q=0.2, text/*;q=0.1";
         assert_eq!(asked(&[rather]), Some(Format::OpenMetrics));
-        // The very type says more than the star, wherever it stands.
+        // The very type outranks the star, wherever it stands.
         let but_not = "application/openmetrics-text;q=0.1, application/*";
         assert_eq!(asked(&[but_not]), Some(Format::Protobuf));
-        // As browsers ask.
+        // The header that browsers send.
         assert_eq!(asked(&["text/html,*/*;q=0.8"]), Some(Format::Text));
         // `*` is no type of its own.
         assert_eq!(

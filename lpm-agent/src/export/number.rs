@@ -1,10 +1,10 @@
-//! Numbers as Go writes them.
+//! Writes numbers as Go writes them.
 //!
-//! A bound of a classic histogram is a label, a text: written in two ways it is two series.
-//! Prometheus makes the label itself of what it reads as protobuf, so text must have it as its
-//! parser does (`formatOpenMetricsFloat`): the shortest digits that read back as the same number,
-//! in the form that Go's `strconv.FormatFloat(f, 'g', -1, 64)` chooses, with `.0` behind what would
-//! be taken for an integer.
+//! A bound of a classic histogram is a label, which is a text. Written in two ways, it is two
+//! series. Prometheus makes the label itself when it reads protobuf. So the text formats must have
+//! the label that its parser makes (`formatOpenMetricsFloat`): the shortest digits that read back
+//! as the same number, in the form that Go's `strconv.FormatFloat(f, 'g', -1, 64)` chooses, with
+//! `.0` behind what would be taken for an integer.
 
 use std::{fmt::Write as _, ops::RangeInclusive};
 
@@ -22,7 +22,7 @@ pub fn bound(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     if value == 0.0 {
-        // Also the negative one.
+        // Negative zero is written as `0.0`, too.
         return "0.0".to_owned();
     }
     // Rust's digits are the shortest, too: `-1.2345e-5`.

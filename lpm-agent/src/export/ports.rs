@@ -1,4 +1,4 @@
-//! What watched interfaces carry, and the links between nodes that tunnels make.
+//! The traffic of watched interfaces, and the links between nodes that tunnels make.
 
 use std::{fmt, net::IpAddr};
 
@@ -11,7 +11,7 @@ use crate::{
     passive::Model,
 };
 
-/// What one direction of an interface has carried since it exists.
+/// Traffic of one direction of an interface since the interface exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarriedRecord {
     /// Bytes, with their link-layer headers.
@@ -35,19 +35,20 @@ impl From<Carried> for CarriedRecord {
     }
 }
 
-/// An interface as a port of the node, by the kernel's counters.
+/// An interface as a port of the node, with the kernel's counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRecord {
-    /// `physical`, `vxlan`, `veth`...
+    /// Kind of the interface: `physical`, `vxlan`, `veth`...
     pub kind: String,
-    /// What came in by it.
+    /// Traffic that the interface received.
     pub received: CarriedRecord,
-    /// What went out by it.
+    /// Traffic that the interface sent.
     pub transmitted: CarriedRecord,
-    /// Bits per second; of a tunnel: of the card under it. Absent: unknown.
+    /// Capacity in bits per second. Of a tunnel: that of the network card under it. Absent:
+    /// unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u64>,
-    /// The links that it makes to other nodes, if it is a tunnel.
+    /// The links to other nodes, if the interface is a tunnel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<NodeLink>,
 }
@@ -55,24 +56,24 @@ pub struct PortRecord {
 /// A link between two nodes, in one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeLink {
-    /// `<source>/<interface>-<target>`.
+    /// Identifier of the link: `<source>/<interface>-<target>`.
     pub id: String,
-    /// This node.
+    /// Name of this node.
     pub source_node: String,
-    /// The other one; its address if it has no name.
+    /// Name of the other node, or its address if it has no name.
     pub target_node: String,
-    /// Where the tunnel ends.
+    /// Address of the tunnel's other end.
     pub target_address: IpAddr,
-    /// `vxlan`.
+    /// Kind of the tunnel: `vxlan`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Bits per second, as that of the port; absent: unknown.
+    /// Capacity in bits per second, as that of the port. Absent: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u64>,
 }
 
 impl PortRecord {
-    /// With the names as they are.
+    /// Makes a record of a port, with the current names of nodes.
     #[must_use]
     pub fn new(port: &Port, model: &Model) -> Self {
         let kind = port.interface.kind.as_str();
@@ -103,10 +104,10 @@ impl PortRecord {
     }
 }
 
-/// Name, help, and where the value is.
+/// A counter of ports: its name, its help, and the function that reads its value.
 type Counter = (&'static str, &'static str, fn(&Carried) -> u64);
 
-/// Writes what the watched interfaces carry, those of pods excepted: there are hundreds, and the
+/// Writes the traffic of the watched interfaces, except those of pods: there are hundreds, and the
 /// kubelet counts them.
 pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
     let mut links = model.links();

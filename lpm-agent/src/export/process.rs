@@ -1,5 +1,5 @@
-//! The agent's own process by Prometheus' conventions (`process_*`), and its distance to the memory
-//! limit. What is not known, or has no limit, has no series.
+//! Metrics of the agent's own process by Prometheus' conventions (`process_*`), and its distance to
+//! the memory limit. A value that is unknown, or has no limit, has no series.
 
 use std::{fmt, time::UNIX_EPOCH};
 
@@ -62,7 +62,7 @@ impl Collector for ProcessReader {
     }
 }
 
-/// Writes how far the memory limit is.
+/// Writes the distance to the memory limit.
 pub(super) fn memory(out: &mut Families<'_>) -> fmt::Result {
     let memory = MemoryLimit::read();
     out.gauges(

@@ -1,4 +1,4 @@
-//! The metrics of questions and answers: ICMP echo and DNS.
+//! Metrics of queries and their answers: ICMP echo and DNS.
 
 use std::fmt;
 
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::passive::Model;
 
-/// Writes them; returns how many samples each method has, for `lpm_samples_total`.
+/// Writes the metrics. Returns how many samples each method has, for `lpm_samples_total`.
 pub(super) fn encode(
     model: &Model,
     out: &mut Families<'_>,
 ) -> Result<[(Method, u64); 2], fmt::Error> {
-    // What is not counted now is counted at the next scrape.
+    // Queries that are not counted now are counted at the next scrape.
     if let Err(error) = model.count_unanswered() {
         tracing::warn!(%error, "unanswered questions cannot be counted");
     }

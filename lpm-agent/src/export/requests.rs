@@ -7,8 +7,8 @@ use lpm_common::layout::Method;
 use super::{families::Families, metrics::label_set};
 use crate::passive::Model;
 
-/// Writes it, if anything was measured: the method is off unless it is asked for. Returns how many
-/// samples there are, for `lpm_samples_total`.
+/// Writes the metric, if anything was measured: the method is off unless it is asked for. Returns
+/// the number of samples, for `lpm_samples_total`.
 pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> Result<(Method, u64), fmt::Error> {
     let requests = model.requests();
     let times = requests

@@ -1,4 +1,4 @@
-//! A sample as the outside sees it.
+//! The public record of a sample.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -18,52 +18,53 @@ pub const SCHEMA: u32 = 1;
 /// stamped packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampleRecord {
-    /// [`SCHEMA`].
+    /// Version of the record: [`SCHEMA`].
     pub schema: u32,
     /// When the echo passed: RFC 3339, nanoseconds, UTC.
     pub time: String,
     /// Interface of the vantage.
     pub interface: String,
-    /// `pod`, `overlay`, `bridge`, `nic` or `node`.
+    /// Kind of the vantage: `pod`, `overlay`, `bridge`, `nic` or `node`.
     pub vantage: String,
     /// Sender of the stamped packet.
     pub src: IpAddr,
-    /// Its TCP or UDP port; 0: ICMP has none.
+    /// TCP or UDP port of the sender. 0: ICMP has none.
     pub sport: u16,
     /// Receiver of the stamped packet.
     pub dst: IpAddr,
-    /// Its TCP or UDP port.
+    /// TCP or UDP port of the receiver.
     pub dport: u16,
     /// Round trip, nanoseconds.
     pub rtt_ns: u64,
-    /// `remote` or `local`.
+    /// Leg: `remote` or `local`.
     pub leg: String,
-    /// `prompt`, `lone` or `data`.
+    /// Echo class: `prompt`, `lone` or `data`.
     pub echo: String,
-    /// `ts`, `seq`, `handshake`, `icmp` or `dns`.
+    /// Method: `ts`, `seq`, `handshake`, `icmp` or `dns`.
     pub method: String,
-    /// What matched: TSval, end of sequence, ICMP sequence number (high 16 bits) and id, DNS id.
+    /// The value that matched: TSval, end of sequence, ICMP sequence number (high 16 bits) and id,
+    /// or DNS id.
     pub id: u32,
     /// Response code of a DNS answer: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `REFUSED`, `FORMERR`,
     /// `NOTIMP` or `other`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rcode: Option<String>,
-    /// Outer VLAN id, if there is one.
+    /// VLAN id of the outermost tag. None: there is no tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
-    /// The tunnels that the flow was seen inside, outermost first.
+    /// The tunnels that carried the flow, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tunnels: Vec<TunnelRecord>,
-    /// Who the sender is, where known.
+    /// Name of the sender. None: no name is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub src_name: Option<Name>,
-    /// Who the receiver is, where known.
+    /// Name of the receiver. None: no name is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dst_name: Option<Name>,
 }
 
 impl SampleRecord {
-    /// Makes a record of what the matcher handed out; `interface` is the name, if known.
+    /// Makes a record of a sample of the matcher. `interface` is the interface's name, if known.
     #[must_use]
     pub fn new(sample: &Sample, clock: &Clock, interface: Option<&str>, whose: &Resolver) -> Self {
         let (src, dst) = (plain_address(sample.src), plain_address(sample.dst));
@@ -109,14 +110,14 @@ impl SampleRecord {
         }
     }
 
-    /// The round trip.
+    /// The round trip as a duration.
     #[must_use]
     pub fn rtt(&self) -> Duration {
         Duration::from_nanos(self.rtt_ns)
     }
 }
 
-/// Outer VLAN id of a flow's segment word; `None`: untagged, or inside a tunnel.
+/// VLAN id of the outermost tag, from a flow's segment word. None: untagged, or in a tunnel.
 pub(crate) fn vlan(segment: u32) -> Option<u16> {
     if tunnel::is_inside(segment) {
         return None;

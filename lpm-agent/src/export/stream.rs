@@ -1,7 +1,7 @@
 //! The stream of samples: one reader of the kernel's ring, any number of watchers.
 //!
-//! The kernel writes samples only while [`Control::watch`] is not zero; a watcher that goes, however
-//! it dies, takes its count along because the [`Watcher`] is dropped.
+//! The kernel writes samples only while [`Control::watch`] is not zero. A watcher that ends,
+//! however it dies, takes its count along because the [`Watcher`] is dropped.
 //!
 //! [`Control::watch`]: lpm_common::layout::Control::watch
 
@@ -20,11 +20,11 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::passive::Model;
 
-/// Samples kept for a watcher that is slow; older ones count as missed.
+/// Most samples kept for a slow watcher. Older ones count as missed.
 const BACKLOG: usize = 1 << 16;
 
-/// How long the reader sleeps in the kernel at most. The kernel programs wake it only for a ring
-/// that fills up: a wake-up per sample costs them more than the sample.
+/// Longest sleep of the reader in the kernel. The kernel programs wake it only when the ring fills
+/// up: a wake-up per sample would cost them more than the sample.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Where samples come from: the kernel's ring buffer.
@@ -36,7 +36,7 @@ pub trait Ring: Send {
     fn wait(&mut self, at_most: Duration, take: &mut dyn FnMut(Sample)) -> io::Result<()>;
 }
 
-/// Hands samples from the ring to all watchers.
+/// Distributes samples from the ring to all watchers.
 #[derive(Debug)]
 pub struct Hub {
     model: Arc<Model>,
@@ -65,7 +65,8 @@ impl Hub {
         let (sender, stopped) = (samples.clone(), Arc::clone(&stop));
         let reader = thread::Builder::new().name("lpm-samples".to_owned()).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                // Nobody listens: the kernel was told, this is the last of what it had written.
+                // There is no watcher. The kernel has been told, and these are the last samples
+                // that it wrote.
                 let take = &mut |sample| drop(sender.send(sample));
                 if let Err(error) = ring.wait(PATIENCE, take) {
                     tracing::error!(%error, "the stream of samples ended: its ring cannot be read");
@@ -105,7 +106,7 @@ impl Hub {
         &self.model
     }
 
-    /// The model, to keep.
+    /// The model, as a shared pointer.
     #[must_use]
     pub fn shared_model(&self) -> &Arc<Model> {
         &self.model
@@ -121,8 +122,8 @@ impl Hub {
             .store(*watchers, Ordering::Release);
     }
 
-    /// Samples that found the ring full, ever; 0 if the kernel cannot be asked, which the
-    /// difference of two readings survives.
+    /// Samples that found the ring full since the programs were loaded. 0 if the kernel cannot be
+    /// asked, which the difference of two readings survives.
     fn missed_by_kernel(&self) -> u64 {
         self.model
             .counters()
@@ -144,7 +145,7 @@ impl Drop for Hub {
     }
 }
 
-/// One who watches. Dropping it ends that.
+/// One reader of the stream. Dropping it ends the reading.
 #[derive(Debug)]
 pub struct Watcher {
     hub: Arc<Hub>,
@@ -155,7 +156,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// The next sample; `None`: there will be none any more.
+    /// Waits for the next sample. None: the stream has ended.
     pub async fn next(&mut self) -> Option<Sample> {
         loop {
             match self.samples.recv().await {
@@ -166,7 +167,7 @@ impl Watcher {
         }
     }
 
-    /// A sample that is there already.
+    /// Takes a sample that has already arrived. None: no sample waits.
     pub fn ready(&mut self) -> Option<Sample> {
         loop {
             match self.samples.try_recv() {
@@ -177,8 +178,8 @@ impl Watcher {
         }
     }
 
-    /// Samples since the beginning that this watcher did not get: the kernel's ring was full, or
-    /// it was itself too slow.
+    /// Samples that this watcher did not get since it began: the kernel's ring was full, or the
+    /// watcher was too slow.
     #[must_use]
     pub fn missed(&self) -> u64 {
         let now = self
@@ -192,7 +193,7 @@ impl Watcher {
             + self.lagged
     }
 
-    /// The hub it watches.
+    /// The hub that the watcher reads from.
     #[must_use]
     pub fn hub(&self) -> &Hub {
         &self.hub
@@ -215,7 +216,7 @@ mod tests {
         passive::model::tests::{model, tables},
     };
 
-    /// A ring that is filled by hand.
+    /// A ring that the test fills.
     struct Hand(Receiver<Sample>);
 
     impl Ring for Hand {

@@ -1,6 +1,8 @@
-//! The text formats, made from the families of the protobuf format, so that all formats show the
-//! same: Prometheus text 0.0.4, which the client library does not write, and OpenMetrics 1.0.0,
-//! where it writes bounds in a way of its own and no times of creation.
+//! Writes the text formats from the families of the protobuf format, so that all formats show the
+//! same.
+//!
+//! The client library does not write Prometheus text 0.0.4. It writes OpenMetrics 1.0.0 with bounds
+//! in a form of its own and without times of creation. So both are written here.
 
 use std::{
     borrow::Cow,
@@ -44,7 +46,7 @@ pub fn encode(families: &[MetricFamily], dialect: Dialect) -> String {
 struct Writer {
     out: String,
     dialect: Dialect,
-    /// Bounds as text, by their bits: all histograms share them.
+    /// Bounds as text, by the bits of the number. All histograms share them.
     bounds: HashMap<u64, String>,
 }
 
@@ -127,9 +129,9 @@ impl Writer {
         self.line((name, "_count"), labels, &histogram.sample_count);
     }
 
-    /// One line; `labels` are as [`labels`] writes them.
+    /// Writes one line. `labels` is the result of [`labels`].
     fn line(&mut self, (name, suffix): (&str, &str), labels: &str, value: &dyn Display) {
-        // As above.
+        // Writing to a string does not fail.
         let _ = if labels.is_empty() {
             writeln!(self.out, "{name}{suffix} {value}")
         } else {
@@ -138,7 +140,7 @@ impl Writer {
     }
 }
 
-/// A value; what is not finite is written as the formats have it.
+/// A value of a sample. A value that is not finite is written as the formats require.
 struct Value(f64);
 
 impl Display for Value {
@@ -151,12 +153,12 @@ impl Display for Value {
     }
 }
 
-/// Names and values, without the braces: a histogram has them on each of its lines.
+/// Names and values of labels, without the braces: a histogram has them on each of its lines.
 fn labels(labels: &[LabelPair]) -> String {
     let mut out = String::new();
     for LabelPair { name, value } in labels {
         let comma = if out.is_empty() { "" } else { "," };
-        // As above.
+        // Writing to a string does not fail.
         let _ = write!(out, "{comma}{name}=\"{}\"", escaped(value));
     }
     out

@@ -1,4 +1,4 @@
-//! The tunnels around a flow, as the outside sees them.
+//! Public records of the tunnels around a flow.
 
 use std::fmt::Write as _;
 
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 /// One tunnel around a flow's packets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelRecord {
-    /// `vxlan` or `geneve`.
+    /// Kind of the tunnel: `vxlan` or `geneve`.
     pub kind: String,
-    /// Number of its network.
+    /// VNI of the tunnel.
     pub vni: u32,
 }
 
 impl TunnelRecord {
-    /// The tunnels around a flow, outermost first, by its words
-    /// [`segment`](lpm_common::layout::FlowCold::segment) and outer VNI.
+    /// The tunnels around a flow, outermost first. They are read from its segment word
+    /// [`segment`](lpm_common::layout::FlowCold::segment) and its outer VNI.
     #[must_use]
     pub fn all(segment: u32, outer_vni: u32) -> Vec<Self> {
         let record = |Tunnel { kind, vni }| Self {
@@ -31,7 +31,7 @@ impl TunnelRecord {
     }
 }
 
-/// Where a flow is seen: the interface, and each tunnel on the way in (`eth0/vxlan:7`).
+/// The place where a flow is seen: the interface, and each tunnel on the way in (`eth0/vxlan:7`).
 #[must_use]
 pub fn place(interface: &str, tunnels: &[TunnelRecord]) -> String {
     let mut place = interface.to_owned();

@@ -4,7 +4,7 @@ use std::{io, net::IpAddr};
 
 use nix::ifaddrs::getifaddrs;
 
-/// Addresses of all interfaces of the calling thread's network namespace, loopback ones excepted,
+/// Addresses of all interfaces of the calling thread's network namespace, without loopback ones,
 /// sorted.
 ///
 /// # Errors

@@ -1,11 +1,11 @@
-//! Ranges of addresses as people write them.
+//! Address ranges (CIDR) in the notation that people write.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// Reads a range; if it is none, says what of it is wrong.
+/// Parses a range. The error says what is wrong with the text.
 fn parse(text: &str) -> Result<IpNet, String> {
     text.parse().map_err(|_| {
         let (address, length) = text
@@ -24,18 +24,18 @@ fn parse(text: &str) -> Result<IpNet, String> {
     })
 }
 
-/// One range.
+/// Deserialises one range.
 pub(crate) fn one<'de, D: Deserializer<'de>>(from: D) -> Result<IpNet, D::Error> {
     Range::deserialize(from).map(|range| range.0)
 }
 
-/// One, or none.
+/// Deserialises one range, or none.
 pub(crate) fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpNet>, D::Error> {
     let range = Option::<Range>::deserialize(from)?;
     Ok(range.map(|range| range.0))
 }
 
-/// Several.
+/// Deserialises a list of ranges.
 pub(crate) fn many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
     let ranges = Vec::<Range>::deserialize(from)?;
     Ok(ranges.into_iter().map(|range| range.0).collect())

@@ -1,8 +1,8 @@
-//! Ranges of the cluster's own: an address in one is never taken for somebody's outside.
+//! Ranges of the cluster itself: an address in one is never taken for an external one.
 //!
-//! Where nodes have ranges of pods (`spec.podCIDRs`) Kubernetes tells them. On a flat network (Azure
-//! CNI's) pods' addresses are of a subnet that no object names, and until the API server tells of a
-//! new pod its address would be `external`.
+//! Where nodes have pod ranges (`spec.podCIDRs`), Kubernetes reports them. On a flat network (Azure
+//! CNI's), pods' addresses are of a subnet that no object names. Without these ranges a new pod's
+//! address would be `external` until the API server reports the pod.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{Name, UNKNOWN, names_file::Kind};
 
-/// The names of the ranges: of a pod, not known whose.
+/// The names of the ranges: each address belongs to an unknown pod.
 #[must_use]
 pub fn names(ranges: &[IpNet]) -> Vec<(IpNet, Arc<Name>)> {
     let name = unknown_pod();
@@ -18,7 +18,7 @@ pub fn names(ranges: &[IpNet]) -> Vec<(IpNet, Arc<Name>)> {
     ranges.map(|range| (range, Arc::clone(&name))).collect()
 }
 
-/// The name of an address that is a pod's, but not known whose.
+/// The name of an address that belongs to an unknown pod.
 #[must_use]
 pub fn unknown_pod() -> Arc<Name> {
     Arc::new(Name {

@@ -1,13 +1,13 @@
-//! Which pod an interface was made for, by the results that the CNI library keeps.
+//! Finds the pod that an interface was made for, by the results that the CNI library stores.
 //!
-//! The container runtime calls the CNI plugins through libcni, which writes each result to
-//! `/var/lib/cni/results/<network>-<container>-<interface>` when a pod's interface was added and
-//! removes it when it goes (`containernetworking/cni`, `libcni/api.go`, `cacheAdd`). It names the
-//! pod (`K8S_POD_NAMESPACE`, `K8S_POD_NAME` in `cniArgs`) and the interfaces that were made, so it
-//! is known without the API server, and before the pod's first process runs.
+//! The container runtime calls the CNI plugins through libcni. libcni writes each result to
+//! `/var/lib/cni/results/<network>-<container>-<interface>` when a pod's interface was added, and
+//! removes it when the interface goes (`containernetworking/cni`, `libcni/api.go`, `cacheAdd`). A
+//! result names the pod (`K8S_POD_NAMESPACE`, `K8S_POD_NAME` in `cniArgs`) and the interfaces that
+//! were made. So the pod is known without the API server, and before its first process runs.
 //!
-//! Multus is such a plugin, and calls those that it delegates to (of a pod's further networks, as
-//! L2S-M's) through libcni as well, with a directory of its own for their results
+//! Multus is such a plugin. It calls the plugins that it delegates to (for a pod's further
+//! networks, as L2S-M's) through libcni as well, with a directory of its own for their results
 //! (`k8snetworkplumbingwg/multus-cni`, `pkg/multus/multus.go`, `confAdd`; `cniDir`).
 
 use std::{
@@ -21,32 +21,33 @@ use std::{
 use ipnet::IpNet;
 use serde::Deserialize;
 
-/// Where libcni keeps results by default.
+/// Default directory of libcni's results.
 pub const RESULTS: &str = "/var/lib/cni/results";
 
-/// Where Multus keeps those of the plugins that it calls.
+/// Directory where Multus stores the results of the plugins that it calls.
 pub const MULTUS_RESULTS: &str = "/var/lib/cni/multus/results";
 
-/// Results of pods on a node are a few KiB each; nothing larger is one.
+/// Largest file that is read as a result. Results of pods are a few KiB each.
 const LARGEST: u64 = 1 << 20;
 
 /// A pod that has interfaces on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CniPod {
-    /// Its namespace.
+    /// Namespace of the pod.
     pub namespace: String,
-    /// Its name.
+    /// Name of the pod.
     pub pod: String,
-    /// The interface in the pod that the result is of.
+    /// Name of the interface within the pod.
     pub interface: String,
-    /// Its addresses in this result.
+    /// Addresses of the pod in this result.
     pub addresses: Vec<IpAddr>,
 }
 
 impl CniPod {
-    /// Whether the interface is a port of a switch of L2S-M that runs as a pod: what passes there is
-    /// other pods'. L2S-M names these pods `sps-` (or `ned-`, at the cluster's edge) and a hash
-    /// (`internal/utils/naming.go`), and they have a port on each bridge that pods are attached to.
+    /// True if the interface is a port of an L2S-M switch that runs as a pod: what passes there is
+    /// other pods' traffic. L2S-M names these pods `sps-` (or `ned-`, at the cluster's edge) and a
+    /// hash (`internal/utils/naming.go`). They have a port on each bridge that pods are attached
+    /// to.
     #[must_use]
     pub fn is_switch_port(&self) -> bool {
         let hash = ["sps-", "ned-"]
@@ -58,19 +59,19 @@ impl CniPod {
     }
 }
 
-/// What libcni knows of the pods on this node.
+/// The results of libcni for the pods on this node.
 #[derive(Debug, Default)]
 pub struct CniResults {
     by_interface: HashMap<String, CniPod>,
     by_address: HashMap<IpAddr, CniPod>,
-    /// A file that is being written, as it seems.
+    /// True: a file seems to be still in writing.
     unfinished: bool,
 }
 
-/// A file that is no result is still being written for this long.
+/// Time for which a file that is no result counts as still in writing.
 const WRITING: Duration = Duration::from_secs(5);
 
-/// A cached result, `types.100` or older; what else it holds is not read.
+/// A cached result, `types.100` or older. Its other fields are not read.
 #[derive(Debug, Deserialize)]
 struct Cached {
     #[serde(rename = "ifName", default)]
@@ -92,7 +93,7 @@ struct Outcome {
 #[derive(Debug, Deserialize)]
 struct Made {
     name: String,
-    /// Empty: it is on the node.
+    /// Path of the network namespace. Empty: the interface is on the node.
     #[serde(default)]
     sandbox: String,
 }
@@ -103,7 +104,8 @@ struct Given {
 }
 
 impl CniResults {
-    /// Reads all results of a directory, and when it last changed. What is no result is skipped.
+    /// Reads all results of a directory, and when it last changed. A file that is no result is
+    /// skipped.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -111,7 +113,7 @@ impl CniResults {
         let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            // Gone meanwhile: its pod is, too.
+            // The file has gone meanwhile, and so has its pod.
             if let Ok(metadata) = entry.metadata()
                 && metadata.is_file()
                 && metadata.len() <= LARGEST
@@ -119,14 +121,15 @@ impl CniResults {
                 found.push((metadata.modified()?, entry.path()));
             }
         }
-        // Of two for the same address the younger one holds: the older was left behind.
+        // Of two results for one address the younger one holds: the older was left behind.
         found.sort();
         let mut results = Self::default();
         for (modified, path) in found {
             let cached = fs::read(&path).ok();
             match cached.map(|text| serde_json::from_slice::<Cached>(&text)) {
                 Some(Ok(cached)) => results.take(cached),
-                // libcni writes in place: the directory does not change when a file becomes whole.
+                // libcni writes in place: the directory does not change when a file becomes
+                // complete.
                 Some(Err(error)) => {
                     results.unfinished |= modified.elapsed().is_ok_and(|age| age < WRITING);
                     tracing::debug!(path = %path.display(), %error, "not a CNI result");
@@ -165,8 +168,8 @@ impl CniResults {
         }
     }
 
-    /// The pod that an interface of the node was made for. A bridge, which every pod's result
-    /// names, is no pod's: ask for ends of veths only.
+    /// The pod that an interface of the node was made for. A bridge is named by every pod's result
+    /// and belongs to none, so ask for ends of veths only.
     #[must_use]
     pub fn of_interface(&self, name: &str) -> Option<&CniPod> {
         self.by_interface.get(name)
@@ -185,13 +188,13 @@ impl CniResults {
         its.map(|(address, _)| *address)
     }
 
-    /// Whether a file may become whole without any change of the directory.
+    /// True if a file may become complete without any change of the directory.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
         self.unfinished
     }
 
-    /// Whether there are none.
+    /// True if there are no results.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_interface.is_empty() && self.by_address.is_empty()
@@ -202,7 +205,7 @@ impl CniResults {
 mod tests {
     use super::*;
 
-    /// As containerd's libcni writes it for the plugin `ptp`, shortened.
+    /// A result of containerd's libcni for the plugin `ptp`, shortened.
     const PTP: &str = r#"{"kind":"cniCacheV1","containerId":"0a1b","config":"e30=","ifName":"eth0",
         "networkName":"pods","cniArgs":[["IgnoreUnknown","1"],["K8S_POD_NAMESPACE","shop"],
         ["K8S_POD_NAME","web-1"],["K8S_POD_INFRA_CONTAINER_ID","0a1b"],["K8S_POD_UID","u"]],

@@ -1,8 +1,8 @@
-//! Small numbers for namespaces and for what is told apart within them.
+//! Ids: small numbers for namespaces and for their members, which are told apart within them.
 //!
-//! A namespace has a number from its first name on. What is told apart within a namespace (by the
-//! levels that are switched on) gets numbers as long as fewer than [`Levels::top`] are given out.
-//! The numbers of what is gone are given out again (`aging`), once no row of histograms bears them.
+//! A namespace gets a number at its first name. The members of a namespace (by the levels that are
+//! switched on) get numbers as long as fewer than [`Levels::top`] are in use. The numbers of what
+//! is gone are reused (`expiry`), once no histogram row is labelled with them.
 
 mod expiry;
 
@@ -49,13 +49,13 @@ impl Default for Levels {
 }
 
 impl Levels {
-    /// Whether anything is told apart within namespaces.
+    /// True if any level is switched on.
     #[must_use]
     pub fn any(&self) -> bool {
         self.workload || self.service || self.pod
     }
 
-    /// Those of these levels that are not among the others.
+    /// The levels that are among these and not among the others.
     #[must_use]
     pub fn beyond(&self, others: &Self) -> Self {
         Self {
@@ -66,8 +66,8 @@ impl Levels {
         }
     }
 
-    /// What tells this name apart within its namespace: as the end beyond, or (`here`) as the end
-    /// that an interface of this node names. `None`: nothing.
+    /// The member that this name is within its namespace: as the remote end, or (`here`) as the end
+    /// that an interface of this node names. None: no level tells it apart.
     #[must_use]
     pub fn member(&self, name: &Name, here: bool) -> Option<Member> {
         let member = Member {
@@ -80,61 +80,61 @@ impl Levels {
     }
 }
 
-/// What is told apart within a namespace.
+/// A member of a namespace: what the levels tell apart within it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Member {
-    /// Its workload.
+    /// Name of the workload.
     pub workload: Option<Arc<str>>,
-    /// Of which kind that is.
+    /// Kind of the workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload_type: Option<Arc<str>>,
-    /// The service.
+    /// Name of the service.
     pub service: Option<Arc<str>>,
-    /// The pod.
+    /// Name of the pod.
     pub pod: Option<Arc<str>>,
 }
 
 impl Member {
-    /// Name and kind of its workload.
+    /// Name and kind of the member's workload.
     #[must_use]
     pub fn workload(&self) -> (Option<&str>, Option<&str>) {
         (self.workload.as_deref(), self.workload_type.as_deref())
     }
 }
 
-/// Gives out the numbers.
+/// The table of ids.
 #[derive(Debug, Default)]
 pub struct Ids {
     by_name: HashMap<Arc<str>, u16>,
-    /// From number 1 on.
+    /// Namespaces by number, from number 1 on.
     by_id: Vec<Namespace>,
-    /// It has been said that no number is left.
+    /// True: it was logged that no number is left.
     exhausted: bool,
-    /// Numbers of namespaces that are nobody's again.
+    /// Numbers of namespaces that are free again.
     free: BTreeSet<u16>,
     given: usize,
-    /// Somebody could not be told apart.
+    /// True: a member could not be told apart.
     overflown: bool,
-    /// Those that the next agent would not know yet.
+    /// Ids that are not stored for the next agent yet.
     fresh: Vec<(NameId, String)>,
 }
 
 #[derive(Debug)]
 struct Namespace {
     name: Arc<str>,
-    /// When it was last among the names.
+    /// When the namespace was last among the names.
     alive: Instant,
     by_member: HashMap<Arc<Member>, u16>,
-    /// From number 1 on; `None`: nobody's.
+    /// Members by number, from number 1 on. None: the number is free.
     by_id: Vec<Option<Known>>,
-    /// Numbers that are nobody's again.
+    /// Numbers of members that are free again.
     free: Vec<u16>,
 }
 
 #[derive(Debug)]
 struct Known {
     member: Arc<Member>,
-    /// When it was last among the names.
+    /// When the member was last among the names.
     alive: Instant,
 }
 
@@ -155,7 +155,7 @@ impl Namespace {
             .as_ref()
     }
 
-    /// A number for a member; `None`: all are given out.
+    /// Gives a number to a member. None: all numbers are in use.
     fn give(&mut self, member: &Arc<Member>) -> Option<u16> {
         let number = match self.free.pop() {
             Some(number) => number,
@@ -177,7 +177,7 @@ impl Namespace {
 }
 
 impl Ids {
-    /// The number of a namespace; 0, which is "none", when all are given out.
+    /// The number of a namespace. 0, which means "none": all numbers are in use.
     pub fn namespace(&mut self, name: &str) -> u16 {
         if let Some(id) = self.by_name.get(name).copied() {
             if let Some(of) = self.of(id) {
@@ -187,7 +187,7 @@ impl Ids {
         }
         let fresh = u16::try_from(self.by_id.len() + 1).unwrap_or(u16::MAX);
         let id = self.free.pop_first().unwrap_or(fresh);
-        // The last one is that of rows whose namespace is gone.
+        // The last number is that of rows whose namespace is gone.
         if id >= NameId::MAX_NAMESPACE {
             if !std::mem::replace(&mut self.exhausted, true) {
                 tracing::warn!(
@@ -225,8 +225,8 @@ impl Ids {
         }
     }
 
-    /// Takes over an id that an agent before this one gave out, with the text that it was
-    /// remembered by. Namespaces before their members.
+    /// Takes over an id of the last agent, with the text that it was stored by. Namespaces must
+    /// come before their members.
     pub fn resume(&mut self, id: NameId, text: &str) {
         let namespaces = usize::from(id.namespace());
         let Some(place) = namespaces.checked_sub(1) else {
@@ -241,7 +241,7 @@ impl Ids {
             self.by_name.insert(Arc::clone(&of.name), id.namespace());
             return;
         };
-        // What lies between was nobody's any more.
+        // The numbers in between were free.
         let between = of.by_id.len() + 1..=member;
         of.free
             .extend(between.filter_map(|n| u16::try_from(n).ok()));
@@ -258,10 +258,10 @@ impl Ids {
         }
     }
 
-    /// Hands over what is new since the last time, as the text that [`Self::resume`] reads.
+    /// Passes new ids to `keep`, as the text that [`Self::resume`] reads.
     ///
     /// # Errors
-    /// Those of `keep`; what it did not take it is given again.
+    /// The error of `keep`. An id that it did not take is passed again next time.
     pub fn remember(
         &mut self,
         mut keep: impl FnMut(NameId, &str) -> io::Result<()>,
@@ -273,7 +273,7 @@ impl Ids {
         Ok(())
     }
 
-    /// The id of a member, if it has one already or one is to be had; the namespace's else.
+    /// The id of a member, if it has one or one is left. Otherwise the id of its namespace.
     pub fn member(&mut self, namespace: &str, member: Option<&Member>, top: u16) -> NameId {
         let id = self.namespace(namespace);
         let whole = NameId::new(id, 0);
@@ -285,7 +285,7 @@ impl Ids {
             return NameId::new(id, known);
         }
         if self.given >= usize::from(top) {
-            // With none at all it is not known yet who is to be.
+            // With `top` 0 it is not known yet which members are to have ids.
             self.overflown |= top > 0;
             return whole;
         }
@@ -305,13 +305,13 @@ impl Ids {
         Some(id)
     }
 
-    /// Whether there ever was a member without an id of its own, for want of them.
+    /// True if a member ever had no id of its own because none was left.
     #[must_use]
     pub fn is_overflown(&self) -> bool {
         self.overflown
     }
 
-    /// Whether a member has an id of its own.
+    /// True if a member has an id of its own.
     #[must_use]
     pub fn is_told_apart(&self, namespace: &str, member: &Member) -> bool {
         let id = self.by_name.get(namespace);
@@ -319,14 +319,14 @@ impl Ids {
         of.is_some_and(|of| of.by_member.contains_key(member))
     }
 
-    /// The name of a namespace; `None`: nobody has this number.
+    /// The name of a namespace. None: no namespace has this number.
     #[must_use]
     pub fn name(&self, namespace: u16) -> Option<Arc<str>> {
         let of = self.by_id.get(usize::from(namespace.checked_sub(1)?))?;
         Some(Arc::clone(&of.name))
     }
 
-    /// What is told apart under this id; `None`: the namespace as a whole.
+    /// The member with this id. None: the id stands for the namespace as a whole.
     #[must_use]
     pub fn who(&self, id: NameId) -> Option<Arc<Member>> {
         let of = self

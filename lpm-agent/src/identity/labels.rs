@@ -1,26 +1,26 @@
-//! Labels of pods that the configuration asks for, and what metrics call them.
+//! Labels of pods that the configuration asks for, and their names in metrics.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::Name;
 
-/// No more than this can be asked for: each is a label of every series that carries them.
+/// Most labels that can be asked for. Each is a label of every series that includes them.
 pub const MOST: usize = 20;
 
-/// Names and prefixes are no longer than this (Kubernetes, "Labels and Selectors").
+/// Longest name and longest prefix of a label (Kubernetes, "Labels and Selectors").
 const LONGEST: (usize, usize) = (63, 253);
 
-/// Labels of pods that are shown.
+/// The labels of pods that are shown.
 #[derive(Clone, Debug, Default)]
 pub struct Chosen {
-    /// As Kubernetes calls each, and as metrics do.
+    /// Each label's name in Kubernetes, and its name in metrics.
     labels: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Chosen {
-    /// These labels. In metrics their names begin with `label_`, and what Prometheus does not
-    /// take is `_`, as kube-state-metrics has it; of two that would be the same one gets
-    /// `_conflict1` at its end, the third `_conflict2`.
+    /// Makes the set of these labels. Their names in metrics begin with `label_`. Characters that
+    /// Prometheus does not accept become `_`, as in kube-state-metrics. If two names would be
+    /// equal, one gets the suffix `_conflict1`, the third `_conflict2`.
     #[must_use]
     pub fn new(keys: &[String]) -> Self {
         let mut taken = BTreeSet::new();
@@ -38,13 +38,14 @@ impl Chosen {
         Self { labels }
     }
 
-    /// None was asked for.
+    /// True if no label was asked for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// Names in metrics and values, in the order of the configuration; empty: the pod has none.
+    /// The pod's labels: names in metrics and values, in the order of the configuration. Empty: the
+    /// pod has none.
     pub fn of<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = (Arc<str>, Arc<str>)> + 'a {
         self.labels.iter().map(|(key, shown)| {
             let value = name.labels.get(key).cloned();
@@ -53,13 +54,13 @@ impl Chosen {
     }
 }
 
-/// What Prometheus can call a label of Kubernetes.
+/// The name of a Kubernetes label in Prometheus.
 fn in_metrics(key: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     format!("label_{}", key.chars().map(plain).collect::<String>())
 }
 
-/// What is wrong with labels that are asked for, and what to do; `None`: nothing.
+/// The error in a list of labels, and the remedy. None: the list is valid.
 #[must_use]
 pub fn wrong(keys: &[String]) -> Option<(String, &'static str)> {
     if keys.len() > MOST {
@@ -77,7 +78,7 @@ pub fn wrong(keys: &[String]) -> Option<(String, &'static str)> {
     })
 }
 
-/// Whether Kubernetes has labels of this name.
+/// True if Kubernetes accepts this as the name of a label.
 fn is_key(key: &str) -> bool {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),

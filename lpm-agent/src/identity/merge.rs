@@ -1,4 +1,4 @@
-//! Several sources of names become one.
+//! Merges several sources of names into one.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::SystemTime};
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Name;
 
-/// Where a name comes from. Of two names for one and the same range the earlier origin's holds; of
-/// two ranges the longer one, wherever it comes from.
+/// Source of a name. Of two names for the same range, that of the earlier origin in this order
+/// holds. Of two ranges the longer one holds, whatever its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// The node's own interfaces.
@@ -17,21 +17,22 @@ pub enum Origin {
     Node,
     /// Addresses of pods in the cluster's network.
     Pod,
-    /// Addresses of pods on other nodes, as the agents there say.
+    /// Addresses of pods on other nodes, from the agents there.
     Peer,
     /// Virtual and external addresses of services.
     Service,
     /// Addresses of pods in other networks (L2S-M, Multus).
     Overlay,
-    /// While Kubernetes has not answered: nothing without a name is known to be outside.
+    /// All addresses, while Kubernetes has not answered: an address without a name is not known to
+    /// be external.
     Waiting,
     /// The static names file.
     File,
     /// Ranges that the configuration names.
     External,
-    /// Ranges of the cluster's own, as the configuration tells them.
+    /// Ranges of the cluster itself, from the configuration.
     Within,
-    /// What follows from other facts: in a node's range of pods an address without a pod is of an
+    /// Conclusions from other facts: an address without a pod, in a node's pod range, belongs to an
     /// unknown pod.
     Derived,
 }
@@ -52,50 +53,50 @@ impl Origin {
     ];
 }
 
-/// What a source says of a range: whose it is, or (`None`) that it has nothing to say any more.
+/// A source's name for a range. None: the source has no name for it any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Who says it.
+    /// Source of the name.
     pub origin: Origin,
-    /// The range; one address has all its bits.
+    /// The range. A single address has all its bits.
     pub range: IpNet,
-    /// Its name.
+    /// Name of the range.
     pub name: Option<Arc<Name>>,
 }
 
-/// An address that had changed hands before the news of it came.
+/// An address that had changed owners before the event about it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
     /// The address.
     pub address: IpAddr,
-    /// From then on, at the latest, it was not its former owner's any more; `None`: not known
-    /// before the next owner tells when it began.
+    /// Time from which, at the latest, the address did not belong to its former owner any more.
+    /// None: unknown until the next owner's beginning is known.
     pub since: Option<SystemTime>,
 }
 
-/// What a source tells.
+/// A message of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// Of these the changes that follow tell late.
+    /// Addresses whose change of owners is reported late, by the changes that follow.
     Moved(Vec<Moved>),
     /// Names have changed.
     Changes(Vec<Change>),
-    /// It has said all that there is: names that an agent before this one left in the kernel, and
-    /// that nobody has said again, hold no longer.
+    /// The source has sent all its names. Names that an earlier agent left in the kernel, and that
+    /// nobody has sent again, do not hold any more.
     Complete,
 }
 
-/// What has changed for those who look names up.
+/// A change for those who look up names.
 pub type Delta = (IpNet, Option<Arc<Name>>);
 
-/// What each source says, and what holds.
+/// The names of each source, and the names that hold.
 #[derive(Debug, Default)]
 pub struct Merge {
     said: [HashMap<IpNet, Arc<Name>>; Origin::ALL.len()],
 }
 
 impl Merge {
-    /// Takes in what a source says; returns what changed by it, if anything did.
+    /// Applies a source's change. Returns the change of the name that holds, if there is one.
     pub fn apply(&mut self, change: Change) -> Option<Delta> {
         let Change {
             origin,
@@ -113,7 +114,7 @@ impl Merge {
         (before != after).then_some((range, after))
     }
 
-    /// All that a source has to say; what it said before and says no more is gone.
+    /// Replaces all names of a source. Its old names that are not among the new ones are removed.
     pub fn replace(&mut self, origin: Origin, names: Vec<(IpNet, Arc<Name>)>) -> Vec<Delta> {
         let names: HashMap<IpNet, Arc<Name>> = names.into_iter().collect();
         let gone: Vec<IpNet> = self.said[origin as usize]

@@ -1,9 +1,9 @@
-//! Who an address is: names from Kubernetes, from a static file, the node's own addresses, local
+//! Names of addresses: from Kubernetes, a static file, the node's own addresses, and local
 //! processes.
 //!
-//! Each source of names says what changes ([`merge::Change`]); [`merge::Merge`] knows which source goes before
-//! which. [`Registry`] keeps what holds and answers whoever looks names up. Nothing here needs a
-//! kernel: `passive` puts the names into its maps.
+//! Each source of names sends its changes ([`merge::Change`]). [`merge::Merge`] knows which source
+//! has precedence. [`Registry`] keeps the names that hold, and answers everyone who looks names up.
+//! Nothing here needs a kernel: the room `passive` puts the names into the kernel's maps.
 
 pub mod addresses;
 pub(crate) mod cidr;

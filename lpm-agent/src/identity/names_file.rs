@@ -1,4 +1,4 @@
-//! The static names file, and what a name is.
+//! The static names file, and the type of a name.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,43 +19,43 @@ use super::HOST;
 pub use super::ranges::{PrefixMap, bits};
 use crate::yaml;
 
-/// What an address or a range belongs to. What many names share (namespaces, nodes) they hold
-/// together: a cluster has 100,000 of them.
+/// The owner of an address or a range. Names share texts that many of them have (namespaces,
+/// nodes): a cluster has 100,000 names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Name {
-    /// `pod`, `node`, `service` or `external`.
+    /// Kind of the owner: `pod`, `node`, `service` or `external`.
     pub kind: Kind,
-    /// Kubernetes namespace; of an external range, the name that the configuration gives it.
+    /// Kubernetes namespace. Of an external range: the name that the configuration gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Arc<str>>,
-    /// Pod.
+    /// Name of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Arc<str>>,
-    /// What owns the pod: a deployment, a job; a pod that nothing owns is its own.
+    /// Workload that owns the pod: a deployment, a job. A pod without owner is its own workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Arc<str>>,
-    /// What kind of thing that is, as kubernetes-mixin calls it: `deployment`, `barepod`.
+    /// Kind of the workload, as kubernetes-mixin calls it: `deployment`, `barepod`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload_type: Option<Arc<str>>,
-    /// Service.
+    /// Name of the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Arc<str>>,
-    /// Node.
+    /// Name of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Arc<str>>,
-    /// Network beyond the cluster's own that the address is of: an L2S-M or Multus network.
+    /// Name of the further network that the address is of: an L2S-M or Multus network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Arc<str>>,
-    /// Those labels of the pod that the configuration asks for.
+    /// Labels of the pod that the configuration asks for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
-    /// The address is this node's own.
+    /// True: the address is this node's own.
     #[serde(skip)]
     pub own: bool,
 }
 
-/// The name of one of the node's own addresses: as a file names exactly this address, else
-/// [`HOST`] and the node.
+/// The name of one of the node's own addresses. It is that of a file's entry for exactly this
+/// address, else [`HOST`] and the node.
 #[must_use]
 pub fn own(file: &PrefixMap, address: IpAddr, node: Option<&Arc<str>>) -> Name {
     let host = || Name {
@@ -76,7 +76,7 @@ pub fn own(file: &PrefixMap, address: IpAddr, node: Option<&Arc<str>>) -> Name {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A pod.
+    /// A pod that services may select.
     #[default]
     Pod,
     /// A node.
@@ -117,16 +117,16 @@ struct Entry {
     /// Kubernetes namespace.
     #[serde(default)]
     namespace: Option<String>,
-    /// Pod.
+    /// Name of the pod.
     #[serde(default)]
     pod: Option<String>,
     /// What owns the pod: a deployment, a job.
     #[serde(default)]
     workload: Option<String>,
-    /// Service.
+    /// Name of the service.
     #[serde(default)]
     service: Option<String>,
-    /// Node.
+    /// Name of the node.
     #[serde(default)]
     node: Option<String>,
 }
@@ -161,33 +161,33 @@ pub fn schema() -> schemars::Schema {
 /// Why a names file cannot be used.
 #[derive(Debug, Error)]
 pub enum NamesError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("read the names file {path}: {source}; check the path and its permissions")]
     Read {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is not what a names file looks like.
+    /// The file does not have the form of a names file.
     #[error(
         "names file {path}: {reason}\neach entry needs `address` or `cidr` and what it is; \
          `lpm config schema --names` prints the format"
     )]
     Parse {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong, with line and column.
+        /// The error, with line and column.
         reason: String,
     },
     /// One entry contradicts itself or another one.
     #[error("names file {path}, line {line}: {reason}")]
     Entry {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
         /// Line of the entry.
         line: u64,
-        /// What is wrong and what to do.
+        /// The error and its remedy.
         reason: String,
     },
 }

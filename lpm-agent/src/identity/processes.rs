@@ -1,8 +1,8 @@
-//! Which local process holds which socket, across network namespaces.
+//! Finds the local process that holds a socket, across network namespaces.
 //!
-//! `/proc` tells it without any privilege beyond reading other users' descriptors: one process of
-//! each network namespace shows that namespace's sockets, and the descriptors of all processes
-//! say whose they are.
+//! `/proc` shows it without any privilege beyond reading other users' descriptors. One process of
+//! each network namespace shows that namespace's sockets. The descriptors of all processes show who
+//! holds which.
 
 use std::{
     collections::HashMap,
@@ -15,22 +15,22 @@ use std::{
 use procfs::process::{FDTarget, Process, all_processes};
 use serde::{Deserialize, Serialize};
 
-/// Where `ip netns` keeps its named network namespaces.
+/// Directory where `ip netns` keeps its named network namespaces.
 const NAMED: &str = "/run/netns";
 
 /// The local holder of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Name of the process; `None`: not visible to us.
+    /// Name of the process. None: the process is not visible to us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<String>,
-    /// Its id; `None`: not visible to us.
+    /// Id of the process. None: the process is not visible to us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
-    /// Short id of its container, from its cgroup.
+    /// Short id of the process's container, from its cgroup. None: it is in no container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Its network namespace, if `ip netns` names it.
+    /// Name of the network namespace. None: `ip netns` does not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
 }
@@ -45,8 +45,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Looks at all processes. What cannot be read (a process that ended, one of another user) is
-    /// left out.
+    /// Reads all processes. What cannot be read (a process that ended, one of another user) is left
+    /// out.
     #[must_use]
     pub fn scan() -> Self {
         let named = named_namespaces();
@@ -86,7 +86,7 @@ impl Sockets {
         Self { by_ends }
     }
 
-    /// Who holds the socket with these ends.
+    /// The process that holds the socket with these ends.
     #[must_use]
     pub fn holder(&self, local: (IpAddr, u16), remote: (IpAddr, u16)) -> Option<&Holder> {
         self.by_ends
@@ -94,12 +94,12 @@ impl Sockets {
     }
 }
 
-/// A socket address as a flow has it: no mapped IPv4, no scope.
+/// A socket address in the form of flows: no mapped IPv4, no scope.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Names of `ip netns` by inode.
+/// Names of `ip netns` namespaces by inode.
 fn named_namespaces() -> HashMap<u64, String> {
     fs::read_dir(Path::new(NAMED))
         .into_iter()

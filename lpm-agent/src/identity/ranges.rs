@@ -1,4 +1,4 @@
-//! Ranges of addresses, and lookup by longest prefix.
+//! A map of address ranges with lookup by longest prefix.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,26 +10,26 @@ use ipnet::IpNet;
 
 use super::Name;
 
-/// What a range of addresses looks like.
+/// Pattern of a range of addresses, for schemas.
 pub(crate) const CIDR: &str = "^([0-9.]+/[0-9]{1,2}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*/[0-9]{1,3})$";
 
-/// Parts that the ranges of one length are divided into.
+/// Number of parts that the ranges of one length are divided into.
 const SHARDS: usize = 256;
 
 type Shard = Arc<HashMap<u128, Arc<Name>>>;
 
-/// Ranges of addresses and what they belong to.
+/// Ranges of addresses and the names of their owners.
 ///
-/// A copy is cheap however many there are, and so is a change while somebody still reads a copy:
-/// only that part is copied in which the change is.
+/// A copy is cheap, however many ranges there are. So is a change while somebody still reads a
+/// copy: only the part with the change is copied.
 #[derive(Clone, Debug, Default)]
 pub struct PrefixMap {
-    /// By prefix length (IPv4 mapped, so 0 to 128), then by address.
+    /// Ranges by prefix length (IPv4 mapped, so 0 to 128), then by address.
     by_length: BTreeMap<u8, Box<[Shard]>>,
 }
 
 impl PrefixMap {
-    /// Adds a range, or replaces the same one.
+    /// Adds a range, or replaces the name of the same range.
     pub fn insert(&mut self, range: IpNet, name: Arc<Name>) {
         let (length, address) = mapped(range);
         let shards = self
@@ -39,7 +39,7 @@ impl PrefixMap {
         Arc::make_mut(&mut shards[shard(address)]).insert(address, name);
     }
 
-    /// Takes a range away. Returns what it was.
+    /// Removes a range. Returns its name.
     pub fn remove(&mut self, range: IpNet) -> Option<Arc<Name>> {
         let (length, address) = mapped(range);
         let shards = self.by_length.get_mut(&length)?;
@@ -99,14 +99,14 @@ impl PrefixMap {
         shards.map(|shard| shard.len()).sum()
     }
 
-    /// No range at all.
+    /// True if there is no range.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// An address as the kernel's map has it: 128 bits, IPv4 mapped (RFC 4291 section 2.5.5.2).
+/// An address in the form of the kernel's map: 128 bits, IPv4 mapped (RFC 4291 section 2.5.5.2).
 #[must_use]
 pub fn bits(address: IpAddr) -> u128 {
     match address {
@@ -115,7 +115,7 @@ pub fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// A range as the kernel's map has it: length in bits, address in network byte order.
+/// A range in the form of the kernel's map: length in bits, address in network byte order.
 #[must_use]
 pub fn key(range: IpNet) -> (u32, [u8; 16]) {
     let (length, address) = mapped(range);
@@ -134,8 +134,8 @@ fn mask(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// The part that an address is in: its upper bits are the same for all of a cluster, and so may
-/// its lower ones be.
+/// The part that an address is in. The upper bits are the same for all addresses of a cluster, and
+/// the lower ones may be.
 fn shard(address: u128) -> usize {
     let [high, low] = [address >> 64, address & u128::from(u64::MAX)];
     let folded = u64::try_from(high ^ low).unwrap_or_default();

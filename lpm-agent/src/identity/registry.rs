@@ -1,4 +1,4 @@
-//! Whose an address is now. It needs no kernel: whoever has names looks them up here.
+//! The registry of names by address. It needs no kernel.
 
 mod local_pods;
 
@@ -21,7 +21,7 @@ use super::{
     status::Status,
 };
 
-/// Names by address, and whom the interfaces of this node belong to.
+/// Names by address, and the owners of this node's interfaces.
 #[derive(Debug, Default)]
 pub struct Registry {
     names: RwLock<Arc<PrefixMap>>,
@@ -35,7 +35,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Makes these changes, all at once for whoever looks names up.
+    /// Applies changes. A lookup sees all of them or none.
     pub fn apply(&self, changes: &[Delta]) {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let now = Arc::make_mut(&mut names);
@@ -48,7 +48,7 @@ impl Registry {
         }
     }
 
-    /// Makes these all the names, with the node's own addresses: as the names have them, or as
+    /// Replaces all names. The node's own addresses get the name that `names` has, or
     /// [`super::HOST`].
     pub fn replace(&self, names: &PrefixMap, own: &[IpAddr]) {
         let mut all = names.clone();
@@ -61,13 +61,13 @@ impl Registry {
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
     }
 
-    /// How the sources of names are.
+    /// State of the sources of names.
     #[must_use]
     pub fn status(&self) -> &Arc<Status> {
         &self.status
     }
 
-    /// Where other nodes' agents hear of this node's pods.
+    /// The publisher of this node's pods, which other nodes' agents listen to.
     #[must_use]
     pub fn board(&self) -> &Arc<NamePublisher> {
         &self.board
@@ -83,13 +83,14 @@ impl Registry {
             .cloned()
     }
 
-    /// All names as they are now: for many lookups in a row.
+    /// All names as they are now, for many lookups in a row.
     #[must_use]
     pub fn names(&self) -> Arc<PrefixMap> {
         Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An interface of this node is this one's; `None`: its flows' local ends are named by address.
+    /// Sets the local end of an interface of this node. None: its flows' local ends are named by
+    /// address.
     pub fn set_local(&self, index: u32, end: Option<LocalEnd>) {
         let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);
         if local.get(&index) == end.as_ref() {
@@ -102,13 +103,13 @@ impl Registry {
         }
     }
 
-    /// Whom the interfaces of this node belong to, by index, as far as the interface tells it.
+    /// The local ends of this node's interfaces, by index, as far as the interface decides.
     #[must_use]
     pub fn local(&self) -> Arc<LocalEnds> {
         Arc::clone(&self.local.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Who the ends of flows are now: for many flows in a row.
+    /// A resolver for the ends of flows with the current names, for many flows in a row.
     #[must_use]
     pub fn whose(&self) -> Resolver {
         Resolver::new(self.names(), self.local())

@@ -1,10 +1,10 @@
-//! Names that LPM gives itself: no names source can take them away.
+//! Reserved names, which LPM gives itself: no source of names can take them away.
 
-/// Namespace of an address that belongs to somebody in the cluster, while it is not known to whom.
+/// Namespace of an address of the cluster whose owner is unknown.
 pub const UNKNOWN: &str = "unknown";
 
-/// Name shown for what has no series of its own: it is not among the busiest, or the table of rows
-/// is full.
+/// Name of what has no series of its own: it is not among the busiest, or the table of rows is
+/// full.
 pub const OVERFLOW: &str = "overflow";
 
 /// Namespace of the nodes' own addresses, unless the names file gives another.

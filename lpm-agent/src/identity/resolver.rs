@@ -1,4 +1,5 @@
-//! Who the ends of single flows are: the local one by its interface, where that tells it.
+//! Resolves the names of the two ends of a flow: the local end by its interface, where that
+//! decides.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -6,19 +7,19 @@ use lpm_common::layout::tunnel;
 
 use super::{Name, PrefixMap};
 
-/// Whom an interface of this node belongs to.
+/// Owner of an interface of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalEnd {
     /// The pod that the CNI made it for.
     Pod(Arc<Name>),
-    /// A pod that the CNI has not told yet: what its address was called before does not count.
+    /// A pod that the CNI has not reported yet. The former name of its address does not count.
     NotYet,
 }
 
-/// Those that are known, by interface index.
+/// Known local ends by interface index.
 pub type LocalEnds = BTreeMap<u32, LocalEnd>;
 
-/// All names as they are at one moment, for many flows in a row.
+/// All names at one moment, for many flows in a row.
 #[derive(Clone, Debug, Default)]
 pub struct Resolver {
     names: Arc<PrefixMap>,
@@ -26,7 +27,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// With these names, and what is known of interfaces.
+    /// Makes a resolver from names, and from the local ends of interfaces.
     #[must_use]
     pub fn new(names: Arc<PrefixMap>, local: Arc<LocalEnds>) -> Self {
         Self { names, local }
@@ -38,9 +39,9 @@ impl Resolver {
         self.names.lookup(address)
     }
 
-    /// The name of the local end of a flow at an interface; `segment` as in
-    /// [`lpm_common::layout::FlowCold::segment`]. By address where the interface tells nothing, and
-    /// inside tunnels, whose ends are behind the interface's pod.
+    /// The name of the local end of a flow at an interface. `segment` is as in
+    /// [`lpm_common::layout::FlowCold::segment`]. The name is found by address where the interface
+    /// does not decide, and in tunnels, whose ends are behind the interface's pod.
     #[must_use]
     pub fn local(&self, index: u32, segment: u32, address: IpAddr) -> Option<&Arc<Name>> {
         match self.local.get(&index) {
@@ -52,7 +53,7 @@ impl Resolver {
     }
 }
 
-/// Without interfaces: of a capture.
+/// Makes a resolver without interfaces, for a capture.
 impl From<PrefixMap> for Resolver {
     fn from(names: PrefixMap) -> Self {
         Self::new(Arc::new(names), Arc::default())

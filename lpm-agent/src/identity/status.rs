@@ -1,4 +1,4 @@
-//! How the sources of names are: what they know, and what they could not learn.
+//! State of the sources of names: what they know, and what they could not learn.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,43 +11,43 @@ use super::{kubernetes::Watched, peers::Report};
 /// State of the watch of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kind {
-    /// Objects that are there.
+    /// Number of objects.
     pub objects: usize,
-    /// All of them have been seen once.
+    /// True: all objects have been listed once.
     pub synced: bool,
 }
 
-/// Whose pods are followed.
+/// Scope of the followed pods: the cluster's, or one node's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// As configured: `cluster` or `node`.
+    /// Configured scope: `cluster` or `node`.
     pub wanted: &'static str,
-    /// As it is.
+    /// Scope in effect: `cluster` or `node`.
     pub now: &'static str,
-    /// Why that is not the same.
+    /// Why the scope in effect is not the configured one. None: they are equal.
     pub why: Option<String>,
 }
 
-/// How the other nodes' agents are, where they are asked.
+/// State of the other nodes' agents, where they are asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers {
-    /// Agents whose names are believed now.
+    /// Number of agents whose names are believed now.
     pub answering: usize,
-    /// Agents that are asked and do not answer.
+    /// Number of agents that are asked and do not answer.
     pub silent: usize,
-    /// Those of them of whose nodes' pods the API server tells meanwhile.
+    /// Number of silent agents whose pods' names come from the API server meanwhile.
     pub in_place: usize,
-    /// Names that are known from them.
+    /// Number of names from other agents.
     pub names: usize,
-    /// Conversations that failed or broke, by reason.
+    /// Connections that failed or broke, by reason.
     pub errors: BTreeMap<&'static str, u64>,
 }
 
-/// What is known now; shared between the sources and the metrics.
+/// The state now, shared between the sources and the metrics.
 #[derive(Debug, Default)]
 pub struct Status {
     inner: Mutex<Inner>,
-    /// All names are known.
+    /// Signals that all names are known.
     complete: Condvar,
 }
 
@@ -65,9 +65,9 @@ struct Inner {
 #[derive(Debug)]
 struct Broken {
     since: Instant,
-    /// What has been said of it.
+    /// Reasons of the failure that were logged.
     said: Vec<&'static str>,
-    /// The same for people.
+    /// Sentences for people about the failure.
     sentences: Vec<String>,
 }
 
@@ -80,18 +80,18 @@ impl Status {
         self.inner().kinds.insert(kind, Kind { objects, synced });
     }
 
-    /// Only these kinds are followed from now on.
+    /// Follows only these kinds from now on.
     pub(super) fn follow_only(&self, kinds: &[Watched]) {
         self.inner().kinds.retain(|kind, _| kinds.contains(kind));
     }
 
-    /// All that have addresses are known: what has no name is outside.
+    /// Records that all kinds with addresses are known: an address without a name is external.
     pub(super) fn set_complete(&self) {
         self.inner().complete = true;
         self.complete.notify_all();
     }
 
-    /// Waits until all names are known; false: they were not in time.
+    /// Waits until all names are known. False: they were not in time.
     #[must_use]
     pub fn wait_for_names(&self, within: Duration) -> bool {
         let waited = self
@@ -105,13 +105,13 @@ impl Status {
         self.inner().lag = Some(lag);
     }
 
-    /// A watch works; returns how long it did not.
+    /// Records that a watch works. Returns for how long it did not.
     pub(super) fn alive(&self, kind: Watched) -> Option<Duration> {
         let broken = self.inner().broken.remove(&kind)?;
         Some(broken.since.elapsed())
     }
 
-    /// A watch does not work; returns whether this reason is a new one.
+    /// Records that a watch failed. Returns whether the reason is a new one.
     pub(super) fn failed(
         &self,
         kind: Watched,
@@ -147,31 +147,31 @@ impl Status {
         });
     }
 
-    /// Whose pods are followed; `None`: Kubernetes is not asked.
+    /// Scope of the followed pods. None: Kubernetes is not asked.
     #[must_use]
     pub fn scope(&self) -> Option<Scope> {
         self.inner().scope.clone()
     }
 
-    /// How the other agents are; `None`: they are not asked.
+    /// State of the other agents. None: they are not asked.
     #[must_use]
     pub fn peers(&self) -> Option<Peers> {
         self.inner().peers.clone()
     }
 
-    /// The watches by kind; empty: Kubernetes is not asked.
+    /// State of the watches by kind. Empty: Kubernetes is not asked.
     #[must_use]
     pub fn kinds(&self) -> BTreeMap<Watched, Kind> {
         self.inner().kinds.clone()
     }
 
-    /// Failures so far, by kind and reason.
+    /// Number of failures so far, by kind and reason.
     #[must_use]
     pub fn errors(&self) -> BTreeMap<(Watched, &'static str), u64> {
         self.inner().errors.clone()
     }
 
-    /// What does not work now, in sentences for people.
+    /// Current failures, as sentences for people.
     #[must_use]
     pub fn said(&self) -> Vec<String> {
         let inner = self.inner();
@@ -179,8 +179,8 @@ impl Status {
         sentences.cloned().collect()
     }
 
-    /// How far behind the names of pods are: how long the last change took to get here or, if it
-    /// is longer, for how long nothing could. `None`: not measured yet.
+    /// Delay of pod names. It is the time that the last change took to get here or, if that is
+    /// longer, the time for which nothing could arrive. None: not measured yet.
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {
         let inner = self.inner();

@@ -1,4 +1,4 @@
-//! Two programs onto an interface, both or none; and off again, ours only.
+//! Attaches two programs to an interface, both or none, and detaches ours only.
 
 mod filters;
 mod front;
@@ -39,7 +39,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// What `Auto` means on this kernel.
+    /// The mode that `Auto` stands for on this kernel.
     #[must_use]
     pub fn resolve(self) -> Self {
         match self {
@@ -60,7 +60,7 @@ impl Mode {
     }
 }
 
-/// Whether this kernel is of that release or a newer one; false if it does not tell.
+/// True if this kernel is of that release or a newer one. False if the kernel does not tell.
 pub(crate) fn kernel_at_least(major: u8, minor: u8) -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(major, minor, 0))
 }
@@ -69,9 +69,9 @@ pub(crate) fn kernel_at_least(major: u8, minor: u8) -> bool {
 #[derive(Debug)]
 pub(crate) struct Attachment {
     hooks: Vec<Hook>,
-    /// The third one, while hooks are joined.
+    /// The third hook, while the vantage `node` is in use on any interface.
     joined: Option<Hook>,
-    /// For people, if something is other than usual: another priority than 1.
+    /// A remark for people, if something is unusual: a priority other than 1.
     pub(crate) note: Option<String>,
 }
 
@@ -79,21 +79,22 @@ pub(crate) struct Attachment {
 #[derive(Debug)]
 pub(crate) struct Hook {
     pub(crate) slot: Slot,
-    /// The kernel's number of our program.
+    /// The kernel's id of our program.
     program: u32,
     on: On,
-    /// What stands there for our program, and calls it.
+    /// The program that stands there in place of ours for a while, and calls it.
     detour: Option<Detour>,
 }
 
-/// What holds a program.
+/// The attachment that holds a program on its hook.
 #[derive(Debug)]
 enum On {
-    /// Closing it detaches the program, unless it is pinned: then both.
+    /// A TCX link and its pin. Closing the link detaches the program. A pinned link must be
+    /// unpinned, too.
     Tcx(OwnedFd, Option<PathBuf>),
-    /// As with TCX.
+    /// An XDP link and its pin. Closing and unpinning work as with TCX.
     Xdp(OwnedFd, Option<PathBuf>),
-    /// Stays until it is deleted.
+    /// A TC filter at this place. It stays until it is deleted.
     Filter(Place),
 }
 
@@ -107,7 +108,7 @@ impl Hook {
         }
     }
 
-    /// The kernel's number of what is there now.
+    /// The kernel's id of the program that is on the hook now: the detour, or ours.
     fn there(&self) -> u32 {
         self.detour
             .as_ref()
@@ -120,11 +121,11 @@ impl Hook {
 pub(crate) struct Attacher {
     pub(crate) route: Route,
     pub(crate) programs: Arc<Programs>,
-    /// Never `Auto`.
+    /// The mode in use, never `Auto`.
     pub(crate) mode: Mode,
-    /// Keeps what is attached beyond the agent's end.
+    /// The pins, if attachments are to outlive the agent.
     pub(crate) pins: Option<Arc<Pins>>,
-    /// What the agent before this one left and this one has not taken yet.
+    /// Attachments that the last agent left and that this one has not adopted yet.
     pub(crate) inherited: Adoption,
 }
 
@@ -205,7 +206,8 @@ impl Attacher {
         Ok(attachment)
     }
 
-    /// Adds the program for packets that may go to a pod past whose veth the CNI redirects.
+    /// Attaches the third program, for packets that may go to a pod past whose veth the CNI
+    /// redirects.
     pub(crate) fn join(
         &mut self,
         interface: &Interface,
@@ -220,7 +222,7 @@ impl Attacher {
         Ok(())
     }
 
-    /// Takes it off again.
+    /// Detaches the third program.
     pub(crate) fn part(&mut self, interface: &Interface, attachment: &mut Attachment) {
         if let Some(hook) = attachment.joined.take() {
             self.unhook(interface, &hook);
@@ -240,9 +242,9 @@ impl Attacher {
         }
     }
 
-    /// Takes both programs off; whatever else is on the hooks stays.
+    /// Detaches both programs. All else on the hooks stays.
     pub(crate) fn detach(&mut self, interface: &Interface, attachment: Attachment) {
-        // A TCX link goes when it is dropped.
+        // A TCX link ends when it is dropped.
         for hook in attachment.hooks.into_iter().chain(attachment.joined) {
             self.unhook(interface, &hook);
         }
@@ -250,7 +252,7 @@ impl Attacher {
 
     fn unhook(&mut self, interface: &Interface, hook: &Hook) {
         let place = match &hook.on {
-            // Closed by the caller.
+            // The caller closes the link.
             On::Tcx(_, pin) | On::Xdp(_, pin) => {
                 if let Some(path) = pin {
                     pins::remove(path);
@@ -267,7 +269,7 @@ impl Attacher {
                     tracing::error!(interface = interface.name, direction = %place.direction, %error, "a filter of ours could not be deleted; run `lpm detach`");
                 }
             }
-            // Deleted or replaced by somebody else, or gone with the interface.
+            // The filter was deleted or replaced by somebody else, or went with the interface.
             Ok(None) => {}
             Err(error) if is_gone(&error) => {}
             Err(error) => {
@@ -276,7 +278,7 @@ impl Attacher {
         }
     }
 
-    /// Whether all programs are where they were put.
+    /// True if all programs are still where they were put.
     pub(crate) fn is_intact(&mut self, interface: u32, attachment: &Attachment) -> bool {
         attachment.hooks().all(|hook| match &hook.on {
             On::Tcx(link, _) => bpf::tcx_link_interface(link).is_ok_and(|found| found == interface),
@@ -291,7 +293,7 @@ impl Attachment {
         self.hooks.iter().chain(&self.joined)
     }
 
-    /// The hooks in the way of TC, to be looked after.
+    /// The hooks of TC and TCX, which others may get in front of.
     pub(crate) fn hooks_mut(&mut self) -> impl Iterator<Item = &mut Hook> {
         let hooks = self.hooks.iter_mut().chain(&mut self.joined);
         hooks.filter(|hook| !matches!(hook.on, On::Xdp(..)))
@@ -304,7 +306,7 @@ fn gone(interface: &Interface) -> AttachError {
     }
 }
 
-/// The programs that look into tunnels.
+/// The programs for tunnels, for an interface that asks for them.
 fn inner_programs<'p>(
     programs: &'p Programs,
     interface: &Interface,
@@ -322,7 +324,7 @@ fn inner_programs<'p>(
     })
 }
 
-/// Whether the kernel says that there is no such interface.
+/// True if the kernel's error says that the interface does not exist.
 fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENODEV)
 }

@@ -1,4 +1,4 @@
-//! Why programs could not be attached, and what to do about it.
+//! Errors of attaching, with their remedies.
 
 use std::io;
 
@@ -9,28 +9,28 @@ use super::{attach::kernel_at_least, bpf::Direction, pins::PinError, xdp::XdpErr
 /// Why an interface is not watched though it should be.
 #[derive(Debug, Error)]
 pub enum AttachError {
-    /// It vanished in the meantime: nothing is wrong.
+    /// The interface vanished in the meantime. Nothing is wrong.
     #[error("interface {interface} is gone")]
     Gone {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
     },
-    /// Its packets start with something that the programs cannot read.
+    /// The packets of the interface start with a header that the programs cannot read.
     #[error(
         "interface {interface} has link type {link_type} (ARPHRD number), which lpm cannot read: only Ethernet and devices whose packets start with the IP header can be watched; watch the interface above or below it, or exclude it with a rule `vantage: none`"
     )]
     LinkType {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
-        /// The `ARPHRD_*` number.
+        /// Link type of the interface (`ARPHRD_*`).
         link_type: u16,
     },
-    /// It is asked for what the programs were not loaded for.
+    /// A rule asks for programs that were not loaded.
     #[error(
         "interface {interface} is to be watched with `{key}`, for which the agent loaded no program when it started: restart it"
     )]
     NotLoaded {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
         /// The rule's key.
         key: &'static str,
@@ -40,24 +40,24 @@ pub enum AttachError {
         "interface {interface} has no Ethernet header (link type {link_type}), and `inner: true` reads Ethernet frames only: remove it from the rule"
     )]
     InnerLinkType {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
-        /// The `ARPHRD_*` number.
+        /// Link type of the interface (`ARPHRD_*`).
         link_type: u16,
     },
-    /// It cannot be watched by XDP.
+    /// The interface cannot be watched by XDP.
     #[error(transparent)]
     Xdp(#[from] XdpError),
     /// The kernel refused a TCX link.
     #[error("attach {program} to the {direction} of {interface} by TCX: {source}; {}", remedy(.source))]
     Tcx {
-        /// The program.
+        /// Name of the program.
         program: &'static str,
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
-        /// Which hook.
+        /// The hook.
         direction: Direction,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The hook could not be pinned.
@@ -66,42 +66,42 @@ pub enum AttachError {
     /// There is no clsact qdisc and none can be added.
     #[error("add a clsact qdisc to {interface}: {source}; {}", remedy(.source))]
     Clsact {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Another qdisc stands in the only place for one.
+    /// Another qdisc takes the only place of clsact.
     #[error(
         "interface {interface} has an `ingress` qdisc in the place of clsact, which has no hook for what it sends (`tc qdisc show dev {interface}`); {}",
         ingress_remedy()
     )]
     IngressQdisc {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
     },
     /// The kernel refused a filter.
     #[error("attach {program} to the {direction} of {interface} as a TC filter (priority {priority}): {source}; {}", remedy(.source))]
     Filter {
-        /// The program.
+        /// Name of the program.
         program: &'static str,
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
-        /// Which hook.
+        /// The hook.
         direction: Direction,
         /// The priority tried last.
         priority: u16,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Filters could not be listed, or one of ours not deleted.
     #[error("look at the TC filters on the {direction} of {interface}: {source}")]
     Look {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
-        /// Which hook.
+        /// The hook.
         direction: Direction,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

@@ -1,9 +1,9 @@
-//! Whether a hook sees what passes its interface, and what is done until it does.
+//! Detects hooks that do not see the packets of their interface.
 //!
-//! Two things are looked at: who stands before our program (`attach::front`), and whether packets
-//! reach it while the interface counts some. Flows show that cheaply; where they show none, the
-//! packets at the hook are counted for a while, so that an interface without TCP is not taken for
-//! a blind one.
+//! Two things are checked: which programs run before ours (`attach::front`), and whether packets
+//! reach ours while the interface counts some. Flows show the second cheaply. Where they show none,
+//! the packets at the hook are counted for a while. So an interface without TCP is not taken for a
+//! blind one.
 
 use std::{
     fmt,
@@ -15,9 +15,10 @@ use super::{attach::Other, bpf::Direction, contest::Contest};
 /// Why an interface is not measured though it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Somebody's program comes before ours, and no packet has been seen behind it.
+    /// A program of another owner runs before ours, and no packet has been seen behind it.
     Behind,
-    /// It comes before ours again and again: it is measured now and then only.
+    /// Another program comes before ours again and again. The interface is measured part of the
+    /// time only.
     Contested,
     /// The interface counts packets, and none reaches our program.
     Silent,
@@ -38,14 +39,14 @@ impl Reason {
     }
 }
 
-/// What is wrong with a hook.
+/// A hook that does not see the packets, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blind {
-    /// Why nothing, or not all, is measured.
+    /// Reason why nothing, or not all, is measured.
     pub reason: Reason,
-    /// At which hook.
+    /// The hook.
     pub direction: Direction,
-    /// Who stands in front, or last did.
+    /// The programs that run before ours, or last did.
     pub others: Vec<Other>,
 }
 
@@ -72,14 +73,14 @@ impl fmt::Display for Blind {
     }
 }
 
-/// Packets of the interface without which nothing is concluded.
+/// Fewest packets of the interface for a conclusion.
 const ENOUGH: u64 = 20;
 
-/// How long it is not asked again whether packets reach the hook, once some have: doubled each time.
+/// Time without a new check once packets have reached the hook. It doubles each time.
 const FIRST_REST: Duration = Duration::from_mins(1);
 const LONGEST_REST: Duration = Duration::from_mins(30);
 
-/// What is to be done about the counting of packets at a hook.
+/// The next step in counting packets at a hook.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Nothing,
@@ -87,22 +88,22 @@ pub(crate) enum Step {
     End,
 }
 
-/// What is seen of a hook at one look.
+/// Numbers of one look at a hook.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
-    /// Packets that the interface has counted.
+    /// Packets counted by the interface.
     pub(crate) passed: u64,
-    /// Packets in the flows of this direction; another number than before is a sign of life.
+    /// Packets in the flows of this direction. A number other than before is a sign of life.
     pub(crate) flows: Option<u64>,
-    /// Packets counted at the hook; `None`: they are not.
+    /// Packets counted at the hook. None: they are not counted.
     pub(crate) counted: Option<u64>,
 }
 
-/// Whether packets reach a hook.
+/// State of the check whether packets reach a hook.
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
     last: Option<Seen>,
-    /// What the interface had counted when the counting at the hook began.
+    /// The interface's count when the counting at the hook began.
     since: u64,
     rest: Duration,
     rests_until: Option<Instant>,
@@ -110,7 +111,8 @@ pub(crate) struct Silence {
 }
 
 impl Silence {
-    /// Takes in what is seen; `doubted`: somebody is in front, so it is asked at once.
+    /// Takes the numbers of one look. `doubted`: another program is in front, so the check begins
+    /// at once.
     pub(crate) fn look(&mut self, now: Instant, seen: Seen, doubted: bool) -> Step {
         let last = self.last.replace(seen);
         match seen.counted {
@@ -142,31 +144,31 @@ impl Silence {
         }
     }
 
-    /// Whether the interface counts packets and none reaches the hook.
+    /// True if the interface counts packets and none reaches the hook.
     pub(crate) fn is_silent(&self) -> bool {
         self.silent
     }
 
-    /// It is not known any more: what is asked begins anew.
+    /// Drops what is known, so that the check begins again.
     pub(crate) fn forget(&mut self) {
         self.silent = false;
         self.last = None;
     }
 }
 
-/// What is remembered of one hook.
+/// State of one hook.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     pub(crate) contest: Contest,
     pub(crate) silence: Silence,
-    /// Who is in front, or was last.
+    /// The programs in front, or those that were last.
     pub(crate) others: Vec<Other>,
-    /// Packets were seen behind these.
+    /// True: packets were seen behind these programs.
     pub(crate) passes: bool,
 }
 
 impl Watch {
-    /// What is wrong, if anything; `behind`: somebody is in front now.
+    /// The reason why the hook is blind, if it is. `behind`: another program is in front now.
     pub(crate) fn reason(&self, behind: bool) -> Option<Reason> {
         if self.contest.is_contested() {
             Some(Reason::Contested)

@@ -1,4 +1,4 @@
-//! The few `bpf(2)` calls that aya has no door for.
+//! The few `bpf(2)` calls that aya does not offer.
 //!
 //! aya attaches by interface *name*, resolved at the time of the call: a rename in between would
 //! hook the wrong interface. We attach by index, and own the link as a plain file descriptor.
@@ -21,7 +21,7 @@ use aya_obj::generated::{
 
 use super::syscall::{call, create, zeroed_attr};
 
-/// `BPF_F_BEFORE`: with no program to be before, the head of the chain.
+/// Kernel flag `BPF_F_BEFORE`. Without a program to be before, it means the head of the chain.
 const BPF_F_BEFORE: u32 = 1 << 3;
 
 /// Attaches a classifier at the head of an interface's TCX chain (Linux 6.6).
@@ -48,12 +48,12 @@ fn tcx_type(direction: Direction) -> bpf_attach_type {
     }
 }
 
-/// Ids of the programs of a TCX chain, first to last; none on a kernel without TCX.
+/// Ids of the programs of a TCX chain, first to last. Empty on a kernel without TCX.
 ///
 /// # Errors
 /// The kernel's; `ENODEV`: the interface has gone.
 pub(crate) fn tcx_chain(interface: u32, direction: Direction) -> io::Result<Vec<u32>> {
-    // `BPF_MPROG_MAX`: no chain is longer.
+    // No chain is longer than `BPF_MPROG_MAX`.
     let mut ids = [0_u32; 64];
     let mut attr = zeroed_attr();
     attr.query.__bindgen_anon_1.target_ifindex = interface;
@@ -62,7 +62,8 @@ pub(crate) fn tcx_chain(interface: u32, direction: Direction) -> io::Result<Vec<
     attr.query.__bindgen_anon_2.count = u32::try_from(ids.len()).unwrap_or(0);
     match call(bpf_cmd::BPF_PROG_QUERY, &mut attr) {
         Ok(_) => {}
-        // Before 6.6 there is no such chain; later `ENOENT` is one without programs.
+        // Before 6.6 there is no such chain (`EINVAL`). Later `ENOENT` means a chain without
+        // programs.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {
             return Ok(Vec::new());
         }
@@ -73,8 +74,8 @@ pub(crate) fn tcx_chain(interface: u32, direction: Direction) -> io::Result<Vec<
     Ok(ids.into_iter().take(count).collect())
 }
 
-/// What its loader called a program; `None`: it has gone, or the kernel does not tell (looking at
-/// another's program takes `CAP_SYS_ADMIN`).
+/// The name that a program's loader gave it. None: the program has gone, or the kernel does not
+/// tell (looking at another's program takes `CAP_SYS_ADMIN`).
 pub(crate) fn program_name(id: u32) -> Option<String> {
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_6.__bindgen_anon_1.prog_id = id;
@@ -88,7 +89,7 @@ pub(crate) fn program_name(id: u32) -> Option<String> {
     String::from_utf8(name).ok().filter(|name| !name.is_empty())
 }
 
-/// Sets an element of a map with 32-bit keys and values: of one that holds programs, to a
+/// Sets an element of a map with 32-bit keys and values. For a map of programs, the value is a
 /// descriptor.
 pub(crate) fn map_put(map: impl AsFd, key: u32, value: u32) -> io::Result<()> {
     let mut attr = zeroed_attr();
@@ -98,7 +99,7 @@ pub(crate) fn map_put(map: impl AsFd, key: u32, value: u32) -> io::Result<()> {
     call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
-/// Loads a classifier of these instructions.
+/// Loads a classifier made of these instructions.
 pub(crate) fn load_classifier(name: &str, code: &[[u8; 8]]) -> io::Result<OwnedFd> {
     let mut attr = zeroed_attr();
     // SAFETY: the member of the union that BPF_PROG_LOAD reads; plain numbers.
@@ -111,8 +112,9 @@ pub(crate) fn load_classifier(name: &str, code: &[[u8; 8]]) -> io::Result<OwnedF
     create(bpf_cmd::BPF_PROG_LOAD, &mut attr)
 }
 
-/// Attaches an XDP program to an interface (links to XDP: Linux 5.9); `flags` choose the mode.
-/// Another program there is never replaced. Looked up and detached as for [`tcx_attach_first`].
+/// Attaches an XDP program to an interface (links to XDP: Linux 5.9). `flags` choose the mode.
+/// Another program there is never replaced. The interface is looked up, and the program detached,
+/// as for [`tcx_attach_first`].
 pub(crate) fn xdp_attach(program: impl AsFd, interface: u32, flags: u32) -> io::Result<OwnedFd> {
     let mut attr = zeroed_attr();
     attr.link_create.__bindgen_anon_1.prog_fd = fd_number(&program)?;
@@ -122,21 +124,21 @@ pub(crate) fn xdp_attach(program: impl AsFd, interface: u32, flags: u32) -> io::
     create(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
-/// The interface an XDP link holds on to: 0 once that interface has gone.
+/// The interface that an XDP link is on. 0: the interface has gone.
 pub(crate) fn xdp_link_interface(link: impl AsFd) -> io::Result<u32> {
     let info = link_info(link)?;
     // SAFETY: every member of the union is plain numbers, and the link is an XDP link.
     Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
 }
 
-/// The interface a TCX link holds on to: 0 once that interface has gone.
+/// The interface that a TCX link is on. 0: the interface has gone.
 pub(crate) fn tcx_link_interface(link: impl AsFd) -> io::Result<u32> {
     let info = link_info(link)?;
     // SAFETY: every member of the union is plain numbers, and the link is a TCX link.
     Ok(unsafe { info.__bindgen_anon_1.tcx.ifindex })
 }
 
-/// Puts another program in the place of a link's, at once: each packet meets one of both.
+/// Replaces the program of a link at once: each packet meets one of both.
 pub(crate) fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
     let mut attr = zeroed_attr();
     attr.link_update.link_fd = fd_number(&link)?;
@@ -144,18 +146,18 @@ pub(crate) fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()>
     call(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
-/// What a link of ours hangs on.
+/// The place of a link of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkPlace {
     /// The TCX chain of an interface; 0: the interface has gone.
     Tcx(u32, Direction),
-    /// The XDP hook of an interface, likewise.
+    /// The XDP hook of an interface; 0: the interface has gone.
     Xdp(u32),
-    /// Anything else: none of ours.
+    /// Any other place: the link is none of ours.
     Other,
 }
 
-/// Where a link hangs.
+/// Reads the place of a link.
 pub(crate) fn link_place(link: impl AsFd) -> io::Result<LinkPlace> {
     let info = link_info(link)?;
     Ok(if info.type_ == bpf_link_type::BPF_LINK_TYPE_TCX as u32 {
@@ -185,7 +187,7 @@ pub(crate) fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
     call(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
-/// Opens what has a name in a BPF file system.
+/// Opens an object by its name in a BPF file system.
 pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = zeroed_attr();
@@ -193,7 +195,7 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     create(bpf_cmd::BPF_OBJ_GET, &mut attr)
 }
 
-/// The kernel's number of a program.
+/// The kernel's id of a program.
 pub(crate) fn program_id(program: impl AsFd) -> io::Result<u32> {
     Ok(program_info(program)?.id)
 }
@@ -209,7 +211,7 @@ fn program_info(program: impl AsFd) -> io::Result<bpf_prog_info> {
     Ok(info)
 }
 
-/// Makes a map that no program uses: what agents leave for one another.
+/// Creates a map that no program uses, for data that one agent leaves to the next.
 pub(crate) fn create_map(
     name: &str,
     kind: bpf_map_type,
@@ -227,7 +229,7 @@ pub(crate) fn create_map(
     create(bpf_cmd::BPF_MAP_CREATE, &mut attr)
 }
 
-/// As much of a name as there is room for; the last byte stays 0.
+/// Writes a name, cut to the room there is. The last byte stays 0.
 fn put_name(to: &mut [c_char], name: &str) {
     let room = to.len() - 1;
     for (to, from) in to[..room].iter_mut().zip(name.bytes()) {
@@ -246,7 +248,7 @@ fn link_info(link: impl AsFd) -> io::Result<bpf_link_info> {
     Ok(info)
 }
 
-/// Which way packets pass a hook, as the interface sees it.
+/// The direction in which packets pass a hook, seen from the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {

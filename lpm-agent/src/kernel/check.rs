@@ -23,11 +23,11 @@ use super::{
     rules::{Extras, Rules},
 };
 
-/// How a thing stands.
+/// Result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// As it should be.
+    /// Everything is as it should be.
     Ok,
     /// LPM works without it, but less well.
     Warning,
@@ -35,16 +35,16 @@ pub enum Status {
     Missing,
 }
 
-/// One thing that was looked at.
+/// One check and its result.
 #[derive(Debug, Clone, Serialize)]
 pub struct Item {
-    /// What, in one word: stable, for machines.
+    /// Name of the check in one word: stable, for machines.
     pub name: &'static str,
-    /// How it stands.
+    /// Result of the check.
     pub status: Status,
     /// What was found.
     pub found: String,
-    /// What to do about it.
+    /// Remedy, if one is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
@@ -74,50 +74,50 @@ impl Item {
     }
 }
 
-/// An interface and what would become of it.
+/// An interface, and how an agent would watch it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Candidate {
     /// The interface.
     #[serde(flatten)]
     pub interface: Interface,
-    /// As what it would be watched; absent: not at all.
+    /// Vantage as which the interface would be watched. None: it would not be watched.
     pub vantage: Option<&'static str>,
-    /// Which rule says so, or why it cannot be watched.
+    /// The rule that decides, or why the interface cannot be watched.
     pub reason: String,
 }
 
-/// All that was found.
+/// Results of all checks.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Nothing needed is missing.
+    /// True: nothing needed is missing.
     pub usable: bool,
-    /// What was looked at.
+    /// The checks.
     pub items: Vec<Item>,
     /// The interfaces of the network namespace.
     pub interfaces: Vec<Candidate>,
-    /// Agents that run there.
+    /// Agents that run in the network namespace.
     pub agents: Vec<RunningAgent>,
 }
 
-/// What to look at.
+/// Input of the checks.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// The network namespace whose interfaces are listed; `None`: the caller's.
+    /// The network namespace whose interfaces are listed. None: the caller's.
     pub netns: Option<Netns>,
-    /// The rules to apply to them.
+    /// The rules to apply to the interfaces.
     pub rules: Rules,
-    /// The configured way to attach.
+    /// The configured mode of attaching.
     pub mode: Mode,
-    /// Where the data path is to be pinned; `None`: it is not.
+    /// Directory of the pins. None: nothing is pinned.
     pub pins: Option<PathBuf>,
 }
 
-/// Where the kernel shows its types.
+/// Path of the kernel's own type information.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
-/// Where the BPF file system belongs.
+/// Path where the BPF file system belongs.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// Looks at everything. Nothing stays behind: programs are loaded and dropped again.
+/// Runs all checks. Nothing stays behind: programs are loaded and dropped again.
 pub fn check(options: &Options) -> Result<Report, NetnsError> {
     let mut items = vec![kernel(), btf(Path::new(BTF)), capabilities(), object()];
     if object_is_embedded() && privileges::missing().is_empty() {
@@ -268,7 +268,8 @@ fn programs(mode: Mode) -> Vec<Item> {
     items
 }
 
-/// Whether the kernel knows TCX: it then misses the interface, which no machine has.
+/// True if the kernel knows TCX. It then reports a missing interface, for an index that no machine
+/// has.
 fn tcx_is_there(program: impl std::os::fd::AsFd) -> bool {
     let no_interface = i32::MAX.unsigned_abs();
     let refused = bpf::tcx_attach_first(program, no_interface, Direction::Ingress).err();
@@ -332,7 +333,7 @@ fn bpffs(path: &Path) -> Item {
     }
 }
 
-/// Where `lpm run` is to pin, which it refuses to do without.
+/// Checks the directory where `lpm run` is to pin. `lpm run` refuses to start without it.
 fn place_for_pins(path: &Path) -> Item {
     match pins::check_place(path) {
         Ok(()) => Item::ok("bpffs", path.display().to_string()),
@@ -346,7 +347,8 @@ fn place_for_pins(path: &Path) -> Item {
 }
 
 fn jit() -> Item {
-    // Absent where the kernel was built with CONFIG_BPF_JIT_ALWAYS_ON and hides the switch.
+    // The file is absent where the kernel was built with CONFIG_BPF_JIT_ALWAYS_ON and hides the
+    // switch.
     match fs::read_to_string("/proc/sys/net/core/bpf_jit_enable") {
         Ok(enabled) if enabled.trim() == "0" => Item::lacks(
             "jit",
@@ -399,7 +401,7 @@ fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
     Ok((candidates, agents))
 }
 
-/// What is on the XDP hook that a rule asks for.
+/// The XDP program on the hook that a rule asks for.
 fn xdp_there(interface: &Interface, extras: Extras, agents: &[RunningAgent]) -> Option<String> {
     let program = interface.xdp.filter(|_| extras.xdp.is_some())?;
     let owner = agents

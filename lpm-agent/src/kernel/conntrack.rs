@@ -1,5 +1,5 @@
-//! Connections whose destination is translated between two hooks, as kube-proxy does it: the
-//! kernel's connection tracking tells of each one when it begins and when it ends.
+//! Follows connections whose destination is translated between two hooks, as kube-proxy does it.
+//! The kernel's connection tracking reports when each one begins and ends.
 
 use std::{
     collections::HashMap,
@@ -32,14 +32,14 @@ use super::{
     netns::{Netns, NetnsError},
 };
 
-/// `enum nfnetlink_groups` (linux/netfilter/nfnetlink.h).
+/// Multicast group of new connections: `enum nfnetlink_groups` (linux/netfilter/nfnetlink.h).
 const NFNLGRP_CONNTRACK_NEW: u32 = 1;
 const NFNLGRP_CONNTRACK_DESTROY: u32 = 3;
 
-/// Bytes of events that may wait.
+/// Bytes of events that may wait in the socket.
 const RECEIVE_BUFFER: usize = 2 << 20;
 
-/// Where the connections go that somebody opened to an address that stands for others.
+/// The backends of connections that somebody opened to an address that stands for others.
 ///
 /// Dropping it ends its thread.
 #[derive(Debug)]
@@ -49,26 +49,26 @@ pub struct Conntrack {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Who opened a connection, and to where, as they know it.
+/// Client and destination of a connection, as the client knows them.
 type Ends = (SocketAddr, SocketAddr);
 
-/// What is heard of translated TCP connections.
+/// A report on translated TCP connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Translated {
-    /// All that there are now, and where they go.
+    /// All connections that exist now, and their backends.
     All(Vec<(Ends, SocketAddr)>),
-    /// These have begun, or (`None`) ended, in this order.
+    /// Connections that have begun, with their backend, or have ended (None), in this order.
     Changed(Vec<(Ends, Option<SocketAddr>)>),
 }
 
-/// Translated connections.
+/// Table of translated connections.
 #[derive(Debug)]
 struct Table {
-    /// By who opened it, and to where, as they know it: where it goes.
+    /// The backend of each connection, by its client and destination.
     known: HashMap<Ends, SocketAddr>,
-    /// No more than this are kept, some 100 bytes each.
+    /// Most connections that are kept, some 100 bytes each.
     most: usize,
-    /// Those that found no place have been spoken of.
+    /// True: it was logged that connections found no room.
     warned: bool,
 }
 
@@ -81,7 +81,7 @@ impl Table {
         }
     }
 
-    /// All of them.
+    /// A report of all connections in the table.
     fn all(&self) -> Translated {
         let known = self.known.iter();
         Translated::All(known.map(|(ends, backend)| (*ends, *backend)).collect())
@@ -100,7 +100,7 @@ impl Table {
         }
     }
 
-    /// All that there are now, as a dump found them.
+    /// Replaces the table by the connections that a dump found.
     fn replace(&mut self, found: Self) {
         self.known = found.known;
         self.warned |= found.warned;
@@ -108,8 +108,9 @@ impl Table {
 }
 
 impl Conntrack {
-    /// Listens in a network namespace (`None`: that of the caller), and keeps `most` translated
-    /// connections at most. `tell` hears of each, kept or not, before or after this returns.
+    /// Starts to listen in a network namespace (`None`: that of the caller), and keeps `most`
+    /// translated connections at most. `tell` is called with each report, whether the connection is
+    /// kept or not, before or after this returns.
     ///
     /// # Errors
     /// The kernel has no connection tracking, or does not let us listen.
@@ -129,7 +130,8 @@ impl Conntrack {
                 let entered = entered.map_err(|error: NetnsError| io::Error::other(error));
                 let listener = entered.and_then(|()| {
                     let listener = listen()?;
-                    // Listening first: what begins during the dump is heard.
+                    // Listening begins first, so that a connection that begins during the dump is
+                    // heard.
                     tell(dump(&its_table)?);
                     Ok(listener)
                 });
@@ -151,7 +153,7 @@ impl Conntrack {
         })
     }
 
-    /// Where the connection goes that was opened from here to there; `None`: there.
+    /// The backend of the connection between these ends. None: it goes to `to` itself.
     #[must_use]
     pub fn backend(&self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +163,7 @@ impl Conntrack {
 
 impl Drop for Conntrack {
     fn drop(&mut self) {
-        // It fails only if the thread has ended.
+        // The write fails only if the thread has ended.
         let _ = self.stop.write(1);
         if self
             .thread
@@ -173,7 +175,7 @@ impl Drop for Conntrack {
     }
 }
 
-/// A [`Socket`] that can be waited for.
+/// A [`Socket`] that can be polled.
 struct Waitable(Socket);
 
 impl AsFd for Waitable {
@@ -201,7 +203,7 @@ fn listen() -> io::Result<Waitable> {
     Ok(socket)
 }
 
-/// Puts all connections that are translated now into the table, and no others.
+/// Replaces the table by all connections that are translated now.
 fn dump(table: &RwLock<Table>) -> io::Result<Translated> {
     let socket = open()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
@@ -237,7 +239,7 @@ fn dump(table: &RwLock<Table>) -> io::Result<Translated> {
     }
 }
 
-/// Hears of connections until it is told to stop.
+/// Receives events until it is told to stop.
 fn follow(
     listener: &Waitable,
     table: &RwLock<Table>,
@@ -262,7 +264,7 @@ fn follow(
         let Err(error) = drain(listener, table, tell) else {
             continue;
         };
-        // ENOBUFS: more began than we could hear of.
+        // ENOBUFS: more connections began than we could receive.
         tracing::debug!(%error, "connections are listed anew");
         match dump(table) {
             Ok(all) => tell(all),
@@ -299,7 +301,7 @@ fn drain(
     }
 }
 
-/// Takes in what is said of a connection; returns what that is, if it is a translated one.
+/// Applies one message to the table. Returns the change, if the connection is a translated one.
 fn take(message: &NetfilterMessage, table: &mut Table) -> Option<(Ends, Option<SocketAddr>)> {
     let (attributes, begins) = match &message.inner {
         NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) => (attributes, true),
@@ -346,7 +348,7 @@ fn ends(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
             Tuple::Proto(protos) => {
                 for proto in protos {
                     match proto {
-                        // One of UDP may have the same ends.
+                        // A connection of UDP may have the same ends.
                         ProtoTuple::Protocol(protocol) if *protocol != Protocol::Tcp => {
                             return None;
                         }

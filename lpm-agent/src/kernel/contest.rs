@@ -1,56 +1,59 @@
-//! Who comes before our program, in the long run, and how often that is looked at.
+//! Decides, over time, how often a hook is inspected and how often our program moves to its front.
 //!
-//! An inspection sees an instant. Whoever comes and goes between two of them takes packets from us
-//! all the same, so the time between two is random (nobody is away at each by its clock), and a hook
-//! at which something has just changed is looked at again soon.
+//! An inspection sees an instant. A program that comes and goes between two inspections takes
+//! packets from us all the same. So the time between two is random: no program can be absent at
+//! each of them by its clock. A hook at which something has just changed is inspected again soon.
 
 use std::time::{Duration, Instant};
 
-/// Moves to the front that are made at once; from then on they are waited for.
+/// Moves to the front that are made at once. Further moves wait.
 const FREE_MOVES: u32 = 3;
 
-/// The first wait, doubled with each further move.
+/// Wait before the first move that is not made at once. Each further move doubles it.
 const FIRST_WAIT: Duration = Duration::from_secs(20);
 
-/// The longest one.
+/// Longest wait before a move.
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
-/// Nobody was in front for so long: it is over.
+/// Time without another program in front after which the contest is over.
 const PEACE: Duration = Duration::from_mins(1);
 
-/// How long a hook is looked at closely once somebody went from its front, or was put behind.
+/// Time for which a hook is inspected closely after another program left its front, or was put
+/// behind.
 const CLOSELY: Duration = Duration::from_secs(30);
 
-/// The time to the next look: between half of `longest` and all of it, by `share` (0 to 1), which is
-/// random.
+/// The time to the next inspection: between half of `longest` and all of it, by the random `share`
+/// (0 to 1).
 pub(crate) fn pause(longest: Duration, share: f64) -> Duration {
     longest.mul_f64(0.5 + share / 2.0)
 }
 
-/// Who is in front of a hook's program, in the long run: it must not become a tug of war.
+/// The contest between our program and others for the front of a hook. It must not become a tug of
+/// war.
 #[derive(Debug, Default)]
 pub(crate) struct Contest {
     moves: u32,
-    /// How often somebody went that ours was not put in front of.
+    /// Number of times that another program left the front without a move of ours.
     departures: u32,
     next: Option<Instant>,
-    /// When somebody was seen in front last.
+    /// When another program was last seen in front.
     last: Option<Instant>,
-    /// When somebody went, or ours was put in front.
+    /// When another program left the front, or ours was put there.
     changed: Option<Instant>,
-    /// Somebody was in front at the last look, and still is.
+    /// True: another program was in front at the last look, and still is.
     behind: bool,
 }
 
 impl Contest {
-    /// Somebody is in front. True: ours may be put in front of it now.
+    /// Records that another program is in front. Returns true if ours may be put in front of it
+    /// now.
     pub(crate) fn disturbed(&mut self, now: Instant) -> bool {
         self.last = Some(now);
         self.behind = true;
         self.next.is_none_or(|next| now >= next)
     }
 
-    /// Ours was put in front.
+    /// Records that ours was put in front.
     pub(crate) fn moved(&mut self, now: Instant) {
         self.moves += 1;
         self.behind = false;
@@ -60,7 +63,8 @@ impl Contest {
         self.next = self.is_contested().then(|| now + wait);
     }
 
-    /// Nobody is in front. `harmless`: whoever was took nothing from us.
+    /// Records that no other program is in front. `harmless`: the one that was took nothing from
+    /// us.
     pub(crate) fn undisturbed(&mut self, now: Instant, harmless: bool) {
         if self.behind {
             self.behind = false;
@@ -72,18 +76,19 @@ impl Contest {
         }
     }
 
-    /// Whether somebody was in front not longer ago than this.
+    /// True if another program was in front within this time.
     pub(crate) fn is_disturbed(&self, now: Instant, within: Duration) -> bool {
         is_within(self.last, now, within)
     }
 
-    /// Whether somebody has come before ours again and again.
+    /// True if another program has come before ours again and again.
     pub(crate) fn is_contested(&self) -> bool {
         self.moves + self.departures > FREE_MOVES
     }
 
-    /// Whether the next look is not to wait for the next inspection: something has just changed, or
-    /// it is to be found whether a contest is over. One that stays in front is not looked at closely.
+    /// True if the next look should come before the next inspection. Either something has just
+    /// changed, or it must be found whether the contest is over. A program that stays in front is
+    /// not looked at closely.
     pub(crate) fn is_close(&self, now: Instant) -> bool {
         is_within(self.changed, now, CLOSELY) || (self.is_contested() && !self.behind)
     }
@@ -112,7 +117,7 @@ mod tests {
             }
             assert_eq!(contest.is_contested(), moves.len() > 3);
         }
-        // At once, then after 20 s, 40 s, up to ten minutes.
+        // Moves are made at once, then after 20 s, 40 s, up to ten minutes.
         assert_eq!(moves, [0, 1, 2, 3, 5, 9, 17, 33, 65, 125, 185, 245, 305]);
         let end = begun + LOOK * 360;
         contest.undisturbed(end, false);
@@ -128,24 +133,24 @@ mod tests {
         assert_eq!(pause(LOOK, 1.0), LOOK);
     }
 
-    /// Another's program that is attached at the head for `on` of each `period`, in ms, for the first
-    /// `end` of them.
+    /// Another owner's program that is attached at the head for `on` of each `period`, in ms, for
+    /// the first `end` ms.
     struct Flap {
         on: u64,
         period: u64,
         end: u64,
-        /// Whether ours can be put in front of it.
+        /// True: ours can be put in front of it.
         movable: bool,
     }
 
     impl Flap {
-        /// When, in ms, it was begun and ended to be told that it comes again and again, and how
-        /// often ours was put in front until then, over twenty minutes of looks.
+        /// When, in ms, the contest was reported to begin and to end, and how often ours was put in
+        /// front until then, over twenty minutes of looks.
         fn told(&self, seed: u64) -> (Vec<u64>, u32) {
             let (mut contest, begun) = (Contest::default(), Instant::now());
             let mut random = fastrand::Rng::with_seed(seed);
             let ms = |pause: Duration| u64::try_from(pause.as_millis()).expect("short");
-            // The first look is at a time at which it is away, if it ever is.
+            // The first look is at a time at which the other program is absent, if it ever is.
             let (mut at, mut full, mut moved_at) = (9500, 0, None);
             let (mut told, mut moves) = (Vec::new(), 0);
             while at < 1_200_000 {
@@ -181,8 +186,9 @@ mod tests {
     #[test]
     fn one_that_comes_and_goes_is_told_once_until_it_is_over() {
         let end = 1_000_000;
-        // A second on and a second off; there but for 700 ms of each 10 s, which is `behind` where
-        // ours cannot pass it; there for a second of each 10 s. And in what time that is found.
+        // A second on and a second off; on except for 700 ms of each 10 s, which is `behind` where
+        // ours cannot pass it; on for a second of each 10 s. `most` is the time in which that is
+        // found.
         for (on, period, movable, most) in [
             (1000, 2000, true, 120_000),
             (1000, 2000, false, 120_000),
@@ -203,7 +209,8 @@ mod tests {
                 };
                 assert!(from < most, "{on} of {period}, {movable}: {from}");
                 assert_eq!(moves, if movable { 4 } else { 0 });
-                // A minute after it was seen last, which may be a while before it went.
+                // The contest ends a minute after the program was last seen, which may be a while
+                // before it went.
                 let over = end + 45_000..end + 62_000;
                 assert!(over.contains(&to), "{on} of {period}, {movable}: {to}");
             }

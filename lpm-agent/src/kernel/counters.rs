@@ -1,22 +1,23 @@
-//! Packets that interfaces have counted since they exist: without an agent nothing else tells that a
-//! veth carries one direction only (`lpm check`), and an agent that sees none of them is blind.
+//! The packet counters of interfaces. Without an agent nothing else shows that a veth carries one
+//! direction only (`lpm check`). With an agent that sees no packets, they show that it is blind.
 
 use std::{collections::HashMap, fs, io};
 
-/// Packets without which nothing is said.
+/// Fewest packets for a remark.
 const ENOUGH: u64 = 100;
 
 /// Packets that an interface has received and sent.
 pub(super) type Packets = [u64; 2];
 
-/// Those of the calling thread's network namespace, by name.
+/// The packet counters of the calling thread's network namespace, by name of the interface.
 pub(super) fn packets() -> io::Result<HashMap<String, Packets>> {
-    // Of the thread, not of the process: another thread may be in another namespace.
+    // The file is the thread's, not the process's: another thread may be in another namespace.
     Ok(parse(&fs::read_to_string("/proc/thread-self/net/dev")?))
 }
 
-/// Two lines of titles; then each name, its eight numbers of what was received, and of what was
-/// sent. Packets are the second of each.
+/// Parses `/proc/net/dev`: two lines of titles, then a line per interface. A line has the name,
+/// eight numbers of received traffic, and eight of sent traffic. Packets are the second number of
+/// each.
 fn parse(table: &str) -> HashMap<String, Packets> {
     let row = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
@@ -28,8 +29,8 @@ fn parse(table: &str) -> HashMap<String, Packets> {
     table.lines().filter_map(row).collect()
 }
 
-/// What there is to say of a pod's veth, if next to nothing went to its pod. A pod that only sends
-/// datagrams looks the same.
+/// A remark on a pod's veth, if next to nothing went to its pod. A pod that only sends datagrams
+/// looks the same.
 pub(super) fn remark([received, sent]: Packets) -> Option<String> {
     (received >= ENOUGH && sent < received / 20).then(|| {
         format!(

@@ -1,4 +1,4 @@
-//! `lpm detach`: takes away every trace of agents that are gone, and nothing else.
+//! `lpm detach`: removes every trace of agents that are gone, and nothing else.
 
 use std::{
     fmt, fs, io,
@@ -25,32 +25,32 @@ use super::{
     tc,
 };
 
-/// Where agents pin what is to outlive them, unless they are told otherwise.
+/// Default directory of the pins.
 pub const PINS: &str = "/sys/fs/bpf/lpm";
 
-/// What to do where it is not permitted.
+/// Remedy where detaching is not permitted.
 const DETACH_ELSEWHERE: &str = " missing: run `lpm detach` as root on the node itself. In a pod of the agent it cannot work, and need not: with its DaemonSet deleted the agent takes everything off. What one that was killed left on a node of a cluster goes by `kubectl debug node/NODE --profile=sysadmin --image=IMAGE -- /lpm detach --pins /host/sys/fs/bpf/lpm`";
 
-/// Something that an agent put into the kernel.
+/// An object that an agent put into the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
 pub enum Trace {
     /// A TC filter.
     Filter {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
-        /// Its hook.
+        /// Hook of the filter.
         direction: Direction,
-        /// Its priority.
+        /// Priority of the filter.
         priority: u16,
-        /// Its handle.
+        /// Handle of the filter.
         handle: u32,
-        /// The kernel id of its program.
+        /// Kernel id of the filter's program.
         program: u32,
     },
     /// A pinned program, map or link.
     Pin {
-        /// Where.
+        /// Path of the pin.
         path: PathBuf,
     },
 }
@@ -73,22 +73,22 @@ impl fmt::Display for Trace {
     }
 }
 
-/// What was done.
+/// Result of `lpm detach`.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// Taken away.
+    /// Traces that were removed.
     pub removed: Vec<Trace>,
-    /// Left, because the agent with this process id (0: not known) uses it.
+    /// Traces that were left, because the agent with this process id (0: not known) uses them.
     pub in_use: Vec<(u32, Trace)>,
-    /// Ours, but the kernel refused to remove it, and why.
+    /// Traces of ours that the kernel refused to remove, and why.
     pub failed: Vec<(Trace, String)>,
-    /// Agents that run in this network namespace. They are not stopped; what they attached goes
+    /// Agents that run in this network namespace. They are not stopped. What they attached goes
     /// with them, unless it is pinned.
     pub agents: Vec<RunningAgent>,
 }
 
 impl Report {
-    /// Whether nothing of ours is left but what running agents use.
+    /// True if nothing of ours is left except what running agents use.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.failed.is_empty()
@@ -123,14 +123,14 @@ impl fmt::Display for Report {
     }
 }
 
-/// Why nothing could be looked at.
+/// Why `lpm detach` could do nothing.
 #[derive(Debug, Error)]
 pub enum DetachError {
     /// Capabilities are missing. In an agent's container, which has only what measuring takes, that
     /// is so by intent.
     #[error("{}{DETACH_ELSEWHERE}", .missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
     NotPermitted {
-        /// Which, and what for.
+        /// The missing capabilities, and their purposes.
         missing: Vec<Need>,
     },
     /// The namespace cannot be used.
@@ -139,19 +139,20 @@ pub enum DetachError {
     /// The interfaces, their filters or the running agents could not be listed.
     #[error("list {what}: {source}")]
     List {
-        /// What.
+        /// What was listed.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// Removes the traces in a network namespace (`None`: the caller's), and the pins.
+/// Removes the traces in a network namespace (`None`: the caller's), and the pins in [`PINS`].
 pub fn detach(netns: Option<&Netns>) -> Result<Report, DetachError> {
     detach_with(netns, Path::new(PINS))
 }
 
-/// The same with the pins elsewhere: a directory like the configuration's `pins.path`.
+/// Removes the traces as [`detach`] does, with the pins in another directory, such as the
+/// configuration's `pins.path`.
 pub fn detach_with(netns: Option<&Netns>, pins: &Path) -> Result<Report, DetachError> {
     let missing = privileges::missing_to_detach();
     if !missing.is_empty() {
@@ -159,7 +160,7 @@ pub fn detach_with(netns: Option<&Netns>, pins: &Path) -> Result<Report, DetachE
     }
     let mut report = match netns {
         None => filters()?,
-        // A thread of its own, because entering a namespace cannot be undone reliably.
+        // A thread of its own is needed, because entering a namespace cannot be undone reliably.
         Some(netns) => thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 netns.enter()?;
@@ -174,7 +175,7 @@ pub fn detach_with(netns: Option<&Netns>, pins: &Path) -> Result<Report, DetachE
     Ok(report)
 }
 
-/// The filters of the calling thread's namespace.
+/// Removes the filters in the calling thread's network namespace.
 fn filters() -> Result<Report, DetachError> {
     let list = |what: &str, source| DetachError::List {
         what: what.to_owned(),
@@ -190,7 +191,7 @@ fn filters() -> Result<Report, DetachError> {
         for direction in [Direction::Ingress, Direction::Egress] {
             let found = match tc::filters(&mut route, interface.index, direction) {
                 Ok(found) => found,
-                // It has gone since it was listed.
+                // The interface has gone since it was listed.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
                 Err(source) => {
                     return Err(list(&format!("filters of {}", interface.name), source));
@@ -218,8 +219,7 @@ fn filters() -> Result<Report, DetachError> {
     Ok(report)
 }
 
-/// Removes the pins of every layout below a directory, if no agent has it; anything else is left
-/// alone.
+/// Removes the pins of every layout below a directory, if no agent holds it. All else there stays.
 fn unpin(root: &Path, report: &mut Report) -> Result<(), DetachError> {
     let list = |source| DetachError::List {
         what: root.display().to_string(),
@@ -249,7 +249,7 @@ fn unpin(root: &Path, report: &mut Report) -> Result<(), DetachError> {
             Err(error) => report.failed.push((trace(directory), error.to_string())),
         }
     }
-    // Fails if something is left, which is not ours or has been reported.
+    // It fails if something is left, which is not ours or has been reported.
     let _ = fs::remove_dir(root);
     Ok(())
 }

@@ -1,15 +1,16 @@
-//! Programs of a dozen instructions that stand on a hook in place of one of ours for a while, and
-//! call it.
+//! Detours: programs of a dozen instructions that stand on a hook in place of one of ours for a
+//! while, and call it.
 //!
-//! The kernel can put another program into a filter or link at once, but not move one to the front
-//! at once: the same program on both places would see each packet twice, and on neither one it
-//! would miss some. A pair of gates moves it: both call our program, the one in the old place while
-//! a word is 0, the one in the new place while it is 1; to set it is the move. No packet is seen
-//! twice; one that is between both places at that instant, on each CPU, is missed. And whether
-//! packets reach a hook at all, a detour that counts them tells.
+//! The kernel can replace the program in a filter or link at once, but cannot move one to the front
+//! at once. The same program on both places would see each packet twice, and on neither one it
+//! would miss some. A pair of gates moves it. Both call our program: the one in the old place while
+//! a word is 0, the one in the new place while it is 1. Setting the word is the move. No packet is
+//! seen twice. A packet that is between both places at that instant, on each CPU, is missed.
 //!
-//! Our program is called by way of a map of programs. The kernel empties it when the agent goes, so
-//! what an agent that was killed leaves here measures nothing twice.
+//! Another detour counts packets, and so shows whether any reach a hook at all.
+//!
+//! A detour calls our program through a map of programs. The kernel empties that map when the agent
+//! ends. So the detours of an agent that was killed measure nothing twice.
 
 use std::{
     io,
@@ -22,29 +23,29 @@ use aya_obj::generated::bpf_map_type;
 
 use super::{bpf, load::LoadedProgram, mmap::MmapArray};
 
-/// What the kernel calls such a program.
+/// Kernel name of the detour programs.
 pub(crate) const NAME: &str = "lpm_detour";
 
-/// What the kernel calls the map with its word.
+/// Kernel name of the map with a detour's word.
 pub(crate) const MAP: &str = "LPM_DETOUR";
 
-/// `BPF_F_MMAPABLE`.
+/// Map flag `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
 
-/// `bpf_tail_call`.
+/// Helper number of `bpf_tail_call`.
 const TAIL_CALL: i32 = 12;
 
-/// `TC_ACT_UNSPEC`, which is `TCX_NEXT`, too: as if there were no program.
+/// Return code `TC_ACT_UNSPEC`, which equals `TCX_NEXT`: as if there were no program.
 const GO_ON: i32 = -1;
 
-/// One such program, and the word that it counts in or asks.
+/// One detour program, and the word that it counts in or reads.
 #[derive(Debug)]
 pub(crate) struct Detour {
     program: OwnedFd,
-    /// The kernel's number of it.
+    /// The kernel's id of the program.
     pub(crate) id: u32,
     word: MmapArray<AtomicU64>,
-    /// Closing it would empty it.
+    /// The map of programs. Closing it would empty it.
     _target: OwnedFd,
 }
 
@@ -55,7 +56,7 @@ impl AsFd for Detour {
 }
 
 impl Detour {
-    /// One that counts packets, and calls the program with each.
+    /// Makes a detour that counts packets, and calls the program with each.
     ///
     /// # Errors
     /// The kernel's.
@@ -66,7 +67,8 @@ impl Detour {
         Self::load(program, &word, map, &count)
     }
 
-    /// Two that share a word, which is 0: for the old place of a program, and for the new one.
+    /// Makes two gates that share a word, which is 0: one for the old place of a program, one for
+    /// the new.
     ///
     /// # Errors
     /// The kernel's.
@@ -120,7 +122,7 @@ impl Detour {
         })
     }
 
-    /// Packets counted so far, or how the gates stand.
+    /// The detour's word: packets counted so far, or the position of the gates.
     pub(crate) fn word(&self) -> &AtomicU64 {
         // The array was made with one element.
         self.word.get(0).unwrap_or(&NONE)
@@ -132,7 +134,7 @@ impl Detour {
     }
 }
 
-/// What is read where there is no element.
+/// The value read where the array has no element.
 static NONE: AtomicU64 = AtomicU64::new(0);
 
 fn word() -> io::Result<(OwnedFd, MmapArray<AtomicU64>)> {

@@ -1,4 +1,4 @@
-//! What the hotplug thread tells.
+//! Events that the hotplug thread reports.
 
 use lpm_common::layout::Vantage;
 
@@ -10,87 +10,86 @@ use super::{
     interfaces::Interface,
 };
 
-/// What happened to an interface. Handed over in the thread that did it, in order.
+/// An event of an interface. It is handed over in the thread that caused it, in order.
 #[derive(Debug)]
 pub enum Event {
     /// Both programs are attached.
     Attached(AttachedInterface),
-    /// The interface has another name now; nothing else changed.
+    /// The interface has another name now. Nothing else changed.
     Renamed {
-        /// With the new name.
+        /// The interface, with the new name.
         interface: AttachedInterface,
-        /// The name before.
+        /// The old name.
         old: String,
     },
     /// Both programs are off. **Forget the interface's flows before returning:** the next
     /// interface may get the same index.
     Detached {
-        /// As it was.
+        /// The interface as it was attached.
         interface: AttachedInterface,
-        /// The interface itself is gone (removed, or in another namespace now).
+        /// True: the interface itself is gone (removed, or in another namespace now).
         gone: bool,
     },
-    /// Neither program is attached though they should be.
+    /// Neither program is attached though both should be.
     Failed {
         /// The interface.
         interface: Interface,
-        /// As what it should be watched.
+        /// Vantage as which the interface should be watched.
         vantage: Vantage,
-        /// Why not.
+        /// Reason of the failure.
         error: AttachError,
-        /// It will be tried again.
+        /// True: attaching is tried again.
         retry: bool,
     },
-    /// Somebody's programs had come before ours; ours was put in front again.
+    /// Programs of other owners came before ours. Ours was put in front again.
     Overtaken {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
-        /// At which hook.
+        /// The hook.
         direction: Direction,
-        /// Whose.
+        /// The programs that came before ours.
         others: Vec<Other>,
     },
-    /// An interface whose programs could not be attached is gone, or not to be watched any more.
+    /// A refused interface is gone, or is not to be watched any more.
     GivenUp {
-        /// Its number.
+        /// Index of the interface.
         index: u32,
     },
-    /// It has been found that packets of an interface do not reach our programs, or (`None`) that
-    /// they do again.
+    /// Packets of an interface were found not to reach our programs, or to reach them again.
     Blind {
-        /// As it is.
+        /// The interface as it is attached.
         interface: AttachedInterface,
-        /// What is wrong.
+        /// What is wrong. None: the packets reach our programs again.
         blind: Option<Blind>,
     },
-    /// It has been found that the interface carries one direction only, or that it does not any
-    /// more. A pod's is detached and attached next, as another vantage.
+    /// An interface was found to carry one direction only, or to carry both again. A pod's
+    /// interface is detached next, and attached as another vantage.
     OneSided {
-        /// As it is.
+        /// The interface as it is attached.
         interface: AttachedInterface,
-        /// One direction only.
+        /// True: one direction only. False: both directions.
         one_sided: bool,
     },
-    /// Hooks of the agent before this one go on with this one's programs.
+    /// Hooks of the last agent go on with the programs of this one.
     Adopted {
-        /// How many interfaces they are on.
+        /// Number of interfaces with adopted hooks.
         interfaces: usize,
     },
-    /// An interface that the agent before this one watched is not there any more, or not watched.
-    /// **Forget its flows before returning**, as with [`Event::Detached`].
+    /// An interface that the last agent watched is gone, or is not watched any more. **Forget its
+    /// flows before returning**, as with [`Event::Detached`].
     Abandoned {
-        /// Its number.
+        /// Index of the interface.
         index: u32,
     },
-    /// Filters that an agent left which is gone were removed.
+    /// Filters that a gone agent left were removed.
     LeftoversRemoved {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
-        /// How many.
+        /// Number of filters removed.
         filters: usize,
     },
-    /// Interfaces are described differently in the kernel now: flows are to be named anew.
+    /// The settings of interfaces in the kernel changed, so flows must be named again.
     Described,
-    /// The kernel dropped messages; the interfaces were listed anew.
+    /// The kernel dropped messages, and the interfaces were listed again.
     Resynced,
 }

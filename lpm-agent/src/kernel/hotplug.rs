@@ -1,10 +1,12 @@
-//! Interfaces come and go; the programs follow.
+//! The hotplug thread: interfaces come and go, and the programs follow.
 //!
-//! One thread of its own, in the network namespace it watches, holds the invariant: **an interface
-//! is active if and only if both programs are attached**, and it is attached if and only if a rule
-//! matches and it exists. It subscribes first and lists second, so that nothing falls in between;
-//! when the kernel drops messages it lists again; what fails is tried again, ever more rarely; and
-//! now and then it looks whether the hooks are still where it put them.
+//! The thread runs in the network namespace that it watches. It holds an invariant: **an interface
+//! is active if and only if both programs are attached**. They are attached if and only if the
+//! interface exists and a rule matches.
+//!
+//! The thread subscribes first and lists second, so that nothing falls in between. When the kernel
+//! drops messages, it relists. A failure is retried, ever more rarely. At intervals the thread
+//! inspects whether the hooks are still where it put them.
 
 use std::{
     collections::BTreeMap,
@@ -35,29 +37,29 @@ use super::{
 
 pub use super::events::Event;
 
-/// Makes the kernel's settings of interfaces.
+/// Makes the settings of interfaces for the kernel programs.
 pub trait Describe: Send {
-    /// Those of an interface that is about to be attached, or is. `vantage` is overwritten by the
-    /// rules'.
+    /// The settings of an interface that is attached, or about to be. The rules' vantage replaces
+    /// `vantage`.
     fn describe(&mut self, interface: &Interface, vantage: Vantage) -> InterfaceConfig;
 
-    /// An interface is gone, or not watched any more.
+    /// Drops what is known of an interface that is gone, or not watched any more.
     fn forget(&mut self, index: u32);
 
-    /// How often [`Self::is_stale`] is to be asked; `None`: never.
+    /// Interval at which to ask [`Self::is_stale`]. None: never.
     fn look_every(&self) -> Option<Duration>;
 
-    /// Whether what passes a pod's interface is other pods', as at a switch that runs as a pod: it is
-    /// watched as a bridge then, so that their flows are not counted twice.
+    /// True if a pod's interface carries other pods' packets, as at a switch that runs as a pod.
+    /// Then it is watched as a bridge, so that their flows are not counted twice.
     fn passes_others(&self, _: &Interface) -> bool {
         false
     }
 
-    /// Whether interfaces may be described differently since this was asked last.
+    /// True if the settings of interfaces may have changed since the last call.
     fn is_stale(&mut self) -> bool;
 }
 
-/// Nothing is known about the local ends.
+/// A [`Describe`] that knows nothing about the local ends.
 #[derive(Debug)]
 pub struct Unknown;
 
@@ -77,24 +79,25 @@ impl Describe for Unknown {
     }
 }
 
-/// What the thread is started with.
+/// Settings of the hotplug thread.
 pub struct Settings {
-    /// Which interfaces, as which vantage.
+    /// The rules that choose interfaces and their vantages.
     pub rules: Rules,
-    /// How to attach.
+    /// The mode of attaching.
     pub mode: Mode,
-    /// The network namespace to watch; `None`: that of the caller.
+    /// The network namespace to watch. None: that of the caller.
     pub netns: Option<Netns>,
-    /// Makes the kernel's settings of an interface.
+    /// Makes the settings of an interface for the kernel programs.
     pub describe: Box<dyn Describe>,
-    /// What tells which interfaces carry one direction only; `None`: nobody looks.
+    /// Evidence for interfaces that carry one direction only. None: nobody looks.
     pub evidence: Option<Box<dyn Evidence>>,
-    /// Keeps the hooks beyond the agent's end; `None`: they go with it.
+    /// The pins that keep the hooks beyond the agent's end. None: the hooks end with the agent.
     pub pins: Option<Arc<Pins>>,
 }
 
 impl Settings {
-    /// By these rules, in the caller's namespace, with nothing known about the local ends.
+    /// Settings with these rules, in the caller's namespace, with nothing known about the local
+    /// ends.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self {
@@ -108,41 +111,41 @@ impl Settings {
     }
 }
 
-/// An interface that is watched.
+/// A watched interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachedInterface {
     /// The interface as last seen.
     pub interface: Interface,
-    /// As what it is watched.
+    /// Vantage as which the interface is watched.
     pub vantage: Vantage,
-    /// With what beyond the usual.
+    /// Options of the rule beyond the vantage.
     pub extras: Extras,
-    /// How: `Tcx` or `Netlink`.
+    /// Mode of attaching: `Tcx` or `Netlink`.
     pub mode: Mode,
-    /// Since when.
+    /// When the programs were attached.
     pub since: SystemTime,
-    /// For people, if something about the place is unusual.
+    /// A remark for people, if something about the place is unusual.
     pub note: Option<String>,
 }
 
-/// Why watching could not begin.
+/// Why the hotplug thread could not start.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The namespace cannot be used.
     #[error(transparent)]
     Netns(#[from] NetnsError),
-    /// An interface that was asked for does not exist.
+    /// An interface that was asked for by name does not exist.
     #[error("there is no interface {name} here; there are: {}", .there.join(", "))]
     NoSuchInterface {
-        /// The name asked for.
+        /// The name that was asked for.
         name: String,
-        /// The names that there are.
+        /// Names of the interfaces that exist.
         there: Vec<String>,
     },
-    /// What the agent before this one left cannot be read.
+    /// The pins of the last agent cannot be read.
     #[error(transparent)]
     Pins(#[from] PinError),
-    /// An interface that was asked for cannot be attached to.
+    /// Programs cannot be attached to an interface that was asked for by name.
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// rtnetlink does not work.
@@ -155,13 +158,13 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
-/// The kernel's settings of interfaces (map `INTERFACES`).
+/// The settings of interfaces for the kernel programs (map `INTERFACES`).
 pub trait InterfaceTable: Send {
-    /// Sets those of the interface with this index.
+    /// Sets the settings of the interface with this index.
     fn set(&mut self, index: u32, config: InterfaceConfig) -> Result<(), MapError>;
-    /// Forgets them; nothing happens if there are none.
+    /// Removes the settings of an interface. Without settings nothing happens.
     fn remove(&mut self, index: u32) -> Result<(), MapError>;
-    /// Indices and vantages of all interfaces with settings: what the agent before this one left.
+    /// Indices and vantages of all interfaces with settings, as the last agent left them.
     fn all(&self) -> Vec<(u32, Option<Vantage>)> {
         Vec::new()
     }
@@ -187,22 +190,22 @@ impl InterfaceTable for HashMap<MapData, u32, [u8; 8]> {
     }
 }
 
-/// The memory of an [`InterfaceConfig`].
+/// The bytes of an [`InterfaceConfig`] in memory.
 fn config_bytes(config: InterfaceConfig) -> [u8; 8] {
     let [a, b, c, d] = config.local.0.to_ne_bytes();
     [config.vantage, config.local_kind, 0, 0, a, b, c, d]
 }
 
-/// What the thread knows, for others to look at.
+/// State of the thread that others may read.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) attached: BTreeMap<u32, AttachedInterface>,
-    /// Attempts that failed (an interface that vanished meanwhile is no failure).
+    /// Attempts that failed. An interface that vanished meanwhile is no failure.
     pub(crate) failures: u64,
     pub(crate) resyncs: u64,
 }
 
-/// What the thread is told.
+/// A command to the thread.
 #[derive(Debug)]
 pub(crate) enum Command {
     Rules(Rules),
@@ -210,7 +213,7 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// The running thread. Dropping it stops it and detaches everything.
+/// Handle of the hotplug thread. Dropping it stops the thread and detaches everything.
 #[derive(Debug)]
 pub struct Hotplug {
     thread: Option<JoinHandle<()>>,
@@ -220,10 +223,10 @@ pub struct Hotplug {
 }
 
 impl Hotplug {
-    /// Starts watching; returns once every interface that is there has been dealt with.
+    /// Starts the thread. Returns once every existing interface has been handled.
     ///
-    /// An interface asked for by name that is missing, or that cannot be attached to, is an error
-    /// here; later, and for interfaces found by rules, it is an [`Event::Failed`].
+    /// A missing interface that was asked for by name, or one that cannot be attached to, is an
+    /// error here. Later, and for interfaces found by rules, it is an [`Event::Failed`].
     pub fn start(
         settings: Settings,
         programs: Arc<Programs>,
@@ -249,7 +252,7 @@ impl Hotplug {
                 );
                 match worker {
                     Ok(mut worker) => {
-                        // Nobody waits any more only if the caller died.
+                        // The send fails only if the caller died.
                         let _ = ready.send(Ok(()));
                         worker.run(&receiver, &thread_wake);
                     }
@@ -277,24 +280,24 @@ impl Hotplug {
         lock(&self.state).attached.values().cloned().collect()
     }
 
-    /// Attempts to attach that failed so far.
+    /// Number of attempts to attach that failed so far.
     #[must_use]
     pub fn failures(&self) -> u64 {
         lock(&self.state).failures
     }
 
-    /// How often the interfaces had to be listed anew because the kernel dropped messages.
+    /// Number of relists because the kernel dropped messages.
     #[must_use]
     pub fn resyncs(&self) -> u64 {
         lock(&self.state).resyncs
     }
 
-    /// Applies other rules: attaches and detaches what they change, and nothing else.
+    /// Applies other rules. It attaches and detaches what they change, and nothing else.
     pub fn set_rules(&self, rules: Rules) {
         self.tell(Command::Rules(rules));
     }
 
-    /// Lists the interfaces anew, as after a loss of messages.
+    /// Relists the interfaces, as after a loss of messages.
     pub fn resync(&self) {
         self.tell(Command::Resync);
     }
@@ -305,7 +308,7 @@ impl Hotplug {
     }
 
     fn tell(&self, command: Command) {
-        // Both fail only if the thread has ended, and then there is nothing to tell.
+        // Both sends fail only if the thread has ended, and then there is nothing to tell.
         let _ = self.commands.send(command);
         let _ = self.wake.write(1);
     }
@@ -322,7 +325,7 @@ impl Drop for Hotplug {
     }
 }
 
-/// The state, also after a panic elsewhere: it is only replaced whole.
+/// Locks the state, also after a panic elsewhere: it is only replaced whole.
 pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Network interfaces as rtnetlink tells of them.
+//! Network interfaces as rtnetlink reports them.
 
 use std::{collections::BTreeMap, fmt, io};
 
@@ -11,17 +11,17 @@ use serde::Serialize;
 
 use super::netlink::Route;
 
-/// Of `linux/if_arp.h`; the libc crate lacks them.
+/// Link type of raw IP (`linux/if_arp.h`). The libc crate lacks these numbers.
 const ARPHRD_RAWIP: u16 = 519;
 const ARPHRD_IP6GRE: u16 = 823;
 
-/// What an interface is, as `ip -d link` would say.
+/// Kind of an interface, as `ip -d link` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "String")]
 pub enum Kind {
-    /// A real (or a virtual machine's) network card.
+    /// A network card, real or of a virtual machine.
     Physical,
-    /// `lo`.
+    /// The loopback device `lo`.
     Loopback,
     /// One end of a veth pair.
     Veth,
@@ -31,7 +31,7 @@ pub enum Kind {
     Geneve,
     /// A bridge itself, not its ports.
     Bridge,
-    /// Anything else, by the kernel's name for it: `tun`, `wireguard`, `ipip`...
+    /// Any other kind, by the kernel's name for it: `tun`, `wireguard`, `ipip`...
     Other(String),
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What a packet starts with where TC sees it.
+/// The header that a packet starts with where TC sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layer {
     /// An Ethernet header.
@@ -85,30 +85,30 @@ pub enum Layer {
 /// One interface of the network namespace that was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Interface {
-    /// Its index in that namespace.
+    /// Index of the interface in that namespace.
     pub index: u32,
-    /// Its name now.
+    /// Current name of the interface.
     pub name: String,
-    /// What it is.
+    /// Kind of the interface.
     pub kind: Kind,
-    /// `ARPHRD_*` number of its link layer.
+    /// Link type: an `ARPHRD_*` number.
     pub link_type: u16,
-    /// Largest packet without the link-layer header, bytes; `None`: the kernel did not say.
+    /// MTU: the largest packet without the link-layer header, bytes. None: the kernel did not say.
     pub mtu: Option<u32>,
-    /// Administratively up.
+    /// True: administratively up.
     pub up: bool,
-    /// The interface it belongs to: a bridge, a bond, the synthetic device of a VM.
+    /// Index of the master: a bridge, a bond, or the synthetic device of a VM.
     pub master: Option<u32>,
     /// Index of a veth's other end, in the namespace where that lives.
     pub peer: Option<u32>,
-    /// The other end lives in another network namespace.
+    /// True: the veth's other end is in another network namespace.
     pub peer_elsewhere: bool,
-    /// The kernel's number of its XDP program; `None`: it has none.
+    /// The kernel's id of the XDP program. None: there is no XDP program.
     pub xdp: Option<u32>,
 }
 
 impl Interface {
-    /// What its packets start with; `None`: a link type that the programs cannot read.
+    /// The header that the packets start with. None: the programs cannot read the link type.
     #[must_use]
     pub fn layer(&self) -> Option<Layer> {
         // linux/if_arp.h. Loopback frames carry an Ethernet header of zeroes.
@@ -126,7 +126,7 @@ impl Interface {
         }
     }
 
-    /// The vantage of an interface that was asked for by name: by what it is.
+    /// The vantage that fits the kind of an interface, for one that was asked for by name.
     #[must_use]
     pub fn natural_vantage(&self) -> Vantage {
         match self.kind {
@@ -137,11 +137,11 @@ impl Interface {
         }
     }
 
-    /// Reads a message about a link; `None` for messages about something else that share its
-    /// type (a bridge tells of its ports that way) or that name no interface.
+    /// Parses a message about a link. None: the message is about something else that shares the
+    /// type (a bridge reports its ports that way), or names no interface.
     pub(crate) fn from_message(message: &LinkMessage) -> Option<Self> {
         let header = &message.header;
-        // AF_UNSPEC only: AF_BRIDGE messages concern the port, not the interface.
+        // Only AF_UNSPEC messages are read: AF_BRIDGE messages concern the port, not the interface.
         if u8::from(header.interface_family) != 0 {
             return None;
         }

@@ -1,9 +1,9 @@
-//! Running agents make themselves known to one another, per network namespace.
+//! Signs of life: running agents announce themselves to one another, per network namespace.
 //!
-//! A netlink filter outlives its agent, so a filter of ours may be a leftover or may belong to an
-//! agent that runs right now (`lpm top` beside `lpm run`). Each agent binds an abstract Unix
-//! socket whose name holds its process id and the ids of its programs. Abstract names belong to a
-//! network namespace and vanish with the process, however it dies: who is listed, lives.
+//! A netlink filter outlives its agent. So a filter of ours may be a leftover, or may belong to an
+//! agent that runs right now (`lpm top` beside `lpm run`). Each agent binds an abstract Unix socket
+//! whose name holds its process id and the ids of its programs. Abstract names belong to a network
+//! namespace and vanish with the process, however it dies. So each listed agent is alive.
 
 use std::{
     collections::BTreeMap,
@@ -12,33 +12,34 @@ use std::{
     os::{linux::net::SocketAddrExt, unix::net::SocketAddr, unix::net::UnixDatagram},
 };
 
-/// Begin of every agent's socket name; the number is the version of what follows.
+/// Prefix of every agent's socket name. The number is the version of the rest of the name.
 const PREFIX: &str = "lpm-agent/1/";
 
-/// Likewise of the sign for an interface whose packets are measured at joined hooks.
+/// Prefix of the socket name for an interface that is watched as `node`. The number is the version
+/// of the rest of the name.
 const JOINED: &str = "lpm-agent-node/1/";
 
-/// This agent's sign; gone when dropped.
+/// A sign of this agent. It vanishes when dropped.
 #[derive(Debug)]
 pub(crate) struct Liveness(#[allow(dead_code, reason = "held open, never read")] UnixDatagram);
 
 /// An agent that runs in this network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct RunningAgent {
-    /// Its process id, in its own PID namespace.
+    /// Process id of the agent, in its own PID namespace.
     pub pid: u32,
-    /// Kernel ids of its programs.
+    /// Kernel ids of the agent's programs.
     pub programs: Vec<u32>,
 }
 
-/// Puts up the sign in the calling thread's network namespace.
+/// Announces this agent in the calling thread's network namespace.
 pub(crate) fn announce(programs: &[u32]) -> io::Result<Liveness> {
     let name = name_of(std::process::id(), programs);
     let address = SocketAddr::from_abstract_name(name)?;
     UnixDatagram::bind_addr(&address).map(Liveness)
 }
 
-/// Tells that an interface carries one direction only and is watched as `node`.
+/// Announces that an interface carries one direction only and is watched as `node`.
 pub(crate) fn announce_joined(ifindex: u32) -> io::Result<Liveness> {
     let name = format!("{JOINED}{}/{ifindex}", std::process::id());
     let address = SocketAddr::from_abstract_name(name)?;
@@ -50,8 +51,8 @@ pub fn running_agents() -> io::Result<Vec<RunningAgent>> {
     Ok(names()?.iter().filter_map(|name| parse(name)).collect())
 }
 
-/// The interfaces of the calling thread's network namespace that a running agent watches as
-/// `node`, and that agent's process id.
+/// The interfaces that running agents watch as `node`, with the agent's process id, in the calling
+/// thread's network namespace. The key is the interface's index.
 pub(crate) fn joined() -> io::Result<BTreeMap<u32, u32>> {
     let parse = |name: &String| {
         let (pid, ifindex) = name.strip_prefix(JOINED)?.split_once('/')?;
@@ -62,12 +63,12 @@ pub(crate) fn joined() -> io::Result<BTreeMap<u32, u32>> {
 
 /// The abstract socket names of the calling thread's network namespace.
 fn names() -> io::Result<Vec<String>> {
-    // Of the thread, not of the process: another thread may be in another namespace.
+    // The file is the thread's, not the process's: another thread may be in another namespace.
     let table = fs::File::open("/proc/thread-self/net/unix")?;
     let mut names = Vec::new();
     for line in io::BufReader::new(table).lines() {
-        // The name is last; an abstract one starts with '@'. Anybody can bind any name, so what
-        // does not parse is not ours.
+        // The name is last. An abstract one starts with '@'. Anybody can bind any name, so a name
+        // that does not parse is not ours.
         let line = line?;
         let name = line
             .rsplit(' ')
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn an_agent_is_seen_as_long_as_it_lives() {
-        // Ids that no program has: other tests of this process announce themselves too.
+        // No program has these ids: other tests of this process announce themselves too.
         let programs = [u32::MAX, u32::MAX - 1];
         let seen = || {
             let agents = running_agents().expect("/proc/thread-self/net/unix");

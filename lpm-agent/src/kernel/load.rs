@@ -1,4 +1,4 @@
-//! Brings the kernel object into the kernel and hands out its programs and maps.
+//! Loads the kernel object, and gives access to its programs and maps.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -26,10 +26,10 @@ pub use super::{
     settings::{LoadSettings, jiffies_per_second},
 };
 
-/// The object that build.rs put in; empty if it had not been built.
+/// The object that build.rs embedded. Empty if it had not been built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lpm.bpf.o"));
 
-/// Whether this binary holds the kernel programs.
+/// True if this binary holds the kernel programs.
 #[must_use]
 pub fn object_is_embedded() -> bool {
     !OBJECT.is_empty()
@@ -39,9 +39,9 @@ pub fn object_is_embedded() -> bool {
 #[derive(Debug)]
 pub struct LoadedProgram {
     pub(crate) fd: OwnedFd,
-    /// Its name in the object.
+    /// Name of the program in the object.
     pub name: &'static str,
-    /// The kernel's number of it, unique as long as it lives.
+    /// The kernel's id of the program, unique as long as the program lives.
     pub id: u32,
     /// The kernel's hash of its instructions: the same for each load of one object.
     pub tag: u64,
@@ -65,7 +65,7 @@ const ALWAYS: [&str; 8] = [
     "lpm_node_out",
 ];
 
-/// Names of those that are loaded if the settings want them.
+/// Names of the programs that are loaded if the settings want them.
 const IF_WANTED: [&str; 4] = [
     "lpm_from_local_inner",
     "lpm_to_local_inner",
@@ -73,12 +73,12 @@ const IF_WANTED: [&str; 4] = [
     "lpm_xdp_inner",
 ];
 
-/// Whether a program of ours that is attached is called so.
+/// True if this is the name of one of our programs that are attached.
 pub(crate) fn is_program_name(name: &str) -> bool {
     ALWAYS.contains(&name) || IF_WANTED.contains(&name)
 }
 
-/// Whether a program of this name is a second one on its hook, see [`Programs::node_to`].
+/// True if a program of this name is a second one on its hook, see [`Programs::node_to`].
 pub(crate) fn is_joined(name: &str) -> bool {
     name.starts_with(ALWAYS[5])
 }
@@ -109,13 +109,14 @@ impl Programs {
         }
     }
 
-    /// At a pod's veth where hooks are joined: the program for what the pod sends.
+    /// The program at the ingress of a pod's veth for the vantage `node`: for what the pod sends.
     #[must_use]
     pub fn node_from(&self) -> &LoadedProgram {
         &self.always[4]
     }
 
-    /// At the ingress of any interface where hooks are joined: for what may go to such a pod.
+    /// The program at the ingress of any interface while the vantage `node` is in use: for what may
+    /// go to such a pod.
     #[must_use]
     pub fn node_to(&self, layer: Layer) -> &LoadedProgram {
         match layer {
@@ -124,26 +125,26 @@ impl Programs {
         }
     }
 
-    /// At the egress of such a pod's veth.
+    /// The program at the egress of a veth that is watched as `node`.
     #[must_use]
     pub fn node_out(&self) -> &LoadedProgram {
         &self.always[7]
     }
 
-    /// All of them.
+    /// All programs.
     pub fn iter(&self) -> impl Iterator<Item = &LoadedProgram> {
         self.always.iter().chain(&self.wanted)
     }
 
-    /// The programs that look into tunnels, for packets from the local side and to it; `None`:
-    /// they were not asked for when the object was loaded.
+    /// The programs for tunnels: for packets from the local side, and for packets to it. None: they
+    /// were not asked for when the object was loaded.
     #[must_use]
     pub fn inner(&self) -> Option<(&LoadedProgram, &LoadedProgram)> {
         Some((self.named(IF_WANTED[0])?, self.named(IF_WANTED[1])?))
     }
 
-    /// The XDP program, for packets that a network card received; `None`: it was not asked for
-    /// when the object was loaded.
+    /// The XDP program, for packets that a network card received. None: it was not asked for when
+    /// the object was loaded.
     #[must_use]
     pub fn xdp(&self, inner: bool) -> Option<&LoadedProgram> {
         self.named(IF_WANTED[if inner { 3 } else { 2 }])
@@ -163,9 +164,9 @@ pub struct Kernel {
     adopted: bool,
 }
 
-/// What must agree with the agent whose pins are to be adopted: this build's maps, these settings,
-/// the way programs are attached, the network namespace (a name or path; `None`: the caller's).
-/// `version`: in place of the layout's, for tests of upgrades.
+/// Computes what must be compatible with the agent whose pins are to be adopted: this build's maps,
+/// these settings, the mode of attaching, and the network namespace (a name or path; `None`: the
+/// caller's). `version` replaces the version of the layout, for tests of upgrades.
 ///
 /// # Errors
 /// The embedded object cannot be read.
@@ -187,8 +188,8 @@ impl Kernel {
         Self::load_object(OBJECT, settings)
     }
 
-    /// Loads the embedded object over pinned maps: those that the last agent left, or fresh ones
-    /// that are pinned now.
+    /// Loads the embedded object over pinned maps: those that the last agent left, or new ones that
+    /// are pinned now.
     ///
     /// # Errors
     /// As [`Kernel::load`].
@@ -205,7 +206,7 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Makes the maps of an object, with the settings in them, and loads none of its programs.
+    /// Creates the maps of an object, with the settings in them, and loads none of its programs.
     ///
     /// # Errors
     /// As [`Kernel::load`].
@@ -280,7 +281,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// The programs to attach; they stay loaded as long as the result (or a hook) holds them.
+    /// The programs to attach. They stay loaded as long as the result (or a hook) holds them.
     pub fn programs(&self) -> Result<Programs, LoadError> {
         let load_all = |names: &[&'static str]| -> Result<Vec<LoadedProgram>, LoadError> {
             let wanted = names.iter().filter(|name| self.settings.wants(name));
@@ -329,8 +330,8 @@ impl Kernel {
             })
     }
 
-    /// Lets the kernel write its clock and its jiffies into the control block: the pair that
-    /// turns jiffies into time.
+    /// Makes the kernel write its clock and its jiffies into the control block: the pair that
+    /// converts jiffies into time.
     pub fn run_clock(&self) -> Result<(), LoadError> {
         const NAME: &str = "lpm_clock";
         // The shortest frame that the kernel takes for a test run: an Ethernet header.
@@ -351,7 +352,7 @@ impl Kernel {
         self.mapped("FLOWS")
     }
 
-    /// The table of questions.
+    /// The table of queries.
     pub fn queries(&self) -> Result<MmapArray<QueryEntry>, LoadError> {
         self.mapped("QUERIES")
     }
@@ -361,7 +362,7 @@ impl Kernel {
         self.mapped("HISTOGRAMS")
     }
 
-    /// The control block: an array of one.
+    /// The control block: an array with one element.
     pub fn control(&self) -> Result<MmapArray<Control>, LoadError> {
         self.mapped("CONTROL")
     }
@@ -382,7 +383,7 @@ impl Kernel {
         }
     }
 
-    /// Names that map `NAMES` has room for.
+    /// Number of names that map `NAMES` has room for.
     #[must_use]
     pub fn name_count(&self) -> usize {
         self.settings.names as usize
@@ -400,23 +401,23 @@ impl Kernel {
         T::try_from(map).map_err(|source| LoadError::MapType { name, source })
     }
 
-    /// The settings of the interfaces, as the hotplug thread wants them.
+    /// The settings of the interfaces, for the hotplug thread.
     pub fn interfaces(&mut self) -> Result<aya::maps::HashMap<MapData, u32, [u8; 8]>, LoadError> {
         self.take("INTERFACES")
     }
 
-    /// What agents leave for one another; `None`: the maps go with this one.
+    /// The state that agents leave to one another. None: the maps end with this agent.
     pub(crate) fn kept(&self) -> Option<&Arc<Persisted>> {
         self.kept.as_ref()
     }
 
-    /// Whether an agent before this one filled the maps.
+    /// True if an earlier agent filled the maps.
     #[must_use]
     pub fn is_adopted(&self) -> bool {
         self.adopted
     }
 
-    /// The rest of aya's view: logging, other maps.
+    /// The object as aya sees it, for logging and for other maps.
     pub fn ebpf_mut(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }

@@ -1,4 +1,4 @@
-//! Why programs could not be loaded, and what to do about it.
+//! Errors of loading the programs, with their remedies.
 
 use std::io;
 
@@ -15,20 +15,20 @@ pub enum LoadError {
         "this lpm was built without its kernel programs: run `cargo xtask build`, then build lpm again"
     )]
     NoObject,
-    /// A setting that makes no sense.
+    /// A setting has an impossible value.
     #[error("{setting} is {value}: {remedy}")]
     Setting {
-        /// Its name.
+        /// Name of the setting.
         setting: &'static str,
-        /// Its value.
+        /// Value of the setting.
         value: u32,
-        /// What it may be.
+        /// The values that are allowed.
         remedy: &'static str,
     },
     /// Capabilities are missing.
     #[error("loading kernel programs is not permitted: this process lacks {}; run lpm as root, or grant them (in Kubernetes: securityContext.capabilities.add)", list(.missing))]
     NotPermitted {
-        /// Which.
+        /// The missing capabilities.
         missing: Vec<Need>,
     },
     /// The kernel or a security module forbids `bpf(2)` though the capabilities are there.
@@ -36,31 +36,31 @@ pub enum LoadError {
         "loading kernel programs is not permitted although the capabilities are there ({source}): a seccomp profile, kernel lockdown or a security module forbids bpf(2); `lpm check` tells more"
     )]
     Forbidden {
-        /// What aya said.
+        /// The error from aya.
         source: Box<EbpfError>,
     },
     /// The object did not load.
     #[error("load the kernel programs: {source}{}", no_btf_hint())]
     Object {
-        /// What aya said.
+        /// The error from aya.
         source: Box<EbpfError>,
     },
     /// The verifier, or an earlier step, refused a program.
     #[error("load the kernel program {program}: {}{}", chain(.source), no_btf_hint())]
     Program {
-        /// Its name.
+        /// Name of the program.
         program: String,
-        /// What the kernel said, the verifier's log included.
+        /// The kernel's error, with the verifier's log.
         source: Box<ProgramError>,
     },
-    /// The object is not the one this agent was written for.
+    /// The object is not the one that this agent was written for.
     #[error(
         "the kernel object has no {what} {name}: it does not fit this agent; run `cargo xtask build` and build lpm again"
     )]
     Missing {
-        /// `map` or `program`.
+        /// Kind of the missing part: `map` or `program`.
         what: &'static str,
-        /// Its name.
+        /// Name of the missing part.
         name: &'static str,
     },
     /// A map is of another type than expected.
@@ -68,12 +68,12 @@ pub enum LoadError {
         "the map {name} of the kernel object is not as expected: {source}; run `cargo xtask build` and build lpm again"
     )]
     MapType {
-        /// Its name.
+        /// Name of the map.
         name: &'static str,
-        /// What aya said.
+        /// The error from aya.
         source: MapError,
     },
-    /// The maps could not be pinned, or those of the last agent not be used.
+    /// The maps could not be pinned, or those of the last agent cannot be used.
     #[error(transparent)]
     Pins(#[from] PinError),
     /// An array could not be mapped.
@@ -82,9 +82,9 @@ pub enum LoadError {
     /// A descriptor could not be duplicated.
     #[error("duplicate the descriptor of the program {program}: {source}")]
     Descriptor {
-        /// The program.
+        /// Name of the program.
         program: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -107,7 +107,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Said with a failure, because it is the likeliest reason where it holds.
+/// A hint for a failure on a kernel without BTF, because it is the likeliest reason there.
 fn no_btf_hint() -> &'static str {
     match Btf::from_sys_fs() {
         Ok(_) => "",
@@ -117,7 +117,7 @@ fn no_btf_hint() -> &'static str {
     }
 }
 
-/// Whether EPERM or EACCES lies at the bottom of an error.
+/// True if EPERM or EACCES lies at the bottom of an error.
 pub(super) fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,5 +1,5 @@
-//! What the rooms above need of the kernel's maps: [`FlowMaps`] is for `passive`, [`NameMaps`] for
-//! `identity`.
+//! The interface between the kernel's maps and the rooms above: [`FlowMaps`] is for `passive`,
+//! [`NameMaps`] for `identity`, [`PinnedState`] for what outlives an agent.
 
 use std::{io, sync::atomic::AtomicU32, time::Duration};
 
@@ -11,14 +11,14 @@ use lpm_common::{
     },
 };
 
-/// Entries of a set of the flow table: a claim (map `CLAIMS`) is for one set.
+/// Entries of a set of the flow table. A claim (map `CLAIMS`) is for one set.
 pub const WAYS: usize = 4;
 
-/// Histograms of one row in one stripe: two legs times three echoes, and for each leg the minima
-/// of evicted flows; for rows of questions see [`lpm_common::layout::Family`].
+/// Histograms of one row in one stripe: two legs times three echoes, and for each leg the minima of
+/// evicted flows. For rows of queries see [`lpm_common::layout::Family`].
 pub const PER_ROW: usize = 8;
 
-/// Place within a leg's histograms of the one that holds the minima of evicted flows.
+/// Place of the histogram of evicted flows' minima within a leg's histograms.
 pub const MINIMA: usize = 3;
 
 /// Index of a histogram in map `HISTOGRAMS`; `echo` may be [`MINIMA`].
@@ -27,51 +27,51 @@ pub fn place(rows: usize, stripe: usize, row: usize, leg: usize, echo: usize) ->
     (stripe * rows + row) * PER_ROW + leg * (PER_ROW / 2) + echo
 }
 
-/// What was measured: flows, questions, histograms and counters, as memory that the kernel writes
+/// The measurements: flows, queries, histograms and counters, as memory that the kernel writes
 /// while it is read.
 pub trait FlowMaps: Send + Sync {
-    /// Elements of map `FLOWS`.
+    /// Number of elements of map `FLOWS`.
     fn flow_count(&self) -> usize;
 
-    /// An element of map `FLOWS`; `None`: past the end.
+    /// An element of map `FLOWS`. None: past the end.
     fn flow(&self, index: usize) -> Option<&FlowEntry>;
 
-    /// Elements of map `QUERIES`.
+    /// Number of elements of map `QUERIES`.
     fn query_count(&self) -> usize;
 
-    /// An element of map `QUERIES`; `None`: past the end.
+    /// An element of map `QUERIES`. None: past the end.
     fn query(&self, index: usize) -> Option<&QueryEntry>;
 
-    /// Copies of each row's histograms.
+    /// Number of stripes: copies of each row's histograms.
     fn stripes(&self) -> usize;
 
-    /// An element of map `HISTOGRAMS`, see [`place`]; `None`: past the end.
+    /// An element of map `HISTOGRAMS`, see [`place`]. None: past the end.
     fn histogram(&self, index: usize) -> Option<&Histogram>;
 
-    /// Elements of map `ROWS`.
+    /// Number of elements of map `ROWS`.
     fn row_count(&self) -> usize;
 
-    /// An element of map `ROWS`: the label set of a histogram row; `None`: past the end.
+    /// An element of map `ROWS`: the label set of a histogram row. None: past the end.
     fn row(&self, index: usize) -> Option<&Row>;
 
     /// The element of map `CONTROL`.
     fn control(&self) -> &Control;
 
-    /// Map `COUNTERS`, summed over the CPUs. One system call.
+    /// The counters of map `COUNTERS`, summed over the CPUs. It takes one system call.
     fn counters(&self) -> io::Result<[u64; COUNTERS]>;
 
     /// Runs `lpm_clock`, which writes the two clocks to [`FlowMaps::control`].
     fn run_clock(&self) -> io::Result<()>;
 
     /// Takes the claim for a set of the flow table, or (with [`lpm_common::query::CLAIMS`] added)
-    /// of the table of questions; false: the kernel holds it just now.
+    /// of the table of queries. False: the kernel holds it just now.
     fn claim(&self, set: u32) -> io::Result<bool>;
 
-    /// Gives it back.
+    /// Releases the claim for a set.
     fn release(&self, set: u32) -> io::Result<()>;
 
-    /// Takes a label set out of map `PAIRS`, so that no flow finds its row; one that is not there
-    /// is no error.
+    /// Removes a label set from map `PAIRS`, so that no flow finds its row. A label set that is
+    /// absent is no error.
     ///
     /// # Errors
     /// The kernel's map cannot be written.
@@ -80,43 +80,45 @@ pub trait FlowMaps: Send + Sync {
     /// Returns once all programs that run now have ended, as far as the kernel can tell.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// The kernel does not allow to wait for them.
     fn quiesce(&self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// Who is who, and what the agent before this one left of it.
+/// The names of addresses in the kernel, and what the last agent left of them.
 pub trait NameMaps: Send + Sync {
-    /// Generation of the names, in map `CONTROL`: another one makes flows look for theirs again.
+    /// Generation of the names, in map `CONTROL`. A new generation makes flows look up their names
+    /// again.
     fn generation(&self) -> &AtomicU32;
 
-    /// Names that map `NAMES` has room for.
+    /// Number of names that map `NAMES` has room for.
     fn name_count(&self) -> usize;
 
     /// Puts an address range into map `NAMES`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::StorageFull`]: it has no room; others: it cannot be written. What the
-    /// range had there before is there still.
+    /// [`io::ErrorKind::StorageFull`]: the map has no room. Others: the map cannot be written. In
+    /// either case the range keeps the name that it had.
     fn set_name(&self, key: NameKey, value: NameValue) -> io::Result<()>;
 
-    /// Takes an address range out of map `NAMES`; one that is not there is no error.
+    /// Removes an address range from map `NAMES`. A range that is absent is no error.
     fn remove_name(&self, key: NameKey) -> io::Result<()>;
 
-    /// Says in map `BACKENDS` whose a connection really is.
+    /// Puts the name of a connection's backend into map `BACKENDS`.
     ///
     /// # Errors
     /// The kernel's map is full.
     fn set_backend(&self, of: &BackendKey, id: NameId) -> io::Result<()>;
 
-    /// Takes a connection out of map `BACKENDS`; one that is not there is no error.
+    /// Removes a connection from map `BACKENDS`. A connection that is absent is no error.
     ///
     /// # Errors
     /// The kernel's map cannot be written.
     fn remove_backend(&self, of: &BackendKey) -> io::Result<()>;
 
-    /// All of map `NAMES`: what the last agent with these maps left there. None: they are fresh.
+    /// All entries of map `NAMES`, as the last agent with these maps left them. Empty: the maps are
+    /// new.
     ///
     /// # Errors
     /// The kernel's map cannot be read.
@@ -124,7 +126,7 @@ pub trait NameMaps: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// What [`NameMaps::remember`] was told by the last agent with these maps.
+    /// The entries that the last agent with these maps gave to [`NameMaps::remember`].
     ///
     /// # Errors
     /// The kernel's map cannot be read.
@@ -132,8 +134,8 @@ pub trait NameMaps: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Keeps what an id stands for beside the maps that hold it, if they outlive the agent. To be
-    /// called before the kernel can see the id.
+    /// Stores the meaning of an id beside the maps that hold it, if they outlive the agent. Call it
+    /// before the kernel can see the id.
     ///
     /// # Errors
     /// The kernel's map is full.
@@ -149,19 +151,19 @@ pub trait PinnedState: Send + Sync {
         None
     }
 
-    /// Keeps that for the next one, if the maps outlive the agent.
+    /// Stores the traffic of [`Self::carried`] for the next agent, if the maps outlive this one.
     fn carry(&self, _traffic: Traffic) {}
 
-    /// Lets the programs work for this long from now on, and then rest unless it is called again.
+    /// Lets the programs work for this long from now on. Then they rest, unless it is called again.
     ///
     /// # Errors
-    /// The clocks cannot be read, or the kernel's map not be written.
+    /// The clocks cannot be read, or the kernel's map cannot be written.
     fn stay_awake(&self, _at_most: Duration) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// All of them: what a set of loaded programs has.
+/// All interfaces to the maps of a set of loaded programs.
 pub trait Maps: FlowMaps + NameMaps + PinnedState {}
 
 impl<T: FlowMaps + NameMaps + PinnedState> Maps for T {}

@@ -6,19 +6,19 @@ use aya::maps::MapData;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use thiserror::Error;
 
-/// `BPF_F_MMAPABLE`: the flag an array must be created with to be mapped.
+/// Flag `BPF_F_MMAPABLE`: an array must be created with it to be mapped.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-/// The smallest page there is: what a mapping's start is aligned to at least.
+/// The smallest page size there is. A mapping starts at a multiple of it at least.
 const PAGE: usize = 4096;
 
-/// A type that may be looked at while the kernel, and other CPUs, write to it.
+/// A type that may be read while the kernel, and other CPUs, write to it.
 ///
 /// # Safety
 ///
 /// Implementors hold nothing but atomics (and arrays and structs of them, `repr(C)`, without
-/// padding that anybody reads), so that each bit pattern is a value and a concurrent write is no
-/// data race.
+/// padding that anybody reads). So each bit pattern is a value, and a concurrent write is no data
+/// race.
 pub unsafe trait Shared: Sync {}
 
 // SAFETY: an atomic is valid for every bit pattern and is made for concurrent access.
@@ -52,7 +52,7 @@ pub enum MmapError {
     Info {
         /// The map's name.
         map: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: aya::maps::MapError,
     },
     /// The array was created without `BPF_F_MMAPABLE`.
@@ -82,7 +82,7 @@ pub enum MmapError {
         map: String,
         /// Length of the mapping.
         bytes: usize,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

@@ -1,13 +1,13 @@
 //! The kernel room: loads the programs, attaches them, and follows the interfaces.
 //!
-//! The life of an interface: [`interfaces`] reads it from rtnetlink, [`rules`] decide whether and
-//! as which vantage it is watched, [`attach`] puts two programs on it, both or none, [`hotplug`]
-//! follows its changes in a thread of its own, and when it goes its flows are forgotten.
+//! The life of an interface: [`interfaces`] reads it from rtnetlink. [`rules`] decide whether it is
+//! watched, and as which vantage. [`attach`] puts two programs on it, both or none. [`hotplug`]
+//! follows its changes in a thread of its own. When the interface goes, its flows are forgotten.
 //!
-//! Crash policy: a TCX link goes with the process that holds it. A netlink filter outlives it;
-//! the next agent, or `lpm detach`, removes it, after making sure (by its program) that it is ours
-//! and that no running agent uses it. Nothing of anybody else's is ever touched, and the clsact
-//! qdisc is never deleted: others may have put filters on it since.
+//! Crash policy: a TCX link ends with the process that holds it. A netlink filter outlives it. The
+//! next agent, or `lpm detach`, removes the filter, after checking by its program that it is ours
+//! and that no running agent uses it. Objects of other owners are never touched. The clsact qdisc
+//! is never deleted, because others may have put filters on it since.
 
 pub mod attach;
 mod attach_error;

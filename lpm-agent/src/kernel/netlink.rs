@@ -1,4 +1,4 @@
-//! rtnetlink without an event loop: one request, its answers; and a listener for changes.
+//! rtnetlink without an event loop: a socket for requests and answers, and a listener for changes.
 
 use std::{
     io,
@@ -13,13 +13,13 @@ use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::socket::{setsockopt, sockopt};
 
-/// `RTNLGRP_LINK`: interfaces that appear, change and vanish.
+/// Multicast group `RTNLGRP_LINK`: interfaces that appear, change and vanish.
 const RTNLGRP_LINK: u32 = 1;
 
-/// Bytes of messages that may wait; the kernel doubles it for its own bookkeeping.
+/// Bytes of messages that may wait. The kernel doubles it for its own bookkeeping.
 const RECEIVE_BUFFER: usize = 2 << 20;
 
-/// How often a dump that the kernel's tables changed under is asked for again.
+/// Attempts at a dump whose tables the kernel changed meanwhile.
 const DUMP_ATTEMPTS: usize = 8;
 
 /// A socket for requests, bound to the network namespace of the thread that opened it.
@@ -46,7 +46,7 @@ impl Route {
         self.answers(|_| {}).map(drop)
     }
 
-    /// Asks for a whole table, again if it changed while it was being read.
+    /// Asks for a whole table, and again if it changed during the reading.
     pub(crate) fn dump(
         &mut self,
         message: &RouteNetlinkMessage,
@@ -63,7 +63,7 @@ impl Route {
         ))
     }
 
-    /// Asks for one thing.
+    /// Asks for one object.
     ///
     /// # Errors
     /// `ENODEV`: there is no such interface (any more).
@@ -89,13 +89,13 @@ impl Route {
         self.socket.send(&buffer, 0).map(drop)
     }
 
-    /// Reads up to the end of the answer. False: it is inconsistent, ask again.
+    /// Reads up to the end of the answer. False: the answer is inconsistent, so ask again.
     fn answers(&mut self, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<bool> {
         let mut consistent = true;
         loop {
             let (buffer, _) = self.socket.recv_from_full()?;
             for packet in packets(&buffer) {
-                // What an earlier request that failed halfway left unread.
+                // An earlier request that failed halfway left this unread.
                 if packet.sequence != self.sequence {
                     continue;
                 }
@@ -116,16 +116,16 @@ impl Route {
     }
 }
 
-/// What the listener heard.
+/// A message to the listener.
 #[derive(Debug)]
 pub(crate) enum Heard {
-    /// An interface that appeared or changed, or (false) vanished.
+    /// A link message. True: the interface appeared or changed. False: it vanished.
     Link(Box<LinkMessage>, bool),
-    /// The kernel dropped messages: what we know of the interfaces may be wrong.
+    /// The kernel dropped messages. The known state of the interfaces may be wrong.
     Lost,
 }
 
-/// A socket that hears of every change of an interface.
+/// A socket that receives every change of an interface.
 #[derive(Debug)]
 pub(crate) struct Listener(Socket);
 
@@ -137,14 +137,14 @@ impl Listener {
         socket.set_non_blocking(true)?;
         let listener = Self(socket);
         // A burst of a thousand interfaces fits. Where that is not allowed, a loss is noticed all
-        // the same and made good by a dump.
+        // the same, and a dump makes it good.
         if let Err(error) = setsockopt(&listener, sockopt::RcvBufForce, &RECEIVE_BUFFER) {
             tracing::debug!(%error, "the netlink receive buffer stays as it is");
         }
         Ok(listener)
     }
 
-    /// Everything that waits in the socket.
+    /// Reads everything that waits in the socket.
     pub(crate) fn drain(&self) -> io::Result<Vec<Heard>> {
         let mut heard = Vec::new();
         loop {
@@ -185,11 +185,11 @@ impl AsFd for Listener {
 pub(crate) struct Packet<M> {
     sequence: u32,
     flags: u16,
-    /// None: not understood.
+    /// The parsed message. None: it was not understood.
     pub(crate) payload: Option<NetlinkPayload<M>>,
 }
 
-/// The messages of one datagram.
+/// Splits a datagram into its messages.
 pub(crate) fn packets<M: NetlinkDeserializable>(mut buffer: &[u8]) -> Vec<Packet<M>> {
     let mut packets = Vec::new();
     while let Some(length) = buffer

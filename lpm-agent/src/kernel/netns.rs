@@ -1,4 +1,4 @@
-//! Network namespaces: opened by name or path, entered by a thread that stays there.
+//! Network namespaces: opened by name or path, and entered by a thread that stays there.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 use thiserror::Error;
 
-/// Where `ip netns add` keeps its namespaces.
+/// Directory where `ip netns add` keeps its namespaces.
 const NAMED: &str = "/run/netns";
 
 /// An open network namespace.
@@ -22,24 +22,24 @@ pub struct Netns {
 /// Why a network namespace could not be used.
 #[derive(Debug, Error)]
 pub enum NetnsError {
-    /// There is no such namespace.
+    /// The namespace does not exist.
     #[error(
         "network namespace {path}: {source}; give a name that `ip netns list` shows, or a path such as /proc/PID/ns/net"
     )]
     Open {
-        /// What was opened.
+        /// Path that was opened.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The thread could not move there.
+    /// The thread could not enter the namespace.
     #[error(
         "enter the network namespace {path}: {source}; it needs CAP_SYS_ADMIN: run as root, and give a network namespace"
     )]
     Enter {
-        /// The namespace.
+        /// Path of the namespace.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

@@ -1,78 +1,82 @@
 //! Finds the interfaces that carry packets of one direction only.
 //!
-//! A CNI that redirects into the pod (`bpf_redirect_peer`: Cilium's and Calico's eBPF host
-//! routing) leaves the veth's egress without packets. No flow is measured there then, so such a
-//! pod is watched from the vantage `node` instead (`lpm_common::pipeline::joined`). Whether a CNI
-//! does so is not asked of the CNI: the flows tell, per interface, and tell also when it stops.
+//! A CNI that redirects into the pod (`bpf_redirect_peer`: Cilium's and Calico's eBPF host routing)
+//! leaves the veth's egress without packets. No flow is measured there then. So such a pod is
+//! watched from the vantage `node` instead (`lpm_common::pipeline::node`). The CNI is not asked
+//! whether it redirects. The flows of each interface show it, and show also when it stops.
 
 use std::{collections::BTreeMap, io};
 
 use lpm_common::layout::Vantage;
 
-/// Packets without which nothing is concluded.
+/// Fewest packets for a conclusion.
 const ENOUGH: u64 = 20;
 
-/// What the flows in the table show of one interface, in packets.
+/// Packets of one interface by direction, from the flows in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DirectionCounts {
-    /// Of flows that were seen in both directions.
+    /// Packets of flows that were seen in both directions.
     pub both: u64,
-    /// Of flows that were seen from the local end only, though they must have been answered.
+    /// Packets of flows that were seen from the local end only, though they must have been
+    /// answered.
     pub from_only: u64,
-    /// Of flows that were seen towards the local end only, likewise.
+    /// Packets of flows that were seen towards the local end only, though they must have been
+    /// answered.
     pub to_only: u64,
-    /// From the local end, of all flows.
+    /// Packets from the local end, of all flows.
     pub from_local: u64,
-    /// Towards the local end, of all flows.
+    /// Packets towards the local end, of all flows.
     pub to_local: u64,
-    /// Of these, where hooks are joined: those that came out of the interface itself after all.
+    /// Packets of `to_local` that left by the interface itself after all, where it is watched as
+    /// `node`.
     pub forwarded: u64,
 }
 
-/// Where the evidence comes from, and who must know which interfaces are joined.
+/// Source of the evidence. It must also know which interfaces are watched as `node`.
 pub trait Evidence: Send {
-    /// What is known of each interface with flows.
+    /// Reads the packets of each interface that has flows.
     fn look(&mut self) -> BTreeMap<u32, DirectionCounts>;
 
-    /// The hooks are about to be joined for this interface.
+    /// Prepares an interface for the vantage `node`, before its hooks are attached.
     ///
     /// # Errors
-    /// The kernel's map is full, or gone: then it is not noticed when the CNI stops redirecting.
+    /// The kernel's map is full, or gone. Then it is not noticed when the CNI stops redirecting.
     fn join(&mut self, ifindex: u32) -> io::Result<()>;
 
-    /// They are not joined for it any more: nobody lives there.
+    /// Ends the vantage `node` of an interface: no pod lives there any more.
     ///
     /// # Errors
     /// The kernel's map is gone.
     fn part(&mut self, ifindex: u32) -> io::Result<()>;
 }
 
-/// What is concluded, interface by interface.
+/// The verdicts, interface by interface.
 #[derive(Debug, Default)]
 pub(crate) struct OneSidedDetector {
     verdicts: BTreeMap<u32, bool>,
-    /// Of joined interfaces: `to_local` and `forwarded` when the last conclusion was drawn.
+    /// For interfaces watched as `node`: `to_local` and `forwarded` at the last verdict.
     since: BTreeMap<u32, (u64, u64)>,
 }
 
 impl OneSidedDetector {
-    /// Whether this interface carries one direction only; `None`: nothing is known yet.
+    /// True if the interface carries one direction only. None: nothing is known yet.
     pub(crate) fn verdict(&self, ifindex: u32) -> Option<bool> {
         self.verdicts.get(&ifindex).copied()
     }
 
-    /// The agent before this one had found that the interface carries one direction only.
+    /// Takes over the last agent's verdict that the interface carries one direction only.
     pub(crate) fn resume(&mut self, ifindex: u32) {
         self.verdicts.insert(ifindex, true);
     }
 
-    /// The interface is gone: the next one with its index is another.
+    /// Drops the verdict on an interface that is gone: the next one with its index is another.
     pub(crate) fn forget(&mut self, ifindex: u32) {
         self.verdicts.remove(&ifindex);
         self.since.remove(&ifindex);
     }
 
-    /// Weighs what was seen of an interface. Returns the verdict if it is another than before.
+    /// Evaluates the packets of an interface. Returns the verdict if it differs from the one
+    /// before.
     pub(crate) fn evaluate(
         &mut self,
         ifindex: u32,
@@ -112,9 +116,9 @@ impl OneSidedDetector {
     }
 }
 
-/// A pod's veth: already a tenth of the packets in flows without a way back is worth measuring,
-/// because where hooks are joined the others are measured too (health checks from the node itself
-/// pass the veth both ways, whatever the CNI does).
+/// The verdict on a pod's veth. A tenth of the packets in flows without a way back is enough,
+/// because the vantage `node` measures the other flows too. Health checks from the node itself pass
+/// the veth both ways, whatever the CNI does.
 fn redirected(sides: DirectionCounts) -> Option<bool> {
     if sides.from_only >= ENOUGH && sides.from_only >= sides.both / 10 {
         return Some(true);
@@ -122,7 +126,7 @@ fn redirected(sides: DirectionCounts) -> Option<bool> {
     (sides.both >= ENOUGH).then_some(false)
 }
 
-/// Another interface: nothing can be done there but say so, if it holds for most packets.
+/// The verdict on any other interface. There it is only reported, if it holds for most packets.
 fn lopsided(sides: DirectionCounts) -> Option<bool> {
     let lone = sides.from_only + sides.to_only;
     (lone.max(sides.both) >= ENOUGH).then_some(lone > sides.both)

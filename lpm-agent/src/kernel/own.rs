@@ -1,4 +1,4 @@
-//! The agent as a process of its node, and how near it is to the memory limit of its control group.
+//! The agent as a process of its node: its resources, and the memory limit of its control group.
 
 use std::{
     fs,
@@ -12,41 +12,41 @@ use procfs::{
     ticks_per_second,
 };
 
-/// A limit of a control group of version 1 from here on is none: the kernel shows the most that it
-/// can count, in pages.
+/// A limit of a version 1 control group from here on is none. The kernel shows the most that it can
+/// count, in pages.
 const NO_LIMIT: u64 = 1 << 62;
 
-/// What the kernel tells of this process. What it does not tell, or has no limit, is `None`.
+/// Resources of this process, as the kernel reports them. None: not reported, or without a limit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OwnProcess {
-    /// Time on a CPU, in user space and in the kernel.
+    /// CPU time, in user space and in the kernel.
     pub cpu: Option<Duration>,
-    /// Memory in pages of its own, bytes.
+    /// Resident memory, bytes.
     pub resident: Option<u64>,
-    /// Addresses in use, bytes.
+    /// Virtual memory, bytes.
     pub virtual_memory: Option<u64>,
-    /// Most addresses, bytes.
+    /// Limit of virtual memory, bytes.
     pub virtual_memory_max: Option<u64>,
-    /// Files that are open.
+    /// Number of open files.
     pub open_files: Option<u64>,
-    /// Most open files.
+    /// Limit of open files.
     pub open_files_max: Option<u64>,
-    /// When it started.
+    /// When the process started.
     pub started: Option<SystemTime>,
 }
 
-/// A memory limit, and what is used of it.
+/// A memory limit and the memory in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryLimit {
-    /// Bytes.
+    /// Limit in bytes.
     pub limit: u64,
-    /// Bytes of it that are in use, without what the kernel can drop at once (files that nobody has
-    /// read again): what the kubelet calls the working set.
+    /// Bytes in use, without those that the kernel can drop at once (files that nobody has read
+    /// again). The kubelet calls it the working set.
     pub used: u64,
 }
 
 impl OwnProcess {
-    /// As it is now.
+    /// Reads the resources as they are now.
     #[must_use]
     pub fn read() -> Self {
         let Ok(process) = Process::myself() else {
@@ -81,7 +81,7 @@ impl OwnProcess {
 
 impl MemoryLimit {
     /// The limit that is nearest among those of this process' control group and the groups above
-    /// it, as far as they can be seen from here; `None`: there is none.
+    /// it, as far as they are visible from here. None: there is none.
     #[must_use]
     pub fn read() -> Option<Self> {
         let group = group(&Process::myself().ok()?).ok()??;
@@ -93,9 +93,9 @@ impl MemoryLimit {
 #[derive(Debug, PartialEq, Eq)]
 struct Group {
     version: Version,
-    /// Where the hierarchy is mounted: no group above it can be seen.
+    /// Mount point of the hierarchy. No group above it is visible.
     top: PathBuf,
-    /// The group's own directory.
+    /// Directory of the group.
     directory: PathBuf,
 }
 
@@ -105,7 +105,8 @@ enum Version {
     Two,
 }
 
-/// Of version 1 if that has the controller of memory, else of version 2; `None`: neither is mounted.
+/// The control group of a process: of version 1 if that has the memory controller, else of version
+/// 2. None: neither is mounted.
 fn group(process: &Process) -> ProcResult<Option<Group>> {
     let (groups, mounts) = (process.cgroups()?.0, process.mountinfo()?.0);
     let has_memory = |controllers: &[String]| controllers.iter().any(|name| name == "memory");
@@ -150,7 +151,7 @@ impl Group {
 }
 
 impl Version {
-    /// The limit of one group; `None`: it has none.
+    /// The limit of one group. None: the group has no limit.
     fn limit(self, directory: &Path) -> Option<MemoryLimit> {
         let (limit, used, inactive) = match self {
             Self::One => (
@@ -160,7 +161,7 @@ impl Version {
             ),
             Self::Two => ("memory.max", "memory.current", "inactive_file "),
         };
-        // Of version 2 it says `max` where there is none.
+        // Version 2 says `max` where there is no limit.
         let number = |file: &str| -> Option<u64> {
             let text = fs::read_to_string(directory.join(file)).ok()?;
             text.trim().parse().ok()
@@ -178,7 +179,7 @@ impl Version {
 mod tests {
     use super::*;
 
-    /// Makes a group of these files.
+    /// Makes a group with these files.
     fn make(directory: &Path, files: &[(&str, &str)]) {
         fs::create_dir_all(directory).expect("a directory");
         for (name, text) in files {
@@ -261,7 +262,7 @@ mod tests {
         };
         make(top, &one("9223372036854771712\n"));
         assert_eq!(nearest(Version::One, top, "/"), None);
-        // With pages of 64 KiB.
+        // The largest limit with pages of 64 KiB.
         make(top, &one("9223372036854710272\n"));
         assert_eq!(nearest(Version::One, top, "/"), None);
         make(top, &one("8192\n"));

@@ -1,39 +1,40 @@
-//! Whose filter is it? Ours alive, ours left over, or somebody else's.
+//! Decides who owns a filter: a running agent, a gone agent, or somebody else.
 
 use aya::{maps::MapInfo, programs::loaded_programs};
 
 use super::{detour, liveness::RunningAgent, load::is_program_name, tc::Filter};
 
-/// Every program of ours is called so in the kernel.
+/// Prefix of the kernel name of every program of ours.
 const PROGRAM_PREFIX: &str = "lpm_";
 
-/// Maps that each version of our programs uses; nobody else's programs use both.
+/// Maps that each version of our programs uses. Nobody else's programs use both.
 const MAPS: [&str; 2] = ["FLOWS", "INTERFACES"];
 
-/// The first of our handles ("LP"): part of what marks a filter as ours.
+/// The first of our handles ("LP"). It is part of what marks a filter as ours.
 pub(crate) const FIRST_HANDLE: u32 = 0x4C50;
 
-/// The first handle of filters that belong to pins: they wait for the next agent, and only who has
+/// The first handle of filters that belong to pins. They wait for the next agent. Only the owner of
 /// the pins, or `lpm detach`, may remove them.
 pub(crate) const FIRST_KEPT_HANDLE: u32 = 0x4C70;
 
-/// How many handles from the first one on we use.
+/// Number of handles from the first one on that we use.
 pub(crate) const HANDLES: u32 = 16;
 
-/// What a filter is to us.
+/// Owner of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// An agent that runs now.
+    /// An agent that runs now, with this process id.
     Agent(u32),
-    /// An agent that is gone: ours to remove.
+    /// An agent that is gone. The filter is ours to remove.
     Leftover,
-    /// An agent that is gone and left it for the next one.
+    /// An agent that is gone and left the filter for the next one.
     Persisted,
-    /// Somebody else, or nobody knows.
+    /// Somebody else, or the owner is unknown.
     Other,
 }
 
-/// Tells whose a filter is. `tags` are those of the programs this process has loaded, if any.
+/// Finds the owner of a filter. `tags` are those of the programs that this process has loaded, if
+/// any.
 pub(crate) fn owner(filter: &Filter, agents: &[RunningAgent], tags: &[u64]) -> Owner {
     let Some(program) = filter.program else {
         return Owner::Other;
@@ -51,8 +52,8 @@ pub(crate) fn owner(filter: &Filter, agents: &[RunningAgent], tags: &[u64]) -> O
     if !place || !name {
         return Owner::Other;
     }
-    // Handle and name can be chosen by anybody. The program itself cannot: either it is, by its
-    // instructions, the very program that we loaded too, or it works on our maps.
+    // Anybody can choose handle and name. Nobody can choose the program: either its instructions
+    // are those of a program that we loaded, too, or it works on our maps.
     if is_detour(program) {
         return Owner::Leftover;
     }
@@ -67,18 +68,18 @@ pub(crate) fn owner(filter: &Filter, agents: &[RunningAgent], tags: &[u64]) -> O
     }
 }
 
-/// Whether a program is one of our detours, which do nothing without their agent.
+/// True if a program is one of our detours, which do nothing without their agent.
 fn is_detour(id: u32) -> bool {
     uses(id, detour::NAME, &[detour::MAP])
 }
 
-/// Whether a program is called as ours are and uses our maps.
+/// True if a program has a name like ours and uses our maps.
 fn uses_our_maps(id: u32) -> bool {
     uses(id, PROGRAM_PREFIX, &MAPS)
 }
 
-/// Whether a program's name begins so and it uses these maps. False if the kernel does not tell
-/// (looking at another's program needs `CAP_SYS_ADMIN`).
+/// True if a program's name begins with `prefix` and it uses these maps. False if the kernel does
+/// not tell (looking at another's program needs `CAP_SYS_ADMIN`).
 fn uses(id: u32, prefix: &str, maps: &[&str]) -> bool {
     let Some(program) = loaded_programs()
         .filter_map(Result::ok)
@@ -114,7 +115,7 @@ mod tests {
             kind: "bpf".to_owned(),
             chain: 0,
             name: Some("lpm_from_local".to_owned()),
-            // No program has this id, so only the tag can speak for it.
+            // No program has this id, so only the tag can identify it.
             program: Some(u32::MAX),
             tag: Some(42),
         }

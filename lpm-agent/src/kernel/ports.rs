@@ -1,4 +1,5 @@
-//! What interfaces carry, lose and lead to, as the kernel counts and knows it.
+//! Ports: the traffic of interfaces, their losses, and where tunnels lead, as the kernel counts
+//! them.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,7 @@ use super::{
     netns::Netns,
 };
 
-/// What one direction of an interface has carried (`struct rtnl_link_stats64`).
+/// Traffic of one direction of an interface since it exists (`struct rtnl_link_stats64`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// Bytes, with their link-layer headers.
@@ -33,18 +34,18 @@ pub struct Carried {
     pub errors: u64,
 }
 
-/// An interface with what it carries.
+/// An interface with its traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// The interface.
     pub interface: Interface,
-    /// What came in by it.
+    /// Traffic that the interface received.
     pub received: Carried,
-    /// What went out by it.
+    /// Traffic that the interface sent.
     pub transmitted: Carried,
-    /// Bits per second; `None`: it has no speed of its own, or does not say.
+    /// Capacity in bits per second. None: the interface has no speed of its own, or does not say.
     pub capacity: Option<u64>,
-    /// Other ends of its tunnel, if it is one and they were asked for.
+    /// Other ends of the tunnel, if the interface is one and they were asked for.
     pub remotes: Vec<IpAddr>,
 }
 
@@ -55,7 +56,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Of this namespace; `None`: of the caller's.
+    /// Opens the network namespace. None: that of the caller.
     ///
     /// # Errors
     /// The namespace or rtnetlink cannot be used.
@@ -64,7 +65,7 @@ impl Ports {
             netns.map_or(Ok(()), |netns| netns.enter().map_err(io::Error::other))?;
             Route::open()
         };
-        // A socket stays in the namespace that it was opened in; this thread does not go there.
+        // A socket stays in the namespace where it was opened. This thread does not go there.
         let route = thread::Builder::new()
             .name("lpm-ports".to_owned())
             .spawn(open)?
@@ -104,9 +105,9 @@ impl Ports {
         Ok(ports)
     }
 
-    /// Some interfaces, by index, without the other ends of tunnels; those that are gone are
-    /// missing. To ask for a few costs a few microseconds; to ask for all on a node of 250 pods,
-    /// whose interfaces the kernel looks for in lists of namespaces, milliseconds.
+    /// Some interfaces, by index, without the other ends of tunnels. Interfaces that are gone are
+    /// missing. Asking for a few costs a few microseconds. Asking for all costs milliseconds on a
+    /// node of 250 pods, whose interfaces the kernel looks for in lists of namespaces.
     ///
     /// # Errors
     /// rtnetlink does not answer.
@@ -133,7 +134,7 @@ impl Ports {
     }
 }
 
-/// An interface by its index; `None`: it is gone.
+/// One interface by its index. None: it is gone.
 fn one(route: &mut Route, index: u32) -> io::Result<Option<Port>> {
     let mut ask = LinkMessage::default();
     ask.header.index = index;
@@ -148,7 +149,7 @@ fn is_tunnel(port: &Port) -> bool {
     matches!(port.interface.kind, Kind::Vxlan)
 }
 
-/// The card under a tunnel, which is as fast as that is.
+/// Index of the card under a tunnel, whose speed is the tunnel's.
 fn card(port: &Port) -> Option<u32> {
     port.interface.peer.filter(|_| is_tunnel(port))
 }
@@ -171,7 +172,7 @@ fn port(link: &LinkMessage) -> Option<Port> {
         }
     }
     let capacity = match interface.kind {
-        // What a veth or a bridge says of its speed is made up.
+        // The speed that a veth or a bridge reports is made up.
         Kind::Physical => address.and_then(|address| speed(&interface, address)),
         _ => None,
     };
@@ -202,8 +203,8 @@ fn both(stats: &Stats64) -> (Carried, Carried) {
 
 /// Bits per second, from `/sys/class/net/<name>/speed` (Mbit/s; -1, or an error: unknown).
 ///
-/// `/sys` shows the network namespace that it was mounted in, which need not be the one that is
-/// watched: what has another number or address there is another interface.
+/// `/sys` shows the network namespace that it was mounted in, which need not be the watched one. An
+/// interface with another index or address there is another interface.
 fn speed(interface: &Interface, address: &[u8]) -> Option<u64> {
     let read = |what: &str| {
         let text = fs::read_to_string(format!("/sys/class/net/{}/{what}", interface.name)).ok()?;
@@ -217,8 +218,8 @@ fn speed(interface: &Interface, address: &[u8]) -> Option<u64> {
     Some(megabits * 1_000_000)
 }
 
-/// Where the tunnels of the namespace lead, by the index of their interface: the destinations in
-/// their forwarding tables.
+/// The other ends of the namespace's tunnels, with the index of their interface. They are the
+/// destinations in the tunnels' forwarding tables.
 fn remotes(route: &mut Route) -> io::Result<Vec<(u32, IpAddr)>> {
     let mut ask = NeighbourMessage::default();
     ask.header.family = AddressFamily::Bridge;
@@ -236,7 +237,7 @@ fn remote(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
         .find_map(|attribute| match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::from(*v4)),
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::from(*v6)),
-            // A forwarding entry's is not told apart by a family of its own.
+            // No family of its own marks the address of a forwarding entry.
             NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => plain(bytes),
             _ => None,
         })?;

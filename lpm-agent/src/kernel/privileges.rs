@@ -1,16 +1,16 @@
-//! What this process may do, and what it lacks.
+//! Capabilities: those that this process has, and those that it lacks.
 
 use std::fmt;
 
 use caps::{CapSet, Capability};
 use serde::Serialize;
 
-/// A capability that something of ours cannot do without.
+/// A capability that LPM needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Need {
-    /// Its name, as in capabilities(7).
+    /// Name of the capability, as in capabilities(7).
     pub capability: &'static str,
-    /// What for.
+    /// Purpose of the capability.
     pub purpose: &'static str,
 }
 
@@ -20,10 +20,10 @@ impl fmt::Display for Need {
     }
 }
 
-/// A need, what meets it, and what grants it besides that.
+/// A need, the capability that meets it, and another that grants it too.
 type Granted = (Need, Capability, Option<Capability>);
 
-/// To measure.
+/// Needs of measuring.
 const NEEDS: [Granted; 3] = [
     (
         Need {
@@ -51,7 +51,7 @@ const NEEDS: [Granted; 3] = [
     ),
 ];
 
-/// To take away what agents that are gone left.
+/// Needs of `lpm detach`.
 const NEEDS_TO_DETACH: [Granted; 2] = [
     (
         Need {
@@ -71,7 +71,7 @@ const NEEDS_TO_DETACH: [Granted; 2] = [
     ),
 ];
 
-/// The capabilities in force, by name, sorted; empty if the kernel does not say.
+/// Names of the effective capabilities, sorted. Empty if the kernel does not say.
 #[must_use]
 pub fn effective() -> Vec<String> {
     let mut names: Vec<String> = caps::read(None, CapSet::Effective)
@@ -83,14 +83,14 @@ pub fn effective() -> Vec<String> {
     names
 }
 
-/// What this thread lacks to load and attach programs.
+/// The needs of measuring that this thread lacks.
 #[must_use]
 pub fn missing() -> Vec<Need> {
     let held = caps::read(None, CapSet::Effective).unwrap_or_default();
     missing_of(&NEEDS, |capability| held.contains(&capability))
 }
 
-/// What this thread lacks for `lpm detach`.
+/// The needs of `lpm detach` that this thread lacks.
 #[must_use]
 pub fn missing_to_detach() -> Vec<Need> {
     let held = caps::read(None, CapSet::Effective).unwrap_or_default();

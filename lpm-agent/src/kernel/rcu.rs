@@ -1,9 +1,9 @@
-//! Waiting for kernel programs that run now.
+//! Waits for the kernel programs that run now.
 
 use std::io;
 
-/// Returns once all programs that run in soft interrupts or with preemption off now have ended: a
-/// grace period of RCU, which is how the kernel does `MEMBARRIER_CMD_GLOBAL`
+/// Returns once all programs that run in soft interrupts or with preemption off now have ended. It
+/// waits for a grace period of RCU, which is how the kernel does `MEMBARRIER_CMD_GLOBAL`
 /// (kernel/sched/membarrier.c; membarrier(2)).
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! Addresses that an interface leads to alone: host routes, as CNIs that give each pod an interface
-//! without a bridge lay them.
+//! Host routes: addresses that only one interface leads to. CNIs that give each pod an interface
+//! without a bridge install them.
 
 use std::{collections::BTreeMap, io, net::IpAddr};
 
@@ -10,8 +10,8 @@ use netlink_packet_route::{
 
 use super::netlink::Route;
 
-/// By interface index, the addresses with a route of their own (`/32`, `/128`) out of it, in the
-/// calling thread's network namespace.
+/// The addresses with a route of their own (`/32`, `/128`), by the index of the interface that it
+/// leaves by. They are those of the calling thread's network namespace.
 ///
 /// # Errors
 /// rtnetlink cannot be asked.

@@ -1,4 +1,4 @@
-//! Which interfaces are watched, and as which vantage.
+//! Rules: which interfaces are watched, and as which vantage.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -67,12 +67,12 @@ pub struct Rule {
     pub xdp: Option<XdpMode>,
 }
 
-/// What an interface is watched with beyond the usual.
+/// Options of a rule beyond the vantage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Extras {
-    /// Flows inside tunnels.
+    /// True: measure the flows in tunnels, too.
     pub inner: bool,
-    /// XDP for what it receives.
+    /// Use this XDP mode for what the interface receives. None: use TC.
     pub xdp: Option<XdpMode>,
 }
 
@@ -89,7 +89,7 @@ impl Rule {
 }
 
 impl fmt::Display for Extras {
-    /// To be put after what else is said of the interface.
+    /// Formats the options, to be put after what else is said of the interface.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.inner {
             f.write_str(", tunnels looked into")?;
@@ -105,24 +105,25 @@ impl fmt::Display for Extras {
 /// ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Only these, by name (`-i`); each is watched whatever the rules say, as the vantage that
-    /// the rules or, where they leave it alone, its kind give it. Empty: by the rules.
+    /// Interfaces to watch by name (`-i`), and no others. Each is watched whatever the rules say.
+    /// Its vantage is that of the rules or, where they leave it alone, that of its kind. Empty: the
+    /// rules decide.
     pub only: Vec<String>,
-    /// The configuration's rules: the first one that fits decides.
+    /// The rules of the configuration. The first one that fits decides.
     pub rules: Vec<Rule>,
-    /// Those of the configuration's preset. Its names never make a pod of a veth with both ends
-    /// here: of a pod that is still being made, or a pair of the CNI's own.
+    /// The rules of the configuration's preset. Their names never make a pod of a veth with both
+    /// ends here: it belongs to a pod that is still being made, or to a pair of the CNI's own.
     pub preset: Vec<Rule>,
 }
 
-/// What became of an interface, and why.
+/// The decision on an interface, and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The vantage to watch it as; `None`: leave it alone.
+    /// The vantage to watch the interface as. None: leave it alone.
     pub vantage: Option<Vantage>,
-    /// And with what.
+    /// Options of the rule beyond the vantage.
     pub extras: Extras,
-    /// For people: which rule decided.
+    /// The rule that decided, for people.
     pub reason: String,
 }
 
@@ -146,7 +147,7 @@ impl Rules {
         }
     }
 
-    /// Decides about one of a namespace's interfaces; `all` tells who its master is.
+    /// Decides on one of a namespace's interfaces. `all` is needed to find its master.
     #[must_use]
     pub fn decide(&self, interface: &Interface, all: &BTreeMap<u32, Interface>) -> Decision {
         if !self.only.is_empty() {
@@ -176,7 +177,7 @@ impl Rules {
     }
 }
 
-/// What the first of these rules that fits makes of an interface.
+/// The decision of the first of these rules that fits the interface.
 fn decided(rules: &[Rule], interface: &Interface, whose: &str) -> Option<Decision> {
     let (number, rule) = (1..).zip(rules).find(|(_, rule)| rule.fits(interface))?;
     let reason = format!("rule {number} of the {whose}");
@@ -189,11 +190,11 @@ fn decided(rules: &[Rule], interface: &Interface, whose: &str) -> Option<Decisio
     })
 }
 
-/// Names of network cards, also where a container's or a test's veth plays one. Not `eni*`: those
-/// are pods' veths on EKS.
+/// Names of network cards, also where a container's or a test's veth plays one. `eni*` is not among
+/// them: those are pods' veths on EKS.
 const CARD_NAMES: [&str; 5] = ["eth*", "eno*", "enp*", "ens*", "enx*"];
 
-/// What holds if the configuration says nothing.
+/// The decision of the built-in rules.
 fn built_in(interface: &Interface, all: &BTreeMap<u32, Interface>) -> Decision {
     let card_name = CARD_NAMES
         .iter()
@@ -206,7 +207,7 @@ fn built_in(interface: &Interface, all: &BTreeMap<u32, Interface>) -> Decision {
         Kind::Loopback => Decision::new(None, "loopback"),
         Kind::Vxlan | Kind::Geneve => Decision::new(Vantage::Overlay, "a tunnel"),
         Kind::Bridge => Decision::new(None, "a bridge: its ports are watched"),
-        // Its traffic passes the upper device too: AKS's enP* under eth0, a bond's members.
+        // The upper device carries this traffic too: AKS's enP* under eth0, a bond's members.
         Kind::Physical | Kind::Veth if lower_of.is_some() => Decision::new(
             None,
             format_args!(

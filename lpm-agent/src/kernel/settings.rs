@@ -1,4 +1,4 @@
-//! What is fixed when the programs are loaded: sizes and constants.
+//! Load settings: sizes and constants that are fixed when the programs are loaded.
 
 use aya::EbpfLoader;
 use lpm_common::{
@@ -10,10 +10,10 @@ use lpm_common::{
 
 use super::load_error::LoadError;
 
-/// Begin of the names of the XDP programs.
+/// Prefix of the names of the XDP programs.
 const XDP: &str = "lpm_xdp";
 
-/// End of the names of the programs that look into tunnels.
+/// Suffix of the names of the programs for tunnels.
 pub(super) const INNER: &str = "_inner";
 
 /// Sizes and constants that are fixed when the programs are loaded.
@@ -21,8 +21,8 @@ pub(super) const INNER: &str = "_inner";
 pub struct LoadSettings {
     /// Entries of the flow table, 256 bytes each; a power of two.
     pub flow_entries: u32,
-    /// Entries of the table of questions (ICMP echo, DNS) that wait for their answers, 32 bytes
-    /// each; a power of two.
+    /// Entries of the table of queries (ICMP echo, DNS) that wait for their answers, 32 bytes each;
+    /// a power of two.
     pub query_entries: u32,
     /// Rows of histograms: pairs of namespaces, and one for what does not fit.
     pub rows: u32,
@@ -32,18 +32,18 @@ pub struct LoadSettings {
     pub seeds: [u32; SEEDS],
     /// Seconds without a packet after which a flow may lose its entry.
     pub idle_seconds: u32,
-    /// Addresses and ranges with a name.
+    /// Number of addresses and ranges with a name.
     pub names: u32,
     /// Bytes of the ring buffer of samples; a power of two and of pages.
     pub samples_bytes: u32,
-    /// Ports of the tunnels that are looked into; none: the programs that do are not loaded.
+    /// Ports of the tunnels that are looked into. None: the programs for tunnels are not loaded.
     pub tunnels: TunnelPorts,
-    /// Whether an interface is watched by XDP; false: the programs that do are not loaded.
+    /// True: an interface is watched by XDP. False: the XDP programs are not loaded.
     pub xdp: bool,
-    /// For test runs: the programs take each packet's `tstamp` (by XDP, its metadata) for the time.
+    /// For test runs: the programs take each packet's `tstamp` (by XDP, its metadata) as the time.
     pub packet_clock: bool,
-    /// Whether this machine's CPUs may see each other's stores in another order than that in which
-    /// they were made: any but x86.
+    /// True: this machine's CPUs may see each other's stores in another order than that in which
+    /// they were made. It holds for any CPU but x86.
     pub weakly_ordered: bool,
     /// The methods that are on.
     pub methods: Methods,
@@ -59,7 +59,7 @@ impl LoadSettings {
         }
     }
 
-    /// Whether a program of the object is needed: what is not costs nobody anything.
+    /// True if a program of the object is needed. Programs that are not needed cost nothing.
     pub(super) fn wants(&self, program: &str) -> bool {
         let inner = !program.ends_with(INNER) || self.tunnels != TunnelPorts::default();
         inner && (!program.starts_with(XDP) || self.xdp)
@@ -92,7 +92,7 @@ impl Default for LoadSettings {
     }
 }
 
-/// What nobody outside can guess: the keys of std's hash maps come from the kernel.
+/// Random secrets that nobody outside can guess. The keys of std's hash maps come from the kernel.
 fn random() -> [u32; SEEDS] {
     use std::hash::{BuildHasher, RandomState};
     let state = RandomState::new();
@@ -100,7 +100,7 @@ fn random() -> [u32; SEEDS] {
     std::array::from_fn(|i| state.hash_one(i) as u32)
 }
 
-/// Jiffies per second: the kernel's coarse clock ticks with them.
+/// Number of jiffies per second. The kernel's coarse clock ticks with them.
 #[must_use]
 pub fn jiffies_per_second() -> u32 {
     let tick = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
@@ -108,12 +108,12 @@ pub fn jiffies_per_second() -> u32 {
     u32::try_from((1_000_000_000 + tick / 2) / tick).unwrap_or(250)
 }
 
-/// What the ring buffer is made of: 4 KiB on x86, up to 64 KiB on arm64.
+/// Page size, in which the ring buffer is measured: 4 KiB on x86, up to 64 KiB on arm64.
 fn page_bytes() -> usize {
     usize::try_from(procfs::page_size()).unwrap_or(usize::MAX)
 }
 
-/// Refuses what the object or the kernel would choke on.
+/// Refuses settings that the object or the kernel could not take.
 pub(super) fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
     let power_of_two = "must be a power of two";
     for (setting, value, fits, remedy) in [
@@ -160,7 +160,7 @@ pub(super) fn check_settings(settings: &LoadSettings) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// The object's constants, by the names they have in it.
+/// The object's constants, by their names in the object.
 pub(super) struct Constants {
     words: [(&'static str, u32); 9],
     ports: [(&'static str, [u32; PORTS]); 2],
@@ -193,8 +193,8 @@ impl Constants {
     }
 }
 
-/// Pairs of VLANs that are known at a time, some 100 bytes each: only flows with a tag need one, and
-/// that only until both directions were seen in one VLAN.
+/// Number of VLAN pairs that are known at a time, some 100 bytes each. Only flows with a tag need
+/// one, and only until both directions were seen in one VLAN.
 fn vlan_pairs(flow_entries: u32) -> u32 {
     (flow_entries / 8).max(1024)
 }

@@ -1,4 +1,5 @@
-//! `bpf(2)` itself. The tests that load programs of their own include this file, too.
+//! The system call `bpf(2)` itself. The tests that load programs of their own include this file,
+//! too.
 
 use std::{
     io,
@@ -8,13 +9,13 @@ use std::{
 
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
-/// Nothing asked for: the kernel wants zeroes in all that a command does not use.
+/// A `bpf_attr` of zeroes: the kernel wants zeroes in all fields that a command does not use.
 pub(crate) fn zeroed_attr() -> bpf_attr {
     // SAFETY: bpf_attr is a union of plain numbers; all zero is a value of it.
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-/// Gives the command to the kernel and returns its answer, 0 or a descriptor.
+/// Calls the kernel with a command and returns its answer: 0 or a descriptor.
 ///
 /// # Errors
 /// The kernel's.
@@ -35,7 +36,7 @@ pub(crate) fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     i32::try_from(result).map_err(io::Error::other)
 }
 
-/// The same for a command that makes something: a program, a map, a link, BTF.
+/// Calls the kernel with a command that creates something: a program, a map, a link, BTF.
 ///
 /// # Errors
 /// The kernel's.

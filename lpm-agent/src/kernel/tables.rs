@@ -1,4 +1,4 @@
-//! The loaded maps as the rooms above want them.
+//! The loaded maps behind the traits of [`super::maps`].
 
 use std::{
     io,
@@ -27,14 +27,14 @@ use super::{
     rcu::wait_for_programs,
 };
 
-/// `BPF_NOEXIST`: make a new element, or fail.
+/// Map flag `BPF_NOEXIST`: create a new element, or fail.
 const BPF_NOEXIST: u64 = 1;
 
-/// The value of a claim that the agent made; the kernel programs' are 0. One that an agent left
-/// when it was killed would never be given back.
+/// The value of a claim that the agent made. The kernel programs' value is 0. A claim that a killed
+/// agent left would never be released otherwise.
 const OF_AGENT: u32 = 1;
 
-/// [`super::maps::Maps`] over the kernel's maps. Owns the loaded object.
+/// Implements [`super::maps::Maps`] over the kernel's maps. It owns the loaded object.
 pub struct KernelTables {
     kernel: Kernel,
     flows: MmapArray<FlowEntry>,
@@ -85,7 +85,7 @@ impl KernelTables {
 
     /// Undoes what an agent that was killed could not undo itself.
     fn take_over(&self) {
-        // Nobody of this agent's watches yet.
+        // No watcher of this agent exists yet.
         self.control().watch.store(0, Ordering::Release);
         let mut claims = unpoisoned(&self.claims);
         let left: Vec<u32> = claims
@@ -101,7 +101,7 @@ impl KernelTables {
         }
     }
 
-    /// Jiffies now, all 64 bits.
+    /// The current jiffies, all 64 bits.
     fn jiffies(&self) -> io::Result<u64> {
         let control = self.control();
         let at_ktime = Duration::from_nanos(control.clock_ktime_ns.load(Ordering::Acquire));
@@ -111,7 +111,7 @@ impl KernelTables {
     }
 }
 
-/// Rounded up: the programs rest late rather than early.
+/// Converts a time to jiffies. It rounds up, so that the programs rest late rather than early.
 fn in_jiffies(time: Duration) -> u64 {
     let hz = u128::from(jiffies_per_second());
     u64::try_from((time.as_nanos() * hz).div_ceil(1_000_000_000)).unwrap_or(u64::MAX)
@@ -199,8 +199,8 @@ impl FlowMaps for KernelTables {
 
     fn quiesce(&self) -> io::Result<()> {
         match wait_for_programs() {
-            // Where CPUs run without ticks, or seccomp is in the way. Callers let seconds pass
-            // between their looks, and a program takes microseconds.
+            // CPUs run without ticks, or seccomp is in the way. Callers let seconds pass between
+            // their looks, and a program takes microseconds.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {
                 tracing::debug!(%error, "it cannot be waited for kernel programs to end");
                 Ok(())
@@ -294,7 +294,7 @@ impl PinnedState for KernelTables {
     }
 }
 
-/// A full trie (`trie_update_elem`) is told apart: `ENOSPC`.
+/// Converts an error of a map. A full trie (`trie_update_elem`) is told apart by `ENOSPC`.
 fn full_or_other(error: MapError) -> io::Error {
     match error {
         MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::ENOSPC) => {
@@ -314,13 +314,13 @@ fn absent_is_fine(error: MapError) -> io::Result<()> {
     }
 }
 
-/// The memory of a [`NameValue`].
+/// The bytes of a [`NameValue`] in memory.
 fn value_bytes(value: NameValue) -> [u8; 8] {
     let [a, b, c, d] = value.id.0.to_ne_bytes();
     [a, b, c, d, value.kind, value.own, value.stands, 0]
 }
 
-/// The [`NameValue`] of that memory.
+/// The [`NameValue`] of these bytes.
 fn value_of([a, b, c, d, kind, own, stands, _]: [u8; 8]) -> NameValue {
     NameValue {
         id: NameId(u32::from_ne_bytes([a, b, c, d])),
@@ -331,7 +331,7 @@ fn value_of([a, b, c, d, kind, own, stands, _]: [u8; 8]) -> NameValue {
     }
 }
 
-/// A map's handle holds no state that a panic could leave half done.
+/// Locks a map's handle, also after a panic: it holds no state that could be left half done.
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

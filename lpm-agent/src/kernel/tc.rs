@@ -1,8 +1,8 @@
 //! The netlink path: clsact filters, for kernels before 6.6.
 //!
-//! A filter outlives its process, and its place (priority and handle) may be taken over by
-//! somebody else between two looks. So every filter is read again before it is deleted, and goes
-//! only if the program on it is ours by its kernel id.
+//! A filter outlives its process. Its place (priority and handle) may be taken over by somebody
+//! else between two looks. So every filter is read again before it is deleted. It is deleted only
+//! if its program is ours by its kernel id.
 
 use std::{
     io,
@@ -26,27 +26,27 @@ pub(crate) struct Filter {
     pub(crate) interface: u32,
     pub(crate) direction: Direction,
     pub(crate) priority: u16,
-    /// In network byte order.
+    /// Protocol, in network byte order.
     pub(crate) protocol: u16,
     pub(crate) handle: u32,
     pub(crate) kind: String,
-    /// The chain it is of; only those of chain 0 are run for each packet.
+    /// Chain of the filter. Only the filters of chain 0 are run for each packet.
     pub(crate) chain: u32,
-    /// What its owner called it (`TCA_BPF_NAME`).
+    /// Name that the owner gave it (`TCA_BPF_NAME`).
     pub(crate) name: Option<String>,
-    /// The kernel id of its program.
+    /// Kernel id of the filter's program.
     pub(crate) program: Option<u32>,
     pub(crate) tag: Option<u64>,
 }
 
 impl Filter {
-    /// Whether a BPF filter for all protocols can share this one's priority.
+    /// True if a BPF filter for all protocols can share this filter's priority.
     pub(crate) fn shares_priority(&self) -> bool {
         self.kind == TcFilterBpf::KIND && self.protocol == ALL_PROTOCOLS
     }
 }
 
-/// Makes sure that the interface has the qdisc that filters hang on. True: it was added.
+/// Makes sure that the interface has the clsact qdisc, which filters hang on. True: it was added.
 pub(crate) fn ensure_clsact(route: &mut Route, interface: u32) -> io::Result<bool> {
     let mut request = message(interface);
     request.header.handle = TcHandle {
@@ -60,8 +60,8 @@ pub(crate) fn ensure_clsact(route: &mut Route, interface: u32) -> io::Result<boo
     let request = RouteNetlinkMessage::NewQueueDiscipline(request);
     match route.change(request, NLM_F_CREATE | NLM_F_EXCL) {
         Ok(()) => Ok(true),
-        // An `ingress` qdisc can sit there instead. It takes filters for the egress, too, and
-        // runs them on what comes in: our two programs would both see the same packets.
+        // An `ingress` qdisc can sit there instead. It takes filters for the egress, too, and runs
+        // them on what comes in: our two programs would both see the same packets.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
             if is_clsact(route, interface)? {
                 Ok(false)
@@ -91,7 +91,8 @@ fn is_clsact(route: &mut Route, interface: u32) -> io::Result<bool> {
     }))
 }
 
-/// The filters of one hook, in the order in which they are run; none if it has no qdisc for them.
+/// The filters of one hook, in the order in which they are run. Empty if the interface has no qdisc
+/// for them.
 pub(crate) fn filters(
     route: &mut Route,
     interface: u32,
@@ -154,7 +155,7 @@ fn parse(message: &TcMessage, interface: u32, direction: Direction) -> Filter {
     filter
 }
 
-/// Where a new filter goes.
+/// The place of a new filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) interface: u32,
@@ -163,7 +164,7 @@ pub(crate) struct Place {
     pub(crate) handle: u32,
 }
 
-/// Adds a direct-action filter; `EEXIST` if the place is taken.
+/// Adds a direct-action filter. The error is `EEXIST` if the place is taken.
 pub(crate) fn add(
     route: &mut Route,
     place: Place,
@@ -173,8 +174,8 @@ pub(crate) fn add(
     put(route, place, program, name, NLM_F_CREATE | NLM_F_EXCL)
 }
 
-/// Puts another program into a filter that has just been read and found to be ours, at once: each
-/// packet meets one of both.
+/// Replaces the program of a filter that has just been read and found to be ours. It happens at
+/// once: each packet meets one of both.
 pub(crate) fn replace(
     route: &mut Route,
     place: Place,

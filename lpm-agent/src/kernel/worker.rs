@@ -1,4 +1,4 @@
-//! The work of the hotplug thread: see [`super::hotplug`].
+//! The worker of the hotplug thread: see [`super::hotplug`].
 
 mod attaching;
 mod handover;
@@ -40,24 +40,23 @@ use super::{
     rules::Rules,
 };
 
-/// The longest time until it is looked again whether the hooks are still there; the shortest is half
-/// of it.
+/// Longest time between two inspections of all hooks. The shortest is half of it.
 const INSPECTION: Duration = Duration::from_secs(10);
 
-/// The longest time between two looks at a hook that somebody has just come before.
+/// Longest time between two looks at a hook that another program has just come before.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// An interface that is attached.
+/// An attached interface.
 struct Active {
     shown: AttachedInterface,
-    /// As the kernel knows it.
+    /// Settings of the interface in the kernel.
     config: InterfaceConfig,
     attachment: Attachment,
-    /// Of one that is watched as `node`: the sign for `lpm check`.
+    /// The sign for `lpm check`, if the interface is watched as `node`.
     sign: Option<Liveness>,
-    /// What is remembered of its hooks.
+    /// State of the interface's hooks.
     watches: BTreeMap<Slot, Watch>,
-    /// What was told last.
+    /// The blind hook that was reported last. None: the hooks see the packets.
     blind: Option<Blind>,
 }
 
@@ -69,7 +68,7 @@ pub(crate) struct Worker {
     describe_at: Option<Instant>,
     evidence: Option<Box<dyn Evidence>>,
     judge: OneSidedDetector,
-    /// What the flows showed at the last look.
+    /// Packets by direction that the flows showed at the last look.
     sides: BTreeMap<u32, DirectionCounts>,
     evaluate_at: Instant,
     table: Box<dyn InterfaceTable>,
@@ -78,11 +77,11 @@ pub(crate) struct Worker {
     known: BTreeMap<u32, Interface>,
     active: BTreeMap<u32, Active>,
     retries: BTreeMap<u32, Retry>,
-    /// Interfaces of which it was told that they cannot be attached, and will be tried again.
+    /// Interfaces that were reported as refused. Attaching is tried again.
     refused: BTreeSet<u32>,
     state: Arc<Mutex<State>>,
     inspect_at: Instant,
-    /// The next look at hooks that were disturbed; `None`: none was.
+    /// Time of the next look at disturbed hooks. None: no hook was disturbed.
     look_again_at: Option<Instant>,
     _presence: Liveness,
 }
@@ -98,7 +97,7 @@ impl Worker {
         if let Some(netns) = &settings.netns {
             netns.enter()?;
         }
-        // Subscribed before the first look: what changes in between is heard.
+        // The subscription comes before the first look, so that changes in between are heard.
         let listener = Listener::open().map_err(StartError::Netlink)?;
         let ids: Vec<u32> = programs.iter().map(|program| program.id).collect();
         let presence = liveness::announce(&ids).map_err(StartError::Thread)?;
@@ -135,7 +134,8 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Interfaces asked for by name are there and get attached, or watching does not begin.
+    /// Attaches the interfaces that were asked for by name. If one is missing or refused, watching
+    /// does not begin.
     fn attach_asked_for(&mut self) -> Result<(), StartError> {
         for name in self.rules.only.clone() {
             let Some(interface) = self
@@ -163,7 +163,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Works until told to stop; then everything is detached.
+    /// Works until told to stop. Then everything is detached.
     pub(crate) fn run(&mut self, commands: &Receiver<Command>, wake: &EventFd) {
         loop {
             if let Err(error) = self.wait(wake) {
@@ -202,7 +202,7 @@ impl Worker {
         }
     }
 
-    /// Sleeps until something is to be done.
+    /// Sleeps until there is something to do.
     fn wait(&self, wake: &EventFd) -> io::Result<()> {
         let next = self
             .retries
@@ -212,7 +212,7 @@ impl Worker {
             .chain(self.look_again_at)
             .fold(self.inspect_at.min(self.evaluate_at), Instant::min);
         let wait = next.saturating_duration_since(Instant::now());
-        // Rounded up: waking a millisecond early would spin until the time has come.
+        // The time is rounded up: waking a millisecond early would spin until it has come.
         let wait = PollTimeout::try_from(wait.as_millis() + 1).unwrap_or(PollTimeout::MAX);
         let mut fds = [
             PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
@@ -222,7 +222,7 @@ impl Worker {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        // Emptied here, before the commands are read: a command given later wakes us again.
+        // The event is emptied here, before the commands are read: a later command wakes us again.
         match wake.read() {
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
             Err(errno) => Err(errno.into()),
@@ -261,7 +261,8 @@ impl Worker {
         self.known.insert(index, interface);
         if changed {
             self.reconcile(index);
-            // Those below it may be decided otherwise now, a card in a new bond for one.
+            // The rules may now decide otherwise on the interfaces below it, such as a card in a
+            // new bond.
             let lower: Vec<u32> = self
                 .known
                 .values()
@@ -282,7 +283,7 @@ impl Worker {
         self.judge.forget(index);
     }
 
-    /// Lists the interfaces and makes good whatever was missed.
+    /// Relists the interfaces and makes good whatever was missed.
     fn resync(&mut self) {
         let found = match interfaces::dump(&mut self.attacher.route) {
             Ok(found) => found,
@@ -301,7 +302,7 @@ impl Worker {
             self.vanished(index);
         }
         self.known = found;
-        // An interface may have gone and another have come with its index.
+        // An interface may have gone, and another may have come with its index.
         self.reattach_broken();
         self.inspect_at = Instant::now();
         self.consider_all();

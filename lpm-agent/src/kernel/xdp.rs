@@ -1,4 +1,4 @@
-//! XDP in place of TC for what a network card receives.
+//! XDP in place of TC, for packets that a network card receives.
 
 use std::{fmt, io, os::fd::OwnedFd};
 
@@ -37,7 +37,7 @@ impl XdpMode {
         }
     }
 
-    /// The hook, as pins name it.
+    /// The hook's slot in the pins.
     pub(crate) fn slot(self) -> Slot {
         match self {
             Self::Native => Slot::XdpNative,
@@ -45,7 +45,7 @@ impl XdpMode {
         }
     }
 
-    /// `XDP_FLAGS_DRV_MODE` and `XDP_FLAGS_SKB_MODE` of `linux/if_link.h`.
+    /// Attach flags `XDP_FLAGS_DRV_MODE` and `XDP_FLAGS_SKB_MODE` of `linux/if_link.h`.
     fn flags(self) -> u32 {
         match self {
             Self::Native => 1 << 2,
@@ -69,9 +69,9 @@ pub enum XdpError {
         .vantage.as_str()
     )]
     Vantage {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
-        /// As what it is watched.
+        /// Vantage as which the interface is watched.
         vantage: Vantage,
     },
     /// The program reads Ethernet frames.
@@ -79,7 +79,7 @@ pub enum XdpError {
         "interface {interface} has no Ethernet header, which `xdp` needs: remove it from its rule"
     )]
     LinkType {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
     },
     /// An interface has room for one XDP program, and somebody has it.
@@ -88,25 +88,25 @@ pub enum XdpError {
         .program.map(|id| format!(" (id {id})")).unwrap_or_default()
     )]
     Taken {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
-        /// The kernel's number of that program, if known.
+        /// The kernel's id of that program. None: it is not known.
         program: Option<u32>,
     },
     /// The kernel or the driver refused.
     #[error("attach XDP ({mode}) to {interface}: {source}; {}", remedy(.source, *.mode))]
     Refused {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
-        /// Which kind.
+        /// XDP mode that was tried.
         mode: XdpMode,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
 impl XdpError {
-    /// Whether another attempt may end otherwise.
+    /// True if another attempt may succeed.
     pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::Taken { .. } | Self::Refused { .. })
     }
@@ -148,7 +148,7 @@ pub(crate) fn program<'p>(
         })
 }
 
-/// Attaches it; closing what is returned detaches it, unless it is pinned.
+/// Attaches the program. Closing the returned link detaches it, unless it is pinned.
 pub(crate) fn attach(
     program: &LoadedProgram,
     interface: &Interface,

@@ -1,26 +1,26 @@
-//! Why the API server did not answer, in a word for the metrics and a sentence for people.
+//! Errors of the API server: one word for the metrics, and one sentence for people.
 
 use std::error::Error as _;
 
 use kube::Error;
 
-/// Why a list or a watch failed.
+/// The failure of a list or a watch.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// `list` or `watch`.
+    /// The request that failed: `list` or `watch`.
     pub(crate) verb: &'static str,
-    /// What happened.
+    /// The error.
     pub(crate) error: Error,
 }
 
-/// A kind of objects, as far as the sentence about its failure needs it.
+/// A kind of object, for the sentence about its failure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FollowedKind {
     /// Plural, as in a role: `pods`.
     pub(crate) resource: &'static str,
     /// API group, as in a role: `apps`.
     pub(crate) group: &'static str,
-    /// What is made of the objects, and stays while the server does not answer: `names`.
+    /// The product of the objects, which stays while the server does not answer: `names`.
     pub(crate) result: &'static str,
 }
 
@@ -44,7 +44,7 @@ impl Failure {
         }
     }
 
-    /// What a person needs to know, and can do.
+    /// A sentence with the problem and the remedy.
     pub(crate) fn sentence(&self, kind: FollowedKind) -> String {
         let Self { verb, error } = self;
         let FollowedKind {
@@ -84,7 +84,7 @@ fn is_certificate(error: &Error) -> bool {
     text.contains("certificate") || text.contains("unknownissuer")
 }
 
-/// An error and its causes, each said once.
+/// An error and its causes, each once.
 fn chain(error: &Error) -> String {
     let mut text = match error {
         Error::Api(status) => status.message.clone(),

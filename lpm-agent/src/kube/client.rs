@@ -1,4 +1,4 @@
-//! The way to the API server.
+//! The Kubernetes client: connects to the API server.
 
 use std::{
     env,
@@ -12,23 +12,23 @@ use kube::{
 };
 use thiserror::Error;
 
-/// What a pod finds its API server by.
+/// Environment variable with the address of the API server, which every pod has.
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 
-/// How long a connection may take to come about.
+/// Time limit of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Why there is no way to the API server.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// The kubeconfig is not one.
+    /// The kubeconfig is not valid.
     #[error(
         "kubeconfig {path}: {source}; `kubectl --kubeconfig {path} version` tells whether it holds"
     )]
     Kubeconfig {
-        /// Which file.
+        /// Path of the kubeconfig.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in the kubeconfig.
         source: Box<KubeconfigError>,
     },
     /// There is neither a kubeconfig nor a service account.
@@ -37,18 +37,18 @@ pub enum ConnectError {
          identity.kubernetes.kubeconfig, or set identity.kubernetes.enabled to false"
     )]
     InCluster(Box<InClusterError>),
-    /// A client cannot be made of it.
+    /// A client cannot be made from the configuration.
     #[error("the connection to the Kubernetes API cannot be prepared: {0}")]
     Client(Box<kube::Error>),
 }
 
-/// Whether this process is in a pod.
+/// True if this process runs in a pod.
 #[must_use]
 pub fn in_cluster() -> bool {
     env::var_os(IN_CLUSTER).is_some()
 }
 
-/// A client by a kubeconfig, or by the pod's service account.
+/// Makes a client by a kubeconfig, or by the pod's service account.
 pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => by_file(path)

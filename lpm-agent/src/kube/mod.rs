@@ -1,9 +1,9 @@
-//! The API server of Kubernetes: the one way to it for whoever needs one.
+//! The API server of Kubernetes: one client for all rooms that need it.
 //!
-//! [`connect`] makes a client. [`Follower`] lists one kind of objects, watches it and tries again
-//! whatever breaks; [`Relist`] turns its events into what is there and what is gone. [`Server`]
-//! reads single objects. A [`Failure`] has a word for metrics and a sentence for people. What the
-//! objects mean is left to the rooms above.
+//! `connect` makes a client. `Follower` lists one kind of object, watches it, and retries after a
+//! failure. `Relist` turns the events into objects that exist and objects that are gone. `Server`
+//! reads single objects. A `Failure` has a word for metrics and a sentence for people. The rooms
+//! above decide what the objects mean.
 
 mod api_error;
 mod client;

@@ -1,4 +1,4 @@
-//! Single objects, read by their paths.
+//! Reads single objects by their paths.
 
 use std::fmt;
 
@@ -6,28 +6,28 @@ use axum::http::Request;
 use kube::Client;
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// Why there is nothing to read.
+/// Why the API server gave no object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// There is no such object.
+    /// The object does not exist.
     NotFound,
-    /// It may not be read (any more).
+    /// Reading the object is not allowed, or not any more. The text is the server's reason.
     Denied(String),
-    /// Anything else.
+    /// Any other failure. The text is its reason.
     Failed(String),
 }
 
-/// Whoever reads objects: the API server, or what stands for it in a test.
+/// A reader of objects: the API server, or test answers in its place.
 pub trait ObjectReader {
-    /// Reads an object or a list by its path.
+    /// Reads an object or a list by its path on the API server.
     fn read(&self, path: &str) -> impl Future<Output = Result<serde_json::Value, NoAnswer>> + Send;
 }
 
-/// The API server, by a client.
+/// The API server, read by a client.
 pub(crate) struct Server(Client);
 
 impl Server {
-    /// Reads with the rights of this client.
+    /// A reader with the rights of this client.
     pub(crate) fn new(client: Client) -> Self {
         Self(client)
     }
@@ -53,7 +53,7 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// A list as the API server writes it. Its own metadata is left out.
+/// A list of objects, without the list's own metadata.
 #[derive(Deserialize)]
 pub(crate) struct List<T> {
     pub(crate) items: Vec<T>,

@@ -1,11 +1,12 @@
-//! What a watch says, as what is there and what is gone.
+//! Turns the events of a watch, and of its relists, into objects that exist and objects that are
+//! gone.
 
 use std::collections::HashSet;
 
 use super::uid_of;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// What a watch says.
+/// An event of a watch.
 #[derive(Clone, Debug)]
 pub enum Event<K> {
     /// A list of all objects begins.
@@ -16,30 +17,30 @@ pub enum Event<K> {
     InitDone,
     /// An object is new, or has changed.
     Apply(K),
-    /// An object is gone; this is how it was last.
+    /// An object is gone. Its last state.
     Delete(K),
 }
 
-/// One kind of object. After a watch was lost for too long all objects are listed anew; until that
-/// is done the known ones stay, and then those not in the list are gone.
+/// State of one kind of object. After a watch was lost for too long, all objects are relisted.
+/// Until the list is complete the known ones stay. Then those that are not in the list are gone.
 #[derive(Debug, Default)]
 pub(crate) struct Relist {
     /// Objects of the list so far, while one is being read.
     listing: Option<HashSet<u128>>,
-    /// A list has been read to its end.
+    /// True: a list has been read to its end.
     pub(crate) synced: bool,
 }
 
-/// What to do.
+/// The action that an event requires.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Step<K> {
-    /// This is how an object is now.
+    /// Apply the current state of an object.
     Apply(u128, K),
-    /// It is gone.
+    /// Remove an object that is gone.
     Remove(u128),
-    /// Whatever is not among these is gone.
+    /// Remove all objects that are not among these.
     Keep(HashSet<u128>),
-    /// Nothing.
+    /// Do nothing.
     Nothing,
 }
 
@@ -64,7 +65,7 @@ impl Relist {
         }
     }
 
-    /// Objects come from a list, not in the order in which they changed.
+    /// True while objects come from a list, not in the order in which they changed.
     pub(crate) fn is_listing(&self) -> bool {
         self.listing.is_some()
     }
@@ -87,7 +88,7 @@ mod tests {
         let mut step = |event| listed.step(event, |meta: &ObjectMeta| meta);
         step(Event::Init);
         step(Event::InitApply(object("a")));
-        // The list broke off, and begins anew.
+        // The list broke off, and begins again.
         step(Event::Init);
         step(Event::InitApply(object("b")));
         let kept = step(Event::InitDone);

@@ -1,8 +1,8 @@
-//! Objects by number: a `uid` takes 36 characters as text and 16 bytes as a number.
+//! Numbers of objects. A `uid` is 36 characters as text, and 16 bytes as a number.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// The number that an object has for life; what is no UUID is hashed (FNV-1a, 128 bits).
+/// The number that an object has for life. A text that is no UUID is hashed (FNV-1a, 128 bits).
 pub(crate) fn uid(text: &str) -> u128 {
     let digits: String = text.chars().filter(|c| *c != '-').collect();
     if digits.len() == 32
@@ -16,7 +16,7 @@ pub(crate) fn uid(text: &str) -> u128 {
         })
 }
 
-/// The number of an object; of one without `uid` that of its names.
+/// The number of an object. Without `uid` it is the hash of its names.
 pub(crate) fn uid_of(metadata: &ObjectMeta) -> u128 {
     metadata.uid.as_deref().map_or_else(
         || {

@@ -1,6 +1,6 @@
-//! One kind of object followed: listed in pages, then watched with bookmarks. What breaks is told,
-//! and tried again with growing pauses; the list is read anew only if the server has forgotten
-//! where we were.
+//! Follows one kind of object: lists it in pages, then watches it with bookmarks. A failure is
+//! reported and retried with growing pauses. A relist happens only if the server has forgotten the
+//! last position.
 
 use std::{fmt::Debug, pin::pin, time::Duration};
 
@@ -16,56 +16,56 @@ use tokio::sync::mpsc::Sender;
 use super::{Event, Failure};
 use crate::backoff::{Backoff, spread};
 
-/// Objects per page of a list: what the server, and we, hold at once.
+/// Objects per page of a list, which the server and the agent hold at once.
 const PAGE: u32 = 500;
 
-/// Between the first page of a list and the rest: up to this long per object that remains, and no
-/// longer than the second, so that a rollout's agents do not all read a large cluster at once.
+/// Random pause between the first page of a list and the rest: up to the first time per object that
+/// remains, and at most the second. So a rollout's agents do not all read a large cluster at once.
 const SPREAD: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(30));
 
-/// The server ends a watch after this long, seconds.
+/// Seconds after which the server ends a watch.
 const WATCH: u32 = 290;
 
-/// If it does not, the connection is dead.
+/// Time after which a watch that did not end counts as a dead connection.
 const DEAD: Duration = Duration::from_secs(295);
 
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
 
-/// What comes from the watch of a kind `W`.
+/// A message of the watch of a kind `W`.
 #[derive(Debug)]
 pub(crate) enum Message<E, W> {
-    /// Something has happened in the cluster.
+    /// An event of the cluster.
     Event(Box<E>),
     /// The watch is connected, or has shown that it still is.
     Alive(W),
-    /// It is not.
+    /// The watch has failed.
     Failed(W, Failure),
 }
 
-/// Nobody listens any more.
+/// The receiver of messages has gone.
 struct Over;
 
-/// How a watch ended.
+/// The end of a watch.
 enum Ended {
-    /// As it does every few minutes.
+    /// The server ended the watch, as it does every few minutes.
     Quietly,
-    /// The server does not know any more where we were.
+    /// The server has forgotten the last position.
     Gone(Error),
     Failed(Error),
 }
 
-/// Follows one kind until nobody listens.
+/// Follows one kind until the receiver of messages has gone.
 pub(crate) struct Follower<K, E, W> {
-    /// Which kind its messages are of.
+    /// The kind, which messages name.
     pub(crate) kind: W,
-    /// Makes the kind's event one of all kinds.
+    /// Converts the kind's event to the event type of all kinds.
     pub(crate) wrap: fn(Event<K>) -> E,
     /// A field selector, such as `spec.nodeName=n1`.
     pub(crate) fields: Option<String>,
-    /// They are not watched, but listed again after this long.
+    /// Interval between relists, for a kind that is not watched. None: the kind is watched.
     pub(crate) every: Option<Duration>,
-    /// Where messages go; once nobody listens there, it ends.
+    /// Sender of messages. The follower ends once the receiver has gone.
     pub(crate) to: Sender<Message<E, W>>,
 }
 
@@ -77,7 +77,7 @@ where
 {
     pub(crate) async fn run(self, client: Client) {
         let api: Api<K> = Api::all(client);
-        // It ends only when nobody listens.
+        // The call ends only when the receiver has gone.
         let Err(Over) = self.follow(&api).await;
     }
 
@@ -98,7 +98,7 @@ where
             if let Some(every) = self.every {
                 self.send(Message::Alive(self.kind)).await?;
                 pause.reset();
-                // Up to half of it more: not all agents at once.
+                // Up to half of the interval is added, so that not all agents come at once.
                 tokio::time::sleep(spread(every)).await;
                 continue;
             }
@@ -115,13 +115,14 @@ where
         }
     }
 
-    /// Reads all objects; returns the version that the list is of.
+    /// Lists all objects. Returns the resource version of the list.
     async fn list(&self, api: &Api<K>) -> Result<Result<String, Error>, Over> {
         self.event(Event::Init).await?;
         let mut params = ListParams::default().limit(PAGE);
         if let Some(fields) = &self.fields {
-            // From the server's cache, which has what is of one node at hand: older servers read
-            // all pods from etcd otherwise. It may be a little old; the watch goes on from there.
+            // The list comes from the server's cache, which has one node's objects at hand: older
+            // servers read all pods from etcd otherwise. It may be a little old. The watch goes on
+            // from there.
             params = params.fields(fields).match_any();
         }
         let mut first = true;
@@ -198,7 +199,7 @@ where
         self.to.send(message).await.map_err(|_| Over)
     }
 
-    /// Tells what went wrong and waits: up to half of the pause more, so that agents that lost one
+    /// Reports a failure and waits. Up to half of the pause is added, so that agents that lost one
     /// server together do not come back together.
     async fn failed(
         &self,
@@ -213,7 +214,7 @@ where
     }
 }
 
-/// How long the rest of a list may be put off.
+/// Longest delay of the rest of a list.
 fn put_off(remaining: Option<i64>) -> Duration {
     let remaining = u32::try_from(remaining.unwrap_or_default().max(0)).unwrap_or(u32::MAX);
     SPREAD.0.saturating_mul(remaining).min(SPREAD.1)
@@ -226,7 +227,7 @@ fn ended(error: Error) -> Ended {
     }
 }
 
-/// 410: "too old resource version", or "Expired".
+/// True for status 410: "too old resource version", or "Expired".
 fn is_gone(status: &Status) -> bool {
     status.code == 410 || matches!(status.reason.as_str(), "Gone" | "Expired")
 }

@@ -1,4 +1,4 @@
-//! Which agents are called, since when, and which of them are heard.
+//! The table of agents: which ones are called, and which of them are heard.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,18 +9,18 @@ use std::{
 
 use super::{Agent, LEASE, PeerConnection};
 
-/// An agent that nobody wants any more is listened to for so long.
+/// Time for which an agent is still listened to when nobody wants it any more.
 const IDLE: Duration = Duration::from_mins(5);
 
-/// The agents that are called, each with what it said (`T`). Pure, but for what `begin` does.
+/// The agents that are called, each with the content of its lines (`T`). Pure, apart from `begin`.
 #[derive(Debug)]
 pub(crate) struct Agents<B, T> {
-    /// Begins a conversation with a node's agent, under this number.
+    /// Starts a connection to a node's agent, under this number.
     begin: B,
     port: u16,
     own: Arc<str>,
     known: HashMap<Arc<str>, Peer<T>>,
-    /// Whose conversation a number is.
+    /// The node of each connection, by the connection's number.
     by_number: HashMap<u64, Arc<str>>,
     numbers: u64,
 }
@@ -31,11 +31,11 @@ pub(crate) struct Peer<T> {
     address: IpAddr,
     number: u64,
     _talk: Option<PeerConnection>,
-    /// When somebody last wanted it.
+    /// When somebody last wanted the agent.
     wanted: Instant,
-    /// When it was last heard, if what it said is still believed.
+    /// When the agent was last heard. None: its lines are not believed.
     heard: Option<Instant>,
-    /// What it said in this conversation.
+    /// Content of the lines of this connection.
     pub(crate) said: T,
 }
 
@@ -43,7 +43,7 @@ impl<B, T: Default> Agents<B, T>
 where
     B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>,
 {
-    /// Nobody is called yet; not ever the `own` node. The agents listen at this port.
+    /// An empty table. The agent of the `own` node is never called. All agents listen at `port`.
     pub(crate) fn new(own: Arc<str>, port: u16, begin: B) -> Self {
         Self {
             begin,
@@ -55,8 +55,8 @@ where
         }
     }
 
-    /// These are wanted now. Who is not called yet, or has moved, is called. Returns what those said
-    /// that have moved: it is not believed any more.
+    /// Calls the wanted agents that are not called yet, or have another address than before. Returns
+    /// the content of the latter, which is not believed any more.
     pub(crate) fn want(&mut self, agents: impl IntoIterator<Item = Agent>, now: Instant) -> Vec<T> {
         let (mut seen, mut said) = (HashSet::new(), Vec::new());
         for Agent { node, address } in agents {
@@ -74,7 +74,7 @@ where
         said
     }
 
-    /// Calls an agent. Returns what it said before, if it was called already.
+    /// Calls an agent. Returns the content of its lines so far, if it was called already.
     fn begin(&mut self, node: Arc<str>, address: IpAddr, wanted: Instant) -> Option<T> {
         self.numbers += 1;
         let number = self.numbers;
@@ -92,9 +92,9 @@ where
         Some(before.said)
     }
 
-    /// Ends conversations with agents that nobody wants any more, and calls those anew that were
-    /// not heard for [`LEASE`]. Returns the nodes of the latter, and what all of them had said: it is
-    /// not believed any more.
+    /// Ends connections to agents that nobody wants any more, and calls those again that were not
+    /// heard for [`LEASE`]. Returns the nodes of the latter, and the content of both, which is not
+    /// believed any more.
     pub(crate) fn tick(&mut self, now: Instant) -> (Vec<Arc<str>>, Vec<T>) {
         let is_late = |heard: Instant| now.saturating_duration_since(heard) >= LEASE;
         let (mut again, mut said) = (Vec::new(), Vec::new());
@@ -116,56 +116,56 @@ where
         (silent, said)
     }
 
-    /// Ends all conversations. Returns what was said in them.
+    /// Ends all connections. Returns the content of their lines.
     pub(crate) fn end(&mut self) -> Vec<T> {
         self.by_number.clear();
         self.known.drain().map(|(_, peer)| peer.said).collect()
     }
 
-    /// The node whose conversation a number is.
+    /// The node of the connection with this number.
     pub(crate) fn node(&self, number: u64) -> Option<&Arc<str>> {
         self.by_number.get(&number)
     }
 
-    /// The node and the agent whose conversation a number is.
+    /// The node and the agent of the connection with this number.
     pub(crate) fn by_number(&mut self, number: u64) -> Option<(&Arc<str>, &mut Peer<T>)> {
         let node = self.by_number.get(&number)?;
         Some((node, self.known.get_mut(node)?))
     }
 
-    /// The agent of a node; `None`: it is not called.
+    /// The agent of a node. None: it is not called.
     pub(crate) fn get(&self, node: &Arc<str>) -> Option<&Peer<T>> {
         self.known.get(node)
     }
 
-    /// All that are called.
+    /// All agents that are called.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer<T>> {
         self.known.values()
     }
 
-    /// All that are called, by node.
+    /// All agents that are called, with their nodes.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut Peer<T>)> {
         self.known.iter_mut()
     }
 }
 
 impl<T> Peer<T> {
-    /// Where it is.
+    /// Address of the agent.
     pub(crate) fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// The number of its conversation.
+    /// The number of the connection.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whether what it said is believed now.
+    /// True if the agent's lines are believed now.
     pub(crate) fn is_heard(&self) -> bool {
         self.heard.is_some()
     }
 
-    /// It said something.
+    /// Records that a line came.
     pub(crate) fn hear(&mut self, now: Instant) {
         self.heard = Some(now);
     }

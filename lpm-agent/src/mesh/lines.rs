@@ -6,22 +6,22 @@ use serde::de::DeserializeOwned;
 
 use super::Trouble;
 
-/// No line is longer, bytes: a node has some hundred pods.
+/// Most bytes of a line. A node has some hundred pods.
 const LONGEST: usize = 4 << 20;
 
-/// A line of a stream.
+/// A line of a stream, in a version.
 pub(crate) trait MeshLine: DeserializeOwned {
     /// Version of the lines. An agent refuses the lines of another version.
     const SCHEMA: u32;
 
-    /// The version that the line says.
+    /// The version that the line states.
     fn schema(&self) -> u32;
 
-    /// The node whose agent says it.
+    /// The node of the agent that sent it.
     fn node(&self) -> &Arc<str>;
 }
 
-/// Puts lines together of what comes in pieces.
+/// Assembles lines from pieces.
 #[derive(Debug)]
 pub(super) struct Lines<L> {
     begun: Vec<u8>,
@@ -38,7 +38,7 @@ impl<L> Default for Lines<L> {
 }
 
 impl<L: MeshLine> Lines<L> {
-    /// Takes in a piece; returns the lines that are complete by it.
+    /// Adds a piece. Returns the lines that it completes.
     pub(super) fn take(&mut self, data: &[u8]) -> Result<Vec<L>, Trouble> {
         let mut lines = Vec::new();
         let mut pieces = data.split(|byte| *byte == b'\n');

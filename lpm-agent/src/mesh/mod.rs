@@ -1,9 +1,9 @@
-//! The agents of other nodes: which of them are asked, and how one is called.
+//! The agents of other nodes: which of them are called, and how.
 //!
-//! An agent answers with a stream of lines of JSON ([`MeshLine`]) that has no end. It says something
-//! at least every [`HEARTBEAT`]; whoever says nothing for [`LEASE`] is asked from the beginning, and
-//! nothing that it said before is believed. [`subscribe`] calls one agent, [`Agents`] knows all
-//! that are called. What the lines mean is left to the rooms above.
+//! An agent answers with an endless stream of lines of JSON ([`MeshLine`]). It sends a line at least
+//! every [`HEARTBEAT`]. An agent that sends nothing for [`LEASE`] is called again from the beginning,
+//! and its earlier lines are not believed any more. [`subscribe`] calls one agent. [`Agents`] is the
+//! table of all that are called. The rooms above decide what the lines mean.
 
 mod agents;
 mod lines;
@@ -18,22 +18,22 @@ pub(crate) use agents::{Agents, Peer};
 pub(crate) use lines::MeshLine;
 pub(crate) use subscribe::{Target, subscribe};
 
-/// How often an agent says that what it said still holds.
+/// Interval at which an agent says that its lines still hold.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// For how long an agent's word is believed after it was last heard.
+/// Time for which an agent's lines are believed after it was last heard.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
-/// An agent, by its node.
+/// The agent of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Agent {
-    /// The name of the node.
+    /// Name of the agent's node.
     pub(crate) node: Arc<str>,
-    /// Where the agent is.
+    /// Address of the agent.
     pub(crate) address: IpAddr,
 }
 
-/// A conversation with an agent; it ends with this value.
+/// A connection to an agent. It ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct PeerConnection(pub(crate) AbortHandle);
 
@@ -49,16 +49,16 @@ pub(crate) enum Trouble {
     /// There is no connection, or it broke.
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
-    /// It has not said anything for the time of a lease.
+    /// The agent has not sent anything for the time of a lease.
     #[error("it says nothing")]
     Silent,
-    /// It does not want to, or cannot.
+    /// The agent refuses, or cannot answer.
     #[error("it answers {0}")]
     Refused(String),
-    /// What it says is no line of ours.
+    /// The agent sends lines that are not valid.
     #[error("what it says cannot be read: {0}")]
     Unreadable(String),
-    /// It is another node's.
+    /// The agent belongs to another node, with this name.
     #[error("it is the agent of node {0}")]
     Other(Arc<str>),
 }

@@ -1,4 +1,4 @@
-//! One agent calls another and listens to it.
+//! Calls another agent and listens to it.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,25 +22,25 @@ use crate::backoff::Backoff;
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(20));
 
-/// An agent that is replaced is back within this time, and so long no pause is longer than a second.
+/// Time within which an agent that is replaced is back, and the longest pause during that time.
 const REPLACED: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(1));
 
-/// How much is read of an answer that is a refusal.
+/// Most bytes that are read of a refusal.
 const REASON: usize = 200;
 
-/// Which stream of which agent.
+/// A stream of an agent.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// Where the agent listens.
+    /// Address at which the agent listens.
     pub(crate) at: SocketAddr,
-    /// Its node: lines of another node's agent are refused.
+    /// Node of the agent. Lines of another node's agent are refused.
     pub(crate) node: Arc<str>,
-    /// Path of the stream.
+    /// HTTP path of the stream.
     pub(crate) path: &'static str,
 }
 
-/// Hears an agent until nobody listens. Each line, and each trouble, goes on as `wrap` makes it. After
-/// trouble the agent is called again, with growing pauses.
+/// Listens to an agent until the receiver of messages has gone. `wrap` makes a message of each line
+/// and of each failure. After a failure the agent is called again, with growing pauses.
 pub(crate) async fn subscribe<L: MeshLine, M>(
     target: Target,
     to: Sender<M>,
@@ -71,7 +71,7 @@ fn longest(silent: Duration) -> Duration {
     }
 }
 
-/// Hears an agent until something breaks, or nobody listens.
+/// Listens to an agent until the stream breaks, or the receiver of messages has gone.
 async fn listen<L: MeshLine, M>(
     target: &Target,
     (to, wrap): (&Sender<M>, &impl Fn(Result<L, Trouble>) -> M),
@@ -115,7 +115,7 @@ async fn listen<L: MeshLine, M>(
     }
 }
 
-/// What an agent says that does not answer.
+/// Reads the answer of an agent that refuses.
 async fn refused(status: StatusCode, body: Incoming) -> Trouble {
     let said = timeout(LEASE, Limited::new(body, REASON).collect()).await;
     let said = said.ok().and_then(Result::ok).map(Collected::to_bytes);

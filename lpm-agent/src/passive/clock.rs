@@ -1,7 +1,7 @@
-//! The kernel's clocks in terms of wall time.
+//! The kernel's clocks, converted to wall time.
 //!
-//! A flow entry holds the low 32 bits of jiffies, a sample `CLOCK_MONOTONIC`. `lpm_clock`, a
-//! program that is only test-run, writes both clocks at one moment; from there jiffies advance
+//! A flow entry holds the low 32 bits of jiffies. A sample holds `CLOCK_MONOTONIC`. `lpm_clock`, a
+//! program that is only test-run, writes both clocks at one moment. From there on jiffies advance
 //! with `CLOCK_MONOTONIC` at HZ.
 
 use std::{
@@ -54,7 +54,7 @@ impl Clock {
         })
     }
 
-    /// The clock of a capture, whose samples are timed in wall time: nanoseconds since 1970.
+    /// The clock of a capture, whose samples have wall time: nanoseconds since 1970.
     #[must_use]
     pub const fn of_capture() -> Self {
         Self {
@@ -65,7 +65,7 @@ impl Clock {
         }
     }
 
-    /// Clocks for a test: `hz` jiffies a second, now at `jiffies`.
+    /// Clocks for a test: `hz` jiffies per second, and a current value of `jiffies`.
     #[cfg(test)]
     pub(crate) fn fixed(hz: u32, jiffies: u32, realtime_ns: u64) -> Self {
         Self {
@@ -76,8 +76,8 @@ impl Clock {
         }
     }
 
-    /// How long ago a jiffies stamp of a flow entry was. A stamp that another CPU made while this
-    /// clock was read is now, not 198 days ago.
+    /// Age of a jiffies stamp of a flow entry. A stamp that another CPU made while this clock was
+    /// read has age 0, not 198 days.
     #[must_use]
     pub fn age(&self, stamp: u32) -> Duration {
         let ticks = self.jiffies.wrapping_sub(stamp);
@@ -87,7 +87,7 @@ impl Clock {
         Duration::from_nanos(u64::from(ticks) * 1_000_000_000 / u64::from(self.hz))
     }
 
-    /// Wall time of a jiffies stamp, to a tick.
+    /// Wall time of a jiffies stamp, with the accuracy of a tick.
     #[must_use]
     pub fn wall(&self, stamp: u32) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(self.realtime_ns).saturating_sub(self.age(stamp))
@@ -115,7 +115,8 @@ pub fn wall_clock() -> io::Result<Clock> {
     })
 }
 
-/// Both clocks at one moment: the reading between two of the other whose distance is smallest.
+/// Reads both clocks at one moment. Of several tries it takes the one with the smallest distance
+/// between two readings of one clock around a reading of the other.
 fn monotonic_and_realtime() -> io::Result<(u64, u64)> {
     let mut best = (u64::MAX, 0, 0);
     for _ in 0..5 {
@@ -143,7 +144,7 @@ fn nanos(clock: ClockId) -> io::Result<u64> {
     u64::try_from(now.as_nanos()).map_err(io::Error::other)
 }
 
-/// Jiffies per second: the coarse clock ticks with them.
+/// Jiffies per second. The coarse clock ticks with them.
 fn hz() -> io::Result<u32> {
     let tick = Duration::from(clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?).as_nanos();
     u32::try_from(1_000_000_000 / tick.max(1)).map_err(io::Error::other)

@@ -1,4 +1,4 @@
-//! Which directions of its flows an interface has shown.
+//! Finds the directions in which each interface has shown packets of its flows.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
@@ -7,17 +7,17 @@ use lpm_common::layout::{FlowEntry, Traffic};
 use super::{Clock, flow::interface_of};
 use crate::kernel::{maps::Maps, one_sided::DirectionCounts};
 
-/// How long an answer may take before it counts as missing.
+/// Time after which an answer counts as missing.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Packets of one direction after which there must have been an answer, whatever they were: more
-/// than a connection attempt that nobody answers has.
+/// Packets of one direction after which there must have been an answer, whatever they were. A
+/// connection attempt that nobody answers has fewer.
 const MANY: u64 = 12;
 
-/// Fewer packets than this show nothing.
+/// Fewest packets from which anything is concluded.
 const FEW: u64 = 3;
 
-/// The sides of all interfaces with flows.
+/// Packets by direction of all interfaces with flows.
 #[must_use]
 pub fn of_interfaces(tables: &dyn Maps, clock: &Clock) -> BTreeMap<u32, DirectionCounts> {
     let mut all: BTreeMap<u32, DirectionCounts> = BTreeMap::new();
@@ -55,7 +55,7 @@ fn add(sides: &mut DirectionCounts, entry: &FlowEntry, clock: &Clock) {
     if from + to < FEW || clock.age(first_seen) < PATIENCE {
         return;
     }
-    // It echoes what the other end has sent, or talks on and on.
+    // The flow echoes what the other end has sent, or goes on and on.
     let echoes = entry.hot[one_way].tsecr.load(Ordering::Relaxed) != 0;
     if echoes || from + to >= MANY {
         if one_way == 0 {
@@ -71,7 +71,7 @@ mod tests {
     use super::{super::flow::tests::fill, *};
     use crate::kernel::maps::memory::Memory;
 
-    /// An entry of interface 7, first seen so many jiffies (4 ms) before 10,000.
+    /// An entry of interface 7, first seen this many jiffies (4 ms) before 10,000.
     fn flow(entry: &FlowEntry, packets: [u64; 2], tsecr: u32, age: u32) {
         fill(entry, 1, 1);
         for (hot, packets) in entry.hot.iter().zip(packets) {
@@ -88,7 +88,7 @@ mod tests {
         let clock = Clock::fixed(250, 10_000, 0);
         flow(&tables.flows[0], [5, 4], 9, 1000);
         flow(&tables.flows[1], [6, 0], 9, 1000);
-        // Nobody answers its SYNs; an answer may be on its way; a packet or two.
+        // In order: nobody answers its SYNs; an answer may be on its way; a packet or two.
         flow(&tables.flows[2], [7, 0], 0, 1000);
         flow(&tables.flows[3], [64, 0], 9, 10);
         flow(&tables.flows[4], [2, 0], 9, 1000);

@@ -1,4 +1,4 @@
-//! One flow, copied out of the table while the kernel writes it.
+//! A flow, copied out of the flow table while the kernel writes to it.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -11,14 +11,14 @@ use lpm_common::{
     matcher::state,
 };
 
-/// Times an entry is read again because the kernel gave it to another flow meanwhile.
+/// Attempts to read an entry that the kernel gives to another flow meanwhile.
 const RETRIES: usize = 3;
 
-/// A flow at one vantage as it was at one moment. Arrays by direction: packets from the local
+/// A flow at one vantage, as it was at one moment. Arrays are by direction: packets from the local
 /// end first, then packets to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Place in the flow table.
+    /// Index in the flow table.
     pub index: usize,
     /// Identifies the flow for as long as it has its entry.
     pub fingerprint: u64,
@@ -32,43 +32,44 @@ pub struct Flow {
     pub remote_port: u16,
     /// Interface of the vantage, in the namespace of the agent's interfaces.
     pub ifindex: u32,
-    /// VLAN ids or VNI as in [`FlowCold::segment`]; 0: none.
+    /// VLAN ids or VNI as in [`FlowCold::segment`]. 0: none.
     pub segment: u32,
     /// VNI of the tunnel around the innermost one, see [`lpm_common::layout::tunnel`].
     pub outer_vni: u32,
-    /// Where it is seen from; `None`: a number that this version does not know.
+    /// Vantage of the flow. None: a number that this version does not know.
     pub vantage: Option<Vantage>,
-    /// The SYN was seen.
+    /// True: the SYN was seen.
     pub opened: bool,
-    /// FIN from both ends, or RST, was seen.
+    /// True: a FIN from both ends, or an RST, was seen.
     pub closed: bool,
     /// Jiffies of the first packet, low 32 bits.
     pub first_seen: u32,
     /// Jiffies of the last packet, low 32 bits.
     pub last_seen: u32,
-    /// Histogram row.
+    /// Index of the histogram row.
     pub row: u16,
     /// [`lpm_common::layout::Traffic`] by direction, as packed in the entry.
     pub traffic: [u64; 2],
-    /// The remote leg, then the local one.
+    /// Times of the remote leg, then of the local leg.
     pub legs: [LegTimes; 2],
 }
 
-/// Round-trip times of one leg; `None`: not yet measured.
+/// Round trips of one leg. None: not measured yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LegTimes {
-    /// The latest.
+    /// The latest round trip.
     pub last: Option<Duration>,
-    /// The smallest: in an entry since the agent last took it, else since it first saw the flow.
+    /// The smallest round trip. In an entry: since the agent last took it. Otherwise: since the
+    /// agent first saw the flow.
     pub min: Option<Duration>,
-    /// Smoothed as in RFC 6298.
+    /// The smoothed round trip, as in RFC 6298.
     pub smoothed: Option<Duration>,
-    /// How many there were, modulo 2^32.
+    /// Number of round trips, modulo 2^32.
     pub samples: u32,
 }
 
 impl Flow {
-    /// Copies an entry; `None`: it is free, or changes hands again and again.
+    /// Copies an entry. None: the entry is free, or changes flows again and again.
     #[must_use]
     pub fn read(index: usize, entry: &FlowEntry) -> Option<Self> {
         for _ in 0..RETRIES {
@@ -125,7 +126,7 @@ impl LegTimes {
     }
 }
 
-/// A statistic of a flow entry; `None`: not yet measured.
+/// Converts a statistic of a flow entry. None: not measured yet.
 pub(super) fn duration(units: u32) -> Option<Duration> {
     match units {
         u32::MAX => None,
@@ -133,12 +134,12 @@ pub(super) fn duration(units: u32) -> Option<Duration> {
     }
 }
 
-/// An address from a map's memory: network byte order, IPv4 mapped into IPv6.
+/// Converts an address from a map's memory: network byte order, IPv4 mapped into IPv6.
 fn address(words: &[AtomicU32; 4]) -> IpAddr {
     plain_address([0, 1, 2, 3].map(|word: usize| words[word].load(Ordering::Relaxed)))
 }
 
-/// An address as a sample holds it: network byte order in memory, IPv4 mapped into IPv6.
+/// Converts an address of a sample: network byte order in memory, IPv4 mapped into IPv6.
 #[must_use]
 pub fn plain_address(words: [u32; 4]) -> IpAddr {
     let mut bytes = [0; 16];
@@ -148,13 +149,13 @@ pub fn plain_address(words: [u32; 4]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
 }
 
-/// Whether the connection is over: FIN from both ends, or RST from one.
+/// True if the connection is over: a FIN from both ends, or an RST from one.
 pub(super) fn is_closed(entry: &FlowEntry) -> bool {
     let [from, to] = [0, 1].map(|way: usize| entry.hot[way].state.load(Ordering::Relaxed));
     (from | to) & state::RST != 0 || from & to & state::FIN != 0
 }
 
-/// The interface of an entry, without copying the rest.
+/// The interface of an entry, without a copy of the rest.
 #[must_use]
 pub fn interface_of(cold: &FlowCold) -> u32 {
     cold.ifindex.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! Histograms as the kernel counts them, in the agent's own memory.
+//! Histograms with the kernel's buckets, in the agent's own memory.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -31,9 +31,9 @@ impl Counts {
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
-    /// Adds what the kernel has counted in one histogram.
+    /// Adds the counts of one of the kernel's histograms.
     pub fn add_kernel(&mut self, histogram: &Histogram) {
-        // Most are empty, and two words tell.
+        // Most histograms are empty, and two words show it.
         let [zero, sum] = [0, SUM_WORD].map(|word: usize| &histogram.words[word]);
         if zero.load(Ordering::Relaxed) == 0 && sum.load(Ordering::Relaxed) == 0 {
             return;
@@ -60,7 +60,7 @@ impl Counts {
         self.buckets.iter().sum()
     }
 
-    /// Nothing was ever observed.
+    /// True if nothing was ever observed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buckets.iter().all(|count| *count == 0)
@@ -78,7 +78,7 @@ impl Counts {
         &self.buckets
     }
 
-    /// Mean; `None`: nothing was observed.
+    /// Mean of the observations. None: nothing was observed.
     #[must_use]
     pub fn mean(&self) -> Option<Duration> {
         self.sum_ns
@@ -86,8 +86,8 @@ impl Counts {
             .map(Duration::from_nanos)
     }
 
-    /// The upper bound of the bucket that holds the `q`-th quantile (0 to 1); `None`: nothing was
-    /// observed. A bucket is 9 % wide.
+    /// The upper bound of the bucket that holds the `q`-th quantile (0 to 1). A bucket is 9 % wide.
+    /// None: nothing was observed.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let count = self.count();
@@ -110,7 +110,7 @@ impl Counts {
     }
 }
 
-/// Counts one observation beside the kernel, which adds to the same words.
+/// Counts one observation in a histogram of the kernel, which adds to the same words.
 pub(crate) fn observe(histogram: &Histogram, ns: u64) {
     histogram.words[histogram::bucket(ns)].fetch_add(1, Ordering::Relaxed);
     histogram.words[SUM_WORD].fetch_add(ns, Ordering::Relaxed);

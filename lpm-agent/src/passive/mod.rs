@@ -1,8 +1,9 @@
-//! From the kernel's maps to the agent's model: flows, histograms, counters.
+//! The passive room: reads flows, histograms and counters from the kernel's maps into the agent's
+//! model.
 //!
-//! Everything is read through memory maps; nothing here makes a system call per entry. The model
-//! works on the traits of [`crate::kernel::maps`], which the kernel room implements over its maps and the
-//! tests over plain vectors.
+//! Everything is read through memory maps. Nothing here makes a system call per entry. The model
+//! works on the traits of [`crate::kernel::maps`]. The kernel room implements them over its maps,
+//! and the tests over plain vectors.
 
 pub mod clock;
 pub mod directions;

@@ -1,4 +1,4 @@
-//! The agent's model: what the exporters ask.
+//! The agent's model, which answers the exporters.
 
 mod backends;
 pub mod levels;
@@ -41,61 +41,62 @@ use crate::{
     },
 };
 
-/// The row of what found no row of its own.
+/// Index of the overflow row, for all that found no row of its own.
 const OVERFLOW_ROW: usize = 0;
 
-/// Whose round trips a histogram holds: the labels that all RTT metrics share.
+/// The labels that all RTT metrics share: the namespaces of both ends, and the kind of the remote
+/// end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Labels {
-    /// Of the local end.
+    /// Namespace of the local end.
     pub namespace: Arc<str>,
-    /// Of the remote end; empty: it has no name.
+    /// Namespace of the remote end. Empty: that end has no name.
     pub peer_namespace: Arc<str>,
-    /// What the remote end is.
+    /// Kind of the remote end.
     pub peer_kind: PeerKind,
 }
 
-/// What the kernel's histograms hold.
+/// The round trips of TCP in the kernel's histograms.
 #[derive(Clone, Debug, Default)]
 pub struct RoundTrips {
-    /// Of the rows that one flow is counted in once.
+    /// Histograms of the rows in which each flow is counted once.
     pub by_labels: BTreeMap<(Labels, Leg, Echo), Counts>,
-    /// The same by what is told apart within namespaces.
+    /// Histograms by the levels that tell members of namespaces apart.
     pub levelled: Levelled,
-    /// All samples, those at other vantages included.
+    /// Number of all samples, those at other vantages included.
     pub samples: u64,
 }
 
-/// An interface that is watched.
+/// A watched interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// As what it is watched.
+    /// Vantage as which the interface is watched.
     pub vantage: Vantage,
-    /// `tcx` or `netlink`.
+    /// How the programs are attached: `tcx` or `netlink`.
     pub mode: &'static str,
 }
 
 /// An interface that should be measured and is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlindLink {
-    /// Its name when that was found.
+    /// Name of the interface when that was found.
     pub name: String,
-    /// As what it is to be watched.
+    /// Vantage as which the interface should be watched.
     pub vantage: Vantage,
-    /// Why it is not.
+    /// Reason why the interface is not measured.
     pub reason: Reason,
 }
 
 /// A flow with what the agent knows beyond its entry.
 #[derive(Clone, Debug)]
 pub struct KnownFlow {
-    /// The entry.
+    /// The flow as its entry has it.
     pub flow: Flow,
     /// Packets and bytes by direction.
     pub traffic: [Traffic; 2],
-    /// Seen within the idle time and not closed.
+    /// True: seen within the idle time and not closed.
     pub active: bool,
 }
 
@@ -105,7 +106,7 @@ pub struct Model {
     ids: Arc<NameIds>,
     idle: Duration,
     windows: Mutex<Windows>,
-    /// Held while counts go from one row to another.
+    /// Held while counts are moved from one row to another.
     rows: RwLock<()>,
     merging: Mutex<row_reclaim::RowReclaim>,
     links: RwLock<BTreeMap<u32, Link>>,
@@ -127,7 +128,7 @@ impl std::fmt::Debug for Model {
 }
 
 impl Model {
-    /// A model over the kernel's tables; a flow not seen for `idle` is not active.
+    /// Makes a model over the kernel's maps. A flow that was not seen for `idle` is not active.
     ///
     /// # Errors
     /// The kernel's clocks cannot be read.
@@ -155,7 +156,7 @@ impl Model {
         })
     }
 
-    /// The kernel's tables.
+    /// The kernel's maps.
     #[must_use]
     pub fn tables(&self) -> &dyn Maps {
         &*self.tables
@@ -173,11 +174,12 @@ impl Model {
         &self.ids
     }
 
-    /// Ends a window: each flow's minimum becomes an observation, questions without an answer are
-    /// counted, and the clocks are compared anew.
+    /// Ends a window: each flow's minimum becomes an observation, queries without an answer are
+    /// counted, and the clocks are compared again.
     ///
     /// # Errors
-    /// The kernel's clocks cannot be read, or claims not be made; the window was ended
+    /// The kernel's clocks cannot be read, or claims cannot be made. The window was ended
+    /// nevertheless.
     /// nevertheless.
     pub fn end_window(&self) -> io::Result<()> {
         self.windows().take(&*self.tables);
@@ -185,7 +187,7 @@ impl Model {
         self.tables.run_clock().and(counted)
     }
 
-    /// The clocks now.
+    /// Reads the clocks.
     ///
     /// # Errors
     /// A clock cannot be read.
@@ -221,7 +223,7 @@ impl Model {
         self.tables.counters()
     }
 
-    /// Round trips of TCP by labels, leg and echo, and how many there are.
+    /// Round trips of TCP by labels, leg and echo, and their number.
     #[must_use]
     pub fn rtt(&self) -> RoundTrips {
         let _whole = self.reading();
@@ -251,8 +253,9 @@ impl Model {
         found
     }
 
-    /// Retransmitted segments by labels, and by the leg that their acknowledgments measure. Rows
-    /// without any are there too, once they have a flow: nothing was retransmitted is known.
+    /// Retransmitted segments by labels, and by the leg that their acknowledgments measure. A row
+    /// without any is there too, once it has a flow: then it is known that nothing was
+    /// retransmitted.
     #[must_use]
     pub fn retransmitted(&self) -> BTreeMap<(Labels, Leg), u64> {
         let _whole = self.reading();
@@ -269,7 +272,7 @@ impl Model {
         all
     }
 
-    /// Per flow and window the minimum, by labels and leg.
+    /// The minima per flow and window, by labels and leg.
     #[must_use]
     pub fn flow_rtt(&self) -> BTreeMap<(Labels, Leg), Counts> {
         let _whole = self.reading();
@@ -285,13 +288,13 @@ impl Model {
         all
     }
 
-    /// Reads what lies between the places that see a flow.
+    /// Reads the segments: the times between the places that see a flow.
     pub fn segments<T>(&self, read: impl FnOnce(&Segments) -> T) -> T {
         read(self.windows().segments())
     }
 
-    /// How full a map is, 0 to 1: entries held by active flows, rows taken, questions that wait for
-    /// their answers.
+    /// How full each map is, from 0 to 1: entries held by active flows, rows taken, queries that
+    /// wait for their answers.
     #[must_use]
     pub fn pressure(&self, active: u64) -> [(&'static str, f64); 4] {
         #[expect(clippy::cast_precision_loss, reason = "maps are far smaller than 2^53")]
@@ -307,7 +310,8 @@ impl Model {
         ]
     }
 
-    /// While this is held no counts go from one row to another.
+    /// Locks the rows for reading. While the lock is held, no counts are moved from one row to
+    /// another.
     fn reading(&self) -> RwLockReadGuard<'_, ()> {
         self.rows.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -326,7 +330,7 @@ impl Model {
         next.clamp(1, self.tables.row_count())
     }
 
-    /// What a row holds; `None`: nothing yet.
+    /// The family of a row. None: the row is not in use.
     fn family(&self, row: usize) -> Option<Family> {
         if row == OVERFLOW_ROW {
             return Some(Family::Tcp);
@@ -346,7 +350,7 @@ impl Model {
             .filter_map(|row| Some((row, self.row_labels(row)?)))
     }
 
-    /// The labels of a row by its number; see [`Self::labels`].
+    /// The labels of a row by its index; see [`Self::labels`].
     fn row_labels(&self, row: usize) -> Option<Labels> {
         if row == OVERFLOW_ROW {
             return Some(overflow());
@@ -354,7 +358,7 @@ impl Model {
         self.labels(self.row_pair(row)?)
     }
 
-    /// The labels of a row; `None`: its flows are counted at another vantage too, or are of
+    /// The labels of a row. None: its flows are counted at another vantage too, or belong to
     /// namespaces that are gone.
     fn labels(&self, pair: PairKey) -> Option<Labels> {
         let (local, remote) = (pair.local(), pair.remote());

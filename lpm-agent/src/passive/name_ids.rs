@@ -1,4 +1,4 @@
-//! What the kernel programs know of the names: ids by address, kept the same as the [`Registry`].
+//! The names as the kernel programs have them: ids by address, which follow the [`Registry`].
 
 mod behind;
 mod changes;
@@ -22,24 +22,24 @@ use crate::{
     kernel::maps::NameMaps,
 };
 
-/// Under this id, which is nobody's, the levels are remembered that rows were told apart by.
+/// An id that nobody has. Under it the levels are remembered that rows were told apart by.
 const LEVELS: NameId = NameId(0);
 
-/// Ids of namespaces and their members, and the kernel's names that bear them. It follows the changes
+/// Ids of namespaces and their members, and the kernel's names with these ids. It follows the changes
 /// of a [`Registry`].
 #[derive(Debug, Default)]
 pub struct NameIds {
     levels: Levels,
-    /// Those of the agent before this one, if its rows go on.
+    /// Levels of the last agent, if its rows go on.
     earlier: OnceLock<Levels>,
     ids: RwLock<Ids>,
-    /// What the kernel has now.
+    /// The names that the kernel has now.
     kernel: Mutex<InKernel>,
     registry: Arc<Registry>,
 }
 
 impl NameIds {
-    /// Tells apart what these levels say, among the names of this registry.
+    /// Ids for the names of a registry, with these levels.
     #[must_use]
     pub fn new(levels: Levels, registry: Arc<Registry>) -> Self {
         Self {
@@ -49,13 +49,13 @@ impl NameIds {
         }
     }
 
-    /// The names that it follows.
+    /// The registry that the ids follow.
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
-    /// What is told apart within namespaces.
+    /// The levels: what is told apart within namespaces.
     #[must_use]
     pub fn levels(&self) -> &Levels {
         &self.levels
@@ -68,7 +68,7 @@ impl NameIds {
     /// The kernel's maps cannot be read.
     pub fn resume(&self, tables: &dyn NameMaps) -> io::Result<()> {
         let mut left = tables.remembered()?;
-        // Namespaces before their members.
+        // Namespaces come before their members.
         left.sort_by_key(|(id, _)| (id.member(), id.namespace()));
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let mut earlier = None;
@@ -81,7 +81,7 @@ impl NameIds {
             }
         }
         if resumes {
-            // Agents before this one did not say so.
+            // Older agents did not store their levels.
             let told = self.earlier.set(earlier.unwrap_or_else(|| ids.levels()));
             debug_assert!(told.is_ok(), "an agent resumes once");
         }
@@ -94,13 +94,13 @@ impl NameIds {
         Ok(())
     }
 
-    /// Keeps ids that are new for the next agent. Before the kernel sees them.
+    /// Stores new ids for the next agent, before the kernel sees them.
     fn remember(&self, tables: &dyn NameMaps) -> io::Result<()> {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         ids.remember(|id, text| tables.remember(id, text))
     }
 
-    /// How many names there are for the kernel, with or without room there.
+    /// Number of names for the kernel, with or without room there.
     #[must_use]
     pub fn names_wanted(&self) -> usize {
         self.in_kernel().wanted()
@@ -116,25 +116,25 @@ impl NameIds {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The namespace with this number; `None`: no namespace has it.
+    /// The namespace with this number. None: no namespace has it.
     #[must_use]
     pub fn namespace(&self, number: u16) -> Option<Arc<str>> {
         self.ids().name(number)
     }
 
-    /// What is told apart under this id; `None`: the namespace as a whole.
+    /// The member with this id. None: the id stands for the namespace as a whole.
     #[must_use]
     pub fn member(&self, id: NameId) -> Option<Arc<Member>> {
         self.ids().who(id)
     }
 
-    /// Whether there was anything that could not be told apart for want of ids.
+    /// True if a member could not be told apart because no id was left.
     #[must_use]
     pub fn is_overflown(&self) -> bool {
         self.ids().is_overflown()
     }
 
-    /// The id of what an interface of this node belongs to.
+    /// The id of the owner of one of this node's interfaces.
     #[must_use]
     pub fn id_here(&self, tables: &dyn NameMaps, name: &Name) -> NameId {
         let member = self.levels.member(name, true);
@@ -149,9 +149,9 @@ impl NameIds {
         id
     }
 
-    /// Makes flows that are known already be named anew, without any change of addresses.
+    /// Makes known flows look up their names again, without any change of addresses.
     pub fn rename(&self, tables: &dyn NameMaps) {
-        // Not while the names are being changed.
+        // It waits until no other thread changes the names.
         let _kernel = self.in_kernel();
         next_generation(tables);
     }
@@ -160,19 +160,20 @@ impl NameIds {
         self.ids.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes all names of the registry those of the kernel. Flows that are known already are named
-    /// anew at their next packet.
+    /// Puts all names of the registry into the kernel. Known flows look up their names again at their
+    /// next packet.
     ///
     /// # Errors
     /// The kernel refuses an entry, its map being gone. One that finds no room has no name.
     pub fn follow_all(&self, tables: &dyn NameMaps) -> io::Result<()> {
         let names = self.registry.names();
-        // Where all that is told apart fits, it is from the first packet on; else see `tell_apart`.
+        // If all members fit, each is told apart from the first packet on. Otherwise see
+        // `tell_apart`.
         let top = self.at_once(&names);
         self.put(tables, &self.ranges(&names, top))
     }
 
-    /// How many may be told apart before it is known who talks most.
+    /// Number of members that may be told apart before it is known who has the most packets.
     fn at_once(&self, names: &PrefixMap) -> u16 {
         let fits = || self.members(names) <= usize::from(self.levels.top);
         if self.levels.any() && fits() {
@@ -182,8 +183,8 @@ impl NameIds {
         }
     }
 
-    /// Gives ids of their own to what these addresses belong to, those with the most packets
-    /// first, as long as there are any left. Flows that are known already are named anew.
+    /// Gives ids of their own to the members with these addresses, those with the most packets
+    /// first, as long as ids are left. Known flows look up their names again.
     ///
     /// # Errors
     /// As [`Self::follow_all`].
@@ -222,7 +223,7 @@ impl NameIds {
         self.put(tables, &self.ranges(&names, 0))
     }
 
-    /// How many there are to be told apart.
+    /// Number of members that the levels would tell apart.
     fn members(&self, names: &PrefixMap) -> usize {
         let members: BTreeSet<_> = names
             .ranges()
@@ -232,7 +233,7 @@ impl NameIds {
         members.len()
     }
 
-    /// Makes these the names in the kernel.
+    /// Sets all names in the kernel.
     fn put(&self, tables: &dyn NameMaps, wanted: &Ranges) -> io::Result<()> {
         self.remember(tables)?;
         let mut kernel = self.in_kernel();
@@ -255,7 +256,7 @@ impl NameIds {
             .collect()
     }
 
-    /// A name as the kernel has it.
+    /// The value of a name in the kernel's map.
     fn value(&self, ids: &mut Ids, name: &Name, top: u16) -> NameValue {
         let member = self.levels.member(name, false);
         let id = name.namespace.as_deref().map_or(NameId(0), |namespace| {
@@ -269,8 +270,8 @@ impl NameIds {
     }
 }
 
-/// Tells the kernel that names have changed. It keeps 16 bits of the number with each flow, and 0
-/// is what a fresh entry has.
+/// Tells the kernel that names have changed, by a new generation. The kernel keeps 16 bits of it
+/// with each flow. 0 is the value of a new entry.
 fn next_generation(tables: &dyn NameMaps) {
     let generation = tables.generation();
     let next = (generation.load(Ordering::Relaxed) + 1) & 0xffff;

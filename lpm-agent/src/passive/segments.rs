@@ -1,15 +1,14 @@
-//! How much of a flow's round trip lies between the places that see it.
+//! Segments: the parts of a flow's round trip between the places that see it.
 //!
-//! A flow of a pod may be seen at the pod's veth, at the overlay's device and inside the packets
-//! at the network card. Beyond each of them lies a remote leg, and the difference of two such
-//! legs' minima in a window is what lies between: the node's forwarding, the overlay. What lies
-//! before the first is its local leg, what lies beyond the last its remote one: so a flow's
+//! A flow of a pod may be seen at the pod's veth, at the overlay's device, and in the tunnel's
+//! packets at the network card. Beyond each of them lies a remote leg. The difference of two such
+//! legs' minima in a window is the time between the two places: the node's forwarding, the overlay.
+//! Before the first place lies its local leg, and beyond the last its remote leg. So a flow's
 //! segments add up to its whole round trip.
 //!
-//! The views are joined by addresses and ports alone, because the interface, VLAN and VNI differ
-//! from one to the next. Where these would tell flows apart that share addresses and ports (two
-//! overlay networks with the same addresses), the views cannot be told apart either: such flows
-//! are left out and counted.
+//! The views are matched by addresses and ports alone, because interface, VLAN and VNI differ from
+//! one to the next. Two overlay networks with the same addresses have flows that only these would
+//! tell apart. Their views cannot be told apart either, so such flows are left out and counted.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,12 +20,12 @@ use lpm_common::layout::{FlowCold, UNIT_NS, Vantage};
 
 use super::Counts;
 
-/// Where a segment begins or ends.
+/// An end of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
     /// The local end itself.
     Local,
-    /// A vantage.
+    /// A vantage on the way.
     At(Vantage),
     /// The remote end itself.
     Remote,
@@ -44,7 +43,7 @@ impl Place {
     }
 }
 
-/// Places on the way from the local end to the remote one, in this order.
+/// Number of places on the way from the local end to the remote one, in this order.
 const PLACES: usize = 4;
 
 /// The place of a vantage on the way. A pod is seen as `pod` or as `node`.
@@ -57,7 +56,7 @@ fn order(vantage: Vantage) -> usize {
     }
 }
 
-/// What all views of a flow have in common.
+/// The addresses and ports that all views of a flow share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Ends {
     local: [u32; 4],
@@ -79,7 +78,8 @@ impl Ends {
     }
 }
 
-/// A flow at one vantage in one window; times in units of [`UNIT_NS`], `u32::MAX`: not measured.
+/// A flow at one vantage in one window. Times are in units of [`UNIT_NS`]; `u32::MAX`: not
+/// measured.
 #[derive(Clone, Copy, Debug)]
 struct View {
     vantage: Vantage,
@@ -91,11 +91,11 @@ struct View {
 #[derive(Clone, Copy, Debug, Default)]
 struct Views {
     at: [Option<View>; PLACES],
-    /// Two flows, or one twice.
+    /// True: these are two flows, or one twice.
     ambiguous: bool,
 }
 
-/// The segments of all flows, window by window.
+/// The segments of all flows, summed up window by window.
 #[derive(Debug, Default)]
 pub struct Segments {
     window: HashMap<Ends, Views>,
@@ -105,7 +105,7 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// A flow that had packets in this window, and the minima of its remote and local leg.
+    /// Adds a flow that had packets in this window, with the minima of its remote and local leg.
     pub(super) fn see(&mut self, cold: &FlowCold, [remote, local]: [u32; 2]) {
         let Some(vantage) = Vantage::from_raw(cold.vantage()) else {
             return;
@@ -119,7 +119,7 @@ impl Segments {
         views.ambiguous |= views.at[order(vantage)].replace(view).is_some();
     }
 
-    /// Ends the window: takes the differences.
+    /// Ends the window, and adds the differences.
     pub(super) fn end_window(&mut self) {
         for (_, views) in std::mem::take(&mut self.window) {
             if views.ambiguous {
@@ -153,21 +153,21 @@ impl Segments {
         self.times.entry((from, to)).or_default().observe(time);
     }
 
-    /// Per flow and window the time between two places, there and back.
+    /// Times between two places, there and back, one observation per flow and window.
     pub fn times(&self) -> impl Iterator<Item = (Place, Place, &Counts)> {
         let times = self.times.iter();
         times.map(|((from, to), counts)| (*from, *to, counts))
     }
 
-    /// How often the nearer place's remote leg was the shorter one: the two minima are of
-    /// different packets, and nothing can be said.
+    /// How often the nearer place's remote leg was the shorter one. Then the two minima are of
+    /// different packets, and nothing can be concluded.
     pub fn negative(&self) -> impl Iterator<Item = (Place, Place, u64)> {
         let between = |(from, to): &(Place, Place)| *from != Place::Local && *to != Place::Remote;
         let negative = self.negative.iter().filter(move |(ends, _)| between(ends));
         negative.map(|((from, to), count)| (*from, *to, *count))
     }
 
-    /// Flows, per window, whose views could not be told apart.
+    /// Number of flows, per window, whose views could not be told apart.
     #[must_use]
     pub fn ambiguous(&self) -> u64 {
         self.ambiguous
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn segments_add_up_to_the_round_trip() {
         let mut segments = Segments::default();
-        // In any order, each flow by itself.
+        // The views come in any order, and each flow counts by itself.
         see(&mut segments, 1, Vantage::Nic, [1_000_000, NOT]);
         see(&mut segments, 1, Vantage::Pod, [1_500_000, 31_250]);
         see(&mut segments, 1, Vantage::Overlay, [1_250_000, 80_000]);
@@ -257,7 +257,8 @@ mod tests {
         let mut segments = Segments::default();
         see(&mut segments, 1, Vantage::Pod, [400, NOT]);
         see(&mut segments, 1, Vantage::Nic, [300, NOT]);
-        // In another overlay network; not measured, and yet it could be this one's veth.
+        // A flow in another overlay network is not measured, and yet could be seen at this one's
+        // veth.
         see(&mut segments, 1, Vantage::Pod, [NOT, NOT]);
         segments.end_window();
         assert_eq!((times(&segments), segments.ambiguous()), (vec![], 1));

@@ -1,5 +1,5 @@
-//! Every ten seconds each flow's minimum becomes one observation, and what the kernel counts in
-//! words that wrap is carried on in numbers that do not.
+//! Windows: every ten seconds each flow's minimum becomes one observation. The kernel's words for
+//! traffic, which wrap, are extended to numbers that do not.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering, fence},
@@ -15,19 +15,19 @@ use super::{
 };
 use crate::kernel::maps::{MINIMA, Maps, WAYS, place};
 
-/// Attempts to take the claim of a set that the kernel holds: it does so for a microsecond.
+/// Attempts to take the claim of a set that the kernel holds. It does so for a microsecond.
 const CLAIM_ATTEMPTS: usize = 1000;
 
-/// What the agent remembers between its looks at the flow table.
+/// State of the agent between its looks at the flow table.
 #[derive(Debug, Default)]
 pub struct Windows {
-    /// By entry: whose it was, and what it had counted then.
+    /// State by index of the entry: its flow, and the counts at the last look.
     seen: Vec<Seen>,
-    /// What the words of all flows that ever were had lost by wrapping.
+    /// Traffic that wrapping removed from the words of all flows so far.
     wrapped: Traffic,
-    /// Of flows that the agent itself forgot, their interface being gone.
+    /// Traffic of flows that the agent itself forgot, because their interface was gone.
     forgotten: Traffic,
-    /// What lies between the places that see a flow.
+    /// The segments between the places that see a flow.
     segments: Segments,
 }
 
@@ -35,18 +35,18 @@ pub struct Windows {
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     fingerprint: u64,
-    /// Tells a flow from the one before with the same addresses and ports.
+    /// Tells the flow from an earlier one with the same addresses and ports.
     born: u32,
-    /// [`Traffic`] as it was packed in the entry, by direction.
+    /// The entry's packed [`Traffic`], by direction.
     words: [u64; 2],
-    /// What these stand for and what they had lost by wrapping.
+    /// Traffic that wrapping removed from these words, by direction.
     lost: [Traffic; 2],
-    /// Smallest round trip by leg, as in an entry; `u32::MAX`: none.
+    /// Smallest round trip by leg, in the entry's units; `u32::MAX`: none.
     minima: [u32; 2],
 }
 
 impl Windows {
-    /// Goes on where the last agent with these tables ended.
+    /// Continues from the end of the last agent with these maps.
     #[must_use]
     pub fn resume(tables: &dyn Maps) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Windows {
         }
     }
 
-    /// Takes the minimum of each flow's leg since the last time.
+    /// Takes the minimum of each flow's legs since the last call.
     pub fn take(&mut self, tables: &dyn Maps) {
         self.seen.resize(tables.flow_count(), Seen::default());
         for index in 0..tables.flow_count() {
@@ -83,13 +83,13 @@ impl Windows {
         tables.carry(self.carried());
     }
 
-    /// What lies between the places that see a flow.
+    /// The segments between the places that see a flow.
     #[must_use]
     pub fn segments(&self) -> &Segments {
         &self.segments
     }
 
-    /// Notices that a flow's words wrapped. Returns whether it had packets since the last look.
+    /// Detects that a flow's words wrapped. Returns whether it had packets since the last look.
     fn carry(&mut self, index: usize, (fingerprint, born): (u64, u32), words: [u64; 2]) -> bool {
         let seen = &mut self.seen[index];
         if (seen.fingerprint, seen.born) != (fingerprint, born) {
@@ -123,7 +123,7 @@ impl Windows {
         traffic
     }
 
-    /// A flow's smallest round trip by leg in the windows that have ended.
+    /// A flow's smallest round trip by leg in the windows that have ended. None: not measured.
     #[must_use]
     pub fn minima(&self, index: usize, of: (u64, u32)) -> [Option<Duration>; 2] {
         self.seen_as(index, of)
@@ -158,7 +158,7 @@ impl Windows {
     }
 
     /// Forgets the flows of an interface that is gone: takes their last minima and their counts,
-    /// and frees their entries. Returns how many there were.
+    /// and frees their entries. Returns the number of flows.
     ///
     /// # Errors
     /// The kernel's map of claims cannot be written, or a set stayed claimed.
@@ -195,12 +195,12 @@ impl Windows {
     }
 }
 
-/// Takes both minima and returns them, as they are in the entry. They are counted where the kernel
+/// Takes both minima and returns them in the entry's units. They are counted where the kernel
 /// counts those of evicted flows, which outlives the agent.
 fn take_minima(tables: &dyn Maps, entry: &FlowEntry) -> [u32; 2] {
     [0, 1].map(|leg: usize| {
         let window = &entry.slots[leg].window_min;
-        // A look first: most flows are idle, and a swap would take their cache lines.
+        // A plain read comes first: most flows are idle, and a swap would take their cache lines.
         if window.load(Ordering::Relaxed) == u32::MAX {
             return u32::MAX;
         }
@@ -233,12 +233,12 @@ pub(super) fn claim(tables: &dyn Maps, set: u32) -> std::io::Result<()> {
     )))
 }
 
-/// [`Traffic`] as it is packed in an entry, by direction.
+/// The entry's packed [`Traffic`], by direction.
 pub(super) fn words(entry: &FlowEntry) -> [u64; 2] {
     [0, 1].map(|way: usize| entry.hot[way].traffic.load(Ordering::Relaxed))
 }
 
-/// What a word lost by wrapping on its way from one value to another.
+/// Traffic that a word lost by wrapping on its way from one value to another.
 fn lost(from: u64, to: u64) -> Traffic {
     let (before, after) = (Traffic::unpack(from), Traffic::unpack(to));
     let between = Traffic::unpack(to.wrapping_sub(from));
@@ -308,7 +308,7 @@ mod tests {
         let word = &tables.flows[0].hot[1].traffic;
         let mut windows = Windows::default();
         let mut truth = Traffic::default();
-        // Both halves wrap many times, the bytes into the packets.
+        // Both halves wrap many times, and the bytes wrap into the packets.
         let step = Traffic {
             packets: 60_000_000,
             bytes: 250_000_000_000,
@@ -328,7 +328,8 @@ mod tests {
         assert_eq!(all, truth);
         let other = Traffic::unpack(5);
         assert_eq!(windows.traffic(0, (78, 0), [0, 5])[1], other);
-        // Another flow in the entry, or the same ports again, has fewer without having wrapped.
+        // Another flow in the entry, or the same ports again, has smaller counts without having
+        // wrapped.
         let carried = windows.carried();
         tables.flows[0].cold.first_seen.store(9, Ordering::Relaxed);
         word.store(1, Ordering::Relaxed);

@@ -1,8 +1,8 @@
-//! Addresses that nobody is to know, with their prefixes kept: two addresses that share their
-//! first n bits share the first n bits of what stands for them, and no more.
+//! Anonymises addresses and keeps their prefixes: two addresses that share their first n bits get
+//! substitutes that share the first n bits, and no more.
 //!
-//! The construction is `ipcrypt-pfx` of draft-denis-ipcrypt; the idea is that of Crypto-PAn (Xu et
-//! al., ICNP 2002). Who has the key can undo it; who knows what stands for some addresses learns
+//! The construction is `ipcrypt-pfx` of draft-denis-ipcrypt. The idea is that of Crypto-PAn (Xu et
+//! al., ICNP 2002). Who has the key can undo it. Who knows the substitutes of some addresses learns
 //! the prefixes that others share with them.
 
 use std::{
@@ -16,15 +16,15 @@ use ipcrypt_rs::IpcryptPfx;
 
 /// Bytes of a key.
 const KEY: usize = IpcryptPfx::KEY_BYTES;
-/// Addresses remembered: an address costs 128 rounds of AES.
+/// Number of addresses that are cached. An address costs 128 rounds of AES.
 const REMEMBERED: usize = 1 << 16;
 
-/// A key.
+/// A key of the anonymisation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key([u8; KEY]);
 
 impl Key {
-    /// One that nobody knows, and nobody can find again.
+    /// Makes a random key, which nobody knows and nobody can find again.
     ///
     /// # Errors
     /// The system gives no random bytes.
@@ -39,8 +39,8 @@ impl Key {
         }
     }
 
-    /// From 64 hexadecimal digits; white space around them does not matter. `None`: it is
-    /// something else, or its halves are the same, which would hide nothing.
+    /// Parses a key of 64 hexadecimal digits. White space around them is ignored. None: the text is
+    /// no key, or its halves are equal, which would hide nothing.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.trim().as_bytes();
@@ -61,14 +61,14 @@ impl Key {
     }
 }
 
-/// Puts other addresses in place of addresses; always the same ones.
+/// Replaces addresses, each always by the same one.
 pub struct Anonymizer {
     cipher: IpcryptPfx,
     known: HashMap<IpAddr, IpAddr>,
 }
 
 impl Anonymizer {
-    /// With a key.
+    /// Makes an anonymiser with a key.
     #[must_use]
     pub fn new(key: Key) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Anonymizer {
         }
     }
 
-    /// What stands for an address, of the same family.
+    /// The substitute of an address, of the same family.
     pub fn address(&mut self, address: IpAddr) -> IpAddr {
         if self.known.len() >= REMEMBERED {
             self.known.clear();
@@ -102,7 +102,7 @@ mod tests {
         Anonymizer::new(Key::parse(KEY_TEXT).expect("a key"))
     }
 
-    /// The first test vectors of `ipcrypt-pfx` in draft-denis-ipcrypt.
+    /// Compares with the first test vectors of `ipcrypt-pfx` in draft-denis-ipcrypt.
     #[test]
     fn it_is_what_the_draft_describes() {
         let mut anonymizer = anonymizer();

@@ -1,13 +1,13 @@
-//! The bytes of a packet of which the end may not have been captured.
+//! The bytes of a packet, of which the end may not have been captured.
 
 use lpm_common::bytes::{Bytes, OutOfBounds, Prefix};
 
-/// What was captured of a packet, and how long the packet was.
+/// The captured part of a packet, and the packet's length.
 #[derive(Clone, Copy, Debug)]
 pub struct Captured<'a> {
     /// The captured part.
     pub data: &'a [u8],
-    /// The whole packet, bytes.
+    /// Length of the whole packet, bytes.
     pub len: u32,
 }
 

@@ -1,44 +1,47 @@
-//! Frames that were recorded twice: a mirror of both ports of a switch, two taps, a host's capture
-//! of several interfaces. The first sighting is measured, the others are left out.
+//! Copies: frames that were recorded twice, by a mirror of both ports of a switch, by two taps, or
+//! by a host's capture of several interfaces. The first sighting is measured, and the others are
+//! left out.
 //!
-//! A copy must not be taken for a packet that was sent again, nor the other way round. What was
-//! sent again carries another identification (IPv4, where its sender counts), or it has a cause: a
-//! timer, or what the other end said since. Without identifications neither cause can be ruled out
-//! by a single packet. The timer's packet may pass a moment behind the first one, if that waited in
-//! a queue (of a busy CPU, of a shaper); what an acknowledgment answers may have passed a round
-//! trip before it. But who records a conversation twice does so with packet after packet, and with
-//! its SYN, which no end repeats within [`AGAIN_NS`]. So these two are asked for first. Where none
-//! of it decides, the packet is measured as one that was sent again, which makes no sample, and
+//! A copy must not be taken for a retransmission, nor the other way round. A retransmission has
+//! another identification (IPv4, where its sender counts), or it has a cause: a timer, or what the
+//! other end sent since. Without identifications neither cause can be ruled out by a single packet.
+//! The timer's packet may pass a moment behind the first one, if that waited in a queue (of a busy
+//! CPU, of a shaper). The packet that an acknowledgment answers may have passed a round trip before
+//! it.
+//!
+//! But a capture that records a conversation twice does so with packet after packet. It also does
+//! so with the SYN, which no end repeats within `AGAIN_NS`. So these two are checked first. Where
+//! none of it decides, the packet is measured as a retransmission, which makes no sample, and is
 //! counted.
 //!
 //! Memory is fixed: what was seen longest ago makes room.
 
 use super::digest::{Digest, Repeats};
 
-/// Frames of one packet that are further apart are not told from what was sent again, nanoseconds.
-/// Linux's shortest timer, for the probe of a tail loss, is three ticks of at most 1 ms
-/// (`tcp_schedule_loss_probe`).
+/// Largest distance of a packet and its copy, nanoseconds. Beyond it a copy cannot be told from a
+/// retransmission. Linux's shortest timer, for the probe of a tail loss, is three ticks of at most
+/// 1 ms (`tcp_schedule_loss_probe`).
 const AGAIN_NS: u64 = 2_000_000;
-/// How long a packet is remembered, nanoseconds.
+/// Time for which a packet is remembered, nanoseconds.
 const REMEMBERED_NS: u64 = 100_000_000;
 
-/// How sure it is that a conversation is recorded twice: what a packet that comes again adds, from
-/// where on it is believed, and the most. Each packet that is measured takes one away: one that was
-/// sent again is forgotten two packets later.
+/// Certainty that a conversation is recorded twice: what a repeated packet adds. The next constants
+/// are where it is believed, and the most. Each packet that is measured takes one away. So one
+/// retransmission is forgotten two packets later.
 const ADDED: u8 = 3;
 const BELIEVED: u8 = 4;
 const CERTAIN: u8 = 8;
 
-/// Sets of both tables, and places in each.
+/// Number of sets of both tables. The next constant is the places in each.
 const SETS: usize = 4096;
 const WAYS: usize = 4;
 
-/// What a packet is.
+/// The verdict on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Seen for the first time, or sent again.
+    /// Measure it: it is seen for the first time, or was retransmitted.
     Measure,
-    /// Seen before.
+    /// Leave it out: it was seen before.
     Copy,
 }
 
@@ -47,28 +50,28 @@ pub enum Verdict {
 struct Sighting {
     packet: u64,
     time_ns: u64,
-    /// How many were measured up to it.
+    /// Number of packets measured up to this one.
     index: u64,
-    /// How often it was left out since.
+    /// Number of copies left out since.
     copies: u8,
 }
 
-/// What passed between two ends.
+/// The packets between two ends.
 #[derive(Clone, Copy, Debug, Default)]
 struct Talk {
     conversation: u64,
-    /// Index of the first packet that was seen since it is remembered.
+    /// Index of the first packet since the conversation is remembered.
     born: u64,
     /// Index of the last packet, by way.
     last: [u64; 2],
-    /// Index of the last packet before the other way's last one.
+    /// Index of the last packet before the other way's last one, by way.
     before: [u64; 2],
-    /// Last identification that is not 0.
+    /// Last identification that is not 0, by way.
     ids: [u16; 2],
-    /// Identifications were seen to differ.
+    /// True: the sender's identifications were seen to differ, by way.
     counts: [bool; 2],
-    /// How sure it is that packets are recorded twice, up to [`CERTAIN`]; and how many copies of
-    /// one were seen since that is believed.
+    /// Certainty that packets are recorded twice, up to [`CERTAIN`]. The next field is the number
+    /// of copies of one packet since that is believed.
     twice: u8,
     times: u8,
 }
@@ -79,9 +82,9 @@ pub struct Copies {
     sightings: Box<[[Sighting; WAYS]]>,
     talks: Box<[[Talk; WAYS]]>,
     index: u64,
-    /// Packets that were left out.
+    /// Number of packets that were left out.
     pub copies: u64,
-    /// Packets that may be copies and may have been sent again: measured as the latter.
+    /// Number of packets that may be copies or retransmissions. They are measured as the latter.
     pub unsure: u64,
 }
 
@@ -98,12 +101,12 @@ impl Default for Copies {
 }
 
 impl Copies {
-    /// Judges a packet that passed at the interface with this number.
+    /// Judges a packet that passed the interface with this number.
     pub fn judge(&mut self, ifindex: u32, digest: &Digest, now_ns: u64) -> Verdict {
         if digest.packet == 0 {
             return Verdict::Measure;
         }
-        // Nothing is ever matched across interfaces, or settings of one's clock.
+        // Nothing is ever matched across interfaces, or across settings of one interface's clock.
         let place = u64::from(ifindex).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let packet = (digest.packet ^ place).max(1);
         let conversation = (digest.conversation ^ place).max(1);
@@ -122,7 +125,7 @@ impl Copies {
                 self.copies += 1;
                 return Verdict::Copy;
             }
-            // The same acknowledgment again is as usual as it is harmless.
+            // A repeated acknowledgment is as usual as it is harmless.
             self.unsure += u64::from(digest.repeats != Repeats::ByAny);
         }
         self.index += 1;
@@ -140,7 +143,7 @@ impl Copies {
 }
 
 impl Talk {
-    /// Whether a packet that was measured this long ago is the same one.
+    /// True if a packet that was measured this long ago is the same one.
     fn is_copy(&mut self, digest: &Digest, seen: &Sighting, apart_ns: u64) -> bool {
         let (way, other) = (digest.way, 1 - digest.way);
         if digest.id != 0 && self.counts[way] {
@@ -153,7 +156,7 @@ impl Talk {
         let believed = self.twice >= BELIEVED;
         let known = self.knows(seen.index);
         match digest.repeats {
-            // Only what was sent since can have made the other end say that something is missing.
+            // Only data that was sent since can have made the other end report a loss.
             Repeats::BySlowTimer | Repeats::ByAnswer if !known || self.before[way] > seen.index => {
                 false
             }
@@ -165,7 +168,7 @@ impl Talk {
                 self.twice = (self.twice + ADDED).min(CERTAIN);
                 believed
             }
-            // One that was sent twice comes as often as all else does, each time.
+            // A packet that was recorded twice comes as often as all others do, each time.
             Repeats::ByAny => {
                 let nothing_since = known && self.last[other] <= seen.index;
                 believed && nothing_since && seen.copies < self.times
@@ -173,7 +176,7 @@ impl Talk {
         }
     }
 
-    /// Whether it was remembered all the time since this packet.
+    /// True if the conversation was remembered all the time since this packet.
     fn knows(&self, index: u64) -> bool {
         self.born != 0 && self.born <= index
     }
@@ -198,7 +201,8 @@ impl Talk {
     }
 }
 
-/// The conversation's memory; a new one's is that of whoever was silent longest.
+/// The memory of a conversation. A new conversation takes the place of the one that was silent
+/// longest.
 fn talk(set: &mut [Talk; WAYS], conversation: u64) -> &mut Talk {
     let found = set
         .iter()
@@ -236,7 +240,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// A conversation's packets, judged as they come.
+    /// Packets of a conversation, judged as they come.
     struct Scene {
         digester: Digester,
         copies: Copies,
@@ -257,7 +261,7 @@ mod tests {
             self.flagged(at, way, numbers, id, flag::ACK)
         }
 
-        /// One that begins a conversation, and its copy: from here on packets come twice.
+        /// Sends a SYN and its copy, which begin a conversation. From here on packets come twice.
         fn syn_twice(&mut self) {
             for verdict in [Verdict::Measure, Verdict::Copy] {
                 assert_eq!(self.flagged(0, 0, (0, 0, 0), 9, flag::SYN), verdict);
@@ -317,7 +321,7 @@ mod tests {
         }
     }
 
-    /// What both acknowledgments answer passed a round trip before them.
+    /// The packet that both acknowledgments answer passed a round trip before them.
     #[test]
     fn an_acknowledgment_that_comes_again_is_measured() {
         for v6 in [false, true] {
@@ -331,7 +335,7 @@ mod tests {
         }
     }
 
-    /// In a capture that has all of them twice.
+    /// The capture has all acknowledgments twice.
     #[test]
     fn an_acknowledgment_that_comes_again_is_not_its_copy() {
         let mut scene = Scene::new(true);
@@ -347,7 +351,7 @@ mod tests {
         }
     }
 
-    /// A capture that has all twice, begun in the middle of a conversation.
+    /// The capture has all packets twice, and begins in the middle of a conversation.
     #[test]
     fn packet_after_packet_twice_is_believed() {
         let mut scene = Scene::new(true);
@@ -372,7 +376,8 @@ mod tests {
         }
     }
 
-    /// Three duplicate acknowledgments within 50 us, as in a rack: the segment is sent again.
+    /// Three duplicate acknowledgments come within 50 us, as in a rack: the segment is
+    /// retransmitted.
     #[test]
     fn what_the_other_end_asks_for_is_measured() {
         for v6 in [false, true] {
@@ -381,7 +386,7 @@ mod tests {
             for (i, seq) in [101, 201, 301].into_iter().enumerate() {
                 let at = 1000 * (i as u64 + 1);
                 scene.packet(at, 0, (seq, 1, 100), 7);
-                // The same acknowledgment each time; none is left out.
+                // The same acknowledgment comes each time. None is left out.
                 let ack = scene.packet(at + 50_000, 1, (1, 1, 0), 0);
                 assert_eq!(ack, Verdict::Measure);
             }
@@ -390,7 +395,7 @@ mod tests {
         }
     }
 
-    /// Where the sender counts its packets, the number says it: both ways, at any time.
+    /// Where the sender counts its packets, the number decides: both ways, at any time.
     #[test]
     fn identifications_that_count_decide() {
         let mut scene = Scene::new(false);
@@ -419,7 +424,8 @@ mod tests {
         assert_eq!(copies.judge(2, &digest, MS), Verdict::Copy);
     }
 
-    /// A flood of flows between a packet and its copy: what is not remembered is not guessed.
+    /// A flood of flows passes between a packet and its copy. What is not remembered is not
+    /// guessed.
     #[test]
     fn what_was_forgotten_is_measured() {
         let digester = digester();

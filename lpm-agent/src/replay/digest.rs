@@ -1,5 +1,5 @@
-//! What tells a packet from others, and its flow and direction: for [`super::copies`] and
-//! [`super::order`]. It is read from the headers outside of any tunnel.
+//! Digests of packets: what identifies a packet, its flow and its direction, for [`super::copies`]
+//! and [`super::order`]. They are made of the headers outside of any tunnel.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
@@ -11,17 +11,17 @@ use lpm_common::{
 
 use super::link::{VLAN_TAGS, View};
 
-/// Bytes behind the IP header that are looked at: a TCP header with all its options, or that of a
-/// flow inside a tunnel. Both hold a checksum of all the rest.
+/// Bytes after the IP header that are read: a TCP header with all its options, or the headers of a
+/// flow in a tunnel. Both contain a checksum of all the rest.
 const LOOKED_AT: usize = 128;
 /// Bytes that are enough for headers: 22 of Ethernet and two tags, 60 of IP, 60 of TCP.
 pub(super) const KEPT: usize = 512;
-/// Bytes that are enough for the headers of two tunnels and what is in them: a tunnel takes 330
-/// with all its options. Extension headers in a tunnel may lie behind that.
+/// Bytes that are enough for the headers of two tunnels and their content. A tunnel takes 330 with
+/// all its options. Extension headers in a tunnel may lie beyond.
 const KEPT_OF_TUNNELS: usize = 1024;
-/// Where a frame has its ethertype.
+/// Offset of the ethertype in a frame.
 const ETHERTYPE: usize = 12;
-/// Tags that are passed over.
+/// Most VLAN tags that are skipped.
 const MOST_TAGS: usize = 4;
 
 const ICMP: u8 = 1;
@@ -29,37 +29,37 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const DNS: u32 = 53;
-/// Headers of IPv6 that say how long they are (RFC 8200 section 4), and the one of either version
-/// (RFC 4302).
+/// Extension headers of IPv6 that contain their length (RFC 8200 section 4), and the one of both
+/// versions (RFC 4302).
 const EXTENSIONS: [u8; 5] = [0, 43, 44, 51, 60];
 
-/// What is asked about a packet.
+/// The digest of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest {
-    /// Names its flow and its direction.
+    /// Identifies the packet's flow and its direction.
     pub direction: u64,
-    /// Names the conversation, the same both ways. Of UDP all between two hosts are one: inside
-    /// tunnels the ports of a flow's two ways differ.
+    /// Identifies the conversation, equal in both directions. All UDP between two hosts is one: in
+    /// tunnels the ports of a flow's two directions differ.
     pub conversation: u64,
-    /// Which of its two ways, 0 or 1.
+    /// Direction within the conversation, 0 or 1.
     pub way: usize,
-    /// Names the packet: equal in two that carry the same, whatever routers changed on the way.
-    /// 0: no method measures it, or its headers are not all there.
+    /// Identifies the packet: equal in two that carry the same, whatever routers changed on the
+    /// way. 0: no method measures it, or its headers are not all there.
     pub packet: u64,
-    /// Identification of IPv4; 0: none.
+    /// Identification field of IPv4. 0: none.
     pub id: u16,
-    /// What would make the sender repeat it.
+    /// The cause that would make the sender repeat the packet.
     pub repeats: Repeats,
-    /// What of it is measured.
+    /// The part of the packet that is measured.
     pub needed: Needed,
 }
 
-/// What of a packet is looked at by those who measure it.
+/// The part of a packet that the methods read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needed {
     /// The headers of the packet, outside of tunnels.
     Headers,
-    /// The headers of the packet, and of the packets in the tunnels around its payload.
+    /// The headers of the packet, and those of the packets in its tunnels.
     Tunnels,
     /// The whole packet: it may hold DNS messages, or headers of any length.
     All,
@@ -72,14 +72,14 @@ pub enum Repeats {
     ByTimer,
     /// What the other end sent since, or a timer of a second (RFC 6298 section 2.1): SYN.
     BySlowTimer,
-    /// What the other end said to what was sent since (RFC 5681 section 3.2), or a timer.
+    /// What the other end answered to data sent since (RFC 5681 section 3.2), or a timer.
     ByAnswer,
     /// Whatever the other end sent: an acknowledgment without data.
     ByAny,
 }
 
 impl Digest {
-    /// Bytes of a packet of this digest that are looked at, at most. What has none is not IP.
+    /// Most bytes that are read of a packet with this digest. A packet without digest is not IP.
     #[must_use]
     pub fn needed(digest: Option<&Self>) -> usize {
         match digest.map_or(Needed::Headers, |digest| digest.needed) {
@@ -98,23 +98,24 @@ pub struct Digester {
     tunnels: TunnelPorts,
 }
 
-/// Where things are in an IP packet.
+/// The parts of an IP packet.
 struct Ip<'a> {
     src: [u32; 4],
     dst: [u32; 4],
     v6: bool,
     protocol: u8,
-    /// The header's part that says what the packet is, and no router changes.
+    /// The part of the header that describes the packet and that no router changes.
     about: &'a [u8],
     id: u16,
-    /// Length behind the header, bytes; 0: it does not say.
+    /// Length after the header, bytes. 0: the header does not say.
     len: usize,
-    /// What of that was captured; of a later fragment nothing.
+    /// The captured part of that. Empty for a later fragment.
     rest: &'a [u8],
 }
 
 impl Digester {
-    /// With the hash's secrets and the tunnels whose insides are measured.
+    /// Makes a digester with the hash's secrets, and the ports of the tunnels whose content is
+    /// measured.
     #[must_use]
     pub fn new(seeds: [u32; SEEDS], tunnels: TunnelPorts) -> Self {
         Self {
@@ -124,7 +125,7 @@ impl Digester {
         }
     }
 
-    /// `None`: not IP, or not even its header was captured.
+    /// Makes the digest of a packet. None: it is not IP, or not even its header was captured.
     #[must_use]
     pub fn digest(&self, view: &View<'_>) -> Option<Digest> {
         let at = network(view)?;
@@ -175,7 +176,7 @@ impl Digester {
         hash::fingerprint(&self.seeds, addresses, ports, ip.protocol.into(), 0)
     }
 
-    /// `None`: no method measures it.
+    /// The cause that would make the sender repeat the packet. None: no method measures it.
     fn repeats(&self, ip: &Ip<'_>, ports: u32) -> Option<Repeats> {
         let ends = [ports >> 16, ports & 0xffff];
         match ip.protocol {
@@ -183,7 +184,7 @@ impl Digester {
                 let fixed: &[u8; 20] = ip.rest.first_chunk()?;
                 let headers = usize::from(fixed[12] >> 4) * 4;
                 // Each segment that nobody wants draws a reset, the same again and again (RFC 9293
-                // section 3.5.2): a second one changes nothing, and is no copy.
+                // section 3.5.2). A second one changes nothing, and is no copy.
                 if fixed[13] & flag::RST != 0 {
                     return None;
                 }
@@ -199,7 +200,7 @@ impl Digester {
             UDP if ip.rest.len() < 8 => None,
             UDP if ends.contains(&DNS) => Some(Repeats::ByTimer),
             UDP => self.is_tunnel(ends[1]).then_some(Repeats::ByAnswer),
-            // Echo and echo reply (RFC 792, RFC 4443).
+            // Types of echo request and echo reply (RFC 792, RFC 4443).
             ICMP if ip.rest.len() >= 8 && matches!(ip.rest[0], 0 | 8) => Some(Repeats::ByTimer),
             ICMPV6 if ip.rest.len() >= 8 && matches!(ip.rest[0], 128 | 129) => {
                 Some(Repeats::ByTimer)
@@ -224,7 +225,7 @@ impl Digester {
     }
 }
 
-/// Where the IP header is.
+/// Offset of the IP header.
 fn network(view: &View<'_>) -> Option<usize> {
     if view.link == Link::Ip {
         return Some(0);
@@ -284,7 +285,7 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes))
 }
 
-/// As it is in memory.
+/// A word with the byte order of the packet in memory.
 fn word(bytes: &[u8], at: usize) -> u32 {
     let bytes = bytes.get(at..).and_then(|rest| rest.first_chunk());
     u32::from_ne_bytes(bytes.copied().unwrap_or_default())
@@ -328,7 +329,8 @@ pub(super) mod tests {
         let [a, b] = ["198.18.5.1", "198.18.5.2"].map(|a| a.parse().expect("an address"));
         let frame = Frame::new(a, b, 1000, 80).bytes();
         let first = digest(&digester, &frame);
-        // Addresses of the link, TTL, checksum of the IP header; then what is another packet.
+        // Addresses of the link, TTL, and checksum of the IP header do not matter. The later ones
+        // make another packet.
         for (at, same) in [
             (0, true),
             (6, true),

@@ -1,6 +1,7 @@
-//! The kernel's part for packets of a file: the same pipeline and matcher, on memory of its own.
+//! The engine: does the kernel's part for the packets of a file. It runs the same pipeline and
+//! matcher, on memory of its own.
 //!
-//! Memory is allocated once; a packet allocates nothing.
+//! Memory is allocated once. A packet allocates nothing.
 
 mod merged;
 mod options;
@@ -35,7 +36,7 @@ pub use self::queries::Unanswered;
 use super::{bytes::Captured, digest::KEPT, link::View, local_end::LocalEnd};
 use crate::{kernel::load::LoadSettings, passive::Flow};
 
-/// Jiffies per second. They only tell how long a flow was silent, and at this rate they wrap after
+/// Jiffies per second. They only measure how long a flow was silent. At this rate they wrap after
 /// more than a year.
 const HZ: u32 = 100;
 const NANOS_PER_JIFFY: u64 = 1_000_000_000 / HZ as u64;
@@ -43,41 +44,41 @@ const NANOS_PER_JIFFY: u64 = 1_000_000_000 / HZ as u64;
 /// Seconds that one interface's packets may lag behind another's: far less than what voids a stamp.
 const LAG_SECONDS: u32 = 30;
 
-/// How far a packet may lie before one that stands earlier in the capture, nanoseconds: several
-/// queues or CPUs wrote into one capture. Beyond, the clock was set.
+/// Largest time by which a packet may lie before one that stands earlier in the capture,
+/// nanoseconds. Several queues or CPUs wrote into one capture. Beyond it, the clock was set.
 pub const DISORDER_NS: u64 = 10_000_000;
 
-/// The same in the matcher's units, rounded up.
+/// [`DISORDER_NS`] in the matcher's units, rounded up.
 #[expect(clippy::cast_possible_truncation, reason = "156,251")]
 const DISORDER_UNITS: u32 = (DISORDER_NS / UNIT_NS) as u32 + 1;
 
-/// Sizes and constants.
+/// Sizes and constants of the engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Flows followed at a time; a power of two, at least 4. 256 bytes each.
+    /// Entries of the flow table, 256 bytes each: a power of two, at least 4.
     pub flow_entries: u32,
     /// The methods that are on.
     pub methods: Methods,
     /// Seconds without a packet after which a flow may lose its entry.
     pub idle_seconds: u32,
-    /// Which addresses are local ends.
+    /// Addresses of the local ends.
     pub local: LocalEnd,
-    /// Ports of the tunnels whose insides are measured; by default none.
+    /// Ports of the tunnels whose content is measured. By default none.
     pub tunnels: TunnelPorts,
-    /// Whether flows that lose their entry shall be kept for [`Engine::retired`].
+    /// True: keep the flows that lose their entry for [`Engine::retired`].
     pub keep_flows: bool,
 }
 
-/// The flow table, the clock and what came out.
+/// The engine: flow table, clock, and results.
 pub struct Engine {
     settings: Settings,
     seeds: [u32; SEEDS],
     flows: Box<[FlowEntry]>,
     queries: Box<[QueryEntry]>,
-    /// As many as flows, or none: the method is off.
+    /// Table of requests, with as many entries as flows. Empty: the method is off.
     requests: Box<[RequestEntry]>,
     counters: [Cell<u64>; COUNTERS],
-    /// Vantage of the interface of the packet at hand.
+    /// Vantage of the current packet's interface.
     vantage: Cell<u8>,
     now_ns: Cell<u64>,
     jiffies: Cell<u32>,
@@ -86,22 +87,24 @@ pub struct Engine {
     backwards: Cell<u64>,
     retransmitted: Cell<u64>,
     vlans: vlans::Vlans,
-    /// Echo requests, DNS queries, and those of which it is not known.
+    /// Numbers of unanswered echo requests, of unanswered DNS queries, and of queries for which it
+    /// is unknown.
     unanswered: [Cell<u64>; 3],
-    /// By ends: when a packet last brought what could not be read.
+    /// Time of the last packet that could not be read, by the hash of its ends.
     told: Box<[Cell<u64>]>,
-    /// Of datagrams that were put together, the length of each; else 0.
+    /// Length of each datagram, if the current packet is several that were put together. Otherwise
+    /// 0.
     segment_size: Cell<u32>,
-    /// The methods that can measure the packet at hand.
+    /// The methods that can measure the current packet.
     methods: Cell<Methods>,
-    /// Whether its options were cut.
+    /// True: the current packet's options were cut.
     cut: Cell<bool>,
     optionless: Cell<u64>,
     zero: Cell<u64>,
 }
 
 impl Engine {
-    /// With an empty table.
+    /// Makes an engine with an empty flow table.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let flows = (0..settings.flow_entries)
@@ -149,7 +152,7 @@ impl Engine {
             reason = "the low 32 bits are wanted"
         )]
         let jiffies = (place.newest_ns / NANOS_PER_JIFFY) as u32;
-        // Interfaces whose packets wait lag behind each other: nobody's flow is idle for that.
+        // The packets of interfaces lag behind each other while they wait. That makes no flow idle.
         if self.jiffies.get().wrapping_sub(jiffies) > LAG_SECONDS * HZ {
             self.jiffies.set(jiffies);
         }
@@ -175,7 +178,7 @@ impl Engine {
             return;
         }
         let local = &self.settings.local;
-        // What cannot be read is counted by the pipeline, whichever way it goes.
+        // The pipeline counts packets that cannot be read, on either path.
         let network = parse::network(&bytes, view.link, &meta, self.settings.methods).ok();
         let direction = network.as_ref().map_or(Direction::FromLocal, |network| {
             local.direction(self, &bytes, &meta, network)
@@ -190,7 +193,7 @@ impl Engine {
         pipeline::measure(&bytes, &meta, way, &self.seeds, self, self);
     }
 
-    /// Takes the tunnels off; `None`: there is nothing to measure, and it is counted.
+    /// Removes the tunnel headers. None: there is nothing to measure, and the packet is counted.
     fn unwrap(&self, bytes: &Captured<'_>, whole: Unwrapped, meta: &Meta) -> Option<Unwrapped> {
         let mut left = whole;
         loop {
@@ -202,7 +205,7 @@ impl Engine {
         }
     }
 
-    /// Measures what was inside tunnels: its ends say which of them is local.
+    /// Measures a packet that was found in tunnels. Its own ends decide which of them is local.
     fn inside(&self, bytes: &Captured<'_>, left: &Unwrapped, meta: &Meta) {
         if self.options_cut(bytes, left, meta) {
             return;
@@ -216,14 +219,14 @@ impl Engine {
         pipeline::enter(&packet, &inner, direction, &self.seeds, self, self);
     }
 
-    /// Hands out the samples of the packets since the last time.
+    /// Passes on the samples of the packets since the last call.
     pub fn samples(&self, mut take: impl FnMut(&Sample)) {
         let mut samples = self.samples.borrow_mut();
         samples.iter().for_each(&mut take);
         samples.clear();
     }
 
-    /// Hands out the flows that lost their entries since the last time.
+    /// Passes on the flows that lost their entries since the last call.
     pub fn retired(&self, mut take: impl FnMut(&Flow)) {
         let mut retired = self.retired.borrow_mut();
         retired.iter().for_each(&mut take);
@@ -236,18 +239,18 @@ impl Engine {
         entries.filter_map(|(index, entry)| Some((Flow::read(index, entry)?, entry)))
     }
 
-    /// Whether flows that lose their entry are kept for [`Self::retired`].
+    /// True if flows that lose their entry are kept for [`Self::retired`].
     #[must_use]
     pub fn keeps_flows(&self) -> bool {
         self.settings.keep_flows
     }
 
-    /// Secrets of the hash.
+    /// The secrets of the flow hash.
     pub(super) fn seeds(&self) -> &[u32; SEEDS] {
         &self.seeds
     }
 
-    /// Segments any part of which was in the capture, or missing in it, before.
+    /// Number of segments of which any part was in the capture, or missing in it, before.
     #[must_use]
     pub fn retransmissions(&self) -> u64 {
         self.retransmitted.get()
@@ -259,19 +262,19 @@ impl Engine {
         self.counters[counter as usize].get()
     }
 
-    /// Echoes whose time lies before that of what they answer: no samples.
+    /// Number of echoes whose time lies before that of what they answer. They make no samples.
     #[must_use]
     pub fn backwards(&self) -> u64 {
         self.backwards.get()
     }
 
-    /// Packets whose TCP options were cut, timestamps maybe among them.
+    /// Number of packets whose TCP options were cut, with timestamps maybe among them.
     #[must_use]
     pub fn optionless(&self) -> u64 {
         self.optionless.get()
     }
 
-    /// Round trips shorter than what the capture's clock, or the matcher's, can tell.
+    /// Number of round trips shorter than the capture's clock, or the matcher's, can tell.
     #[must_use]
     pub fn zero(&self) -> u64 {
         self.zero.get()
@@ -281,7 +284,7 @@ impl Engine {
         self.zero.set(self.zero.get() + u64::from(is_zero));
     }
 
-    /// Forgets all flows and questions.
+    /// Forgets all flows and queries.
     pub fn clear(&self) {
         for entry in &self.flows {
             entry.fingerprint.store(0, Relaxed);
@@ -291,14 +294,14 @@ impl Engine {
     }
 }
 
-/// Where and when a packet passed.
+/// Place and time of a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// Number of the interface in flow keys.
     pub ifindex: u32,
-    /// A [`lpm_common::layout::Vantage`]; 0: not known.
+    /// A [`lpm_common::layout::Vantage`]. 0: not known.
     pub vantage: u8,
-    /// Nanoseconds since 1970.
+    /// Time of the packet, nanoseconds since 1970.
     pub now_ns: u64,
     /// The latest time seen at the interface, nanoseconds since 1970.
     pub newest_ns: u64,
@@ -322,12 +325,12 @@ impl Env for Engine {
     }
 
     fn add64(&self, to: &AtomicU64, n: u64) {
-        // One thread: no need for a locked add.
+        // There is one thread, so a locked add is not needed.
         to.store(to.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
     fn count(&self, counter: Counter, n: u64) {
-        // Whether there are timestamps nobody knows.
+        // It is unknown whether there are timestamps.
         if self.cut.get() && matches!(counter, Counter::NoTimestamp) {
             return;
         }
@@ -336,7 +339,7 @@ impl Env for Engine {
     }
 
     fn sample(&self, entry: &FlowEntry, matched: &RttSample) {
-        // The echo was captured before what it answers, as far as disorder goes: the difference
+        // The echo was captured before what it answers, within the allowed disorder: the difference
         // wrapped.
         if matched.units > u32::MAX - DISORDER_UNITS {
             self.backwards.set(self.backwards.get() + 1);
@@ -382,12 +385,12 @@ impl Env for Engine {
     }
 
     fn segment_size(&self) -> u32 {
-        // A capture does not say; of TCP the MSS of the SYNs does.
+        // A capture does not say. For TCP the MSS of the SYNs does.
         self.segment_size.get()
     }
 }
 
-/// As the kernel hands it out.
+/// Makes a sample in the form that the kernel passes to the agent.
 fn sample(entry: &FlowEntry, matched: &RttSample) -> Sample {
     let cold = &entry.cold;
     let local = [0, 1, 2, 3].map(|i: usize| cold.local[i].load(Relaxed));

@@ -1,4 +1,4 @@
-//! What each flow came to, for the summary.
+//! Totals of each flow, for the summary.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -7,19 +7,19 @@ use lpm_common::layout::{Leg, Method, Sample, Traffic};
 use super::{interfaces, sparse_histogram::ByClass};
 use crate::passive::{Flow, flow::plain_address};
 
-/// Flows that are kept; of further ones only the number is told. Some 500 bytes each.
+/// Most flows that are kept, some 500 bytes each. Further ones are only counted.
 const MOST: usize = 100_000;
 
-/// One flow at one interface, whatever became of its entry or of the interface's clock.
+/// Identifies a flow at one interface, whatever became of its entry or of the interface's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowId {
-    /// Place of the interface in [`super::Interfaces::all`].
+    /// Index of the interface in [`super::Interfaces::all`].
     pub place: usize,
     /// VLAN ids as in [`lpm_common::layout::FlowCold::segment`].
     pub segment: u32,
     /// VNI of the outer one of two tunnels; 0: none.
     pub outer_vni: u32,
-    /// Address and port of the local end; port 0: all questions (DNS, ping) of that address.
+    /// Address and port of the local end. Port 0: all queries (DNS, ping) of that address.
     pub local: (IpAddr, u16),
     /// Address and port of the remote end.
     pub remote: (IpAddr, u16),
@@ -34,7 +34,7 @@ impl FlowId {
         } else {
             (dst, src)
         };
-        // A resolver's client asks each question from another port.
+        // A resolver's client sends each query from another port.
         let local = if sample.method == Method::Dns as u8 {
             (local.0, 0)
         } else {
@@ -60,26 +60,26 @@ impl FlowId {
     }
 }
 
-/// What it came to.
+/// Totals of a flow.
 #[derive(Clone, Debug, Default)]
 pub struct FlowTotals {
-    /// From the local end, and to it, as captured: a host's captures hold segments put together.
+    /// Traffic from the local end, and to it, as captured: a host's captures hold merged segments.
     pub traffic: [Traffic; 2],
-    /// Connections, or parts of one between which the flow was forgotten.
+    /// Number of connections, or of parts of one between which the flow was forgotten.
     pub parts: u64,
-    /// The SYN of one was seen.
+    /// True: the SYN of a connection was seen.
     pub opened: bool,
-    /// The last one was closed: FIN from both ends, or RST.
+    /// True: the last connection was closed, by a FIN from both ends or by an RST.
     pub closed: bool,
-    /// Its round trips.
+    /// Round trips of the flow.
     pub times: ByClass,
 }
 
-/// All flows.
+/// Totals of all flows.
 #[derive(Debug, Default)]
 pub struct Flows {
     totals: HashMap<FlowId, FlowTotals>,
-    /// Parts of flows beyond those that are kept.
+    /// Number of parts of flows beyond those that are kept.
     pub left_out: u64,
 }
 
@@ -91,7 +91,7 @@ impl Flows {
         }
     }
 
-    /// Takes what an entry counted, of which this is the end.
+    /// Adds the counts of an entry that ends.
     pub fn ended(&mut self, flow: &Flow) {
         let Some(id) = FlowId::of_flow(flow) else {
             return;
@@ -108,8 +108,8 @@ impl Flows {
         }
     }
 
-    /// Takes what an entry has counted so far; see [`Traffic`]: its words wrap. One packet without
-    /// a byte is left in each that is not empty, for `left` to be written back.
+    /// Takes the counts of an entry so far; see [`Traffic`]: its words wrap. One packet without a
+    /// byte is left in each word that is not empty. The result is to be written back.
     pub fn carry(&mut self, flow: &Flow) -> Option<[u64; 2]> {
         const ONE: Traffic = Traffic {
             packets: 1,
@@ -133,7 +133,7 @@ impl Flows {
         Some(self.totals.entry(id).or_default())
     }
 
-    /// The flows, those with most samples first.
+    /// The flows, with the most samples first.
     #[must_use]
     pub fn sorted(&self) -> Vec<(&FlowId, &FlowTotals)> {
         let mut all: Vec<_> = self.totals.iter().collect();

@@ -1,5 +1,5 @@
-//! The interfaces of a capture as the matcher knows them: each by a number of its own, so that
-//! nothing is ever matched across two.
+//! Interfaces of a capture. Each has a number of its own for the matcher, so that nothing is ever
+//! matched across two.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,72 +12,73 @@ use super::{
     tick::Tick,
 };
 
-/// Interfaces that are told apart; packets of further ones are counted and left out.
+/// Most interfaces that are told apart. Packets of further ones are counted and left out.
 const MOST: usize = 65_535;
-/// A pause in which every round trip has ended long ago, nanoseconds: a day.
+/// A pause after which every round trip has ended, nanoseconds: a day.
 const PAUSE_NS: u64 = 86_400_000_000_000;
 
-/// What the command line says of interfaces.
+/// Options of the command line about interfaces.
 #[derive(Clone, Debug, Default)]
 pub struct Choice {
-    /// Only these, by name; empty: all. One alone is also the name of an interface without.
+    /// Names of the interfaces to read. Empty: all. A single name also names an interface without
+    /// one.
     pub only: Vec<String>,
-    /// Vantages by interface name; without name: of all others.
+    /// Vantages by interface name. Without a name: of all others.
     pub vantages: Vec<(Option<String>, Vantage)>,
-    /// Interfaces that are one, by name: the two halves of a tap.
+    /// Names of interfaces that count as one: the two halves of a tap.
     pub joins: Vec<Vec<String>>,
 }
 
 /// An interface that packets came from.
 #[derive(Clone, Debug)]
 pub struct Spot {
-    /// Its name, or `if` and its number.
+    /// Name of the interface, or `if` and its number.
     pub name: String,
-    /// As what it was declared; `None`: nobody said.
+    /// Vantage that the command line declares. None: it declares none.
     pub vantage: Option<Vantage>,
-    /// How finely its clock ticks.
+    /// Tick of the interface's clock.
     pub tick: Tick,
     newest_ns: u64,
     epoch: u16,
 }
 
-/// Packets of which interface of a capture.
+/// A source of packets: an interface of the capture.
 #[derive(Clone, Copy, Debug)]
 struct Source {
-    /// The place; `None`: it is one too many.
+    /// Index of the interface. None: it is beyond the most interfaces.
     spot: Option<usize>,
     watched: bool,
 }
 
-/// All of them.
+/// All interfaces of a capture.
 #[derive(Debug, Default)]
 pub struct Interfaces {
     choice: Choice,
     by_source: HashMap<(usize, u32), Source>,
     last: Option<((usize, u32), Source)>,
     spots: Vec<Spot>,
-    /// Places of interfaces that are one, as in [`Choice::joins`], once there are packets.
+    /// Index of the interface for each of [`Choice::joins`], once there are packets.
     joined: Vec<Option<usize>>,
     /// Names in [`Choice::joins`] of which packets came.
     met: HashSet<String>,
-    /// Times the clock was set back, or a day passed without a packet: flows began anew.
+    /// How often the clock was set back, or a day passed without a packet. Flows began again then.
     pub steps: u64,
-    /// Packets of interfaces beyond the number that is told apart.
+    /// Number of packets of interfaces beyond the most that are told apart.
     pub beyond: u64,
 }
 
-/// What becomes of a packet.
+/// The decision on a packet.
 #[derive(Clone, Copy, Debug)]
 pub enum Entry {
-    /// It is measured.
+    /// Measure it.
     At(Place),
-    /// It is measured; and everything measured so far must be forgotten, as the numbers that keep
-    /// the interfaces' clocks apart are used up.
+    /// Measure it, and forget everything measured so far: the numbers that keep the interfaces'
+    /// clocks apart are used up.
     Anew(Place),
 }
 
 impl Interfaces {
-    /// With what the command line says.
+    /// Starts with the options of the command line.
     #[must_use]
     pub fn new(choice: Choice) -> Self {
         Self {
@@ -86,8 +87,9 @@ impl Interfaces {
         }
     }
 
-    /// Which of [`Self::all`] a packet passed. `source` is the number of the capture's interface and
-    /// that in a cooked header. `None`: it was not asked for, or is one too many.
+    /// The index in [`Self::all`] of the interface that a packet passed. `source` is the number of
+    /// the capture's interface and that in a cooked header. None: the interface was not asked for,
+    /// or is beyond the most interfaces.
     pub fn find(&mut self, source: (usize, u32), interface: &Interface) -> Option<usize> {
         let found = match self.last {
             Some((last, found)) if last == source => found,
@@ -101,7 +103,7 @@ impl Interfaces {
         found.spot.filter(|_| found.watched)
     }
 
-    /// When and where a packet passed there.
+    /// Records a packet at an interface. Returns its place and time for the matcher.
     pub fn enter(&mut self, index: usize, now_ns: u64) -> Option<Entry> {
         let spot = self.spots.get_mut(index)?;
         let mut anew = false;
@@ -157,7 +159,7 @@ impl Interfaces {
             self.met.insert(name);
         }
         let found = Source { spot, watched };
-        // Of interfaces beyond the number that is told apart nothing is kept.
+        // Nothing is kept of interfaces beyond the most that are told apart.
         if spot.is_some() {
             self.by_source.insert(source, found);
         }
@@ -173,7 +175,7 @@ impl Interfaces {
         }
     }
 
-    /// Names of interfaces that were to be joined, of which no packet came.
+    /// Names of interfaces that were to be joined and of which no packet came.
     pub fn missed(&self) -> impl Iterator<Item = &str> {
         let names = self.choice.joins.iter().flatten();
         names
@@ -181,13 +183,13 @@ impl Interfaces {
             .map(String::as_str)
     }
 
-    /// The interface that a sample or a flow names.
+    /// The interface of a sample or a flow, by its number.
     #[must_use]
     pub fn spot(&self, ifindex: u32) -> Option<&Spot> {
         self.spots.get(index(ifindex)?)
     }
 
-    /// All of which packets came.
+    /// All interfaces of which packets came.
     #[must_use]
     pub fn all(&self) -> &[Spot] {
         &self.spots
@@ -195,7 +197,7 @@ impl Interfaces {
 }
 
 impl Choice {
-    /// That of an interface, or of the one that it is part of.
+    /// Vantage of an interface, or of the joined one that it is part of.
     fn vantage(&self, shown: &str, name: &str) -> Option<Vantage> {
         let of = |wanted: Option<&str>| {
             let mut all = self.vantages.iter();
@@ -208,26 +210,25 @@ impl Choice {
             .or_else(|| of(None))
     }
 
-    /// Which of the joins it is part of.
+    /// Index of the join that an interface is part of.
     fn join(&self, name: &str) -> Option<usize> {
         let mut all = self.joins.iter();
         all.position(|names| names.iter().any(|other| other == name))
     }
 }
 
-/// The number of an interface in flow keys: its place, and how often its clock was set.
+/// The number of an interface in flow keys, made of its index and of how often its clock was set.
 fn number(index: usize, epoch: u16) -> u32 {
     u32::from(epoch) << 16 | u32::try_from(index + 1).unwrap_or(0)
 }
 
-/// The place again: the same for all numbers of an interface.
+/// The index of an interface from one of its numbers.
 #[must_use]
 pub fn index(number: u32) -> Option<usize> {
     usize::try_from(number & 0xffff).ok()?.checked_sub(1)
 }
 
-/// What a user should know of a capture's interface: that it cannot be read, or that it mixes
-/// several.
+/// A warning about a capture's interface: it cannot be read, or it mixes several.
 #[must_use]
 pub fn warning(interface: &Interface) -> Option<String> {
     if !link::is_known(interface.link) {

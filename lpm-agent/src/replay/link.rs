@@ -1,4 +1,4 @@
-//! What stands before the IP header, by link type.
+//! Link types: the headers before the IP header.
 //!
 //! Numbers and layouts: <https://www.tcpdump.org/linktypes.html>
 
@@ -9,12 +9,12 @@ const ETHERNET: u16 = 1;
 const LOOP: u16 = 108;
 const LINUX_SLL: u16 = 113;
 const LINUX_SLL2: u16 = 276;
-/// Raw IP: the registered number, and those that BSDs wrote before there was one.
+/// Link types of raw IP: the registered number, and those that BSDs wrote before there was one.
 const RAW: [u16; 3] = [101, 12, 14];
 const IPV4: u16 = 228;
 const IPV6: u16 = 229;
 
-/// What to do about a capture of another link type.
+/// Remedy for a capture of another link type.
 pub const REMEDY: &str =
     "give a capture of Ethernet, raw IP, null/loopback, or Linux cooked v1 or v2";
 
@@ -23,23 +23,22 @@ const IP: [u16; 2] = [0x0800, 0x86dd];
 /// Address families of IPv4 and IPv6 on the systems that write loopback captures.
 const FAMILIES: [u32; 5] = [2, 10, 24, 28, 30];
 
-/// A packet as the parsers want it.
+/// A packet in the form that the parsers take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View<'a> {
-    /// What the bytes begin with.
+    /// First header of the bytes.
     pub link: Link,
-    /// What was captured.
+    /// Captured bytes.
     pub data: &'a [u8],
     /// Length on the wire, from where `data` begins, bytes.
     pub len: u32,
-    /// VLAN ids that stood in a pseudo header, as in
-    /// [`lpm_common::layout::FlowCold::segment`].
+    /// VLAN ids from a pseudo header, as in [`lpm_common::layout::FlowCold::segment`].
     pub segment: u32,
-    /// The interface among those of a cooked v2 capture; 0: the capture has one.
+    /// Interface number in a cooked v2 capture. 0: the capture has one interface.
     pub ifindex: u32,
 }
 
-/// Whether packets of this link type are read.
+/// True if packets of this link type are read.
 #[must_use]
 pub fn is_known(number: u16) -> bool {
     matches!(
@@ -48,13 +47,13 @@ pub fn is_known(number: u16) -> bool {
     ) || RAW.contains(&number)
 }
 
-/// Whether packets of several interfaces are in such a capture and cannot be told apart.
+/// True if a capture of this link type mixes several interfaces that cannot be told apart.
 #[must_use]
 pub fn mixes_interfaces(number: u16) -> bool {
     number == LINUX_SLL
 }
 
-/// The name of a link type, as far as one meets it.
+/// The name of a link type, for the common ones.
 #[must_use]
 pub fn name(number: u16) -> &'static str {
     match number {
@@ -87,10 +86,10 @@ pub fn name(number: u16) -> &'static str {
     }
 }
 
-/// Takes off what the parsers do not know.
+/// Removes the headers that the parsers do not know.
 ///
 /// # Errors
-/// [`Skip`]: there is nothing to measure in it.
+/// [`Skip`]: the packet holds nothing to measure.
 pub fn view(number: u16, data: &[u8], len: u32) -> Result<View<'_>, Skip> {
     match number {
         ETHERNET => Ok(View {
@@ -120,7 +119,7 @@ pub fn view(number: u16, data: &[u8], len: u32) -> Result<View<'_>, Skip> {
     }
 }
 
-/// Follows VLAN tags behind a cooked header, whose last word is an ethertype.
+/// Follows VLAN tags after a cooked header, whose last word is an ethertype.
 fn cooked(
     data: &[u8],
     len: u32,

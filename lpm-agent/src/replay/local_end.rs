@@ -1,4 +1,5 @@
-//! Which end of a flow is the local one. A hook of the kernel knows; a capture does not say.
+//! Decides which end of a flow is the local one. A hook of the kernel knows it, and a capture does
+//! not say.
 
 use ipnet::IpNet;
 use lpm_common::{
@@ -16,25 +17,25 @@ use lpm_common::{
 use super::{bytes::Captured, engine::Engine};
 use crate::passive::flow::plain_address;
 
-/// The addresses whose ends are local.
+/// The addresses of the local ends.
 #[derive(Clone, Debug, Default)]
 pub struct LocalEnd {
     ranges: Vec<IpNet>,
 }
 
 impl LocalEnd {
-    /// Those in these ranges. None: see [`Self::direction`].
+    /// Takes the ranges of local addresses. Without ranges see `Self::direction`.
     #[must_use]
     pub fn new(ranges: Vec<IpNet>) -> Self {
         Self { ranges }
     }
 
-    /// Which way a packet goes.
+    /// The direction of a packet.
     ///
-    /// The end in the ranges is local. Where that does not decide, because there are none, or both
-    /// ends or neither is in them: what the flow's earlier packets decided; else the end that
-    /// opens the connection; else, the opening not having been captured, the lower address and
-    /// port.
+    /// The end in the ranges is local. The ranges may not decide, because there are none, or both
+    /// ends or neither is in them. Then the flow's earlier packets decide. Without any, the end
+    /// that opens the connection is local. If the opening was not captured, the lower address and
+    /// port is local.
     pub(super) fn direction(
         &self,
         engine: &Engine,
@@ -51,7 +52,7 @@ impl LocalEnd {
         by_flow(engine, bytes, meta, network)
     }
 
-    /// Which way a packet goes that was found inside a tunnel, likewise.
+    /// The direction of a packet that was found in a tunnel, by the same rules.
     pub(super) fn inside(&self, engine: &Engine, packet: &Packet, ifindex: u32) -> Direction {
         self.by_range(packet.src, packet.dst).unwrap_or_else(|| {
             let key = packet.key(Direction::FromLocal, ifindex);
@@ -59,7 +60,7 @@ impl LocalEnd {
         })
     }
 
-    /// `None`: the ranges do not decide.
+    /// The direction by the ranges. None: the ranges do not decide.
     fn by_range(&self, src: [u32; 4], dst: [u32; 4]) -> Option<Direction> {
         if self.ranges.is_empty() {
             return None;
@@ -77,7 +78,7 @@ impl LocalEnd {
     }
 }
 
-/// The end that asks is local.
+/// The direction by role: the end that asks is local.
 fn by_role(bytes: &Captured<'_>, network: &Network) -> Direction {
     let direction = Direction::FromLocal;
     let asks = |(mut query, mut rest): (Query, Rest)| {
@@ -91,7 +92,7 @@ fn by_role(bytes: &Captured<'_>, network: &Network) -> Direction {
     }
 }
 
-/// By what the flow's earlier packets decided, or by this first one.
+/// The direction by what the flow's earlier packets decided, or by this first one.
 fn by_flow(engine: &Engine, bytes: &Captured<'_>, meta: &Meta, network: &Network) -> Direction {
     let Ok(ports) = bytes.be32(network.l4) else {
         return Direction::FromLocal;
@@ -111,7 +112,8 @@ fn by_flow(engine: &Engine, bytes: &Captured<'_>, meta: &Meta, network: &Network
     by_key(engine, &key, flags)
 }
 
-/// `key` is the flow's if the sender is the local end, `flags` are the packet's.
+/// The direction by the flow's key, which is `key` if the sender is the local end. `flags` are the
+/// packet's.
 fn by_key(engine: &Engine, key: &FlowKey, flags: u8) -> Direction {
     if knows(engine, key) {
         return Direction::FromLocal;
@@ -136,7 +138,8 @@ fn by_key(engine: &Engine, key: &FlowKey, flags: u8) -> Direction {
     }
 }
 
-/// Also in another VLAN: the directions of one flow may bear different ones.
+/// True if the flow of this key is known, here or in another VLAN: the directions of one flow may
+/// have different ones.
 fn knows(engine: &Engine, key: &FlowKey) -> bool {
     let seeds = engine.seeds();
     if table::find(engine, hash::of_key(seeds, key)).is_some() {

@@ -1,11 +1,12 @@
-//! Captures through the same matcher as packets: `lpm replay`.
+//! Replay: runs captures through the matcher that also measures live packets (`lpm replay`).
 //!
-//! [`capture`] reads packets from a file, [`link`] takes off what stands before IP, [`interfaces`]
-//! keeps interfaces and clocks apart, [`order`] puts packets in the order of their times, [`copies`]
-//! leaves out what was recorded twice, [`local_end`] says which end is local, [`engine`] is the
-//! kernel's part; [`Replay`] drives them. Memory does not grow with the capture: one buffer, one
-//! table, a bounded number of packets that wait, and with [`flows`] a bounded number of summaries.
-//! Nothing here needs the kernel.
+//! [`capture`] reads packets from a file. [`link`] removes the headers before IP. [`interfaces`]
+//! keeps interfaces and clocks apart. [`order`] puts packets in the order of their times.
+//! [`copies`] leaves out what was recorded twice. [`local_end`] decides which end is local.
+//! [`engine`] does the kernel's part. [`Replay`] drives them.
+//!
+//! Memory does not grow with the capture: one buffer, one table, a bounded number of packets that
+//! wait, and with [`flows`] a bounded number of summaries. Nothing here needs the kernel.
 
 pub mod anonymize;
 pub mod bytes;
@@ -49,54 +50,54 @@ use self::{
 };
 use crate::passive::Flow;
 
-/// Packets after which the words that count a flow's traffic are emptied: they wrap at 67 million
+/// Packets after which the words that count a flow's traffic are emptied. They wrap at 67 million
 /// packets, or at 275 GB.
 const CARRY: u64 = 1 << 18;
 
-/// Longest packet that is believed, bytes: more no stack makes (BIG TCP).
+/// Longest packet that is accepted, bytes. No stack makes longer ones (BIG TCP).
 const LONGEST: u32 = 1 << 19;
 
-/// Who takes what comes out.
+/// Receiver of a replay's results.
 pub trait Sink {
-    /// A round trip, at the interface of this name.
+    /// Receives a round trip, at the interface of this name.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The round trip cannot be written.
     fn sample(&mut self, sample: &Sample, interface: &str) -> io::Result<()>;
 
-    /// A flow lost its entry, or the capture has ended.
+    /// Receives a flow that lost its entry, or that the capture's end has ended.
     fn flow(&mut self, flow: &Flow);
 
-    /// What a flow's entry counted so far is to be taken; returns what shall be left there.
+    /// Receives a flow's counts so far. Returns the words to leave in its entry.
     fn carry(&mut self, flow: &Flow) -> Option<[u64; 2]>;
 
-    /// Something that the user should know, once.
+    /// Receives a warning for the user, once.
     fn warning(&mut self, text: &str);
 }
 
 /// Why a replay ended before the capture did.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The capture is at fault.
+    /// The capture has an error.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// What came out cannot be written.
+    /// The results cannot be written.
     #[error(transparent)]
     Output(io::Error),
 }
 
-/// What was seen of a capture.
+/// Numbers of packets seen in a capture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Packets in the capture.
+    /// Number of packets in the capture.
     pub packets: u64,
-    /// Their bytes on the wire.
+    /// Bytes of the packets on the wire.
     pub bytes: u64,
-    /// Those of which the end was not captured.
+    /// Number of packets of which the end was not captured.
     pub cut: u64,
-    /// Those of link types that are not read.
+    /// Number of packets of link types that are not read.
     pub unread: u64,
-    /// Those of interfaces that were not asked for.
+    /// Number of packets of interfaces that were not asked for.
     pub elsewhere: u64,
     /// Earliest and latest time, nanoseconds since 1970.
     pub span_ns: Option<(u64, u64)>,
@@ -112,7 +113,7 @@ pub struct Replay<R> {
     warned: usize,
 }
 
-/// The way of a packet whose turn it is.
+/// The stages after the ordering: copies, interfaces, and the engine.
 struct Way {
     engine: Engine,
     places: Interfaces,
@@ -120,8 +121,8 @@ struct Way {
 }
 
 impl<R: Read> Replay<R> {
-    /// Of a capture that was opened. Packets that are out of order by less than `window_ns` are put
-    /// in order, see [`order::WINDOW_NS`]; 0: they are measured as they come.
+    /// Starts a replay of an opened capture. Packets that are out of order by less than `window_ns`
+    /// are put in order, see [`order::WINDOW_NS`]. 0: they are measured as they come.
     #[must_use]
     pub fn new(capture: Capture<R>, settings: Settings, choice: Choice, window_ns: u64) -> Self {
         let tunnels = settings.tunnels;
@@ -140,12 +141,11 @@ impl<R: Read> Replay<R> {
         }
     }
 
-    /// Replays up to this many packets; false: the capture has ended, and its flows were handed
-    /// out.
+    /// Replays up to this many packets. False: the capture has ended, and its flows were passed on.
     ///
     /// # Errors
-    /// The capture is at fault (everything before was handed out, call [`Self::end`]), or what
-    /// came out cannot be written.
+    /// The capture has an error (everything before was passed on, call [`Self::end`]), or the
+    /// results cannot be written.
     pub fn run(&mut self, packets: u64, sink: &mut impl Sink) -> Result<bool, ReplayError> {
         for _ in 0..packets {
             if !self.packet(sink)? {
@@ -155,10 +155,10 @@ impl<R: Read> Replay<R> {
         Ok(true)
     }
 
-    /// Measures what still waits, and hands out the flows that have entries.
+    /// Measures the packets that still wait, and passes on the flows that have entries.
     ///
     /// # Errors
-    /// What came out cannot be written.
+    /// The results cannot be written.
     pub fn end(&mut self, sink: &mut impl Sink) -> io::Result<()> {
         for (lane, held) in self.order.drain() {
             let at = (lane, held.time_ns);
@@ -214,7 +214,7 @@ impl<R: Read> Replay<R> {
         Ok(true)
     }
 
-    /// Hands on what flows counted, before the words that count it wrap.
+    /// Passes on the counts of flows, before the words that count them wrap.
     fn carry(&mut self, sink: &mut impl Sink) {
         let engine = &self.way.engine;
         if engine.keeps_flows() && self.seen.packets.is_multiple_of(CARRY) {
@@ -228,7 +228,7 @@ impl<R: Read> Replay<R> {
         }
     }
 
-    /// What was seen so far.
+    /// Numbers of packets seen so far.
     #[must_use]
     pub fn seen(&self) -> &Seen {
         &self.seen
@@ -240,13 +240,13 @@ impl<R: Read> Replay<R> {
         &self.way.places
     }
 
-    /// Segments any part of which was in the capture, or missing in it, before.
+    /// Number of segments of which any part was in the capture, or missing in it, before.
     #[must_use]
     pub fn retransmissions(&self) -> u64 {
         self.way.engine.retransmissions()
     }
 
-    /// Questions that nobody answered in time.
+    /// Numbers of queries that nobody answered in time.
     #[must_use]
     pub fn unanswered(&self) -> Unanswered {
         self.way.engine.unanswered()
@@ -258,19 +258,20 @@ impl<R: Read> Replay<R> {
         self.way.engine.counter(counter)
     }
 
-    /// Echoes whose time lies before that of what they answer: no samples.
+    /// Number of echoes whose time lies before that of what they answer. They make no samples.
     #[must_use]
     pub fn backwards(&self) -> u64 {
         self.way.engine.backwards()
     }
 
-    /// Packets whose TCP options were cut, timestamps maybe among them: measured by what needs none.
+    /// Number of packets whose TCP options were cut, with timestamps maybe among them. The methods
+    /// that need no options measure them.
     #[must_use]
     pub fn optionless(&self) -> u64 {
         self.way.engine.optionless()
     }
 
-    /// Round trips of 0 ns: shorter than what the capture's clock can tell.
+    /// Number of round trips of 0 ns, which are shorter than the capture's clock can tell.
     #[must_use]
     pub fn zero(&self) -> u64 {
         self.way.engine.zero()
@@ -282,31 +283,31 @@ impl<R: Read> Replay<R> {
         self.order.disorder
     }
 
-    /// How long packets are held to be put in order, nanoseconds; 0: they are not.
+    /// Time for which packets are held to be put in order, nanoseconds. 0: they are not held.
     #[must_use]
     pub fn window_ns(&self) -> u64 {
         self.order.window_ns()
     }
 
-    /// Packets that were recorded twice and left out, and those that may have been.
+    /// Numbers of packets that were recorded twice and left out, and of packets that may have been.
     #[must_use]
     pub fn copies(&self) -> (u64, u64) {
         (self.way.copies.copies, self.way.copies.unsure)
     }
 
-    /// Records of which the part of a second is a second or more: it was carried over.
+    /// Number of records whose part of a second is a second or more. It was carried over.
     #[must_use]
     pub fn carried(&self) -> u64 {
         self.capture.carried()
     }
 
-    /// Whether there were packets, and all of them of link types that are not read.
+    /// True if there were packets, and all of them have link types that are not read.
     #[must_use]
     pub fn unreadable(&self) -> bool {
         self.seen.packets > 0 && self.seen.unread == self.seen.packets
     }
 
-    /// Packets that carry no time.
+    /// Number of packets that have no time.
     #[must_use]
     pub fn untimed(&self) -> u64 {
         self.capture.untimed()
@@ -314,13 +315,13 @@ impl<R: Read> Replay<R> {
 }
 
 impl Way {
-    /// Measures what need not wait any longer.
+    /// Measures the packets that need not wait any longer.
     fn wait(&mut self, order: &mut Order, lane: usize, sink: &mut impl Sink) -> io::Result<()> {
         while let Some(held) = order.next(lane) {
             let at = (lane, held.time_ns);
             self.measure(at, &held.view(), held.digest.as_ref(), sink)?;
         }
-        // Others hold all memory.
+        // Other interfaces hold all the memory.
         if order.is_full() {
             for (lane, held) in order.drain() {
                 let at = (lane, held.time_ns);
@@ -365,7 +366,7 @@ impl Way {
     }
 }
 
-/// Hands out all flows that have entries, and frees these.
+/// Passes on all flows that have entries, and frees the entries.
 fn hand_out(engine: &Engine, sink: &mut impl Sink) {
     for (flow, _) in engine.flows() {
         sink.flow(&flow);

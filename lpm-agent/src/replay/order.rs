@@ -1,13 +1,16 @@
-//! Packets of an interface in the order of their times, where a capture has them in another: its
-//! queues or CPUs were written in turns, or it was put together from parts.
+//! Ordering: puts the packets of an interface in the order of their times. A capture may have them
+//! in another order, because its queues or CPUs were written in turns, or because it was put
+//! together from parts.
 //!
-//! A packet is held until [`WINDOW_NS`] more has passed at its interface, and no more than a fixed
-//! amount of memory is used. Of most packets only the headers are held: with their data a window
-//! would be many times as much. A clock that was set back must not be taken for disorder: what came
-//! before and what came after would be mixed. A queue keeps the order of its packets, and a card
-//! puts all packets of a flow's direction into the same one: so a direction that goes back in time
-//! by more than [`DISORDER_NS`] says that the clock was set, and everything behind the place where
-//! times went back stays behind.
+//! A packet is held until [`WINDOW_NS`] more has passed at its interface, within a fixed amount of
+//! memory. Of most packets only the headers are held: with their data a window would be many times
+//! as large.
+//!
+//! A clock that was set back must not be taken for disorder: packets from before and after it would
+//! be mixed. A queue keeps the order of its packets, and a card puts all packets of a flow's
+//! direction into the same queue. So a direction that goes back in time by more than
+//! [`DISORDER_NS`] shows that the clock was set. Then everything behind the place where times went
+//! back stays behind.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -18,23 +21,24 @@ use lpm_common::parse::Link;
 
 use super::{digest::Digest, engine::DISORDER_NS, link::View};
 
-/// How far packets may be out of order to be put in order, nanoseconds.
+/// Largest disorder that is put in order, nanoseconds.
 pub const WINDOW_NS: u64 = 1_000_000_000;
 
-/// Packets held at a time, at most.
+/// Most packets that are held at a time.
 pub const MOST_PACKETS: usize = 1 << 16;
-/// Bytes of them, at most; and one packet more, whatever its size.
+/// Most bytes that are held; and one packet more, whatever its size.
 pub const MOST_BYTES: usize = 16 << 20;
-/// Directions of flows whose last time is remembered: sets, and places in each.
+/// Sets of the table of directions, whose last time is remembered. The next constant is the places
+/// in each set.
 const SETS: usize = 2048;
 const WAYS: usize = 4;
 
 /// A packet that is held.
 #[derive(Debug)]
 pub struct Held {
-    /// Nanoseconds since 1970.
+    /// Time of the packet, nanoseconds since 1970.
     pub time_ns: u64,
-    /// What was asked about it.
+    /// Digest of the packet. None: it is not IP.
     pub digest: Option<Digest>,
     serial: u64,
     run: u64,
@@ -45,18 +49,18 @@ pub struct Held {
     data: Box<[u8]>,
 }
 
-/// How far captures were out of order.
+/// How far a capture was out of order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disorder {
-    /// Packets with an earlier time than one before them.
+    /// Number of packets with an earlier time than one before them.
     pub packets: u64,
-    /// The furthest of them, nanoseconds.
+    /// Largest distance of such a packet, nanoseconds.
     pub furthest_ns: u64,
-    /// Times that packets came too late to be put in order.
+    /// How often packets came too late to be put in order.
     pub beyond: u64,
 }
 
-/// All interfaces.
+/// The packets that are held, of all interfaces.
 #[derive(Debug)]
 pub struct Order {
     window_ns: u64,
@@ -65,35 +69,35 @@ pub struct Order {
     serial: u64,
     packets: usize,
     bytes: usize,
-    /// What was seen.
+    /// Disorder seen so far.
     pub disorder: Disorder,
 }
 
-/// An interface.
+/// The packets of one interface.
 #[derive(Debug, Default)]
 struct Lane {
-    /// In the order of the capture as far as that is the times'.
+    /// Packets in the order of the capture, as long as that is the order of times.
     row: VecDeque<Held>,
-    /// What came late.
+    /// Packets that came late.
     late: BinaryHeap<Reverse<Held>>,
-    /// What has to go, whatever its time.
+    /// Packets that have to go, whatever their time.
     ready: VecDeque<Held>,
     /// Latest time since the clock was set.
     newest_ns: u64,
-    /// Time of the packet before.
+    /// Time of the last packet.
     last_ns: u64,
-    /// Latest time that was let go.
+    /// Latest time of a packet that was released.
     gone_ns: u64,
-    /// Number of the packets' run: between two the times go back.
+    /// Number of the current run. Between two runs the times go back.
     run: u64,
-    /// The first run by the clock as it is set now.
+    /// Number of the first run by the clock as it is set now.
     first: u64,
-    /// It began because times went back, and no direction has said yet that the clock was set: the
-    /// first run before that.
+    /// Number of the first run that may belong to a clock that was set. It began because times went
+    /// back, and no direction has confirmed yet that the clock was set.
     doubtful: Option<u64>,
 }
 
-/// When one end last sent something to another.
+/// The last packet that one end sent to another.
 #[derive(Clone, Copy, Debug, Default)]
 struct Direction {
     name: u64,
@@ -103,8 +107,8 @@ struct Direction {
 }
 
 impl Order {
-    /// Holds packets for this long, nanoseconds; 0: not at all, and [`Self::watch`] says what was
-    /// out of order.
+    /// Holds packets for this long, nanoseconds. 0: packets are not held, and [`Self::watch`]
+    /// records the disorder.
     #[must_use]
     pub fn new(window_ns: u64) -> Self {
         Self {
@@ -118,13 +122,13 @@ impl Order {
         }
     }
 
-    /// How long packets are held, nanoseconds.
+    /// Time for which packets are held, nanoseconds.
     #[must_use]
     pub fn window_ns(&self) -> u64 {
         self.window_ns
     }
 
-    /// Takes note of a packet without holding it.
+    /// Records a packet without holding it.
     pub fn watch(&mut self, lane: usize, digest: Option<&Digest>, time_ns: u64) {
         self.serial += 1;
         if self.lanes.len() <= lane {
@@ -157,7 +161,7 @@ impl Order {
         lane_of.follow(time_ns, self.window_ns.max(DISORDER_NS), &mut self.disorder);
     }
 
-    /// Takes a packet.
+    /// Takes a packet to be held.
     pub fn push(&mut self, lane: usize, view: &View<'_>, digest: Option<Digest>, time_ns: u64) {
         self.watch(lane, digest.as_ref(), time_ns);
         let serial = self.serial;
@@ -185,7 +189,7 @@ impl Order {
         }
     }
 
-    /// The next packet of an interface that nothing can come before any more.
+    /// The next packet of an interface that no other can come before any more.
     pub fn next(&mut self, lane: usize) -> Option<Held> {
         let full = self.is_full();
         let lane = self.lanes.get_mut(lane)?;
@@ -198,13 +202,13 @@ impl Order {
         Some(held)
     }
 
-    /// Whether more is held than shall be.
+    /// True if more is held than the limits allow.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.packets > MOST_PACKETS || self.bytes > MOST_BYTES
     }
 
-    /// All packets that are held, with their interfaces, in the order of their times.
+    /// Takes all packets that are held, with their interfaces, in the order of their times.
     pub fn drain(&mut self) -> Vec<(usize, Held)> {
         let mut all = Vec::with_capacity(self.packets);
         let mut rest = Vec::new();
@@ -223,22 +227,22 @@ impl Order {
 }
 
 impl Lane {
-    /// Whether a direction that was last seen in `run`, and later than now, says that the clock was
-    /// set since, as nobody said before.
+    /// True if a direction that was last seen in `run`, and later than now, shows that the clock
+    /// was set since, and nothing has shown it before.
     fn was_set(&mut self, run: u64, disorder: &mut Disorder) -> bool {
         if run >= self.first {
-            // Between other packets of the run, unnoticed.
+            // It happened between other packets of the run, unnoticed.
             self.run += u64::from(run == self.run);
             return true;
         }
-        // It was counted when times went back, by a packet that could not tell.
+        // It was counted when times went back, by a packet that could not decide.
         if self.doubtful.take_if(|first| run >= *first).is_some() {
             disorder.beyond -= 1;
         }
         false
     }
 
-    /// Lets all go that is of an earlier run; the others are by the clock as it was set.
+    /// Releases all packets of earlier runs. The others have the clock as it was set.
     fn part(&mut self, now_ns: u64) {
         let late = self.late.drain().map(|Reverse(held)| held);
         let mut all: Vec<Held> = self.row.drain(..).chain(late).collect();
@@ -260,7 +264,7 @@ impl Lane {
         self.gone_ns = 0;
     }
 
-    /// Notes how a packet's time follows the others'.
+    /// Records how a packet's time follows the others.
     fn follow(&mut self, now_ns: u64, window_ns: u64, disorder: &mut Disorder) {
         let back_ns = self.newest_ns.saturating_sub(now_ns);
         if back_ns > window_ns || is_before(now_ns, self.gone_ns) {
@@ -276,7 +280,7 @@ impl Lane {
         self.newest_ns = self.newest_ns.max(now_ns);
     }
 
-    /// Takes out the packet with the earliest time, if it may go.
+    /// Takes the packet with the earliest time, if it may go.
     fn earliest(&mut self, whenever: bool, window_ns: u64) -> Option<Held> {
         let late = match (self.row.front(), self.late.peek()) {
             (Some(row), Some(Reverse(late))) => late < row,
@@ -300,12 +304,12 @@ impl Lane {
     }
 }
 
-/// Whether a time lies before another by more than what queues do.
+/// True if a time lies before another by more than queues cause.
 fn is_before(time_ns: u64, other_ns: u64) -> bool {
     time_ns.saturating_add(DISORDER_NS) < other_ns
 }
 
-/// What is remembered of a direction; a new one's place is that of whoever was silent longest.
+/// The memory of a direction. A new direction takes the place of the one that was silent longest.
 fn entry(directions: &mut [[Direction; WAYS]], name: u64) -> &mut Direction {
     #[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
     let set = &mut directions[name as usize % SETS];
@@ -322,7 +326,7 @@ fn entry(directions: &mut [[Direction; WAYS]], name: u64) -> &mut Direction {
 }
 
 impl Held {
-    /// As it was seen.
+    /// The packet as it was seen.
     #[must_use]
     pub fn view(&self) -> View<'_> {
         View {
@@ -334,7 +338,7 @@ impl Held {
         }
     }
 
-    /// What it costs, bytes.
+    /// Memory that the packet takes, bytes.
     fn size(&self) -> usize {
         size_of::<Self>() + self.data.len()
     }
@@ -379,7 +383,7 @@ mod tests {
         }
     }
 
-    /// Times in the order in which packets of these directions and times go.
+    /// Times in the order in which packets of these directions and times are released.
     fn sorted(packets: &[(u64, u64)]) -> (Vec<u64>, Disorder) {
         let mut order = Order::new(WINDOW_NS);
         let mut times = Vec::new();
@@ -436,8 +440,8 @@ mod tests {
         assert_eq!(times.len(), packets.len());
     }
 
-    /// Both directions go on, by a clock that was set back: what was before stays before, also
-    /// where the first packet behind could not tell.
+    /// Both directions go on, by a clock that was set back. Packets from before stay before, also
+    /// where the first packet after it could not decide.
     #[test]
     fn a_clock_that_was_set_is_no_disorder() {
         for back in [40, 100, 900, 5_000] {

@@ -1,24 +1,24 @@
-//! Round trips counted: sparse, because most flows use a few buckets only.
+//! Sparse histograms of round trips, because most flows use a few buckets only.
 
 use lpm_common::{
     histogram,
     layout::{Echo, Leg, Method, Rcode, Sample},
 };
 
-/// Of what kind a sample is.
+/// Class of a sample: method, leg, echo and response code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Class {
-    /// A [`Method`].
+    /// Number of a [`Method`].
     method: u8,
-    /// A [`Leg`].
+    /// Number of a [`Leg`].
     leg: u8,
     echo: Option<Echo>,
-    /// Of a DNS answer.
+    /// Response code of a DNS answer. None: other methods.
     rcode: Option<Rcode>,
 }
 
 impl Class {
-    /// That of a sample.
+    /// Class of a sample.
     #[must_use]
     pub fn of(sample: &Sample) -> Self {
         Self {
@@ -29,13 +29,13 @@ impl Class {
         }
     }
 
-    /// `ts`, `seq`, `handshake`, `icmp` or `dns`.
+    /// Method: `ts`, `seq`, `handshake`, `icmp` or `dns`.
     #[must_use]
     pub fn method(self) -> &'static str {
         Method::from_raw(self.method).map_or("unknown", Method::as_str)
     }
 
-    /// `remote` or `local`.
+    /// Leg: `remote` or `local`.
     #[must_use]
     pub fn leg(self) -> &'static str {
         if self.leg == Leg::Remote as u8 {
@@ -45,32 +45,32 @@ impl Class {
         }
     }
 
-    /// The response code of a DNS answer.
+    /// Response code of a DNS answer. None: other methods.
     #[must_use]
     pub fn rcode(self) -> Option<&'static str> {
         self.rcode.map(Rcode::as_str)
     }
 
-    /// `prompt`, `lone` or `data`.
+    /// Echo class: `prompt`, `lone` or `data`.
     #[must_use]
     pub fn echo(self) -> &'static str {
         self.echo.map_or("unknown", Echo::as_str)
     }
 }
 
-/// Round trips of one kind. Never without any: not measured is not zero.
+/// Round trips of one class. It is never empty: not measured is not zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SparseHistogram {
     count: u64,
     sum_ns: u128,
     min_ns: u64,
     max_ns: u64,
-    /// Buckets of [`histogram::bucket`] that hold something, ascending, with their counts.
+    /// Buckets of [`histogram::bucket`] that are not empty, ascending, with their counts.
     buckets: Vec<(u8, u64)>,
 }
 
 impl SparseHistogram {
-    /// With a first round trip, nanoseconds.
+    /// Makes a histogram of a first round trip, nanoseconds.
     #[must_use]
     pub fn new(ns: u64) -> Self {
         Self {
@@ -98,38 +98,38 @@ impl SparseHistogram {
         }
     }
 
-    /// How many.
+    /// Number of round trips.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Smallest, nanoseconds.
+    /// Smallest round trip, nanoseconds.
     #[must_use]
     pub fn min_ns(&self) -> u64 {
         self.min_ns
     }
 
-    /// Largest, nanoseconds.
+    /// Largest round trip, nanoseconds.
     #[must_use]
     pub fn max_ns(&self) -> u64 {
         self.max_ns
     }
 
-    /// Mean, nanoseconds, rounded down.
+    /// Mean round trip, nanoseconds, rounded down.
     #[must_use]
     pub fn mean_ns(&self) -> u64 {
         u64::try_from(self.sum_ns / u128::from(self.count)).unwrap_or(u64::MAX)
     }
 
-    /// Sum, nanoseconds.
+    /// Sum of the round trips, nanoseconds.
     #[must_use]
     pub fn sum_ns(&self) -> u64 {
         u64::try_from(self.sum_ns).unwrap_or(u64::MAX)
     }
 
-    /// The upper bound of the bucket that holds this many hundredths of the round trips, or the
-    /// largest round trip if that is less; nanoseconds. A bucket is 9 % wide.
+    /// A percentile, nanoseconds: the upper bound of the bucket that holds this many hundredths of
+    /// the round trips, or the largest round trip if that is less. A bucket is 9 % wide.
     #[must_use]
     pub fn percentile_ns(&self, hundredths: u64) -> u64 {
         let rank = u128::from(self.count) * u128::from(hundredths);
@@ -144,8 +144,7 @@ impl SparseHistogram {
         self.max_ns
     }
 
-    /// Upper bound (inclusive, nanoseconds) and count of each bucket that holds something,
-    /// ascending.
+    /// Upper bound (inclusive, nanoseconds) and count of each bucket that is not empty, ascending.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let bound = |bucket: u8| histogram::upper_bound_ns(usize::from(bucket));
         self.buckets
@@ -160,7 +159,7 @@ fn bucket(ns: u64) -> u8 {
 
 const _: () = assert!(histogram::BUCKETS <= 256);
 
-/// Round trips by kind.
+/// Round trips by class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ByClass(Vec<(Class, SparseHistogram)>);
 
@@ -176,12 +175,12 @@ impl ByClass {
         }
     }
 
-    /// All kinds of which there are any.
+    /// All classes that have round trips.
     pub fn iter(&self) -> impl Iterator<Item = (Class, &SparseHistogram)> {
         self.0.iter().map(|(class, times)| (*class, times))
     }
 
-    /// How many of all kinds.
+    /// Number of round trips of all classes.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().map(|(_, times)| times.count).sum()

@@ -1,11 +1,11 @@
-//! How finely a capture's clock ticks: what it cannot tell is no round trip of 0 ns.
+//! Finds the tick of a capture's clock: a round trip that is too short for it is not one of 0 ns.
 
-/// From here on a clock is called coarse, nanoseconds: round trips within a cluster are shorter.
+/// Smallest tick that is called coarse, nanoseconds. Round trips within a cluster are shorter.
 pub const COARSE_NS: u64 = 100_000;
-/// Changes of the time that show it.
+/// Changes of the time that are needed to find the tick.
 const ENOUGH: u32 = 5;
 
-/// The largest step of which all times are multiples, from the first on.
+/// The largest step of which all times are multiples, counted from the first time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tick {
     last_ns: Option<u64>,
@@ -14,7 +14,7 @@ pub struct Tick {
 }
 
 impl Tick {
-    /// Takes note of a time, nanoseconds.
+    /// Records a time, nanoseconds.
     pub fn note(&mut self, now_ns: u64) {
         let Some(last_ns) = self.last_ns else {
             self.last_ns = Some(now_ns);
@@ -28,7 +28,7 @@ impl Tick {
         self.last_ns = Some(now_ns);
     }
 
-    /// How often it ticks, nanoseconds, if that is coarse.
+    /// The tick in nanoseconds, if it is coarse. None: it is fine, or not known.
     #[must_use]
     pub fn coarse_ns(&self) -> Option<u64> {
         (self.changes >= ENOUGH && self.divisor_ns >= COARSE_NS).then_some(self.divisor_ns)
@@ -58,11 +58,11 @@ mod tests {
     #[test]
     fn clocks_that_tick_seldom_are_told() {
         const MS: u64 = 1_000_000;
-        // A jiffy of 10 ms; of 4 ms, out of order, not from a whole one on.
+        // A jiffy of 10 ms; then one of 4 ms, out of order, and not starting at a multiple.
         assert_eq!(ticks((0..20).map(|i| i * 10 * MS)), Some(10 * MS));
         let odd = [0, 3, 1, 7, 5, 6, 20, 19, 30].map(|i| 123 + i * 4 * MS);
         assert_eq!(ticks(odd), Some(4 * MS));
-        // The same time again and again says nothing.
+        // Equal times show nothing.
         assert_eq!(ticks((0..20).map(|i| i / 10 * 10 * MS)), None);
         assert_eq!(ticks((0..20).map(|i| i * 10 * MS + i % 2 * 1000)), None);
         assert_eq!(ticks((0..20).map(|i| i * 99_999)), None);

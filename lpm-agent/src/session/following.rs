@@ -1,4 +1,4 @@
-//! What happens to interfaces, taken into the model and told.
+//! Takes changes of interfaces into the model, and turns them into notices for people.
 
 use lpm_common::layout::Vantage;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Takes an interface's change into the model; what people should know is returned.
+/// Takes one interface's change into the model. Returns the notice to show, if there is one.
 pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
     match event {
         Event::Attached(attached) => {
@@ -52,7 +52,7 @@ pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
             one_sided,
         } => {
             let before = model.set_one_sided(interface.interface.index, Some(one_sided));
-            // That an interface carries both directions is news only after it did not.
+            // An interface that carries both directions is news only if it carried one before.
             let notice = Notice::OneSided {
                 interface: interface.interface.name,
                 vantage: interface.vantage,
@@ -78,7 +78,7 @@ pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
     }
 }
 
-/// What keeps an interface from being measured, and that it does not any more.
+/// Handles the events that stop an interface from being measured, or that end such a state.
 fn not_measured(model: &Model, event: Event) -> Option<Notice> {
     match event {
         Event::Failed {
@@ -87,7 +87,7 @@ fn not_measured(model: &Model, event: Event) -> Option<Notice> {
             error,
             retry,
         } => {
-            // What is not tried again is nothing that could be mended here.
+            // Without a retry there is nothing on this machine that could be mended.
             if retry {
                 let blind = blind_link(&interface.name, vantage, Reason::Refused);
                 model.set_blind(interface.index, Some(blind));

@@ -1,4 +1,5 @@
-//! What the kernel tells beyond our programs' maps. Nothing is measured with it.
+//! Follows what the kernel knows beyond our programs' maps: tracked connections and ports. Nothing
+//! is measured with it.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::{
     passive::Model,
 };
 
-/// Lets the model know of connections and ports, each in its namespace.
+/// Gives the model the tracked connections and the ports, each from its own network namespace.
 pub(super) fn follow(
     model: &Model,
     (connections, conntrack): (Option<Netns>, &config::Conntrack),

@@ -1,5 +1,5 @@
-//! The thread that does what must be done now and then: it ends the windows, and keeps the names
-//! and the node's own addresses as they are.
+//! The housekeeping thread: ends the windows, reclaims rows, and keeps the names and the node's own
+//! addresses current.
 
 use std::{
     io,
@@ -26,50 +26,51 @@ use crate::{
     passive::Model,
 };
 
-/// How long changes are gathered: each time the kernel has new names, all flows look theirs up.
+/// Time for which changes are gathered. Each new set of names makes all flows look up theirs again.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// It is looked who is gone this often at least.
+/// Longest time between two searches for rows of what is gone.
 const RECYCLE_EVERY: Duration = Duration::from_mins(1);
 
-/// It is looked this often at most whose connections to services are, when names change.
+/// Shortest time between two runs that match connections to services with backends, when names
+/// change.
 const MATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// Changes that are made at once at most.
+/// Most changes that are applied at once.
 const AT_ONCE: usize = 20_000;
 
-/// What the keeper hears.
+/// A message to the housekeeping thread.
 #[derive(Debug)]
 pub(super) enum Update {
-    /// The configuration's names are these now.
+    /// The names of the configuration, which replace those before.
     Configured(Configured),
-    /// A source has news.
+    /// News from a source of names.
     News(News),
 }
 
-/// How often, and how long.
+/// Intervals and lifetimes of housekeeping.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    /// Each flow's minimum in this time is one observation.
+    /// Length of a window: each flow's minimum in this time is one observation.
     pub(super) window: Duration,
-    /// How long the programs work without a sign of the agent.
+    /// How long the kernel programs work without a sign of life from the agent.
     pub(super) keep: Duration,
-    /// How long rows of what is gone are kept.
+    /// How long the rows of namespaces, workloads and pods that are gone are kept.
     pub(super) keep_gone: Duration,
 }
 
 /// Names that the configuration gives.
 #[derive(Debug, Default)]
 pub(super) struct Configured {
-    /// The names file's.
+    /// Names from the names file.
     pub(super) file: PrefixMap,
     /// Ranges outside of the cluster.
     pub(super) external: Vec<External>,
-    /// Ranges of the cluster's own.
+    /// Ranges of the cluster itself (`identity.cluster_ranges`).
     pub(super) within: Vec<IpNet>,
     /// The name of this node.
     pub(super) node: Option<Arc<str>>,
-    /// No source will say more.
+    /// True: no source will add more names.
     pub(super) complete: bool,
 }
 
@@ -81,7 +82,7 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Starts the thread; returns once the names are in the kernel.
+    /// Starts the thread. Returns once the names are in the kernel.
     pub(super) fn start(
         model: Arc<Model>,
         configured: Configured,
@@ -111,7 +112,7 @@ impl Housekeeping {
                 let first = state.configure(configured);
                 let begun = begun.and_then(|()| state.refresh(first).map_err(SessionError::Maps));
                 let well = begun.is_ok();
-                // Nobody waits any more only if the caller died.
+                // The send fails only if the caller died.
                 let _ = ready.send(begun);
                 if well {
                     state.run(&receiver);
@@ -126,14 +127,15 @@ impl Housekeeping {
         })
     }
 
-    /// The configuration's names are others from now on.
+    /// Replaces the names of the configuration.
     pub(super) fn configure(&self, configured: Configured) {
-        // It fails only if the thread has ended, which it says itself.
+        // The send fails only if the thread has ended, and the thread reports that itself.
         let update = Update::Configured(configured);
         let _ = self.updates.as_ref().map(|sender| sender.send(update));
     }
 
-    /// Where a source tells what changes. The keeper ends only after all sources have.
+    /// The sender by which a source reports changes. The thread ends only after all sources have
+    /// dropped theirs.
     pub(super) fn updates(&self) -> Option<Sender<Update>> {
         self.updates.clone()
     }
@@ -141,7 +143,7 @@ impl Housekeeping {
 
 impl Drop for Housekeeping {
     fn drop(&mut self) {
-        // The thread ends when there is nobody to hear from.
+        // The thread ends when the last sender is dropped.
         self.updates = None;
         if self
             .thread
@@ -158,21 +160,21 @@ struct State {
     configured: Configured,
     merge: Merge,
     own: Vec<IpAddr>,
-    /// The kernel has no names any more that an agent before this one left there.
+    /// The names that an earlier agent left in the kernel have been removed.
     settled: bool,
     times: Times,
-    /// When it was last looked who is gone.
+    /// When rows of what is gone were last searched for.
     looked: Instant,
-    /// Names have changed since it was looked whose connections are.
+    /// Names have changed since connections were last matched with backends.
     renamed: bool,
-    /// When that was.
+    /// When connections were last matched with backends.
     matched: Instant,
-    /// Addresses that changed hands a while ago, and get their new names now.
+    /// Addresses that changed owners earlier. They get their new names now.
     moved: Vec<Moved>,
 }
 
 impl State {
-    /// Works until the sender is gone.
+    /// Works until all senders are gone.
     fn run(&mut self, updates: &Receiver<Update>) {
         let window = self.times.window;
         let mut window_ends = Instant::now() + window;
@@ -207,7 +209,7 @@ impl State {
         }
     }
 
-    /// Takes in an update and those that follow at once.
+    /// Takes one update and those that follow it within [`GATHER`].
     fn gather(&mut self, first: Update, updates: &Receiver<Update>) -> Vec<Delta> {
         let until = Instant::now() + GATHER;
         let mut deltas = self.take(first);
@@ -252,7 +254,7 @@ impl State {
         deltas
     }
 
-    /// Now and then, rows of those who are gone are made free. Not before all names are known.
+    /// Reclaims the rows of what is gone, at intervals. It does nothing before all names are known.
     fn recycle(&mut self) -> io::Result<()> {
         let keep_gone = self.times.keep_gone;
         let every = (keep_gone / 10).min(RECYCLE_EVERY);
@@ -267,7 +269,8 @@ impl State {
         self.model.recycle(since)
     }
 
-    /// Where not all can be told apart, those are that talk most.
+    /// Chooses which workloads and pods are told apart where not all can be: those with the most
+    /// packets.
     fn tell_apart(&self) -> io::Result<()> {
         let ids = self.model.ids();
         if !ids.levels().any() {
@@ -277,8 +280,8 @@ impl State {
         ids.tell_apart(self.model.tables(), &packets)
     }
 
-    /// Gives the sign that the agent lives, looks at the node's addresses, and tells the kernel
-    /// what is new.
+    /// Tells the kernel programs that the agent lives, reads the node's addresses, and writes new
+    /// names into the kernel.
     fn refresh(&mut self, mut deltas: Vec<Delta>) -> io::Result<()> {
         self.model.tables().stay_awake(self.times.keep)?;
         let own = addresses::own()?;

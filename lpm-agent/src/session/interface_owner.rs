@@ -1,6 +1,6 @@
-//! Who is behind an interface: the local end of its flows, whatever address it has.
+//! Finds the owner of an interface: the local end of its flows, whatever address it has.
 //!
-//! An address may have been another pod's a moment ago, and the API server tells of it later. An
+//! An address may have been another pod's a moment ago, and the API server reports that later. An
 //! interface that the CNI made for a pod is that pod's as long as it exists.
 
 use std::{
@@ -26,16 +26,16 @@ use crate::{
     passive::Model,
 };
 
-/// How often it is looked whether anything is new.
+/// Interval between two looks for new results of the CNI.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Times of files are no finer than this (a jiffy is 10 ms at most).
+/// Granularity of file times: a jiffy, which is 10 ms at most, rounded up.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The result of the CNI is there this long after the interface, or never.
+/// Time within which the CNI's result for a new interface appears, if it ever does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Names interfaces by the results that the CNI library keeps.
+/// Names interfaces by the results that the CNI library stores.
 #[derive(Debug)]
 pub(super) struct LocalEnds {
     model: Arc<Model>,
@@ -43,24 +43,24 @@ pub(super) struct LocalEnds {
     learnt: Learnt,
     /// The names' generation when interfaces were last described.
     generation: u32,
-    /// Host routes by interface, and when they were read.
+    /// Host routes by interface index, and when they were read.
     routes: Option<(Instant, BTreeMap<u32, Vec<IpAddr>>)>,
-    /// Since when an interface is waited for.
+    /// When the wait for an interface's result began, by interface index.
     waiting: BTreeMap<u32, Instant>,
     begun: Instant,
 }
 
-/// A directory of results.
+/// One directory of CNI results.
 #[derive(Debug)]
 struct Source {
     directory: PathBuf,
     results: CniResults,
-    /// The directory's time when it was read.
+    /// Modification time of the directory when it was read.
     read: Option<SystemTime>,
 }
 
 impl LocalEnds {
-    /// With the results in these directories; one that is not there has none.
+    /// Reads the results in these directories. A directory that does not exist yields none.
     #[must_use]
     pub(super) fn new(model: Arc<Model>, directories: impl IntoIterator<Item = PathBuf>) -> Self {
         let source = |directory| Source {
@@ -81,13 +81,13 @@ impl LocalEnds {
         ends
     }
 
-    /// Whether any results have changed; if so they are read.
+    /// Reads the results again if any have changed. Returns whether they have.
     fn read_again(&mut self) -> bool {
         let changed = self.sources.iter_mut().map(Source::read_again);
         changed.fold(false, |any, changed| any | changed)
     }
 
-    /// What the first source that knows it tells.
+    /// The pod that the first source with an answer names.
     fn told(&self, tells: impl Fn(&CniResults) -> Option<&CniPod>) -> Option<&CniPod> {
         self.sources
             .iter()
@@ -98,7 +98,7 @@ impl LocalEnds {
         self.told(|results| results.of_interface(&interface.name))
     }
 
-    /// Whether there are no results.
+    /// True if no source holds a result.
     fn knows_none(&self) -> bool {
         self.sources.iter().all(|source| source.results.is_empty())
     }
@@ -126,8 +126,8 @@ impl LocalEnds {
             name.namespace.as_deref() == Some(&*pod.namespace)
                 && name.pod.as_deref() == Some(&*pod.pod)
         };
-        // The rest of the name is to be had from whoever knows the pod by its address, if that is
-        // still, or already, the same pod.
+        // Whoever knows the pod by its address gives the rest of the name, if that pod is still, or
+        // already, the same.
         let registry = self.model.registry();
         let same = |address: IpAddr| {
             let name = registry.lookup(address)?;
@@ -137,7 +137,8 @@ impl LocalEnds {
         if let Some(name) = own.find_map(same) {
             return Some(name);
         }
-        // An address in a further network may be another pod's, too; its first one is not.
+        // An address in a further network may be another pod's, too. The pod's first address is
+        // not.
         let sources = self.sources.iter();
         let mut others = sources.flat_map(|source| source.results.of_pod(&pod.namespace, &pod.pod));
         if let Some(name) = others.find_map(same) {
@@ -146,7 +147,7 @@ impl LocalEnds {
                 ..name
             });
         }
-        // The API server has told its end before its last packet.
+        // The API server reported the pod's end before its last packet passed.
         if let Some(LocalEnd::Pod(before)) = registry.local().get(&interface.index)
             && is_it(before)
         {
@@ -160,7 +161,7 @@ impl LocalEnds {
         })
     }
 
-    /// Reads the routes, once per look at all interfaces.
+    /// Reads the routes, once per pass over all interfaces.
     fn read_routes(&mut self) {
         if self
             .routes
@@ -176,9 +177,9 @@ impl LocalEnds {
         self.routes = Some((Instant::now(), routes));
     }
 
-    /// Whether the result for an interface may still come.
+    /// True if the result for an interface may still come.
     fn may_come(&mut self, index: u32) -> bool {
-        // Those that were there before us have had theirs.
+        // Interfaces that existed before the agent have had theirs.
         if self.knows_none() || self.begun.elapsed() < PATIENCE / 5 {
             return false;
         }
@@ -191,7 +192,7 @@ impl LocalEnds {
 }
 
 impl Source {
-    /// Whether the results have changed; if so they are read.
+    /// Reads the results if they have changed. Returns whether they have.
     fn read_again(&mut self) -> bool {
         let changed = fs::metadata(&self.directory).and_then(|about| about.modified());
         let changed = changed.ok();
@@ -202,8 +203,8 @@ impl Source {
             tracing::warn!(directory = %self.directory.display(), %error, "the CNI's results cannot be read: local ends are named by address");
             CniResults::default()
         });
-        // The time before the reading: what comes during it is read next time. Times are those of
-        // the last tick: what came since within the same one has the same.
+        // The time is taken before the reading, so that what comes during it is read next time.
+        // File times are those of the last tick: files written within one tick have equal times.
         let settled = changed.is_some_and(|at| at.elapsed().is_ok_and(|age| age > TICK));
         self.read = changed.filter(|_| settled && !self.results.is_unfinished());
         true

@@ -1,4 +1,4 @@
-//! Names from Kubernetes for a session.
+//! Follows Kubernetes as a source of names for a session.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,11 +9,11 @@ use crate::{
     passive::Model,
 };
 
-/// How long to wait for Kubernetes before the first interface is watched.
+/// Longest wait for names from Kubernetes before the first interface is watched.
 const NAMES_WITHIN: Duration = Duration::from_secs(5);
 
-/// Starts to follow Kubernetes, if it is to be asked. Returns when all names are known, or a few
-/// seconds later: to measure without names is better than not to measure.
+/// Starts to follow Kubernetes, if the configuration asks for it. Returns when all names are known,
+/// or after a few seconds: measuring without names is better than not measuring.
 pub(super) fn follow(
     config: &Config,
     model: &Arc<Model>,
@@ -33,7 +33,7 @@ pub(super) fn follow(
     Ok(Some(kubernetes))
 }
 
-/// What it takes to follow one node's pods only; `None`: all are followed.
+/// What node scope needs to follow one node's pods only. None: the whole cluster is followed.
 fn of_node(config: &Config, model: &Arc<Model>) -> Option<OfNode> {
     if config.identity.kubernetes.scope == Scope::Cluster {
         return None;

@@ -1,8 +1,9 @@
-//! Whose an interface is where no CNI tells and a names file does: the pod that has the addresses
-//! behind it.
+//! Finds the pod behind an interface where a names file gives names and no CNI result does. The pod
+//! is the one whose addresses are seen behind the interface.
 //!
-//! Histograms tell pods apart by their interfaces. What Kubernetes says of addresses comes too late
-//! for that, as they change hands; those of a file are whose they are as long as it says so.
+//! Histograms tell pods apart by their interfaces. Kubernetes reports addresses too late for that,
+//! because they change owners. An address in a file belongs to its owner as long as the file says
+//! so.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -16,10 +17,10 @@ use crate::{
     passive::Model,
 };
 
-/// How often all flows are looked at for it.
+/// Interval between two passes over all flows.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Pods by the index of their interface.
+/// The pods found, by the index of their interface.
 #[derive(Debug, Default)]
 pub(super) struct Learnt {
     pods: BTreeMap<u32, Name>,
@@ -28,7 +29,8 @@ pub(super) struct Learnt {
 }
 
 impl Learnt {
-    /// Looks who is behind interfaces, now and then and when names have changed; whether anything is new.
+    /// Looks for the pods behind interfaces, at intervals and when names have changed. Returns
+    /// whether a pod is new.
     pub(super) fn look(&mut self, model: &Model) -> bool {
         let (now, generation) = (Instant::now(), model.generation());
         let registry = model.registry();
@@ -42,7 +44,7 @@ impl Learnt {
             return false;
         };
         let names = registry.names();
-        // Of two pods behind one interface neither is its owner.
+        // An interface with two pods behind it belongs to neither.
         let mut seen: BTreeMap<u32, Option<Name>> = BTreeMap::new();
         for known in model.flows(&clock) {
             let flow = known.flow;
@@ -72,7 +74,7 @@ impl Learnt {
                 None => drop(pods.remove(&index)),
             }
         }
-        // Those that are silent now stay whose they were, unless the file says otherwise.
+        // A silent interface keeps its pod, unless the file says otherwise.
         let still = |name: &Name| names.ranges().any(|(_, _, known)| **known == *name);
         pods.retain(|_, name| still(name));
         let new = pods != self.pods;
@@ -80,12 +82,12 @@ impl Learnt {
         new
     }
 
-    /// The pod behind an interface.
+    /// The pod behind an interface. None: no pod was found there.
     pub(super) fn pod(&self, index: u32) -> Option<&Name> {
         self.pods.get(&index)
     }
 
-    /// The interface is gone.
+    /// Drops what was found of an interface that is gone.
     pub(super) fn forget(&mut self, index: u32) {
         self.pods.remove(&index);
     }

@@ -95,9 +95,9 @@ pub struct Options {
 /// A running monitor.
 #[derive(Debug)]
 pub struct Session {
-    // Dropped in this order: first nothing is attached any more, then nothing is read.
+    // Fields are dropped in this order: the hooks are detached first, then the reading ends.
     hotplug: Hotplug,
-    // What tells the keeper names goes before it does.
+    // The source of names ends before the housekeeping thread that it reports to.
     _kubernetes: Option<Kubernetes>,
     keeper: Housekeeping,
     hub: Arc<Hub>,
@@ -109,8 +109,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads the programs, attaches them and starts reading; returns once every interface that is
-    /// there has been dealt with. `notify` is called in the thread that follows the interfaces.
+    /// Loads the programs, attaches them and starts reading. Returns once every existing interface
+    /// has been handled. `notify` is called in the hotplug thread.
     pub fn start(
         Options {
             config,
@@ -134,7 +134,7 @@ impl Session {
         let (homes, forwarded) = (kernel.take("HOMES")?, kernel.take("FORWARDED")?);
         let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
         let model = Arc::new(model(&config, KernelTables::new(kernel)?)?);
-        // Names first: a flow that appears before its names would be counted without.
+        // Names come first: a flow that appears before its names would be counted without them.
         let keeper = Housekeeping::start(Arc::clone(&model), configured, netns.0, times(&config))?;
         let kubernetes = kubernetes::follow(&config, &model, &keeper)?;
         host_sources::follow(
@@ -184,27 +184,27 @@ impl Session {
         self.pins.is_some()
     }
 
-    /// When the maps were made that count, if they are an agent's before this one.
+    /// When the maps in use were made, if an earlier agent made them. None: this session made them.
     #[must_use]
     pub fn counting_since(&self) -> Option<SystemTime> {
         self.pins.as_ref()?.made()
     }
 
-    /// Ends the session and takes everything off, pinned or not. Dropping it leaves what is pinned
-    /// to the next one.
+    /// Ends the session and detaches everything, pinned or not. Dropping the session leaves what is
+    /// pinned to the next agent.
     pub fn detach(self) {
         if let Some(pins) = &self.pins {
             pins.keep(false);
         }
     }
 
-    /// The samples.
+    /// The hub that distributes the samples.
     #[must_use]
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 
-    /// The model.
+    /// The model over the kernel's maps.
     #[must_use]
     pub fn model(&self) -> &Model {
         self.hub.model()
@@ -216,7 +216,7 @@ impl Session {
         self.hotplug.attached()
     }
 
-    /// Applies what of another configuration can be applied while running: names and rules.
+    /// Applies the parts of another configuration that can change while running: names and rules.
     /// Returns the keys that differ and need a restart.
     pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, SessionError> {
         self.keeper.configure(configured(&config)?);
@@ -227,7 +227,7 @@ impl Session {
         Ok(cold)
     }
 
-    /// Tells the run time of each program, while the kernel measures it.
+    /// A function that gives the run time of each program, while the kernel measures it.
     #[must_use]
     pub fn program_times(&self) -> ProgramTimes {
         let programs = Arc::clone(&self.programs);
@@ -240,7 +240,7 @@ impl Session {
                 .flatten()
                 .filter_map(|info| {
                     let program = programs.iter().find(|program| program.id == info.id())?;
-                    // One that never ran has no run time, which is not a run time of 0.
+                    // A program that never ran has no run time, which is not a run time of 0.
                     (info.run_count() > 0).then(|| (program.name, info.run_time()))
                 })
                 .collect()
@@ -248,7 +248,7 @@ impl Session {
     }
 }
 
-/// The model over the kernel's maps, which knows the names that the last agent left in them.
+/// Makes the model over the kernel's maps. It knows the names that the last agent left in them.
 fn model(config: &Config, tables: KernelTables) -> Result<Model, SessionError> {
     let labels = Chosen::new(&config.identity.kubernetes.labels);
     let node = node_name(config.node_name.as_deref());
@@ -284,7 +284,7 @@ fn open_pins(
 fn load_settings(config: &Config) -> LoadSettings {
     let defaults = LoadSettings::new();
     LoadSettings {
-        // An entry takes memory only when it is there.
+        // An entry takes memory only once it is used.
         names: if config.identity.kubernetes().is_some() {
             NAMES_OF_A_CLUSTER
         } else {
@@ -302,7 +302,7 @@ fn load_settings(config: &Config) -> LoadSettings {
     }
 }
 
-/// The names that the configuration gives.
+/// Reads the names that the configuration gives.
 fn configured(config: &Config) -> Result<Configured, NamesError> {
     let file = config.names.as_deref();
     Ok(Configured {
@@ -314,9 +314,9 @@ fn configured(config: &Config) -> Result<Configured, NamesError> {
     })
 }
 
-/// Names that the kernel has room for where Kubernetes is asked: 100,000 pods with two addresses
-/// each, and services.
+/// Entries for names in the kernel where Kubernetes is asked: 100,000 pods with two addresses each,
+/// and services.
 const NAMES_OF_A_CLUSTER: u32 = 1 << 18;
 
-/// How long it may take to notice that an address of the node has changed.
+/// Longest time until a change of the node's addresses is noticed.
 const ADDRESSES_EVERY: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! What people are told about interfaces.
+//! Notices about interfaces, as people read them.
 
 use std::fmt;
 
@@ -11,60 +11,60 @@ use crate::kernel::{
     hotplug::AttachedInterface,
 };
 
-/// What happens to interfaces, for people.
+/// An event of an interface that people are told about.
 #[derive(Debug)]
 pub enum Notice {
     /// An interface is watched.
     Attached(AttachedInterface),
-    /// It is not any more.
+    /// An interface is not watched any more.
     Detached {
-        /// Its name.
+        /// Name of the interface.
         interface: String,
         /// The interface itself is gone.
         gone: bool,
     },
-    /// It should be watched and is not.
+    /// An interface should be watched and is not.
     Failed {
-        /// Why not.
+        /// Reason of the failure.
         error: AttachError,
-        /// It will be tried again.
+        /// True: attaching is tried again.
         retry: bool,
     },
-    /// An interface carries one direction only, or does not any more.
+    /// An interface carries one direction only, or carries both again.
     OneSided {
-        /// Which.
+        /// Name of the interface.
         interface: String,
-        /// As what it was watched until now.
+        /// Vantage as which the interface was watched until now.
         vantage: Vantage,
-        /// One direction only.
+        /// True: one direction only. False: both directions.
         one_sided: bool,
     },
-    /// Somebody's programs had come before ours; ours was put in front again.
+    /// Programs of other owners came before ours. Ours was put in front again.
     Overtaken {
-        /// On which interface.
+        /// Name of the interface.
         interface: String,
-        /// At which hook.
+        /// Hook at which it happened.
         direction: Direction,
-        /// Whose.
+        /// The programs that came before ours.
         others: Vec<Other>,
     },
-    /// Packets of an interface do not reach our programs, or (`None`) they do again.
+    /// Packets of an interface do not reach our programs, or they do again.
     Blind {
-        /// Which.
+        /// Name of the interface.
         interface: String,
-        /// What is wrong.
+        /// What is wrong. None: the packets reach our programs again.
         blind: Option<Blind>,
     },
-    /// What the last agent left measuring goes on with this one.
+    /// Hooks that the last agent left measuring go on with the programs of this one.
     Adopted {
-        /// On how many interfaces.
+        /// Number of interfaces with adopted hooks.
         interfaces: usize,
     },
     /// Filters of an agent that is gone were removed.
     LeftoversRemoved {
-        /// On which interface.
+        /// Name of the interface.
         interface: String,
-        /// How many.
+        /// Number of filters removed.
         filters: usize,
     },
 }

@@ -1,5 +1,5 @@
-//! What tells which interfaces carry one direction only: the flows, and two maps of the kernel
-//! programs.
+//! Evidence for interfaces that carry one direction only. It comes from the flows and from two maps
+//! of the kernel programs, `HOMES` and `FORWARDED`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +14,12 @@ use crate::{
     passive::{Model, directions},
 };
 
-/// Over the model and the maps `HOMES` and `FORWARDED`.
+/// [`Evidence`] from the model and from the maps `HOMES` and `FORWARDED`.
 pub(super) struct OneSided {
     model: Arc<Model>,
     homes: HashMap<MapData, [u32; 4], u32>,
     forwarded: HashMap<MapData, u32, u64>,
-    /// Interfaces of which it was said that VLANs are in doubt.
+    /// Indices of the interfaces whose ambiguous VLANs were logged.
     doubted: BTreeSet<u32>,
 }
 
@@ -37,8 +37,8 @@ impl OneSided {
         }
     }
 
-    /// Says, once for each interface, that flows are not measured there because their other
-    /// direction could be in several VLANs.
+    /// Logs, once per interface, that flows are not measured there because several VLANs could hold
+    /// their other direction.
     fn say_doubts(&mut self) {
         let doubtful = &self.model.tables().control().doubtful;
         let index = doubtful.swap(0, Ordering::Relaxed);
@@ -60,7 +60,8 @@ impl OneSided {
 impl Evidence for OneSided {
     fn look(&mut self) -> BTreeMap<u32, DirectionCounts> {
         self.say_doubts();
-        // Without clocks nothing can be concluded; whoever ends the windows says so.
+        // Without clocks nothing can be concluded. The housekeeping thread, which ends the windows,
+        // reports the error.
         let Ok(clock) = self.model.clock() else {
             return BTreeMap::new();
         };

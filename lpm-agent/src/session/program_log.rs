@@ -1,4 +1,5 @@
-//! What debug builds of the kernel programs say (`cargo xtask build --debug-programs`).
+//! Forwards the log messages of debug builds of the kernel programs (`cargo xtask build
+//! --debug-programs`).
 
 use std::{
     io,
@@ -15,10 +16,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::kernel::load::Kernel;
 
-/// How long the reader sleeps at most before it looks whether it should end, milliseconds.
+/// Longest sleep of the reader before it checks whether to end, milliseconds.
 const PATIENCE: u8 = 200;
 
-/// Hands messages of the programs to the agent's log. Dropping it ends that.
+/// Forwards messages of the programs to the agent's log. Dropping it ends the thread.
 #[derive(Debug)]
 pub(super) struct ProgramLog {
     stop: Arc<AtomicBool>,
@@ -26,7 +27,7 @@ pub(super) struct ProgramLog {
 }
 
 impl ProgramLog {
-    /// Starts reading; `None`: the programs are no debug build, and say nothing.
+    /// Starts the reader. None: the programs are no debug build, and write no messages.
     pub(super) fn start(kernel: &mut Kernel) -> io::Result<Option<Self>> {
         let Ok(mut logger) = EbpfLogger::init(kernel.ebpf_mut()) else {
             return Ok(None);
@@ -36,7 +37,7 @@ impl ProgramLog {
         let read = move || {
             while !stopped.load(Ordering::Relaxed) {
                 let mut fds = [PollFd::new(logger.as_fd(), PollFlags::POLLIN)];
-                // Interrupted or not, what is there is read.
+                // Interrupted or not, the waiting messages are read.
                 let _ = poll(&mut fds, PollTimeout::from(PATIENCE));
                 logger.flush();
             }

@@ -1,4 +1,4 @@
-//! The kernel's ring of samples.
+//! The ring of samples (map `SAMPLES`), read by the agent.
 
 use std::{io, mem::size_of, os::fd::AsFd, time::Duration};
 
@@ -11,7 +11,7 @@ use nix::{
 
 use crate::export::stream::Ring;
 
-/// Map `SAMPLES`.
+/// Reader of map `SAMPLES`.
 pub(super) struct SampleRing {
     ring: RingBuf<MapData>,
 }

@@ -1,4 +1,4 @@
-//! Whether a DaemonSet wants a pod on a node: what its controller asks before it lets one stay.
+//! Decides whether a DaemonSet wants a pod on a node, by the rules of the DaemonSet controller.
 
 use std::collections::BTreeMap;
 
@@ -59,14 +59,14 @@ struct NodeSpec {
 }
 
 impl DaemonSet {
-    /// Whether it is being deleted.
+    /// True if the DaemonSet is being deleted.
     #[must_use]
     pub fn is_going(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
     }
 
-    /// Whether its pods may stay on a node. What this version does not know it takes for a yes:
-    /// whoever stays wrongly is found by the programs' own end.
+    /// True if the DaemonSet's pods may stay on the node. A rule that this version does not know
+    /// counts as a yes: if the agent stays wrongly, the programs end by themselves.
     #[must_use]
     pub fn selects(&self, node: &Node) -> bool {
         let pod = &self.spec.template.spec;
@@ -96,7 +96,7 @@ impl Affinity {
             of.required_during_scheduling_ignored_during_execution
                 .as_ref()
         });
-        // One of the terms is enough; none is none.
+        // The terms are alternatives. No requirement at all means yes.
         required.is_none_or(|required| {
             let mut terms = required.node_selector_terms.iter();
             terms.any(|term| allows(term, node))

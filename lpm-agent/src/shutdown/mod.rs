@@ -1,9 +1,10 @@
-//! What becomes of the data path when the agent is told to end: in a DaemonSet a successor comes,
-//! or nobody does any more.
+//! Decides what happens to the data path when the agent is told to end. In a DaemonSet, a successor
+//! may come, or none.
 //!
-//! A rollout deletes the pod, and so does the deletion of its DaemonSet, or a node's label that is
-//! taken away. Which it is the API server knows; it is asked once, for as long as a kubelet waits
-//! anyway. Without an answer everything stays as it is: the next agent goes on with it, and if
+//! A rollout deletes the pod. So does the deletion of its DaemonSet, or the removal of a node's
+//! label. Only the API server knows which one happened. It is asked once, for as long as a kubelet
+//! waits anyway. Without an answer everything stays: the next agent adopts it, and if none comes,
+//! the programs rest after `pins.keep`.
 //! none comes the programs rest after `pins.keep`.
 
 mod daemonset;
@@ -18,15 +19,15 @@ use crate::kube::{List, NoAnswer, ObjectReader, read};
 pub use daemonset::{DaemonSet, Node};
 pub use successor::SuccessorCheck;
 
-/// How long the API server has to answer all that it is asked.
+/// Time within which the API server must answer all requests.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is to be done.
+/// The action to take at the agent's end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnExit {
-    /// Leave the data path to the next agent, and why.
+    /// Leave the data path pinned for the next agent. The text says why.
     KeepPinned(String),
-    /// Take everything off, and why.
+    /// Detach everything. The text says why.
     Detach(String),
 }
 
@@ -56,9 +57,9 @@ struct Pod {
 }
 
 impl Membership {
-    /// Finds it out, by the pod's name, namespace and node from the downward API (`POD_NAME`,
-    /// `POD_NAMESPACE`); asks for the DaemonSet too, so that a missing permission is told now and
-    /// not when it matters. `None`: this is no pod of a DaemonSet.
+    /// Finds the DaemonSet by the pod's name, namespace and node from the downward API (`POD_NAME`,
+    /// `POD_NAMESPACE`). It reads the DaemonSet too, so that a missing permission is reported now
+    /// and not when it matters. None: this process is no pod of a DaemonSet.
     ///
     /// # Errors
     /// The API server does not answer, or it refuses: without it the data path is always left.
@@ -74,7 +75,7 @@ impl Membership {
         (namespace, pod): (&str, &str),
         node: &str,
     ) -> Result<Option<Self>, NoAnswer> {
-        // A list of one: pods may be listed, but not read one by one.
+        // A list with one element: pods may be listed, but not read one by one.
         let path =
             format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name%3D{pod}");
         let pods: List<Pod> = read(api, &path).await?;
@@ -121,7 +122,7 @@ impl Membership {
         let daemon_set = match self.daemon_set(api).await {
             Ok(daemon_set) => daemon_set,
             Err(NoAnswer::NotFound) => return OnExit::Detach(format!("DaemonSet {set} is gone")),
-            // It was allowed when the agent started: what allowed it went with the DaemonSet.
+            // Reading was allowed when the agent started. The permission went with the DaemonSet.
             Err(NoAnswer::Denied(_)) => {
                 return OnExit::Detach(format!("DaemonSet {set} may not be read any more"));
             }
@@ -145,7 +146,7 @@ impl Membership {
     }
 }
 
-/// Namespace and name of this pod, from the downward API.
+/// Reads namespace and name of this pod from the downward API.
 fn of_environment() -> Option<(String, String)> {
     let of = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     Some((of("POD_NAMESPACE")?, of("POD_NAME")?))
@@ -159,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers by the begin of the path.
+    /// Test answers, by the beginning of the path.
     struct Answers(BTreeMap<&'static str, Result<Value, NoAnswer>>);
 
     impl ObjectReader for Answers {
@@ -196,7 +197,7 @@ mod tests {
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        // Time that nobody waits for.
+        // The runtime's time is paused, so nobody waits for it.
         let runtime = builder.enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(future)
     }
@@ -214,7 +215,7 @@ mod tests {
         let mut going = set();
         going["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
         assert!(detaches(ask(Ok(going), yes.clone())));
-        // Nobody knows: it stays.
+        // Without an answer the data path stays.
         let failed = NoAnswer::Failed("connection refused".to_owned());
         assert!(!detaches(ask(Err(failed.clone()), yes)));
         assert!(!detaches(ask(Ok(set()), Err(failed))));

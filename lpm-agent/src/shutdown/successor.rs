@@ -7,17 +7,18 @@ use tokio::{task::JoinHandle, time::timeout};
 use super::{Membership, OnExit, PATIENCE, of_environment};
 use crate::kube::{ConnectError, NoAnswer, Server, connect};
 
-/// Knows whose pod this agent is, and asks about its successor in the end.
+/// Knows the DaemonSet of this agent, and asks about a successor at the end.
 #[derive(Debug)]
 pub struct SuccessorCheck {
-    /// What was found out when the agent started.
+    /// The API client, and the DaemonSet if it was found when the agent started. None: there is no
+    /// way to the API server.
     known: JoinHandle<Option<(Server, Option<Membership>)>>,
     node: String,
 }
 
 impl SuccessorCheck {
-    /// Begins to find out whose pod this is, by a kubeconfig or the pod's service account. `None`:
-    /// this is no pod.
+    /// Starts to find the DaemonSet of this agent, by a kubeconfig or the pod's service account.
+    /// None: this process is no pod.
     #[must_use]
     pub fn prepare(kubeconfig: Option<PathBuf>, node: String) -> Option<Self> {
         of_environment()?;
@@ -42,7 +43,7 @@ impl SuccessorCheck {
         let Ok(Some((server, member))) = (&mut self.known).await else {
             return stay("there is no way to the API server");
         };
-        // It may not have been there when the agent started.
+        // The DaemonSet may not have been found when the agent started.
         let member = match member {
             Some(member) => Ok(Some(member)),
             None => Membership::find(&server, &self.node).await,

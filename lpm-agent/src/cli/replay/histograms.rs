@@ -1,4 +1,4 @@
-//! How all round trips are distributed.
+//! The distribution of all round trips of a replay.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{export::sample::SCHEMA, replay::ByClass};
 
-/// A distribution.
+/// The distribution of one method, leg and echo.
 #[derive(Serialize)]
 struct HistogramLine {
     schema: u32,
@@ -20,21 +20,21 @@ struct HistogramLine {
     #[serde(flatten)]
     times: TimesLine,
     sum_ns: u64,
-    /// Those that hold something.
+    /// The buckets that are not empty.
     buckets: Vec<Bucket>,
 }
 
 #[derive(Serialize)]
 struct Bucket {
-    /// Inclusive.
+    /// Inclusive upper bound of the bucket, nanoseconds.
     le_ns: u64,
-    /// Of this bucket alone.
+    /// Round trips in this bucket alone (not cumulative).
     count: u64,
 }
 
 const HISTOGRAM_COLUMNS: [&str; 7] = ["schema", "method", "leg", "echo", "le_ns", "count", "rcode"];
 
-/// Writes how all round trips are distributed.
+/// Writes the distribution of all round trips.
 pub(super) fn histograms(out: &mut impl Write, format: Format, all: &ByClass) -> io::Result<()> {
     match format {
         Format::Json => {

@@ -1,4 +1,4 @@
-//! `lpm replay`: captures through the matcher.
+//! `lpm replay`: runs captures through the matcher.
 
 mod histograms;
 mod output;
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// Packets between two looks at the progress bar.
+/// Packets between two updates of the progress bar.
 const STRIDE: u64 = 4096;
 
 /// The file that stands for standard input.
@@ -199,7 +199,7 @@ impl Replay {
         let mut output = self.output(format)?;
         let capture = Capture::new(input).map_err(|error| anyhow!("{file} {error}"))?;
         let live = self.is_live();
-        // What comes through a pipe may be happening now: it is not held back.
+        // A pipe may carry packets that pass now, so they are not held back.
         let window_ns = if live { 0 } else { order::WINDOW_NS };
         let mut run = Run::new(capture, self.settings(tunnels), self.choice(), window_ns);
 
@@ -215,7 +215,7 @@ impl Replay {
             }
         };
         output.finish(run.places())?;
-        // The report is worth an attempt only.
+        // A report that cannot be written is no failure.
         let _ = io::stderr().write_all(report::text(&shown, &run, &output).as_bytes());
         ended?;
         if run.unreadable() {
@@ -227,7 +227,7 @@ impl Replay {
         Ok(())
     }
 
-    /// What cannot be asked for at once.
+    /// Refuses options that exclude one another.
     fn check(&self, format: Format) -> anyhow::Result<()> {
         if (self.summary || self.histograms) && format == Format::Ppviz {
             bail!("--format ppviz is for round trips; give text, json or csv");
@@ -243,7 +243,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Whether packets may be passing now: standard input is not a file.
+    /// True if packets may be passing now: standard input is not a file.
     fn is_live(&self) -> bool {
         let is_file = || {
             let stdin = io::stdin().as_fd().try_clone_to_owned()?;
@@ -252,7 +252,7 @@ impl Replay {
         self.file == Path::new(STDIN) && !is_file().unwrap_or(false)
     }
 
-    /// The file as messages name it.
+    /// The name of the capture in messages.
     fn shown(&self) -> PathBuf {
         if self.file == Path::new(STDIN) {
             PathBuf::from("standard input")
@@ -290,7 +290,7 @@ impl Replay {
         })
     }
 
-    /// Ports of the tunnels to look into.
+    /// The ports of the tunnels to look into.
     fn tunnels(&self) -> anyhow::Result<TunnelPorts> {
         if !self.inner {
             return Ok(TunnelPorts::default());
@@ -330,7 +330,7 @@ impl Replay {
     }
 }
 
-/// Replays to the end; `live`: what comes out is shown at once.
+/// Replays the capture to its end. `live`: results are shown at once.
 fn drive(
     run: &mut Run<Input>,
     output: &mut Output,

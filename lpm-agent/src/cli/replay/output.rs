@@ -1,4 +1,4 @@
-//! Where round trips and flows go: lines on stdout as they come, tables at the end.
+//! Output of a replay: round trips as lines on stdout when they are found, tables at the end.
 
 use std::io::{self, BufWriter, Stdout, Write as _};
 
@@ -13,8 +13,8 @@ use crate::{
     replay::{Anonymizer, ByClass, Flows, Interfaces, Sink, sparse_histogram::Class},
 };
 
-/// A round trip as a line of CSV. Columns are only ever added at the end; anything else is a new
-/// schema.
+/// One round trip as a line of CSV. New columns are only added at the end. Any other change is a
+/// new schema.
 #[derive(Serialize)]
 struct Row<'a> {
     schema: u32,
@@ -35,21 +35,21 @@ struct Row<'a> {
     rcode: Option<&'static str>,
 }
 
-/// Takes what comes out of a replay.
+/// Receives the round trips and flows of a replay.
 pub(super) struct Output {
     lines: Option<Lines>,
     format: Format,
-    /// What each flow came to, if that was asked for.
+    /// The flows, if their summary was asked for.
     flows: Option<Flows>,
     histograms: bool,
-    /// All round trips.
+    /// All round trips by method, leg and echo.
     pub(super) times: ByClass,
     anonymizer: Option<Anonymizer>,
     names: PrefixMap,
     whose: Resolver,
 }
 
-/// Lines as they come.
+/// Writer of the lines of round trips, by format.
 enum Lines {
     Text(BufWriter<Stdout>),
     Json(BufWriter<Stdout>),
@@ -81,7 +81,7 @@ impl Output {
         })
     }
 
-    /// Writes the tables, and everything that waits.
+    /// Writes the tables, and all lines that wait.
     pub(super) fn finish(&mut self, places: &Interfaces) -> io::Result<()> {
         if let Some(lines) = &mut self.lines {
             return lines.flush();
@@ -111,7 +111,7 @@ impl Output {
         self.lines.as_mut().map_or(Ok(()), Lines::flush)
     }
 
-    /// Parts of flows that the summary left out.
+    /// Number of parts of flows that the summary left out.
     pub(super) fn left_out(&self) -> u64 {
         self.flows.as_ref().map_or(0, |flows| flows.left_out)
     }
@@ -160,7 +160,7 @@ impl Lines {
             Format::Json => Self::Json(out()),
             Format::Ppviz => Self::Ppviz(out()),
             Format::Csv => {
-                // The header by hand: it is there without a round trip, too.
+                // The header is written by hand, so that it is there without a round trip, too.
                 let mut builder = csv::WriterBuilder::new();
                 let builder = builder.has_headers(false).buffer_capacity(BUFFER);
                 let mut csv = builder.from_writer(io::stdout());
@@ -190,7 +190,7 @@ impl Lines {
     }
 }
 
-/// The system's error inside that of CSV, so that a closed pipe is known for one.
+/// The system's error within a CSV error, so that a closed pipe is recognised.
 pub(super) fn plain(error: csv::Error) -> io::Error {
     if !error.is_io_error() {
         return error.into();

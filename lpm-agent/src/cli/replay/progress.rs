@@ -1,4 +1,4 @@
-//! How far a replay has come, on a terminal.
+//! The progress bar of a replay, on a terminal.
 
 use std::io::{self, IsTerminal as _};
 
@@ -16,8 +16,8 @@ pub(super) struct Bar {
 }
 
 impl Bar {
-    /// Nothing is shown where stderr is no terminal, and where the results go to a terminal too:
-    /// unless those come at the end.
+    /// Makes a bar. It is hidden where stderr is no terminal. It is also hidden where the results
+    /// go to a terminal, unless they come at the end.
     pub(super) fn new(progress: Progress, results_at_the_end: bool) -> Self {
         let shown =
             io::stderr().is_terminal() && (results_at_the_end || !io::stdout().is_terminal());
@@ -38,12 +38,12 @@ impl Bar {
         Self { bar, progress }
     }
 
-    /// Draws, but no more often than an eye sees.
+    /// Draws the bar, at most as often as an eye sees.
     pub(super) fn show(&self) {
         self.bar.set_position(self.progress.read());
     }
 
-    /// Takes it away.
+    /// Removes the bar.
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,4 +1,4 @@
-//! What was seen of a capture, and what was not measured and why: for stderr, at the end.
+//! The report of a replay on stderr: what was seen of a capture, and what was not measured and why.
 
 use std::{fmt::Write as _, io::Read, path::Path, time::Duration};
 
@@ -7,7 +7,7 @@ use lpm_common::counter::Counter;
 use super::{super::show, output::Output};
 use crate::replay::{Replay, order};
 
-/// A few lines.
+/// The report, a few lines.
 pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> String {
     let seen = run.seen();
     let span = seen
@@ -98,7 +98,7 @@ fn of_capture<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
     ]
 }
 
-/// What was out of order, and what to do about it.
+/// Packets that were out of order, and the remedy.
 fn of_order<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
     let disorder = run.disorder();
     let furthest = show::time(disorder.furthest_ns);
@@ -146,7 +146,7 @@ fn of_copies<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
     ]
 }
 
-/// What the capture's clock cannot tell.
+/// What the resolution of the capture's clock makes impossible.
 fn of_clock<R: Read>(run: &Replay<R>) -> Option<String> {
     let ticks = run.places().all().iter();
     let coarse = ticks.filter_map(|spot| spot.tick.coarse_ns()).max();
@@ -177,7 +177,7 @@ fn not_measured<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
     reasons
 }
 
-/// What bears one tag, or none, one way and another back.
+/// Flows whose two directions have different VLAN tags, or a tag one way only.
 fn vlans<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
     let file = operand(file, run);
     let count = |counter| run.counter(counter);
@@ -202,7 +202,7 @@ fn vlans<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
     ]
 }
 
-/// The capture as a tool's operand; what came through a pipe has no name.
+/// The capture as an operand of another tool. A capture from a pipe has no name.
 fn operand<R: Read>(file: &Path, run: &Replay<R>) -> String {
     if run.window_ns() == 0 {
         "FILE".to_owned()

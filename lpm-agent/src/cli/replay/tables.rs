@@ -1,4 +1,5 @@
-//! The table of flows at the end, and what it shares with that of distributions.
+//! The table of flows at the end of a replay, and the columns that it shares with the table of
+//! distributions.
 
 use std::{
     io::{self, Write},
@@ -23,10 +24,10 @@ use crate::{
     },
 };
 
-/// Percentiles that are shown.
+/// Percentiles in the tables.
 const PERCENTILES: [u64; 3] = [50, 90, 99];
 
-/// One flow.
+/// One flow of the summary.
 #[derive(Serialize)]
 struct FlowLine {
     schema: u32,
@@ -47,7 +48,7 @@ struct FlowLine {
     rtt: Vec<TimesLine>,
 }
 
-/// Round trips of one kind.
+/// Round trips of one method, leg and echo.
 #[derive(Clone, Serialize)]
 pub(super) struct TimesLine {
     method: &'static str,
@@ -82,7 +83,7 @@ impl TimesLine {
         }
     }
 
-    /// Its cells, from the method on.
+    /// Cells of the table's row, from the method on.
     pub(super) fn cells(&self) -> Vec<String> {
         let words = [self.method, self.leg, self.rcode.unwrap_or(self.echo)].map(str::to_owned);
         let times = [
@@ -101,7 +102,7 @@ impl TimesLine {
     }
 }
 
-/// Headings of [`TimesLine::cells`]; true: to the right.
+/// Headings of [`TimesLine::cells`]. True: aligned to the right.
 pub(super) const TIMES: [(&str, bool); 10] = [
     ("METHOD", false),
     ("LEG", false),
@@ -150,7 +151,7 @@ pub(super) fn tunnels(tunnels: &[TunnelRecord]) -> String {
     place("", tunnels).trim_start_matches('/').to_owned()
 }
 
-/// Writes what each flow came to.
+/// Writes the summary of each flow.
 pub(super) fn flows(
     out: &mut impl Write,
     format: Format,
@@ -225,7 +226,7 @@ fn flow_line(
     }
 }
 
-/// A row for each kind of round trip; one without, if there are none.
+/// Writes a row for each kind of round trip of a flow. A flow without round trips has one row.
 fn flow_rows<W: Write>(csv: &mut csv::Writer<W>, line: &FlowLine) -> io::Result<()> {
     let flow = [
         line.schema.to_string(),
@@ -299,7 +300,7 @@ fn flow_table(out: &mut impl Write, lines: impl Iterator<Item = FlowLine>) -> io
     table(out, &headings, &rows)
 }
 
-/// Writes a table whose columns are as wide as they must be.
+/// Writes a table. Each column is as wide as its widest cell.
 pub(super) fn table(
     out: &mut impl Write,
     headings: &[(&str, bool)],

@@ -1,4 +1,4 @@
-//! The live view.
+//! The live view of `lpm top`.
 
 use std::{thread, time::Duration};
 
@@ -18,24 +18,24 @@ use super::{
 };
 use crate::{cli::signals, session::Notice};
 
-/// What the view remembers between two drawings.
+/// State of the view between two drawings.
 struct View {
     tab: Tab,
     sort: Sort,
     paused: bool,
     selected: TableState,
-    /// The last thing that happened.
+    /// Text of the last event.
     status: String,
 }
 
-/// What a key asks for.
+/// An action that a key asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
     Draw,
     Quit,
 }
 
-/// Gives the terminal back, also after a panic.
+/// Restores the terminal when dropped, also after a panic.
 struct Screen(DefaultTerminal);
 
 impl Drop for Screen {
@@ -44,7 +44,7 @@ impl Drop for Screen {
     }
 }
 
-/// Shows snapshots until the user has seen enough.
+/// Shows snapshots until the user quits.
 pub(super) async fn run(
     mut source: Source,
     mut notices: mpsc::UnboundedReceiver<Notice>,

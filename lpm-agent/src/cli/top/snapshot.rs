@@ -1,4 +1,4 @@
-//! What `lpm top` shows, as it was at one moment.
+//! Snapshots: what `lpm top` shows, as it was at one moment.
 
 use std::{
     collections::HashMap,
@@ -20,11 +20,11 @@ use crate::{
 /// How often `/proc` is walked for the holders of sockets.
 const SOCKETS_EVERY: Duration = Duration::from_secs(5);
 
-/// Where snapshots come from.
+/// Source of snapshots.
 pub(super) enum Source {
     /// A running agent.
     Agent(Agent),
-    /// Our own programs.
+    /// Kernel programs of this process.
     Session(Box<Session>),
 }
 
@@ -41,21 +41,23 @@ pub(super) struct Snapshot {
     sockets: Option<(Instant, Sockets)>,
 }
 
-/// A flow and how fast it goes.
+/// A flow with its rates.
 #[derive(Debug, Serialize)]
 pub(super) struct Rated {
     #[serde(flatten)]
     pub(super) flow: FlowRecord,
-    /// Absent: it was not there at the last look, or there was none.
+    /// Packets per second since the last look. Absent: the flow was not there at the last look, or
+    /// there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) packets_per_second: Option<f64>,
-    /// Likewise.
+    /// Bits per second since the last look. Absent: the flow was not there at the last look, or
+    /// there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bits_per_second: Option<f64>,
 }
 
 impl Source {
-    /// Looks now; rates are against the last look.
+    /// Takes a snapshot now. Rates are relative to the last one.
     pub(super) fn look(&mut self, last: Option<&Snapshot>) -> anyhow::Result<Snapshot> {
         let taken = Instant::now();
         match self {

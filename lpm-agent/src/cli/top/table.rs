@@ -1,4 +1,4 @@
-//! The three tables, independent of where they are drawn.
+//! The three tables of `lpm top`, independent of where they are drawn.
 
 use std::cmp::Reverse;
 
@@ -35,7 +35,7 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    /// The next one, round and round.
+    /// The next order of sorting, in a circle.
     pub(super) fn next(self) -> Self {
         let all = Self::value_variants();
         let at = all.iter().position(|sort| *sort == self).unwrap_or(0);
@@ -55,7 +55,7 @@ impl Sort {
 /// A heading and whether its column is aligned to the right.
 pub(super) type Heading = (&'static str, bool);
 
-/// A table ready to be drawn.
+/// A table, ready to be drawn.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) headings: Vec<Heading>,
@@ -100,7 +100,7 @@ const LINKS: [Heading; 8] = [
     ("MIN LOCAL", true),
 ];
 
-/// Makes a table of a snapshot.
+/// Makes a table from a snapshot.
 pub(super) fn table(snapshot: &Snapshot, tab: Tab, sort: Sort) -> Table {
     match tab {
         Tab::Flows => Table {
@@ -166,7 +166,7 @@ fn end(end: &End) -> String {
     show::end(end.address, end.port)
 }
 
-/// Names of both ends; an end without a name is shown by the process that holds it.
+/// Names of both ends. An end without a name is shown by the process that holds it.
 fn who(local: &End, remote: &End) -> String {
     let one = |end: &End| {
         let name = end
@@ -257,7 +257,7 @@ impl Table {
         widths
     }
 
-    /// As lines of text.
+    /// The table as lines of text.
     pub(super) fn to_text(&self) -> String {
         let widths = self.widths();
         let headings: Vec<String> = self

@@ -1,10 +1,9 @@
-//! What is gone: numbers that may be given out again, and what rows that bear them are labelled
-//! with then.
+//! Expiry of ids: which numbers may be reused, and the labels of the rows that are left.
 //!
 //! A row may be counted in several series: of its pod, of its workload, of the service that it
-//! talks to, of the namespaces. When the pod is gone the others live on and must not go backwards.
-//! So the row is kept, under a member that has lost what is gone ([`Member::is_reduced`]): it is in
-//! no series that tells that apart, and in all others as before.
+//! talks to, of the namespaces. When the pod is gone, the others live on and must not go backwards.
+//! So the row is kept, under a reduced member that has lost what is gone ([`Member::is_reduced`]).
+//! It is in no series that needs the lost name, and in all others as before.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
@@ -13,11 +12,11 @@ use lpm_common::layout::NameId;
 use super::{Ids, Known, Levels, Member, Namespace};
 use crate::identity::UNKNOWN;
 
-/// In place of the name of what is gone.
+/// Stands in place of a name that is gone.
 const GONE: &str = "";
 
 impl Member {
-    /// Something of it is gone.
+    /// True if a name of the member is gone.
     #[must_use]
     pub fn is_reduced(&self) -> bool {
         let all = [&self.workload, &self.service, &self.pod];
@@ -25,7 +24,7 @@ impl Member {
     }
 }
 
-/// Whether it had a name, and is gone.
+/// True if a name existed and is gone.
 #[must_use]
 pub fn is_gone(name: Option<&str>) -> bool {
     name == Some(GONE)
@@ -39,13 +38,13 @@ impl Namespace {
         }
     }
 
-    /// Those that were among the names since then.
+    /// The members that were among the names since `since`.
     fn alive(&self, since: Instant) -> impl Iterator<Item = &Known> {
         let known = self.by_id.iter().flatten();
         known.filter(move |known| known.alive >= since && !known.member.is_reduced())
     }
 
-    /// A member without what is gone.
+    /// Makes a member without the names that are gone.
     fn reduced(&self, member: &Member, since: Instant) -> Member {
         let keep = |of: fn(&Member) -> &Option<Arc<str>>| {
             let name = of(member).as_ref()?;
@@ -53,7 +52,7 @@ impl Namespace {
             let lives = self.alive(since).any(lives);
             Some(if lives { Arc::clone(name) } else { GONE.into() })
         };
-        // One of the same name and another kind is another.
+        // A workload of the same name and another kind is another workload.
         let is_same = |known: &Known| known.member.workload() == member.workload();
         let (workload, workload_type) = match &member.workload {
             Some(_) if !self.alive(since).any(is_same) => (Some(GONE.into()), None),
@@ -69,7 +68,7 @@ impl Namespace {
 }
 
 impl Ids {
-    /// An id is among the names now.
+    /// Marks an id as alive at `now`.
     pub fn touch(&mut self, id: NameId, now: Instant) {
         if let Some(of) = self.of(id.namespace()) {
             of.alive = now;
@@ -77,7 +76,7 @@ impl Ids {
         }
     }
 
-    /// Likewise what an interface belongs to.
+    /// Marks the owner of an interface as alive at `now`.
     pub fn touch_member(&mut self, namespace: &str, member: Option<&Member>, now: Instant) {
         let Some(number) = self.by_name.get(namespace).copied() else {
             return;
@@ -89,8 +88,8 @@ impl Ids {
         }
     }
 
-    /// What a row that bears this id is labelled with: the id, unless it was not among the names
-    /// since then; [`NameId::GONE`]: the namespace was not.
+    /// The id that a row with this id should have. It is the same id if that was among the names
+    /// since `since`. It is [`NameId::GONE`] if its namespace was not.
     pub fn reduce(&mut self, id: NameId, since: Instant) -> NameId {
         let namespace = id.namespace();
         let Some(of) = self.of(namespace) else {
@@ -112,14 +111,14 @@ impl Ids {
         if let Some(number) = of.by_member.get(&reduced) {
             return NameId::new(namespace, *number);
         }
-        // They are no more than there are combinations of what lives, so there is no cap; without
-        // a number the row stays as it is.
+        // There is no cap: reduced members are no more than combinations of living ones. If no
+        // number is left, the row keeps its id.
         self.give(namespace, reduced).unwrap_or(id)
     }
 
-    /// What a row that bears this id is labelled with when these levels are told apart from now on and
-    /// were not when it was counted: with one that has lost what it never had, so that its counts stay
-    /// in the series of other levels and are in none of these.
+    /// The id that a row with this id should have when these levels are switched on now and were
+    /// not when it was counted. It is that of a member without the names of these levels. So the
+    /// row's counts stay in the series of other levels, and are in none of these.
     pub fn without(&mut self, id: NameId, levels: &Levels) -> NameId {
         let mut member = self.who(id).as_deref().cloned().unwrap_or_default();
         for (new, name) in [
@@ -141,8 +140,8 @@ impl Ids {
         self.give(namespace, member).unwrap_or(id)
     }
 
-    /// Gives up numbers that were not among the names since then and that no row bears. Returns
-    /// how many may be told apart beyond those before.
+    /// Releases numbers that were not among the names since `since` and that no row is labelled
+    /// with. Returns how many more members may be told apart than before.
     pub fn release(&mut self, since: Instant, borne: &HashSet<NameId>) -> usize {
         let mut released = HashSet::new();
         let mut apart = 0;
@@ -154,7 +153,7 @@ impl Ids {
                 else {
                     continue;
                 };
-                // Another number may have been resumed with the same text.
+                // Another number may have been taken over with the same text.
                 if of.by_member.get(&known.member) == Some(&number) {
                     of.by_member.remove(&known.member);
                 }
@@ -169,7 +168,7 @@ impl Ids {
         apart
     }
 
-    /// The same for namespaces, which nobody of theirs bears any more.
+    /// Releases the numbers of namespaces in the same way, once none of their ids is in use.
     fn release_namespaces(&mut self, since: Instant, borne: &HashSet<NameId>) {
         let borne: HashSet<u16> = borne.iter().map(|id| id.namespace()).collect();
         let mut released = HashSet::new();
@@ -178,7 +177,7 @@ impl Ids {
             if of.alive >= since || bears || !self.free.insert(number) {
                 continue;
             }
-            // Another number may have been resumed with the same name.
+            // Another number may have been taken over with the same name.
             if self.by_name.get(&of.name) == Some(&number) {
                 self.by_name.remove(&of.name);
             }
@@ -219,7 +218,7 @@ mod tests {
         assert!(who.is_reduced());
         assert_eq!(ids.reduce(two, later), two);
         assert_eq!(ids.reduce(reduced, later), reduced, "the workload lives");
-        // The workload too, then the namespace.
+        // The workload follows, then the namespace.
         ids.touch(NameId::new(1, 0), last);
         let all = ids.reduce(reduced, last);
         assert_eq!(*ids.who(all).expect("a member"), member(GONE, GONE));
@@ -255,7 +254,7 @@ mod tests {
         }
         assert_eq!(ids.namespace("stays"), stays);
         assert_eq!(ids.name(borne.namespace()).as_deref(), Some("borne"));
-        // When none bears them any more they are nobody's, and an old number has no old name.
+        // Once no row has them they are free. A reused number does not have its old name.
         ids.release(now + Duration::from_secs(1), &HashSet::new());
         assert_eq!(ids.who(borne), None);
         let again = ids.namespace("ci-1");

@@ -1,19 +1,19 @@
-//! Addresses, and the objects that say an address is theirs.
+//! Owners of addresses: the objects that claim an address as theirs.
 
 use std::{collections::HashMap, net::IpAddr};
 
-/// What an order of a claim that came as an event begins with: it is later than all of the list.
+/// First order of claims that came as events: they are later than all claims of the list.
 const LIVE: u64 = 1 << 40;
 
-/// One object's claim to an address.
+/// The claim of one object to an address.
 #[derive(Clone, Copy, Debug)]
 struct Claim {
     order: u64,
     uid: u128,
 }
 
-/// Who claims which address. An address is given to a new pod while the old one's object is still
-/// there, so the latest claim holds.
+/// Claims to addresses. A new pod gets an address while the old pod's object still exists, so the
+/// latest claim holds.
 #[derive(Debug, Default)]
 pub(super) struct AddressOwners {
     by_address: HashMap<IpAddr, Vec<Claim>>,
@@ -21,8 +21,8 @@ pub(super) struct AddressOwners {
 }
 
 impl AddressOwners {
-    /// An object has an address from now on or, as a list tells, since a time (seconds, any
-    /// epoch). Nothing changes if it had it already.
+    /// Adds an object's claim to an address. It starts now or, for an object of a list, at a time
+    /// (seconds, any epoch). A claim that exists already does not change.
     pub(super) fn claim(&mut self, address: IpAddr, uid: u128, listed_since: Option<u64>) {
         self.sequence += 1;
         let order = listed_since.map_or(LIVE + self.sequence, |since| since.min(LIVE - 1));
@@ -36,7 +36,7 @@ impl AddressOwners {
         }
     }
 
-    /// An object has the address no longer.
+    /// Removes an object's claim to an address.
     pub(super) fn release(&mut self, address: IpAddr, uid: u128) {
         if let Some(claims) = self.by_address.get_mut(&address) {
             claims.retain(|claim| claim.uid != uid);
@@ -46,12 +46,12 @@ impl AddressOwners {
         }
     }
 
-    /// Whose the address is.
+    /// Owner of the address: the object with the latest claim. None: no object claims it.
     pub(super) fn holder(&self, address: IpAddr) -> Option<u128> {
         Some(self.by_address.get(&address)?.last()?.uid)
     }
 
-    /// All that claim it.
+    /// All objects that claim an address.
     pub(super) fn all(&self, address: IpAddr) -> impl Iterator<Item = u128> {
         let claims = self.by_address.get(&address).map_or(&[][..], Vec::as_slice);
         claims.iter().map(|claim| claim.uid)

@@ -1,4 +1,4 @@
-//! Addresses that had changed hands before the news of it came.
+//! Address reuse: finds addresses that had changed owners before the event about it came.
 
 use std::{
     net::IpAddr,
@@ -11,12 +11,13 @@ use super::objects::Pod;
 use crate::identity::merge::Moved;
 use crate::kube::Event;
 
-/// The server's times are whole seconds, rounded down.
+/// Rounding of the server's times: whole seconds, rounded down.
 const ROUNDED: Duration = Duration::from_secs(1);
 
-/// Of the addresses that a pod's event takes from whoever had them: since when they had not.
-/// `others` says whether an address is held by another pod than the event's, or was by one whose end
-/// nobody knows, `own` whether by it; `asked` is when the pod was asked to go.
+/// The addresses that a pod's event takes from their owners, with the time since when they had no
+/// claim to them. `others` tells whether an address is held by another pod than the event's, or was
+/// by one whose end is unknown. `own` tells whether the event's pod holds it. `asked` is when the
+/// pod was asked to end.
 pub(super) fn moved(
     (event, asked): (&Event<Pod>, Option<Timestamp>),
     addresses: impl IntoIterator<Item = IpAddr>,
@@ -26,7 +27,7 @@ pub(super) fn moved(
     let (since, taken): (_, &dyn Fn(IpAddr) -> bool) = match event {
         Event::Delete(pod) => (ended(pod, asked), &own),
         Event::Apply(pod) if pod.has_ended() => (pod.changed(), &own),
-        // Before it began, a new owner had no address.
+        // A new owner had no address before it began.
         Event::Apply(pod) | Event::InitApply(pod) => match pod.began() {
             Some(began) => (Some(began), &others),
             None => return Vec::new(),
@@ -38,9 +39,9 @@ pub(super) fn moved(
     taken.map(|address| Moved { address, since }).collect()
 }
 
-/// When nothing of a deleted pod ran any more. The kubelet writes that down before the object
-/// goes; of a pod that was deleted at once, or with its node, nobody knows.
-/// What was written before it was asked to go says nothing of its end.
+/// When the last process of a deleted pod ended. The kubelet writes that down before the object
+/// goes. None: unknown, because the pod was deleted at once, or with its node. A status that was
+/// written before the pod was asked to end says nothing of its end.
 fn ended(pod: &Pod, asked: Option<Timestamp>) -> Option<Timestamp> {
     if pod.has_ended() {
         return pod.changed();
@@ -127,7 +128,8 @@ mod tests {
         }))
     }
 
-    /// What each event of a new cluster tells.
+    /// Returns a function that applies events to a new cluster, and gives the reused addresses of
+    /// each.
     fn told() -> impl FnMut(Event<Pod>) -> Vec<Moved> {
         let mut world = ClusterState::new(&[]);
         move |event| {
@@ -143,7 +145,7 @@ mod tests {
         let mut take = told();
         let old = || at_address("old", "1970-01-01T00:00:07Z");
         let new = || at_address("new", "1970-01-01T00:00:20Z");
-        // What names were told before, by an agent before this one, is not known.
+        // The names that an earlier agent reported are unknown.
         take(Event::Init);
         assert_eq!(take(Event::InitApply(old())), []);
         assert_eq!(take(Event::InitApply(new())), []);
@@ -170,7 +172,7 @@ mod tests {
         let mut take = told();
         take(Event::Init);
         take(Event::InitDone);
-        // Its kubelet writes that it has ended, and then has its object deleted without delay.
+        // The kubelet writes that the pod has ended, and then has its object deleted without delay.
         take(Event::Apply(going(
             "1970-01-01T00:00:05Z",
             "1970-01-01T00:00:50Z",
@@ -183,7 +185,7 @@ mod tests {
         )));
         let ended = going("1970-01-01T00:00:28Z", "1970-01-01T00:00:30Z", 0);
         assert_eq!(take(Event::Delete(ended)), [at(29)]);
-        // By force: the last that was written is older than the wish.
+        // The pod is deleted by force: its last status is older than the deletion.
         take(Event::Apply(at_address("web", "1970-01-01T00:00:01Z")));
         let forced = || going("1970-01-01T00:00:28Z", "1970-01-01T00:00:40Z", 0);
         take(Event::Apply(forced()));

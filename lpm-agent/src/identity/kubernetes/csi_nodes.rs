@@ -1,17 +1,19 @@
-//! Nodes that come and go, where nodes are not watched: each kubelet writes its node every few
-//! minutes, and of thousands of nodes that is too much to be sent to as many agents. `CSINode`
-//! objects come and go with nodes and are quiet between.
+//! Detects nodes that come and go, by `CSINode` objects, where nodes are not watched.
+//!
+//! Each kubelet writes its node object every few minutes. With thousands of nodes that is too much
+//! to send to as many agents. `CSINode` objects come and go with nodes, and hardly change in
+//! between.
 
 use std::collections::HashMap;
 
 use super::nodes::Nodes;
 
-/// What `CSINode` objects tell.
+/// State of the `CSINode` objects.
 #[derive(Debug, Default)]
 pub(super) struct CsiNodes {
-    /// Names by the objects' ids.
+    /// Names of nodes by the objects' ids.
     known: HashMap<u128, String>,
-    /// Nodes to be asked for.
+    /// Names of nodes to be requested.
     wanted: Vec<String>,
 }
 
@@ -24,7 +26,8 @@ impl CsiNodes {
         self.known.keys().copied()
     }
 
-    /// A node of this name is there; before the nodes are `listed` nobody need ask for it.
+    /// Records that a node of this name exists. Before the nodes are `listed`, it need not be
+    /// requested.
     pub(super) fn come(&mut self, uid: u128, name: String, listed: bool, nodes: &Nodes) {
         let new = self.known.insert(uid, name.clone()).is_none();
         if new && listed && nodes.uid(&name).is_none() {
@@ -32,12 +35,12 @@ impl CsiNodes {
         }
     }
 
-    /// It may have gone.
+    /// Records that a node may have gone.
     pub(super) fn go(&mut self, uid: u128) {
         self.wanted.extend(self.known.remove(&uid));
     }
 
-    /// All nodes have been listed: asks for those that came meanwhile, and those that are not
+    /// Ends the listing of nodes: requests the nodes that came meanwhile, and those that are not
     /// complete yet.
     pub(super) fn listed(&mut self, nodes: &Nodes) {
         let names = nodes.names();
@@ -50,7 +53,7 @@ impl CsiNodes {
             .extend(nodes.bare().map(|(name, _)| name.to_owned()));
     }
 
-    /// What is to be asked for now.
+    /// Takes the names of the nodes to be requested now.
     pub(super) fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.wanted)
     }
@@ -119,7 +122,7 @@ mod tests {
             (vec!["n1".to_owned()], is_n1()),
             "it is asked whether it is"
         );
-        // There is one of that name, and it is another; then there is none.
+        // Another node of that name comes; then there is none.
         let other = node("n1", "c", "198.18.7.0/24");
         let again = take(vec![StateEvent::Node(Event::Apply(other))]);
         assert_eq!(again, (vec![], None), "the range went with the first");

@@ -1,4 +1,5 @@
-//! Takes what the watches and the other agents say into the world, the status and the names.
+//! The event loop: applies the messages of watches and other agents to the cluster state, the
+//! status and the names.
 
 use std::{
     sync::Arc,
@@ -31,16 +32,16 @@ const WITH_ADDRESSES: [Watched; 3] = [Watched::Pods, Watched::Services, Watched:
 
 pub(super) struct EventLoop<T> {
     world: ClusterState,
-    /// Ranges of pods that the configuration tells.
+    /// Pod ranges from the configuration.
     ranges: Vec<IpNet>,
     status: Arc<Status>,
     tell: T,
-    /// All kinds that have addresses were seen as a whole once.
+    /// True: all kinds that have addresses were listed completely once.
     complete: bool,
-    /// What has no name is said to be unknown.
+    /// True: an address without a name is reported as unknown.
     unknown: bool,
-    /// An agent before this one may have told the kernel names that hold no longer: those who were
-    /// to say so have.
+    /// True: every source that could correct the last agent's names in the kernel has reported, and
+    /// [`News::Complete`] was sent.
     told: bool,
     width: Width,
 }
@@ -63,7 +64,7 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
         }
     }
 
-    /// Nothing is known yet. False: nobody listens.
+    /// Reports that nothing is known yet. False: the receiver has gone.
     pub(super) fn begin(&mut self, near: Option<&NodeScope>) -> bool {
         self.status.set_scope(Scope {
             wanted: if near.is_some() { "node" } else { "cluster" },
@@ -73,7 +74,7 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
         self.say(everything_unknown(true))
     }
 
-    /// Takes in what there is; false: nobody listens.
+    /// Applies what has arrived. False: the receiver has gone.
     pub(super) fn take(
         &mut self,
         messages: &mut Vec<Message>,
@@ -97,27 +98,27 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
             near.tick(&self.world, self.width.asks(), &mut changes);
             self.world.remember_the_gone(from, &mut changes);
         }
-        // Before the names change.
+        // The reuse of addresses is reported before the names change.
         let listens = moved.is_empty() || (self.tell)(News::Moved(moved));
         listens && self.settle(near, changes)
     }
 
-    /// Owners to be asked for.
+    /// Takes the owners to be requested.
     pub(super) fn wanted(&mut self) -> Vec<Wanted> {
         self.world.take_wanted()
     }
 
-    /// Nodes to be asked for.
+    /// Takes the nodes to be requested.
     pub(super) fn nodes(&mut self) -> Vec<String> {
         self.world.take_nodes()
     }
 
-    /// Whether other pods are to be followed than are.
+    /// The change of scope that is due. None: the followed pods are the right ones.
     pub(super) fn turn(&self) -> Option<Turn> {
         self.width.turn()
     }
 
-    /// Others are followed from now on. False: nobody listens.
+    /// Changes the set of followed pods. False: the receiver has gone.
     pub(super) fn turned(&mut self, turn: &Turn, near: &mut NodeScope) -> bool {
         let mut changes = Vec::new();
         let scope = self.width.turned(turn);
@@ -149,7 +150,8 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
         }
     }
 
-    /// Says what has changed, and whether what has no name is known to have none.
+    /// Reports the changes, and whether an address without a name is known to have none. False: the
+    /// receiver has gone.
     fn settle(&mut self, near: Option<&mut NodeScope>, mut changes: Vec<Change>) -> bool {
         let synced = WITH_ADDRESSES
             .iter()
@@ -195,7 +197,8 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
         listens && (self.tell)(News::Complete)
     }
 
-    /// Says if it cannot be told from an address that it is the cluster's.
+    /// The reason if a pod's address is in no known range, so that it cannot be recognised as the
+    /// cluster's. None: there is no such pod.
     fn no_range(&self) -> Option<String> {
         let told = |address| {
             let configured = self.ranges.iter().any(|range| range.contains(&address));
@@ -216,7 +219,7 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
         changes.is_empty() || (self.tell)(News::Changes(changes))
     }
 
-    /// Each reason is said once until the watch works again.
+    /// Logs each reason once until the watch works again.
     fn failed(&self, kind: Watched, failure: &Failure) {
         let reason = failure.reason();
         let sentence = failure.sentence(kind.described());
@@ -231,7 +234,8 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
     }
 }
 
-/// As long as not everything is known, what has no name may be anybody's.
+/// The changes that make every address without a name unknown, or end that. They hold while not all
+/// names are known.
 pub(super) fn everything_unknown(unknown: bool) -> Vec<Change> {
     let name = Arc::new(Name {
         kind: Kind::External,
@@ -247,8 +251,8 @@ pub(super) fn everything_unknown(unknown: bool) -> Vec<Change> {
         .into()
 }
 
-/// How long a pod's change took to come to us. The server's times are whole seconds, so it is up
-/// to a second too long.
+/// Delay between a change of a pod and its event. The server's times are whole seconds, so the
+/// delay is up to a second too long.
 fn lag(event: &StateEvent) -> Option<Duration> {
     let StateEvent::Pod(Event::Apply(pod)) = event else {
         return None;

@@ -1,11 +1,11 @@
-//! Texts that many names share.
+//! Interning: one copy of each text that many names share.
 
 use std::{collections::HashSet, sync::Arc};
 
-/// Below this many no text is thrown away.
+/// With fewer texts than this, none is thrown away.
 const FEW: usize = 1024;
 
-/// Gives out each text once.
+/// Holds one shared copy of each text.
 #[derive(Debug, Default)]
 pub(super) struct Interner {
     known: HashSet<Arc<str>>,
@@ -13,7 +13,7 @@ pub(super) struct Interner {
 }
 
 impl Interner {
-    /// The text, shared with all that have it.
+    /// The shared copy of a text.
     pub(super) fn share(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.known.get(text) {
             return Arc::clone(known);

@@ -1,7 +1,7 @@
-//! Names from Kubernetes: pods, services, nodes, and what owns them.
+//! Names from Kubernetes: pods, services, nodes, and the workloads that own pods.
 //!
-//! [`ClusterState`] is pure: events in, changed names out. A thread with one runtime of its own follows
-//! six kinds of objects and feeds it.
+//! [`ClusterState`] is pure: events go in, changed names come out. A thread with a runtime of its
+//! own follows six kinds of objects and feeds it.
 
 mod address_owners;
 mod address_reuse;
@@ -58,22 +58,23 @@ use width::Turn;
 use super::{merge::News, status::Status};
 use crate::kube::{ConnectError, connect};
 
-/// Events that may wait for us; a watch that has more waits itself.
+/// Events that may wait for the event loop. A watch with more events waits itself.
 const WAITING: usize = 1024;
 
-/// Events taken in at once at most.
+/// Most events that are applied at once.
 const AT_ONCE: usize = 4096;
 
-/// What is to be asked, and how.
+/// Settings of the Kubernetes source.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// A kubeconfig; `None`: the pod's service account.
+    /// Path of a kubeconfig. None: the pod's service account is used.
     pub kubeconfig: Option<PathBuf>,
-    /// Labels of pods that names carry.
+    /// Labels of pods that names include.
     pub labels: Vec<String>,
-    /// Ranges of pods that are known without the nodes.
+    /// Pod ranges that are known without the nodes.
     pub ranges: Vec<IpNet>,
-    /// The pods of one node only are followed, and the other agents are asked; `None`: all are.
+    /// Node scope: follow the pods of one node only, and ask the other agents. None: follow the
+    /// whole cluster.
     pub of_node: Option<OfNode>,
 }
 
@@ -88,7 +89,7 @@ pub enum KubernetesError {
     Thread(#[from] io::Error),
 }
 
-/// A running watch of a cluster. Dropping it ends it.
+/// The running source. Dropping it ends it.
 #[derive(Debug)]
 pub struct Kubernetes {
     stop: Option<oneshot::Sender<()>>,
@@ -96,12 +97,12 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// Starts to follow the cluster. `tell` gets what changes, in the thread that follows; once it
-    /// returns false nothing more is told. A server that does not answer is no error: it is tried
-    /// again for ever.
+    /// Starts to follow the cluster. `tell` receives the changes, in the thread of the event loop.
+    /// Once it returns false, it is not called again. A server that does not answer is no error:
+    /// the requests are retried for ever.
     ///
     /// # Errors
-    /// There is no way to the server: no credentials, or a kubeconfig that does not hold.
+    /// There is no way to the server: no credentials, or an invalid kubeconfig.
     pub fn start(
         settings: Settings,
         status: Arc<Status>,
@@ -116,7 +117,7 @@ impl Kubernetes {
                 let (runtime, client) = match prepared {
                     Ok(prepared) => prepared,
                     Err(error) => {
-                        // Nobody waits any more only if the caller died.
+                        // The send fails only if the caller died.
                         let _ = ready.send(Err(error));
                         return;
                     }
@@ -210,7 +211,7 @@ async fn follow(
     }
 }
 
-/// The watches that run.
+/// The running watches.
 struct Running {
     watches: WatchSet,
     services: Option<task::JoinHandle<()>>,
@@ -230,7 +231,7 @@ impl Running {
         }
     }
 
-    /// Ends those that others will take the place of, and reads what they have said.
+    /// Ends the watches that others will replace, and reads the messages that they have sent.
     async fn end(
         &mut self,
         turn: &Turn,
@@ -239,12 +240,12 @@ impl Running {
     ) {
         let mut over: Vec<_> = self.rest.drain(..).collect();
         if matches!(turn, Turn::Narrow) {
-            // Selectors are read from the services, which are listed anew for it.
+            // Selectors are read from the services, which are relisted for it.
             over.extend(self.services.take());
         }
         for watch in over {
             watch.abort();
-            // It ends at its next await, and says nothing after that.
+            // The watch ends at its next await, and sends nothing after that.
             let _ = watch.await;
         }
         while let Ok(message) = from.try_recv() {

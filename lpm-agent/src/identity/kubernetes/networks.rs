@@ -1,10 +1,12 @@
-//! Networks that a pod is in beside the cluster's own: L2S-M's, and all that Multus attaches.
+//! Further networks of a pod, beside the cluster's own: L2S-M's, and all others that Multus
+//! attaches.
 //!
-//! L2S-M attaches pods by Multus, to ports of its switches: for the n-th network that `l2sm/networks`
-//! asks for it takes any free port of the pod's node, and writes these ports, in the same order, into
-//! Multus' own annotation (`internal/controller/pod_webhook.go`; where that annotation is there already
-//! it does nothing). So Multus knows the network as `l2sm-system/overlay-veth3` on one node and as
-//! another port elsewhere. What Multus did tells the addresses, and L2S-M's annotation the name.
+//! L2S-M attaches pods through Multus, to ports of its switches. For the n-th network that
+//! `l2sm/networks` asks for, it takes any free port of the pod's node. It writes these ports, in
+//! the same order, into Multus' own annotation (`internal/controller/pod_webhook.go`; if that
+//! annotation exists already, it does nothing). So Multus knows the network as
+//! `l2sm-system/overlay-veth3` on one node and as another port elsewhere. Multus' status has the
+//! addresses, and L2S-M's annotation has the name.
 
 use std::net::IpAddr;
 
@@ -14,17 +16,17 @@ use serde::Deserialize;
 
 use super::objects::{L2SM_NETWORKS, NETWORK_STATUS, NETWORKS};
 
-/// More networks of a pod are not looked at.
+/// Most networks of a pod that are read.
 const MOST: usize = 256;
 
-/// An entry of any of the annotations.
+/// A network in one of the annotations.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Network {
     name: String,
     namespace: Option<String>,
     ips: Vec<String>,
-    /// The cluster's own network.
+    /// True: the cluster's own network.
     default: bool,
 }
 
@@ -33,19 +35,19 @@ impl Network {
         self.ips.iter().filter_map(|text| address(text))
     }
 
-    /// Whether they have an address in common.
+    /// True if both have an address in common.
     fn meets(&self, other: &Self) -> bool {
         self.addresses()
             .any(|address| other.addresses().any(|one| one == address))
     }
 
-    /// Whether they may be the same: only if they name different addresses they are not.
+    /// True unless both name addresses and have none in common: they may be the same network.
     fn may_be(&self, other: &Self) -> bool {
         let names = |network: &Self| network.addresses().next().is_some();
         !names(self) || !names(other) || self.meets(other)
     }
 
-    /// Whether Multus, asked for this one, calls it so.
+    /// True if Multus' status calls this requested network so.
     fn is_called(&self, status: &str) -> bool {
         let (namespace, name) = status
             .rsplit_once('/')
@@ -55,18 +57,18 @@ impl Network {
     }
 }
 
-/// Addresses of a pod in such networks, and the networks' names. Where Multus says what it did,
-/// nothing else tells addresses. An annotation that cannot be read names nothing.
+/// Addresses of a pod in further networks, and the networks' names. Where Multus reports what it
+/// did, addresses come from there only. An annotation that cannot be read names nothing.
 pub(super) fn read(metadata: &ObjectMeta) -> Vec<(IpAddr, String)> {
     let annotation = |key: &str| metadata.annotations.as_ref()?.get(key);
     let wanted = annotation(L2SM_NETWORKS).map_or_else(Vec::new, |text| list(text));
     let attached = annotation(NETWORK_STATUS).map(|text| {
-        // Names alone are not what Multus writes here.
+        // Multus never writes names alone here.
         let networks: Vec<Network> = serde_json::from_str(text).unwrap_or_default();
         let others = networks.into_iter().filter(|network| !network.default);
         others.take(MOST).collect::<Vec<_>>()
     });
-    // What L2S-M writes there is JSON.
+    // L2S-M writes JSON there.
     let asked: Option<Vec<Network>> =
         annotation(NETWORKS).map(|text| serde_json::from_str(text).unwrap_or_default());
     let mut found: Vec<(IpAddr, String)> = Vec::new();
@@ -88,20 +90,20 @@ pub(super) fn read(metadata: &ObjectMeta) -> Vec<(IpAddr, String)> {
     found
 }
 
-/// What L2S-M calls a network that Multus has attached as the `place`-th of `all`; `None`: it is none
-/// of L2S-M's.
+/// L2S-M's name of a network that Multus has attached as the `place`-th of `all`. None: it is not a
+/// network of L2S-M.
 fn named<'a>(
     network: &Network,
     (place, all): (usize, usize),
     asked: Option<&[Network]>,
     wanted: &'a [Network],
 ) -> Option<&'a String> {
-    // By an address that only one has: another network may use the same.
+    // The match is by an address that only one network has: another may use the same.
     let mut meeting = wanted.iter().filter(|wanted| wanted.meets(network));
     if let (Some(only), None) = (meeting.next(), meeting.next()) {
         return Some(&only.name);
     }
-    // L2S-M asks Multus for as many as it was asked for, in the same order.
+    // L2S-M asks Multus for as many networks as it was asked for, in the same order.
     let place = match asked {
         Some(asked) => asked
             .iter()
@@ -113,12 +115,12 @@ fn named<'a>(
     named.may_be(network).then_some(&named.name)
 }
 
-/// Networks as L2S-M takes them: as JSON, or names alone with commas between.
+/// Parses networks in the forms that L2S-M accepts: JSON, or names alone with commas between.
 fn list(text: &str) -> Vec<Network> {
     if let Ok(networks) = serde_json::from_str::<Vec<Network>>(text) {
         return networks.into_iter().take(MOST).collect();
     }
-    // Not JSON that is broken.
+    // Broken JSON is not taken for names.
     if text.contains(['{', '[', '"']) {
         return Vec::new();
     }
@@ -131,7 +133,7 @@ fn list(text: &str) -> Vec<Network> {
     names.map(network).collect()
 }
 
-/// An address, with or without the length of its network.
+/// Parses an address, with or without a prefix length.
 fn address(text: &str) -> Option<IpAddr> {
     let with_length = text.parse::<IpNet>().map(|range| range.addr());
     let address = with_length.or_else(|_| text.parse()).ok()?;
@@ -171,7 +173,7 @@ mod tests {
             pod(&[(NETWORK_STATUS, status)]),
             [blue("198.19.1.2"), blue("fd00::2")]
         );
-        // Multus has not done it: it is nobody's.
+        // Multus has not attached it, so nobody has the address.
         let wanted = r#"[{"name": "red", "ips": ["198.19.2.3/24"]}]"#;
         let found = pod(&[(L2SM_NETWORKS, wanted), (NETWORK_STATUS, status)]);
         assert_eq!(found, [blue("198.19.1.2"), blue("fd00::2")]);
@@ -179,7 +181,8 @@ mod tests {
         assert_eq!(found, [("198.19.2.3".to_owned(), "red".to_owned())]);
     }
 
-    /// As L2S-M's webhook and Multus write it; the ports are those that were free on the pod's node.
+    /// Annotations as L2S-M's webhook and Multus write them. The ports are those that were free on
+    /// the pod's node.
     fn attached(ports: [u8; 2], host: u8) -> (String, String) {
         let [a, b] = ports.map(|port| format!("overlay-veth{port}"));
         let (ip, link) = (format!("198.19.1.{host}"), format!("198.19.2.{host}"));
@@ -219,7 +222,7 @@ mod tests {
     fn what_multus_attached_by_itself_keeps_its_name() {
         let status = r#"[{"name":"lab/macvlan","interface":"net1","ips":["198.19.7.2"]}]"#;
         let own = ("198.19.7.2".to_owned(), "lab/macvlan".to_owned());
-        // L2S-M leaves alone what asks Multus itself.
+        // L2S-M leaves a pod alone that asks Multus itself.
         for wanted in [r#"[{"name":"video","ips":["198.19.1.2/24"]}]"#, "a", "a, b"] {
             let found = pod(&[
                 (L2SM_NETWORKS, wanted),
@@ -228,7 +231,7 @@ mod tests {
             ]);
             assert_eq!(found, std::slice::from_ref(&own), "{wanted}");
         }
-        // Two networks with the same address, in the order in which they were asked for.
+        // Two networks have the same address, in the order in which they were asked for.
         let same =
             r#"[{"name":"a/one","ips":["198.19.1.2"]},{"name":"a/two","ips":["198.19.1.2"]}]"#;
         let wanted =

@@ -1,4 +1,5 @@
-//! An agent that follows its own node's pods only: what it tells the others, and whom it asks.
+//! Node scope: an agent that follows its own node's pods only publishes their names, and asks other
+//! agents for the rest.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,22 +28,22 @@ use crate::{
     mesh::{HEARTBEAT, LEASE, PeerConnection, Target, Trouble, subscribe},
 };
 
-/// How often it is looked who is to be asked, and what is still believed.
+/// Interval between two checks of which agents to ask, and which names still hold.
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
-/// What may wait to be taken in; an agent that says more waits itself.
+/// Messages that may wait. An agent that sends more waits itself.
 const WAITING: usize = 256;
 
-/// What an agent needs that follows its own node's pods only.
+/// Settings of node scope.
 #[derive(Clone)]
 pub struct OfNode {
-    /// The name of the node.
+    /// Name of this node.
     pub node: Arc<str>,
-    /// The port of all agents.
+    /// Port of all agents.
     pub port: u16,
-    /// Where others hear of this node's pods.
+    /// Publisher of this node's pods, which other agents listen to.
     pub board: Arc<NamePublisher>,
-    /// Tells the addresses that flows have now.
+    /// Function that gives the remote addresses of current flows.
     pub addresses: Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>,
 }
 
@@ -55,10 +56,10 @@ impl fmt::Debug for OfNode {
     }
 }
 
-/// How a conversation begins.
+/// Starts a connection to the agent of a node, under a number.
 type Begin = Box<dyn FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection> + Send>;
 
-/// The running part.
+/// The running state of node scope.
 pub(super) struct NodeScope {
     of: OfNode,
     ground: Ground,
@@ -66,20 +67,21 @@ pub(super) struct NodeScope {
     hears: Receiver<(u64, PeerMessage)>,
     to: Sender<(u64, PeerMessage)>,
     api: Api,
-    /// By nodes whose agents do not answer: what is heard of their pods in their place.
+    /// Stand-ins by node: they read the pods of a node from the API server while its agent does not
+    /// answer.
     stand_ins: HashMap<Arc<str>, PeerConnection>,
     /// Version of the nodes that was seen last.
     nodes: u64,
-    /// Nodes whose agents' silence has been said.
+    /// Nodes whose silent agents were logged.
     said: HashSet<Arc<str>>,
     errors: HashMap<&'static str, u64>,
     alive: Option<Instant>,
     wanted: Option<Instant>,
-    /// Since when all is known but what others tell.
+    /// When all other names were complete. None: they are not yet.
     complete: Option<Instant>,
 }
 
-/// Where pods are followed whose agents do not answer, and the labels that names carry.
+/// Access to the API server for stand-ins, and the labels that names include.
 pub(super) struct Api {
     pub(super) client: Client,
     pub(super) labels: Arc<[String]>,
@@ -106,7 +108,7 @@ impl NodeScope {
         }
     }
 
-    /// Waits for the next word of another agent.
+    /// Waits for the next message of another agent.
     pub(super) async fn recv(&mut self) -> (u64, PeerMessage) {
         match self.hears.recv().await {
             Some(said) => said,
@@ -115,7 +117,7 @@ impl NodeScope {
         }
     }
 
-    /// Takes in what another agent says; returns what had changed hands before.
+    /// Applies a message of another agent. Returns the addresses that had changed owners before.
     pub(super) fn take(
         &mut self,
         (number, said): (u64, PeerMessage),
@@ -133,14 +135,14 @@ impl NodeScope {
                 }
                 moved = self.line(number, line, world, out);
             }
-            // It may be of a moment before the agent answered.
+            // The stand-in's message may be older than the agent's first answer.
             PeerMessage::InPlace(line) if self.stand_ins.contains_key(&line.node) => {
                 let number = self.peers.number(&line.node).unwrap_or_default();
                 moved = self.line(number, line, world, out);
             }
             PeerMessage::InPlace(_) => {}
             PeerMessage::Nothing(trouble) => {
-                // What was ended meanwhile has been counted.
+                // A connection that was ended meanwhile has been counted.
                 if let Some(node) = self.peers.node(number).map(Arc::clone) {
                     self.count(&node, &trouble);
                 }
@@ -170,7 +172,7 @@ impl NodeScope {
         moved
     }
 
-    /// Each agent's silence is said once until it answers.
+    /// Logs each agent's silence once until it answers.
     fn count(&mut self, node: &Arc<str>, trouble: &Trouble) {
         self.ask_in_place(node);
         *self.errors.entry(trouble.reason()).or_default() += 1;
@@ -182,7 +184,7 @@ impl NodeScope {
         }
     }
 
-    /// The API server is asked for the pods of a node, if not of too many already.
+    /// Starts a stand-in for a node, if not too many run already.
     fn ask_in_place(&mut self, node: &Arc<str>) {
         if self.stand_ins.len() >= standin::MOST || self.stand_ins.contains_key(node) {
             return;
@@ -194,20 +196,20 @@ impl NodeScope {
         self.stand_ins.insert(Arc::clone(node), talk);
     }
 
-    /// The world has changed by these.
+    /// Applies changes of the cluster state.
     pub(super) fn changed(&mut self, world: &ClusterState, moved: &[Moved], out: &mut Vec<Change>) {
         self.of.board.take(out, moved);
         let nodes = world.nodes();
         if nodes.version() != self.nodes {
             self.nodes = nodes.version();
-            // Whoever could not be asked before.
+            // Nodes that could not be asked before may be known now.
             self.wanted = None;
             self.of.board.admit(nodes.addresses());
             self.peers.nodes_changed(|address| nodes.home(address), out);
         }
     }
 
-    /// Does what is due; to be called every [`TICK`].
+    /// Does what is due. Call it every [`TICK`].
     pub(super) fn tick(&mut self, world: &ClusterState, asks: bool, out: &mut Vec<Change>) {
         let now = Instant::now();
         if is_due(&mut self.alive, now) {
@@ -226,15 +228,15 @@ impl NodeScope {
             .retain(|node, _| peers.number(node).is_some());
     }
 
-    /// Whether all that is asked have told their names, or had time enough, since all else was known.
-    /// So long what an agent before this one told the kernel may hold.
+    /// True if every asked agent has sent its names, or had time enough since all other names were
+    /// complete. Until then the names of the last agent in the kernel may hold.
     pub(super) fn have_told(&mut self) -> bool {
         let since = *self.complete.get_or_insert_with(Instant::now);
         let asked = self.wanted.is_some() && self.peers.report().silent == 0;
         asked || since.elapsed() >= LEASE
     }
 
-    /// Whether others may hear of this node's pods: all are known, and it is still a node.
+    /// Publishes this node's pods, if all are known and the node still exists.
     pub(super) fn publish(&self, world: &ClusterState, complete: bool) {
         let is_node = world.nodes().ranges_of(&self.of.node).is_some();
         self.of.board.set_whole(complete && is_node);
@@ -244,7 +246,7 @@ impl NodeScope {
         self.ground.look(world, Instant::now())
     }
 
-    /// Nobody is asked any more.
+    /// Ends all connections to other agents.
     pub(super) fn end(&mut self, out: &mut Vec<Change>) {
         self.stand_ins.clear();
         self.peers.end(out);
@@ -255,7 +257,7 @@ impl NodeScope {
         report.in_place = self.stand_ins.len();
         let nodes = self.stand_ins.keys();
         let believed = nodes.filter(|node| self.peers.is_heard(node)).count();
-        // That their names are known is not their own merit.
+        // Their names come from the stand-ins, not from the agents.
         report.answering -= believed;
         report.silent += believed;
         (report, self.errors.clone())
@@ -282,7 +284,7 @@ fn begin(to: Sender<(u64, PeerMessage)>) -> Begin {
     })
 }
 
-/// Whether it is time again.
+/// True if the interval has passed again.
 fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
     let due = last.is_none_or(|last| now.saturating_duration_since(last) >= HEARTBEAT);
     if due {

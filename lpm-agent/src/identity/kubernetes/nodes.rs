@@ -1,4 +1,4 @@
-//! Nodes: their addresses, and the ranges that their pods' addresses are of.
+//! Nodes: their addresses, and their pod ranges.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -24,7 +24,7 @@ use crate::{
     mesh::Agent,
 };
 
-/// Addresses that are remembered as some pod's once.
+/// Most addresses that are remembered as former pods'.
 const REMEMBERED: usize = 65_536;
 
 /// All nodes.
@@ -32,11 +32,11 @@ const REMEMBERED: usize = 65_536;
 pub(super) struct Nodes {
     known: HashMap<u128, Known>,
     claims: AddressOwners,
-    /// Which nodes have a range.
+    /// Ids of the nodes that have a range.
     ranges: HashMap<IpNet, Vec<u128>>,
-    /// Lengths of ranges: those of IPv6 are marked.
+    /// Lengths of the ranges. True marks IPv6.
     lengths: BTreeSet<(bool, u8)>,
-    /// Another number after each change of addresses and ranges.
+    /// Changes with every change of addresses and ranges.
     version: u64,
 }
 
@@ -45,9 +45,9 @@ struct Known {
     name: Arc<Name>,
     addresses: Vec<IpAddr>,
     ranges: Vec<IpNet>,
-    /// Where what runs in its network is reached from other nodes.
+    /// Address at which other nodes reach what runs in the node's network.
     internal: Option<IpAddr>,
-    /// Since when it is known without any range.
+    /// When the node was first known without any range.
     bare: Option<Instant>,
 }
 
@@ -122,13 +122,13 @@ impl Nodes {
         self.say(&gone.addresses, &gone.ranges, out);
     }
 
-    /// Whether an address is of some node's range of pods.
+    /// True if an address is in some node's pod range.
     pub(super) fn cover(&self, address: IpAddr) -> bool {
         self.having(address).is_some()
     }
 
-    /// The agent of the node in whose range of pods an address is. None if two nodes have that range: then
-    /// nobody knows.
+    /// The agent of the node whose pod range an address is in. None: no node has such a range, or two
+    /// nodes have it and the owner is unknown.
     pub(super) fn home(&self, address: IpAddr) -> Option<Agent> {
         let [uid] = self.having(address)? else {
             return None;
@@ -140,12 +140,12 @@ impl Nodes {
         })
     }
 
-    /// Another number after each change of what [`Self::home`] answers by.
+    /// A number that changes with everything that [`Self::home`] depends on.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
 
-    /// All addresses that nodes have of their own.
+    /// All addresses of the nodes themselves.
     pub(super) fn addresses(&self) -> HashSet<IpAddr> {
         let nodes = self.known.values();
         nodes.flat_map(|node| node.addresses.clone()).collect()
@@ -157,25 +157,25 @@ impl Nodes {
         Some(*self.known.iter().find(is)?.0)
     }
 
-    /// The names of all.
+    /// The names of all nodes.
     pub(super) fn names(&self) -> HashSet<&str> {
         let nodes = self.known.values();
         nodes.filter_map(|node| node.name.node.as_deref()).collect()
     }
 
-    /// The ranges of pods of the node with this name; `None`: there is no such node.
+    /// The pod ranges of the node with this name. None: there is no such node.
     pub(super) fn ranges_of(&self, name: &str) -> Option<&[IpNet]> {
         let is = |node: &&Known| node.name.node.as_deref() == Some(name);
         Some(&self.known.values().find(is)?.ranges)
     }
 
-    /// Nodes that have had no range of pods since they are known, and since when.
+    /// Nodes that have had no pod range since they are known, and since when.
     pub(super) fn bare(&self) -> impl Iterator<Item = (&str, Instant)> {
         let nodes = self.known.values();
         nodes.filter_map(|node| Some((node.name.node.as_deref()?, node.bare?)))
     }
 
-    /// Those who have the longest range with an address in it.
+    /// The nodes that have the longest range with an address in it.
     fn having(&self, address: IpAddr) -> Option<&[u128]> {
         let lengths = self.lengths.iter().rev();
         let fit = lengths.filter(|(v6, _)| *v6 == address.is_ipv6());
@@ -191,7 +191,7 @@ impl Nodes {
             let Some(nodes) = self.ranges.get_mut(range) else {
                 continue;
             };
-            // Once: a node that is applied anew has been added already.
+            // Each node stands there once: one that is applied again has been added already.
             if let Some(index) = nodes.iter().position(|node| *node == uid) {
                 nodes.remove(index);
             }
@@ -215,7 +215,7 @@ impl Nodes {
         for range in ranges {
             let there = self.ranges.contains_key(range);
             out.push(change(Origin::Derived, *range, there.then(unknown_pod)));
-            // No pod has the network's own address; the node's tunnel device may (flannel).
+            // No pod has the network's own address. The node's tunnel device may have it (flannel).
             let first = IpNet::from(range.network());
             if first != *range {
                 let node = Name {
@@ -231,7 +231,7 @@ impl Nodes {
 }
 
 impl Known {
-    /// Whether it is where another is, and so are its pods.
+    /// True if both have the same addresses and pod ranges.
     fn is_where(&self, other: &Self) -> bool {
         let place = |known: &Self| {
             (
@@ -244,7 +244,7 @@ impl Known {
     }
 }
 
-/// The length of a range; that of IPv6 is marked.
+/// The length of a range. True marks IPv6.
 fn length(range: IpNet) -> (bool, u8) {
     (range.addr().is_ipv6(), range.prefix_len())
 }
@@ -289,7 +289,7 @@ fn ranges(node: &Node) -> Vec<IpNet> {
     found
 }
 
-/// Addresses that were a pod's, where no range tells that they still are: on flat networks.
+/// Addresses that once were a pod's, where no range shows that they still are: on flat networks.
 #[derive(Debug, Default)]
 pub(super) struct Once {
     order: VecDeque<IpAddr>,
@@ -297,7 +297,7 @@ pub(super) struct Once {
 }
 
 impl Once {
-    /// An address is no pod's any more; of too many the oldest are forgotten.
+    /// Records an address that no pod has any more. If there are too many, the oldest are dropped.
     pub(super) fn remember(&mut self, address: IpAddr, out: &mut Vec<Change>) {
         if !self.all.insert(address) {
             return;

@@ -1,5 +1,5 @@
-//! Kubernetes objects with those fields only that names are made of. The rest is not even parsed
-//! into memory.
+//! Kubernetes objects, reduced to the fields that names are made of. Other fields are not even
+//! parsed into memory.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -18,8 +18,8 @@ pub(super) const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 /// Annotation of L2S-M: the networks that a pod wants to be in.
 pub(super) const L2SM_NETWORKS: &str = "l2sm/networks";
 
-/// Addresses of a node's tunnel devices (Calico, Cilium): packets from the node to pods of others
-/// have them.
+/// Annotations with addresses of a node's tunnel devices (Calico, Cilium). Packets from the node to
+/// pods of other nodes have these addresses.
 pub(super) const TUNNEL_ADDRESSES: [&str; 6] = [
     "projectcalico.org/IPv4IPIPTunnelAddr",
     "projectcalico.org/IPv4VXLANTunnelAddr",
@@ -67,7 +67,7 @@ macro_rules! resource {
     };
 }
 
-/// A pod.
+/// A pod that services may select.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Pod {
@@ -141,7 +141,7 @@ pub(super) struct Ingress {
     pub(super) ip: Option<String>,
 }
 
-/// Some of the addresses behind a service.
+/// A part of the addresses behind a service.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct EndpointSlice {
@@ -189,7 +189,7 @@ pub(super) struct NodeAddress {
     pub(super) address: String,
 }
 
-/// A replica set; its owner is a deployment.
+/// A replica set. Its owner is a deployment.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ReplicaSet {
@@ -197,7 +197,7 @@ pub struct ReplicaSet {
     pub(super) metadata: ObjectMeta,
 }
 
-/// A job; its owner may be a cron job.
+/// A job. Its owner may be a cron job.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Job {
@@ -205,8 +205,8 @@ pub struct Job {
     pub(super) metadata: ObjectMeta,
 }
 
-/// What a node's kubelet says of its storage. It is made when a node joins and goes with the node, and
-/// hardly ever changes between.
+/// The kubelet's object about its node's storage. It is made when a node joins, goes with the node,
+/// and hardly ever changes between.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct CSINode {
@@ -222,7 +222,8 @@ resource!(ReplicaSet, "apps", "replicasets", NamespaceResourceScope, metadata on
 resource!(CSINode, "storage.k8s.io", "csinodes", ClusterResourceScope, metadata only: true);
 resource!(Job, "batch", "jobs", NamespaceResourceScope, metadata only: true);
 
-/// What is kept of an object's metadata; who changed which field, in full, is most of its size.
+/// The metadata that is kept. The record of who changed which field, which is left out, is most of
+/// an object's size.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kept {
@@ -277,12 +278,13 @@ fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> 
 }
 
 impl Pod {
-    /// It has given its addresses back, though its object may still show them.
+    /// True if the pod has returned its addresses, though its object may still show them.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
-    /// When it was asked to go, if this is the first word of it: whoever ends it writes over that.
+    /// When the pod was asked to end, if the event is the first to say so: the writer of its end
+    /// overwrites that.
     pub(super) fn asked_to_go(&self) -> Option<k8s_openapi::jiff::Timestamp> {
         let due = self.metadata.deletion_timestamp.as_ref()?.0;
         let grace = self.metadata.deletion_grace_period_seconds.unwrap_or(0);
@@ -290,14 +292,14 @@ impl Pod {
             .ok()
     }
 
-    /// When its node began with it, or else when it was made (whole seconds).
+    /// When its node started the pod, or else when the pod was created (whole seconds).
     pub(super) fn began(&self) -> Option<k8s_openapi::jiff::Timestamp> {
         let time = self.status.start_time.as_ref();
         time.or(self.metadata.creation_timestamp.as_ref())
             .map(|time| time.0)
     }
 
-    /// When it was last written to, as whoever wrote says (whole seconds).
+    /// When the pod was last written to, by the writer's own clock (whole seconds).
     pub(super) fn changed(&self) -> Option<k8s_openapi::jiff::Timestamp> {
         let entries = self.metadata.managed_fields.iter().flatten();
         let times = entries.filter_map(|entry| entry.time.as_ref());

@@ -1,4 +1,5 @@
-//! The owner chain: a pod of a replica set is of a deployment, one of a job perhaps of a cron job.
+//! The owner chain: a pod of a replica set belongs to a deployment, and a pod of a job perhaps to a
+//! cron job.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +14,7 @@ use crate::kube::uid;
 /// Label of a replica set's pods: the last part of the replica set's name.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// What has pods and an owner of its own.
+/// Kinds of objects that have pods and an owner of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Between {
     ReplicaSet,
@@ -29,29 +30,30 @@ impl Between {
     }
 }
 
-/// What a pod is of.
+/// The workload that a pod belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Workload {
-    /// As `identity::Name::workload_type` has it.
+    /// Kind of the workload, with the names of `identity::Name::workload_type`.
     pub(super) kind: Arc<str>,
     pub(super) name: Arc<str>,
 }
 
-/// What replica sets and jobs belong to.
+/// The owners of replica sets and jobs.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     workloads: [HashMap<u128, Workload>; 2],
-    /// They are not watched: what is not known has to be asked for, and a replica set's name tells
-    /// enough.
+    /// True: owners are not watched. An unknown one has to be requested, and the name of a replica
+    /// set is enough.
     asks: bool,
-    /// Owners that have been asked for.
+    /// Owners that have been requested.
     asked: HashSet<u128>,
 }
 
-/// Owners that are remembered where they are not watched: there nobody says that they are gone.
+/// Most owners that are remembered where they are not watched: nobody reports there that they are
+/// gone.
 const REMEMBERED: usize = 4096;
 
-/// An owner to be asked for.
+/// An owner to be requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) of: Between,
@@ -59,17 +61,17 @@ pub(super) struct Wanted {
     pub(super) name: String,
 }
 
-/// The workload of a pod, and the replica set or job that has not been seen yet, and would tell it
-/// for sure.
+/// The workload of a pod, and the replica set or job that has not been seen yet and would confirm
+/// it.
 pub(super) type Told = (Workload, Option<u128>);
 
 impl Owners {
-    /// Whether owners are asked for one by one, and not watched.
+    /// Sets whether owners are requested one by one, and not watched.
     pub(super) fn set_asks(&mut self, asks: bool) {
         self.asks = asks;
     }
 
-    /// What to ask for so that a pod's workload is known; each owner once.
+    /// The request that makes a pod's workload known. Each owner is requested once.
     pub(super) fn wanted(&mut self, pod: &ObjectMeta) -> Option<Wanted> {
         let owner = controller(pod).filter(|_| self.asks)?;
         let of = match owner.kind.as_str() {
@@ -100,7 +102,7 @@ impl Owners {
         self.workloads[of as usize].keys().copied()
     }
 
-    /// A replica set or job; returns the workload that its pods are of.
+    /// Records a replica set or job. Returns the workload of its pods.
     pub(super) fn set(
         &mut self,
         of: Between,
@@ -114,7 +116,7 @@ impl Owners {
         workload
     }
 
-    /// It is gone. Its pods keep the name that they have.
+    /// Removes an owner that is gone. Its pods keep their names.
     pub(super) fn remove(&mut self, of: Between, uid: u128) {
         self.workloads[of as usize].remove(&uid);
     }
@@ -140,7 +142,7 @@ impl Owners {
         if let Some(workload) = self.workloads[of as usize].get(&uid) {
             return (workload.clone(), None);
         }
-        // Deployments name their replica sets so: that is as good as the watch's word.
+        // Deployments name their replica sets so. It is as good as the watch's answer.
         let short = without_hash(pod, &owner.name);
         let is_short = short != owner.name;
         let kind = if is_short { "deployment" } else { of.as_str() };
@@ -156,8 +158,8 @@ fn workload((kind, name): (&str, &str), texts: &mut Interner) -> Workload {
     }
 }
 
-/// What the recording rules of kubernetes-mixin call a kind; those that it does not know as they
-/// stand.
+/// The name of a kind in the recording rules of kubernetes-mixin. A kind that they do not know
+/// stays as it is.
 fn kind(kind: &str) -> &str {
     match kind {
         "Deployment" => "deployment",
@@ -175,7 +177,7 @@ fn controller(of: &ObjectMeta) -> Option<&OwnerReference> {
     owners.iter().find(|owner| owner.controller == Some(true))
 }
 
-/// The name of a deployment from that of its replica set.
+/// The name of a deployment, from the name of its replica set.
 fn without_hash<'a>(pod: &ObjectMeta, replica_set: &'a str) -> &'a str {
     let labels = pod.labels.as_ref();
     labels

@@ -1,7 +1,8 @@
-//! Whether an address tells its node: whether pods have addresses of their nodes' ranges.
+//! Pod addressing: decides whether a pod's address identifies its node, by the nodes' pod ranges.
 //!
-//! On a flat network (Azure CNI's, for one) it does not, and then there is nobody to ask. Nor does it
-//! in the networks of L2S-M and Multus: those span nodes, and their addresses are of no node's range.
+//! On a flat network (Azure CNI's, for one) it does not, and then there is no agent to ask. It does
+//! not either in the networks of L2S-M and Multus: those span nodes, and their addresses are of no
+//! node's range.
 
 use std::{
     net::IpAddr,
@@ -12,27 +13,27 @@ use std::{
 use super::state::{ClusterState, Watched};
 use crate::identity::Name;
 
-/// A node that is new has no range of pods yet, and the news of it may come late.
+/// Time for which a new node may be without pod range, and its update late.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What is known of it.
+/// The kind of pod addressing, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PodAddressing {
-    /// It does: an address of no range is no pod's.
+    /// Each node has its pod ranges. An address of no range is no pod's.
     PerNode,
-    /// It may: an address of no range may be anybody's.
+    /// Not known yet. An address of no range may be anybody's.
     Unknown,
-    /// It does not; in a sentence, why.
+    /// A flat network: an address does not identify its node. The sentence says why.
     Flat(String),
 }
 
-/// The view from one node.
+/// The observations of one node.
 #[derive(Debug)]
 pub(super) struct Ground {
     node: Arc<str>,
-    /// A pod was seen with an address of its node's range.
+    /// True: a pod was seen with an address of its node's range.
     seen: bool,
-    /// Since when this node is none of the cluster's, or has pods but no range.
+    /// When this node was first found outside of the cluster, or with pods but no range.
     missing: Option<Instant>,
 }
 
@@ -45,17 +46,17 @@ impl Ground {
         }
     }
 
-    /// Whether a pod was seen with an address of its node's range.
+    /// True if a pod was seen with an address of its node's range.
     pub(super) fn is_seen(&self) -> bool {
         self.seen
     }
 
-    /// Another node's agent has named pods of its range.
+    /// Records that another node's agent has named pods of its range.
     pub(super) fn others_stand(&mut self) {
         self.seen = true;
     }
 
-    /// Looks at a world in which this node's pods are followed, and maybe others'.
+    /// Evaluates a cluster state in which this node's pods are followed, and maybe others'.
     pub(super) fn look(&mut self, world: &ClusterState, now: Instant) -> PodAddressing {
         if !world.is_synced(Watched::Nodes) {
             return PodAddressing::Unknown;

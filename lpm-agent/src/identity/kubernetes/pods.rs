@@ -26,29 +26,30 @@ use crate::{
     kube::{Event, uid_of},
 };
 
-/// A service that an address is behind. The first in order gives its name.
+/// A service that an address is behind. The first in order gives the address its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Backend {
-    /// It has no address of its own: nobody need have come by it.
+    /// True: the service has no address of its own, so clients may not have used it.
     pub(super) headless: bool,
-    /// Its name.
+    /// Name of the service.
     pub(super) service: Arc<str>,
-    /// Its namespace, which is that of the pods behind it.
+    /// Namespace of the service, and of the pods behind it.
     pub(super) namespace: Arc<str>,
 }
 
-/// A pod that is there.
+/// A pod that exists.
 #[derive(Debug)]
 struct Known {
     name: Arc<Name>,
     addresses: Box<[IpAddr]>,
-    /// Addresses in other networks.
+    /// Addresses in further networks, with the networks' names.
     overlay: Box<[(IpAddr, Arc<str>)]>,
-    /// The owner that would tell its workload.
+    /// Owner that would confirm the pod's workload. None: nothing is missing.
     awaits: Option<u128>,
 }
 
-/// More are not remembered; what was counted late of them is not known then.
+/// Most addresses of ended pods that are remembered. Round trips that are counted late at further
+/// ones stay uncounted.
 const ENDLESS: usize = 4096;
 
 /// All pods.
@@ -60,14 +61,14 @@ pub(super) struct Pods {
     overlay: AddressOwners,
     backends: HashMap<IpAddr, Vec<Backend>>,
     waiting: HashMap<u128, HashSet<u128>>,
-    /// When pods were asked to go.
+    /// When pods were asked to end.
     asked: HashMap<u128, Timestamp>,
-    /// Addresses of pods that are gone, and nobody knows since when.
+    /// Addresses of pods that are gone, where it is unknown since when.
     endless: HashSet<IpAddr>,
 }
 
 impl Pods {
-    /// Pods whose names carry these labels.
+    /// Starts without pods. Names include these labels of pods.
     pub(super) fn new(labels: &[String]) -> Self {
         Self {
             labels: labels.iter().map(|label| label.as_str().into()).collect(),
@@ -83,13 +84,13 @@ impl Pods {
         self.known.keys().copied()
     }
 
-    /// All addresses in the cluster's network, with the pods that have them.
+    /// All addresses in the cluster's network, with the names of their pods.
     pub(super) fn addresses(&self) -> impl Iterator<Item = (&Name, IpAddr)> {
         let pods = self.known.values();
         pods.flat_map(|pod| pod.addresses.iter().map(|address| (&*pod.name, *address)))
     }
 
-    /// All addresses in other networks, with the pods that have them and the networks' names.
+    /// All addresses in further networks, with the names of their pods and of the networks.
     pub(super) fn outside(&self) -> impl Iterator<Item = (&Name, IpAddr, &str)> {
         let pods = self.known.values();
         pods.flat_map(|pod| {
@@ -98,13 +99,13 @@ impl Pods {
         })
     }
 
-    /// All services that addresses are behind are forgotten.
+    /// Forgets all services that addresses are behind.
     pub(super) fn no_backends(&mut self, out: &mut Vec<Change>) {
         let addresses: Vec<IpAddr> = self.backends.drain().map(|(address, _)| address).collect();
         self.say(&addresses, &[], out);
     }
 
-    /// Which addresses an event takes from whoever had them.
+    /// The addresses that an event takes from their owners.
     pub(super) fn moved(&mut self, event: &Event<Pod>) -> Vec<Moved> {
         let (Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) = event else {
             return Vec::new();
@@ -121,7 +122,7 @@ impl Pods {
         if !pod.spec.host_network {
             all.extend(addresses(&pod.status));
         }
-        // One that had it before and is still told of has lost it.
+        // A pod that had the address before and is still reported has lost it.
         let claims = |address| {
             let mut all = self.claims.all(address).chain(self.overlay.all(address));
             all.any(|claimant| claimant == uid)
@@ -152,7 +153,7 @@ impl Pods {
         moved
     }
 
-    /// This is how a pod is now.
+    /// Applies the current state of a pod.
     pub(super) fn apply(
         &mut self,
         (uid, pod): (u128, &Pod),
@@ -194,7 +195,7 @@ impl Pods {
         self.say(&touched, &outside, out);
     }
 
-    /// A pod is gone.
+    /// Removes a pod that is gone.
     pub(super) fn remove(&mut self, uid: u128, out: &mut Vec<Change>) {
         let Some(gone) = self.known.remove(&uid) else {
             return;
@@ -211,7 +212,7 @@ impl Pods {
         self.say(&gone.addresses, &outside, out);
     }
 
-    /// The workload of a replica set's or job's pods is known.
+    /// Records the workload of a replica set's or job's pods.
     pub(super) fn owner(&mut self, owner: u128, workload: &Workload, out: &mut Vec<Change>) {
         for uid in self.waiting.remove(&owner).unwrap_or_default() {
             let Some(pod) = self.known.get_mut(&uid) else {
@@ -234,7 +235,7 @@ impl Pods {
         }
     }
 
-    /// An address is behind a service, or (`there` is false) not any more.
+    /// Records that an address is behind a service, or (`there` is false) not any more.
     pub(super) fn backend(
         &mut self,
         address: IpAddr,
@@ -268,7 +269,7 @@ impl Pods {
         }
     }
 
-    /// Says whose these addresses of the cluster's network, and of others, are now.
+    /// Reports the owners of these addresses of the cluster's network, and of further networks.
     fn say(&self, addresses: &[IpAddr], outside: &[IpAddr], out: &mut Vec<Change>) {
         let change = |origin, address: IpAddr, name| Change {
             origin,
@@ -302,8 +303,8 @@ impl Pods {
         }))
     }
 
-    /// Networks beyond the cluster's own may use the same addresses. Flows are not told apart by
-    /// network, so an address that two pods have is nobody's.
+    /// The name of an address in further networks. These may use the same addresses. Flows are not
+    /// told apart by network, so an address that two pods have has no owner.
     fn name_outside(&self, address: IpAddr) -> Option<Arc<Name>> {
         let mut claims = self.overlay.all(address);
         let pod = self.known.get(&claims.next()?)?;
@@ -362,8 +363,8 @@ impl Pods {
     }
 }
 
-/// The addresses in the cluster's network that are a pod's now. A host-network pod has its node's
-/// address, which is the node's.
+/// The addresses of a pod in the cluster's network. A host-network pod has its node's address,
+/// which belongs to the node.
 pub(super) fn own_addresses(pod: &Pod) -> Box<[IpAddr]> {
     if pod.has_ended() || pod.spec.host_network {
         Box::default()
@@ -372,7 +373,7 @@ pub(super) fn own_addresses(pod: &Pod) -> Box<[IpAddr]> {
     }
 }
 
-/// The addresses of a pod, each once; what is no address is left out.
+/// The addresses of a pod, each once. A text that is no address is left out.
 fn addresses(status: &PodStatus) -> Box<[IpAddr]> {
     let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
     let mut found: Vec<IpAddr> = all
@@ -385,7 +386,7 @@ fn addresses(status: &PodStatus) -> Box<[IpAddr]> {
     found.into()
 }
 
-/// When a pod began, seconds.
+/// When a pod began, in seconds.
 fn since(pod: &Pod) -> u64 {
     pod.began()
         .map_or(0, |time| u64::try_from(time.as_second()).unwrap_or(0))

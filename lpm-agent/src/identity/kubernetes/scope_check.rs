@@ -1,4 +1,4 @@
-//! Looks once whether scope `node` would hold: for `lpm check`.
+//! Checks once whether node scope would work here, for `lpm check`.
 
 use std::{
     fmt::Debug,
@@ -16,23 +16,23 @@ use super::{
 };
 use crate::kube::{ConnectError, Event, Failure, connect};
 
-/// Longer than any patience of [`Ground`].
+/// A time that is longer than any patience of [`Ground`].
 const LATER: Duration = Duration::from_mins(1);
 
-/// What scope `node` would be on this node.
+/// The scope that this node would get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outlook {
-    /// It holds.
+    /// Node scope works.
     Holds,
-    /// It holds as far as can be seen: no pod of the node has shown it yet.
+    /// Node scope works as far as it is visible: no pod of the node has shown it yet.
     NoPods,
-    /// All pods would be followed; why.
+    /// The whole cluster would be followed. The sentence says why.
     Cluster(String),
-    /// The API server does not answer; what it said.
+    /// The API server does not answer. The text is its error.
     Unanswered(String),
 }
 
-/// Asks for a node and its pods.
+/// Asks the API server for a node and its pods.
 pub async fn check_scope(kubeconfig: Option<&Path>, node: &str) -> Result<Outlook, ConnectError> {
     let client = connect(kubeconfig).await?;
     let mut world = ClusterState::of_a_node(&[]);

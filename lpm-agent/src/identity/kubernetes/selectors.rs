@@ -1,5 +1,5 @@
-//! Which services a node's own pods are behind, by the services' selectors: where endpoint slices are
-//! not watched, which are as many as the cluster has pods.
+//! Finds the services that a node's own pods are behind, by the services' selectors. It replaces
+//! the watch of endpoint slices, which are as many as the cluster has pods.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,7 +27,7 @@ pub(super) struct Selectors {
     pods: HashMap<u128, Member>,
 }
 
-/// A pod.
+/// A pod that services may select.
 #[derive(Debug)]
 struct Member {
     namespace: Arc<str>,
@@ -36,7 +36,7 @@ struct Member {
 }
 
 impl Selectors {
-    /// This is how a service is now.
+    /// Applies the current state of a service.
     pub(super) fn service(
         &mut self,
         uid: u128,
@@ -44,7 +44,7 @@ impl Selectors {
         texts: &mut Interner,
     ) -> Vec<Moved> {
         let gone = self.no_service(uid);
-        // Without a selector somebody else says what is behind it.
+        // Without a selector somebody else decides what is behind the service.
         let selector = service.spec.selector.clone().unwrap_or_default();
         if selector.is_empty() {
             return gone;
@@ -63,7 +63,7 @@ impl Selectors {
         moved
     }
 
-    /// A service is gone.
+    /// Removes a service that is gone.
     pub(super) fn no_service(&mut self, uid: u128) -> Vec<Moved> {
         let Some(known) = self.services.remove(&uid) else {
             return Vec::new();
@@ -73,7 +73,7 @@ impl Selectors {
         gone.collect()
     }
 
-    /// This is how a pod is now.
+    /// Applies the current state of a pod.
     pub(super) fn pod(&mut self, uid: u128, pod: &Pod, texts: &mut Interner) -> Vec<Moved> {
         let gone = self.no_pod(uid);
         let metadata = &pod.metadata;
@@ -87,13 +87,13 @@ impl Selectors {
             .values()
             .flat_map(|known| member.behind(known));
         let came = behind.map(|(address, backend)| (address, backend, true));
-        // What comes goes before what goes, so that an address that stays keeps its service.
+        // New backends go before removed ones, so that an address that stays keeps its service.
         let moved = came.chain(gone).collect();
         self.pods.insert(uid, member);
         moved
     }
 
-    /// A pod is gone.
+    /// Removes a pod that is gone.
     pub(super) fn no_pod(&mut self, uid: u128) -> Vec<Moved> {
         let Some(member) = self.pods.remove(&uid) else {
             return Vec::new();
@@ -106,7 +106,7 @@ impl Selectors {
 }
 
 impl Member {
-    /// Its addresses as backends of a service, if the service selects it.
+    /// Addresses of the pod as backends of a service, if the service selects it.
     fn behind(&self, (backend, selector): &(Backend, Labels)) -> Vec<(IpAddr, Backend)> {
         let selected = self.namespace == backend.namespace
             && selector

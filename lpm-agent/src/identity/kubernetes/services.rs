@@ -14,7 +14,7 @@ use crate::identity::{
     names_file::Kind,
 };
 
-/// Label of an endpoint slice: the service that it is of.
+/// Label of an endpoint slice: the name of its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Label of the slices of a service without an address of its own.
@@ -83,7 +83,8 @@ impl Services {
         }));
     }
 
-    /// Services may share an external address, by port: it bears what they have in common.
+    /// The name of a service address. Services may share an external address, by port: its name is
+    /// what they have in common.
     fn name_at(&self, address: IpAddr) -> Option<Arc<Name>> {
         let mut names = self.claims.all(address);
         let (first, _) = self.known.get(&names.next()?)?;
@@ -99,7 +100,8 @@ impl Services {
     }
 }
 
-/// All addresses of a service, each once. `None` (of headless ones) and host names are no addresses.
+/// All addresses of a service, each once. `None` (of headless services) and host names are no
+/// addresses.
 fn addresses(service: &Service) -> Vec<IpAddr> {
     let spec = &service.spec;
     let listed = [&spec.cluster_ips, &spec.external_ips];
@@ -163,7 +165,7 @@ impl Slices {
         if before.is_some_and(|(known, addresses)| *known == backend && *addresses == now) {
             return Vec::new();
         }
-        // What comes goes before what goes, so that an address that stays keeps its service.
+        // New backends go before removed ones, so that an address that stays keeps its service.
         let came = now.iter().map(|address| (*address, backend.clone(), true));
         let mut moved: Vec<Moved> = came.collect();
         moved.extend(self.remove(uid));

@@ -1,8 +1,9 @@
-//! While the agent of a node does not answer, the API server tells of that node's pods in its place.
+//! Stand-in: while the agent of a node does not answer, the API server provides the names of its
+//! pods.
 //!
-//! An agent that is replaced is away for some seconds, and its node's pods talk on. So their names are
-//! had where the agent has them from: one list and one watch of that node's pods, until it answers again.
-//! They are believed as an agent's word is: for [`crate::mesh::LEASE`] after the watch was
+//! An agent that is replaced is away for some seconds, and its node's pods talk on. So their names
+//! come from where the agent has them: one list and one watch of that node's pods, until the agent
+//! answers again. They are believed as an agent's are: for [`crate::mesh::LEASE`] after the watch was
 //! last seen to work.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
@@ -27,28 +28,28 @@ use crate::{
     mesh::{HEARTBEAT, PeerConnection},
 };
 
-/// Of so many nodes at once: an agent need not follow the whole cluster because its port is closed
-/// everywhere.
+/// Most nodes with a stand-in at once. An agent need not follow the whole cluster because its port
+/// is closed everywhere.
 pub(super) const MOST: usize = 16;
 
-/// Up to this long after an agent fell silent: what it said is believed for longer, and not all that
-/// listened to it come at once.
+/// Longest random delay of a stand-in after an agent fell silent. The agent's names are believed
+/// for longer, and its listeners do not all come at once.
 const SPREAD: Duration = Duration::from_millis(1500);
 
-/// Events that may wait, and are taken in at once.
+/// Events that may wait, and are applied at once.
 const WAITING: usize = 256;
 
-/// What is known of a node's pods.
+/// State of a stand-in: the pods of one node.
 struct View {
     node: Arc<str>,
     world: ClusterState,
     names: BTreeMap<IpAddr, Arc<Name>>,
-    /// The watch works, as far as is known.
+    /// True: the watch works, as far as is known.
     works: bool,
     moved: Vec<Moved>,
 }
 
-/// Tells of a node's pods until nobody listens.
+/// Sends the names of a node's pods until the receiver has gone.
 pub(super) async fn stand_in(
     client: Client,
     node: Arc<str>,
@@ -107,7 +108,7 @@ impl View {
                 }
             }
             Message::Alive(_) => self.works = true,
-            // Its own pods' watch says what is wrong, if it is the server.
+            // The watch of the agent's own pods logs the error, if it is the server's.
             Message::Failed(..) => self.works = false,
         }
     }
@@ -129,7 +130,7 @@ impl View {
         };
     }
 
-    /// All names; `None`: they are not known, or may not be true any more.
+    /// All names of the node's pods. None: they are not known, or may not be true any more.
     fn line(&mut self) -> Option<Line> {
         if !self.works || !self.world.is_synced(Watched::Pods) {
             return None;

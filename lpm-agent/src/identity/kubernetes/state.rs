@@ -1,4 +1,5 @@
-//! What is in the cluster, as far as names need it: events of the watches in, names out. Pure.
+//! The cluster state, as far as names need it: events of the watches go in, changed names come out.
+//! Pure.
 
 use std::collections::HashSet;
 
@@ -34,12 +35,12 @@ pub enum Watched {
     ReplicaSets,
     /// Jobs.
     Jobs,
-    /// What comes and goes with nodes, and does not change while they are there.
+    /// Objects that come and go with nodes, and do not change in between.
     CsiNodes,
 }
 
 impl Watched {
-    /// All kinds that tell of the whole cluster.
+    /// All kinds that are followed for the whole cluster.
     pub const ALL: [Self; 6] = [
         Self::Pods,
         Self::Services,
@@ -49,10 +50,11 @@ impl Watched {
         Self::Jobs,
     ];
 
-    /// What an agent follows that asks the others for the names of their pods.
+    /// The kinds that an agent with node scope follows. It asks the other agents for the names of
+    /// their pods.
     const OF_A_NODE: [Self; 4] = [Self::Pods, Self::Services, Self::Nodes, Self::CsiNodes];
 
-    /// As Kubernetes calls the resource.
+    /// Name of the resource in Kubernetes.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -91,25 +93,25 @@ impl Watched {
 /// An event of one of the watches.
 #[derive(Debug)]
 pub enum StateEvent {
-    /// Of pods.
+    /// Event of a pod.
     Pod(Event<Pod>),
-    /// Of services.
+    /// Event of a service.
     Service(Event<Service>),
-    /// Of endpoint slices.
+    /// Event of an endpoint slice.
     EndpointSlice(Event<EndpointSlice>),
-    /// Of nodes.
+    /// Event of a node.
     Node(Event<Node>),
-    /// Of replica sets.
+    /// Event of a replica set.
     ReplicaSet(Event<ReplicaSet>),
-    /// Of jobs.
+    /// Event of a job.
     Job(Event<Job>),
-    /// Of what comes and goes with nodes.
+    /// Event of a `CSINode` object, which comes and goes with its node.
     CsiNode(Event<CSINode>),
-    /// A node was asked for and is not there.
+    /// A node was requested and does not exist.
     NoNode(String),
 }
 
-/// The cluster.
+/// The state of the cluster.
 #[derive(Debug, Default)]
 pub struct ClusterState {
     texts: Interner,
@@ -120,11 +122,11 @@ pub struct ClusterState {
     nodes: Nodes,
     owners: Owners,
     once: Once,
-    /// Where only one node's pods are followed.
+    /// State of node scope. None: the whole cluster is followed.
     narrow: Option<Narrow>,
 }
 
-/// What takes the place of the watches that one node's agent goes without.
+/// State that replaces the watches which an agent with node scope does without.
 #[derive(Debug, Default)]
 struct Narrow {
     selectors: Selectors,
@@ -133,7 +135,7 @@ struct Narrow {
 }
 
 impl ClusterState {
-    /// A cluster that nothing is known of yet; names carry these labels of pods.
+    /// A cluster of which nothing is known yet. Names include these labels of pods.
     #[must_use]
     pub fn new(labels: &[String]) -> Self {
         Self {
@@ -142,7 +144,7 @@ impl ClusterState {
         }
     }
 
-    /// A cluster of which only one node's pods are followed: without endpoint slices, replica sets
+    /// A cluster of which only one node's pods are followed, without endpoint slices, replica sets
     /// and jobs.
     #[must_use]
     pub fn of_a_node(labels: &[String]) -> Self {
@@ -152,7 +154,7 @@ impl ClusterState {
         world
     }
 
-    /// All pods of the cluster are followed from now on. What is known stays until they are listed.
+    /// Follows all pods of the cluster from now on. The known ones stay until the pods are listed.
     pub(super) fn widen(&mut self, out: &mut Vec<Change>) {
         if self.narrow.take().is_some() {
             self.owners.set_asks(false);
@@ -161,8 +163,8 @@ impl ClusterState {
         }
     }
 
-    /// Only one node's pods are followed from now on. What is known of others' stays until its own
-    /// are listed, and so do the workloads that its own bear.
+    /// Follows only one node's pods from now on. The known pods of other nodes stay until the
+    /// node's own are listed. The workloads of the node's own pods stay, too.
     pub(super) fn narrow(&mut self, out: &mut Vec<Change>) {
         self.narrow = Some(Narrow::default());
         self.owners = Owners::default();
@@ -195,25 +197,25 @@ impl ClusterState {
         &self.pods
     }
 
-    /// Owners to be asked for: they are not watched.
+    /// Takes the owners to be requested, because owners are not watched.
     pub(super) fn take_wanted(&mut self) -> Vec<Wanted> {
         let narrow = self.narrow.as_mut();
         narrow.map_or_else(Vec::new, |narrow| std::mem::take(&mut narrow.wanted))
     }
 
-    /// Nodes to be asked for: they may have come or gone.
+    /// Takes the nodes to be requested, because they may have come or gone.
     pub(super) fn take_nodes(&mut self) -> Vec<String> {
         let narrow = self.narrow.as_mut();
         narrow.map_or_else(Vec::new, |narrow| narrow.arrivals.take())
     }
 
-    /// Whether all objects of a kind have been seen once.
+    /// True if all objects of a kind have been listed once.
     #[must_use]
     pub fn is_synced(&self, kind: Watched) -> bool {
         self.listed[kind as usize].synced
     }
 
-    /// Objects of a kind that are there.
+    /// Number of objects of a kind.
     #[must_use]
     pub fn count(&self, kind: Watched) -> usize {
         match kind {
@@ -230,17 +232,17 @@ impl ClusterState {
         }
     }
 
-    /// Which addresses an event takes from whoever had them, and since when; to be asked before
-    /// the event is taken in.
+    /// The addresses that an event takes from their owners, and since when. Call it before the
+    /// event is applied.
     pub(super) fn moved(&mut self, event: &StateEvent) -> Vec<merge::Moved> {
         match event {
-            // Before the first list is complete it is not known who had what.
+            // Before the first list is complete the owners of addresses are unknown.
             StateEvent::Pod(event) if self.is_synced(Watched::Pods) => self.pods.moved(event),
             _ => Vec::new(),
         }
     }
 
-    /// Takes an event in; what names change by it is added to `out`.
+    /// Applies an event. The names that change are added to `out`.
     pub fn take(&mut self, event: StateEvent, out: &mut Vec<Change>) {
         let from = out.len();
         match event {
@@ -260,8 +262,8 @@ impl ClusterState {
         self.remember_the_gone(from, out);
     }
 
-    /// An address that no pod has any more is of an unknown pod until it has its next owner: adds
-    /// what follows from the changes `from` here on.
+    /// Makes an address that no pod has any more belong to an unknown pod until its next owner is
+    /// known. It adds what follows from the changes in `out` from index `from` on.
     pub(super) fn remember_the_gone(&mut self, from: usize, out: &mut Vec<Change>) {
         let gone = out[from..].iter().filter(|change| {
             let of_a_pod = matches!(change.origin, Origin::Pod | Origin::Peer);
@@ -273,7 +275,8 @@ impl ClusterState {
         for address in gone {
             self.once.remember(address, &mut unknown);
         }
-        // First it is unknown, then it is no pod's: never is it anybody else's in between.
+        // The address is unknown first, and then no pod's. So it never belongs to anybody else in
+        // between.
         out.splice(from..from, unknown);
     }
 
@@ -335,7 +338,7 @@ impl ClusterState {
         }
     }
 
-    /// Addresses that are behind services now, or not any more.
+    /// Applies changes of the addresses behind services.
     fn behind(&mut self, moved: Vec<Moved>, out: &mut Vec<Change>) {
         for (address, backend, there) in moved {
             self.pods.backend(address, &backend, there, out);
@@ -362,7 +365,7 @@ impl ClusterState {
         let listing = listed.is_listing();
         match step {
             Step::Apply(uid, node) => {
-                // One that is asked for may be another of the same name; nobody says that the
+                // A requested node may be another one of the same name. Nobody reports that the
                 // first is gone.
                 let asked = self.narrow.is_some() && !listing;
                 let name = node.metadata.name.as_deref().filter(|_| asked);
@@ -429,7 +432,7 @@ impl ClusterState {
     }
 }
 
-/// Those that are not among the kept ones.
+/// The ids that are not among the kept ones.
 fn others(uids: impl Iterator<Item = u128>, kept: &HashSet<u128>) -> Vec<u128> {
     uids.filter(|uid| !kept.contains(uid)).collect()
 }

@@ -1,4 +1,4 @@
-//! The world, by hand-made objects as the API server sends them.
+//! Tests of the cluster state, with hand-made objects as the API server sends them.
 
 mod owners;
 
@@ -16,7 +16,7 @@ use crate::{
     kube::Event,
 };
 
-/// A world, and the names that hold by it.
+/// A cluster state, and the names that it has given.
 struct Cluster {
     world: ClusterState,
     merge: Merge,
@@ -68,7 +68,7 @@ impl Cluster {
         self.names.lookup(address).cloned()
     }
 
-    /// Kind and the shortest words for whose an address is.
+    /// Kind and shortest name of an address's owner.
     fn who(&self, address: &str) -> String {
         let Some(name) = self.at(address) else {
             return "nobody".to_owned();
@@ -285,7 +285,7 @@ fn backends_bear_their_services_name() {
     assert_eq!(cluster.who("198.18.1.2"), "pod a db-1 - db n1 -");
     take(&mut cluster, slice("s2", "db", &["198.18.1.2"], false));
     assert_eq!(cluster.who("198.18.1.1"), "pod a db-0 - all n1 -");
-    // A slice without any has no list at all.
+    // A slice without endpoints has no list at all.
     take(
         &mut cluster,
         with(slice("s2", "db", &[], false), "/endpoints", Value::Null),
@@ -388,7 +388,7 @@ fn addresses_in_other_networks_bear_the_network() {
     cluster.pod(meshed("one", "198.19.5.1"));
     assert_eq!(cluster.who("198.19.5.1"), "pod a one - - n1 blue");
     assert_eq!(cluster.who("198.18.1.1"), "pod a one - - n1 -");
-    // Another network may use the same addresses; whose it is then cannot be told.
+    // Another network may use the same address. Then its owner cannot be told.
     cluster.pod(meshed("two", "198.19.5.1"));
     assert_eq!(cluster.who("198.19.5.1"), "pod unknown - - - - -");
     cluster.no_pod(meshed("two", "198.19.5.1"));

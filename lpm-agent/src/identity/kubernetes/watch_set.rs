@@ -1,4 +1,4 @@
-//! Which objects are watched.
+//! The set of watches: which kinds of objects are watched, and which are requested one by one.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use super::{
 };
 use crate::kube::{self as api, Event, Failure, Follower};
 
-/// How often nodes are listed where they are not watched: for what was missed, and addresses that a
-/// node gets late in its life.
+/// Interval between relists of nodes where they are not watched. They find what was missed, and
+/// addresses that a node gets late in its life.
 const NODES_EVERY: Duration = Duration::from_hours(6);
 
-/// When a new node is looked at again: it gets its range of pods and what CNIs write after it was
-/// made.
+/// When a new node is requested again. It gets its pod range, and the annotations of CNIs, after it
+/// was made.
 const NODE_AGAIN: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_secs(1),
@@ -28,13 +28,13 @@ const NODE_AGAIN: [Duration; 6] = [
     Duration::from_mins(2),
 ];
 
-/// All of a kind, by a watch.
+/// Follow all objects of a kind, by a watch.
 const FULLY: (Option<String>, Option<Duration>) = (None, None);
 
-/// What a watch of this cluster says.
+/// A message of a watch of this cluster.
 pub(super) type Message = api::Message<StateEvent, Watched>;
 
-/// Starts watches; what they say goes to one place.
+/// Starts watches, which all send their messages to one place.
 pub(super) struct WatchSet {
     client: Client,
     to: Sender<Message>,
@@ -45,13 +45,14 @@ impl WatchSet {
         Self { client, to }
     }
 
-    /// Services, which every agent needs: they have addresses of their own.
+    /// Watches services. Every agent needs them: they have addresses of their own.
     pub(super) fn services(&self) -> JoinHandle<()> {
         self.follow::<Service>(Watched::Services, StateEvent::Service, FULLY)
     }
 
-    /// The pods of one node, and nodes, which tell whom to ask. Endpoint slices are as many as pods, and change as often; selectors
-    /// tell the same of the node's own pods. Replica sets and jobs are asked for one by one, and so
+    /// Watches the pods of one node, and lists nodes, whose addresses are those of the agents to
+    /// ask. Endpoint slices are left out: they are as many as pods, and change as often. Selectors
+    /// tell the same of the node's own pods. Replica sets and jobs are requested one by one, and so
     /// are nodes after they were listed.
     pub(super) fn of_a_node(&self, node: &str) -> Vec<JoinHandle<()>> {
         let arrivals = self.follow::<CSINode>(Watched::CsiNodes, StateEvent::CsiNode, FULLY);
@@ -62,8 +63,8 @@ impl WatchSet {
         vec![arrivals, nodes, pods]
     }
 
-    /// All pods, and all that [`Self::of_a_node`] leaves out. Owners first: pods find their workloads
-    /// then.
+    /// Watches all pods, and all kinds that [`Self::of_a_node`] leaves out. Owners come first, so
+    /// that pods find their workloads.
     pub(super) fn of_all(&self) -> Vec<JoinHandle<()>> {
         vec![
             self.follow::<ReplicaSet>(Watched::ReplicaSets, StateEvent::ReplicaSet, FULLY),
@@ -74,12 +75,12 @@ impl WatchSet {
         ]
     }
 
-    /// Asks for a node that may have come or gone.
+    /// Requests a node that may have come or gone.
     pub(super) fn ask_for_node(&self, name: String) {
         tokio::spawn(ask_for_node(self.client.clone(), name, self.to.clone()));
     }
 
-    /// Asks for an owner of pods, once.
+    /// Requests an owner of pods, once.
     pub(super) fn ask_for(&self, wanted: Wanted) {
         let (client, to) = (self.client.clone(), self.to.clone());
         tokio::spawn(async move {
@@ -121,8 +122,8 @@ impl WatchSet {
     }
 }
 
-/// A list of one, so that the right to list is enough. What fails is not tried again: the pod goes by
-/// its owner's name then, and not by what is above it.
+/// Requests one object by a list with one element, so that the right to list is enough. A failure
+/// is not retried. The pod then has its owner's name, and not the name of what is above it.
 async fn ask<K>(
     client: Client,
     wanted: &Wanted,
@@ -156,14 +157,14 @@ async fn ask<K>(
         )],
     };
     for message in messages {
-        // Nobody listens any more: the agent ends.
+        // The receiver has gone: the agent ends.
         if to.send(message).await.is_err() {
             return;
         }
     }
 }
 
-/// Asks for a node now, and some times later while it is there.
+/// Requests a node now, and some times later while it exists.
 async fn ask_for_node(client: Client, name: String, to: Sender<Message>) {
     let api: Api<Node> = Api::all(client);
     let only = ListParams::default().fields(&format!("metadata.name={name}"));

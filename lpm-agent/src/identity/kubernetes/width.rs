@@ -1,40 +1,41 @@
-//! Whether one node's pods are followed, as scope `node` wants it, or all of the cluster's, since an
-//! address does not tell its node: and back when it does.
+//! Switches between node scope and the whole cluster. Where the configuration asks for node scope,
+//! all pods are followed while an address does not identify its node.
 
 use std::time::{Duration, Instant};
 
 use super::pod_addressing::PodAddressing;
 use crate::identity::status::Scope;
 
-/// For how long the reason must be gone before the scope goes back; twice as long each time, as to
-/// follow all pods again costs the API server a list of them.
+/// Time for which the reason must be gone before the scope goes back to the node: first and
+/// longest. It doubles each time, because following all pods again costs the API server a list of
+/// them.
 const STEADY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_hours(1));
 
-/// How often it is looked whether the reason is gone: at all pods of the cluster.
+/// Interval between two checks, over all pods of the cluster, whether the reason is gone.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// What is to change.
+/// The change of scope that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// All pods are to be followed; why.
+    /// Follow all pods. The sentence says why.
     Widen(String),
-    /// One node's are.
+    /// Follow one node's pods.
     Narrow,
 }
 
-/// Whose pods are followed, where one node's are wanted.
+/// Width of the scope, where the configuration asks for node scope.
 #[derive(Debug)]
 pub(super) struct Width {
-    /// All pods are.
+    /// True: all pods are followed.
     wide: bool,
-    /// Why the node of an address does not follow from it.
+    /// Why an address does not identify its node. None: it does.
     flat: Option<String>,
     /// Since when the reason is gone.
     steady: Option<Instant>,
-    /// For how long it must be.
+    /// Time for which the reason must be gone.
     wait: Duration,
     looked: Option<Instant>,
-    /// What has been said of the way back.
+    /// The last message about the way back.
     said: Option<String>,
 }
 
@@ -52,18 +53,18 @@ impl Default for Width {
 }
 
 impl Width {
-    /// All pods are followed though it was to be one node's.
+    /// True if all pods are followed though the configuration asks for node scope.
     pub(super) fn is_wide(&self) -> bool {
         self.wide
     }
 
-    /// Whether other agents are asked. Before the scope goes back they are, so that their names are
-    /// there when the API server's go.
+    /// True if other agents are asked. They are asked before the scope goes back, so that their
+    /// names arrive before the API server's are dropped.
     pub(super) fn asks(&self) -> bool {
         self.flat.is_none() || self.steady.is_some()
     }
 
-    /// The node of an address does not follow from it.
+    /// Records why an address does not identify its node.
     pub(super) fn set_flat(&mut self, why: String) {
         self.flat = Some(why);
     }
@@ -76,8 +77,7 @@ impl Width {
         }
     }
 
-    /// Now and then it is looked whether the reason is gone. Returns what is to be told of it, if that
-    /// is new.
+    /// Checks at intervals whether the reason is gone. Returns the scope to report, if it is new.
     pub(super) fn look(&mut self, footing: impl FnOnce() -> PodAddressing) -> Option<Scope> {
         self.look_at(Instant::now(), footing)
     }
@@ -115,7 +115,7 @@ impl Width {
         Some(wide(why))
     }
 
-    /// What was to change has.
+    /// Records that a change of scope is done.
     pub(super) fn turned(&mut self, turn: &Turn) -> Scope {
         (self.steady, self.looked) = (None, None);
         self.wide = matches!(turn, Turn::Widen(_));
@@ -174,7 +174,7 @@ mod tests {
         width.looked = None;
         assert!(width.look_at(gone, || PodAddressing::PerNode).is_some());
         assert!(width.asks(), "the others are asked before");
-        // It was not gone for long.
+        // The reason was not gone for long.
         width.looked = None;
         assert!(width.look_at(gone, flat).is_some());
         assert_eq!((width.turn(), width.asks()), (None, false));

@@ -1,4 +1,4 @@
-//! What one agent says to another: lines of JSON.
+//! Messages between agents: lines of JSON.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -9,33 +9,34 @@ use crate::{
     mesh::MeshLine,
 };
 
-/// A line of the stream: all names, what has changed since the line before, or, empty, that nothing has.
+/// A line of the stream. It holds all names, or the changes since the last line, or nothing, which
+/// means that nothing changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// Version of the lines that one agent sends to another: 1.
     pub schema: u32,
     /// The node whose pods these are.
     pub node: Arc<str>,
-    /// All of them, in place of what was said before.
+    /// All names, which replace those of earlier lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all: Option<Vec<Named>>,
-    /// Those that are new, or have another name.
+    /// Addresses that are new, or have another name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Named>,
     /// Addresses that no pod of the node has any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<IpAddr>,
-    /// Of those that are gone or have other names: since when they were not their former owners'.
+    /// Changed or gone addresses that had changed owners earlier, and since when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<Moved>,
 }
 
-/// An address and whose it is.
+/// An address and the name of its owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// The address.
     pub address: IpAddr,
-    /// Its name.
+    /// Name of the owner.
     #[serde(flatten)]
     pub name: Arc<Name>,
 }
@@ -53,7 +54,7 @@ impl MeshLine for Line {
 }
 
 impl Line {
-    /// An empty one.
+    /// Makes an empty line.
     pub(crate) fn of(node: &Arc<str>) -> Self {
         Self {
             schema: Self::SCHEMA,
@@ -62,9 +63,9 @@ impl Line {
         }
     }
 
-    /// As it is sent.
+    /// The line as it is sent: JSON and a line feed.
     pub(super) fn text(&self) -> Vec<u8> {
-        // Strings and numbers only: this does not fail.
+        // The line holds strings and numbers only, so this does not fail.
         let mut json = serde_json::to_vec(self).unwrap_or_default();
         json.push(b'\n');
         json

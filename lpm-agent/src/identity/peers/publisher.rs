@@ -1,4 +1,4 @@
-//! What this agent says to others: the names of its own node's pods.
+//! Publishes the names of this node's pods to other agents.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -18,30 +18,31 @@ use crate::identity::{
     merge::{Change, Moved, Origin},
 };
 
-/// Lines that may wait for an agent that reads slowly; then it gets all names anew.
+/// Lines that may wait for a slow listener. A listener that falls further behind gets all names
+/// again.
 const WAITING: usize = 64;
 
-/// Agents that may listen: as many as the largest clusters have nodes.
+/// Most agents that may listen: as many as the largest clusters have nodes.
 const LISTENERS: usize = 6_000;
 
-/// Why an agent is not told names.
+/// Why an agent gets no names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// The names are not followed for others.
+    /// Names are not published by this agent.
     #[error("this agent does not tell names: its identity.kubernetes.scope is not node")]
     Closed,
-    /// Not all of the pods are known yet, or the node is no part of the cluster.
+    /// Not all pods are known yet, or the node is not part of the cluster.
     #[error("this agent does not know its node's pods yet: ask again")]
     NotYet,
-    /// Too many listen.
+    /// Too many agents listen.
     #[error("too many agents listen: ask again later")]
     Full,
-    /// Who asks is no node.
+    /// The client's address is not that of a node.
     #[error("names are told to the addresses of the cluster's nodes, and to this machine")]
     Stranger,
 }
 
-/// The names of this node's pods, and who listens.
+/// Holds the names of this node's pods, and sends them to the listeners.
 #[derive(Debug)]
 pub struct NamePublisher {
     inner: Mutex<Inner>,
@@ -50,12 +51,12 @@ pub struct NamePublisher {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The own node; `None`: nobody is to be told.
+    /// Name of this node. None: nothing is published.
     node: Option<Arc<str>>,
     names: BTreeMap<IpAddr, Arc<Name>>,
-    /// These are all names, and the node is one of the cluster's.
+    /// True: these are all names, and the node is part of the cluster.
     whole: bool,
-    /// Who may ask.
+    /// Addresses of the clients that may ask.
     nodes: HashSet<IpAddr>,
 }
 
@@ -69,23 +70,24 @@ impl Default for NamePublisher {
 }
 
 impl NamePublisher {
-    /// From now on the names of this node's pods are told, once all are known.
+    /// Starts to publish the names of this node's pods, once all are known.
     pub(crate) fn open(&self, node: Arc<str>) {
         self.inner().node = Some(node);
     }
 
-    /// These addresses may ask.
+    /// Sets the addresses of the clients that may ask.
     pub(crate) fn admit(&self, nodes: HashSet<IpAddr>) {
         self.inner().nodes = nodes;
     }
 
-    /// The names are all that there are; or (false) what is known may not be true any more: then
-    /// nobody is told anything.
+    /// Sets whether the names are complete. False: they may not be true any more, and then nothing
+    /// is published.
     pub(crate) fn set_whole(&self, whole: bool) {
         self.inner().whole = whole;
     }
 
-    /// Takes in what has changed, of all that has, and which addresses had changed hands before.
+    /// Applies the changes that concern this node's pods, and the addresses that had changed owners
+    /// before.
     pub(crate) fn take(&self, changes: &[Change], moved: &[Moved]) {
         let mut inner = self.inner();
         let Some(node) = inner.node.clone() else {
@@ -122,7 +124,7 @@ impl NamePublisher {
         }
     }
 
-    /// Tells the listeners that the names hold; to be called every [`crate::mesh::HEARTBEAT`].
+    /// Tells the listeners that the names hold. Call it every [`crate::mesh::HEARTBEAT`].
     pub(crate) fn alive(&self) {
         let inner = self.inner();
         if let (true, Some(node)) = (inner.whole, &inner.node) {
@@ -130,20 +132,20 @@ impl NamePublisher {
         }
     }
 
-    /// Agents that listen.
+    /// Number of agents that listen.
     #[must_use]
     pub fn listeners(&self) -> usize {
         self.lines.receiver_count()
     }
 
-    /// Whether a client may ask.
+    /// Checks whether a client may ask.
     pub fn admits(&self, client: IpAddr) -> Result<(), Refusal> {
         let client = client.to_canonical();
         let known = client.is_loopback() || self.inner().nodes.contains(&client);
         known.then_some(()).ok_or(Refusal::Stranger)
     }
 
-    /// Lines for a listener, without end.
+    /// The lines for a listener, without end.
     pub fn listen(self: &Arc<Self>) -> Result<impl Stream<Item = Bytes> + use<>, Refusal> {
         let first = self.first()?;
         let state = (Arc::clone(self), first);
@@ -156,7 +158,7 @@ impl NamePublisher {
                 match lines.recv().await {
                     Ok(line) => Some((line, (board, (None, lines)))),
                     Err(RecvError::Closed) => None,
-                    // It missed some: all anew.
+                    // The listener missed some lines, so it gets all names again.
                     Err(RecvError::Lagged(_)) => {
                         let (said, lines) = board.first().ok()?;
                         Some((said?, (board, (None, lines))))
@@ -166,9 +168,9 @@ impl NamePublisher {
         ))
     }
 
-    /// All names, and whatever follows them.
+    /// The first line with all names, and the receiver of the lines that follow.
     fn first(&self) -> Result<(Option<Bytes>, Receiver<Bytes>), Refusal> {
-        // Nothing is sent while this lock is held, so nothing falls between.
+        // Nothing is sent while this lock is held, so no line is missed in between.
         let inner = self.inner();
         let node = inner.node.as_ref().ok_or(Refusal::Closed)?;
         if !inner.whole {
@@ -189,7 +191,7 @@ impl NamePublisher {
     }
 
     fn send(&self, line: &Line) {
-        // It fails if nobody listens.
+        // The send fails if nobody listens.
         let _ = self.lines.send(line.text().into());
     }
 
@@ -199,7 +201,7 @@ impl NamePublisher {
 }
 
 impl Line {
-    /// The last word of an address holds.
+    /// Adds the change of an address to the next line. The last change of an address holds.
     fn say(&mut self, address: IpAddr, name: Option<&Arc<Name>>) {
         self.changed.retain(|named| named.address != address);
         self.gone.retain(|gone| *gone != address);

@@ -1,4 +1,4 @@
-//! Who is asked, and what is believed of it.
+//! The table of peers: which agents are asked, and which of their names are believed.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,27 +17,28 @@ use crate::{
     mesh::{Agent, Agents, Peer, PeerConnection, Trouble},
 };
 
-/// What is heard of an agent.
+/// A message about another agent.
 #[derive(Debug)]
 pub(crate) enum PeerMessage {
-    /// It said this.
+    /// A line of the agent.
     Line(Line),
-    /// The API server said this of its node's pods, as the agent does not answer.
+    /// A line of the stand-in, which reads the node's pods from the API server while the agent does
+    /// not answer.
     InPlace(Line),
-    /// It does not answer.
+    /// The agent does not answer.
     Nothing(Trouble),
 }
 
-/// How the other agents are.
+/// State of the connections to other agents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// Agents whose names are believed now.
+    /// Number of agents whose names are believed now.
     pub(crate) answering: usize,
-    /// Agents that are asked and do not answer.
+    /// Number of agents that are asked and do not answer.
     pub(crate) silent: usize,
-    /// Those of them of whose nodes' pods the API server tells meanwhile.
+    /// Number of silent agents whose pods' names come from the API server meanwhile.
     pub(crate) in_place: usize,
-    /// Names that are known from them.
+    /// Number of names from other agents.
     pub(crate) names: usize,
 }
 
@@ -59,7 +60,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         }
     }
 
-    /// Something talks with these addresses: asks those who know whose they are.
+    /// Starts to ask for these addresses, which something talks with, at the agents of their nodes.
     pub(crate) fn want(
         &mut self,
         addresses: impl IntoIterator<Item = IpAddr>,
@@ -70,7 +71,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         forget(self.agents.want(agents, now), out);
     }
 
-    /// Takes in what is heard under a number.
+    /// Applies a message of the connection with this number.
     pub(crate) fn take(
         &mut self,
         number: u64,
@@ -84,7 +85,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         let Line {
             all, changed, gone, ..
         } = line;
-        // Changes mean nothing to whom has not heard all.
+        // Changes mean nothing to a listener that has not received all names.
         if all.is_none() && !peer.is_heard() {
             return;
         }
@@ -108,9 +109,9 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         }
     }
 
-    /// Takes in what the API server says of a node's pods while its agent does not answer. The
-    /// agent knows more of a pod than that (its services, what owns its owner): of those that are
-    /// still the same what it said holds on.
+    /// Applies the names of a stand-in, while the node's agent does not answer. The agent knows
+    /// more of a pod than the stand-in (its services, the owner of its owner). So the agent's name
+    /// stays for a pod that is still the same.
     pub(crate) fn take_in_place(
         &mut self,
         mut line: Line,
@@ -133,18 +134,18 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         self.take(number, line, home, (now, out));
     }
 
-    /// The number of a node's conversation; `None`: it is not asked.
+    /// The number of a node's connection. None: the node is not asked.
     pub(crate) fn number(&self, node: &Arc<str>) -> Option<u64> {
         Some(self.agents.get(node)?.number())
     }
 
-    /// Whether what was said of a node is believed now.
+    /// True if the names of a node are believed now.
     pub(crate) fn is_heard(&self, node: &Arc<str>) -> bool {
         self.agents.get(node).is_some_and(Peer::is_heard)
     }
 
-    /// What of its own pods' addresses an agent says that had changed hands before; to be asked
-    /// before the line is taken in.
+    /// Addresses of its own pods that an agent reports as having changed owners before. Call it
+    /// before the line is applied.
     pub(crate) fn moved(
         &self,
         number: u64,
@@ -158,7 +159,8 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         line.moved.iter().filter(is_its).copied().collect()
     }
 
-    /// The nodes have changed: what is not where it was is asked no more, and its names are unknown.
+    /// Applies changes of the nodes. A node that is not where it was is asked no more, and its
+    /// names are unknown.
     pub(crate) fn nodes_changed(
         &mut self,
         home: impl Fn(IpAddr) -> Option<Agent>,
@@ -176,20 +178,21 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         }
     }
 
-    /// Ends what nobody wants any more, and believes nothing that was not heard for too long: that is
-    /// asked from the beginning. Returns the nodes whose agents have fallen silent.
+    /// Ends connections that nobody needs any more. Names of agents that were not heard for too
+    /// long become unknown, and are asked from the beginning. Returns the nodes whose agents have
+    /// fallen silent.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Change>) -> Vec<Arc<str>> {
         let (silent, said) = self.agents.tick(now);
         forget(said, out);
         silent
     }
 
-    /// Nobody is asked any more.
+    /// Ends all connections.
     pub(crate) fn end(&mut self, out: &mut Vec<Change>) {
         forget(self.agents.end(), out);
     }
 
-    /// How they are.
+    /// The state of the connections.
     pub(crate) fn report(&self) -> Report {
         let (mut answering, mut silent, mut names) = (0, 0, 0);
         for peer in self.agents.iter() {
@@ -208,7 +211,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         }
     }
 
-    /// The node that is asked under a number.
+    /// The node of the connection with this number.
     pub(crate) fn node(&self, number: u64) -> Option<&Arc<str>> {
         self.agents.node(number)
     }
@@ -239,7 +242,7 @@ fn forget(said: Vec<Names>, out: &mut Vec<Change>) {
     }));
 }
 
-/// A pod of a node, whatever else was said of where it is.
+/// The name of a pod with this node, whatever the agent said about its place.
 fn of_node(name: &Arc<Name>, node: &Arc<str>) -> Arc<Name> {
     if name.node.as_ref() == Some(node) {
         return Arc::clone(name);

@@ -1,4 +1,4 @@
-//! Who is asked, what is believed, and what is said.
+//! Tests of the peers: which agents are asked, which names are believed, and which are sent.
 
 use std::{
     net::IpAddr,
@@ -44,7 +44,7 @@ fn home(address: IpAddr) -> Option<Agent> {
     })
 }
 
-/// What changes are, in words.
+/// Changes as readable texts.
 fn words(changes: &[Change]) -> Vec<String> {
     let word = |change: &Change| {
         assert_eq!(change.origin, Origin::Peer);
@@ -100,7 +100,7 @@ fn each_node_is_asked_once_while_something_talks_with_it() {
     );
     assert_eq!(words(&out), ["198.18.2.1 shop"]);
     out.clear();
-    // Nothing talks with it any more, though it still says that its names hold.
+    // Nothing talks with the node any more, though its agent still says that its names hold.
     let later = now + Duration::from_mins(6);
     peers.take(1, Line::of(&"n2".into()), home, (later, &mut out));
     peers.tick(later, &mut out);
@@ -128,7 +128,7 @@ fn what_is_not_heard_for_too_long_is_unknown() {
     assert_eq!(words(&out), ["198.18.2.1 -", "198.18.2.2 -"]);
     assert_eq!(begun.lock().expect("not poisoned").len(), 2, "asked again");
     out.clear();
-    // What the old conversation still says is not heard, and changes say nothing without all.
+    // Messages of the old connection are ignored. Changes mean nothing without all names.
     peers.take(1, line(), home, (now, &mut out));
     let changed = Line {
         changed: vec![named("198.18.2.1", "shop")],
@@ -167,7 +167,7 @@ fn an_agents_word_is_for_its_own_node() {
     peers.take(1, all(lies), home, (now, &mut out));
     assert_eq!(words(&out), ["198.18.2.1 shop"]);
     out.clear();
-    // A list takes the place of what was said; then the range goes to another node.
+    // A list replaces the earlier names. Then the range goes to another node.
     peers.take(
         1,
         all(vec![named("198.18.2.2", "media")]),
@@ -219,7 +219,7 @@ fn the_board_tells_of_its_own_nodes_pods() {
     };
     assert_eq!(next(), Some(all(vec![named("198.18.2.1", "shop")])));
     assert_eq!(next(), None);
-    // The pod goes, and the address to another node's: it is not ours to tell whose it is.
+    // The pod goes, and its address goes to another node's pod, whose owner is not ours to tell.
     let moved = [1, 9].map(|last| Moved {
         address: [198, 18, 2, last].into(),
         since: None,
@@ -234,7 +234,7 @@ fn the_board_tells_of_its_own_nodes_pods() {
     };
     assert_eq!(next(), Some(gone));
     assert_eq!(next(), Some(Line::of(&"n2".into())));
-    // Whoever reads too slowly gets all anew; no longer a node, it says nothing.
+    // A slow listener gets all names again. Once it is no node any more, the agent sends nothing.
     for _ in 0..100 {
         board.alive();
     }

@@ -1,4 +1,4 @@
-//! The pods of this node, for what metrics tell of them beside their round trips.
+//! The pods of this node, for the info metrics about them.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::Registry;
 use crate::identity::{Name, labels::Chosen, names_file::Kind};
 
-/// Namespace and pod.
+/// Namespace and name of a pod.
 pub type PodKey = (Arc<str>, Arc<str>);
 
 impl Registry {
@@ -24,7 +24,7 @@ impl Registry {
         }
     }
 
-    /// Labels of pods that were asked for.
+    /// The labels of pods that the configuration asks for.
     #[must_use]
     pub fn labels(&self) -> &Chosen {
         &self.labels
@@ -41,7 +41,7 @@ impl Registry {
         pods.collect()
     }
 
-    /// A range has this name now. Only what metrics tell of is kept.
+    /// Records the name of a range. Only names that the info metrics need are kept.
     pub(super) fn note_here(&self, range: IpNet, name: Option<&Arc<Name>>) {
         if self.labels.is_empty() {
             return;

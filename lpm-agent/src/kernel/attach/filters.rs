@@ -1,4 +1,5 @@
-//! By filters of a clsact qdisc: ours, those that agents left, and the predecessor's.
+//! Attaching by filters of a clsact qdisc: new ones, those that gone agents left, and those of the
+//! last agent.
 
 use std::io;
 
@@ -70,7 +71,8 @@ impl Attacher {
                     }
                     return Ok(Hook::new(slot, program, On::Filter(place)));
                 }
-                // Somebody was faster, or a filter that we cannot read is in the way.
+                // Another program took the place first, or a filter that we cannot read is in the
+                // way.
                 Err(error)
                     if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::EINVAL))
                         && priority < PRIORITIES => {}
@@ -88,7 +90,7 @@ impl Attacher {
         }
     }
 
-    /// Filters of the agent before this one on a hook that this one has not taken.
+    /// Filters of the last agent on a hook that this agent has not adopted.
     pub(crate) fn inherited_filters(
         &mut self,
         interface: u32,
@@ -102,7 +104,7 @@ impl Attacher {
         Ok(filters)
     }
 
-    /// The predecessor's filter on a hook, with this program in it from now on.
+    /// Adopts the last agent's filter on a hook: from now on it runs this program.
     fn adopt_filter(
         &mut self,
         interface: u32,
@@ -127,7 +129,7 @@ impl Attacher {
         Ok(Some(Hook::new(slot, program, On::Filter(place))))
     }
 
-    /// Takes off what the agent before this one left and this one has no use for.
+    /// Deletes the last agent's filters that this agent did not adopt.
     pub(crate) fn release_inherited(&mut self, interfaces: impl Iterator<Item = u32>) {
         let mut inherited = std::mem::take(&mut self.inherited);
         for link in inherited.links.drain(..) {
@@ -151,7 +153,7 @@ impl Attacher {
         }
     }
 
-    /// Deletes what agents that are gone left on a hook. Returns what was deleted.
+    /// Deletes the filters that gone agents left on a hook. Returns what was deleted.
     pub(crate) fn remove_leftovers(
         &mut self,
         interface: u32,
@@ -162,7 +164,7 @@ impl Attacher {
     }
 }
 
-/// The filters of a hook could not be listed.
+/// The error for a hook whose filters could not be listed.
 fn cannot_look(interface: &Interface, direction: Direction, source: io::Error) -> AttachError {
     if is_gone(&source) {
         return gone(interface);
@@ -174,7 +176,7 @@ fn cannot_look(interface: &Interface, direction: Direction, source: io::Error) -
     }
 }
 
-/// Deletes what agents that are gone left on a hook; `tags` as for [`owner`].
+/// Deletes the filters that gone agents left on a hook. `tags` are as for [`owner`].
 pub(crate) fn remove_leftovers(
     route: &mut Route,
     interface: u32,
@@ -196,10 +198,10 @@ pub(crate) fn remove_leftovers(
     Ok(removed)
 }
 
-/// How far we look for a priority that is free.
+/// Number of priorities that are tried for a free one.
 const PRIORITIES: u16 = 64;
 
-/// The first place from a priority on that takes a filter of ours.
+/// The first place, from a priority on, that can take a filter of ours.
 pub(super) fn free_place(
     interface: u32,
     direction: Direction,

@@ -1,7 +1,7 @@
-//! Whether anybody's program comes before ours, and how ours gets in front again.
+//! Detects programs that run before ours on a hook, and moves ours to the front again.
 //!
-//! What stands before ours may end the way of a packet (`TC_ACT_OK` does), and then we see nothing.
-//! Ours always goes on to the next, so in front it takes nothing from anybody.
+//! A program before ours may end the way of a packet (`TC_ACT_OK` does), and then we see nothing.
+//! Our program always continues to the next one. So in front it takes nothing from anybody.
 
 use std::{collections::BTreeSet, fmt, io, os::fd::AsFd, sync::Arc};
 
@@ -18,14 +18,14 @@ use super::{
     filters::free_place,
 };
 
-/// Somebody else's program that comes before ours.
+/// A program of another owner that runs before ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Other {
-    /// The kernel's number of it; `None`: a filter that runs none.
+    /// The kernel's id of the program. None: a filter that runs none.
     pub program: Option<u32>,
-    /// What its owner calls it; `None`: the kernel does not tell.
+    /// The name that the program's owner gave it. None: the kernel does not tell.
     pub name: Option<String>,
-    /// Its kind and priority, if it is a TC filter; else it is in the TCX chain.
+    /// Kind and priority of the TC filter. None: the program is in the TCX chain.
     pub filter: Option<(String, u16)>,
 }
 
@@ -45,23 +45,24 @@ impl fmt::Display for Other {
     }
 }
 
-/// How one of our hooks stands.
+/// State of one of our hooks.
 #[derive(Debug)]
 pub(crate) enum Standing {
-    /// Our program is not there any more.
+    /// Our program is not on the hook any more.
     Gone,
-    /// Nobody is in front who could take anything from us.
+    /// No program that could take packets from us runs before ours.
     First,
-    /// These are.
+    /// These programs run before ours.
     Behind(Vec<Other>),
 }
 
-/// Programs that may stand in front: ours and those of other agents, which go on to the next.
+/// Ids of the programs that may run before ours: our own and those of other agents, which continue
+/// to the next.
 #[derive(Debug)]
 pub(crate) struct Harmless(BTreeSet<u32>);
 
 impl Attacher {
-    /// Those of now.
+    /// Collects the harmless programs of this moment.
     ///
     /// # Errors
     /// `/proc` cannot be read.
@@ -72,8 +73,8 @@ impl Attacher {
         Ok(Harmless(ours.chain(theirs).collect()))
     }
 
-    /// Looks how a hook stands. Detours of ours on other hooks of the interface are not known here:
-    /// what they call goes on to the next as well, see [`Harmless::with`].
+    /// Reads the state of a hook. Detours of ours on other hooks of the interface are not known
+    /// here. The programs that they call continue to the next as well, see [`Harmless::with`].
     ///
     /// # Errors
     /// The kernel's; `ENODEV`: the interface has gone.
@@ -130,8 +131,8 @@ impl Attacher {
         })
     }
 
-    /// Puts our program in front of those that `standing` found there, if it can be; no packet meets
-    /// it twice (see [`Detour`]), and nobody else's program is touched. False: it cannot be.
+    /// Puts our program in front of those that `standing` found there, if possible. No packet meets
+    /// it twice (see [`Detour`]), and nobody else's program is touched. False: it is not possible.
     ///
     /// # Errors
     /// The kernel's. Our program is where it was then, or gone.
@@ -153,7 +154,7 @@ impl Attacher {
                 let filters = tc::filters(&mut self.route, interface.index, direction)?;
                 let from = (1, self.first_handle());
                 let place = free_place(interface.index, direction, &filters, from);
-                // The last one of a priority is run first.
+                // The filter that was added last to a priority runs first.
                 let passes = |place: &Place| {
                     let priorities = others.iter().filter_map(|other| other.filter.as_ref());
                     let mut priorities = priorities.map(|(_, priority)| *priority);
@@ -168,7 +169,7 @@ impl Attacher {
         }
     }
 
-    /// Makes a link at the head of the chain in place of the hook's.
+    /// Makes a link at the head of the chain in place of the hook's link.
     fn move_link(
         &mut self,
         interface: &Interface,
@@ -200,7 +201,7 @@ impl Attacher {
         Ok(true)
     }
 
-    /// Makes a filter at the new place in place of that at the old one.
+    /// Makes a filter at the new place in place of the filter at the old one.
     fn move_filter(
         &mut self,
         hook: &mut Hook,
@@ -225,7 +226,7 @@ impl Attacher {
         Ok(())
     }
 
-    /// From now on the packets that reach the hook are counted, see [`Hook::counted`].
+    /// Starts to count the packets that reach the hook, see [`Hook::counted`].
     ///
     /// # Errors
     /// The kernel's. Our program is where it was then.
@@ -239,7 +240,7 @@ impl Attacher {
         Ok(())
     }
 
-    /// They are not counted any more.
+    /// Stops the counting of packets at the hook.
     ///
     /// # Errors
     /// The kernel's. The detour goes on calling our program then.
@@ -255,7 +256,7 @@ impl Attacher {
         Ok(())
     }
 
-    /// Puts a program into a hook of ours, in place of what is there.
+    /// Replaces the program in a hook of ours.
     fn put(&mut self, hook: &Hook, program: impl AsFd, name: &str) -> io::Result<()> {
         match &hook.on {
             On::Tcx(link, _) | On::Xdp(link, _) => bpf::link_update(link, program),
@@ -269,14 +270,14 @@ impl Attacher {
 }
 
 impl Harmless {
-    /// With what stands on hooks of ours now, detours included.
+    /// Adds the programs that are on our hooks now, detours included.
     pub(crate) fn with<'h>(&mut self, hooks: impl Iterator<Item = &'h mut Hook>) {
         self.0.extend(hooks.map(|hook| hook.there()));
     }
 }
 
 impl Hook {
-    /// Packets that have reached the hook since [`Attacher::count`]; `None`: they are not counted.
+    /// Packets that reached the hook since [`Attacher::count`]. None: they are not counted.
     pub(crate) fn counted(&self) -> Option<u64> {
         let detour = self.detour.as_ref()?;
         Some(detour.word().load(std::sync::atomic::Ordering::Relaxed))

@@ -1,4 +1,4 @@
-//! By links: TCX and XDP, fresh ones and the predecessor's.
+//! Attaching by links, TCX and XDP: new ones, and those of the last agent.
 
 use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
@@ -58,7 +58,7 @@ impl Attacher {
             let on = On::Xdp(link.fd, Some(link.path));
             return Ok(Hook::new(slot, program, on));
         }
-        // There is room for one: that of the other kind has to go first.
+        // An interface has room for one XDP program, so a link of the other mode has to go first.
         for other in [Slot::XdpNative, Slot::XdpGeneric] {
             if let Some(link) = self.inherited.take(interface.index, other) {
                 link.remove();
@@ -69,7 +69,7 @@ impl Attacher {
         Ok(Hook::new(slot, program, On::Xdp(link, pin)))
     }
 
-    /// The predecessor's link on a hook, with this program in it from now on.
+    /// Adopts the last agent's link on a hook: from now on it runs this program.
     fn adopt(&mut self, interface: u32, slot: Slot, program: &LoadedProgram) -> Option<PinnedLink> {
         let link = self.inherited.take(interface, slot)?;
         match bpf::link_update(&link.fd, program) {

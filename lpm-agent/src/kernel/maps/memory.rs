@@ -1,10 +1,10 @@
-//! The maps as vectors, for tests.
+//! The maps as vectors in memory, for tests.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
 
-/// Tables without a kernel.
+/// Maps without a kernel.
 pub(crate) struct Memory {
     pub(crate) flows: Vec<FlowEntry>,
     pub(crate) queries: Vec<QueryEntry>,
@@ -114,7 +114,7 @@ impl NameMaps for Memory {
 
     fn set_name(&self, key: NameKey, value: NameValue) -> io::Result<()> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // As the kernel's trie does before 6.13, even if the range is there already.
+        // The kernel's trie does so before 6.13, even if the range is there already.
         if names.len() >= self.room_for_names {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -1,4 +1,4 @@
-//! What lies in a directory of pins: hooks of an agent that is gone.
+//! The hooks of a gone agent, as a directory of pins holds them for adoption.
 
 use std::{
     fs, io,
@@ -11,10 +11,10 @@ use super::{
     PinError,
 };
 
-/// Directory of the links.
+/// Subdirectory of the links.
 pub(crate) const LINKS: &str = "links";
 
-/// Directory of the programs that are attached by filters.
+/// Subdirectory of the programs that are attached by filters.
 pub(super) const PROGRAMS: &str = "programs";
 
 /// One of the hooks of an interface.
@@ -22,7 +22,7 @@ pub(super) const PROGRAMS: &str = "programs";
 pub(crate) enum Slot {
     Ingress,
     Egress,
-    /// The second one at the ingress, while hooks are joined.
+    /// The second hook at the ingress, while the vantage `node` is in use.
     Joined,
     XdpNative,
     XdpGeneric,
@@ -47,12 +47,12 @@ impl Slot {
         }
     }
 
-    /// The name of the pin of a link.
+    /// File name of a link's pin.
     pub(super) fn file(self, interface: u32) -> String {
         format!("{interface}-{}", self.as_str())
     }
 
-    /// The hook's.
+    /// Direction of the hook.
     pub(crate) fn direction(self) -> Direction {
         match self {
             Self::Egress => Direction::Egress,
@@ -82,12 +82,12 @@ pub(crate) struct PinnedLink {
     pub(crate) slot: Slot,
     pub(crate) fd: OwnedFd,
     pub(crate) path: PathBuf,
-    /// It still hangs on that interface.
+    /// True: the link is still on that interface.
     pub(crate) alive: bool,
 }
 
 impl PinnedLink {
-    /// Takes it off. Closing the last descriptor is what detaches the program.
+    /// Removes the pin and the link. Closing the last descriptor detaches the program.
     pub(crate) fn remove(self) {
         remove(&self.path);
     }
@@ -97,12 +97,12 @@ impl PinnedLink {
 #[derive(Debug, Default)]
 pub(crate) struct Adoption {
     pub(crate) links: Vec<PinnedLink>,
-    /// Programs that filters hold: kernel ids and pins.
+    /// Programs that filters run: kernel ids and paths of the pins.
     pub(crate) programs: Vec<(u32, PathBuf)>,
 }
 
 impl Adoption {
-    /// Reads a directory. What is not named as ours is left out.
+    /// Reads a directory. Files whose names are not ours are left out.
     pub(super) fn read(directory: &Path) -> Result<Self, PinError> {
         let mut found = Self::default();
         for path in files(&directory.join(LINKS))? {
@@ -113,7 +113,7 @@ impl Adoption {
                 .map_err(|source| PinError::call("open the pinned link", &path, source))?;
             let place = bpf::link_place(&fd)
                 .map_err(|source| PinError::call("look at the pinned link", &path, source))?;
-            // A pin of something else under such a name is not ours to take.
+            // A pin of another object under such a name is not ours to take.
             if place == LinkPlace::Other {
                 continue;
             }
@@ -141,7 +141,7 @@ impl Adoption {
         dead.for_each(PinnedLink::remove);
     }
 
-    /// Takes out the link of a hook.
+    /// Takes out the link of a hook. None: the hook has no link.
     pub(crate) fn take(&mut self, interface: u32, slot: Slot) -> Option<PinnedLink> {
         let at = self
             .links
@@ -150,13 +150,13 @@ impl Adoption {
         Some(self.links.swap_remove(at))
     }
 
-    /// Whether a program with this kernel id is among those of filters.
+    /// True if a program with this kernel id is among those of filters.
     pub(crate) fn has_program(&self, id: Option<u32>) -> bool {
         self.programs.iter().any(|(known, _)| Some(*known) == id)
     }
 }
 
-/// Removes a pin that may be gone already.
+/// Removes a pin, which may be gone already.
 pub(crate) fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
@@ -165,7 +165,7 @@ pub(crate) fn remove(path: &Path) {
     }
 }
 
-/// The files of a directory; none if there is no such directory.
+/// The files of a directory. Empty if the directory does not exist.
 pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     let failed = |source| PinError::call("list", directory, source);
     let entries = match fs::read_dir(directory) {

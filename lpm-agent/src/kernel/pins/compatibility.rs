@@ -1,5 +1,5 @@
-//! What two agents must agree in, so that one can go on with the other's maps; it makes the name of
-//! the directory that they are pinned in.
+//! Compatibility of two agents: what must be equal so that one can go on with the other's maps. It
+//! makes the name of the directory that the maps are pinned in.
 
 use std::{fmt::Write as _, fs, os::unix::fs::MetadataExt as _};
 
@@ -9,14 +9,14 @@ use lpm_common::layout::LAYOUT_VERSION;
 use super::super::{attach::Mode, load::LoadError, settings::LoadSettings};
 use crate::fnv::fnv;
 
-/// Maps that hold nothing for a successor: a packet on its way, samples for who watches, connections,
-/// which it lists itself before its programs run.
+/// Maps that hold nothing for a successor: a packet on its way, samples for watchers, and
+/// connections, which the successor lists itself before its programs run.
 const TRANSIENT: [&str; 4] = ["SAMPLES", "SCRATCH", "TUPLE", "BACKENDS"];
 
-/// Begin of the names of maps that are aya's.
+/// Prefixes of the names of maps that belong to aya.
 const FOREIGN: [&str; 2] = [".", "AYA_"];
 
-/// A map that is pinned, as the object defines it.
+/// A pinned map, as the object defines it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Definition {
     pub(crate) name: String,
@@ -24,7 +24,7 @@ pub(crate) struct Definition {
     pub(crate) properties: [u32; 4],
 }
 
-/// What must agree.
+/// The text of all that must be equal.
 #[derive(Debug, Clone)]
 pub struct Compatibility {
     pub(super) maps: Vec<Definition>,
@@ -33,8 +33,9 @@ pub struct Compatibility {
 }
 
 impl Compatibility {
-    /// Of this build, with these settings, in the calling thread's network namespace or another.
-    /// `version`: in place of the layout's, for tests of upgrades.
+    /// Computes the compatibility of this build with these settings, in the calling thread's
+    /// network namespace or another. `version` replaces the version of the layout, for tests of
+    /// upgrades.
     ///
     /// # Errors
     /// The object cannot be read.
@@ -64,7 +65,7 @@ impl Compatibility {
             .collect();
         maps.sort();
         let mut text = format!("{:?} {mode:?} {netns} {maps:?}", shared(settings));
-        // The C library's clock: words of jiffies mean another time with another tick.
+        // The C library's clock tick counts: with another tick, words of jiffies mean another time.
         let _ = write!(text, " {}", super::super::settings::jiffies_per_second());
         Ok(Self {
             maps,
@@ -73,19 +74,19 @@ impl Compatibility {
         })
     }
 
-    /// The directory's name.
+    /// Name of the directory.
     pub(super) fn directory(&self) -> String {
         format!("v{}-{:016x}", self.version, fnv(&self.text))
     }
 }
 
-/// Whether a map is pinned.
+/// True if a map is pinned.
 fn is_kept(name: &str) -> bool {
     !TRANSIENT.contains(&name) && !FOREIGN.iter().any(|begin| name.starts_with(begin))
 }
 
-/// The settings that the maps' content depends on; the others may change from one agent to the
-/// next. The secrets of the hash are kept beside the maps.
+/// The settings that the content of the maps depends on. The others may change from one agent to
+/// the next. The secrets of the hash are kept beside the maps.
 fn shared(settings: &LoadSettings) -> LoadSettings {
     LoadSettings {
         seeds: [0; lpm_common::hash::SEEDS],
@@ -97,7 +98,7 @@ fn shared(settings: &LoadSettings) -> LoadSettings {
     }
 }
 
-/// Whether a directory may be one of ours, of whatever version.
+/// True if a directory may be one of ours, of any version.
 pub(super) fn is_directory(name: &str) -> bool {
     let parts = name.strip_prefix('v').and_then(|rest| rest.split_once('-'));
     parts.is_some_and(|(version, hash)| {
@@ -107,8 +108,8 @@ pub(super) fn is_directory(name: &str) -> bool {
     })
 }
 
-/// What tells a network namespace from the others that there are at the same time: interfaces have
-/// numbers within one.
+/// Identifies a network namespace among those that exist at the same time. Interface indices are
+/// unique only within one.
 pub(crate) fn netns_of(path: Option<&str>) -> String {
     let path = match path {
         None => "/proc/thread-self/ns/net".to_owned(),

@@ -1,4 +1,4 @@
-//! Why pins cannot be used, and what to do about it.
+//! Errors of pins, with their remedies.
 
 use std::{io, path::PathBuf};
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 /// Why the data path cannot be kept in a BPF file system.
 #[derive(Debug, Error)]
 pub enum PinError {
-    /// There is none.
+    /// The directory is not in a BPF file system.
     #[error(
         "{path} is not in a BPF file system, so nothing can be pinned there: mount one (`mount -t bpf bpf /sys/fs/bpf`; in Kubernetes give the container the node's as a hostPath volume), set `pins.path` to a directory in it, or set `pins.enabled: false`"
     )]
@@ -15,7 +15,7 @@ pub enum PinError {
         /// The configured directory.
         path: PathBuf,
     },
-    /// It is mounted read-only.
+    /// The BPF file system is mounted read-only.
     #[error(
         "the BPF file system at {path} is read-only: mount it writable (in Kubernetes without `readOnly` in volumeMounts), or set `pins.enabled: false`"
     )]
@@ -23,24 +23,24 @@ pub enum PinError {
         /// The configured directory.
         path: PathBuf,
     },
-    /// Another agent has these pins.
+    /// Another agent holds these pins.
     #[error(
         "the pins at {path} belong to an agent that runs{}: stop it, or give this one a `pins.path` of its own", .pid.map(|pid| format!(" (process id {pid})")).unwrap_or_default()
     )]
     InUse {
         /// The configured directory.
         path: PathBuf,
-        /// That agent's process id as this process sees it, if it does.
+        /// Process id of that agent as this process sees it. None: it is not visible.
         pid: Option<u32>,
     },
     /// A file system call or `bpf(2)` failed.
     #[error("{what} {path}: {source}{}", remedy(.source))]
     Call {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// With which path.
+        /// Path of the operation.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! One agent at a time: a lock on the directory of the pins.
+//! The lock on the directory of the pins: one agent at a time.
 
 use std::{
     fs::{self, File},
@@ -17,15 +17,15 @@ use nix::{
 
 use super::PinError;
 
-/// How often it is tried while another agent has the lock.
+/// Interval between attempts while another agent holds the lock.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// The lock; it goes with the process, however that ends.
+/// The held lock. It ends with the process, however that ends.
 #[derive(Debug)]
 pub(crate) struct Lock(#[allow(dead_code, reason = "held, never read")] Flock<File>);
 
 impl Lock {
-    /// Takes it, waiting up to `patience` for another agent to end.
+    /// Takes the lock, waiting up to `patience` for another agent to end.
     pub(crate) fn take(root: &Path, patience: Duration) -> Result<Self, PinError> {
         let begun = Instant::now();
         let mut said = false;
@@ -47,7 +47,8 @@ impl Lock {
         }
     }
 
-    /// Takes it if nobody has it; else tells who has, if it is known.
+    /// Tries to take the lock. If another process holds it, returns its process id, if that is
+    /// known.
     pub(crate) fn try_take(root: &Path) -> Result<Result<Self, Option<u32>>, PinError> {
         let failed = |source| PinError::call("lock", root, source);
         let directory = File::open(root).map_err(failed)?;
@@ -62,8 +63,8 @@ impl Lock {
     }
 }
 
-/// Who holds a lock on a file, from `/proc/locks`: a line is
-/// `1: FLOCK  ADVISORY  WRITE 4711 00:1b:42 0 EOF`.
+/// Finds the holder of a lock on a file in `/proc/locks`. A line is `1: FLOCK  ADVISORY  WRITE 4711
+/// 00:1b:42 0 EOF`.
 fn holder(inode: u64) -> Option<u32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| holder_of(line, inode))
@@ -80,8 +81,7 @@ fn holder_of(line: &str, inode: u64) -> Option<u32> {
     (locked == inode && pid > 0).then_some(pid)
 }
 
-/// Makes sure that a directory, or the place where it will be made, is in a BPF file system that
-/// can be written.
+/// Checks that a directory, or the place where it will be made, is in a writable BPF file system.
 pub(crate) fn check(root: &Path) -> Result<(), PinError> {
     let failed = |errno: Errno| PinError::call("look at", root, errno.into());
     let there: PathBuf = root

@@ -1,14 +1,14 @@
-//! Pins: maps and links in a BPF file system, so that the data path outlives the agent and the next
-//! one goes on with it.
+//! Pins: maps and links in a BPF file system. With them the data path outlives the agent, and the
+//! next agent adopts it.
 //!
-//! Below the configured directory lies one directory per layout, `v<version>-<hash>`: the hash is
-//! of everything that two agents must agree in ([`compatibility`]). An agent that finds its own
-//! directory adopts it: it loads its programs over the maps that are there and puts them into the
-//! links in place of the ones before, so that each packet meets one of both. Others' directories
-//! (an upgrade, a rollback, other sizes) it takes down once its own programs are attached.
+//! Below the configured directory lies one directory per layout, `v<version>-<hash>`. The hash is
+//! of everything that must be compatible between two agents (`compatibility`). An agent that finds
+//! its own directory adopts it: it loads its programs over the existing maps, and replaces the
+//! programs in the links, so that each packet meets one of both. Directories of other layouts (an
+//! upgrade, a rollback, other sizes) are removed once the agent's own programs are attached.
 //!
 //! An agent locks the configured directory (`flock`), so there is one at a time. Map `STATE` is
-//! pinned last: a directory without it was never finished, and is made anew.
+//! pinned last. A directory without it was never finished, and is made anew.
 
 mod adoption;
 mod compatibility;
@@ -40,10 +40,10 @@ pub use error::PinError;
 pub(crate) use lock::{Lock, check as check_place};
 pub(crate) use persisted::Persisted;
 
-/// How long an agent that is ending may hold the lock. Its successor waits so long.
+/// Longest time for which an ending agent may hold the lock. Its successor waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The pins of this agent. When the last holder lets go, they are removed unless they are to be
+/// The pins of this agent. When the last holder drops them they are removed, unless they are to be
 /// kept ([`Pins::keep`]).
 #[derive(Debug)]
 pub struct Pins {
@@ -56,11 +56,12 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Takes possession of a directory, making it if there is none. Waits for an agent that has
+    /// Opens a directory of pins, and makes it if it does not exist. Waits for an agent that holds
     /// it, up to `patience`.
     ///
     /// # Errors
-    /// It is in no BPF file system, or in one that cannot be written; another agent has it.
+    /// The directory is in no BPF file system, or in one that cannot be written; or another agent
+    /// holds it.
     pub fn open(
         root: &Path,
         agreement: &Compatibility,
@@ -73,7 +74,7 @@ impl Pins {
         let adopted = if directory.join(persisted::STATE).exists() && fits(&directory, agreement) {
             Some(Arc::new(Persisted::open(&directory)?))
         } else {
-            // Never finished, or tampered with.
+            // The directory was never finished, or was tampered with.
             dismantle(&directory)?;
             None
         };
@@ -101,13 +102,14 @@ impl Pins {
         &self.directory
     }
 
-    /// Whether an agent before this one has left its maps here.
+    /// True if an earlier agent left its maps here.
     #[must_use]
     pub fn are_adopted(&self) -> bool {
         self.adopted.is_some()
     }
 
-    /// When the maps were made that an agent before this one has left here: since then they count.
+    /// When the maps that an earlier agent left here were made. They have counted since. None: they
+    /// are new.
     #[must_use]
     pub fn made(&self) -> Option<SystemTime> {
         let state = self
@@ -117,7 +119,7 @@ impl Pins {
         state?.metadata().ok()?.modified().ok()
     }
 
-    /// Whether everything stays when this agent ends: for a successor.
+    /// Sets whether everything stays for a successor when this agent ends.
     pub fn keep(&self, keep: bool) {
         self.keep.store(keep, Ordering::Relaxed);
     }
@@ -126,12 +128,13 @@ impl Pins {
         self.keep.load(Ordering::Relaxed)
     }
 
-    /// What the last agent left beside the maps; `None`: there was none.
+    /// The state that the last agent left beside the maps. None: there was no such agent.
     pub(crate) fn kept(&self) -> Option<&Arc<Persisted>> {
         self.adopted.as_ref()
     }
 
-    /// The maps are all there: makes what agents leave for one another.
+    /// Completes the pins once all maps are pinned: makes the state that agents leave to one
+    /// another.
     pub(crate) fn complete(&self, seeds: &[u32; SEEDS]) -> Result<Arc<Persisted>, PinError> {
         Persisted::create(&self.directory, seeds).map(Arc::new)
     }
@@ -141,7 +144,7 @@ impl Pins {
         self.maps.clone()
     }
 
-    /// Where a map is pinned.
+    /// Path of a map's pin.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -154,7 +157,7 @@ impl Pins {
         slot: Slot,
     ) -> Result<PathBuf, PinError> {
         let path = self.directory.join(LINKS).join(slot.file(interface));
-        // Of an interface that is gone, whose number came again.
+        // The pin is of a gone interface, whose index was reused.
         if path.exists() {
             adoption::remove(&path);
         }
@@ -162,8 +165,8 @@ impl Pins {
         Ok(path)
     }
 
-    /// Pins the programs that filters are about to hold: by their ids the next agent knows which
-    /// filters are its predecessor's.
+    /// Pins the programs that filters are about to run. By their ids the next agent recognises its
+    /// predecessor's filters.
     pub(crate) fn pin_programs<'p>(
         &self,
         programs: impl Iterator<Item = &'p LoadedProgram>,
@@ -177,12 +180,12 @@ impl Pins {
         Ok(())
     }
 
-    /// The hooks of the agent before this one.
+    /// The hooks of the last agent.
     pub(crate) fn inheritance(&self) -> Result<Adoption, PinError> {
         Adoption::read(&self.directory)
     }
 
-    /// Directories of other layouts.
+    /// The directories of other layouts.
     pub(crate) fn others(&self) -> Result<Vec<PathBuf>, PinError> {
         let mut others = layouts(&self.root)?;
         others.retain(|directory| *directory != self.directory);
@@ -198,7 +201,7 @@ impl Drop for Pins {
         if let Err(error) = dismantle(&self.directory) {
             tracing::error!("{error}");
         }
-        // It stays if something else is in it; then it is not ours alone.
+        // The directory stays if something else is in it: then it is not ours alone.
         let _ = fs::remove_dir(&self.root);
     }
 }
@@ -230,8 +233,8 @@ pub(crate) fn inheritance_of(directory: &Path) -> Result<Adoption, PinError> {
     Adoption::read(directory)
 }
 
-/// Removes the pins of one layout, and returns them. Links first: what is measured no more needs no
-/// maps. What is not ours stays, and so does the directory then.
+/// Removes the pins of one layout, and returns their paths. Links go first: what is measured no
+/// more needs no maps. What is not ours stays, and so does the directory then.
 pub(crate) fn dismantle(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     let mut removed = Vec::new();
     for part in [&directory.join(LINKS), &directory.join(PROGRAMS), directory] {
@@ -254,8 +257,8 @@ pub(crate) fn dismantle(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     Ok(removed)
 }
 
-/// Whether the maps that are pinned are those that this build expects. The directory's name says
-/// so; anybody who may write there could have put others under their names.
+/// True if the pinned maps are those that this build expects. The directory's name says so, but
+/// anybody who may write there could have put others under their names.
 fn fits(directory: &Path, agreement: &Compatibility) -> bool {
     let wrong = agreement.maps.iter().find(|expected| {
         let info = MapData::from_pin(directory.join(&expected.name)).and_then(|map| map.info());
@@ -271,7 +274,7 @@ fn fits(directory: &Path, agreement: &Compatibility) -> bool {
     wrong.is_none()
 }
 
-/// Makes a directory that only root may look into.
+/// Makes a directory that only root may read.
 fn make(path: &Path) -> Result<(), PinError> {
     fs::DirBuilder::new()
         .recursive(true)

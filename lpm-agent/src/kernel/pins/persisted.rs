@@ -1,5 +1,5 @@
-//! What agents leave for one another beside the kernel programs' maps: secrets, sums, and what ids
-//! stand for.
+//! State that agents leave to one another beside the kernel programs' maps: secrets, sums, and the
+//! meanings of ids.
 
 use std::{
     io,
@@ -23,39 +23,39 @@ use super::{
     PinError,
 };
 
-/// Name of the map that is pinned last: where it is, nothing is missing.
+/// Name of the map that is pinned last. Where it exists, nothing is missing.
 pub(super) const STATE: &str = "STATE";
 
-/// Name of the map of what ids stand for.
+/// Name of the map with the meanings of ids.
 pub(super) const IDS: &str = "IDS";
 
-/// `BPF_F_MMAPABLE`.
+/// Map flag `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
 
-/// `BPF_F_NO_PREALLOC`.
+/// Map flag `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: u32 = 1;
 
-/// Words of [`STATE`].
+/// Number of words in [`STATE`].
 const WORDS: usize = 64;
 
-/// Where in it the secrets begin; one word each.
+/// Index of the first secret in [`STATE`]. Each secret is one word.
 const FIRST_SEED: usize = 8;
 
-/// Where the traffic is that no entry holds any more: packets, bytes.
+/// Index of the traffic that no entry holds any more: packets, then bytes.
 const CARRIED: usize = 0;
 
 const _: () = assert!(FIRST_SEED + SEEDS <= WORDS, "the secrets fit");
 
-/// Bytes of a text in [`IDS`], its length in the first two.
+/// Bytes of a text in [`IDS`]. The first two hold its length.
 const TEXT: usize = 1024;
 
-/// Bytes of that length.
+/// Bytes of the length field.
 const HEAD: usize = 2;
 
-/// Far more ids than there are rows of histograms.
+/// Most ids, far more than there are rows of histograms.
 const MOST_IDS: u32 = 1 << 17;
 
-/// Both maps.
+/// The maps [`STATE`] and [`IDS`].
 #[derive(Debug)]
 pub(crate) struct Persisted {
     state: MmapArray<[AtomicU64; WORDS]>,
@@ -63,7 +63,7 @@ pub(crate) struct Persisted {
 }
 
 impl Persisted {
-    /// Makes them and pins them in a directory.
+    /// Creates both maps and pins them in a directory.
     pub(super) fn create(directory: &Path, seeds: &[u32; SEEDS]) -> Result<Self, PinError> {
         let words = u32::try_from(WORDS * 8).unwrap_or(u32::MAX);
         let text = u32::try_from(TEXT).unwrap_or(u32::MAX);
@@ -91,7 +91,7 @@ impl Persisted {
         Ok(kept)
     }
 
-    /// Opens those that are pinned in a directory.
+    /// Opens both maps by their pins in a directory.
     pub(super) fn open(directory: &Path) -> Result<Self, PinError> {
         let open = |name: &str| {
             let path = directory.join(name);
@@ -124,27 +124,30 @@ impl Persisted {
         std::array::from_fn(|i| self.words()[FIRST_SEED + i].load(Ordering::Relaxed) as u32)
     }
 
-    /// See [`PinnedState::carried`](crate::kernel::maps::PinnedState::carried).
+    /// Traffic of entries that are gone: see
+    /// [`PinnedState::carried`](crate::kernel::maps::PinnedState::carried).
     pub(crate) fn carried(&self) -> Traffic {
         let [packets, bytes] =
             [0, 1].map(|i: usize| self.words()[CARRIED + i].load(Ordering::Relaxed));
         Traffic { packets, bytes }
     }
 
-    /// See [`PinnedState::carry`](crate::kernel::maps::PinnedState::carry).
+    /// Stores that traffic: see [`PinnedState::carry`](crate::kernel::maps::PinnedState::carry).
     pub(crate) fn carry(&self, traffic: Traffic) {
         for (i, value) in [traffic.packets, traffic.bytes].into_iter().enumerate() {
             self.words()[CARRIED + i].store(value, Ordering::Relaxed);
         }
     }
 
-    /// See [`NameMaps::remember`](crate::kernel::maps::NameMaps::remember).
+    /// Stores the meaning of an id: see
+    /// [`NameMaps::remember`](crate::kernel::maps::NameMaps::remember).
     pub(crate) fn remember(&self, id: NameId, text: &str) -> io::Result<()> {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         ids.insert(id.0, value(text), 0).map_err(io::Error::other)
     }
 
-    /// See [`NameMaps::remembered`](crate::kernel::maps::NameMaps::remembered).
+    /// Reads the stored meanings: see
+    /// [`NameMaps::remembered`](crate::kernel::maps::NameMaps::remembered).
     pub(crate) fn remembered(&self) -> io::Result<Vec<(NameId, String)>> {
         let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = Vec::new();
@@ -178,7 +181,7 @@ fn data(directory: &Path, name: &str, map: OwnedFd) -> Result<MapData, PinError>
     })
 }
 
-/// A name that is too long ends in an ellipsis, so that it is none that anything has.
+/// A name that is too long ends in an ellipsis, so that it equals no existing name.
 fn value(name: &str) -> [u8; TEXT] {
     const ELLIPSIS: &str = "…";
     let room = TEXT - HEAD;

@@ -1,4 +1,4 @@
-//! Hooks are put on interfaces and taken off.
+//! Attaches hooks to interfaces and detaches them.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -24,7 +24,7 @@ impl Worker {
         let index = interface.index;
         let mut config = self.describe.describe(interface, vantage);
         config.vantage = vantage as u8;
-        // Before the first packet comes by.
+        // The settings are written before the first packet passes.
         if let Err(error) = self.table.set(index, config) {
             tracing::error!(interface = interface.name, %error, "the interface's settings do not fit into the kernel's map INTERFACES");
         }
@@ -54,7 +54,7 @@ impl Worker {
                 shown: shown.clone(),
                 config,
                 attachment,
-                // Without it only `lpm check` knows less.
+                // Without the sign, only `lpm check` knows less.
                 sign: (vantage == Vantage::Node)
                     .then(|| liveness::announce_joined(index).ok())
                     .flatten(),
@@ -106,7 +106,7 @@ impl Worker {
         }
     }
 
-    /// A predecessor that was killed left its filters, on whatever interface its rules said.
+    /// Removes the filters of a killed predecessor, on any interface that its rules named.
     pub(super) fn remove_leftovers(&mut self) {
         for interface in self.known.values() {
             for direction in [Direction::Ingress, Direction::Egress] {

@@ -1,4 +1,4 @@
-//! From one agent to the next, over pins: see [`crate::kernel::pins`].
+//! The handover from one agent to the next, over pins: see [`crate::kernel::pins`].
 
 use std::collections::BTreeSet;
 
@@ -14,16 +14,16 @@ use super::{
     Worker,
 };
 
-/// What the agent before this one watched.
+/// Interfaces that the last agent watched.
 pub(super) struct Before {
-    /// Interfaces that had settings in the kernel.
+    /// Interfaces with settings in the kernel.
     watched: Vec<u32>,
-    /// Of these and others, those that still bear a hook.
+    /// Interfaces, of these and others, that still have a hook.
     hooked: BTreeSet<u32>,
 }
 
 impl Worker {
-    /// Reads what the agent before this one left, before anything is attached.
+    /// Reads what the last agent left, before anything is attached.
     pub(super) fn inherit(&mut self) -> Result<Before, StartError> {
         let settings = self.table.all();
         let mut hooked = BTreeSet::new();
@@ -33,7 +33,8 @@ impl Worker {
             if self.attacher.mode == super::super::attach::Mode::Netlink {
                 pins.pin_programs(self.attacher.programs.iter())?;
             }
-            // Now, because the next one on that number has its pin under the same name.
+            // It happens now, because the next interface with that index has its pin under the same
+            // name.
             self.attacher.inherited.remove_dead();
             let links = self.attacher.inherited.links.iter();
             hooked.extend(links.map(|link| link.interface));
@@ -47,7 +48,7 @@ impl Worker {
         for (index, vantage) in settings {
             watched.push(index);
             if !hooked.contains(&index) || !self.known.contains_key(&index) {
-                // It has gone, and another may have its number.
+                // The interface has gone, and another may have its index.
                 self.abandon(index);
             } else if vantage == Some(Vantage::Node) {
                 self.judge.resume(index);
@@ -56,8 +57,7 @@ impl Worker {
         Ok(Before { watched, hooked })
     }
 
-    /// Takes down what is left of the agent before this one, now that this one's programs are in
-    /// place.
+    /// Removes what is left of the last agent, now that this agent's programs are in place.
     pub(super) fn release(&mut self, before: &Before) {
         let Some(pins) = self.attacher.pins.clone() else {
             return;
@@ -89,13 +89,13 @@ impl Worker {
         pins.keep(true);
     }
 
-    /// The settings and flows of an interface that is not watched any more.
+    /// Drops the settings and flows of an interface that is not watched any more.
     fn abandon(&mut self, index: u32) {
         self.forget(index);
         (self.on_event)(Event::Abandoned { index });
     }
 
-    /// Removes the pins of another layout: an older or newer agent's, or one with other sizes.
+    /// Removes the pins of another layout: of an older or newer agent, or of one with other sizes.
     fn take_down(
         &mut self,
         directory: &std::path::Path,

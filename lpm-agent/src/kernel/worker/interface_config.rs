@@ -1,4 +1,4 @@
-//! What the kernel is told about interfaces that are watched already.
+//! Updates the settings of watched interfaces in the kernel.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use lpm_common::layout::{InterfaceConfig, Vantage};
 use super::{Event, Worker};
 
 impl Worker {
-    /// Tells the kernel what is new about the interfaces that are watched.
+    /// Writes changed settings of the watched interfaces into the kernel.
     pub(super) fn describe_again(&mut self) {
         let (Some(at), Some(every)) = (self.describe_at, self.describe.look_every()) else {
             return;
@@ -19,7 +19,7 @@ impl Worker {
         if !self.describe.is_stale() {
             return;
         }
-        // What was made for a switch is told after it was made.
+        // It may turn out only after attaching that a pod's interface belongs to a switch.
         let active = self.active.iter();
         let switches = active.filter(|(_, active)| {
             let is_pod = active.shown.vantage == Vantage::Pod;

@@ -1,4 +1,4 @@
-//! Which pods are watched as `node`, and the hooks that are joined for them: see
+//! Chooses the pods that are watched as `node`, and attaches the hooks that this vantage needs: see
 //! [`crate::kernel::one_sided`].
 
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use super::{
     Active, Worker,
 };
 
-/// How often it is looked whether interfaces carry both directions.
+/// Interval between two checks whether interfaces carry both directions.
 pub(super) const EVALUATE_EVERY: Duration = Duration::from_secs(3);
 
 impl Worker {
-    /// The vantage by the rules, or `node` for a pod past whose veth packets are redirected, and
-    /// `bridge` for one that is a switch.
+    /// The vantage of an interface by the rules. It is `node` for a pod past whose veth packets are
+    /// redirected, and `bridge` for a pod that is a switch.
     pub(super) fn wanted(&self, interface: &Interface) -> Option<Vantage> {
         let vantage = self.rules.decide(interface, &self.known).vantage?;
         let redirected = self.judge.verdict(interface.index) == Some(true);
@@ -32,7 +32,7 @@ impl Worker {
         })
     }
 
-    /// Looks which interfaces carry one direction only.
+    /// Checks which interfaces carry one direction only.
     pub(super) fn evaluate(&mut self) {
         let now = Instant::now();
         if now < self.evaluate_at {
@@ -47,7 +47,7 @@ impl Worker {
             let Some(shown) = self.active.get(&index).map(|active| active.shown.clone()) else {
                 continue;
             };
-            // What somebody in front took away was not redirected.
+            // A program in front took these packets away. They were not redirected.
             if shown.vantage == Vantage::Pod && self.was_disturbed(index) {
                 continue;
             }
@@ -62,8 +62,8 @@ impl Worker {
         }
     }
 
-    /// While any interface is watched as `node`, what may go to its pod is looked at wherever it
-    /// enters the host.
+    /// Attaches the third hook to all interfaces while any is watched as `node`. So packets to its
+    /// pod are seen wherever they enter the host. Otherwise it detaches the third hook.
     pub(super) fn join_hooks(&mut self) {
         let shown = |active: &Active| active.shown.vantage;
         let wanted = self.active.values().any(|a| shown(a) == Vantage::Node);
@@ -72,7 +72,8 @@ impl Worker {
             if !wanted {
                 self.attacher.part(interface, &mut active.attachment);
             } else if let Err(error) = self.attacher.join(interface, &mut active.attachment) {
-                // The next round tries again; an interface that is gone is about to be told of.
+                // The next round tries again. If the interface is gone, a message about it is under
+                // way.
                 tracing::warn!(interface = interface.name, %error, "what enters here for redirected pods is not measured");
             }
         }

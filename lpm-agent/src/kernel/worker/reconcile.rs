@@ -1,4 +1,4 @@
-//! What is done with an interface, and again where it failed.
+//! Reconciles one interface with the rules, and retries what failed.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::kernel::{
     interfaces::Interface,
 };
 
-/// The first wait before an attempt that failed is repeated; doubled up to [`LONGEST_RETRY`].
+/// First wait before a failed attempt is repeated. It doubles up to [`LONGEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
-/// An attempt that failed and when to repeat it.
+/// A failed attempt, and when to repeat it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
     pub(super) at: Instant,
@@ -42,7 +42,7 @@ impl Worker {
         }
     }
 
-    /// Brings one interface to where the rules want it.
+    /// Brings one interface into the state that the rules want.
     pub(super) fn reconcile(&mut self, index: u32) {
         let Some(interface) = self.known.get(&index).cloned() else {
             return;
@@ -70,7 +70,7 @@ impl Worker {
             return;
         };
         match self.attach(&interface, vantage, extras) {
-            // Gone: the message that says so is under way.
+            // The interface is gone. The message that says so is under way.
             Ok(()) | Err(AttachError::Gone { .. }) => drop(self.retries.remove(&index)),
             Err(error) => self.failed(interface, vantage, error),
         }
@@ -78,7 +78,7 @@ impl Worker {
 
     pub(super) fn failed(&mut self, interface: Interface, vantage: Vantage, error: AttachError) {
         lock(&self.state).failures += 1;
-        // A link type does not change, nor do the programs; everything else may.
+        // A link type does not change, nor do the programs. Everything else may.
         let retry = match &error {
             AttachError::LinkType { .. }
             | AttachError::InnerLinkType { .. }
@@ -110,7 +110,7 @@ impl Worker {
         });
     }
 
-    /// An interface that could not be attached is nothing that is missing any more.
+    /// Drops the report of a refused interface that is not missed any more.
     pub(super) fn give_up(&mut self, index: u32) {
         if self.refused.remove(&index) {
             (self.on_event)(Event::GivenUp { index });

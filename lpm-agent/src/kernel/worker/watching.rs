@@ -1,5 +1,5 @@
-//! Whether the hooks are still there, whether anybody comes before them, and whether packets reach
-//! them: see [`crate::kernel::blind`].
+//! Inspects the hooks: whether they are still there, whether other programs come before them, and
+//! whether packets reach them. See [`crate::kernel::blind`].
 
 use std::{
     collections::HashMap,
@@ -20,23 +20,24 @@ use crate::kernel::{
     pins::Slot,
 };
 
-/// How long flows of the time in which somebody was in front may be in the table: they show one
-/// direction only, whatever the CNI does.
+/// Time for which the table may hold flows of a disturbance, when another program was in front.
+/// They show one direction only, whatever the CNI does.
 const DISTURBANCE: Duration = Duration::from_mins(2);
 
-/// A second look at disturbed hooks waits at least so many times what the last one took: they must
-/// not keep the thread busy, however many there are.
+/// A second look at disturbed hooks waits at least this many times the duration of the last one.
+/// However many hooks there are, the looks must not keep the thread busy.
 const SPARING: u32 = 10;
 
-/// What all looks of one inspection share.
+/// Data that all looks of one inspection share.
 struct Outlook {
     harmless: Harmless,
-    /// What interfaces have counted; `None`: it is only looked who comes first.
+    /// Packet counters of the interfaces. None: only the order of programs is checked.
     packets: Option<HashMap<String, Packets>>,
 }
 
 impl Worker {
-    /// Now and then, looks after all hooks; in between, at those where somebody has come before us.
+    /// Inspects all hooks at intervals. In between it inspects those that another program came
+    /// before.
     pub(super) fn inspect(&mut self) {
         let begun = Instant::now();
         let all = begun >= self.inspect_at;
@@ -56,7 +57,7 @@ impl Worker {
         }
         let outlook = self.attacher.harmless().map(|harmless| Outlook {
             harmless,
-            // Without them it is not seen that packets do not reach us.
+            // Without the counters it is not noticed that packets do not reach us.
             packets: all.then(|| counters::packets().unwrap_or_default()),
         });
         let mut outlook = match outlook {
@@ -82,11 +83,12 @@ impl Worker {
         }
     }
 
-    /// Looks after the hooks of one interface.
+    /// Inspects the hooks of one interface.
     fn look_after(&mut self, mut active: Active, outlook: &Outlook) -> Active {
         let shown = active.shown.clone();
         let mut blind = None;
-        // Not that of the whole inspection: to put a thousand programs in front takes a minute.
+        // The time is not that of the whole inspection: putting a thousand programs in front takes
+        // a minute.
         let now = Instant::now();
         for hook in active.attachment.hooks_mut() {
             let watch = active.watches.entry(hook.slot).or_default();
@@ -94,7 +96,7 @@ impl Worker {
             let others = match self.attacher.standing(index, hook, &outlook.harmless) {
                 Ok(Standing::Behind(others)) => others,
                 Ok(Standing::First) => Vec::new(),
-                // The next inspection puts it on again, or hears that the interface has gone.
+                // The next inspection attaches it again, or hears that the interface has gone.
                 Ok(Standing::Gone) | Err(_) => continue,
             };
             let behind = if others.is_empty() {
@@ -119,8 +121,8 @@ impl Worker {
         active
     }
 
-    /// Puts our program in front of those of others, if it can be and has not been too often.
-    /// False: it is in front.
+    /// Puts our program in front of those of others, if possible and not done too often. False: it
+    /// is in front.
     fn come_first(
         &mut self,
         shown: &AttachedInterface,
@@ -141,7 +143,7 @@ impl Worker {
             Ok(true) => {
                 watch.contest.moved(now);
                 watch.silence.forget();
-                // Of a tug of war it is told once.
+                // A tug of war is reported once.
                 if !watch.contest.is_contested() {
                     (self.on_event)(Event::Overtaken {
                         interface: interface.name.clone(),
@@ -159,7 +161,7 @@ impl Worker {
         }
     }
 
-    /// Looks whether packets reach a hook; `behind`: somebody is in front.
+    /// Checks whether packets reach a hook. `behind`: another program is in front.
     fn listen_at(
         &mut self,
         shown: &AttachedInterface,
@@ -170,7 +172,7 @@ impl Worker {
         let (interface, direction) = (&shown.interface, hook.slot.direction());
         let packets = packets.get(&interface.name);
         let sides = self.sides.get(&interface.index).copied();
-        // What another's XDP program drops or redirects is counted by the interface, too.
+        // The interface also counts the packets that another's XDP program drops or redirects.
         let judged = self.evidence.is_some()
             && packets.is_some()
             && (direction == Direction::Egress || interface.xdp.is_none());
@@ -196,7 +198,7 @@ impl Worker {
         }
     }
 
-    /// Says it if it is news.
+    /// Reports a blind hook, or the end of it, if that is new.
     fn tell_blind(&mut self, active: &mut Active, blind: Option<Blind>) {
         let key = |blind: &Option<Blind>| blind.as_ref().map(|b| (b.reason, b.direction));
         if key(&active.blind) != key(&blind) {
@@ -208,7 +210,8 @@ impl Worker {
         }
     }
 
-    /// Whether the flows of an interface may show one direction only because somebody was in front.
+    /// True if the flows of an interface may show one direction only because another program was in
+    /// front.
     pub(super) fn was_disturbed(&self, index: u32) -> bool {
         let now = Instant::now();
         let watches = self
@@ -219,7 +222,7 @@ impl Worker {
         watches.any(|watch| watch.contest.is_disturbed(now, DISTURBANCE))
     }
 
-    /// Nothing stands on a hook in place of our program any more: the next agent knows ours only.
+    /// Removes all detours from the hooks, because the next agent knows our own programs only.
     pub(super) fn count_no_more(&mut self) {
         for active in self.active.values_mut() {
             for hook in active.attachment.hooks_mut() {
@@ -230,7 +233,7 @@ impl Worker {
         }
     }
 
-    /// Hooks that somebody took off are put on again.
+    /// Attaches the hooks again that somebody detached.
     pub(super) fn reattach_broken(&mut self) {
         let broken: Vec<(u32, String)> = self
             .active
@@ -239,7 +242,8 @@ impl Worker {
             .map(|(index, active)| (*index, active.shown.interface.name.clone()))
             .collect();
         for (index, interface) in broken {
-            // One that has gone, or moved to another namespace, is about to be told of.
+            // If the interface has gone, or moved to another namespace, a message about it is under
+            // way.
             tracing::warn!(
                 interface,
                 index,
@@ -252,14 +256,14 @@ impl Worker {
 }
 
 impl Active {
-    /// Whether one of its hooks is to be looked at before the next inspection.
+    /// True if one of the interface's hooks is due before the next inspection.
     fn is_close(&self, now: Instant) -> bool {
         let mut watches = self.watches.values();
         watches.any(|watch| watch.contest.is_close(now))
     }
 }
 
-/// Packets of the flows that a hook sees, all of them together.
+/// Packets of all the flows that a hook sees.
 fn flows(sides: DirectionCounts, vantage: Vantage, direction: Direction) -> u64 {
     let from_local = vantage.ingress_is_from_local() || vantage == Vantage::Node;
     match (direction, from_local) {

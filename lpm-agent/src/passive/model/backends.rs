@@ -1,5 +1,5 @@
-//! Connections to services, of which connection tracking knows the backend: the kernel programs are
-//! told whose they are, so that their round trips are counted for the backend's workload.
+//! Backends of connections to services, from connection tracking. The kernel programs are told the
+//! owner of each backend, so that round trips are counted for the backend's workload.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,14 +15,14 @@ use crate::{
     passive::NameIds,
 };
 
-/// Who opened a connection, and to where, as they know it.
+/// Client and destination of a connection, as the client knows them.
 type Ends = (SocketAddr, SocketAddr);
 
-/// What the kernel was told.
+/// The entry of one connection in the kernel's map.
 #[derive(Debug)]
 struct Told {
     backend: IpAddr,
-    /// Whose it is; `None`: not known, or not told apart.
+    /// Owner of the backend. None: no owner is known, or owners are not told apart.
     id: Option<NameId>,
 }
 
@@ -46,7 +46,7 @@ impl Backends {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connections have begun or ended.
+    /// Applies a report about connections that have begun or ended.
     pub(crate) fn hear(&self, news: Translated) {
         if !self.ids.levels().workload {
             return;
@@ -72,7 +72,7 @@ impl Backends {
                     new |= self.begins(&mut told, ends, backend.ip());
                 }
                 drop(told);
-                // Flows that have looked in vain look again.
+                // Flows that found no backend look again.
                 if new {
                     self.ids.rename(&*self.tables);
                 }
@@ -80,7 +80,7 @@ impl Backends {
         }
     }
 
-    /// Names have changed: looks anew whose the connections are.
+    /// Looks up the owners of all backends again, because names have changed.
     pub(crate) fn refresh(&self) {
         let mut told = self.told();
         let all: Vec<_> = told.iter().map(|(ends, of)| (*ends, of.backend)).collect();
@@ -94,12 +94,12 @@ impl Backends {
         }
     }
 
-    /// The ids that connections bear: they are not given to others.
+    /// The ids of the backends' owners, which must not be given to others.
     pub(super) fn ids(&self) -> Vec<NameId> {
         self.told().values().filter_map(|of| of.id).collect()
     }
 
-    /// Tells the kernel whose a connection is. Whether that is new.
+    /// Tells the kernel the owner of a connection's backend. Returns whether that is new.
     fn begins(&self, told: &mut HashMap<Ends, Told>, ends: Ends, backend: IpAddr) -> bool {
         let before = told.get(&ends).map(|of| of.id);
         if before.is_none() && told.len() >= MOST_BACKENDS as usize {
@@ -136,7 +136,7 @@ fn check(written: io::Result<()>) {
     }
 }
 
-/// As the kernel programs look for it.
+/// Key of a connection in map `BACKENDS`, as the kernel programs look it up.
 fn key((from, to): Ends) -> BackendKey {
     backend_key((words(from.ip()), from.port()), (words(to.ip()), to.port()))
 }
@@ -206,7 +206,7 @@ mod tests {
         };
         begins(from, "198.18.0.7:8080");
         assert_eq!(whose(from).as_deref(), Some("web front"));
-        // The backend is named later; one of another namespace is nobody's here.
+        // The backend gets a name later. A backend in another namespace gets no id here.
         let late = at("198.18.0.2:4001");
         begins(late, "198.18.0.8:8080");
         assert_eq!(whose(late), None);

@@ -1,4 +1,4 @@
-//! Round trips by what is told apart within namespaces: workloads, services, pods.
+//! Round trips by level: workloads, services and pods within namespaces.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,26 +21,28 @@ use crate::{
     passive::flow::plain_address,
 };
 
-/// How long ago "just now" may be: longer than between two looks for whom to ask for names.
+/// How long a flow counts as closed just now: longer than the interval between two looks for
+/// addresses to ask names for.
 const JUST_NOW: Duration = Duration::from_secs(5);
 
-/// Workloads at both ends.
+/// Labels of the workload level: the workloads at both ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkloadLabels {
-    /// The namespaces, and what the remote end is.
+    /// The namespaces, and the kind of the remote end.
     pub labels: Labels,
-    /// Of the local end.
+    /// Workload of the local end.
     pub workload: Workload,
-    /// Of the remote end.
+    /// Workload of the remote end.
     pub peer_workload: Workload,
 }
 
-/// What a pod is of.
+/// The workload that a pod belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Workload {
-    /// Its name; [`OVERFLOW`]: not told apart; empty: there is none.
+    /// Name of the workload. [`OVERFLOW`]: not told apart. Empty: there is no workload.
     pub name: Arc<str>,
-    /// As kubernetes-mixin calls its kind (`deployment`, `barepod`); empty: not known.
+    /// Kind of the workload, as kubernetes-mixin calls it (`deployment`, `barepod`). Empty: not
+    /// known.
     pub kind: Arc<str>,
 }
 
@@ -53,21 +55,21 @@ impl Workload {
     }
 }
 
-/// A service that is talked to.
+/// Labels of the service level: the service that is addressed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceLabels {
-    /// Whose flows; the peer's namespace is the service's.
+    /// Labels of the flows. The peer's namespace is the service's.
     pub labels: Labels,
-    /// Its name; [`OVERFLOW`]: not told apart.
+    /// Name of the service. [`OVERFLOW`]: not told apart.
     pub service: Arc<str>,
 }
 
-/// A pod of this node.
+/// Labels of the pod level: a pod of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodLabels {
-    /// The namespaces, and what the remote end is.
+    /// The namespaces, and the kind of the remote end.
     pub labels: Labels,
-    /// Its name; [`OVERFLOW`]: not told apart.
+    /// Name of the pod. [`OVERFLOW`]: not told apart.
     pub pod: Arc<str>,
 }
 
@@ -77,18 +79,18 @@ pub type By<L> = BTreeMap<(L, Leg, Echo), Counts>;
 /// The round trips of the levels that are switched on.
 #[derive(Clone, Debug, Default)]
 pub struct Levelled {
-    /// By workload.
+    /// Round trips by workload.
     pub workloads: By<WorkloadLabels>,
-    /// By service.
+    /// Round trips by service.
     pub services: By<ServiceLabels>,
-    /// By pod.
+    /// Round trips by pod.
     pub pods: By<PodLabels>,
-    /// There was something that could not be told apart for want of numbers or rows.
+    /// True: a member could not be told apart because no id or row was left.
     overflown: bool,
 }
 
 impl Levelled {
-    /// Of this model, without any yet.
+    /// Starts without round trips, for the levels of this model.
     pub(super) fn of(model: &Model) -> Self {
         let is_full = |counters: [u64; COUNTERS]| counters[Counter::RowsFull as usize] > 0;
         let overflown = model.ids.is_overflown()
@@ -99,7 +101,7 @@ impl Levelled {
         }
     }
 
-    /// Adds what a row holds.
+    /// Adds the counts of a row.
     pub(super) fn add(
         &mut self,
         model: &Model,
@@ -146,7 +148,7 @@ fn insert<L: Ord>(all: &mut By<L>, key: (L, Leg, Echo), counts: &Counts) {
     all.entry(key).or_default().add(counts);
 }
 
-/// A pod's workload. `None`: it is gone.
+/// The workload of an end. None: the workload is gone.
 fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Workload> {
     let Some(end) = end else {
         return Some(Workload::new(if overflown { OVERFLOW } else { "" }, None));
@@ -161,8 +163,8 @@ fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Wo
     }
 }
 
-/// The service that the remote end is, or is the only backend's of; `None`: there is none, or it is
-/// gone.
+/// The service that the remote end is, or whose only backend it is. None: there is no service, or
+/// it is gone.
 fn service(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc<str>> {
     let Some(end) = end else {
         return overflown.then(|| OVERFLOW.into());
@@ -179,8 +181,8 @@ fn service(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc
     }
 }
 
-/// The pod that the local end is; `None`: it is none, is gone, or no interface tells which it is. Only
-/// where `any` could not be told apart this one may be such.
+/// The pod that is the local end. None: the local end is no pod, is gone, or no interface
+/// identifies it. `any`: some member could not be told apart, and this one may be such.
 fn pod(model: &Model, end: Option<NameValue>, (overflown, any): (bool, bool)) -> Option<Arc<str>> {
     let Some(end) = end else {
         return overflown.then(|| OVERFLOW.into());
@@ -194,8 +196,8 @@ fn pod(model: &Model, end: Option<NameValue>, (overflown, any): (bool, bool)) ->
     }
 }
 
-/// An address that a question had, once. What the kernel writes meanwhile may be torn: whoever is
-/// asked for such an address does not know it.
+/// Takes an address that a query had, once. What the kernel writes meanwhile may be torn. An agent
+/// that is asked for a torn address does not know it.
 fn taken(words: &[AtomicU32; 4]) -> Option<IpAddr> {
     let words = [0, 1, 2, 3].map(|word: usize| words[word].swap(0, Ordering::Relaxed));
     (words != [0; 4]).then(|| plain_address(words))
@@ -206,15 +208,15 @@ fn is_pod(end: NameValue) -> bool {
 }
 
 impl Model {
-    /// The generation of the names in the kernel; it changes with them.
+    /// The generation of the names in the kernel. It changes with them.
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.tables.control().generation.load(Ordering::Relaxed)
     }
 
-    /// The addresses of flows that are active or were closed just now, and the remote ones of questions
-    /// since the last time, each once. (Connections may be so short that hardly one is open when
-    /// somebody looks.)
+    /// The remote addresses to ask names for, each once. They are those of flows that are active or
+    /// were closed just now, and of queries since the last call. Connections may be so short that
+    /// hardly one is open at the moment of a call.
     #[must_use]
     pub fn addresses(&self, clock: &Clock) -> Vec<IpAddr> {
         let flows = self.flows(clock);
@@ -230,8 +232,7 @@ impl Model {
         addresses
     }
 
-    /// Packets by address, of the flows that are active: what
-    /// [`crate::passive::NameIds::tell_apart`] chooses by.
+    /// Packets of active flows by address. [`crate::passive::NameIds::tell_apart`] chooses by them.
     #[must_use]
     pub fn packets_by_address(&self, clock: &Clock) -> HashMap<IpAddr, u64> {
         let mut packets: HashMap<IpAddr, u64> = HashMap::new();

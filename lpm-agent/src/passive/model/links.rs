@@ -1,4 +1,4 @@
-//! The interfaces that are watched, and what the kernel tells beyond the programs' maps.
+//! The watched interfaces, and what the kernel knows beyond the programs' maps.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use crate::kernel::{
 };
 
 impl Model {
-    /// Interfaces that are watched, by index.
+    /// The watched interfaces, by index.
     #[must_use]
     pub fn links(&self) -> BTreeMap<u32, Link> {
         self.links
@@ -23,7 +23,8 @@ impl Model {
             .clone()
     }
 
-    /// Whether interfaces carry one direction only, by index, as far as it is known.
+    /// Interfaces by index: true if one carries one direction only. An interface without a verdict
+    /// is missing.
     #[must_use]
     pub fn one_sided(&self) -> BTreeMap<u32, bool> {
         self.one_sided
@@ -32,7 +33,7 @@ impl Model {
             .clone()
     }
 
-    /// It has been found whether an interface carries one direction only; `None`: it is gone.
+    /// Records whether an interface carries one direction only. None: the interface is gone.
     /// Returns what was known before.
     pub fn set_one_sided(&self, index: u32, one_sided: Option<bool>) -> Option<bool> {
         let mut known = self.one_sided.write();
@@ -43,7 +44,7 @@ impl Model {
         }
     }
 
-    /// Interfaces that should be measured and are not, by index, with the names that they have now.
+    /// Interfaces that should be measured and are not, by index, with their current names.
     #[must_use]
     pub fn blind(&self) -> BTreeMap<u32, BlindLink> {
         let mut blind = self
@@ -60,7 +61,7 @@ impl Model {
         blind
     }
 
-    /// It has been found that an interface is not measured; `None`: it is, or need not be.
+    /// Records that an interface is not measured. None: it is measured, or need not be.
     pub fn set_blind(&self, index: u32, found: Option<BlindLink>) {
         let mut blind = self.blind.write().unwrap_or_else(PoisonError::into_inner);
         match found {
@@ -69,7 +70,7 @@ impl Model {
         }
     }
 
-    /// An interface is watched now, or has another name.
+    /// Records that an interface is watched, or has a new name.
     pub fn link_attached(&self, index: u32, link: Link) {
         self.links
             .write()
@@ -77,7 +78,8 @@ impl Model {
             .insert(index, link);
     }
 
-    /// An interface is not watched any more: its flows are forgotten. Returns how many.
+    /// Records that an interface is not watched any more, and forgets its flows. Returns their
+    /// number.
     ///
     /// # Errors
     /// See [`crate::passive::window::Windows::forget`].
@@ -89,19 +91,19 @@ impl Model {
         self.windows().forget(&*self.tables, index)
     }
 
-    /// From now on it can be told which backend of a service a flow goes to.
+    /// Sets the source of translated connections, so that the backends of flows can be found.
     pub fn follow_translated(&self, connections: Conntrack) {
-        // Once per model; a second one would know no more.
+        // The source is set once per model. A second one would know no more.
         let _ = self.translated.set(connections);
     }
 
-    /// Who is to hear of connections that are translated.
+    /// The table of backends, which receives the reports on translated connections.
     pub(crate) fn backends(&self) -> &Arc<Backends> {
         &self.backends
     }
 
-    /// Where a flow goes whose destination is translated behind the vantage; `None`: to its remote
-    /// end, or the local end did not open it.
+    /// The backend of a flow whose destination is translated behind the vantage. None: the flow
+    /// goes to its remote end, or the local end did not open it.
     #[must_use]
     pub fn backend(&self, flow: &Flow) -> Option<SocketAddr> {
         let from = SocketAddr::new(flow.local, flow.local_port);
@@ -109,21 +111,21 @@ impl Model {
         self.translated.get()?.backend(from, to)
     }
 
-    /// From now on it can be told what interfaces carry, and this is the node.
+    /// Sets the source of interfaces' traffic, and the name of this node.
     pub fn read_ports(&self, ports: Ports, node: Arc<str>) {
-        // Once per model, as above.
+        // The source is set once per model, as above.
         let _ = self.ports.set(ports);
         let _ = self.node.set(node);
     }
 
-    /// What interfaces carry, by index; empty: it cannot be read.
+    /// Traffic of all interfaces, by index. Empty: it cannot be read.
     #[must_use]
     pub fn ports(&self) -> BTreeMap<u32, Port> {
         let ports = self.ports.get().map(Ports::read);
         ports.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// What some of them carry, see [`Ports::read_some`]; empty: it cannot be read.
+    /// Traffic of some interfaces, see [`Ports::read_some`]. Empty: it cannot be read.
     #[must_use]
     pub fn some_ports(&self, indices: impl IntoIterator<Item = u32>) -> BTreeMap<u32, Port> {
         let ports = self.ports.get().map(|ports| ports.read_some(indices));

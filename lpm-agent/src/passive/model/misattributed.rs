@@ -1,4 +1,4 @@
-//! Round trips under the name of an address's former owner.
+//! Counts misattributed round trips: those under the name of an address's former owner.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,10 +11,10 @@ use std::{
 use super::{Flow, Model, UNKNOWN};
 use crate::identity::merge::Moved;
 
-/// Flows that are remembered because nobody knows yet whose they were; of more it stays unknown.
+/// Most flows that are remembered while their owner is unknown. Further ones stay uncounted.
 const SUSPECTS: usize = 4096;
 
-/// What is known of it.
+/// State of the count.
 #[derive(Debug, Default)]
 pub(super) struct Misattributed {
     samples: AtomicU64,
@@ -22,20 +22,20 @@ pub(super) struct Misattributed {
     suspects: Mutex<HashMap<IpAddr, Vec<Suspect>>>,
 }
 
-/// A flow as it was when its remote address lost its owner.
+/// A flow, as it was when its remote address lost its owner.
 #[derive(Debug)]
 struct Suspect {
-    /// Tells it from others as long as it has its entry.
+    /// Identifies the flow as long as it has its entry.
     fingerprint: u64,
     began: SystemTime,
     samples: u64,
 }
 
 impl Model {
-    /// These addresses had changed hands before the news of it came; to be called before they get
-    /// their new names. What was counted of connections that began in between bears the former
-    /// owner's name: a connection with the former owner itself cannot have begun then. Where it is
-    /// not known since when, the next owner's beginning will tell.
+    /// Counts round trips at addresses that had changed owners before the event about it came. Call
+    /// it before the addresses get their new names. Connections that began in between were counted
+    /// under the former owner's name. A connection with the former owner itself cannot have begun
+    /// then. If the time of the change is unknown, the next owner's beginning decides later.
     ///
     /// # Errors
     /// The clocks cannot be read.
@@ -60,7 +60,7 @@ impl Model {
             let known = since.get(&flow.remote);
             let suspect = known.is_none() && endless.contains(&flow.remote);
             let after = known.is_some_and(|since| began >= *since);
-            // One that was told above has counted already, if it has no other row yet.
+            // A flow that was counted above has counted already, if it has no other row yet.
             let counted = late.1.contains(&flow.fingerprint);
             if counted || samples == 0 || !(suspect || after) || !self.is_named(flow.row) {
                 continue;
@@ -81,13 +81,13 @@ impl Model {
         Ok(())
     }
 
-    /// Round trips so far that were counted under the name of an address's former owner.
+    /// Number of round trips so far that were counted under the name of an address's former owner.
     #[must_use]
     pub fn late(&self) -> u64 {
         self.late.samples.load(Ordering::Relaxed)
     }
 
-    /// Samples of suspects that began after their addresses' next owners, and which flows were
+    /// Samples of suspects that began after their addresses' next owners, and the flows that were
     /// suspects.
     fn late_suspects(&self, since: &HashMap<IpAddr, SystemTime>) -> (u64, HashSet<u64>) {
         let suspects = &self.late.suspects;
@@ -108,7 +108,7 @@ impl Model {
         let known: usize = suspects.values().map(Vec::len).sum();
         for (address, suspect) in flows.into_iter().take(SUSPECTS.saturating_sub(known)) {
             let of_address = suspects.entry(address).or_default();
-            // Two owners may have ended so, and none come between.
+            // Two owners may have ended at the address without a new one in between.
             if of_address
                 .iter()
                 .all(|known| known.fingerprint != suspect.fingerprint)
@@ -118,7 +118,7 @@ impl Model {
         }
     }
 
-    /// Whether the round trips of a row are somebody's with a name.
+    /// True if the round trips of a row belong to an owner with a name.
     fn is_named(&self, row: u16) -> bool {
         let labels = self.row_labels(usize::from(row));
         labels.is_some_and(|labels| {
@@ -146,8 +146,8 @@ mod tests {
         [Moved { address, since }]
     }
 
-    /// Three flows with the address: long ago, now, and now without a name; each with a number of
-    /// samples of its own. And when the second began.
+    /// A model with three flows of the address, and when the second began. One is from long ago,
+    /// one from now, and one from now without a name. Each has a number of samples of its own.
     fn three() -> (Model, SystemTime) {
         let [a, b] = [A, B].map(|of| name(of, PeerKind::Pod, 0));
         let rows = [b, NameValue::default()].map(|peer| PairKey::new(Vantage::Pod as u8, a, peer));
@@ -182,7 +182,7 @@ mod tests {
             model.count_late(&moved(None)).expect("clocks");
             assert_eq!(model.late(), 0, "nobody knows yet");
         }
-        // Its entry goes to another meanwhile.
+        // The flow's entry is given to another meanwhile.
         fill(model.tables().flow(1).expect("an entry"), 77, 2);
         model
             .tables()

@@ -1,4 +1,4 @@
-//! Questions and answers: ICMP echo and DNS.
+//! Queries and their answers: ICMP echo and DNS.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -13,27 +13,27 @@ use super::{Counts, Labels, Model, Ordering, place};
 use crate::kernel::maps::{PER_ROW, WAYS};
 use crate::passive::{clock::monotonic_ns, window::claim};
 
-/// A question is counted as unanswered this long after its time is up: by then no answer that was
-/// in time is still being counted.
+/// Time after a query's timeout before it is counted as unanswered. By then no answer in time is
+/// still being counted.
 const SLACK_NS: u64 = 1_000_000_000;
 
-/// What the kernel's histograms hold of ICMP echo.
+/// The counts of ICMP echo in the kernel's histograms.
 #[derive(Clone, Debug, Default)]
 pub struct Echoes {
-    /// Round trips of the rows that one exchange is counted in once.
+    /// Round trips of the rows in which each exchange is counted once.
     pub by_labels: BTreeMap<(Labels, Leg), Counts>,
-    /// All samples, those at other vantages included.
+    /// Number of all samples, those at other vantages included.
     pub samples: u64,
 }
 
-/// What the kernel's histograms hold of DNS.
+/// The counts of DNS in the kernel's histograms.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    /// From query to answer, by namespace of the asking end.
+    /// Times from query to answer, by namespace of the asking end and response code.
     pub by_namespace: BTreeMap<(Arc<str>, Rcode), Counts>,
     /// Queries without an answer in time, by namespace.
     pub unanswered: BTreeMap<Arc<str>, u64>,
-    /// All samples, those at other vantages included.
+    /// Number of all samples, those at other vantages included.
     pub samples: u64,
 }
 
@@ -45,8 +45,8 @@ impl Model {
         Echoes { by_labels, samples }
     }
 
-    /// Times of a family whose rows have one histogram per leg, by labels and leg, and how many
-    /// there are at all vantages.
+    /// Times of a family whose rows have one histogram per leg, by labels and leg, and their number
+    /// at all vantages.
     pub(super) fn by_leg(&self, family: Family) -> (BTreeMap<(Labels, Leg), Counts>, u64) {
         let _whole = self.reading();
         let (mut by_labels, mut samples) = (BTreeMap::<_, Counts>::new(), 0);
@@ -63,7 +63,7 @@ impl Model {
         (by_labels, samples)
     }
 
-    /// DNS answers, and queries that had none.
+    /// Times of DNS answers, and the number of queries without one.
     #[must_use]
     pub fn dns(&self) -> Answers {
         let _whole = self.reading();
@@ -104,8 +104,8 @@ impl Model {
         all
     }
 
-    /// Looks for questions whose time is up and counts them, in the rows of histograms where the
-    /// kernel counts those whose entries it gives to others.
+    /// Counts the queries whose time is up, and frees them. They go into the histogram rows where
+    /// the kernel counts queries whose entries it gives to others.
     ///
     /// # Errors
     /// The kernel's map of claims cannot be written, or a clock cannot be read.
@@ -129,7 +129,7 @@ impl Model {
         Ok(())
     }
 
-    /// Questions that wait for their answers.
+    /// Number of queries that wait for their answers.
     pub(super) fn waiting(&self) -> u64 {
         let entries = (0..self.tables.query_count()).filter_map(|index| self.tables.query(index));
         let open =
@@ -146,12 +146,12 @@ impl Model {
                 histogram.words[0].fetch_add(1, Ordering::Relaxed);
             }
         }
-        // So is that of all earlier askings.
+        // All earlier sendings of the query end with it, too.
         let state = Outstanding::none(Phase::Counted);
         entry.state.store(state.0, Ordering::Relaxed);
     }
 
-    /// The rows of a family, with the labels of those that one exchange is counted in once.
+    /// The rows of a family. Those in which each exchange is counted once have labels.
     fn rows_of(&self, family: Family) -> impl Iterator<Item = (usize, Option<Labels>)> {
         (1..self.used_rows()).filter_map(move |row| {
             let pair = self.row_pair(row)?;

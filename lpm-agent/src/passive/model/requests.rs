@@ -6,18 +6,18 @@ use lpm_common::layout::{Family, Leg};
 
 use super::{Counts, Labels, Model};
 
-/// What the kernel's histograms hold of requests.
+/// The counts of requests in the kernel's histograms.
 #[derive(Clone, Debug, Default)]
 pub struct Requests {
-    /// First byte of a request to last byte of its answer, of the rows that one connection is
-    /// counted in once. The leg is `remote` where the local end asks.
+    /// Times from the first byte of a request to the last byte of its answer, of the rows in which
+    /// each connection is counted once. The leg is `remote` where the local end asks.
     pub by_labels: BTreeMap<(Labels, Leg), Counts>,
-    /// All samples, those at other vantages included.
+    /// Number of all samples, those at other vantages included.
     pub samples: u64,
 }
 
 impl Model {
-    /// Times of requests, if the method is on.
+    /// The times of requests. Empty if the method is off.
     #[must_use]
     pub fn requests(&self) -> Requests {
         let (by_labels, samples) = self.by_leg(Family::Request);

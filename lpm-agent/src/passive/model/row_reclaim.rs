@@ -1,15 +1,15 @@
-//! Rows of histograms serve others when those are gone whom they were for.
+//! Row reclaim: histogram rows of namespaces and members that are gone are made free for others.
 //!
-//! A row may be counted in several series, of which some live on ([`crate::identity::ids`]). So a
-//! row of somebody gone is labelled anew, without whom is gone: it leaves the series that tell that
-//! apart and stays in the others, which never go backwards. The kernel does not find it any more,
-//! so whoever comes again begins with another row, at zero. Of two rows that have the same label
-//! then, one is added to the other and is free.
+//! A row may be counted in several series, of which some live on ([`crate::identity::ids`]). So the
+//! row is relabelled without what is gone. It leaves the series that need the lost name. It stays
+//! in the others, which never go backwards. The kernel does not find the row any more, so a name
+//! that comes back begins with another row, at zero. If two rows have the same label then, one is
+//! added to the other and becomes free.
 //!
-//! Nothing may be counted in a row after that. Flows and questions remember theirs, and a program
-//! may have read it a moment ago; so there are three looks, each after all programs that ran at
-//! the one before have ended: at the first the row is labelled anew, at the second the flows are
-//! told the other row, at the third the row is emptied, if nobody named it in between.
+//! Nothing may be counted in a row after that. Flows and queries remember their row, and a program
+//! may have read it a moment ago. So there are three passes, each after all programs that ran at
+//! the one before have ended. The first relabels the row. The second tells the flows the other row.
+//! The third empties the row, if no flow or query named it in between.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
@@ -29,18 +29,18 @@ use crate::{kernel::maps::PER_ROW, passive::window::claim};
 /// Rows that are being added to others.
 #[derive(Debug, Default)]
 pub(super) struct RowReclaim {
-    /// To which one, and whether the flows have been told.
+    /// The target row of each, and whether the flows have been told.
     rows: HashMap<usize, (usize, bool)>,
 }
 
 impl Model {
-    /// Looks for rows whose owners were not among the names since then. To be called again and
-    /// again: what is gone takes three looks.
+    /// Reclaims the rows of names that were not among the names since `since`. Call it again and
+    /// again: each row takes three passes.
     ///
     /// # Errors
-    /// One of the kernel's maps cannot be written; the rest is done at the next look.
+    /// One of the kernel's maps cannot be written. The rest is done at the next pass.
     pub fn recycle(&self, since: Instant) -> io::Result<()> {
-        // Nobody but this thread counts in rows or takes them from entries meanwhile.
+        // No other thread counts in rows or takes them from entries meanwhile.
         let windows = self.windows();
         self.ids.touch_ids(self.backends.ids());
         let relabelled = self.relabel(since)?;
@@ -52,19 +52,19 @@ impl Model {
             .collect();
         let released = self.ids.release(since, &borne);
         if relabelled || released {
-            // Flows look for their rows again, and those that were not told apart for an id.
+            // Flows look up their rows again. Members that were not told apart may get an id.
             self.ids.rename(&*self.tables);
         }
         merged
     }
 
-    /// Rows that are somebody's, with their label sets.
+    /// Rows with label sets, and the label sets.
     fn labelled(&self) -> impl Iterator<Item = (usize, PairKey)> {
         (OVERFLOW_ROW + 1..self.used_rows()).filter_map(|row| Some((row, self.row_pair(row)?)))
     }
 
-    /// Before the first name: what an agent before this one counted before a level was switched on
-    /// is in no series of that level, and goes on in those of others.
+    /// Relabels the rows of the last agent before the first name is set. Counts from before a level
+    /// was switched on are in no series of that level, and go on in those of the others.
     ///
     /// # Errors
     /// One of the kernel's maps cannot be written.
@@ -78,12 +78,12 @@ impl Model {
         self.ids.keep_levels(&*self.tables)
     }
 
-    /// Takes the names of whom is gone off their rows. Returns whether there were any.
+    /// Removes the names of what is gone from its rows. Returns whether there were any.
     fn relabel(&self, since: Instant) -> io::Result<bool> {
         self.relabel_as(|pairs| self.ids.reduce(&*self.tables, pairs, since))
     }
 
-    /// Gives rows other label sets than they have. Returns whether any has.
+    /// Gives rows other label sets than they have. Returns whether any has changed.
     fn relabel_as(
         &self,
         others: impl FnOnce(&[PairKey]) -> io::Result<Vec<PairKey>>,
@@ -96,7 +96,7 @@ impl Model {
             if pair == wanted {
                 continue;
             }
-            // First it cannot be found any more.
+            // First, the row must not be found any more.
             self.tables.forget_pair(pair)?;
             if let Some(row) = self.tables.row(row) {
                 row.pair.store(wanted.0, Ordering::Release);
@@ -106,8 +106,8 @@ impl Model {
         Ok(any)
     }
 
-    /// Rows that have the label of another one, and that one; only such labels as only the agent
-    /// gives.
+    /// Rows that have the label set of another row, and that row. It considers only label sets that
+    /// the agent alone gives.
     fn doubles(&self) -> BTreeMap<usize, usize> {
         let mut first: HashMap<PairKey, usize> = HashMap::new();
         let mut doubles = BTreeMap::new();
@@ -123,7 +123,7 @@ impl Model {
         doubles
     }
 
-    /// Goes on with rows that have the label of another one.
+    /// Continues with rows that have the label set of another row.
     fn merge(&self) -> io::Result<()> {
         let doubles = self.doubles();
         let mut merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,8 +149,8 @@ impl Model {
         Ok(())
     }
 
-    /// Tells flows that name one of these rows the other one. Returns those that any flow or
-    /// question named.
+    /// Tells flows that name one of these rows the other one. Returns the rows that any flow or
+    /// query named.
     fn redirect(&self, rows: &HashMap<usize, usize>) -> HashSet<usize> {
         let mut named = HashSet::new();
         if rows.is_empty() {
@@ -166,8 +166,8 @@ impl Model {
                 continue;
             };
             named.insert(row);
-            // Of no generation: the flow looks for its own at its next sample. If the kernel has
-            // just done so its word stays.
+            // The word has no generation, so the flow looks up its row at its next sample. If the
+            // kernel has just done so, its word stays.
             let _ = entry
                 .row
                 .compare_exchange(word, into, Ordering::AcqRel, Ordering::Relaxed);
@@ -210,8 +210,8 @@ impl Model {
         }
     }
 
-    /// Puts an empty row among those that are free, which are in order (the last ones are for
-    /// namespaces only).
+    /// Puts an empty row among the free ones, which are in order (the last ones are for namespaces
+    /// only).
     fn give_back(&self, row: usize) -> io::Result<()> {
         let (Some(label), Ok(number)) = (self.tables.row(row), u32::try_from(row)) else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What a scrape wants of the flow table, found in one walk over it.
+//! The sweep: sums over the flow table for a scrape, in one walk.
 
 use std::{
     collections::BTreeMap,
@@ -13,21 +13,21 @@ use lpm_common::{
 use super::Model;
 use crate::passive::{Clock, flow::is_closed, window::words};
 
-/// What all flows sum up to.
+/// Sums over all flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sweep {
-    /// Packets ever seen, at all vantages.
+    /// Number of packets ever seen, at all vantages.
     pub packets: u64,
-    /// Bytes ever seen, at all vantages.
+    /// Number of bytes ever seen, at all vantages.
     pub bytes: u64,
-    /// Flows seen within the idle time and not closed.
+    /// Number of flows seen within the idle time and not closed, by vantage.
     pub active: BTreeMap<Vantage, u64>,
 }
 
 impl Model {
-    /// Walks over the flow table, without copying any flow. What is being evicted meanwhile is
-    /// missing from the packets and bytes for a moment, so the larger ones of these and the last
-    /// answer's are given: a counter never goes back.
+    /// Walks over the flow table, without copying any flow. A flow that is being evicted is missing
+    /// from the sums for a moment. So the larger one of this sum and the last is returned: a
+    /// counter never goes back.
     #[must_use]
     pub fn sweep(&self, clock: &Clock, counters: &[u64; COUNTERS]) -> Sweep {
         let windows = self.windows();
@@ -37,8 +37,8 @@ impl Model {
             bytes: counters[Counter::EvictedBytes as usize],
         };
         let mut active = BTreeMap::new();
-        // An entry is four cache lines, and the table far larger than the caches: of the free ones
-        // nothing but the fingerprint is looked at, and nobody walks twice.
+        // An entry is four cache lines, and the table is far larger than the caches. So of free
+        // entries only the fingerprint is read, and there is only one walk.
         for index in 0..self.tables.flow_count() {
             let Some(entry) = self.tables.flow(index) else {
                 break;
@@ -69,7 +69,7 @@ impl Model {
     }
 }
 
-/// The larger one of this value and the last; remembers it.
+/// The larger one of this value and the last, which is then remembered.
 fn grown(last: &AtomicU64, now: u64) -> u64 {
     last.fetch_max(now, Ordering::Relaxed).max(now)
 }

@@ -1,4 +1,4 @@
-//! The model over tables in memory.
+//! Tests of the model, with maps in memory.
 
 use std::{net::IpAddr, path::Path};
 
@@ -27,8 +27,8 @@ pub(super) fn name(namespace: u16, kind: PeerKind, own: u8) -> NameValue {
     }
 }
 
-/// Tables whose rows have these label sets (row 0 is the overflow row), and one sample of 1 ms in
-/// each row's remote leg, echo `prompt`.
+/// Maps whose rows have these label sets (row 0 is the overflow row). Each row has one sample of 1
+/// ms in its remote leg, echo `prompt`.
 pub(crate) fn tables(pairs: &[PairKey]) -> Memory {
     let tables = Memory::new(8, (pairs.len() + 1).next_multiple_of(8), 2);
     for (row, pair) in (1..).zip(pairs) {
@@ -203,7 +203,7 @@ fn totals_never_go_back() {
     let model = model(tables);
     let mut counters = model.counters().expect("counters");
     assert_eq!(totals(&model, &counters), (10, 700));
-    // Evicted, and what it counted is not there yet.
+    // The flow is evicted, and what it counted has not arrived yet.
     model
         .tables()
         .flow(2)
@@ -241,7 +241,7 @@ fn a_link_that_goes_takes_its_flows_but_no_count() {
     assert!(model.flows(&clock).is_empty());
 }
 
-/// What is told apart is summed over what is not; what lost its row shows as overflow.
+/// A level is summed over what it does not tell apart. What lost its row shows as overflow.
 #[test]
 fn levels_tell_apart_within_namespaces() {
     let levels = Levels {
@@ -307,7 +307,7 @@ fn levels_tell_apart_within_namespaces() {
     assert_eq!(found, [("b", "db")]);
 }
 
-/// Whom to ask for names: also of connections too short to be open when somebody looks.
+/// The addresses to ask names for include connections too short to be open at the moment of a look.
 #[test]
 fn addresses_of_flows_that_ended_just_now() {
     const JIFFIES: u32 = 1_000_000;
@@ -320,7 +320,7 @@ fn addresses_of_flows_that_ended_just_now() {
         .clock_jiffies
         .store(jiffies, Ordering::Relaxed);
     let clock = Clock::now(&tables).expect("a clock");
-    // Open; closed now; closed at least eight seconds ago, whatever HZ is.
+    // In order: open; closed now; closed at least eight seconds ago, whatever HZ is.
     let flows = [(false, 0), (true, 0), (true, 8_000)];
     for (at, (closed, ticks)) in (1_u8..).zip(flows) {
         let entry = &tables.flows[usize::from(at)];
@@ -332,7 +332,7 @@ fn addresses_of_flows_that_ended_just_now() {
             }
         }
     }
-    // And one that was only pinged, once.
+    // One more address was only pinged, once.
     let pinged = std::net::Ipv4Addr::new(198, 18, 77, 7).to_ipv6_mapped();
     let mut query = Query::default();
     for (word, bytes) in query.key.remote.iter_mut().zip(pinged.octets().chunks(4)) {

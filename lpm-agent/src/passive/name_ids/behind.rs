@@ -1,4 +1,4 @@
-//! Whose a connection to a service is: a workload behind it.
+//! Finds the backend of a connection to a service: a workload behind the service.
 
 use std::{io, net::IpAddr, sync::PoisonError};
 
@@ -17,7 +17,7 @@ impl NameIds {
     /// of the service's namespace.
     ///
     /// # Errors
-    /// What the id stands for cannot be kept for the next agent; then nobody may bear it.
+    /// The meaning of the id cannot be stored for the next agent. Then nobody may have it.
     pub fn id_behind(
         &self,
         tables: &dyn NameMaps,
@@ -48,7 +48,7 @@ impl NameIds {
         let id = ids.member(namespace, Some(&member), self.levels.top);
         drop(ids);
         self.remember(tables)?;
-        // As a whole the service itself says more.
+        // The service's own id says more than the namespace as a whole.
         Ok((id.member() != 0).then_some(id))
     }
 }

@@ -1,4 +1,4 @@
-//! Names change one by one: a pod comes or goes among 100,000 others.
+//! Applies changes of single names: a pod comes or goes among 100,000 others.
 
 use std::{
     io,
@@ -40,8 +40,8 @@ impl NameIds {
         made.map(drop)
     }
 
-    /// All names are known: takes those out of the kernel that an agent before this one left there
-    /// and that hold no longer.
+    /// Ends the takeover once all names are known: removes the names from the kernel that the last
+    /// agent left there and that do not hold any more.
     ///
     /// # Errors
     /// As [`Self::follow`].
@@ -50,8 +50,8 @@ impl NameIds {
         self.put(tables, &wanted)
     }
 
-    /// How many may be told apart at once. To count all members at each change would cost more than
-    /// the change, so it is none where there are many names.
+    /// Number of members that may be told apart at once. It is 0 where there are many names: to count
+    /// all members at each change would cost more than the change.
     fn at_once_if_few(&self) -> u16 {
         let names = self.registry.names();
         let few = usize::from(self.levels.top).saturating_mul(16);

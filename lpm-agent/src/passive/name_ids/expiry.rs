@@ -1,4 +1,5 @@
-//! Who is gone from the names, for rows of histograms that bear them.
+//! Finds namespaces and members that are gone from the names, for the histogram rows that are
+//! labelled with them.
 
 use std::{collections::HashSet, io, sync::PoisonError, time::Instant};
 
@@ -15,7 +16,7 @@ impl NameIds {
     /// among the names, or behind an interface, since then are others.
     ///
     /// # Errors
-    /// What ids stand for cannot be kept for the next agent; no row may bear new ones.
+    /// The meanings of ids cannot be stored for the next agent. Then no row may have new ones.
     pub fn reduce(
         &self,
         tables: &dyn NameMaps,
@@ -39,15 +40,15 @@ impl NameIds {
         Ok(reduced)
     }
 
-    /// The levels that are told apart now, and were not by the agent before this one, whose rows go on.
+    /// The levels that are told apart now and were not by the last agent, whose rows go on.
     #[must_use]
     pub fn new_levels(&self) -> Levels {
         let earlier = self.earlier.get().unwrap_or(&self.levels);
         self.levels.beyond(earlier)
     }
 
-    /// The label sets that rows with these should have when the agent begins, in the same order: what
-    /// was counted before a level was switched on is in no series of that level.
+    /// The label sets that rows with these label sets should have when the agent begins, in the
+    /// same order. Counts from before a level was switched on are in no series of that level.
     ///
     /// # Errors
     /// As [`Self::reduce`].
@@ -74,7 +75,7 @@ impl NameIds {
         Ok(switched)
     }
 
-    /// Keeps for the next agent what is told apart.
+    /// Stores the levels for the next agent.
     ///
     /// # Errors
     /// The kernel's map cannot be written.
@@ -86,7 +87,8 @@ impl NameIds {
         tables.remember(LEVELS, &text)
     }
 
-    /// Whether a label set bears anything that is gone: only the agent gives it to a row.
+    /// True if a label set contains anything that is gone. Only the agent gives such a set to a
+    /// row.
     #[must_use]
     pub fn is_reduced(&self, pair: PairKey) -> bool {
         let ids = self.ids();
@@ -95,14 +97,14 @@ impl NameIds {
             .any(|id| id == NameId::GONE || ids.who(id).is_some_and(|member| member.is_reduced()))
     }
 
-    /// Gives up the ids of those who were not among the names since then and whom no row bears.
-    /// Returns whether others may be told apart in their place.
+    /// Releases the ids of members that were not among the names since `since` and that no row is
+    /// labelled with. Returns whether others may be told apart in their place.
     pub fn release(&self, since: Instant, borne: &HashSet<NameId>) -> bool {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         ids.release(since, borne) > 0
     }
 
-    /// These are there, whatever the names say.
+    /// Marks these ids as alive, whatever the names say.
     pub fn touch_ids(&self, those: impl IntoIterator<Item = NameId>) {
         let now = Instant::now();
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +113,7 @@ impl NameIds {
         }
     }
 
-    /// Notes who is there now.
+    /// Marks the ids of all current names as alive.
     fn touch(&self) {
         let now = Instant::now();
         let kernel = self.in_kernel();

@@ -1,4 +1,4 @@
-//! What the kernel has of the names, and what found no room there.
+//! The names in the kernel's map, and those that found no room there.
 
 use std::{collections::BTreeMap, io};
 
@@ -14,41 +14,41 @@ pub(super) type Ranges = BTreeMap<Key, NameValue>;
 
 /// The names in the kernel.
 ///
-/// An address whose own name found no room would bear that of a range around it. That is right for
-/// ranges of pods, where it is unknown whose an address is, but what is inside the cluster would
-/// be counted as `internet`: while anything has no room, ranges outside of the cluster have none
-/// either.
+/// An address whose own name found no room would get the name of a range around it. Within pod
+/// ranges that is right: the owner of such an address is unknown. But an address of the cluster
+/// would be counted as `internet`. So while any name has no room, ranges outside of the cluster
+/// have none either.
 #[derive(Debug, Default)]
 pub(super) struct InKernel {
     here: Ranges,
-    /// What has no room.
+    /// Names that have no room.
     waiting: Ranges,
-    /// How often something found none.
+    /// Number of times that a name found no room.
     refused: u64,
 }
 
 impl InKernel {
-    /// With what an agent before this one left there.
+    /// Starts with the names that the last agent left there.
     pub(super) fn resume(&mut self, left: Ranges) {
         self.here = left;
     }
 
-    /// What is in the kernel.
+    /// The names in the kernel.
     pub(super) fn here(&self) -> &Ranges {
         &self.here
     }
 
-    /// Names that there are, with or without room.
+    /// Number of names, with or without room.
     pub(super) fn wanted(&self) -> usize {
         self.here.len() + self.waiting.len()
     }
 
-    /// How often a name found no room.
+    /// Number of times that a name found no room.
     pub(super) fn refused(&self) -> u64 {
         self.refused
     }
 
-    /// Makes these all the names. Whether the kernel has anything new.
+    /// Replaces all names. Returns whether the kernel has anything new.
     ///
     /// # Errors
     /// As [`Self::set`].
@@ -63,11 +63,12 @@ impl InKernel {
         self.change(tables, gone.chain(wanted))
     }
 
-    /// Makes changes; `None`: it has no name any more. Whether the kernel has anything new.
+    /// Applies changes of names. None: the range has no name any more. Returns whether the kernel
+    /// has anything new.
     ///
     /// # Errors
-    /// The last of what was refused for another reason than want of room. The other changes are
-    /// made nevertheless, and what was refused has no name rather than the one it had.
+    /// The last error of a name that was refused for another reason than want of room. The other
+    /// changes are applied nevertheless. A refused range has no name rather than its old one.
     pub(super) fn change(
         &mut self,
         tables: &dyn NameMaps,
@@ -102,8 +103,8 @@ impl InKernel {
             return self.take_out(tables, key);
         }
         let mut done = tables.set_name(name_key(key), value);
-        // What it had is not true any more; and before 6.13 a full trie takes no other value for
-        // what is there.
+        // The old name is not true any more. And before 6.13 a full trie takes no other value for a
+        // key that it holds.
         let took_out = done.is_err() && self.take_out(tables, key)?;
         if took_out {
             done = tables.set_name(name_key(key), value);
@@ -128,7 +129,7 @@ impl InKernel {
         self.take_out(tables, key)
     }
 
-    /// Takes a name out of the kernel. Whether there was one.
+    /// Removes a name from the kernel. Returns whether there was one.
     fn take_out(&mut self, tables: &dyn NameMaps, key: Key) -> io::Result<bool> {
         if !self.here.contains_key(&key) {
             return Ok(false);
@@ -138,8 +139,9 @@ impl InKernel {
         Ok(true)
     }
 
-    /// Puts in what waits, as far as there is room now: first what is inside of the cluster, and
-    /// what is outside only if all of that is in. Whether the kernel has anything new.
+    /// Puts in the names that wait, as far as there is room. Names inside of the cluster go first.
+    /// Names outside go in only once all of those are in. Returns whether the kernel has anything
+    /// new.
     fn make_room(&mut self, tables: &dyn NameMaps) -> io::Result<bool> {
         let mut new = self.put_in_all(tables, |value| !is_outside(value))?;
         if self.waits_inside() {
@@ -152,12 +154,12 @@ impl InKernel {
         Ok(new)
     }
 
-    /// Something inside of the cluster has no room.
+    /// True if a name inside of the cluster has no room.
     fn waits_inside(&self) -> bool {
         self.waiting.values().any(|value| !is_outside(*value))
     }
 
-    /// Those that wait, until there is no room. Whether there was for any.
+    /// Puts in these waiting names until there is no room. Returns whether any went in.
     fn put_in_all(
         &mut self,
         tables: &dyn NameMaps,
@@ -180,7 +182,7 @@ impl InKernel {
         Ok(new)
     }
 
-    /// What is outside of the cluster waits.
+    /// Removes the names outside of the cluster, which then wait.
     fn give_way(&mut self, tables: &dyn NameMaps) -> io::Result<bool> {
         let outside = self.here.iter().filter(|(_, value)| is_outside(**value));
         let outside: Vec<(Key, NameValue)> = outside.map(|(key, value)| (*key, *value)).collect();
@@ -249,19 +251,20 @@ mod tests {
         let outside = is(OUTSIDE, 9, PeerKind::External);
         let first = change(&[outside, is(pod(1), 1, PeerKind::Pod)]);
         assert_eq!(first, (true, vec![(0, 0, 9), (128, 1, 1)], 0));
-        // With the fourth it is full: what is outside gives way.
+        // The fourth name fills the map, so the one outside gives way.
         let full = change(&[is(pod(2), 2, PeerKind::Pod), is(pod(3), 3, PeerKind::Pod)]);
         let pods = vec![(128, 1, 1), (128, 2, 2), (128, 3, 3)];
         assert_eq!(full, (true, pods.clone(), 1));
-        // One more has none, and what is outside stays out, though it is told of again.
+        // One more name has no room. The one outside stays out, though it is reported again.
         let more = change(&[is(pod(4), 4, PeerKind::Pod), outside]);
         assert_eq!(more, (false, pods, 2));
         assert!(!change(&[]).0, "nothing has changed");
-        // One changes hands, as a kernel may refuse that has no room for both.
+        // One address changes owners. A kernel may refuse that if it has no room for both.
         let renamed = change(&[is(pod(3), 5, PeerKind::Pod)]);
         let pods = vec![(128, 1, 1), (128, 2, 2), (128, 3, 5)];
         assert_eq!(renamed, (true, pods, 2));
-        // One goes: the one that waits comes in, and only with the next what is outside.
+        // One name goes, and the one that waits comes in. The one outside comes in only after the
+        // next.
         let less = change(&[(pod(1), None)]);
         assert_eq!(less.1, [(128, 2, 2), (128, 3, 5), (128, 4, 4)]);
         let less = change(&[(pod(2), None)]);

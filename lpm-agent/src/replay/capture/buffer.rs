@@ -4,19 +4,19 @@ use std::io::{self, Read};
 
 use super::CaptureError;
 
-/// Longest record that is believed, bytes: as Wireshark has it for a block of pcapng.
+/// Longest record that is accepted, bytes. Wireshark has the same limit for a block of pcapng.
 pub(super) const LONGEST: usize = 16 << 20;
 
-/// Bytes asked of the source at a time.
+/// Bytes per read of the source.
 const READ: usize = 256 << 10;
 
-/// A window on a source of bytes that moves forward only.
+/// A view of a source of bytes that moves forward only.
 pub(super) struct Buffer<R> {
     source: R,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Of `start` in the source.
+    /// Offset of `start` in the source, bytes.
     offset: u64,
     ended: bool,
 }
@@ -33,18 +33,18 @@ impl<R: Read> Buffer<R> {
         }
     }
 
-    /// Where the window begins, bytes from the beginning of the source.
+    /// Offset of the view's beginning in the source, bytes.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// What is in the window.
+    /// The bytes in the view.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// Widens the window to at least this many bytes, unless the source ends before. Returns how
-    /// many there are.
+    /// Extends the view to at least this many bytes, unless the source ends before. Returns the
+    /// number of bytes in the view.
     ///
     /// # Errors
     /// The source cannot be read, or its compression is corrupt.
@@ -61,7 +61,7 @@ impl<R: Read> Buffer<R> {
         Ok(self.end - self.start)
     }
 
-    /// The next record's first bytes; an error if the source ends before.
+    /// Extends the view to the next record's first bytes. It is an error if the source ends before.
     pub(super) fn need(&mut self, bytes: usize) -> Result<(), CaptureError> {
         let have = self.want(bytes)?;
         if have < bytes {
@@ -74,13 +74,13 @@ impl<R: Read> Buffer<R> {
         Ok(())
     }
 
-    /// Moves the window forward; what is left behind may be read until the next [`Self::want`].
+    /// Moves the view forward. The bytes that it leaves may be read until the next [`Self::want`].
     pub(super) fn pass(&mut self, bytes: usize) {
         self.start += bytes;
         self.offset += bytes as u64;
     }
 
-    /// The `len` bytes that end `behind` bytes before the window.
+    /// The `len` bytes that end `behind` bytes before the view.
     pub(super) fn passed(&self, behind: usize, len: usize) -> &[u8] {
         let end = self.start - behind;
         &self.buffer[end - len..end]
@@ -102,7 +102,7 @@ impl<R: Read> Buffer<R> {
         }
     }
 
-    /// The decompressor's errors are of the file, not of the system.
+    /// Converts an error. Those of the decompressor concern the file, not the system.
     fn failed(&self, error: io::Error) -> CaptureError {
         let have = (self.end - self.start) as u64;
         match error.kind() {
@@ -126,7 +126,7 @@ impl<R: Read> Buffer<R> {
 mod tests {
     use super::*;
 
-    /// Gives at most a few bytes at a time, as a pipe may.
+    /// A source that gives a few bytes at a time, as a pipe may.
     struct Slow(Vec<u8>, usize);
 
     impl Read for Slow {

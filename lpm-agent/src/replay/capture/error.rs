@@ -1,26 +1,26 @@
-//! What can be wrong with a capture.
+//! Errors of a capture.
 
 use std::io;
 
 use super::super::link;
 
-/// Why a capture cannot be read, or not to its end. What was read before stays good.
+/// Why a capture cannot be read, or not to its end. What was read before stays valid.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The file, or the pipe, cannot be read.
     #[error("cannot be read at byte {offset}: {source}")]
     Io {
-        /// Where, bytes from the beginning, uncompressed.
+        /// Offset of the error in the uncompressed file, bytes.
         offset: u64,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// Not one of the formats.
+    /// The file has none of the formats.
     #[error("is no pcap or pcapng file: it begins with {begins}; {remedy}")]
     NotACapture {
-        /// Its first bytes, in hexadecimal, or that there are none.
+        /// First bytes of the file, in hexadecimal, or that there are none.
         begins: String,
-        /// What to do.
+        /// Remedy for the user.
         remedy: &'static str,
     },
     /// The file ends within a record.
@@ -29,38 +29,38 @@ pub enum CaptureError {
          everything before it was used"
     )]
     Truncated {
-        /// Where the record begins, bytes from the beginning, uncompressed.
+        /// Offset of the record in the uncompressed file, bytes.
         offset: u64,
-        /// Bytes that it needs at least.
+        /// Fewest bytes that the record needs.
         need: u64,
-        /// Bytes that are there.
+        /// Bytes that are left.
         have: u64,
     },
-    /// A record that contradicts itself or the format.
+    /// Makes the error for a record that contradicts itself or the format.
     #[error(
         "is corrupt at byte {offset}: {what}; everything before it was used, and nothing behind \
          it can be found"
     )]
     Corrupt {
-        /// Where, bytes from the beginning, uncompressed.
+        /// Offset of the record in the uncompressed file, bytes.
         offset: u64,
-        /// What is wrong.
+        /// The contradiction.
         what: String,
     },
-    /// A link type that is not read.
+    /// The link type is not read.
     #[error(
         "has packets of link type {number} ({}), which is not read; {}",
         link::name(*.number),
         link::REMEDY
     )]
     LinkType {
-        /// As in the registry of link types at tcpdump.org.
+        /// Number of the link type, as in the registry at tcpdump.org.
         number: u16,
     },
 }
 
 impl CaptureError {
-    /// A record that contradicts itself or the format.
+    /// Makes the error for a record that contradicts itself or the format.
     pub(super) fn corrupt(offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt {
             offset,

@@ -1,4 +1,4 @@
-//! Where a capture comes from: a file or standard input, compressed by gzip or not.
+//! The source of a capture: a file or standard input, compressed by gzip or not.
 
 use std::{
     fs::File,
@@ -12,15 +12,15 @@ use std::{
 
 use flate2::bufread::MultiGzDecoder;
 
-/// Bytes read from the disk at a time, compressed.
+/// Bytes per read from the disk, compressed.
 const BUFFER: usize = 256 << 10;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// How far the reading has come.
+/// Progress of the reading.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     read: Arc<AtomicU64>,
-    /// Length of the file, bytes; `None`: a pipe's is not known.
+    /// Length of the file, bytes. None: the source is a pipe.
     pub total: Option<u64>,
 }
 
@@ -39,10 +39,10 @@ pub struct Input {
 }
 
 impl Input {
-    /// Opens a file; `-` is standard input.
+    /// Opens a file. The path `-` is standard input.
     ///
     /// # Errors
-    /// It cannot be opened or read.
+    /// The file cannot be opened or read.
     pub fn open(path: &Path) -> io::Result<Self> {
         if path == Path::new("-") {
             return Self::of(io::stdin(), None);
@@ -55,7 +55,7 @@ impl Input {
         Self::of(file, metadata.is_file().then_some(metadata.len()))
     }
 
-    /// From any source of bytes, `total` of them.
+    /// Reads from any source of bytes, with `total` bytes.
     ///
     /// # Errors
     /// The source cannot be read.
@@ -86,7 +86,7 @@ impl Input {
         Ok(Self { bytes, progress })
     }
 
-    /// How far the reading has come, to look at meanwhile.
+    /// A handle to the progress, for other threads.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.progress.clone()
@@ -99,7 +99,7 @@ impl Read for Input {
     }
 }
 
-/// Counts what passes.
+/// A reader that counts the bytes that pass.
 struct Counted<R> {
     source: Chain<Cursor<Vec<u8>>, R>,
     read: Arc<AtomicU64>,

@@ -1,7 +1,7 @@
 //! Captures: pcap and pcapng, in either byte order, compressed or not, as a stream.
 //!
-//! The crate `pcap-parser` knows the formats; here is what makes it a stream of packets with one
-//! buffer, exact about where something is wrong.
+//! The crate `pcap-parser` knows the formats. This module makes them a stream of packets with one
+//! buffer, and reports exactly where something is wrong.
 
 mod buffer;
 mod error;
@@ -16,25 +16,25 @@ pub use input::{Input, Progress};
 
 use self::{buffer::Buffer, pcap::Pcap, pcapng::PcapNg};
 
-/// Where packets were captured.
+/// An interface where packets were captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name, where the capture has it.
+    /// Name of the interface. None: the capture has no name for it.
     pub name: Option<String>,
-    /// Link type, as in the registry of tcpdump.org.
+    /// Link type of the interface, as in the registry at tcpdump.org.
     pub link: u16,
 }
 
 /// A captured packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// Number of its interface.
+    /// Index of the packet's interface.
     pub interface: usize,
-    /// Nanoseconds since 1970, UTC.
+    /// Time of the packet, nanoseconds since 1970, UTC.
     pub time_ns: u64,
-    /// What was captured of it.
+    /// Captured bytes of the packet.
     pub data: &'a [u8],
-    /// Its length when it passed, bytes: at least that of `data`.
+    /// Length of the packet on the wire, bytes: at least that of `data`.
     pub len: u32,
 }
 
@@ -54,7 +54,7 @@ impl<R: Read> Capture<R> {
     /// Recognises the format, and reads the header.
     ///
     /// # Errors
-    /// It is none of the formats, its link type is not read, or it cannot be read at all.
+    /// The source has none of the formats, its link type is not read, or it cannot be read at all.
     pub fn new(source: R) -> Result<Self, CaptureError> {
         let mut window = Buffer::new(source);
         window.want(4)?;
@@ -78,7 +78,7 @@ impl<R: Read> Capture<R> {
         })
     }
 
-    /// The next packet and the interfaces so far; `None`: that was all.
+    /// The next packet, and the interfaces so far. None: the capture has ended.
     ///
     /// # Errors
     /// The capture is truncated or corrupt there, or cannot be read further. It has ended then.
@@ -96,7 +96,7 @@ impl<R: Read> Capture<R> {
         self.window.offset()
     }
 
-    /// Records of which the part of a second is a second or more: it was carried over.
+    /// Number of records whose part of a second is a second or more. It was carried over.
     #[must_use]
     pub fn carried(&self) -> u64 {
         match &self.format {
@@ -105,8 +105,8 @@ impl<R: Read> Capture<R> {
         }
     }
 
-    /// Packets that carry no time (pcapng's simple packet blocks), or one outside the years 1970
-    /// to 2554: nothing can be measured by them.
+    /// Number of packets that have no time (pcapng's simple packet blocks), or one outside the
+    /// years 1970 to 2554. Nothing can be measured by them.
     #[must_use]
     pub fn untimed(&self) -> u64 {
         match &self.format {

@@ -1,4 +1,4 @@
-//! The older format: one header, one link type, records.
+//! The older capture format, pcap: one header, one link type, records.
 //!
 //! <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcap/>
 
@@ -13,27 +13,27 @@ use super::{
 use crate::replay::link;
 
 const HEADER: usize = 24;
-/// Largest snapshot length of tcpdump and Wireshark: the least that any record may have.
+/// Largest snapshot length of tcpdump and Wireshark. Every capture may have records of this length.
 const SNAPLEN: usize = 262_144;
 const SECOND: u64 = 1_000_000_000;
 
 const MICROS: u32 = 0xa1b2_c3d4;
 const NANOS: u32 = 0xa1b2_3c4d;
-/// A. Kuznetsov's libpcap of the nineties: 8 bytes more in each record's header (interface,
-/// protocol, kind of packet), microseconds.
+/// Magic number of A. Kuznetsov's libpcap of the nineties. Each record's header has 8 more bytes
+/// (interface, protocol, kind of packet), and times are in microseconds.
 const MODIFIED: u32 = 0xa1b2_cd34;
 
-/// How the records are written.
+/// Parser of the records.
 pub(super) struct Pcap {
     big_endian: bool,
     record_header: usize,
     nanos_per_tick: u32,
     longest: usize,
-    /// Records whose part of a second is a second or more.
+    /// Number of records whose part of a second is a second or more.
     pub(super) carried: u64,
 }
 
-/// What stands before a packet.
+/// The header of a record.
 struct Record {
     seconds: u32,
     ticks: u32,
@@ -41,7 +41,7 @@ struct Record {
     len: u32,
 }
 
-/// The first four bytes of a file of this format, in either byte order.
+/// True for the first four bytes of a file of this format, in either byte order.
 pub(super) fn is_magic(magic: [u8; 4]) -> bool {
     let either = [u32::from_le_bytes(magic), u32::from_be_bytes(magic)];
     either
@@ -49,8 +49,8 @@ pub(super) fn is_magic(magic: [u8; 4]) -> bool {
         .any(|magic| matches!(*magic, MICROS | NANOS | MODIFIED))
 }
 
-/// The header of a file as one of the usual format, and whether it was of the modified one: the
-/// crate knows that in one byte order only.
+/// Converts a file's header to the usual format, and tells whether it was of the modified one. The
+/// crate knows that format in one byte order only.
 fn plain(mut header: [u8; HEADER]) -> ([u8; HEADER], bool) {
     for (modified, plain) in [
         (MODIFIED.to_le_bytes(), MICROS.to_le_bytes()),
@@ -65,7 +65,7 @@ fn plain(mut header: [u8; HEADER]) -> ([u8; HEADER], bool) {
 }
 
 impl Pcap {
-    /// Reads the header.
+    /// Reads the header of the file.
     pub(super) fn begin<R: Read>(
         window: &mut Buffer<R>,
     ) -> Result<(Self, Interface), CaptureError> {
@@ -81,7 +81,7 @@ impl Pcap {
             );
             return Err(CaptureError::corrupt(4, version));
         }
-        // The upper bits tell of a frame check sequence.
+        // The upper bits describe a frame check sequence.
         let number = u16::try_from(header.network.0 & 0xffff).unwrap_or(u16::MAX);
         if !link::is_known(number) {
             return Err(CaptureError::LinkType { number });
@@ -108,7 +108,7 @@ impl Pcap {
         ))
     }
 
-    /// The next record; `None`: there is none.
+    /// The next record. None: the file has ended.
     pub(super) fn next<'w, R: Read>(
         &mut self,
         window: &'w mut Buffer<R>,
@@ -122,7 +122,8 @@ impl Pcap {
         self.believe(captured, window.offset())?;
         window.need(self.record_header + captured)?;
         let nanos = u64::from(record.ticks) * u64::from(self.nanos_per_tick);
-        // Some writers do not carry over; its lengths are sound, and the time is what it says.
+        // Some writers do not carry over. The lengths of such a record are valid, and so is its
+        // time.
         self.carried += u64::from(nanos >= SECOND);
         window.pass(self.record_header + captured);
         Ok(Some(Packet {
@@ -133,7 +134,7 @@ impl Pcap {
         }))
     }
 
-    /// Reads what stands before a packet; 16 bytes are there.
+    /// Reads the header of a record, of which 16 bytes are there.
     fn record(&self, bytes: &[u8]) -> Record {
         let word = |at: usize| {
             let bytes = bytes.get(at..).and_then(|rest| rest.first_chunk());
@@ -152,7 +153,7 @@ impl Pcap {
         }
     }
 
-    /// Refuses lengths that no capture has: they would take all memory, or lead astray.
+    /// Refuses lengths that no capture has. They would take all memory, or lead astray.
     fn believe(&self, captured: usize, offset: u64) -> Result<(), CaptureError> {
         if captured <= self.longest {
             return Ok(());

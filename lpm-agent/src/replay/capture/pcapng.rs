@@ -1,4 +1,4 @@
-//! The newer format: sections of blocks, any number of interfaces.
+//! The newer capture format, pcapng: sections of blocks, any number of interfaces.
 //!
 //! <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcapng/>
 
@@ -14,58 +14,58 @@ use super::{
     buffer::{Buffer, LONGEST},
 };
 
-/// A section header, in either byte order.
+/// Block type of a section header, in either byte order.
 pub(super) const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
-/// What came before the enhanced packet: the same but for a shorter number of the interface, which
-/// shares its word with a count of drops.
+/// Block type of the obsolete packet block, which came before the enhanced one. It is equal but for
+/// a shorter interface number, which shares its word with a count of drops.
 const OBSOLETE_PACKET: u32 = 2;
-/// A packet without a time.
+/// Block type of a packet without a time.
 const SIMPLE_PACKET: u32 = 3;
 const ENHANCED_PACKET: u32 = 6;
-/// Where the bytes of a packet begin, of either kind.
+/// Offset of a packet's bytes in its block, of either kind.
 const PACKET_HEADER: usize = 28;
-/// Interfaces of a capture: more is an attack on memory.
+/// Most interfaces of a capture. More would be an attack on memory.
 const MOST_INTERFACES: usize = 65_536;
 
-/// The section at hand.
+/// Parser of the current section.
 #[derive(Default)]
 pub(super) struct PcapNg {
     big_endian: bool,
-    /// Number of the section's first interface among all.
+    /// Index of the section's first interface among all interfaces.
     first: usize,
-    /// Of the section's interfaces.
+    /// Clocks of the section's interfaces.
     clocks: Vec<Clock>,
-    /// Packets that carry no time.
+    /// Number of packets that have no time.
     pub(super) untimed: u64,
 }
 
-/// How an interface writes times.
+/// Format of an interface's times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Clock {
-    /// Ticks in a second.
+    /// Number of ticks per second.
     per_second: u64,
-    /// Seconds to add.
+    /// Seconds to add to each time.
     offset: i64,
 }
 
-/// A block's type and length.
+/// Type and length of a block.
 struct Frame {
     kind: u32,
     len: usize,
 }
 
-/// What stands before a packet's bytes.
+/// The fields before a packet's bytes.
 struct Fields {
     interface: usize,
-    /// `None`: outside the years 1970 to 2554.
+    /// Time of the packet, nanoseconds since 1970. None: outside the years 1970 to 2554.
     time_ns: Option<u64>,
     captured: usize,
     len: u32,
 }
 
 impl PcapNg {
-    /// The next packet; `None`: there is none. Interfaces met on the way are added.
+    /// The next packet. None: the capture has ended. Interfaces met on the way are added.
     pub(super) fn next<'w, R: Read>(
         &mut self,
         window: &'w mut Buffer<R>,
@@ -117,7 +117,7 @@ impl PcapNg {
         }
     }
 
-    /// Finds the next block, and has the whole of it in the window.
+    /// Finds the next block, and reads the whole of it into the window.
     fn frame<R: Read>(&mut self, window: &mut Buffer<R>) -> Result<Option<Frame>, CaptureError> {
         if window.want(12)? == 0 {
             return Ok(None);
@@ -125,7 +125,7 @@ impl PcapNg {
         window.need(12)?;
         let bytes = window.bytes();
         if self.u32(bytes) == SECTION {
-            // The byte order of a section is told by its header, and its length needs it.
+            // A section's header has its byte order, which its length depends on.
             self.big_endian = match &bytes[8..12] {
                 [0x1a, 0x2b, 0x3c, 0x4d] => true,
                 [0x4d, 0x3c, 0x2b, 0x1a] => false,
@@ -186,7 +186,7 @@ impl PcapNg {
         };
         let (_, mut block) =
             parsed.map_err(|_| corrupt("an interface description is malformed"))?;
-        // The crate reads on to the block's end; what stands there is nothing (section 3.5).
+        // The crate reads on to the block's end. Bytes there have no meaning (section 3.5).
         let options = &mut block.options;
         if let Some(end) = options.iter().position(|o| o.code == OptionCode::EndOfOpt) {
             options.truncate(end);
@@ -200,7 +200,7 @@ impl PcapNg {
         self.clocks.push(clock);
         let name = block.if_name().and_then(Result::ok);
         interfaces.push(Interface {
-            // Control characters would speak to the reader's terminal.
+            // Control characters would reach the reader's terminal.
             name: name
                 .map(|name| name.chars().filter(|c| !c.is_control()).collect())
                 .filter(|name: &String| !name.is_empty()),
@@ -209,7 +209,7 @@ impl PcapNg {
         Ok(())
     }
 
-    /// `None`: no clock ticks so.
+    /// The clock that an interface description defines. None: no clock ticks so.
     fn clock(&self, block: &InterfaceDescriptionBlock<'_>) -> Option<Clock> {
         let value = |code| {
             let option = block.options.iter().find(|option| option.code == code)?;
@@ -235,12 +235,12 @@ impl PcapNg {
         Some(Clock { per_second, offset })
     }
 
-    /// What stands before a packet's bytes.
+    /// Reads the fields before a packet's bytes.
     fn fields<R: Read>(&self, window: &Buffer<R>, frame: &Frame) -> Result<Fields, CaptureError> {
         let corrupt = |what: &str| CaptureError::corrupt(window.offset(), what);
         let unfit = || corrupt("a packet's lengths do not fit its block");
         let bytes = window.bytes().get(..frame.len).unwrap_or_default();
-        // Behind the packet the block's length stands again.
+        // The block's length is repeated after the packet.
         let rest = bytes.get(8..PACKET_HEADER + 4).ok_or_else(unfit)?;
         let word = |at: usize| self.u32(&rest[at..]);
         let captured = usize::try_from(word(12)).unwrap_or(usize::MAX);
@@ -266,7 +266,7 @@ impl PcapNg {
 }
 
 impl Clock {
-    /// Nanoseconds since 1970; `None`: they do not fit.
+    /// Converts ticks to nanoseconds since 1970. None: they do not fit.
     fn nanos(self, ticks: u64) -> Option<u64> {
         const SECOND: u64 = 1_000_000_000;
         let plain = match self.per_second {

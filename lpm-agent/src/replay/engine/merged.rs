@@ -1,38 +1,38 @@
-//! DNS datagrams that the kernel put together before they were captured (UDP GRO). A capture does
-//! not say how long each is; a DNS message does, if it was captured to its end.
+//! Merged DNS datagrams, which the kernel put together before they were captured (UDP GRO). A
+//! capture does not say how long each is. A DNS message does, if it was captured to its end.
 
-/// Bytes of a message's header (RFC 1035 section 4.1.1).
+/// Length of a message's header, bytes (RFC 1035 section 4.1.1).
 const HEADER: usize = 12;
-/// Bytes of a question behind its name, and of a record's behind its own, its data's length
-/// included.
+/// Bytes of a question after its name. The next constant is those of a record after its name, with
+/// the length of its data.
 const QUESTION: usize = 4;
 const RECORD: usize = 10;
 
-/// What a UDP payload holds.
+/// The content of a UDP payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Datagrams {
     /// One datagram.
     One,
-    /// So many, each of so many bytes but the last one, which may be shorter.
+    /// Several datagrams, all of the same length except the last one, which may be shorter.
     Several {
-        /// How many.
+        /// Number of datagrams.
         count: u32,
-        /// Bytes of each.
+        /// Length of each, bytes.
         size: u32,
     },
-    /// More than one message, but what follows the first one is no message of its length.
+    /// More than one message, but what follows the first is no message of its length.
     Further,
-    /// Its end was not captured.
+    /// The end of the first message was not captured.
     Unknown,
 }
 
-/// Looks at what was captured of a payload of `length` bytes. The kernel puts datagrams of one
-/// length together, of which only the last one may be shorter.
+/// Reads the captured part of a payload of `length` bytes. The kernel puts datagrams of one length
+/// together, of which only the last one may be shorter.
 pub(super) fn datagrams(captured: &[u8], length: u32) -> Datagrams {
     let whole = length as usize;
     let captured = &captured[..captured.len().min(whole)];
     let Some(first) = message_length(captured) else {
-        // Malformed, if it is all there: nothing says that it is more than one.
+        // A malformed message that is all there: nothing shows that it is more than one.
         return if captured.len() < whole {
             Datagrams::Unknown
         } else {
@@ -53,8 +53,8 @@ pub(super) fn datagrams(captured: &[u8], length: u32) -> Datagrams {
     }
 }
 
-/// How long the message is that these bytes begin with. Each step takes bytes away, so whatever the
-/// counts say it ends with them.
+/// Length of the message at the beginning of these bytes. Each step takes bytes away, so the walk
+/// ends with them, whatever the counts say.
 fn message_length(bytes: &[u8]) -> Option<usize> {
     let count = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
     let mut at = HEADER;
@@ -69,7 +69,7 @@ fn message_length(bytes: &[u8]) -> Option<usize> {
     (at <= bytes.len()).then_some(at)
 }
 
-/// Where a name ends. A pointer ends it; where that points to does not matter.
+/// The end of a name. A pointer ends it, and its target does not matter.
 fn name_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *bytes.get(at)? {
@@ -97,7 +97,7 @@ mod tests {
             .tail
             .extend(u16::try_from(data).expect("short").to_be_bytes());
         message.tail.extend(vec![7; data]);
-        // EDNS.
+        // An EDNS record.
         message.tail.extend([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]);
         message.bytes()
     }
@@ -118,7 +118,7 @@ mod tests {
             };
             assert_eq!(datagrams(&all, length(&all)), several);
         }
-        // The kernel puts no longer one behind a shorter one.
+        // The kernel puts no longer datagram behind a shorter one.
         let all = [answer(1, 4), answer(2, 5)].concat();
         assert_eq!(datagrams(&all, length(&all)), Datagrams::Further);
         let all = [answer(1, 4), vec![0; 9]].concat();
@@ -137,7 +137,7 @@ mod tests {
             };
             assert_eq!(datagrams(&all[..captured], length(&all)), expected);
         }
-        // More than was captured with it is padding.
+        // Bytes beyond the datagram's length are padding.
         assert_eq!(datagrams(&all, length(&all) / 2), Datagrams::One);
     }
 

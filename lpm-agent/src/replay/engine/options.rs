@@ -1,4 +1,4 @@
-//! TCP packets whose options the snap length cut.
+//! TCP packets whose options were cut by the snap length.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -24,9 +24,9 @@ use super::{
 };
 
 impl Engine {
-    /// Measures a TCP packet whose options were cut; false: it is none.
+    /// Measures a TCP packet whose options were cut. False: the packet is no such packet.
     pub(super) fn options_cut(&self, bytes: &Captured<'_>, left: &Unwrapped, meta: &Meta) -> bool {
-        // Whatever is longer holds all headers.
+        // A longer capture holds all headers.
         if bytes.data.len() >= KEPT || bytes.data.len() >= bytes.len as usize {
             return false;
         }
@@ -40,7 +40,7 @@ impl Engine {
             self.cut.set(true);
             let key = packet.key(direction, meta.ifindex);
             if packet.head.has(flag::SYN) || self.is_timed(&key, direction) {
-                // Which method the flow's data is measured by other packets say.
+                // Other packets decide by which method the flow's data is measured.
                 let handshake = self.settings.methods.0 & Method::Handshake.bit();
                 self.methods.set(Methods(handshake));
             }
@@ -52,7 +52,7 @@ impl Engine {
         true
     }
 
-    /// What is to be skipped is counted by the usual way.
+    /// Reads the packet. The usual path counts packets that are skipped.
     fn read_cut(&self, bytes: &Captured<'_>, left: &Unwrapped, meta: &Meta) -> Option<Cut> {
         let within = Within::new(*bytes, left.base, left.len);
         let link = if left.is_ip { Link::Ip } else { Link::Ethernet };
@@ -72,7 +72,7 @@ impl Engine {
         Some(cut)
     }
 
-    /// Whether a direction of a flow is measured by timestamps.
+    /// True if a direction of a flow is measured by timestamps.
     fn is_timed(&self, key: &FlowKey, direction: Direction) -> bool {
         let entry = table::find(self, hash::of_key(&self.seeds, key));
         entry.is_some_and(|entry| {

@@ -1,4 +1,4 @@
-//! Questions and answers: ICMP echo and DNS.
+//! Queries and their answers: ICMP echo and DNS.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,31 +19,31 @@ use super::{
 };
 use crate::replay::bytes::Captured;
 
-/// Questions (ICMP echo, DNS) that wait for their answers at a time, at most, 32 bytes each.
+/// Most queries (ICMP echo, DNS) that wait for their answers at a time, 32 bytes each.
 const QUERY_ENTRIES: u32 = 1 << 14;
 
-/// Rows of questions, by method; 0 would be none. The bits above say which ends' they are.
+/// Rows of queries, by method. 0 would mean none. The bits above identify the ends.
 const ICMP_ROW: u32 = 1;
 const DNS_ROW: u32 = 2;
 const ROW_BITS: u32 = 8;
 
-/// Ends that are told apart while it is not known what the one told the other; a power of two. More
-/// share a place.
+/// Number of places for pairs of ends, while it is unknown what one sent the other; a power of two.
+/// More pairs share a place.
 pub(super) const TOLD: u64 = 1 << 12;
 
-/// Questions that nobody answered in time.
+/// Numbers of queries that nobody answered in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unanswered {
-    /// ICMP echo requests.
+    /// ICMP echo requests without a reply.
     pub icmp: u64,
-    /// DNS queries over UDP.
+    /// DNS queries over UDP without an answer.
     pub dns: u64,
-    /// DNS queries over UDP whose answers may be in packets that could not be read to their end:
-    /// not among those.
+    /// DNS queries over UDP whose answers may be in packets that could not be read to their end.
+    /// They are not counted in `dns`.
     pub unknown: u64,
 }
 
-/// The table of questions, in proportion to that of flows.
+/// Makes the table of queries, in proportion to the flow table.
 pub(super) fn table(flow_entries: u32) -> Box<[QueryEntry]> {
     (0..(flow_entries / 4).clamp(16, QUERY_ENTRIES))
         .map(|_| QueryEntry::default())
@@ -51,15 +51,15 @@ pub(super) fn table(flow_entries: u32) -> Box<[QueryEntry]> {
 }
 
 impl Engine {
-    /// Echo requests and DNS queries that were not answered in time. Those still waiting are
-    /// counted by [`Self::clear`], if they were asked long enough before the latest packet.
+    /// Numbers of echo requests and DNS queries that were not answered in time. [`Self::clear`]
+    /// counts those that still wait, if they were sent long enough before the latest packet.
     #[must_use]
     pub fn unanswered(&self) -> Unanswered {
         let [icmp, dns, unknown] = [0, 1, 2].map(|what: usize| self.unanswered[what].get());
         Unanswered { icmp, dns, unknown }
     }
 
-    /// Whether a question went unanswered.
+    /// True if a query went unanswered.
     fn is_overdue(&self, entry: &QueryEntry) -> bool {
         let waits = entry.fingerprint.load(Relaxed) != 0
             && Phase::of(entry.state.load(Relaxed)) == Phase::Open
@@ -68,7 +68,7 @@ impl Engine {
         waits && self.now_ns.get().saturating_sub(sent) > timeout_ns(entry.method.load(Relaxed))
     }
 
-    /// Counts one that was sent then; the row says of which method.
+    /// Counts a query that was sent at this time. The row identifies its method.
     pub(super) fn count_unanswered(&self, row: u32, sent_ns: u64) {
         let is_dns = row & ((1 << ROW_BITS) - 1) == DNS_ROW;
         let told = self.told.get((row >> ROW_BITS) as usize);
@@ -80,13 +80,14 @@ impl Engine {
         sum.set(sum.get() + 1);
     }
 
-    /// Where it is kept when one end told the other something that could not be read.
+    /// Place for the time at which one end sent the other something that could not be read.
     fn told_at(&self, key: &FlowKey) -> u64 {
         hash::of_key(self.seeds(), key) & (TOLD - 1)
     }
 
-    /// A datagram's metadata with what the kernel knew of it: how many were put together, and how
-    /// long each is. If what it holds cannot be told, it is noted that an answer may be in it.
+    /// A datagram's metadata with what the kernel knew: how many datagrams were put together, and
+    /// the length of each. If its content cannot be told, the packet is recorded as one that may
+    /// hold an answer.
     pub(super) fn put_together(
         &self,
         bytes: &Captured<'_>,
@@ -126,7 +127,7 @@ impl Engine {
         *meta
     }
 
-    /// Forgets all questions, and counts those that went unanswered.
+    /// Forgets all queries, and counts those that went unanswered.
     pub(super) fn clear_questions(&self) {
         for entry in &self.queries {
             if self.is_overdue(entry) {
@@ -143,14 +144,14 @@ impl Queries for Engine {
     }
 
     fn query_mask(&self) -> u32 {
-        // As many as a u32 counted were made.
+        // The number of entries was made from a u32.
         u32::try_from(self.queries.len()).unwrap_or(table::WAYS) / table::WAYS - 1
     }
 }
 
 impl Ledger for Engine {
     fn row(&self, query: &Query) -> u32 {
-        // There are no names; a row says of which method the question is, and whose.
+        // There are no names here. A row identifies the query's method and its ends.
         if query.head.method == Method::Dns as u8 {
             let told = u32::try_from(self.told_at(&query.key)).unwrap_or(0);
             DNS_ROW | told << ROW_BITS

@@ -1,4 +1,4 @@
-//! In which VLANs the same ends were seen.
+//! The VLANs in which the same ends were seen.
 
 use std::{cell::Cell, cell::RefCell, collections::HashMap};
 
@@ -6,7 +6,7 @@ use lpm_common::{layout::VlanPair, vlan::Pairs};
 
 use super::Engine;
 
-/// Map `VLAN_PAIRS` of the kernel.
+/// Counterpart of the kernel's map `VLAN_PAIRS`.
 #[derive(Debug, Default)]
 pub(super) struct Vlans {
     pairs: RefCell<HashMap<u64, VlanPair>>,
@@ -14,7 +14,7 @@ pub(super) struct Vlans {
 }
 
 impl Vlans {
-    /// Forgets all; a flow whose pair is forgotten is judged anew.
+    /// Forgets all pairs. A flow whose pair is forgotten is judged again.
     pub(super) fn clear(&self) {
         self.pairs.borrow_mut().clear();
     }
@@ -28,7 +28,7 @@ impl Pairs for Engine {
 
     fn set_pair(&self, key: u64, pair: VlanPair) {
         let mut pairs = self.vlans.pairs.borrow_mut();
-        // A capture that holds more ends than this has most of them behind it.
+        // A capture with more ends than this has most of them behind it.
         if pairs.len() >= self.flows.len().max(1024) && !pairs.contains_key(&key) {
             pairs.clear();
         }
@@ -43,6 +43,6 @@ impl Pairs for Engine {
         self.vlans.tagged.set(true);
     }
 
-    /// The report tells how many; a capture has few interfaces.
+    /// Does nothing: the report shows the number, and a capture has few interfaces.
     fn doubtful(&self, _ifindex: u32) {}
 }

@@ -1,8 +1,8 @@
-//! Whose pods are: the chain of owners up to the workload.
+//! Tests of the owner chain from pods up to workloads.
 
 use super::*;
 
-/// Type and name of the workload behind an address.
+/// Kind and name of the workload behind an address.
 fn workload(cluster: &Cluster, address: &str) -> String {
     let name = cluster.at(address).expect("a name");
     let words = [&name.workload_type, &name.workload].map(|w| w.as_deref().unwrap_or("-"));
@@ -12,7 +12,7 @@ fn workload(cluster: &Cluster, address: &str) -> String {
 #[test]
 fn the_owner_chain_leads_to_the_workload() {
     let mut cluster = Cluster::new();
-    // By the label that its pods have, before the replica set is seen.
+    // The label of its pods tells the workload, before the replica set is seen.
     let web = owned(
         pod("web-5c-x", "a", &["198.18.1.1"]),
         "ReplicaSet",
@@ -25,7 +25,7 @@ fn the_owner_chain_leads_to_the_workload() {
         json!({"pod-template-hash": "5c"}),
     ));
     assert_eq!(workload(&cluster, "198.18.1.1"), "deployment web");
-    // A replica set and a job that nothing owns, then one that something owns.
+    // A replica set and a job without owner, then ones with an owner.
     cluster.pod(owned(
         pod("rs-x", "a", &["198.18.1.2"]),
         "ReplicaSet",
@@ -52,7 +52,7 @@ fn the_owner_chain_leads_to_the_workload() {
     let set = owned(set, "Deployment", "front", "d1");
     cluster.take(StateEvent::ReplicaSet(Event::Apply(read(set))));
     assert_eq!(workload(&cluster, "198.18.1.2"), "deployment front");
-    // The next one is known at once, and so is a static pod.
+    // The next pod is known at once, and so is a static pod.
     cluster.pod(owned(
         pod("rs-y", "a", &["198.18.1.4"]),
         "ReplicaSet",
@@ -74,12 +74,12 @@ fn a_pod_that_nothing_owns_is_a_workload() {
     let mut cluster = Cluster::new();
     cluster.pod(pod("debug", "a", &["198.18.1.1"]));
     assert_eq!(workload(&cluster, "198.18.1.1"), "barepod debug");
-    // Whose owner does not control it is as bare (a garbage collector's reference).
+    // A pod whose owner does not control it is as bare (a garbage collector's reference).
     let mut referred = owned(pod("shell", "a", &["198.18.1.2"]), "ConfigMap", "x", "x");
     referred["metadata"]["ownerReferences"][0]["controller"] = json!(false);
     cluster.pod(referred);
     assert_eq!(workload(&cluster, "198.18.1.2"), "barepod shell");
-    // A controller that nobody here knows, of a pod and of a replica set.
+    // The pod, and then its replica set, has a controller of an unknown kind.
     let runner = owned(
         pod("run-x", "a", &["198.18.1.3"]),
         "EphemeralRunner",

@@ -1,4 +1,4 @@
-//! Rows of what is gone, over tables in memory.
+//! Tests of row reclaim, with maps in memory.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// A model in which pods are told apart by workload, as remote ends are too, over tables that can
-/// still be written.
+/// A model that tells pods and remote ends apart by workload, over maps that a test can still
+/// write.
 struct Bench {
     model: Model,
     tables: Arc<Memory>,
@@ -40,7 +40,7 @@ impl Bench {
         }
     }
 
-    /// `198.18.0.n` is of these, or of nobody.
+    /// Sets the owner of `198.18.0.n`. None: it has no owner.
     fn name(&self, n: u8, who: Option<(&str, &str, Option<&str>)>) {
         let name = who.map(|(namespace, workload, service)| {
             Arc::new(Name {
@@ -104,7 +104,7 @@ impl Bench {
         all
     }
 
-    /// Those who are not there now are gone.
+    /// Runs a pass: names that are not there now are gone.
     fn look(&self) {
         self.model.recycle(Instant::now()).expect("recycle");
     }
@@ -133,12 +133,12 @@ fn what_lives_never_goes_backwards() {
     ]);
     bench.name(1, None);
     bench.look();
-    // The workload's series ends; the service's and the namespaces' go on.
+    // The workload's series ends. Those of the service and the namespaces go on.
     let after = [("samples", 3), ("a-b", 3), ("api>db", 2), (">pg", 3)];
     bench.counts_are(&after);
     let forgotten = bench.tables.forgotten.lock().expect("forgotten").clone();
     assert_eq!(forgotten.len(), 1, "the kernel finds it no more");
-    // Who comes again begins at zero, in a row of its own.
+    // A workload that comes again begins at zero, in a row of its own.
     bench.name(1, Some(("a", "web", None)));
     assert_ne!(bench.talk(1, 9), web);
     bench.counts_are(&[
@@ -148,7 +148,7 @@ fn what_lives_never_goes_backwards() {
         ("web>db", 1),
         (">pg", 4),
     ]);
-    // Both are gone: one row is left of two, and serves others.
+    // Both are gone: of two rows one is left, and is free for others.
     bench.name(1, None);
     bench.name(2, None);
     bench.name(3, Some(("a", "new", None)));
@@ -289,9 +289,9 @@ fn what_was_counted_before_a_level_was_switched_on_is_not_in_it() {
     name(&after);
     assert_ne!(after.talk(1, 2), old);
     after.counts_are(&[("samples", 2), ("a-b", 2), ("web>db", 1)]);
-    // The next one knows that they were on: all goes on, and what was before stays out.
+    // The next agent knows that the levels were on. All goes on, and older counts stay out.
     agent(on).counts_are(&[("samples", 2), ("a-b", 2), ("web>db", 1)]);
-    // They were off in between.
+    // The levels were off in between.
     let off = agent(Levels::default());
     name(&off);
     off.talk(1, 2);
