@@ -16,10 +16,10 @@ impl MessageFormatter for Words {
         match error {
             Error::DuplicateMappingKey { key, .. } => {
                 let key = key.as_deref().unwrap_or("a key");
-                format!("{key} is there already: remove one of the two").into()
+                format!("the key {key} is given twice: remove one of the two").into()
             }
             Error::InvalidScalar { ty, .. } if let Some(most) = most(ty) => {
-                format!("no whole number from 0 to {most}").into()
+                format!("not a whole number from 0 to {most}").into()
             }
             _ => DefaultMessageFormatter.format_message(error),
         }
@@ -135,7 +135,10 @@ mod tests {
     #[test]
     fn a_key_that_is_there_twice_is_named_with_the_remedy() {
         let error = read::<BTreeMap<String, u32>>("a: 1\nb: 2\na: 3\n").expect_err("twice");
-        assert!(error.contains("a is there already: remove one"), "{error}");
+        assert!(
+            error.contains("the key a is given twice: remove one"),
+            "{error}"
+        );
         assert!(error.contains("line 3"), "{error}");
         assert!(!error.contains("Policy"), "{error}");
     }

@@ -88,7 +88,7 @@ fn what_is_shown_can_be_checked() {
     );
     names(
         &succeeds(lpm().args(["config", "check", &path])),
-        &["holds"],
+        &["is valid"],
     );
     let schema: serde_json::Value =
         serde_json::from_str(&succeeds(lpm().args(["config", "schema"]))).expect("JSON");
@@ -218,7 +218,7 @@ fn one_table_is_printed_and_all_is_detached() {
     assert_eq!(json["links"][0]["interface"], "va");
     names(
         &succeeds(lpm().args(["--netns", node.name(), "detach"])),
-        &["nothing"],
+        &["no former agent"],
     );
 }
 

@@ -265,16 +265,16 @@ fn who_took_our_programs_off_is_not_known_but_where_is() {
     let agent = Agent::start(&node, &["--attach", "netlink"]);
     node.output("tc", &["qdisc", "del", "dev", "va", "clsact"])
         .expect("delete clsact");
-    agent.lpm.wait_for("somebody took our programs off");
+    agent.lpm.wait_for("another process removed our programs");
     let said = agent.lpm.said();
     let line = said
         .lines()
-        .find(|line| line.contains("took our programs off"));
+        .find(|line| line.contains("removed our programs"));
     assert!(
         line.expect("the line").contains("interface=\"va\""),
         "{said}"
     );
-    eventually("they are put on again", || {
+    eventually("they are attached again", || {
         filters(&node, "va", Egress).len() == 1
     });
 }

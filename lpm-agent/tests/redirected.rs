@@ -135,7 +135,10 @@ fn from_the_network_card_into_the_pod_and_back_again() {
     // Without an agent the interface's own counters hint at it.
     drop(monitor);
     let line = check(&pair.node, interface);
-    assert!(line.contains("if the CNI redirects past it"), "{line}");
+    assert!(
+        line.contains("if the CNI redirects packets past it"),
+        "{line}"
+    );
     let monitor = agent(&pair.node, configuration.path(), names.path());
     let (pairs, asking) = speak(&pair.client, target, Limit::default());
     eventually("the pod is watched as node by the next agent", || {

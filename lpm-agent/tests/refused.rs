@@ -115,7 +115,7 @@ fn no_such_interface() {
     let netns = Netns::new("none").expect("netns");
     let mut command = lpm();
     command.args(["--netns", &path_of(&netns), "watch", "-i", "nosuch0"]);
-    says(&refused(&mut command), &["nosuch0", "there are: lo"]);
+    says(&refused(&mut command), &["nosuch0", "it has: lo"]);
 }
 
 #[test]

@@ -167,11 +167,11 @@ fn somebody_elses_program_stays_and_is_named() {
     // It may end with an error for other reasons; what it says is what counts.
     let check = pair.node.command(lpm).args(["check", "-c", path]).output();
     let said = String::from_utf8(check.expect("lpm check").stdout).expect("text");
-    let found = format!("XDP program {id} of somebody else is there");
+    let found = format!("XDP program {id} of another tool is attached");
     assert!(said.contains(&found), "{said}");
     for mode in ["native", "generic"] {
         let monitor = monitor(&pair.node, Some(mode));
-        let error = format!("{CARD} has an XDP program of somebody else (id {id})");
+        let error = format!("{CARD} has another XDP program (id {id})");
         assert!(monitor.said().contains(&error), "{}", monitor.said());
         let links = monitor.list("links").expect("links");
         assert!(links.is_empty(), "both programs or none: {links:?}");

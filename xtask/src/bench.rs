@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct Args {
     /// What to measure
     kind: Kind,
-    /// Handed on to the harness
+    /// Arguments passed on to the benchmark harness
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -37,7 +37,7 @@ enum Kind {
     Replay,
     /// What the names of 1,000 to 100,000 pods cost an agent
     Identity,
-    /// What following the cluster, or the own node, costs the API server
+    /// What it costs the API server if agents follow the whole cluster, or their own node
     Scopes,
     /// What an agent takes on a node of 250 pods: time of a scrape, memory, share of a core
     Scale,

@@ -87,8 +87,8 @@ fn programs(debug: bool) -> Result<()> {
     let found = object_check::check(&paths::kernel_object("lpm"))?;
     if !found.is_empty() {
         bail!(
-            "no kernel, or none as old as 5.10, would load the kernel object:\n  {}\nwrite the \
-             source so that the compiler needs none of it",
+            "Linux 5.10, or every kernel, would refuse the kernel object:\n  {}\nchange the source \
+             so that the compiler does not need these",
             found.join("\n  ")
         );
     }

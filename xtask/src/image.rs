@@ -40,10 +40,10 @@ pub(crate) struct Args {
     /// How the agent is compiled
     #[arg(long, value_enum, default_value_t = Profile::Release)]
     profile: Profile,
-    /// Leave the kernel programs as they were built last
+    /// Do not build the kernel programs; use those of the last build
     #[arg(long)]
     keep_programs: bool,
-    /// Compile a static binary also where `cargo xtask build` has left one that is not
+    /// Compile a static binary even if `cargo xtask build` has built one that is not static
     #[arg(long = "static")]
     is_static: bool,
 }
@@ -51,7 +51,7 @@ pub(crate) struct Args {
 /// A profile of cargo's.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Profile {
-    /// What is shipped
+    /// Optimised, as shipped
     Release,
     /// Compiled faster, for tests
     Dev,
@@ -94,7 +94,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     archs.dedup();
     if args.output.is_some() && archs.len() > 1 {
-        bail!("--output names one archive, and there is one for each --arch: leave it out");
+        bail!("--output names one archive, but each --arch makes its own: remove --output");
     }
     // The same bytes for every architecture.
     if !args.keep_programs || !paths::kernel_object("lpm").is_file() {

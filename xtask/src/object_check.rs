@@ -25,7 +25,7 @@ pub(crate) fn check(path: &Path) -> Result<Vec<String>> {
     let data = fs::read(path)
         .with_context(|| format!("cannot read {}; run `cargo xtask build`", path.display()))?;
     let file = object::File::parse(&*data)
-        .with_context(|| format!("{} is no ELF object", path.display()))?;
+        .with_context(|| format!("{} is not an ELF object", path.display()))?;
     if file.architecture() != object::Architecture::Bpf {
         bail!("{} is not for BPF", path.display());
     }

@@ -14,7 +14,7 @@ fn is_for_debuggers(name: &[u8]) -> bool {
 /// # Errors
 /// When it is no object.
 pub(crate) fn without_debug_sections(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut builder = Builder::read(bytes).context("the kernel object is no ELF object")?;
+    let mut builder = Builder::read(bytes).context("the kernel object is not an ELF object")?;
     for section in &mut builder.sections {
         section.delete = is_for_debuggers(section.name.as_slice());
     }
@@ -32,7 +32,7 @@ pub(crate) fn without_debug_sections(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut stripped = Vec::with_capacity(bytes.len());
     builder
         .write(&mut stripped)
-        .context("the kernel object cannot be written anew")?;
+        .context("the kernel object cannot be rewritten")?;
     Ok(stripped)
 }
 

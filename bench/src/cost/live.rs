@@ -96,7 +96,7 @@ fn serves(pair: &Pair, address: SocketAddr) -> Result<()> {
     {
         ensure!(
             Instant::now() < deadline,
-            "nobody serves {address} after {PATIENCE:?}"
+            "nobody serves {address} even after {PATIENCE:?}"
         );
         std::thread::sleep(Duration::from_millis(20));
     }

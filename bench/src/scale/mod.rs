@@ -30,13 +30,13 @@ pub struct Args {
     /// Requests per second, of all pods together
     #[arg(long, default_value_t = 1000)]
     rate: u32,
-    /// How long the agent's share of a core is measured, at a scrape every 15 s
+    /// Seconds during which the agent's share of a core is measured, at one scrape every 15 s
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Scrapes for the times
+    /// Number of scrapes that are timed
     #[arg(long, default_value_t = 40)]
     scrapes: usize,
-    /// The agent's binary; by default that beside this program
+    /// The agent's binary; by default the one beside this program
     #[arg(long)]
     lpm: Option<PathBuf>,
     /// Where to write the table as Markdown

@@ -24,7 +24,7 @@ pub enum Error {
         remedy: &'static str,
     },
     /// Something that should happen by itself did not.
-    #[error("{what} did not happen within {after:?}; look at it with `ip netns`")]
+    #[error("{what} did not happen within {after:?}; inspect the namespaces with `ip netns`")]
     Timeout {
         /// What was waited for.
         what: String,

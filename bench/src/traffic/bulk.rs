@@ -78,7 +78,7 @@ pub fn bulk(config: &BulkConfig, control: &Control) -> io::Result<BulkReport> {
     let [received, theirs] = receipt.map(u64::from_be_bytes);
     if received != sent {
         return Err(io::Error::other(format!(
-            "sent {sent} bytes, the server got {received}"
+            "the client sent {sent} bytes, but the server got {received}"
         )));
     }
     #[expect(

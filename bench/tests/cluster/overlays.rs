@@ -106,8 +106,8 @@ fn asked_for_itself(cluster: &Cluster, name: &str) {
     ];
     eventually(&format!("both agents know DaemonSet {name}"), || {
         let said = tool(cluster, &words);
-        assert!(!said.contains("cannot ask for its DaemonSet"), "{said}");
-        said.matches(&format!("this is a pod of DaemonSet {name}"))
+        assert!(!said.contains("cannot ask about its DaemonSet"), "{said}");
+        said.matches(&format!("this agent runs in a pod of DaemonSet {name}"))
             .count()
             == 2
     });

@@ -25,10 +25,10 @@ pub(super) struct Check {
     /// Apply the rules of this configuration file to the interfaces.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How attaching is tried: auto, tcx or netlink.
+    /// Attach mode to check: auto, tcx or netlink.
     #[arg(long, value_name = "MODE", value_parser = super::mode)]
     attach: Option<Mode>,
-    /// For programs.
+    /// Print JSON, for programs.
     #[arg(long)]
     json: bool,
 }
@@ -63,7 +63,7 @@ impl Check {
         };
         writeln!(io::stdout(), "{}", text.trim_end())?;
         if !report.usable {
-            bail!("something that is needed is missing: see the fixes above");
+            bail!("this machine lacks something that lpm needs: see the fixes above");
         }
         Ok(())
     }
@@ -81,23 +81,26 @@ fn names(config: &Config) -> anyhow::Result<Option<String>> {
     let examined = kubernetes::check_scope(settings.kubeconfig.as_deref(), &node);
     Ok(Some(match runtime()?.block_on(examined)? {
         Outlook::Holds => {
-            "scope node: pods have addresses of their node's range, other agents are asked"
+            "scope node: pods have addresses in their nodes' ranges, so other agents are asked for \
+             names"
                 .to_owned()
         }
         Outlook::NoPods => {
-            format!("scope node: node {node} has a range, but no pod yet that has an address of it")
+            format!("scope node: node {node} has a pod range, but no pod with an address in it yet")
         }
         Outlook::Cluster(why) => format!("scope node becomes cluster: {why}"),
-        Outlook::Unanswered(why) => format!("scope node: not known whether it holds: {why}"),
+        Outlook::Unanswered(why) => format!(
+            "scope node: it is not known whether pods have addresses in their nodes' ranges: {why}"
+        ),
     }))
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Detach {
-    /// Where agents pin: their configuration's `pins.path`.
+    /// Directory where agents pin: `pins.path` in their configuration.
     #[arg(long, value_name = "PATH", default_value = detach::PINS)]
     pins: PathBuf,
-    /// For programs.
+    /// Print JSON, for programs.
     #[arg(long)]
     json: bool,
 }
@@ -113,7 +116,7 @@ impl Detach {
         };
         writeln!(io::stdout(), "{}", text.trim_end())?;
         if !report.is_clean() {
-            bail!("something of ours could not be removed: see above");
+            bail!("some of what former agents left could not be removed: see above");
         }
         Ok(())
     }

@@ -52,9 +52,8 @@ impl Agent {
             .call()
             .map_err(|error| self.unanswered(&error))?;
         let body = response.body_mut().with_config().limit(1 << 30).reader();
-        let page: Page<T> = serde_json::from_reader(BufReader::new(body)).with_context(|| {
-            format!("what {url} answers is not what an agent of this version does")
-        })?;
+        let page: Page<T> = serde_json::from_reader(BufReader::new(body))
+            .with_context(|| format!("{url} does not answer as an agent of this version does"))?;
         Ok(page.items)
     }
 

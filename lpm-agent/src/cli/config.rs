@@ -20,7 +20,7 @@ pub(super) struct Config {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Say whether a configuration holds, the names file it points to included.
+    /// Check a configuration, and the names file that it points to.
     Check {
         /// The configuration.
         file: PathBuf,
@@ -33,7 +33,7 @@ enum Action {
     },
     /// Print the JSON schema of the configuration.
     Schema {
-        /// That of the names file instead.
+        /// Print the schema of the names file instead.
         #[arg(long)]
         names: bool,
     },
@@ -64,7 +64,7 @@ fn check(file: &std::path::Path) -> anyhow::Result<String> {
     let names = config.names.as_deref().map(PrefixMap::read).transpose()?;
     let names = names.map_or(String::new(), |names| format!(", {} names", names.len()));
     Ok(format!(
-        "{}: the configuration holds{names}",
+        "{}: the configuration is valid{names}",
         file.display()
     ))
 }

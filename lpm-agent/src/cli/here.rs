@@ -30,7 +30,8 @@ pub(super) fn agent(measure: &Measure, netns: Option<&String>) -> Option<String>
     // Without stderr there is nobody to tell.
     let _ = writeln!(
         io::stderr(),
-        "lpm: this is what the agent of this container measures ({url}); -i measures anew, in the memory of the container"
+        "lpm: showing what the agent of this container measures ({url}); with -i, lpm measures \
+         again, in the memory of the container"
     );
     Some(url)
 }

@@ -16,7 +16,7 @@ pub(super) fn give_back() {
     ] {
         // SAFETY: mallopt takes two numbers, and there is no other thread yet.
         if unsafe { libc::mallopt(what, value) } == 0 {
-            tracing::debug!(what, value, "the C library keeps memory as it likes");
+            tracing::debug!(what, value, "the C library did not accept a memory setting");
         }
     }
 }

@@ -33,8 +33,8 @@ const LOG: &str = "LPM_LOG";
 #[derive(Debug, Parser)]
 #[command(name = "lpm", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
-    /// Watch the interfaces of this network namespace: a name that `ip netns` shows, or a path.
-    /// HTTP is still served in the caller's.
+    /// Watch the interfaces of this network namespace: a name that `ip netns` shows, or a path. The
+    /// HTTP server stays in the caller's namespace.
     #[arg(long, global = true, value_name = "NAME|PATH")]
     netns: Option<String>,
     #[command(subcommand)]
@@ -45,7 +45,7 @@ const EXAMPLES: &str = "Examples:
   lpm top                      live table of the flows of this machine
   lpm watch -i eth0            every round trip as it is measured
   lpm run -c lpm.yaml          the agent, with metrics at http://127.0.0.1:9477/metrics
-  lpm check                    what this machine offers, and what is missing";
+  lpm check                    what this machine supports, and what is missing";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -54,14 +54,14 @@ enum Command {
   lpm run                                        all interfaces, by the built-in rules
   lpm run -i eth0 --listen 127.0.0.1:9500        one interface, another port
   lpm run -c /etc/lpm/lpm.yaml --names names.yaml
-SIGHUP, or a change of the files, applies other names and rules without a restart.")]
+On SIGHUP, or when the files change, the agent applies new names and rules without a restart.")]
     Run(run::Run),
     /// Show flows, namespaces and links live.
     #[command(after_help = "Examples:
   lpm top                                        all interfaces, by the built-in rules
   lpm top --agent http://127.0.0.1:9477          what a running agent sees
   kubectl exec -it AGENT -- /lpm top             the same: in an agent's container it is the default
-  lpm top -i eth0 --once --format json           one table as JSON, then end")]
+  lpm top -i eth0 --once --format json           one table as JSON, then exit")]
     Top(top::Top),
     /// Print every round trip as it is measured.
     #[command(after_help = "Examples:
@@ -73,22 +73,22 @@ SIGHUP, or a change of the files, applies other names and rules without a restar
     /// Measure the packets of a capture (pcap or pcapng) as if they passed now.
     #[command(after_help = replay::EXAMPLES)]
     Replay(Box<replay::Replay>),
-    /// Tell what this machine offers, with a fix for each thing missing.
+    /// Show what this machine supports, with a fix for each missing thing.
     #[command(after_help = "Examples:
   lpm check                      kernel, BTF, capabilities, interfaces
   lpm check -c lpm.yaml --json   which interfaces these rules would watch, for programs")]
     Check(check::Check),
-    /// Remove what agents that are gone have left in the kernel, and nothing else.
+    /// Remove what former agents have left in the kernel, and nothing else.
     #[command(after_help = "Example:
-  lpm detach                     after an agent was killed; running agents are left alone")]
+  lpm detach                     after an agent was killed; running agents are not touched")]
     Detach(check::Detach),
     /// Check, show or describe the configuration.
     #[command(after_help = "Examples:
-  lpm config check lpm.yaml      does it hold? errors name the key and the line
+  lpm config check lpm.yaml      is it valid? errors name the key and the line
   lpm config show -c lpm.yaml    every key with its value, defaults included
   lpm config schema              the JSON schema, for editors")]
     Config(config::Config),
-    /// Print a shell's completions.
+    /// Print the completions for a shell.
     #[command(after_help = "Example:
   lpm completions bash > /usr/share/bash-completion/completions/lpm")]
     Completions {
@@ -100,7 +100,7 @@ SIGHUP, or a change of the files, applies other names and rules without a restar
 /// What every command that measures takes.
 #[derive(Clone, Debug, Args)]
 struct Measure {
-    /// Configuration file; without it every key has its default (`lpm config show`).
+    /// Configuration file. Without it, every key has its default (`lpm config show`).
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Watch this interface, whatever the rules say; may be given several times.

@@ -105,7 +105,7 @@ impl Run {
         }
         let leaving = match farewell {
             Some(farewell) => farewell.ask().await,
-            None if session.is_pinned() => OnExit::KeepPinned("it is pinned".to_owned()),
+            None if session.is_pinned() => OnExit::KeepPinned("they are pinned".to_owned()),
             None => OnExit::Detach("nothing is pinned".to_owned()),
         };
         tracing::info!("{leaving}");

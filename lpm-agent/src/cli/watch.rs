@@ -103,7 +103,7 @@ impl Watch {
         if session.attached().is_empty() {
             let _ = writeln!(
                 io::stderr(),
-                "lpm: no interface is watched yet; give one with -i, `lpm check` shows them"
+                "lpm: no interface is watched yet; give one with -i (`lpm check` lists them)"
             );
         }
         let until = Instant::now() + limit;

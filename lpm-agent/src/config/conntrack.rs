@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 
-/// Whether the backends of services are told, by the kernel's connection tracking.
+/// Whether flows to services show their backends, which the kernel's connection tracking knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Conntrack {
-    /// Flows to a service show the backend too. The kernel then tells of each connection that
-    /// begins or ends, as to `conntrack -E`; without connection tracking nothing is told.
+    /// Flows to a service show the backend too. The kernel then reports each connection that begins
+    /// or ends, as it does to `conntrack -E`. Without connection tracking no backend is shown.
     pub enabled: bool,
-    /// Connections to services that are remembered, some 100 bytes each.
+    /// How many connections to services are remembered; each takes about 100 bytes.
     #[schemars(range(min = 1, max = 4_194_304))]
     pub most: u32,
 }
@@ -36,7 +36,7 @@ impl Conntrack {
         Err(ConfigError::Value {
             key: "conntrack.most",
             value: self.most.to_string(),
-            remedy: "give 1 to 4194304, or enabled: false",
+            remedy: "give 1 to 4194304, or set conntrack.enabled: false",
         })
     }
 }

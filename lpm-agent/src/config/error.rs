@@ -13,7 +13,7 @@ use crate::yaml;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("read the configuration {path}: {source}; check the path and its permissions")]
+    #[error("cannot read the configuration {path}: {source}; check the path and its permissions")]
     Read {
         /// Path of the file.
         path: PathBuf,
@@ -22,7 +22,8 @@ pub enum ConfigError {
     },
     /// The file is not YAML, has an unknown key, or has a value of the wrong type.
     #[error(
-        "configuration {path}: {reason}\n`lpm config schema` prints every key, `lpm config show` the defaults"
+        "configuration {path}: {reason}\n`lpm config schema` prints every key, `lpm config show` \
+         prints the defaults"
     )]
     Parse {
         /// Path of the file.

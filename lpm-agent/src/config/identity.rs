@@ -29,33 +29,35 @@ const NODE_NAME: &str = "NODE_NAME";
 pub struct Identity {
     /// Names of pods, services and nodes from Kubernetes.
     pub kubernetes: Kubernetes,
-    /// Names for ranges outside of the cluster. Hot.
+    /// Names for ranges outside of the cluster. Takes effect without a restart.
     pub external: Vec<External>,
-    /// Ranges that pods have addresses of and that no node's `spec.podCIDRs` tells, such as the
-    /// subnets of Azure CNI: an address there that nobody has is `unknown`, and not `external`. Hot.
+    /// Ranges of pod addresses that no node lists in `spec.podCIDRs`, such as the subnets of Azure
+    /// CNI. An address in such a range that nobody has is `unknown`, not `external`. Takes effect
+    /// without a restart.
     #[schemars(with = "Vec<String>", inner(regex(pattern = crate::identity::ranges::CIDR)))]
     #[serde(deserialize_with = "crate::identity::cidr::many")]
     pub cluster_ranges: Vec<IpNet>,
 }
 
-/// How Kubernetes is asked.
+/// How the agent asks Kubernetes for names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kubernetes {
-    /// `true`, `false`, or `auto`: in a pod, or where a kubeconfig is given.
+    /// `true`, `false`, or `auto`: Kubernetes is asked in a pod, or if a kubeconfig is given.
     pub enabled: Enabled,
-    /// A kubeconfig; absent: the pod's service account. A relative path starts at the
+    /// A kubeconfig file. If absent: the service account of the pod. A relative path starts at the
     /// configuration's directory.
     pub kubeconfig: Option<PathBuf>,
-    /// Whose pods are followed at the API server: the whole `cluster`'s, or the own `node`'s.
+    /// Which pods the agent follows at the API server: those of the whole `cluster`, or those of
+    /// its own `node`.
     pub scope: Scope,
-    /// Labels of pods that are shown with their names, and in `lpm_pod_info` and
-    /// `lpm_workload_info` at those `levels`; at most 20.
+    /// Labels of pods to show beside their names, and in `lpm_pod_info` and `lpm_workload_info` if
+    /// those `levels` are on; at most 20.
     #[schemars(length(max = 20), inner(regex(pattern = schema::LABEL)), extend("uniqueItems" = true))]
     pub labels: Vec<String>,
 }
 
-/// Whether Kubernetes is asked.
+/// Whether the agent asks Kubernetes for names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "give true, false or auto")]
 pub enum Enabled {
@@ -85,16 +87,16 @@ mod auto {
     }
 }
 
-/// Whose names an agent follows.
+/// Which pods an agent follows at the API server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// All of the cluster.
+    /// All pods of the cluster.
     #[default]
     Cluster,
-    /// The own node's pods; the names of others' are asked of the agents there, over the port of
-    /// `listen`. Where pods' addresses are not of their nodes' ranges (`spec.podCIDRs`), or pods are
-    /// in networks of L2S-M or Multus: `cluster`.
+    /// The pods of the agent's own node. It asks the agents of other nodes for the names of their
+    /// pods, over the port of `listen`. It acts as `cluster` if pods have addresses outside their
+    /// nodes' ranges (`spec.podCIDRs`), or are in networks of L2S-M or Multus.
     Node,
 }
 
@@ -149,7 +151,8 @@ impl Identity {
             key: "listen",
             value: listen.to_string(),
             remedy: "give an address that other nodes reach, such as 0.0.0.0:9477: with \
-                     identity.kubernetes.scope node their agents ask this one for names",
+                     identity.kubernetes.scope node, the agents of other nodes ask this agent for \
+                     names",
         })
     }
 }

@@ -57,18 +57,21 @@ pub struct Config {
     /// Address and port of the HTTP server. Only a loopback address keeps `/api` to this machine.
     #[schemars(with = "String", regex(pattern = r":[0-9]{1,5}$"))]
     pub listen: SocketAddr,
-    /// What to watch where a known CNI made the interfaces: rules after those of `interfaces`, and
-    /// `tunnels` unless they are given. Hot.
+    /// What to watch on the nodes of a known CNI. The rules of the preset come after those of
+    /// `interfaces`. It also sets `tunnels`, unless they are given. Takes effect without a restart.
     pub preset: Option<Preset>,
-    /// Which interfaces are watched, as which vantage: the first rule that fits decides, then the
-    /// preset's, then the built-in ones (veths into other namespaces are pods, tunnels overlays, cards NICs). Hot.
+    /// Which interfaces are watched, and as which vantage. The first matching rule decides; the
+    /// rules of the preset and the built-in rules come after these. By the built-in rules, veths
+    /// into other namespaces are pods, tunnels are overlays and network cards are NICs. Takes
+    /// effect without a restart.
     pub interfaces: Vec<Rule>,
     /// UDP ports of the tunnels that a rule's `inner: true` looks into.
     pub tunnels: Tunnels,
-    /// How programs are attached: `tcx` (6.6 and later), `netlink`, or what the kernel has.
+    /// How programs are attached: `tcx` (Linux 6.6 and later), `netlink`, or `auto`: TCX if the
+    /// kernel has it.
     pub attach: Mode,
-    /// Network namespace whose interfaces are watched: a name of `ip netns`, or a path; absent:
-    /// the agent's own.
+    /// Watch the interfaces of this network namespace: a name that `ip netns` shows, or a path. If
+    /// absent: the agent's own namespace.
     pub netns: Option<String>,
     /// Entries of the flow table, 256 bytes each; a power of two.
     #[schemars(extend("enum" = schema::powers_of_two(FLOWS)))]
@@ -77,47 +80,52 @@ pub struct Config {
     /// bytes each; a power of two.
     #[schemars(extend("enum" = schema::powers_of_two(QUERIES)))]
     pub queries: u32,
-    /// Rows of histograms: pairs of namespaces that are told apart, 16 KiB each and stripe.
+    /// Rows of histograms: as many pairs of namespaces are counted separately. A row takes 16 KiB
+    /// per stripe.
     #[schemars(range(min = 2, max = 65_535))]
     pub rows: u32,
-    /// Copies of the histograms against contention between CPUs; a power of two.
+    /// Copies of the histograms, which reduce contention between CPUs; a power of two.
     #[schemars(extend("enum" = schema::powers_of_two(STRIPES)))]
     pub stripes: u32,
-    /// A flow not seen for this long is idle: it may lose its entry to a new one.
+    /// A flow without a packet for this long is idle. A new flow may then take its entry.
     #[serde(with = "humantime_text")]
     #[schemars(with = "String", regex(pattern = schema::DURATION))]
     pub flow_idle: Duration,
-    /// Each flow's minimum in this time is one observation of `lpm_flow_rtt_seconds`.
+    /// Length of a window. The minimum of each flow in a window is one observation of
+    /// `lpm_flow_rtt_seconds`.
     #[serde(with = "humantime_text")]
     #[schemars(with = "String", regex(pattern = schema::DURATION))]
     pub window: Duration,
-    /// How round trips are measured: `ts` (TCP timestamps), `seq` (sequence numbers, where there
-    /// are none or `ts` is off), `handshake`, `icmp`, `dns`; and, off unless it is named, `request`
-    /// (from a request's first byte to its answer's last one, on connections whose ends take turns).
+    /// How round trips are measured: `ts` (TCP timestamps), `seq` (TCP sequence numbers, where
+    /// there are no timestamps or `ts` is off), `handshake`, `icmp`, `dns` and `request`. `request`
+    /// is off by default: it measures from the first byte of a request to the last byte of its
+    /// answer, on connections where the two ends take turns.
     #[schemars(length(min = 1))]
     pub methods: BTreeSet<Method>,
     /// Static names file: addresses to namespaces, pods, workloads, services and nodes. A relative
-    /// path starts at the configuration's directory. Hot.
+    /// path starts at the configuration's directory. Takes effect without a restart.
     pub names: Option<PathBuf>,
-    /// Other sources of names: Kubernetes, ranges outside of the cluster.
+    /// Other sources of names: Kubernetes, and ranges outside of the cluster.
     pub identity: Identity,
-    /// Name of this node; absent: the environment variable `NODE_NAME`, else the host's name.
+    /// Name of this node. If absent: the environment variable `NODE_NAME`, else the host name.
     pub node_name: Option<String>,
-    /// What histograms tell apart within namespaces.
+    /// Which histograms are kept within namespaces: per workload, service or pod.
     pub levels: Levels,
-    /// How long rows of histograms of namespaces, workloads and pods that are gone are kept: several
-    /// scrapes. Then their series end, and the rows serve others.
+    /// How long the histogram rows of deleted namespaces, workloads and pods are kept; give the
+    /// time of several scrapes. Then their series end, and others use the rows.
     #[serde(with = "humantime_text")]
     #[schemars(with = "String", regex(pattern = schema::DURATION))]
     pub keep_gone: Duration,
-    /// Where the CNI library keeps its results, which tell whose interface is: the local end of a
-    /// flow is named by it, never by an address that may have been another pod's.
+    /// Directory where the CNI library keeps its results. They say which pod owns an interface. The
+    /// agent names the local end of a flow by its interface, never by an address that may have been
+    /// another pod's.
     pub cni_results: PathBuf,
-    /// The same of the plugins that Multus calls, for pods' further networks (L2S-M's).
+    /// Directory where the CNI plugins that Multus calls keep their results, for the further
+    /// networks of pods (such as L2S-M's).
     pub multus_results: PathBuf,
-    /// Whether the backends of services are told.
+    /// Whether flows to services show their backends.
     pub conntrack: Conntrack,
-    /// Whether and where the data path outlives the agent.
+    /// Whether the data path outlives the agent, and where it is pinned.
     pub pins: Pins,
 }
 
@@ -334,8 +342,9 @@ mod humantime_text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(from)?;
-        humantime::parse_duration(&text)
-            .map_err(|error| D::Error::custom(format!("{text}: {error}; write it as 30s or 1m")))
+        humantime::parse_duration(&text).map_err(|error| {
+            D::Error::custom(format!("{text}: {error}; write a duration as 30s or 1m"))
+        })
     }
 }
 

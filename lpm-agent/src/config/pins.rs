@@ -8,17 +8,19 @@ use serde::{Deserialize, Serialize};
 use super::{ConfigError, humantime_text, schema};
 use crate::kernel::detach::PINS;
 
-/// Whether and where the data path outlives the agent.
+/// Whether the data path outlives the agent, and where it is pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pins {
-    /// `lpm run` pins maps and hooks, so that packets go on being measured when it ends, and the
-    /// next agent goes on with them; `lpm detach` removes them. `lpm top` and `watch` never pin.
+    /// `lpm run` pins its maps and hooks. Packets are then measured even after it ends, and the
+    /// next agent takes the maps and hooks over. `lpm detach` removes them. `lpm top` and `lpm
+    /// watch` never pin.
     pub enabled: bool,
-    /// A directory in a BPF file system; one agent at a time can have it.
+    /// A directory in a BPF file system. Only one agent at a time can use it.
     #[schemars(regex(pattern = "^/"))]
     pub path: PathBuf,
-    /// How long programs measure without an agent; then they let packets pass at once.
+    /// How long the programs measure without an agent. After that they pass packets on without
+    /// looking at them.
     #[serde(with = "humantime_text")]
     #[schemars(with = "String", regex(pattern = schema::DURATION))]
     pub keep: Duration,

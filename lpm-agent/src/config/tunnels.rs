@@ -10,7 +10,8 @@ use super::ConfigError;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tunnels {
-    /// `VxLAN` (RFC 7348): 4789 is its own, 8472 that of Linux and so of flannel and Cilium.
+    /// `VxLAN` (RFC 7348): 4789 is the registered port, 8472 the default of Linux, flannel and
+    /// Cilium.
     #[schemars(length(max = 4), inner(range(min = 1, max = 65_535)))]
     pub vxlan: Vec<u16>,
     /// Geneve (RFC 8926): 6081.
@@ -54,7 +55,8 @@ impl Tunnels {
             }
         }
         if self.vxlan.iter().any(|port| self.geneve.contains(port)) {
-            let remedy = "a port is of one kind: take it from tunnels.vxlan or from here";
+            let remedy = "a port can be of one kind of tunnel only: remove it from tunnels.vxlan \
+                          or from here";
             return wrong("tunnels.geneve", &self.geneve, remedy);
         }
         Ok(())

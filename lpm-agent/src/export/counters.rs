@@ -17,15 +17,19 @@ const SHOWN: &[(&str, &str, &[&str])] = &[
     ),
     (
         "stamps",
-        "What became of TSvals and segments that could have been measured",
+        "Outcomes of TSvals and segments that could have been measured",
         &["result"],
     ),
     (
         "reordered_packets",
-        "TCP packets with an older TSval than others before them: late, not sent again",
+        "TCP packets with an older TSval than an earlier packet: reordered, not retransmitted",
         &[],
     ),
-    ("unmatched_echoes", "New echoes that found no stamp", &[]),
+    (
+        "unmatched_echoes",
+        "New echoes for which no stamp was stored",
+        &[],
+    ),
     (
         "foreign_echoes",
         "Echoes of a TSval, or acknowledgments of a segment, that the other side never sent",
@@ -33,26 +37,30 @@ const SHOWN: &[(&str, &str, &[&str])] = &[
     ),
     (
         "vlan_joins",
-        "Flows and answers whose other direction is in another VLAN, and those that were not \
-         joined because it could be in several",
+        "Flows and answers with their two directions in different VLANs, and those not joined \
+         because several VLANs could carry the other direction",
         &["of", "result"],
     ),
     (
         "query_events",
-        "What else became of ICMP echo and DNS messages",
+        "Other outcomes of ICMP echo and DNS messages",
         &["method", "event"],
     ),
     (
         REQUEST_EVENTS,
-        "Requests over TCP of which no time is told",
+        "TCP requests for which no time is reported",
         &["event"],
     ),
     (
         "map_drops",
-        "What found no place in a kernel map",
+        "Entries that a kernel map could not take",
         &["map", "reason"],
     ),
-    ("parse_skipped", "Packets not looked into", &["reason"]),
+    (
+        "parse_skipped",
+        "Packets that were skipped instead of measured",
+        &["reason"],
+    ),
 ];
 
 /// Name of the counters of requests. The method is off unless it is asked for.

@@ -51,8 +51,8 @@ const BATCH: usize = 512;
 pub enum ServeError {
     /// Another program listens at the address.
     #[error(
-        "the address {address} is taken: another agent or another program listens there \
-         (`ss -ltnp` shows which); stop it, or give another one with --listen or the key `listen`"
+        "the address {address} is taken: another agent or another program listens there (`ss \
+         -ltnp` shows which); stop it, or give another address with --listen or the key `listen`"
     )]
     Taken {
         /// The address.
@@ -60,8 +60,8 @@ pub enum ServeError {
     },
     /// The address cannot be bound for another reason.
     #[error(
-        "listen on {address}: {source}; give an address of this machine with --listen or the key \
-         `listen`, and root or CAP_NET_BIND_SERVICE for ports below 1024"
+        "cannot listen on {address}: {source}; give an address of this machine with --listen or \
+         the key `listen`; ports below 1024 need root or CAP_NET_BIND_SERVICE"
     )]
     Bind {
         /// The address.
@@ -151,7 +151,7 @@ async fn loopback_only(
     if client.ip().to_canonical().is_loopback() {
         return next.run(request).await;
     }
-    let text = "/api is served to this machine only: ask through 127.0.0.1\n";
+    let text = "/api is served to this machine only: use the address 127.0.0.1\n";
     (StatusCode::FORBIDDEN, text).into_response()
 }
 
@@ -161,7 +161,8 @@ async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let vary = (header::VARY, "Accept");
     let Some(format) = negotiate::format(accept.map(HeaderValue::as_bytes)) else {
         let served = Format::ALL.map(Format::content_type).join("\n");
-        let text = format!("all that is served here is refused by the header Accept:\n{served}\n");
+        let text =
+            format!("the header Accept excludes every format that is served here:\n{served}\n");
         return (StatusCode::NOT_ACCEPTABLE, [vary], text).into_response();
     };
     let encoded = blocking(move || app.metrics.encode(format)).await;
@@ -180,7 +181,7 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "not all interfaces have been dealt with yet\n",
+            "the agent has not gone through all interfaces yet\n",
         )
             .into_response()
     }

@@ -13,12 +13,13 @@ pub(super) fn encode(status: &Status, late: u64, out: &mut Families<'_>) -> fmt:
     let objects = kinds.iter().filter(|(_, kind)| kind.synced);
     out.gauges(
         "identity_objects",
-        "Kubernetes objects that names are made of, once all of a kind are known",
+        "Kubernetes objects that names are made from; a kind appears once all its objects are \
+         known",
         objects.map(|(kind, known)| (label(kind.as_str()), known.objects as u64)),
     )?;
     out.gauges(
         "identity_synced",
-        "1 for each kind of Kubernetes objects all of which have been seen",
+        "1 for each kind of Kubernetes object once all its objects have been seen",
         (kinds.iter()).map(|(kind, known)| (label(kind.as_str()), i64::from(known.synced))),
     )?;
     let scope = status.scope().map(|scope| {
@@ -31,7 +32,8 @@ pub(super) fn encode(status: &Status, late: u64, out: &mut Families<'_>) -> fmt:
     });
     out.gauges(
         "identity_scope",
-        "1 for whose pods are followed, as configured and as it is: on a network whose addresses do not tell the node, scope node becomes cluster",
+        "1 for the scope of followed pods, as configured and as in effect: scope node becomes \
+         cluster on a network where an address does not show the node",
         scope,
     )?;
     peers(status, out)?;
@@ -48,14 +50,17 @@ pub(super) fn encode(status: &Status, late: u64, out: &mut Families<'_>) -> fmt:
     )?;
     out.counters(
         "identity_late_samples",
-        "Round trips that were counted under the name of an address's former owner before the news came: those of connections that began after its end, or after the next owner's beginning where its end is not known (deleted at once, lost node)",
+        "Round trips counted under the name of an address's former owner before the agent learnt \
+         of the change. They are of connections that began after the former owner's end or, if \
+         that is not known (deleted at once, lost node), after the next owner's start",
         None,
         (!kinds.is_empty()).then_some((Vec::new(), late)),
     )?;
     let lag = status.lag().map(|lag| (label("pods"), lag.as_secs_f64()));
     out.gauges(
         "identity_lag_seconds",
-        "How long the last change of a pod took to get here (up to 1 s too long), or for how long none could",
+        "How long the last change of a pod took to reach the agent (up to 1 s too long), or for \
+         how long no change could reach it",
         lag,
     )
 }
@@ -69,24 +74,25 @@ fn peers(status: &Status, out: &mut Families<'_>) -> fmt::Result {
     let counts = [("answering", agents.answering), ("silent", agents.silent)];
     out.gauges(
         "identity_peers",
-        "Agents of other nodes that are asked for names: those that answer, and those that do not",
+        "Agents of other nodes that this agent asks for names, by whether they answer",
         counts.map(|(state, count)| (vec![("state", state.to_owned())], count as u64)),
     )?;
     out.gauges(
         "identity_peers_in_place",
-        "Agents of other nodes that do not answer, and of whose nodes' pods the API server tells meanwhile; the pods of the other silent ones are unknown",
+        "Agents of other nodes that do not answer and are replaced by the API server meanwhile; \
+         the pods of further silent agents are unknown",
         [(Vec::new(), agents.in_place as u64)],
     )?;
     let names = (vec![("kind", "pods".to_owned())], agents.names as u64);
     out.gauges(
         "identity_peer_names",
-        "Names that are known from agents of other nodes",
+        "Names known from the agents of other nodes",
         [names],
     )?;
     let errors = agents.errors.into_iter();
     out.counters(
         "identity_peer_errors",
-        "Conversations with agents of other nodes that failed or broke off",
+        "Connections to agents of other nodes that failed or broke off",
         None,
         errors.map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
     )

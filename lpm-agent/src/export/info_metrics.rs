@@ -43,7 +43,7 @@ pub(super) fn encode(registry: &Registry, levels: &Levels, out: &mut Families<'_
         pods.push(with(who, labels));
     }
     if levels.pod {
-        let help = "1 for each pod of this node, with its workload and the labels asked for";
+        let help = "1 for each pod of this node, with its workload and the configured labels";
         out.infos("pod", help, pods)?;
     }
     if levels.workload {
@@ -57,8 +57,8 @@ pub(super) fn encode(registry: &Registry, levels: &Levels, out: &mut Families<'_
                 ];
                 with(who, labels)
             });
-        let help = "1 for each workload with pods on this node, with those labels asked for \
-                    whose value they share";
+        let help = "1 for each workload with pods on this node, with those configured labels that \
+                    have the same value on all its pods";
         out.infos("workload", help, workloads)?;
     }
     Ok(())

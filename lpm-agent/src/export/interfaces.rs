@@ -16,7 +16,8 @@ pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
     let not = not.map(|link| (labels(&link.name, link.vantage), 0));
     out.gauges(
         "interface_attached",
-        "1 for each interface that is watched, 0 for one that should be: lpm_interface_blind tells why it is not",
+        "1 for each interface that is watched, 0 for one that should be but is not: \
+         lpm_interface_blind shows why",
         seeing.chain(not),
     )?;
     let reasons = blind.values().map(|link| {
@@ -26,7 +27,8 @@ pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
     });
     out.gauges(
         "interface_blind",
-        "1 for each interface that should be measured and is not, or not all the time; the agent's log says who is in the way",
+        "1 for each interface that should be measured but is not, or not all the time; the agent's \
+         log names the cause",
         reasons,
     )?;
     let known = model.one_sided();
@@ -36,7 +38,8 @@ pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
     });
     out.gauges(
         "interface_one_sided",
-        "1 for each interface that carries packets of one direction only, a pod's because its CNI redirects past it",
+        "1 for each interface that carries packets of one direction only; for a pod's interface, \
+         the CNI redirects packets past it",
         one_sided,
     )
 }

@@ -15,7 +15,7 @@ use crate::passive::{
 pub(super) fn encode(levelled: Levelled, out: &mut Families<'_>) -> fmt::Result {
     out.histograms(
         "workload_rtt",
-        "Round trips of TCP by the workloads at both ends",
+        "TCP round-trip times, by the workloads at both ends",
         series(levelled.workloads, |of| {
             let mut set = label_set(&of.labels);
             set.push(("workload", of.workload.name.to_string()));
@@ -27,7 +27,7 @@ pub(super) fn encode(levelled: Levelled, out: &mut Families<'_>) -> fmt::Result 
     )?;
     out.histograms(
         "service_rtt",
-        "Round trips of TCP by the service that is talked to",
+        "TCP round-trip times, by the service at the peer's end",
         series(levelled.services, |of| {
             let mut set = label_set(&of.labels);
             set.push(("service", of.service.to_string()));
@@ -36,7 +36,7 @@ pub(super) fn encode(levelled: Levelled, out: &mut Families<'_>) -> fmt::Result 
     )?;
     out.histograms(
         "pod_rtt",
-        "Round trips of TCP by this node's pods",
+        "TCP round-trip times, by the pod of this node",
         series(levelled.pods, |of| {
             let mut set = label_set(&of.labels);
             set.push(("pod", of.pod.to_string()));

@@ -174,7 +174,7 @@ impl Reader {
             });
         out.histograms(
             "rtt",
-            "Round trips of TCP, by how long the far end may have sat on the echo",
+            "TCP round-trip times, by how long the far end may have held the echo back",
             rtt,
         )?;
         levels::encode(found.levelled, out)?;
@@ -189,7 +189,8 @@ impl Reader {
             });
         out.histograms(
             "flow_rtt",
-            "Each flow's smallest round trip per window (10 s), one observation each",
+            "Smallest round-trip time of each flow in a window (10 s), one observation per flow \
+             and window",
             flow_rtt,
         )?;
         self.samples(out, &counters, found.samples)
@@ -222,8 +223,8 @@ impl Reader {
         let retransmitted = self.model.retransmitted().into_iter();
         out.counters(
             "retransmissions",
-            "TCP segments any part of which was sent before, or was missing before; `leg` is the \
-             one that the sender's packets measure",
+            "TCP segments that were sent again or had been missing, at least in part; `leg` is the \
+             leg that the sender's packets measure",
             None,
             retransmitted.map(|((labels, leg), count)| {
                 let mut set = label_set(&labels);
@@ -250,19 +251,21 @@ impl Reader {
         });
         out.histograms(
             "segment",
-            "Round trip between two places that see a flow, one observation per flow and window \
-             (10 s): the difference of their remote legs' minima",
+            "Round-trip time between two places that see the same flow: the difference of their \
+             remote legs' minima, one observation per flow and window (10 s)",
             times,
         )?;
         out.counters(
             "segment_negative",
-            "Differences below zero, which say nothing: the minima are of different packets",
+            "Differences below zero, which are not observed: the two minima are of different \
+             packets",
             None,
             negative,
         )?;
         out.counters(
             "segment_ambiguous",
-            "Flows, per window, that share addresses and ports at one kind of vantage",
+            "Flows in a window that share addresses and ports with another flow at the same kind \
+             of vantage",
             None,
             [(vec![], ambiguous)],
         )
@@ -297,7 +300,8 @@ impl Reader {
         let pressure = self.model.pressure(total);
         out.gauges(
             "map_pressure_ratio",
-            "How full a kernel map is: entries of active flows, rows taken, questions that wait, names (above 1: some have no room)",
+            "How full a kernel map is: entries of active flows, rows in use, queries that wait for \
+             an answer, names (above 1: some have no room)",
             pressure.map(|(map, ratio)| (vec![("map", map.to_owned())], ratio)),
         )
     }
@@ -323,7 +327,7 @@ impl Reader {
             .clone();
         out.info(
             "config_hash",
-            "Changes with the configuration",
+            "Hash of the configuration in effect",
             vec![("hash", hash)],
         )
     }

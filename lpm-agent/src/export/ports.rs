@@ -126,12 +126,12 @@ pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
     let counters: [Counter; 4] = [
         (
             "port_bytes",
-            "Bytes that the kernel counts at an interface",
+            "Bytes at an interface, as the kernel counts them",
             |of| of.bytes,
         ),
         (
             "port_packets",
-            "Packets likewise; a GSO packet is one",
+            "Packets at an interface, as the kernel counts them (a GSO packet counts as one)",
             |of| of.packets,
         ),
         (
@@ -159,7 +159,7 @@ pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
         .filter_map(|(labels, port)| Some((labels.clone(), i64::try_from(port.capacity?).ok()?)));
     out.gauges(
         "port_capacity_bits_per_second",
-        "Speed of an interface; of a tunnel, that of the card under it",
+        "Speed of an interface; for a tunnel, the speed of the network card under it",
         capacity,
     )
 }

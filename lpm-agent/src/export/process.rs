@@ -67,12 +67,14 @@ pub(super) fn memory(out: &mut Families<'_>) -> fmt::Result {
     let memory = MemoryLimit::read();
     out.gauges(
         "memory_limit_bytes",
-        "The memory limit that is nearest, of the agent's control group and those above it; no series: there is none",
+        "Memory limit of the agent's control group, or of a group above it if that is nearer; \
+         absent if there is no limit",
         memory.map(|memory| (vec![], memory.limit)),
     )?;
     out.gauges(
         "memory_used_bytes",
-        "What is in use of lpm_memory_limit_bytes, without what the kernel can drop at once (the working set)",
+        "Memory in use of lpm_memory_limit_bytes, without what the kernel can free at once (the \
+         working set)",
         memory.map(|memory| (vec![], memory.used)),
     )
 }

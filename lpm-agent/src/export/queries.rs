@@ -17,7 +17,7 @@ pub(super) fn encode(
 ) -> Result<[(Method, u64); 2], fmt::Error> {
     // Queries that are not counted now are counted at the next scrape.
     if let Err(error) = model.count_unanswered() {
-        tracing::warn!(%error, "unanswered questions cannot be counted");
+        tracing::warn!(%error, "unanswered DNS queries and ICMP echo requests cannot be counted");
     }
     Ok([
         (Method::Icmp, echoes(model, out)?),
@@ -34,7 +34,7 @@ fn echoes(model: &Model, out: &mut Families<'_>) -> Result<u64, fmt::Error> {
     });
     out.histograms(
         "icmp_rtt",
-        "Round trips of ICMP echo: from request to first reply",
+        "Round-trip times of ICMP echo, from a request to its first reply",
         rtt,
     )?;
     let unanswered = model.unanswered_echoes().into_iter();
@@ -61,7 +61,7 @@ fn answers(model: &Model, out: &mut Families<'_>) -> Result<u64, fmt::Error> {
     });
     out.histograms(
         "dns",
-        "From DNS query to first answer (UDP and TCP), seen at the asking end",
+        "Time from a DNS query to its first answer (UDP and TCP), at the client's end",
         times,
     )?;
     out.counters(

@@ -21,8 +21,8 @@ pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> Result<(Method, u
         });
     out.histograms(
         "request",
-        "From the first byte of a TCP request to the last byte of its answer; leg is remote where \
-         the local end asks",
+        "Time from the first byte of a TCP request to the last byte of its answer; leg is remote \
+         if the local end sends the request",
         times,
     )?;
     Ok((Method::Request, requests.samples))

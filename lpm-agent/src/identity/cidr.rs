@@ -13,13 +13,15 @@ fn parse(text: &str) -> Result<IpNet, String> {
             .map_or((text, None), |(address, length)| (address, Some(length)));
         let Ok(address) = address.parse::<IpAddr>() else {
             return format!(
-                "{text} is no range of addresses: give one such as 10.0.0.0/8 or fd00::/8"
+                "{text} is not a range of addresses: give one such as 10.0.0.0/8 or fd00::/8"
             );
         };
         let most = if address.is_ipv4() { 32 } else { 128 };
         match length {
             Some(_) => format!("the prefix length of {text} is wrong: give 0 to {most}"),
-            None => format!("{text} has no prefix length: {text}/{most} is that address alone"),
+            None => {
+                format!("{text} has no prefix length: write {text}/{most} for that address alone")
+            }
         }
     })
 }
@@ -75,14 +77,14 @@ mod tests {
             ),
             (
                 "10.0.0.1",
-                "10.0.0.1 has no prefix length: 10.0.0.1/32 is that address alone",
+                "10.0.0.1 has no prefix length: write 10.0.0.1/32 for that address alone",
             ),
             (
                 "::1",
-                "::1 has no prefix length: ::1/128 is that address alone",
+                "::1 has no prefix length: write ::1/128 for that address alone",
             ),
-            ("10.0.0/8", "10.0.0/8 is no range of addresses"),
-            ("office", "office is no range of addresses"),
+            ("10.0.0/8", "10.0.0/8 is not a range of addresses"),
+            ("office", "office is not a range of addresses"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.starts_with(said), "{text}: {error}");

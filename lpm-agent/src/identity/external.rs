@@ -12,11 +12,12 @@ use super::{Name, names_file::Kind};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct External {
-    /// The range, such as `0.0.0.0/0`; the longest one that holds an address names it.
+    /// The range, such as `0.0.0.0/0`. If several ranges contain an address, the one with the
+    /// longest prefix names it.
     #[schemars(with = "String", regex(pattern = super::ranges::CIDR))]
     #[serde(deserialize_with = "super::cidr::one")]
     pub cidr: IpNet,
-    /// What it is called: the value of the label `peer_namespace`, beside `peer_kind="external"`.
+    /// Name of the range: the value of the label `peer_namespace`, beside `peer_kind="external"`.
     #[schemars(length(min = 1))]
     pub name: String,
 }
@@ -44,7 +45,7 @@ pub fn wrong(ranges: &[External]) -> Option<(&External, &'static str)> {
             return Some((external, "give it a name"));
         }
         let twice = !seen.insert(external.cidr.trunc());
-        twice.then_some((external, "it is there twice: remove one of the two"))
+        twice.then_some((external, "the range is given twice: remove one of the two"))
     })
 }
 

@@ -21,18 +21,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{Name, UNKNOWN};
 
-/// What histograms tell apart within a namespace, beside the namespaces themselves.
+/// Which histograms are kept within a namespace, beside those of the namespaces themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Levels {
     /// Workloads at both ends: `lpm_workload_rtt_seconds`.
     pub workload: bool,
-    /// The services that are talked to: `lpm_service_rtt_seconds`.
+    /// The services that connections go to: `lpm_service_rtt_seconds`.
     pub service: bool,
-    /// The pods of this node, where each has an interface of its own: `lpm_pod_rtt_seconds`.
+    /// The pods of this node, if each has an interface of its own: `lpm_pod_rtt_seconds`.
     pub pod: bool,
-    /// How many are told apart in all; where there are more, those with the most packets. What
-    /// the others have is shown as `overflow`.
+    /// How many workloads, services and pods are shown separately, in all. If there are more, those
+    /// with the most packets are shown. The others are shown together as `overflow`.
     #[schemars(range(min = 1, max = 2000))]
     pub top: u16,
 }
@@ -192,8 +192,8 @@ impl Ids {
             if !std::mem::replace(&mut self.exhausted, true) {
                 tracing::warn!(
                     namespace = name,
-                    "no namespace id is left: until one is gone, it and other new ones have no name \
-                     in histograms"
+                    "no namespace id is left: this namespace and other new ones have no name in \
+                     histograms until another namespace is deleted"
                 );
             }
             return 0;

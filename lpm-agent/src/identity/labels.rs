@@ -71,10 +71,10 @@ pub fn wrong(keys: &[String]) -> Option<(String, &'static str)> {
         if !is_key(key) {
             return Some((
                 key.clone(),
-                "give a label as Kubernetes has it: team, example.com/team",
+                "give a label key as Kubernetes writes it, such as team or example.com/team",
             ));
         }
-        (!known.insert(key)).then(|| (key.clone(), "it is there twice: give it once"))
+        (!known.insert(key)).then(|| (key.clone(), "the label is given twice: give it once"))
     })
 }
 

@@ -72,7 +72,7 @@ pub fn own(file: &PrefixMap, address: IpAddr, node: Option<&Arc<str>>) -> Name {
     }
 }
 
-/// What kind of thing has a name.
+/// Kind of the object that has a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -83,7 +83,7 @@ pub enum Kind {
     Node,
     /// The virtual address of a service.
     Service,
-    /// Neither: a range outside of the cluster that has been given a name.
+    /// A range outside of the cluster that has been given a name.
     External,
 }
 
@@ -98,7 +98,7 @@ impl From<Kind> for PeerKind {
     }
 }
 
-/// One entry of the names file: an address or a range, and whose it is.
+/// One entry of the names file: an address or a range, and its owner.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -106,12 +106,13 @@ struct Entry {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     address: Option<IpAddr>,
-    /// A range, such as `198.18.5.0/24`; the longest one that holds an address names it.
+    /// A range, such as `198.18.5.0/24`. If several ranges contain an address, the one with the
+    /// longest prefix names it.
     #[serde(default, deserialize_with = "super::cidr::some")]
     #[schemars(with = "Option<String>")]
     cidr: Option<IpNet>,
-    /// What it is; by default a service if only `service`, a node if only `node` is given, else
-    /// a pod.
+    /// What has the address. Default: a service if only `service` is given, a node if only `node`
+    /// is given, else a pod.
     #[serde(default)]
     kind: Option<Kind>,
     /// Kubernetes namespace.
@@ -120,7 +121,7 @@ struct Entry {
     /// Name of the pod.
     #[serde(default)]
     pod: Option<String>,
-    /// What owns the pod: a deployment, a job.
+    /// Owner of the pod, such as a Deployment or a Job.
     #[serde(default)]
     workload: Option<String>,
     /// Name of the service.
@@ -162,7 +163,7 @@ pub fn schema() -> schemars::Schema {
 #[derive(Debug, Error)]
 pub enum NamesError {
     /// The file cannot be read.
-    #[error("read the names file {path}: {source}; check the path and its permissions")]
+    #[error("cannot read the names file {path}: {source}; check the path and its permissions")]
     Read {
         /// Path of the file.
         path: PathBuf,
@@ -171,8 +172,8 @@ pub enum NamesError {
     },
     /// The file does not have the form of a names file.
     #[error(
-        "names file {path}: {reason}\neach entry needs `address` or `cidr` and what it is; \
-         `lpm config schema --names` prints the format"
+        "names file {path}: {reason}\neach entry needs `address` or `cidr`, and the names of its \
+         owner; `lpm config schema --names` prints the format"
     )]
     Parse {
         /// Path of the file.
@@ -232,7 +233,7 @@ impl PrefixMap {
             let range = entry.range().map_err(|reason| wrong(reason.to_owned()))?;
             if let Some(first) = lines.insert(range, line) {
                 return Err(wrong(format!(
-                    "{range} is there already, on line {first}: remove one of the two"
+                    "{range} is listed already, on line {first}: remove one of the two"
                 )));
             }
             let kind = entry.kind();

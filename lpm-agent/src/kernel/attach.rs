@@ -266,14 +266,14 @@ impl Attacher {
                 if let Err(error) = tc::delete(&mut self.route, &filter)
                     && !is_gone(&error)
                 {
-                    tracing::error!(interface = interface.name, direction = %place.direction, %error, "a filter of ours could not be deleted; run `lpm detach`");
+                    tracing::error!(interface = interface.name, direction = %place.direction, %error, "the agent could not delete one of its filters; run `lpm detach`");
                 }
             }
             // The filter was deleted or replaced by somebody else, or went with the interface.
             Ok(None) => {}
             Err(error) if is_gone(&error) => {}
             Err(error) => {
-                tracing::error!(interface = interface.name, direction = %place.direction, %error, "the filters could not be listed; run `lpm detach`");
+                tracing::error!(interface = interface.name, direction = %place.direction, %error, "the agent could not list the filters; run `lpm detach`");
             }
         }
     }

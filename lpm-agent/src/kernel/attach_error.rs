@@ -27,7 +27,8 @@ pub enum AttachError {
     },
     /// A rule asks for programs that were not loaded.
     #[error(
-        "interface {interface} is to be watched with `{key}`, for which the agent loaded no program when it started: restart it"
+        "interface {interface} needs a program for `{key}`, which the agent did not load when it \
+         started: restart the agent"
     )]
     NotLoaded {
         /// Name of the interface.
@@ -37,7 +38,8 @@ pub enum AttachError {
     },
     /// Tunnels are looked into on Ethernet only.
     #[error(
-        "interface {interface} has no Ethernet header (link type {link_type}), and `inner: true` reads Ethernet frames only: remove it from the rule"
+        "interface {interface} has no Ethernet header (link type {link_type}), and `inner: true` \
+         reads Ethernet frames only: remove `inner` from the rule"
     )]
     InnerLinkType {
         /// Name of the interface.
@@ -49,7 +51,7 @@ pub enum AttachError {
     #[error(transparent)]
     Xdp(#[from] XdpError),
     /// The kernel refused a TCX link.
-    #[error("attach {program} to the {direction} of {interface} by TCX: {source}; {}", remedy(.source))]
+    #[error("cannot attach {program} to the {direction} of {interface} by TCX: {source}; {}", remedy(.source))]
     Tcx {
         /// Name of the program.
         program: &'static str,
@@ -64,7 +66,7 @@ pub enum AttachError {
     #[error(transparent)]
     Pins(#[from] PinError),
     /// There is no clsact qdisc and none can be added.
-    #[error("add a clsact qdisc to {interface}: {source}; {}", remedy(.source))]
+    #[error("cannot add a clsact qdisc to {interface}: {source}; {}", remedy(.source))]
     Clsact {
         /// Name of the interface.
         interface: String,
@@ -73,7 +75,8 @@ pub enum AttachError {
     },
     /// Another qdisc takes the only place of clsact.
     #[error(
-        "interface {interface} has an `ingress` qdisc in the place of clsact, which has no hook for what it sends (`tc qdisc show dev {interface}`); {}",
+        "interface {interface} has an `ingress` qdisc instead of clsact, and that has no hook for \
+         sent packets (`tc qdisc show dev {interface}`); {}",
         ingress_remedy()
     )]
     IngressQdisc {
@@ -81,7 +84,8 @@ pub enum AttachError {
         interface: String,
     },
     /// The kernel refused a filter.
-    #[error("attach {program} to the {direction} of {interface} as a TC filter (priority {priority}): {source}; {}", remedy(.source))]
+    #[error("cannot attach {program} to the {direction} of {interface} as a TC filter (priority \
+             {priority}): {source}; {}", remedy(.source))]
     Filter {
         /// Name of the program.
         program: &'static str,
@@ -95,7 +99,7 @@ pub enum AttachError {
         source: io::Error,
     },
     /// Filters could not be listed, or one of ours not deleted.
-    #[error("look at the TC filters on the {direction} of {interface}: {source}")]
+    #[error("cannot read the TC filters on the {direction} of {interface}: {source}")]
     Look {
         /// Name of the interface.
         interface: String,
@@ -108,9 +112,11 @@ pub enum AttachError {
 
 fn ingress_remedy() -> &'static str {
     if kernel_at_least(6, 6) {
-        "attach by TCX, which needs no qdisc (`attach: tcx`), or let its owner make a clsact one"
+        "attach by TCX, which needs no qdisc (`attach: tcx`), or have the owner of the qdisc use \
+         clsact"
     } else {
-        "let its owner make a clsact one, which takes the same filters, or exclude the interface by a rule `vantage: none`"
+        "have the owner of the qdisc use clsact, which takes the same filters, or exclude the \
+         interface with a rule `vantage: none`"
     }
 }
 
@@ -120,9 +126,12 @@ fn remedy(error: &io::Error) -> &'static str {
             "it needs CAP_NET_ADMIN (and CAP_BPF): run as root or grant them"
         }
         Some(libc::EINVAL) => {
-            "the kernel may lack CONFIG_NET_XGRESS, CONFIG_NET_CLS_BPF or CONFIG_NET_CLS_ACT: `lpm check` tells"
+            "the kernel may lack CONFIG_NET_XGRESS, CONFIG_NET_CLS_BPF or CONFIG_NET_CLS_ACT: run \
+             `lpm check`"
         }
-        Some(libc::EEXIST) => "another tool holds the place: `tc filter show dev ...` tells which",
-        _ => "`lpm check` tells what this machine offers",
+        Some(libc::EEXIST) => {
+            "another tool uses this priority: `tc filter show dev ...` shows which"
+        }
+        _ => "run `lpm check` to see what this machine supports",
     }
 }

@@ -58,15 +58,21 @@ impl fmt::Display for Blind {
         match self.reason {
             Reason::Behind => write!(
                 f,
-                "no packet of its {direction} reaches us: {others} comes first, and ours cannot be put in front of it; attach the other way (`attach` in the configuration), or make the other program go on to the next (TC_ACT_UNSPEC)"
+                "no packet of its {direction} reaches our program: {others} comes first, and our \
+                 program cannot be put in front of it; attach the other way (`attach` in the \
+                 configuration), or have the other program pass packets on to the next program \
+                 (TC_ACT_UNSPEC)"
             ),
             Reason::Contested => write!(
                 f,
-                "its {direction} is not measured all the time: {others} comes before ours again and again; ours is put in front, where it can be, ever more rarely"
+                "its {direction} is not measured all the time: {others} takes the place before our \
+                 program again and again; where possible the agent puts our program back in front, \
+                 at growing intervals"
             ),
             Reason::Silent => write!(
                 f,
-                "it counts packets at its {direction}, and none reaches our program; `bpftool net` and `tc filter show` tell what else is there"
+                "it counts packets at its {direction}, but none reaches our program; `bpftool net` \
+                 and `tc filter show` list the other programs"
             ),
             Reason::Refused => f.write_str("the programs could not be attached"),
         }

@@ -141,7 +141,7 @@ pub fn check(options: &Options) -> Result<Report, NetnsError> {
         items.push(Item::lacks(
             "interfaces",
             Status::Missing,
-            format!("they cannot be listed: {error}"),
+            format!("the interfaces cannot be listed: {error}"),
             "allow AF_NETLINK sockets (seccomp, RestrictAddressFamilies)",
         ));
         (Vec::new(), Vec::new())
@@ -153,8 +153,8 @@ pub fn check(options: &Options) -> Result<Report, NetnsError> {
         items.push(Item::lacks(
             "watched",
             Status::Warning,
-            "no interface fits a rule",
-            "name one with -i, or add a rule to the configuration",
+            "no interface matches a rule that watches it",
+            "name an interface with -i, or add a rule to the configuration",
         ));
     }
     let usable = items.iter().all(|item| item.status != Status::Missing);
@@ -189,7 +189,8 @@ fn btf(path: &Path) -> Item {
             "btf",
             Status::Missing,
             format!("there is no {}", path.display()),
-            "use a kernel built with CONFIG_DEBUG_INFO_BTF (every distribution's since 2021); in a container mount /sys",
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF (those of distributions have it since \
+             2021); in a container, mount /sys",
         )
     }
 }
@@ -215,7 +216,8 @@ fn capabilities() -> Item {
         "capabilities",
         Status::Missing,
         format!("missing: {}", missing.join(", ")),
-        "run lpm as root, or grant them (setcap, systemd's AmbientCapabilities, securityContext.capabilities.add)",
+        "run lpm as root, or grant the capabilities (setcap, systemd's AmbientCapabilities, \
+         securityContext.capabilities.add)",
     )
 }
 
@@ -247,11 +249,12 @@ fn programs(mode: Mode) -> Vec<Item> {
                 "programs",
                 Status::Missing,
                 error.to_string(),
-                "bpf(2) must be allowed (seccomp, lockdown, security modules), with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF",
+                "allow bpf(2) (seccomp, lockdown, security modules), and use a kernel with \
+                 CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF",
             )];
         }
     };
-    let mut items = vec![Item::ok("programs", "the kernel takes all programs")];
+    let mut items = vec![Item::ok("programs", "the kernel accepts all programs")];
     items.push(match kernel.flows() {
         Ok(_) => Item::ok("mmap", "arrays can be mapped into memory"),
         Err(error) => Item::lacks(
@@ -287,7 +290,7 @@ fn attach(mode: Mode, tcx: bool) -> Item {
         (_, false) => Item::lacks(
             name,
             Status::Missing,
-            "the kernel does not do TCX",
+            "the kernel does not support TCX",
             "configure `attach: netlink`, or use Linux 6.6 or later with CONFIG_NET_XGRESS",
         ),
     }
@@ -300,13 +303,13 @@ fn ring_buffer() -> Item {
         Ok(false) => Item::lacks(
             name,
             Status::Missing,
-            "no ring buffers",
+            "the kernel has no BPF ring buffers",
             "use Linux 5.8 or later",
         ),
         Err(error) => Item::lacks(
             name,
             Status::Missing,
-            format!("cannot be tried: {}", source_of(&error)),
+            format!("ring buffers cannot be tried: {}", source_of(&error)),
             "run lpm as root",
         ),
     }
@@ -340,7 +343,7 @@ fn place_for_pins(path: &Path) -> Item {
         Err(error) => Item::lacks(
             "bpffs",
             Status::Missing,
-            format!("no pins at {}", path.display()),
+            format!("the agent cannot pin at {}", path.display()),
             error.to_string(),
         ),
     }
@@ -353,10 +356,10 @@ fn jit() -> Item {
         Ok(enabled) if enabled.trim() == "0" => Item::lacks(
             "jit",
             Status::Warning,
-            "programs are interpreted, several times slower",
+            "kernel programs are interpreted, which is several times slower",
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
-        _ => Item::ok("jit", "programs are compiled"),
+        _ => Item::ok("jit", "kernel programs are compiled"),
     }
 }
 
@@ -373,12 +376,13 @@ fn namespace(rules: &Rules) -> io::Result<(Vec<Candidate>, Vec<RunningAgent>)> {
             let (vantage, reason) = match (decision.vantage, interface.layer()) {
                 (Some(_), None) => (
                     None,
-                    format!("link type {} cannot be read", interface.link_type),
+                    format!("lpm cannot read link type {}", interface.link_type),
                 ),
                 (Some(Vantage::Pod), _) if joined.contains_key(&interface.index) => (
                     Some(Vantage::Node.as_str()),
                     format!(
-                        "one direction only: the CNI redirects past it (says the agent with process id {})",
+                        "one direction only: the CNI redirects packets past it, as the agent with \
+                         process id {} has found",
                         joined[&interface.index]
                     ),
                 ),
@@ -408,9 +412,10 @@ fn xdp_there(interface: &Interface, extras: Extras, agents: &[RunningAgent]) -> 
         .iter()
         .find(|agent| agent.programs.contains(&program));
     Some(match owner {
-        Some(agent) => format!("; the agent with process id {} does", agent.pid),
+        Some(agent) => format!("; the agent with process id {} does so", agent.pid),
         None => format!(
-            "; cannot be: XDP program {program} of somebody else is there (`bpftool net` names it)"
+            "; not possible: XDP program {program} of another tool is attached (`bpftool net` \
+             names it)"
         ),
     })
 }

@@ -95,7 +95,8 @@ impl Table {
             let most = self.most;
             tracing::warn!(
                 most,
-                "more connections to services than are kept: some flows are without their backend; raise conntrack.most"
+                "there are more connections to services than the agent remembers, so some flows \
+                 lack their backend; raise conntrack.most"
             );
         }
     }
@@ -198,7 +199,7 @@ fn listen() -> io::Result<Waitable> {
     socket.set_non_blocking(true)?;
     let socket = Waitable(socket);
     if let Err(error) = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER) {
-        tracing::debug!(%error, "the netlink receive buffer stays as it is");
+        tracing::debug!(%error, "the netlink receive buffer could not be enlarged");
     }
     Ok(socket)
 }
@@ -254,7 +255,7 @@ fn follow(
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => {
-                tracing::error!(%error, "connections are not followed any more");
+                tracing::error!(%error, "the agent no longer follows connections: new flows to services lack their backends");
                 return;
             }
         }
@@ -265,11 +266,11 @@ fn follow(
             continue;
         };
         // ENOBUFS: more connections began than we could receive.
-        tracing::debug!(%error, "connections are listed anew");
+        tracing::debug!(%error, "the agent lists connections again");
         match dump(table) {
             Ok(all) => tell(all),
             Err(error) => {
-                tracing::warn!(%error, "connections cannot be listed: backends of services may be missing");
+                tracing::warn!(%error, "connections cannot be listed, so flows to services may lack their backends");
             }
         }
     }

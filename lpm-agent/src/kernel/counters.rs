@@ -34,7 +34,8 @@ fn parse(table: &str) -> HashMap<String, Packets> {
 pub(super) fn remark([received, sent]: Packets) -> Option<String> {
     (received >= ENOUGH && sent < received / 20).then(|| {
         format!(
-            "; {received} packets came from it, {sent} went to it: if the CNI redirects past it, the agent will watch it as node"
+            "; {received} packets came from its pod, {sent} went to the pod: if the CNI redirects \
+             packets past it, the agent will watch it as node"
         )
     })
 }

@@ -29,7 +29,12 @@ use super::{
 pub const PINS: &str = "/sys/fs/bpf/lpm";
 
 /// Remedy where detaching is not permitted.
-const DETACH_ELSEWHERE: &str = " missing: run `lpm detach` as root on the node itself. In a pod of the agent it cannot work, and need not: with its DaemonSet deleted the agent takes everything off. What one that was killed left on a node of a cluster goes by `kubectl debug node/NODE --profile=sysadmin --image=IMAGE -- /lpm detach --pins /host/sys/fs/bpf/lpm`";
+const DETACH_ELSEWHERE: &str = " missing: run `lpm detach` as root on the node itself. In a pod of \
+                                the agent it cannot work and is not needed: when its DaemonSet is \
+                                deleted, the agent removes everything itself. To remove what a \
+                                killed agent left on a node of a cluster, run `kubectl debug \
+                                node/NODE --profile=sysadmin --image=IMAGE -- /lpm detach --pins \
+                                /host/sys/fs/bpf/lpm`";
 
 /// An object that an agent put into the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -102,8 +107,8 @@ impl fmt::Display for Report {
         }
         for (pid, trace) in &self.in_use {
             match pid {
-                0 => writeln!(f, "left {trace}: a running agent uses it")?,
-                pid => writeln!(f, "left {trace}: the agent with process id {pid} uses it")?,
+                0 => writeln!(f, "kept {trace}: a running agent uses it")?,
+                pid => writeln!(f, "kept {trace}: the agent with process id {pid} uses it")?,
             }
         }
         for (trace, reason) in &self.failed {
@@ -112,12 +117,13 @@ impl fmt::Display for Report {
         for agent in &self.agents {
             writeln!(
                 f,
-                "an agent runs here with process id {}: stop it (kill {0}), and `lpm detach` removes what it leaves",
+                "an agent runs here with process id {}: stop it (kill {0}); `lpm detach` then \
+                 removes what it has attached",
                 agent.pid
             )?;
         }
         if self.removed.is_empty() && self.failed.is_empty() {
-            writeln!(f, "nothing was left behind by an agent that is gone")?;
+            writeln!(f, "no former agent has left anything behind")?;
         }
         Ok(())
     }
@@ -137,7 +143,7 @@ pub enum DetachError {
     #[error(transparent)]
     Netns(#[from] NetnsError),
     /// The interfaces, their filters or the running agents could not be listed.
-    #[error("list {what}: {source}")]
+    #[error("cannot list {what}: {source}")]
     List {
         /// What was listed.
         what: String,

@@ -135,7 +135,7 @@ pub enum StartError {
     #[error(transparent)]
     Netns(#[from] NetnsError),
     /// An interface that was asked for by name does not exist.
-    #[error("there is no interface {name} here; there are: {}", .there.join(", "))]
+    #[error("there is no interface {name} in this network namespace; it has: {}", .there.join(", "))]
     NoSuchInterface {
         /// The name that was asked for.
         name: String,
@@ -150,11 +150,12 @@ pub enum StartError {
     Attach(#[from] AttachError),
     /// rtnetlink does not work.
     #[error(
-        "listen to changes of interfaces (rtnetlink): {0}; is AF_NETLINK forbidden by a seccomp profile or by systemd's RestrictAddressFamilies?"
+        "cannot watch for interface changes (rtnetlink): {0}; check whether a seccomp profile or \
+         systemd's RestrictAddressFamilies forbids AF_NETLINK"
     )]
     Netlink(#[source] io::Error),
     /// The thread could not be started or announced.
-    #[error("start the thread that watches interfaces: {0}")]
+    #[error("cannot start the thread that watches interfaces: {0}")]
     Thread(#[source] io::Error),
 }
 

@@ -26,27 +26,30 @@ pub enum LoadError {
         remedy: &'static str,
     },
     /// Capabilities are missing.
-    #[error("loading kernel programs is not permitted: this process lacks {}; run lpm as root, or grant them (in Kubernetes: securityContext.capabilities.add)", list(.missing))]
+    #[error("this process may not load kernel programs: it lacks {}; run lpm as root, or grant the \
+             capabilities (in Kubernetes: securityContext.capabilities.add)", list(.missing))]
     NotPermitted {
         /// The missing capabilities.
         missing: Vec<Need>,
     },
     /// The kernel or a security module forbids `bpf(2)` though the capabilities are there.
     #[error(
-        "loading kernel programs is not permitted although the capabilities are there ({source}): a seccomp profile, kernel lockdown or a security module forbids bpf(2); `lpm check` tells more"
+        "this process may not load kernel programs although it has the capabilities ({source}): a \
+         seccomp profile, kernel lockdown or a security module forbids bpf(2); `lpm check` shows \
+         more"
     )]
     Forbidden {
         /// The error from aya.
         source: Box<EbpfError>,
     },
     /// The object did not load.
-    #[error("load the kernel programs: {source}{}", no_btf_hint())]
+    #[error("cannot load the kernel programs: {source}{}", no_btf_hint())]
     Object {
         /// The error from aya.
         source: Box<EbpfError>,
     },
     /// The verifier, or an earlier step, refused a program.
-    #[error("load the kernel program {program}: {}{}", chain(.source), no_btf_hint())]
+    #[error("cannot load the kernel program {program}: {}{}", chain(.source), no_btf_hint())]
     Program {
         /// Name of the program.
         program: String,
@@ -55,7 +58,8 @@ pub enum LoadError {
     },
     /// The object is not the one that this agent was written for.
     #[error(
-        "the kernel object has no {what} {name}: it does not fit this agent; run `cargo xtask build` and build lpm again"
+        "the kernel object has no {what} {name}, so it does not match this agent: run `cargo xtask \
+         build` and build lpm again"
     )]
     Missing {
         /// Kind of the missing part: `map` or `program`.
@@ -80,7 +84,7 @@ pub enum LoadError {
     #[error(transparent)]
     Mmap(#[from] MmapError),
     /// A descriptor could not be duplicated.
-    #[error("duplicate the descriptor of the program {program}: {source}")]
+    #[error("cannot duplicate the descriptor of the program {program}: {source}")]
     Descriptor {
         /// Name of the program.
         program: &'static str,
@@ -112,7 +116,8 @@ fn no_btf_hint() -> &'static str {
     match Btf::from_sys_fs() {
         Ok(_) => "",
         Err(_) => {
-            "; note that this kernel shows no BTF at /sys/kernel/btf/vmlinux: use a kernel with CONFIG_DEBUG_INFO_BTF"
+            "; this kernel has no BTF at /sys/kernel/btf/vmlinux: use a kernel with \
+             CONFIG_DEBUG_INFO_BTF"
         }
     }
 }

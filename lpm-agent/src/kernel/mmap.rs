@@ -48,7 +48,7 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
 #[derive(Debug, Error)]
 pub enum MmapError {
     /// The kernel does not tell the map's properties.
-    #[error("read the properties of map {map}: {source}")]
+    #[error("cannot read the properties of map {map}: {source}")]
     Info {
         /// The map's name.
         map: String,
@@ -57,7 +57,8 @@ pub enum MmapError {
     },
     /// The array was created without `BPF_F_MMAPABLE`.
     #[error(
-        "map {map} was not created mmapable; the kernel object does not fit this agent: run `cargo xtask build` and rebuild the agent"
+        "map {map} was created without BPF_F_MMAPABLE; the kernel object does not match this \
+         agent: run `cargo xtask build` and rebuild the agent"
     )]
     NotMmapable {
         /// The map's name.
@@ -65,7 +66,8 @@ pub enum MmapError {
     },
     /// The array's values are of another size than the type they are read as.
     #[error(
-        "map {map} holds values of {kernel} bytes, the agent expects {agent}; the kernel object does not fit this agent: run `cargo xtask build` and rebuild the agent"
+        "map {map} holds values of {kernel} bytes, the agent expects {agent}; the kernel object \
+         does not match this agent: run `cargo xtask build` and rebuild the agent"
     )]
     Layout {
         /// The map's name.
@@ -76,7 +78,7 @@ pub enum MmapError {
         agent: usize,
     },
     /// The kernel refused the mapping.
-    #[error("map the array {map} ({bytes} bytes) into memory: {source}")]
+    #[error("cannot map the array {map} ({bytes} bytes) into memory: {source}")]
     Map {
         /// The map's name.
         map: String,

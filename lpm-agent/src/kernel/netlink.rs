@@ -139,7 +139,7 @@ impl Listener {
         // A burst of a thousand interfaces fits. Where that is not allowed, a loss is noticed all
         // the same, and a dump makes it good.
         if let Err(error) = setsockopt(&listener, sockopt::RcvBufForce, &RECEIVE_BUFFER) {
-            tracing::debug!(%error, "the netlink receive buffer stays as it is");
+            tracing::debug!(%error, "the netlink receive buffer could not be enlarged");
         }
         Ok(listener)
     }
@@ -205,7 +205,7 @@ pub(crate) fn packets<M: NetlinkDeserializable>(mut buffer: &[u8]) -> Vec<Packet
         let payload = match NetlinkMessage::deserialize(&buffer[..length]) {
             Ok(message) => Some(message.payload),
             Err(error) => {
-                tracing::warn!(%error, "a netlink message that is not understood");
+                tracing::warn!(%error, "the kernel sent a netlink message that the agent cannot read");
                 None
             }
         };

@@ -24,7 +24,8 @@ pub struct Netns {
 pub enum NetnsError {
     /// The namespace does not exist.
     #[error(
-        "network namespace {path}: {source}; give a name that `ip netns list` shows, or a path such as /proc/PID/ns/net"
+        "cannot open the network namespace {path}: {source}; give a name that `ip netns list` \
+         shows, or a path such as /proc/PID/ns/net"
     )]
     Open {
         /// Path that was opened.
@@ -34,7 +35,8 @@ pub enum NetnsError {
     },
     /// The thread could not enter the namespace.
     #[error(
-        "enter the network namespace {path}: {source}; it needs CAP_SYS_ADMIN: run as root, and give a network namespace"
+        "cannot enter the network namespace {path}: {source}; this needs CAP_SYS_ADMIN: run as \
+         root, and give a network namespace"
     )]
     Enter {
         /// Path of the namespace.

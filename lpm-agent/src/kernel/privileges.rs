@@ -56,7 +56,7 @@ const NEEDS_TO_DETACH: [Granted; 2] = [
     (
         Need {
             capability: "CAP_SYS_ADMIN",
-            purpose: "tell whose program is on a hook",
+            purpose: "find out who owns the program on a hook",
         },
         Capability::CAP_SYS_ADMIN,
         None,

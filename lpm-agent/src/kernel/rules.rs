@@ -11,11 +11,11 @@ use super::{
     xdp::XdpMode,
 };
 
-/// What a rule makes of an interface.
+/// How a rule has an interface watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Watch {
-    /// Leave the interface alone.
+    /// The interface is not watched.
     None,
     /// The host end of a pod's veth.
     Pod,
@@ -25,7 +25,7 @@ pub enum Watch {
     Bridge,
     /// A network card of the node.
     Nic,
-    /// A pod's veth past which the CNI redirects packets (found without being told).
+    /// A pod's veth that the CNI redirects packets past (the agent finds this out by itself).
     Node,
 }
 
@@ -44,25 +44,27 @@ impl Watch {
     }
 }
 
-/// One rule: an interface that fits all its conditions is watched as it says.
+/// One rule: an interface that meets all its conditions is watched as the rule says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// The name, with `*` for any run of characters and `?` for one; every name if absent.
+    /// The name of the interface; `*` matches any characters and `?` matches one. If absent: every
+    /// name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The kind as `lpm check` shows it (`veth`, `vxlan`, `physical`...); every kind if absent.
+    /// The kind of interface, as `lpm check` shows it (`veth`, `vxlan`, `physical`...). If absent:
+    /// every kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// The vantage to watch it as, or `none`.
     pub vantage: Watch,
-    /// Also measure the flows inside the packets of tunnels (`tunnels` tells their ports): for the
-    /// network card under an overlay. Ethernet only.
+    /// Also measure the flows inside tunnel packets (`tunnels` lists the UDP ports). For the
+    /// network card under an overlay; Ethernet only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inner: bool,
-    /// Look at what it receives by XDP, `native` in the driver or `generic`, instead of TC; for the
-    /// vantages `nic` and `overlay`. Another XDP program there is left alone, and the interface is
-    /// then not watched.
+    /// Read received packets by XDP (`native` in the driver, or `generic`) instead of TC. For the
+    /// vantages `nic` and `overlay`. If another XDP program is attached, it stays, and the
+    /// interface is not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xdp: Option<XdpMode>,
 }
@@ -92,7 +94,7 @@ impl fmt::Display for Extras {
     /// Formats the options, to be put after what else is said of the interface.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.inner {
-            f.write_str(", tunnels looked into")?;
+            f.write_str(", also inside tunnels")?;
         }
         match self.xdp {
             Some(mode) => write!(f, ", receives by XDP ({mode})"),
@@ -152,13 +154,13 @@ impl Rules {
     pub fn decide(&self, interface: &Interface, all: &BTreeMap<u32, Interface>) -> Decision {
         if !self.only.is_empty() {
             if !self.only.contains(&interface.name) {
-                return Decision::new(None, "not among the interfaces asked for");
+                return Decision::new(None, "not among the interfaces given with -i");
             }
             let by_rules = self.by_rules(interface, all);
             let vantage = by_rules.vantage;
             let named = Decision::new(
                 vantage.unwrap_or_else(|| interface.natural_vantage()),
-                "asked for by name",
+                "given with -i",
             );
             return Decision {
                 extras: by_rules.extras,
@@ -216,14 +218,14 @@ fn built_in(interface: &Interface, all: &BTreeMap<u32, Interface>) -> Decision {
             ),
         ),
         Kind::Veth if !interface.peer_elsewhere => {
-            Decision::new(None, "a veth whose other end is in the same namespace")
+            Decision::new(None, "a veth with its other end in the same namespace")
         }
         Kind::Veth if card_name => Decision::new(Vantage::Nic, "a veth named as a network card"),
         Kind::Veth => Decision::new(Vantage::Pod, "a veth into another namespace"),
         Kind::Physical if interface.layer().is_some() => {
             Decision::new(Vantage::Nic, "a network card")
         }
-        Kind::Physical => Decision::new(None, "a link type that cannot be read"),
+        Kind::Physical => Decision::new(None, "a link type that lpm cannot read"),
         Kind::Other(kind) => Decision::new(None, format_args!("no rule for the kind {kind}")),
     }
 }

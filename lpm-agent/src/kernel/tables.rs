@@ -96,7 +96,7 @@ impl KernelTables {
             .collect();
         for set in left {
             if let Err(error) = claims.remove(&set) {
-                tracing::warn!(set, %error, "a set of a table stays claimed: it takes no new flow");
+                tracing::warn!(set, %error, "a set of the flow table stays locked and takes no new flow");
             }
         }
     }
@@ -202,7 +202,7 @@ impl FlowMaps for KernelTables {
             // CPUs run without ticks, or seccomp is in the way. Callers let seconds pass between
             // their looks, and a program takes microseconds.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => {
-                tracing::debug!(%error, "it cannot be waited for kernel programs to end");
+                tracing::debug!(%error, "the agent cannot wait for running kernel programs to end");
                 Ok(())
             }
             waited => waited,

@@ -167,7 +167,7 @@ impl Worker {
     pub(crate) fn run(&mut self, commands: &Receiver<Command>, wake: &EventFd) {
         loop {
             if let Err(error) = self.wait(wake) {
-                tracing::error!(%error, "waiting for changes of interfaces failed");
+                tracing::error!(%error, "the agent cannot wait for interface changes");
                 break;
             }
             let mut stop = false;
@@ -231,7 +231,7 @@ impl Worker {
 
     fn listen(&mut self) {
         let heard = self.listener.drain().unwrap_or_else(|error| {
-            tracing::warn!(%error, "rtnetlink failed; the interfaces are listed anew");
+            tracing::warn!(%error, "rtnetlink failed; the agent lists the interfaces again");
             vec![Heard::Lost]
         });
         let mut lost = false;
@@ -288,7 +288,7 @@ impl Worker {
         let found = match interfaces::dump(&mut self.attacher.route) {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!(%error, "the interfaces could not be listed; the next look is in 10 s");
+                tracing::error!(%error, "the interfaces could not be listed; the agent will try again in 10 s");
                 return;
             }
         };

@@ -22,8 +22,8 @@ use super::{
 pub enum XdpMode {
     /// In the driver, before there is an skb; not every driver can.
     Native,
-    /// In the kernel's network stack; every interface can. What the driver merged (GRO) is seen
-    /// as one packet and counted as one.
+    /// In the kernel's network stack, which works on every interface. Packets that the driver
+    /// merged (GRO) count as one packet.
     Generic,
 }
 
@@ -65,7 +65,9 @@ impl fmt::Display for XdpMode {
 pub enum XdpError {
     /// XDP sees what an interface receives only.
     #[error(
-        "`xdp` is for what a network card or a tunnel receives from afar, and {interface} is watched as {}: use `vantage: nic` or `overlay`, or remove `xdp` from its rule",
+        "`xdp` is only for packets that a network card or a tunnel receives from other machines, \
+         but {interface} is watched as {}: use `vantage: nic` or `overlay`, or remove `xdp` from \
+         its rule",
         .vantage.as_str()
     )]
     Vantage {
@@ -76,7 +78,8 @@ pub enum XdpError {
     },
     /// The program reads Ethernet frames.
     #[error(
-        "interface {interface} has no Ethernet header, which `xdp` needs: remove it from its rule"
+        "interface {interface} has no Ethernet header, which `xdp` needs: remove `xdp` from its \
+         rule"
     )]
     LinkType {
         /// Name of the interface.
@@ -84,7 +87,8 @@ pub enum XdpError {
     },
     /// An interface has room for one XDP program, and somebody has it.
     #[error(
-        "{interface} has an XDP program of somebody else{}, which lpm does not replace: `bpftool net` names it; remove it, or `xdp` from the interface's rule",
+        "{interface} has another XDP program{}, which lpm does not replace: `bpftool net` names \
+         it; remove that program, or remove `xdp` from the interface's rule",
         .program.map(|id| format!(" (id {id})")).unwrap_or_default()
     )]
     Taken {
@@ -94,7 +98,7 @@ pub enum XdpError {
         program: Option<u32>,
     },
     /// The kernel or the driver refused.
-    #[error("attach XDP ({mode}) to {interface}: {source}; {}", remedy(.source, *.mode))]
+    #[error("cannot attach XDP ({mode}) to {interface}: {source}; {}", remedy(.source, *.mode))]
     Refused {
         /// Name of the interface.
         interface: String,
@@ -118,10 +122,13 @@ fn remedy(error: &io::Error, mode: XdpMode) -> &'static str {
             "it needs CAP_NET_ADMIN (and CAP_BPF): run as root or grant them"
         }
         (Some(libc::EOPNOTSUPP | libc::ERANGE | libc::EINVAL), XdpMode::Native) => {
-            "the driver has no XDP, or none with this MTU or these offloads: use `xdp: generic`, or TC by leaving it out"
+            "the driver does not support XDP, or not with this MTU or these offloads: use `xdp: \
+             generic`, or remove `xdp` from the rule to use TC"
         }
-        (Some(libc::EINVAL), _) => "links to XDP came with Linux 5.9: leave `xdp` out",
-        _ => "leave `xdp` out of the rule to use TC",
+        (Some(libc::EINVAL), _) => {
+            "XDP links need Linux 5.9 or later: remove `xdp` from the rule to use TC"
+        }
+        _ => "remove `xdp` from the rule to use TC",
     }
 }
 

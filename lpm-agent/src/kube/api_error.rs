@@ -20,7 +20,7 @@ pub(crate) struct FollowedKind {
     pub(crate) resource: &'static str,
     /// API group, as in a role: `apps`.
     pub(crate) group: &'static str,
-    /// The product of the objects, which stays while the server does not answer: `names`.
+    /// What the agent makes of the objects, and keeps while the server does not answer: `names`.
     pub(crate) result: &'static str,
 }
 
@@ -56,24 +56,25 @@ impl Failure {
         match self.reason() {
             "forbidden" => format!(
                 "Kubernetes does not let the agent {verb} {resource}: its ClusterRole lacks the verb \
-             {verb} on the resource {resource} of the API group \"{group}\"; the Helm chart's role \
-             has it ({said})"
+                 {verb} on the resource {resource} of the API group \"{group}\"; the Helm chart's role \
+                 has it ({said})"
             ),
             "unauthorized" => format!(
-                "Kubernetes does not accept the agent's credentials ({verb} {resource}): the token has \
-             expired or is of another cluster; renew it in the kubeconfig or restart the pod ({said})"
+                "Kubernetes does not accept the agent's credentials ({verb} {resource}): the token \
+                 has expired or belongs to another cluster; renew it in the kubeconfig or restart \
+                 the pod ({said})"
             ),
             "certificate" => format!(
                 "the Kubernetes API server's certificate is not trusted ({verb} {resource}): give the \
-             cluster's certificate authority in the kubeconfig ({said})"
+                 cluster's certificate authority in the kubeconfig ({said})"
             ),
             "gone" => format!(
-                "the Kubernetes API server has forgotten how far {resource} were followed: they are \
-             listed anew, {result} stay meanwhile"
+                "the Kubernetes API server no longer has the point up to which {resource} were \
+                 followed: the agent lists them again and keeps its {result} meanwhile"
             ),
             _ => format!(
-                "Kubernetes does not answer ({verb} {resource}): {said}; {result} stay as they are, and \
-             it is tried again"
+                "Kubernetes does not answer ({verb} {resource}): {said}; the agent keeps its \
+                 {result} and tries again"
             ),
         }
     }

@@ -23,7 +23,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub enum ConnectError {
     /// The kubeconfig is not valid.
     #[error(
-        "kubeconfig {path}: {source}; `kubectl --kubeconfig {path} version` tells whether it holds"
+        "cannot use the kubeconfig {path}: {source}; `kubectl --kubeconfig {path} version` shows \
+         whether it is valid"
     )]
     Kubeconfig {
         /// Path of the kubeconfig.
@@ -33,12 +34,12 @@ pub enum ConnectError {
     },
     /// There is neither a kubeconfig nor a service account.
     #[error(
-        "Kubernetes is to be asked for names, but there is no service account: {0}; give \
+        "cannot ask Kubernetes for names, because this process has no service account: {0}; give \
          identity.kubernetes.kubeconfig, or set identity.kubernetes.enabled to false"
     )]
     InCluster(Box<InClusterError>),
     /// A client cannot be made from the configuration.
-    #[error("the connection to the Kubernetes API cannot be prepared: {0}")]
+    #[error("cannot prepare the connection to the Kubernetes API: {0}")]
     Client(Box<kube::Error>),
 }
 

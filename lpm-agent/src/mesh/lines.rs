@@ -51,7 +51,7 @@ impl<L: MeshLine> Lines<L> {
         }
         self.begun.extend_from_slice(piece);
         if self.begun.len() > LONGEST {
-            return Err(Trouble::Unreadable("a line without end".to_owned()));
+            return Err(Trouble::Unreadable("a line is too long".to_owned()));
         }
         Ok(lines)
     }
@@ -61,7 +61,7 @@ fn read<L: MeshLine>(text: &[u8]) -> Result<L, Trouble> {
     let unreadable = |error: &dyn Display| Trouble::Unreadable(error.to_string());
     let line: L = serde_json::from_slice(text).map_err(|error| unreadable(&error))?;
     if line.schema() != L::SCHEMA {
-        return Err(unreadable(&format!("its schema is {}", line.schema())));
+        return Err(unreadable(&format!("it sends schema {}", line.schema())));
     }
     Ok(line)
 }

@@ -50,16 +50,16 @@ pub(crate) enum Trouble {
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
     /// The agent has not sent anything for the time of a lease.
-    #[error("it says nothing")]
+    #[error("it has not sent anything")]
     Silent,
     /// The agent refuses, or cannot answer.
     #[error("it answers {0}")]
     Refused(String),
     /// The agent sends lines that are not valid.
-    #[error("what it says cannot be read: {0}")]
+    #[error("its answer cannot be read: {0}")]
     Unreadable(String),
     /// The agent belongs to another node, with this name.
-    #[error("it is the agent of node {0}")]
+    #[error("it says it is the agent of node {0}")]
     Other(Arc<str>),
 }
 

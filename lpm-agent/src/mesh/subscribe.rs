@@ -98,7 +98,8 @@ async fn listen<L: MeshLine, M>(
     loop {
         let frame = timeout(LEASE, body.frame()).await;
         let frame = frame.map_err(|_| Trouble::Silent)?;
-        let frame = frame.ok_or_else(|| Trouble::Unreachable("it has ended".to_owned()))?;
+        let frame =
+            frame.ok_or_else(|| Trouble::Unreachable("it has closed the connection".to_owned()))?;
         let frame = frame.map_err(|error| unreachable(&error))?;
         let Ok(data) = frame.into_data() else {
             continue;

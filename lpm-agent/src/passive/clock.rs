@@ -34,7 +34,7 @@ impl Clock {
         let at_jiffies = control.clock_jiffies.load(Ordering::Acquire);
         if at_ktime == 0 {
             return Err(io::Error::other(
-                "the kernel's clocks have not been read yet",
+                "the agent has not read the kernel's clocks yet",
             ));
         }
         let (monotonic_ns, realtime_ns) = monotonic_and_realtime()?;

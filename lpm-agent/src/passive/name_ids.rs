@@ -144,7 +144,7 @@ impl NameIds {
         });
         drop(ids);
         if let Err(error) = self.remember(tables) {
-            tracing::error!(%error, "the next agent will not know whose an interface's round trips are");
+            tracing::error!(%error, "the owner of an interface could not be stored: the next agent will not know whose round trips it carries");
         }
         id
     }

@@ -229,7 +229,7 @@ pub(super) fn claim(tables: &dyn Maps, set: u32) -> std::io::Result<()> {
         std::thread::yield_now();
     }
     Err(std::io::Error::other(format!(
-        "set {set:#x} of a table stays claimed"
+        "set {set:#x} of the flow table stays locked"
     )))
 }
 

@@ -233,16 +233,16 @@ pub fn index(number: u32) -> Option<usize> {
 pub fn warning(interface: &Interface) -> Option<String> {
     if !link::is_known(interface.link) {
         return Some(format!(
-            "interface {} has link type {} ({}), which is not read: its packets are left out",
+            "interface {} has link type {} ({}), which lpm does not read: its packets are left out",
             interface.name.as_deref().unwrap_or("without name"),
             interface.link,
             link::name(interface.link)
         ));
     }
     link::mixes_interfaces(interface.link).then(|| {
-        "a cooked capture of version 1 does not tell interfaces apart: a packet that passed two is \
-         counted twice, and its round trips are those between the first sightings; capture with \
-         `tcpdump -y LINUX_SLL2`"
+        "a Linux cooked capture of version 1 does not name interfaces. A packet that passed two \
+         interfaces is counted twice, and round trips are measured between the first sightings; \
+         capture with `tcpdump -y LINUX_SLL2`"
             .to_owned()
     })
 }

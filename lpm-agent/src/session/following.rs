@@ -29,7 +29,7 @@ pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
         Event::Detached { interface, gone } => {
             if let Err(error) = model.link_detached(interface.interface.index) {
                 let interface = &interface.interface.name;
-                tracing::error!(interface, %error, "its flows stay in the table until they are evicted");
+                tracing::error!(interface, %error, "the flows of this interface could not be removed: they stay in the table until they are evicted");
             }
             model.set_blind(interface.interface.index, None);
             if gone {
@@ -43,7 +43,7 @@ pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
         Event::Adopted { interfaces } => Some(Notice::Adopted { interfaces }),
         Event::Abandoned { index } => {
             if let Err(error) = model.link_detached(index) {
-                tracing::error!(index, %error, "flows of an interface that is gone stay in the table until they are evicted");
+                tracing::error!(index, %error, "the flows of a deleted interface could not be removed: they stay in the table until they are evicted");
             }
             None
         }
@@ -68,7 +68,10 @@ pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
             None
         }
         Event::Resynced => {
-            tracing::warn!("the kernel dropped messages about interfaces; they were listed anew");
+            tracing::warn!(
+                "the kernel dropped messages about interfaces; the agent has listed the interfaces \
+                 again"
+            );
             None
         }
         Event::Failed { .. }

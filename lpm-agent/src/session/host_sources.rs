@@ -24,12 +24,14 @@ pub(super) fn follow(
             Ok(connections) => model.follow_translated(connections),
             // Most machines without services have no connection tracking either.
             Err(error) => {
-                tracing::debug!(%error, "connections are not followed: backends of services are not told");
+                tracing::debug!(%error, "the agent cannot follow connections: flows to services lack their backends");
             }
         }
     }
     match Ports::open(ports) {
         Ok(ports) => model.read_ports(ports, node.unwrap_or_else(|| UNKNOWN.into())),
-        Err(error) => tracing::warn!(%error, "what interfaces carry is not told"),
+        Err(error) => {
+            tracing::warn!(%error, "the traffic counters of the interfaces cannot be read");
+        }
     }
 }

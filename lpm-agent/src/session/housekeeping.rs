@@ -150,7 +150,7 @@ impl Drop for Housekeeping {
             .take()
             .is_some_and(|thread| thread.join().is_err())
         {
-            tracing::error!("the thread that keeps names and windows panicked");
+            tracing::error!("the thread that updates names and windows panicked");
         }
     }
 }
@@ -185,10 +185,10 @@ impl State {
                     tracing::error!(%error, "the kernel's clocks cannot be read");
                 }
                 if let Err(error) = self.tell_apart() {
-                    tracing::error!(%error, "what talks most is not told apart");
+                    tracing::error!(%error, "the busiest workloads, services and pods could not be selected");
                 }
                 if let Err(error) = self.recycle() {
-                    tracing::error!(%error, "rows of what is gone are kept");
+                    tracing::error!(%error, "the histogram rows of deleted objects could not be freed");
                 }
                 window_ends += window;
                 continue;
@@ -200,7 +200,7 @@ impl State {
             };
             self.renamed |= !deltas.is_empty();
             if let Err(error) = self.refresh(deltas) {
-                tracing::error!(%error, "the names in the kernel are not those they should be");
+                tracing::error!(%error, "the names in the kernel could not be updated");
             }
             if self.renamed && self.matched.elapsed() >= MATCH_EVERY {
                 (self.renamed, self.matched) = (false, Instant::now());

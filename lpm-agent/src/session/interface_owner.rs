@@ -171,7 +171,7 @@ impl LocalEnds {
             return;
         }
         let routes = host_routes().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the routes cannot be read: local ends are named by address");
+            tracing::warn!(%error, "the routes cannot be read, so local ends are named by address");
             BTreeMap::new()
         });
         self.routes = Some((Instant::now(), routes));
@@ -200,7 +200,7 @@ impl Source {
             return false;
         }
         self.results = CniResults::read(&self.directory).unwrap_or_else(|error| {
-            tracing::warn!(directory = %self.directory.display(), %error, "the CNI's results cannot be read: local ends are named by address");
+            tracing::warn!(directory = %self.directory.display(), %error, "the CNI's results cannot be read, so local ends are named by address");
             CniResults::default()
         });
         // The time is taken before the reading, so that what comes during it is read next time.

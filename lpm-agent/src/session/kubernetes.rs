@@ -28,7 +28,9 @@ pub(super) fn follow(
     let tell = move |news| updates.send(Update::News(news)).is_ok();
     let kubernetes = Kubernetes::start(settings, Arc::clone(&status), tell)?;
     if !status.wait_for_names(NAMES_WITHIN) {
-        tracing::warn!("Kubernetes has not told all names yet: what has none is unknown");
+        tracing::warn!(
+            "Kubernetes has not sent all names yet: addresses without a name are unknown"
+        );
     }
     Ok(Some(kubernetes))
 }

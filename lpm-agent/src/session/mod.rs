@@ -74,10 +74,13 @@ pub enum SessionError {
     #[error(transparent)]
     Kubernetes(#[from] KubernetesError),
     /// The kernel's names or clocks cannot be read or written.
-    #[error("prepare the kernel programs' maps: {0}; `lpm check` tells what this machine offers")]
+    #[error(
+        "cannot prepare the maps of the kernel programs: {0}; run `lpm check` to see what this \
+         machine supports"
+    )]
     Maps(io::Error),
     /// A thread cannot be started.
-    #[error("start a thread: {0}; raise the limit of processes (ulimit -u)")]
+    #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
     Thread(io::Error),
 }
 

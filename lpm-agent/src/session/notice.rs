@@ -103,7 +103,7 @@ impl fmt::Display for Notice {
                     f,
                     "{error}{}",
                     if *retry {
-                        "; it will be tried again"
+                        "; the agent will try again"
                     } else {
                         ""
                     }
@@ -121,12 +121,13 @@ impl fmt::Display for Notice {
             } => {
                 write!(
                     f,
-                    "{interface}: our program is first at its {direction} again, before"
+                    "{interface}: our program is first at its {direction} again; it now runs \
+                     before"
                 )?;
                 for (place, other) in others.iter().enumerate() {
                     write!(f, "{} {other}", if place == 0 { "" } else { ";" })?;
                 }
-                f.write_str(", which goes on as before")
+                f.write_str(", which still runs")
             }
             Self::Blind {
                 interface,
@@ -160,11 +161,12 @@ fn one_sided_text(
     match (vantage, one_sided) {
         (Vantage::Pod, true) => write!(
             f,
-            "{interface} carries one direction only: the CNI redirects past it; what goes to its pod is measured where it enters the node (vantage node)"
+            "{interface} carries one direction only: the CNI redirects packets past it. Packets to \
+             its pod are measured where they enter the node (vantage node)"
         ),
         (_, true) => write!(
             f,
-            "{interface} carries one direction only: nothing is measured there"
+            "{interface} carries one direction only: nothing can be measured there"
         ),
         (_, false) => write!(f, "{interface} carries both directions"),
     }

@@ -51,7 +51,10 @@ impl OneSided {
             self.doubted.insert(index);
             tracing::warn!(
                 interface = %link.name,
-                "flows whose directions are in different VLANs are not measured here where more than one VLAN could be the other direction's (lpm_vlan_joins_total, result ambiguous): watch the interfaces of these VLANs in place of the one that carries them all"
+                "the two directions of some flows are in different VLANs here, and more than one \
+                 VLAN could carry the other direction. Such flows are not measured \
+                 (lpm_vlan_joins_total, result ambiguous): watch the interfaces of these VLANs \
+                 instead of the one that carries them all"
             );
         }
     }

@@ -36,7 +36,7 @@ impl fmt::Display for OnExit {
         match self {
             Self::KeepPinned(why) => write!(
                 f,
-                "the data path goes on without an agent, for the next one: {why}"
+                "the kernel programs go on measuring for the next agent: {why}"
             ),
             Self::Detach(why) => write!(f, "detaching from all interfaces: {why}"),
         }
@@ -118,13 +118,13 @@ impl Membership {
     async fn ask_patiently(&self, api: &impl ObjectReader) -> OnExit {
         let Self { set, node, .. } = self;
         let stay =
-            |why: &NoAnswer| OnExit::KeepPinned(format!("the API server did not tell ({why})"));
+            |why: &NoAnswer| OnExit::KeepPinned(format!("the API server did not say ({why})"));
         let daemon_set = match self.daemon_set(api).await {
             Ok(daemon_set) => daemon_set,
             Err(NoAnswer::NotFound) => return OnExit::Detach(format!("DaemonSet {set} is gone")),
             // Reading was allowed when the agent started. The permission went with the DaemonSet.
             Err(NoAnswer::Denied(_)) => {
-                return OnExit::Detach(format!("DaemonSet {set} may not be read any more"));
+                return OnExit::Detach(format!("the agent may no longer read DaemonSet {set}"));
             }
             Err(why) => return stay(&why),
         };
@@ -137,10 +137,8 @@ impl Membership {
             Ok(Some(found)) if daemon_set.selects(&found) => {
                 OnExit::KeepPinned(format!("DaemonSet {set} still wants node {node}"))
             }
-            Ok(Some(_)) => OnExit::Detach(format!(
-                "DaemonSet {set} does not select node {node} any more"
-            )),
-            Ok(None) => OnExit::Detach(format!("there is no node {node} any more")),
+            Ok(Some(_)) => OnExit::Detach(format!("DaemonSet {set} no longer selects node {node}")),
+            Ok(None) => OnExit::Detach(format!("node {node} no longer exists")),
             Err(why) => stay(&why),
         }
     }

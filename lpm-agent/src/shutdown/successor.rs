@@ -41,7 +41,7 @@ impl SuccessorCheck {
     async fn ask_patiently(&mut self) -> OnExit {
         let stay = |why: &str| OnExit::KeepPinned(why.to_owned());
         let Ok(Some((server, member))) = (&mut self.known).await else {
-            return stay("there is no way to the API server");
+            return stay("the API server cannot be reached");
         };
         // The DaemonSet may not have been found when the agent started.
         let member = match member {
@@ -50,8 +50,8 @@ impl SuccessorCheck {
         };
         match member {
             Ok(Some(member)) => member.ask(&server).await,
-            Ok(None) => stay("this is no pod of a DaemonSet"),
-            Err(why) => OnExit::KeepPinned(format!("the API server did not tell ({why})")),
+            Ok(None) => stay("this agent does not run in a pod of a DaemonSet"),
+            Err(why) => OnExit::KeepPinned(format!("the API server did not say ({why})")),
         }
     }
 }
@@ -61,23 +61,27 @@ async fn introduce(
     node: &str,
 ) -> Option<(Server, Option<Membership>)> {
     let server = server
-        .map_err(|error| tracing::warn!(%error, "when the DaemonSet is deleted, hooks stay until `pins.keep` is over"))
+        .map_err(|error| {
+            tracing::warn!(%error, "the agent cannot ask about its DaemonSet: when that is deleted, the hooks stay until `pins.keep` has passed");
+        })
         .ok()?;
     let member = match Membership::find(&server, node).await {
         Ok(member) => {
             if let Some(Membership { set, .. }) = &member {
-                tracing::info!("this is a pod of DaemonSet {set}");
+                tracing::info!("this agent runs in a pod of DaemonSet {set}");
             }
             member
         }
         Err(NoAnswer::Denied(why)) => {
             tracing::error!(
-                "the agent cannot ask for its DaemonSet ({why}); when that is deleted, hooks stay until `pins.keep` is over: allow the verbs `list` on pods and nodes and `get` on daemonsets.apps"
+                "the agent cannot ask about its DaemonSet ({why}): when that is deleted, the hooks \
+                 stay until `pins.keep` has passed; allow the verbs `list` on pods and nodes and \
+                 `get` on daemonsets.apps"
             );
             None
         }
         Err(error) => {
-            tracing::warn!(%error, "whose pod this is the API server does not tell yet");
+            tracing::warn!(%error, "the API server has not yet answered which DaemonSet owns this pod");
             None
         }
     };

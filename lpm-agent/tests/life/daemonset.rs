@@ -94,7 +94,9 @@ impl Release {
     /// The same, which knows whose pod it is.
     fn agent(&self) -> Agent {
         let agent = self.start();
-        agent.lpm.wait_for("this is a pod of DaemonSet lpm");
+        agent
+            .lpm
+            .wait_for("this agent runs in a pod of DaemonSet lpm");
         agent
     }
 
@@ -103,7 +105,10 @@ impl Release {
         let status = agent.lpm.end(Signal::SIGTERM);
         assert!(status.success(), "{status}");
         agent.lpm.wait_for(why);
-        let left = agent.lpm.said().contains("the data path goes on");
+        let left = agent
+            .lpm
+            .said()
+            .contains("the kernel programs go on measuring");
         let mode = Mode::Auto.resolve();
         let expected = if left { 2 } else { 0 };
         eventually("the programs", || programs(&self.site, mode) == expected);
@@ -125,7 +130,7 @@ fn a_daemonset_that_goes_takes_its_programs_along() {
     // The node is not selected any more.
     let agent = release.agent();
     release.paint("green");
-    assert!(!release.leaves(&agent, "does not select node n1 any more"));
+    assert!(!release.leaves(&agent, "no longer selects node n1"));
     release.paint("blue");
     // The DaemonSet is deleted.
     let agent = release.agent();
@@ -139,10 +144,10 @@ fn a_daemonset_that_goes_takes_its_programs_along() {
     eventually("the right is gone", || {
         release.api.request("GET", roles, None).expect("ask").status == 404
     });
-    assert!(!release.leaves(&agent, "may not be read any more"));
+    assert!(!release.leaves(&agent, "may no longer read DaemonSet lpm"));
     // Without its right from the beginning: it says which one is missing.
     let agent = release.start();
-    agent.lpm.wait_for("cannot ask for its DaemonSet");
+    agent.lpm.wait_for("cannot ask about its DaemonSet");
     let said = agent.lpm.said();
     for word in [
         "cannot get resource",

@@ -396,6 +396,6 @@ fn a_directory_that_was_never_finished_is_made_anew() {
     let agent = site.agent(&[]);
     agent
         .lpm
-        .wait_for("a pinned map is missing or not as it was");
+        .wait_for("a pinned map is missing or has another layout");
     agent.stop();
 }

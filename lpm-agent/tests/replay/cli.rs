@@ -274,11 +274,11 @@ fn what_is_no_capture_is_named() {
         (&wifi, &["link type 105 (IEEE802_11)", "give a capture of"]),
         (
             &only_wifi,
-            &["wlan0", "no packet of a link type that is read"],
+            &["wlan0", "no packet of a link type that lpm reads"],
         ),
         (
             Path::new("/dev/null"),
-            &["/dev/null is no pcap or pcapng file", "empty"],
+            &["/dev/null is not a pcap or pcapng file", "empty"],
         ),
     ];
     for (file, words) in cases {
@@ -295,7 +295,7 @@ fn what_is_wrong_with_an_option_is_said() {
     let cases: [(&[&str], &[&str]); 5] = [
         (
             &["--anonymize", "--key", key],
-            &["is no key", "openssl rand -hex 32"],
+            &["is not a key", "openssl rand -hex 32"],
         ),
         (
             &["--anonymize", "--key", "/nowhere"],

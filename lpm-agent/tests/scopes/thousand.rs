@@ -76,7 +76,7 @@ fn a_thousand_pods_are_named() {
     });
     let named = begun.elapsed();
     // Known before the first interface was watched, so they are in the kernel's map too.
-    assert!(!agent.lpm.said().contains("has not told all names"));
+    assert!(!agent.lpm.said().contains("has not sent all names"));
     let with = anonymous_kib(agent.lpm.child.id());
     println!(
         "{PODS} pods: named {named:.1?} after the start, RssAnon {with} KiB, {without} without"

@@ -49,7 +49,7 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Start it: two nodes, their images loaded, in the background
+    /// Start the cluster in the background: two nodes, with their images loaded
     Up {
         /// Shape of the pods' network
         #[arg(long, value_enum, default_value_t = Network::Flannel)]
@@ -61,7 +61,7 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         image: Vec<PathBuf>,
     },
-    /// Remove it, and what killed ones left
+    /// Remove the cluster, and what killed clusters left behind
     Down,
     /// Show nodes, pods and where everything is
     Status,
@@ -71,7 +71,7 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// Change what the wire between the nodes does, as the options of `lpm-testbed cluster` say
+    /// Change the wire between the nodes, with the options of `lpm-testbed cluster`
     Wire {
         /// For example: --delay 20ms --loss 0.01
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -211,7 +211,7 @@ fn down() -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while state.is_alive() {
             if Instant::now() > deadline {
-                bail!("{} does not go; {}", state.pid, file("log").display());
+                bail!("{} cannot be removed; {}", state.pid, file("log").display());
             }
             thread::sleep(Duration::from_millis(100));
         }

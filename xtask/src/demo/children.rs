@@ -121,7 +121,7 @@ pub(super) fn wait_until(
             bail!("stopped by a signal while waiting for {what}");
         }
         if Instant::now() > deadline {
-            bail!("waited {} s for {what}, in vain", patience.as_secs());
+            bail!("waited {} s for {what} without success", patience.as_secs());
         }
         thread::sleep(LOOK);
     }

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// One-way delay between the nodes
     #[arg(long, value_name = "TIME", default_value = "5ms")]
     delay: String,
-    /// End after this many seconds; without it, when you say so
+    /// End after this many seconds; without it, at `q` or Ctrl-C
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
     /// Print tables instead of the live view, as happens without a terminal

@@ -33,7 +33,8 @@ pub(super) fn built(profile: Profile, arch: Arch, is_static: bool, work: &Path) 
         return static_binary(profile, arch, &target, &other);
     }
     println!(
-        "image: with {}, which is there; `--static` compiles one that needs no library",
+        "image: using {}, which is built already; `--static` compiles a binary that needs no \
+         library",
         plain.display()
     );
     let mut cargo = process::cargo();
@@ -68,7 +69,7 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let listed = process::output(Command::new("ldd").arg(program))?;
     if let Some(missing) = listed.lines().find(|line| line.contains("not found")) {
         bail!(
-            "{} does not find a library: {}",
+            "{} needs a library that cannot be found: {}",
             program.display(),
             missing.trim()
         );
@@ -118,8 +119,8 @@ fn static_binary(profile: Profile, arch: Arch, target: &str, binary: &Path) -> R
 fn must_be_static(binary: &Path) -> Result<()> {
     if let Some(loader) = loader(binary)? {
         bail!(
-            "{} wants the loader {loader}: it is not static, and the image has no libraries; build \
-             it with a target whose C library is there as an archive (libc6-dev has libc.a)",
+            "{} needs the loader {loader}, so it is not static, and the image has no libraries; \
+             build it for a target with a static C library (libc6-dev has libc.a)",
             binary.display(),
         );
     }
@@ -130,7 +131,7 @@ fn must_be_static(binary: &Path) -> Result<()> {
 fn loader(program: &Path) -> Result<Option<String>> {
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let file = object::File::parse(bytes.as_slice())
-        .with_context(|| format!("{} is no program", program.display()))?;
+        .with_context(|| format!("{} is not a program", program.display()))?;
     let loader = file.section_by_name(".interp").map(|section| {
         let name = String::from_utf8_lossy(section.data().unwrap_or_default());
         name.trim_end_matches('\0').to_owned()
@@ -155,7 +156,7 @@ mod tests {
                 .join("Cargo.toml")
                 .as_path(),
         );
-        assert!(error.unwrap_err().to_string().contains("no program"));
+        assert!(error.unwrap_err().to_string().contains("not a program"));
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl Need for Std {
     fn probe(&self) -> std::result::Result<String, String> {
         arch::std_library(&self.0.gnu())
             .map(|dir| dir.display().to_string())
-            .ok_or_else(|| "the active Rust has none".to_owned())
+            .ok_or_else(|| "the active Rust does not have it".to_owned())
     }
 
     fn how(&self) -> String {

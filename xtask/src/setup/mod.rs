@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Report what is there and what is missing, and install nothing
     #[arg(long)]
     check: bool,
-    /// Only what these commands need
+    /// Check or install only what these commands need
     #[arg(long, value_name = "COMMAND")]
     only: Vec<Part>,
 }
@@ -133,7 +133,7 @@ fn get(needs: Vec<Box<dyn Need>>) -> Result<()> {
             .with_context(|| format!("could not get {}", need.name()))?;
         if let Err(reason) = need.probe() {
             bail!(
-                "{} was installed and still will not do: {reason}",
+                "{} was installed but is still not usable: {reason}",
                 need.name()
             );
         }
@@ -166,7 +166,11 @@ const TESTBED: [Program; 2] = [
 
 const TESTS: [Program; 6] = [
     ("tcpdump", "tcpdump", "captures what the oracle checks"),
-    ("tshark", "tshark", "reads captures, apart from our parser"),
+    (
+        "tshark",
+        "tshark",
+        "reads captures, independently of our parser",
+    ),
     ("python3", "python3", "runs the oracle"),
     (
         "ping",
@@ -234,7 +238,11 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
 /// how the system runs containers.
 fn cluster() -> Vec<Box<dyn Need>> {
     let mut needs: Vec<Box<dyn Need>> = vec![
-        Unpacked::boxed("etcd", "etcd-server", "keeps what the API server is told"),
+        Unpacked::boxed(
+            "etcd",
+            "etcd-server",
+            "stores the objects of the API server",
+        ),
         Unpacked::boxed("containerd", "containerd", "runs the containers of a node"),
         Unpacked::with_libraries("runc", "runc", "starts containers"),
         Unpacked::file(

@@ -80,13 +80,13 @@ impl Toolchain {
 
     fn inspect(rustc: &Path) -> std::result::Result<Self, String> {
         let text = process::output(Command::new(rustc).arg("-vV")).map_err(|e| format!("{e:#}"))?;
-        let release = field(&text, "release").ok_or("it does not tell its release")?;
-        let (major, minor) = version(release).ok_or("its release is no version")?;
+        let release = field(&text, "release").ok_or("it does not report its release")?;
+        let (major, minor) = version(release).ok_or("its release is not a version number")?;
         if (major, minor) < OLDEST {
             return Err(format!("{release} is older than {}.{}", OLDEST.0, OLDEST.1));
         }
         let llvm = field(&text, "LLVM version").and_then(|v| v.split('.').next()?.parse().ok());
-        let llvm = llvm.ok_or("it does not tell its LLVM's version")?;
+        let llvm = llvm.ok_or("it does not report its LLVM version")?;
         let sysroot = process::output(Command::new(rustc).args(["--print", "sysroot"]))
             .map_err(|e| format!("{e:#}"))?;
         let sysroot = Path::new(sysroot.trim());
@@ -287,7 +287,9 @@ impl Need for BpfClippy {
 
     fn probe(&self) -> std::result::Result<String, String> {
         let toolchain = find()?;
-        let driver = toolchain.clippy().ok_or("the eBPF toolchain has none")?;
+        let driver = toolchain
+            .clippy()
+            .ok_or("the eBPF toolchain has no clippy")?;
         Ok(driver.display().to_string())
     }
 

@@ -101,25 +101,28 @@ pub(crate) const GROUPS: [Group; 14] = [
     },
     Group {
         name: DEPLOY,
-        what: "chart, overlays, rules, dashboards: a part of integration, by itself when asked for",
+        what: "chart, overlays, rules, dashboards: a part of integration, run by itself only on \
+               request",
         needs: Needs::Tools,
         run: deploy,
     },
     Group {
         name: CLUSTER,
-        what: "the chart and the agent in a real Kubernetes, asked by Prometheus; only when asked for",
+        what: "the chart and the agent in a real Kubernetes, scraped by Prometheus; only on \
+               request",
         needs: Needs::Tools,
         run: cluster,
     },
     Group {
         name: upgrade::NAME,
-        what: "another build's agent is replaced by this one's under traffic; only when asked for",
+        what: "an agent of another build is replaced by this build's under traffic; only on \
+               request",
         needs: Needs::Programs,
         run: upgrade::run,
     },
     Group {
         name: kernel::NAME,
-        what: "the programs on the oldest kernel that we promise, emulated; only when asked for",
+        what: "the programs on the oldest supported kernel, emulated; only on request",
         needs: Needs::Programs,
         run: kernel::group,
     },

@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// List the groups and run none
     #[arg(long)]
     list: bool,
-    /// Install nothing: what is missing then makes its group fail
+    /// Install nothing; a group that lacks something then fails
     #[arg(long)]
     no_setup: bool,
 }

@@ -221,7 +221,7 @@ impl CargoTests {
         self.tally.passed += number_before(rest, " passed").saturating_sub(ok);
         for _ in failed..number_before(rest, " failed") {
             self.tally
-                .fail("a test whose line was torn; its output is above");
+                .fail("a test with a torn output line; its output is above");
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Numbers of pods
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000])]
     pods: Vec<u32>,
-    /// Measure one number in this process, and print a line of the table
+    /// Measure one number of pods in this process, and print a line of the table
     #[arg(long, hide = true)]
     alone: bool,
     /// Where to write the table as Markdown

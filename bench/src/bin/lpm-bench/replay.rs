@@ -25,10 +25,10 @@ pub(crate) struct Args {
     /// Connections at a time
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     flows: u16,
-    /// Where the capture is written meanwhile [default: the system's temporary directory]
+    /// Directory for the temporary capture [default: the system's temporary directory]
     #[arg(long)]
     directory: Option<PathBuf>,
-    /// The binary; by default `lpm` beside this one
+    /// The agent; by default `lpm` beside this binary
     #[arg(long)]
     lpm: Option<PathBuf>,
     /// Where to write the table as Markdown; the figures go beside it as JSON

@@ -31,13 +31,13 @@ pub(crate) struct Args {
         default_value = "200us,1ms,5ms,20ms,100ms,200ms"
     )]
     delays: Vec<Duration>,
-    /// Prompt samples of the remote leg that there must be at each delay
+    /// Prompt samples of the remote leg that are required at each delay
     #[arg(long, default_value_t = 1000)]
     samples: usize,
     /// The agent; by default `lpm` beside this binary
     #[arg(long)]
     lpm: Option<PathBuf>,
-    /// Do not compare with a matcher without limits on a capture
+    /// Skip the comparison with an unlimited matcher on a capture
     #[arg(long)]
     no_capture: bool,
     /// Where to write the tables as Markdown; the figures go beside it as JSON
@@ -124,7 +124,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     let json = serde_json::to_vec_pretty(&report)?;
     write(&output.with_extension("json"), &json)?;
     if !report.holds() {
-        bail!("a bound does not hold; see the list above");
+        bail!("a bound is exceeded; see the list above");
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     wire: WireArgs,
 }
 
-/// Names of the networks.
+/// Networks of the pods.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum NetworkName {
     /// Bridge cni0 and a routed flannel.1, UDP 8472, MTU 1450.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::wire::WireArgs;
 
-/// What all topologies have.
+/// Options of all topologies.
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub(crate) struct CommonArgs {
     no_timestamps: bool,
 }
 
-/// Names of the flavours.
+/// Flavours of the overlay.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum FlavourName {
     /// Bridge br1 with pods and `VxLAN` as ports, UDP 7000, MTU 1400.

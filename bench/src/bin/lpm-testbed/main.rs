@@ -8,9 +8,8 @@ mod wire;
 use clap::{Parser, Subcommand};
 use lpm_bench::{kubernetes::Cluster, testbed::Netns};
 
-/// Nodes and pods as network namespaces, wires that delay and lose, and
-/// traffic. Needs root. What `overlay`, `pair` and `vlan` lay out lasts until
-/// Ctrl-C and leaves nothing behind.
+/// Nodes and pods as network namespaces, wires that delay and lose, and traffic. Needs root. The
+/// scenes of `overlay`, `pair` and `vlan` last until Ctrl-C and leave nothing behind.
 #[derive(Debug, Parser)]
 #[command(
     version,

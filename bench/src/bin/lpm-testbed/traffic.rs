@@ -9,7 +9,7 @@ use lpm_bench::traffic::{
     bulk, many, paced, requests,
 };
 
-/// When it ends; without either, on a signal (and then without a report).
+/// When the client ends. Without either option it ends on a signal, and then without a report.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct LimitArgs {
     /// Ends after this time, for example 10s.
@@ -77,7 +77,7 @@ pub(crate) struct RequestArgs {
     /// From one request to the next; 0s: back to back.
     #[arg(long, default_value = "0s")]
     period: Duration,
-    /// Moves requests by up to this share of the period.
+    /// Shifts each request by up to this share of the period.
     #[arg(long, default_value_t = 0.0)]
     jitter: f64,
     /// A new connection after this many requests.

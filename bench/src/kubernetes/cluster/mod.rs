@@ -236,7 +236,7 @@ impl Cluster {
                 return Err(Error::Program {
                     program: what.to_owned(),
                     reason: format!(
-                        "not within {PATIENCE:?}; at last {path} was {}",
+                        "this did not happen within {PATIENCE:?}; the last value of {path} was {}",
                         answer.body
                     ),
                 });

@@ -37,15 +37,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- /* Keys of lpm.yaml that would part the agent from what the chart makes around it. */ -}}
 {{- define "lpm.ownKeys" -}}
-listen: set `listenAddress` and `port`, which the probes know
+listen: set `listenAddress` and `port`, which the probes use too
 names: give the names themselves, as the value `names`
 netns: the agents watch their node's network
-node_name: each agent has its node's
+node_name: each agent gets its node's name
 cni_results: set `cniResults`
 multus_results: set `multusResults`
 pins.enabled: set `pins.enabled`
-pins.path: set `pins.hostPath`, the node's BPF file system, which is mounted
-identity.kubernetes.scope: set `scope`, which gives the rights that it takes
+pins.path: set `pins.hostPath`, the node's BPF file system, which the chart mounts
+identity.kubernetes.scope: set `scope`, which also grants the rights that it needs
 identity.kubernetes.kubeconfig: the agents use their service account
 {{- end }}
 
@@ -55,7 +55,7 @@ identity.kubernetes.kubeconfig: the agents use their service account
 {{- range splitList "." $key -}}
 {{- $at = ternary (get (ternary $at dict (kindIs "map" $at)) .) "" (kindIs "map" $at) -}}
 {{- end -}}
-{{- if ne (toString $at) "" }}{{ fail (printf "config.%s is the chart's: %s" $key $remedy) }}{{ end -}}
+{{- if ne (toString $at) "" }}{{ fail (printf "the chart sets config.%s itself: %s" $key $remedy) }}{{ end -}}
 {{- end -}}
 {{- end }}
 

@@ -204,13 +204,13 @@ groups:
           summary: >-
             {{ "{{ $labels.namespace }} and {{ with $labels.peer_namespace }}{{ . }}{{ else }}peers outside{{ end }}: {{ $labels.cause }}" }}
           description: >-
-            {{ "{{ $value | printf \"%.1f\" }} times the threshold. network: the time beyond the pods' interfaces; loss: segments sent again; server: the pods of {{ $labels.namespace }} take long to answer; pod: their side of the node takes long to acknowledge." }}
+            {{ "{{ $value | printf \"%.1f\" }} times the threshold. The cause is network: the time beyond the pods' interfaces; loss: retransmitted segments; server: the pods of {{ $labels.namespace }} take long to answer; pod: these pods or their side of the node take long to acknowledge." }}
       - alert: LpmDnsUnanswered
         expr: max_over_time(lpm:dns_unanswered:ratio[{{ $bridge }}]) > {{ $t.dnsUnanswered }}
         for: {{ .Values.rules.for }}
         labels: {severity: warning}
         annotations:
-          summary: {{ "{{ $labels.namespace }}: {{ $value | humanizePercentage }} of the DNS queries have no answer" | quote }}
+          summary: {{ "{{ $labels.namespace }}: {{ $value | humanizePercentage }} of the DNS queries get no answer" | quote }}
       - alert: LpmNotMeasuring
         expr: >-
           sum by (node, instance) (rate(lpm_packets_total[{{ $w }}])) > 1
@@ -218,7 +218,7 @@ groups:
         for: 15m
         labels: {severity: warning}
         annotations:
-          summary: {{ "The agent at {{ $labels.instance }} sees packets and measures no round trip" | quote }}
+          summary: {{ "The agent at {{ $labels.instance }} sees packets but measures no round trip" | quote }}
           description: See lpm_interface_one_sided, lpm_parse_skipped_total and `lpm check` on the node.
       - alert: LpmNamesLate
         expr: >-
@@ -227,15 +227,15 @@ groups:
         for: 10m
         labels: {severity: warning}
         annotations:
-          summary: {{ "The agent at {{ $labels.instance }} knows the names of pods late, or not all" | quote }}
-          description: Measuring goes on; new addresses are `unknown`. See lpm_identity_errors_total and the agent's log.
+          summary: {{ "The agent at {{ $labels.instance }} learns the names of pods late, or misses some" | quote }}
+          description: The agent goes on measuring, with new addresses as `unknown`. See lpm_identity_errors_total and the agent's log.
       - alert: LpmMapFull
         expr: sum by (node, instance, map, reason) (rate(lpm_map_drops_total{reason="full", map!="samples"}[15m])) > 0
         for: 15m
         labels: {severity: warning}
         annotations:
-          summary: {{ "The agent at {{ $labels.instance }} has no place left in its map {{ $labels.map }}" | quote }}
-          description: What finds no place is not measured. Raise `flows`, `rows` or `queries` in the configuration.
+          summary: {{ "The agent at {{ $labels.instance }} has no room left in its map {{ $labels.map }}" | quote }}
+          description: What finds no room in the map is not measured. Raise `flows`, `rows` or `queries` in the configuration.
       # Whoever comes and goes must not begin the time anew.
       - alert: LpmInterfaceBlind
         expr: max by (node, instance, interface, vantage, reason) (max_over_time(lpm_interface_blind[{{ $w }}])) > 0
@@ -244,7 +244,7 @@ groups:
         annotations:
           summary: {{ "{{ $labels.interface }} at {{ $labels.instance }} is not measured ({{ $labels.reason }})" | quote }}
           description: >-
-            behind, contested: another program comes before the agent's and ends the way of the packets; silent: packets
-            pass and none reaches the agent's program; refused: the programs cannot be attached. The agent's log names
-            what is in the way.
+            The reason is behind or contested: another program runs before the agent's and does not pass packets on;
+            silent: packets pass, but none reaches the agent's program; refused: the programs cannot be attached. The
+            agent's log names the cause.
 {{- end }}

@@ -39,20 +39,20 @@ const STDIN: &str = "-";
 
 pub(super) const EXAMPLES: &str = "Examples:
   lpm replay trace.pcap                             every round trip
-  lpm replay trace.pcapng.gz --summary              what each flow came to
+  lpm replay trace.pcapng.gz --summary              one summary per flow
   lpm replay trace.pcap --histograms --format csv   for a spreadsheet
   lpm replay trace.pcap --local 10.0.0.0/8 --format json | jq .rtt_ns
   lpm replay tap.pcapng --join east,west            a tap's two halves
   ssh node tcpdump -i eth0 -s 128 --time-stamp-precision=nano -w - tcp | lpm replay -
   lpm replay trace.pcap --anonymize --format csv > to-share.csv
 
-Which end of a flow is the local one: the one that --local holds; else the one that opens the
-connection; else, where its opening was not captured, the lower address.
+The local end of a flow is the one that --local contains; else the one that opens the connection;
+else, if its opening was not captured, the one with the lower address.
 
 Packets out of order by up to a second are put in order, unless they come through a pipe. Frames
-that were recorded twice are measured once. What was odd about a capture stderr says at the end.
+that were recorded twice are measured once. At the end, stderr lists what was odd in the capture.
 
-A capture that is truncated or corrupt is used up to there; then the exit code is 1.";
+A truncated or corrupt capture is used up to the damage; then the exit code is 1.";
 
 #[derive(Debug, Args)]
 #[expect(
@@ -63,54 +63,55 @@ pub(super) struct Replay {
     /// The capture: pcap or pcapng, also compressed by gzip; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// How it is printed; by default text on a terminal, JSON lines else.
+    /// Output format. Default: text on a terminal, JSON lines otherwise.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// What each flow came to, in place of its round trips.
+    /// Print a summary of each flow instead of its round trips.
     #[arg(long)]
     summary: bool,
-    /// The distribution of all round trips by method, leg and echo, in place of each.
+    /// Print the distribution of all round trips by method, leg and echo, instead of each round
+    /// trip.
     #[arg(long)]
     histograms: bool,
-    /// Addresses (CIDR) whose ends are local; may be given several times.
+    /// Addresses (CIDR) of local ends; may be given several times.
     #[arg(long, value_name = "CIDR", value_parser = range)]
     local: Vec<IpNet>,
-    /// Only packets of this interface of a pcapng file, by name; may be given several times. For
-    /// a capture without names it is the name.
+    /// Only packets of the interface with this name in a pcapng file; may be given several times. A
+    /// capture without interface names is shown under this name.
     #[arg(short, long, value_name = "NAME")]
     interface: Vec<String>,
-    /// Interfaces that are one, by name: the two halves of a tap, of which each has one direction.
+    /// Take these interfaces for one, by name: the two halves of a tap, with one direction each.
     /// May be given several times.
     #[arg(long, value_name = "NAME,NAME", value_parser = join)]
     join: Vec<Vec<String>>,
-    /// As what the interfaces are seen: pod, overlay, bridge, nic or node; for one alone,
+    /// Vantage of the interfaces: pod, overlay, bridge, nic or node; for one interface only,
     /// NAME=VANTAGE. May be given several times.
     #[arg(long, value_name = "[NAME=]VANTAGE", value_parser = vantage)]
     vantage: Vec<(Option<String>, Vantage)>,
     /// How round trips are measured; all but `request` by default.
     #[arg(long, value_name = "METHOD", value_delimiter = ',', value_parser = method)]
     methods: Vec<Method>,
-    /// Measure the flows inside VxLAN (ports 4789 and 8472) and Geneve (6081), too.
+    /// Also measure the flows inside VxLAN (ports 4789 and 8472) and Geneve (port 6081).
     #[arg(long)]
     inner: bool,
-    /// Another port of tunnels, such as vxlan=7000; may be given several times.
+    /// Another tunnel port, such as vxlan=7000; may be given several times.
     #[arg(long, value_name = "KIND=PORT", requires = "inner", value_parser = tunnel)]
     tunnel: Vec<(TunnelKind, u16)>,
-    /// Put other addresses in place of addresses: the same ones throughout, prefixes kept. Ports,
+    /// Replace all addresses: each by the same other address throughout, with prefixes kept. Ports,
     /// times and interfaces stay.
     #[arg(long, conflicts_with = "names")]
     anonymize: bool,
-    /// File with the key for that: 64 hexadecimal digits. Without it the key is a new one, and
-    /// nobody can undo it.
+    /// File with the key for --anonymize: 64 hexadecimal digits. Without it a new key is used, and
+    /// nobody can undo the replacement.
     #[arg(long, value_name = "FILE", requires = "anonymize")]
     key: Option<PathBuf>,
     /// Names file: addresses to namespaces, pods, workloads, services, nodes.
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
-    /// Flows followed at a time, 256 bytes each; a power of two.
+    /// Flows tracked at the same time, 256 bytes each; a power of two.
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = flows)]
     flows: u32,
-    /// Seconds without a packet after which a flow may make room for another.
+    /// Seconds without a packet after which another flow may take a flow's place.
     #[arg(long, value_name = "N", default_value_t = 60)]
     idle: u16,
 }
@@ -220,7 +221,7 @@ impl Replay {
         ended?;
         if run.unreadable() {
             bail!(
-                "{file} has no packet of a link type that is read; {}",
+                "{file} has no packet of a link type that lpm reads; {}",
                 crate::replay::link::REMEDY
             );
         }
@@ -233,12 +234,12 @@ impl Replay {
             bail!("--format ppviz is for round trips; give text, json or csv");
         }
         if self.summary && self.histograms && format == Format::Csv {
-            bail!("--summary and --histograms are two tables; for CSV give one of them");
+            bail!("--summary and --histograms print two tables; for CSV give only one of them");
         }
         let mut joined: Vec<_> = self.join.iter().flatten().collect();
         joined.sort_unstable();
         if let Some([twice, _]) = joined.array_windows().find(|[one, other]| one == other) {
-            bail!("--join names {twice} twice; an interface is part of one");
+            bail!("--join names {twice} twice; an interface can be in one join only");
         }
         Ok(())
     }
@@ -277,13 +278,13 @@ impl Replay {
 
     fn key(&self) -> anyhow::Result<Key> {
         let Some(path) = &self.key else {
-            return Key::random().context("no random key can be had");
+            return Key::random().context("the system gave no random key");
         };
         let text = fs::read_to_string(path)
             .map_err(|error| anyhow!("the key {} cannot be read: {error}", path.display()))?;
         Key::parse(&text).ok_or_else(|| {
             anyhow!(
-                "{} is no key: give 64 hexadecimal digits whose halves differ, such as \
+                "{} is not a key: give 64 hexadecimal digits with two different halves, such as \
                  `openssl rand -hex 32` prints",
                 path.display()
             )

@@ -45,21 +45,25 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
             ("retransmissions".to_owned(), run.retransmissions()),
             ("unanswered DNS queries".to_owned(), unanswered.dns),
             (
-                "DNS queries whose answers may be in packets that were not captured, or could not \
-                 be read, to their end"
+                "DNS queries that may have been answered in packets that were not captured or \
+                 could not be read to the end"
                     .to_owned(),
                 unanswered.unknown,
             ),
             ("unanswered echo requests".to_owned(), unanswered.icmp),
             (
-                "answers to questions that were asked more than once: no samples".to_owned(),
+                "answers to queries or echo requests that were sent more than once: no samples"
+                    .to_owned(),
                 run.counter(Counter::DnsAmbiguous) + run.counter(Counter::IcmpAmbiguous),
             ),
         ],
     );
     line(
         "summary",
-        vec![("parts of flows are left out".to_owned(), output.left_out())],
+        vec![(
+            "parts of flows are not listed".to_owned(),
+            output.left_out(),
+        )],
     );
     if let Some(clock) = of_clock(run) {
         let _ = writeln!(text, "lpm: clock: {clock}");
@@ -67,7 +71,7 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
     for name in run.places().missed() {
         let _ = writeln!(
             text,
-            "lpm: --join names {name}, an interface of which the capture has no packet"
+            "lpm: --join names {name}, but the capture has no packet of that interface"
         );
     }
     text
@@ -78,21 +82,22 @@ fn of_capture<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
     vec![
         ("packets cut by the snap length".to_owned(), run.seen().cut),
         (
-            "with TCP options cut: by handshake and sequence numbers only".to_owned(),
+            "packets with cut TCP options: measured by handshake and sequence numbers only"
+                .to_owned(),
             run.optionless(),
         ),
         (
-            "times with more than a second's parts of a second: carried over".to_owned(),
+            "timestamps with a fraction of more than a second: carried over".to_owned(),
             run.carried(),
         ),
         (
-            "settings of the clock (or a direction of a flow is out of order by more than 10 ms: \
-             `reordercap` helps): flows began anew"
+            "steps of the clock (or a direction of a flow is out of order by more than 10 ms: \
+             `reordercap` helps): flows were started again"
                 .to_owned(),
             run.places().steps.saturating_sub(beyond),
         ),
         (
-            "echoes before what they answer: no samples".to_owned(),
+            "echoes that come before the packet they answer: no samples".to_owned(),
             run.backwards(),
         ),
     ]
@@ -113,14 +118,14 @@ fn of_order<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
         format!("packets out of order by up to {furthest}: put in order")
     };
     let beyond = if live {
-        "times packets were out of order by more than 10 ms, and flows began anew: give the file, \
-         or `reordercap FILE SORTED` puts them in order"
+        "times packets were out of order by more than 10 ms, so that flows were started again: \
+         give the file, or `reordercap FILE SORTED` puts them in order"
             .to_owned()
     } else {
         let window = show::time(run.window_ns());
         format!(
-            "times packets were out of order by more than {window}, or than {} packets or {} MiB of \
-             them, and flows began anew: {sorts}",
+            "times packets were out of order by more than {window}, or than {} packets or {} MiB \
+             of them, so that flows were started again: {sorts}",
             order::MOST_PACKETS,
             order::MOST_BYTES >> 20
         )
@@ -137,7 +142,7 @@ fn of_copies<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
         ),
         (
             format!(
-                "ambiguous, recorded twice or sent again: measured as sent again; \
+                "ambiguous frames, either recorded twice or sent again: measured as sent again; \
                  `editcap -d {} ONCE` removes copies",
                 operand(file, run)
             ),
@@ -151,10 +156,12 @@ fn of_clock<R: Read>(run: &Replay<R>) -> Option<String> {
     let ticks = run.places().all().iter();
     let coarse = ticks.filter_map(|spot| spot.tick.coarse_ns()).max();
     let zero = run.zero();
-    let short = format!("{zero} samples of 0 ns: shorter than the capture's clock can tell");
+    let short = format!("{zero} samples of 0 ns: shorter than the capture's clock can resolve");
     match coarse.map(show::time) {
         Some(tick) if zero > 0 => Some(format!("it ticks every {tick}; {short}")),
-        Some(tick) => Some(format!("it ticks every {tick}, and so do round trips")),
+        Some(tick) => Some(format!(
+            "it ticks every {tick}, so round trips are multiples of that"
+        )),
         None => (zero > 0).then_some(short),
     }
 }
@@ -163,9 +170,12 @@ fn not_measured<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
     let seen = run.seen();
     let mut reasons = labelled(run, "parse_skipped");
     reasons.extend([
-        ("of a link type that is not read".to_owned(), seen.unread),
         (
-            "of interfaces not asked for".to_owned(),
+            "of a link type that lpm does not read".to_owned(),
+            seen.unread,
+        ),
+        (
+            "of interfaces that were not selected".to_owned(),
             seen.elsewhere.saturating_sub(run.places().beyond),
         ),
         (
@@ -187,15 +197,15 @@ fn vlans<R: Read>(file: &Path, run: &Replay<R>) -> Vec<(String, u64)> {
             count(Counter::VlanFlowJoined),
         ),
         (
-            "answers in another VLAN than their question's".to_owned(),
+            "answers in another VLAN than their query or echo request".to_owned(),
             count(Counter::VlanQuestionJoined),
         ),
         (
             format!(
-                "not measured, because the other direction may be in several VLANs (take out those \
-                 that belong together, `tshark -r {file} -Y 'vlan.id in {{ID, ID}}' -w PART`, whose \
-                 ids `tshark -r {file} -T fields -e vlan.id | sort -u` lists, or take the tags off, \
-                 `tcprewrite --enet-vlan=del`, and replay that)"
+                "not measured, because several VLANs may carry the other direction (extract the \
+                 VLANs that belong together with `tshark -r {file} -Y 'vlan.id in {{ID, ID}}' -w \
+                 PART`; `tshark -r {file} -T fields -e vlan.id | sort -u` lists the ids. Or remove \
+                 the tags with `tcprewrite --enet-vlan=del`. Then replay the result)"
             ),
             count(Counter::VlanFlowAmbiguous) + count(Counter::VlanQuestionAmbiguous),
         ),

@@ -29,19 +29,19 @@ pub(super) struct Top {
     /// Measure for a while (--seconds), print one table and end.
     #[arg(long)]
     once: bool,
-    /// How the table of --once is printed.
+    /// Output format of --once.
     #[arg(long, value_enum, default_value_t = Format::Text, requires = "once")]
     format: Format,
-    /// Time between two looks; with --once, how long to measure.
+    /// Seconds between two updates; with --once, how long to measure.
     #[arg(long, value_name = "N", default_value_t = 2.0)]
     seconds: f64,
-    /// What --once prints as text, and the live view shows first.
+    /// The table that --once prints as text, and that the live view shows first.
     #[arg(long, value_enum, default_value_t = Tab::Flows)]
     tab: Tab,
-    /// What the flows are sorted by.
+    /// The column by which flows are sorted.
     #[arg(long, value_enum, default_value_t = Sort::Packets)]
     sort: Sort,
-    /// Most flows that --once prints as text; 0: all.
+    /// Maximum number of flows that --once prints as text; 0: all.
     #[arg(long, value_name = "N", default_value_t = 50)]
     rows: usize,
 }
@@ -50,7 +50,7 @@ pub(super) struct Top {
 enum Format {
     /// For people.
     Text,
-    /// Everything, for programs.
+    /// All fields, for programs.
     Json,
 }
 

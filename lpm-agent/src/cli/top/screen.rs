@@ -149,7 +149,7 @@ impl View {
             let text = match self.tab {
                 Tab::Flows => "no active TCP flow with timestamps has been seen yet",
                 Tab::Namespaces => "no round trip has been measured yet",
-                Tab::Links => "no interface is watched; `lpm check` shows what there is",
+                Tab::Links => "no interface is watched; `lpm check` lists the interfaces",
             };
             frame.render_widget(Paragraph::new(text), body);
         } else {

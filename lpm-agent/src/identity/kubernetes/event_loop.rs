@@ -207,9 +207,9 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
         let mut pods = self.world.pods().addresses();
         let (name, address) = pods.find(|(_, address)| !told(*address))?;
         Some(format!(
-            "pod {}/{} has the address {address}, which is of no node's range (spec.podCIDRs): give \
-             the pods' ranges as identity.cluster_ranges; else a new pod is external until the API \
-             server tells of it",
+            "pod {}/{} has the address {address}, which is outside all nodes' pod ranges \
+             (spec.podCIDRs): give the pod ranges as identity.cluster_ranges. Without them a new \
+             pod counts as external until the API server reports it",
             name.namespace.as_deref().unwrap_or_default(),
             name.pod.as_deref().unwrap_or_default(),
         ))

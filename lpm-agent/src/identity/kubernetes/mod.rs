@@ -85,7 +85,7 @@ pub enum KubernetesError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// A thread cannot be started.
-    #[error("start a thread: {0}; raise the limit of processes (ulimit -u)")]
+    #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
     Thread(#[from] io::Error),
 }
 

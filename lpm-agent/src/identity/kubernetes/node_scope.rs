@@ -178,8 +178,9 @@ impl NodeScope {
         *self.errors.entry(trouble.reason()).or_default() += 1;
         if self.said.insert(Arc::clone(node)) {
             tracing::warn!(
-                "the agent of node {node} does not tell names: {trouble}; until it does the API \
-                 server is asked for its pods, or, if too many agents are silent, they are unknown"
+                "the agent of node {node} does not serve names: {trouble}. Until it does, this \
+                 agent asks the API server for the pods of that node. If too many agents are \
+                 silent, those pods are unknown"
             );
         }
     }

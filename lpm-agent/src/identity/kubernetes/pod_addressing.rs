@@ -79,8 +79,8 @@ impl Ground {
                 let namespace = name.namespace.as_deref().unwrap_or_default();
                 let pod = name.pod.as_deref().unwrap_or_default();
                 return PodAddressing::Flat(format!(
-                    "pod {namespace}/{pod} has the address {address}, which is in no pod range of \
-                     its node {node} (spec.podCIDRs)"
+                    "pod {namespace}/{pod} has the address {address}, which is outside the pod \
+                     ranges of its node {node} (spec.podCIDRs)"
                 ));
             }
             self.seen = true;

@@ -92,14 +92,14 @@ impl Width {
             PodAddressing::PerNode => {
                 self.steady.get_or_insert(now);
                 format!(
-                    "the reason is gone; the agent returns to scope node if that holds for {} s",
+                    "the reason is gone; the agent returns to scope node if it stays gone for {} s",
                     self.wait.as_secs()
                 )
             }
             PodAddressing::Unknown => {
                 self.steady = None;
-                "the reason is gone, but no pod shows that all addresses are in the pod ranges of \
-                 their nodes (spec.podCIDRs)"
+                "the reason is gone, but no pod yet shows that pods have addresses in their nodes' \
+                 pod ranges (spec.podCIDRs)"
                     .to_owned()
             }
             PodAddressing::Flat(why) => {

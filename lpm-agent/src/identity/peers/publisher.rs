@@ -29,16 +29,16 @@ const LISTENERS: usize = 6_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// Names are not published by this agent.
-    #[error("this agent does not tell names: its identity.kubernetes.scope is not node")]
+    #[error("this agent does not serve names: its identity.kubernetes.scope is not node")]
     Closed,
     /// Not all pods are known yet, or the node is not part of the cluster.
     #[error("this agent does not know its node's pods yet: ask again")]
     NotYet,
     /// Too many agents listen.
-    #[error("too many agents listen: ask again later")]
+    #[error("too many agents subscribe to this agent: ask again later")]
     Full,
     /// The client's address is not that of a node.
-    #[error("names are told to the addresses of the cluster's nodes, and to this machine")]
+    #[error("names are served only to addresses of the cluster's nodes, and to this machine")]
     Stranger,
 }
 

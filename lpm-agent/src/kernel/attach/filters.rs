@@ -66,7 +66,8 @@ impl Attacher {
                 Ok(()) => {
                     if priority > 1 {
                         attachment.note = Some(format!(
-                            "priority 1 belongs to another kind of filter; ours is at {priority}"
+                            "another kind of filter has priority 1, so our filter has priority \
+                             {priority}"
                         ));
                     }
                     return Ok(Hook::new(slot, program, On::Filter(place)));
@@ -143,7 +144,7 @@ impl Attacher {
                     if let Err(error) = tc::delete(&mut self.route, &filter)
                         && !is_gone(&error)
                     {
-                        tracing::error!(interface, %direction, %error, "a filter of the agent before this one could not be deleted; run `lpm detach`");
+                        tracing::error!(interface, %direction, %error, "a filter of the former agent could not be deleted; run `lpm detach`");
                     }
                 }
             }

@@ -75,7 +75,7 @@ impl Attacher {
         match bpf::link_update(&link.fd, program) {
             Ok(()) => Some(link),
             Err(error) => {
-                tracing::warn!(path = %link.path.display(), %error, "a pinned link cannot be taken over; it is made anew");
+                tracing::warn!(path = %link.path.display(), %error, "a pinned link cannot be taken over; the agent creates it again");
                 link.remove();
                 None
             }

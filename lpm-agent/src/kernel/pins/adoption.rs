@@ -161,7 +161,7 @@ pub(crate) fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::error!(path = %path.display(), %error, "a pin of ours could not be removed; run `lpm detach`");
+        tracing::error!(path = %path.display(), %error, "the agent could not remove one of its pins; run `lpm detach`");
     }
 }
 

@@ -9,7 +9,9 @@ use thiserror::Error;
 pub enum PinError {
     /// The directory is not in a BPF file system.
     #[error(
-        "{path} is not in a BPF file system, so nothing can be pinned there: mount one (`mount -t bpf bpf /sys/fs/bpf`; in Kubernetes give the container the node's as a hostPath volume), set `pins.path` to a directory in it, or set `pins.enabled: false`"
+        "{path} is not in a BPF file system, so the agent cannot pin there: mount one (`mount -t \
+         bpf bpf /sys/fs/bpf`; in Kubernetes give the container the node's as a hostPath volume), \
+         set `pins.path` to a directory in it, or set `pins.enabled: false`"
     )]
     NotBpf {
         /// The configured directory.
@@ -25,7 +27,8 @@ pub enum PinError {
     },
     /// Another agent holds these pins.
     #[error(
-        "the pins at {path} belong to an agent that runs{}: stop it, or give this one a `pins.path` of its own", .pid.map(|pid| format!(" (process id {pid})")).unwrap_or_default()
+        "the pins at {path} belong to a running agent{}: stop it, or give this agent a `pins.path` \
+         of its own", .pid.map(|pid| format!(" (process id {pid})")).unwrap_or_default()
     )]
     InUse {
         /// The configured directory.
@@ -34,7 +37,7 @@ pub enum PinError {
         pid: Option<u32>,
     },
     /// A file system call or `bpf(2)` failed.
-    #[error("{what} {path}: {source}{}", remedy(.source))]
+    #[error("cannot {what} {path}: {source}{}", remedy(.source))]
     Call {
         /// The operation that failed.
         what: &'static str,
@@ -48,7 +51,7 @@ pub enum PinError {
 fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
-            "; it needs CAP_BPF and a directory that this process may write: run lpm as root"
+            "; this needs CAP_BPF and a directory that this process may write: run lpm as root"
         }
         Some(libc::EROFS) => "; mount the BPF file system writable",
         _ => "; `lpm detach` removes what is pinned",

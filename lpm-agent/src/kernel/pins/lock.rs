@@ -38,7 +38,7 @@ impl Lock {
                 }
                 Err(pid) => {
                     if !said {
-                        tracing::info!(path = %root.display(), pid, "waiting for the agent that has the pins to end");
+                        tracing::info!(path = %root.display(), pid, "waiting for the agent that uses these pins to end");
                         said = true;
                     }
                     thread::sleep(EVERY);

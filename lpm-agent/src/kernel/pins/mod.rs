@@ -249,7 +249,7 @@ pub(crate) fn dismantle(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => {
-                tracing::warn!(directory = %part.display(), "something that is not ours is in a directory of pins; it stays");
+                tracing::warn!(directory = %part.display(), "the pin directory contains files that are not the agent's; they stay");
             }
             Err(source) => return Err(PinError::call("remove the directory", part, source)),
         }
@@ -269,7 +269,7 @@ fn fits(directory: &Path, agreement: &Compatibility) -> bool {
         })
     });
     if let Some(map) = wrong {
-        tracing::warn!(directory = %directory.display(), map = map.name, "a pinned map is missing or not as it was: all are made anew");
+        tracing::warn!(directory = %directory.display(), map = map.name, "a pinned map is missing or has another layout: the agent creates all maps again");
     }
     wrong.is_none()
 }

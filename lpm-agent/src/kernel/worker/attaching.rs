@@ -26,12 +26,12 @@ impl Worker {
         config.vantage = vantage as u8;
         // The settings are written before the first packet passes.
         if let Err(error) = self.table.set(index, config) {
-            tracing::error!(interface = interface.name, %error, "the interface's settings do not fit into the kernel's map INTERFACES");
+            tracing::error!(interface = interface.name, %error, "the interface's settings could not be written to the kernel's map INTERFACES");
         }
         if vantage == Vantage::Node
             && let Some(Err(error)) = self.evidence.as_mut().map(|by| by.join(index))
         {
-            tracing::error!(interface = interface.name, %error, "it will not be noticed when the CNI stops redirecting past it");
+            tracing::error!(interface = interface.name, %error, "the agent will not notice when the CNI stops redirecting packets past this interface");
         }
         let attachment = match self.attacher.attach(interface, vantage, extras) {
             Ok(attachment) => attachment,
@@ -84,7 +84,7 @@ impl Worker {
         if shown.vantage == Vantage::Node
             && let Some(Err(error)) = self.evidence.as_mut().map(|by| by.part(index))
         {
-            tracing::error!(interface = shown.interface.name, %error, "addresses of its pod stay in the kernel's map HOMES");
+            tracing::error!(interface = shown.interface.name, %error, "the addresses of this interface's pod could not be removed from the kernel's map HOMES");
         }
         lock(&self.state).attached.remove(&index);
         (self.on_event)(Event::Detached {
@@ -102,7 +102,7 @@ impl Worker {
     pub(super) fn forget(&mut self, index: u32) {
         self.describe.forget(index);
         if let Err(error) = self.table.remove(index) {
-            tracing::error!(index, %error, "the interface's settings stay in the kernel's map INTERFACES");
+            tracing::error!(index, %error, "the interface's settings could not be removed from the kernel's map INTERFACES");
         }
     }
 
@@ -117,7 +117,7 @@ impl Worker {
                         filters: removed.len(),
                     }),
                     Err(error) => {
-                        tracing::warn!(interface = interface.name, %direction, %error, "looking for leftovers failed");
+                        tracing::warn!(interface = interface.name, %direction, %error, "the agent could not look for filters that a former agent left behind");
                     }
                 }
             }

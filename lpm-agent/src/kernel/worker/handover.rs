@@ -83,7 +83,7 @@ impl Worker {
                 .try_for_each(|directory| self.take_down(directory, &interfaces))
         });
         if let Err(error) = others {
-            tracing::error!("pins of another version stay: {error}");
+            tracing::error!("the agent could not remove the pins of another version: {error}");
         }
         // What is attached now outlives this agent, however it ends.
         pins.keep(true);
@@ -104,7 +104,7 @@ impl Worker {
         self.attacher.inherited = pins::inheritance_of(directory)?;
         self.attacher.release_inherited(interfaces.iter().copied());
         let removed = pins::dismantle(directory)?;
-        tracing::info!(directory = %directory.display(), pins = removed.len(), "took over from an agent with another layout");
+        tracing::info!(directory = %directory.display(), pins = removed.len(), "took over from an agent with another map layout, and removed its pins");
         Ok(())
     }
 }

@@ -45,7 +45,7 @@ impl Worker {
                 }
                 Err(error) => {
                     let interface = &active.shown.interface.name;
-                    tracing::error!(interface, %error, "whose it is cannot be told to the kernel");
+                    tracing::error!(interface, %error, "the agent could not write the owner of this interface to the kernel's map");
                 }
             }
         }

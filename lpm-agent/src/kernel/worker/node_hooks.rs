@@ -74,7 +74,7 @@ impl Worker {
             } else if let Err(error) = self.attacher.join(interface, &mut active.attachment) {
                 // The next round tries again. If the interface is gone, a message about it is under
                 // way.
-                tracing::warn!(interface = interface.name, %error, "what enters here for redirected pods is not measured");
+                tracing::warn!(interface = interface.name, %error, "packets that enter here for redirected pods are not measured");
             }
         }
     }

@@ -63,7 +63,7 @@ impl Worker {
         let mut outlook = match outlook {
             Ok(outlook) => outlook,
             Err(error) => {
-                tracing::warn!(%error, "it cannot be told who comes before our programs");
+                tracing::warn!(%error, "the agent cannot find out which programs run before its own");
                 return;
             }
         };
@@ -155,7 +155,7 @@ impl Worker {
             }
             Ok(false) => true,
             Err(error) => {
-                tracing::warn!(interface = interface.name, %direction, %error, "our program could not be put in front of another; it is tried again");
+                tracing::warn!(interface = interface.name, %direction, %error, "our program could not be put in front of another one; the agent will try again");
                 true
             }
         }
@@ -194,7 +194,7 @@ impl Worker {
             }
         };
         if let Err(error) = done {
-            tracing::debug!(interface = interface.name, %direction, %error, "packets at the hook are not counted");
+            tracing::debug!(interface = interface.name, %direction, %error, "the agent could not begin or end counting packets at this hook");
         }
     }
 
@@ -227,7 +227,7 @@ impl Worker {
         for active in self.active.values_mut() {
             for hook in active.attachment.hooks_mut() {
                 if let Err(error) = self.attacher.count_no_more(hook) {
-                    tracing::warn!(interface = active.shown.interface.name, %error, "a program that calls ours stays on a hook");
+                    tracing::warn!(interface = active.shown.interface.name, %error, "a program that calls our program could not be removed from a hook");
                 }
             }
         }
@@ -247,7 +247,8 @@ impl Worker {
             tracing::warn!(
                 interface,
                 index,
-                "somebody took our programs off this interface; they are put on again"
+                "another process removed our programs from this interface; the agent attaches them \
+                 again"
             );
             self.detach(index, !self.known.contains_key(&index));
             self.reconcile(index);

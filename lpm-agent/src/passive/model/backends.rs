@@ -107,7 +107,7 @@ impl Backends {
         }
         let id = self.ids.id_behind(&*self.tables, ends.1.ip(), backend);
         let id = id.unwrap_or_else(|error| {
-            tracing::error!(%error, "whose connections to services are is not told");
+            tracing::error!(%error, "a backend could not get an id: flows to its service lack it");
             None
         });
         told.insert(ends, Told { backend, id });
@@ -132,7 +132,7 @@ impl Backends {
 
 fn check(written: io::Result<()>) {
     if let Err(error) = written {
-        tracing::debug!(%error, "a connection is counted for its service only");
+        tracing::debug!(%error, "the backend of this connection is not known: it is counted for its service only");
     }
 }
 

@@ -16,7 +16,7 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// The file has none of the formats.
-    #[error("is no pcap or pcapng file: it begins with {begins}; {remedy}")]
+    #[error("is not a pcap or pcapng file: it begins with {begins}; {remedy}")]
     NotACapture {
         /// First bytes of the file, in hexadecimal, or that there are none.
         begins: String,
@@ -38,8 +38,8 @@ pub enum CaptureError {
     },
     /// Makes the error for a record that contradicts itself or the format.
     #[error(
-        "is corrupt at byte {offset}: {what}; everything before it was used, and nothing behind \
-         it can be found"
+        "is corrupt at byte {offset}: {what}; everything before it was used, and nothing after it \
+         can be read"
     )]
     Corrupt {
         /// Offset of the record in the uncompressed file, bytes.
@@ -49,7 +49,7 @@ pub enum CaptureError {
     },
     /// The link type is not read.
     #[error(
-        "has packets of link type {number} ({}), which is not read; {}",
+        "has packets of link type {number} ({}), which lpm does not read; {}",
         link::name(*.number),
         link::REMEDY
     )]

@@ -185,7 +185,7 @@ fn name(series: &str, arch: Arch) -> String {
 
 fn run(series: &str, arch: Arch, chosen: &[&Job]) -> Result<Tally> {
     if series != "newest" && !series.split('.').all(|part| part.parse::<u32>().is_ok()) {
-        bail!("{series:?} is no series of kernels: want one like 6.12, or `newest`");
+        bail!("{series:?} is not a series of kernels: give one like 6.12, or `newest`");
     }
     let binaries = binaries(chosen, arch)?;
     let here = setup::busybox().context("there is no static busybox")?;

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// Sizes of clusters
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 5_000])]
     nodes: Vec<u32>,
-    /// Measure the memory that one size takes in one scope, and print it
+    /// Measure and print the memory of one cluster size in one scope
     #[arg(long, hide = true)]
     alone: Option<String>,
     /// Where to write the tables as Markdown
