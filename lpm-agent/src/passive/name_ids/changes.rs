@@ -12,13 +12,16 @@ use crate::{
 };
 
 impl NameIds {
-    /// The registry has changed by these: makes the changes in the kernel, too. The first call
-    /// prepares the kernel even if there are none. Flows that are known already are named anew if the kernel has anything new.
+    /// Makes the registry's changes in the kernel too. Call it after [`Registry::apply`]. The first
+    /// call prepares the kernel even if there are no changes. Known flows look up their names again
+    /// if the kernel has anything new.
     ///
     /// # Errors
-    /// The kernel refuses an entry, its map being gone. The others are made nevertheless, and what
-    /// was refused has no name rather than the one it had; so has what finds the map full, which is
-    /// counted ([`Self::names_refused`]).
+    /// The kernel refuses an entry because its map is gone. The other changes are made nevertheless.
+    /// What was refused has no name, rather than the one it had. A name that finds the map full is
+    /// no error, but counted ([`Self::names_refused`]).
+    ///
+    /// [`Registry::apply`]: crate::identity::Registry::apply
     pub fn follow(&self, tables: &dyn NameMaps, changes: &[Delta]) -> io::Result<()> {
         let top = self.at_once_if_few();
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
