@@ -1,17 +1,8 @@
-//! The testbed and the benchmark harness.
+//! The benchmarks: what a packet costs, what an agent takes on a large node, how fast captures
+//! are read.
 //!
-//! [`testbed`] lays out nodes and pods as network namespaces, with a wire
-//! between them that delays, loses and logs packets; [`traffic`] drives flows
-//! across them; [`truth`] holds what the agent measures against the wire's log.
-//! All work in the calling process: what they made is gone when their guards
-//! are dropped, also after a panic.
+//! The networks and the traffic that they measure are those of `lpm-testbed`.
 
 pub mod cost;
-pub mod kubernetes;
 pub mod replay;
 pub mod scale;
-pub mod testbed;
-pub mod traffic;
-pub mod truth;
-
-pub use truth::machine;

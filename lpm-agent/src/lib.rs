@@ -16,4 +16,6 @@ pub mod shutdown;
 mod yaml;
 
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod rooms;

@@ -1,9 +1,9 @@
 //! Words of memory that several CPUs, the kernel and the agent share.
 //!
-//! Everywhere but on the BPF target these are the atomics of `core`. That
-//! target has none that kernels before 6.13 take, so they are cells there: a
-//! load or store of an aligned word is one instruction, and the calls of
-//! helpers keep the compiler from moving it or doing it once for two.
+//! On every target but BPF these are the atomics of `core`. For BPF, `core` has
+//! no atomics that kernels before 6.13 accept, so these types are cells there.
+//! A load or store of an aligned word is one instruction. Calls of helpers keep
+//! the compiler from moving an access or merging two accesses.
 
 #[cfg(not(target_arch = "bpf"))]
 pub use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
@@ -23,7 +23,7 @@ mod bpf {
             pub struct $name(Cell<$type>);
 
             impl $name {
-                /// With this value.
+                /// Makes a word with this value.
                 #[must_use]
                 pub const fn new(value: $type) -> Self {
                     Self(Cell::new(value))
@@ -42,7 +42,7 @@ mod bpf {
                     self.0.set(value);
                 }
 
-                /// Where it is, for an atomic add.
+                /// Pointer to the word, for an atomic add.
                 #[inline(always)]
                 #[must_use]
                 pub const fn as_ptr(&self) -> *mut $type {

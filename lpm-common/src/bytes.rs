@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfBounds;
 
-/// Any bytes of a packet, wherever they are (linear or not): the slow way.
+/// Reads any bytes of a packet, linear or not. The slow path reads with it.
 pub trait Bytes {
     /// The `N` bytes at `offset`.
     ///
@@ -12,7 +12,8 @@ pub trait Bytes {
     /// [`OutOfBounds`] if the packet is shorter.
     fn load<const N: usize>(&self, offset: u32) -> Result<[u8; N], OutOfBounds>;
 
-    /// As [`crate::env::Env::hide_from_verifier`].
+    /// Hides the value of `x` from the verifier; see
+    /// [`crate::env::Env::hide_from_verifier`].
     #[inline(always)]
     fn hide_from_verifier(&self, x: u32) -> u32 {
         x
@@ -21,7 +22,7 @@ pub trait Bytes {
     /// Length of the packet, link-layer header included, bytes.
     fn len(&self) -> u32;
 
-    /// Whether there is nothing at all.
+    /// Whether the packet has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -47,14 +48,15 @@ pub trait Bytes {
     }
 }
 
-/// The first bytes of a packet, at fixed offsets, in memory one can point at:
-/// the fast way. One [`Prefix::covers`] allows any number of plain reads.
+/// The first bytes of a packet, at fixed offsets, in memory that a pointer can
+/// address. The fast path reads with it: one call of [`Prefix::covers`] allows
+/// any number of plain reads.
 pub trait Prefix {
-    /// Whether the first `len` bytes are there. Only what was covered may be
-    /// read; anything else reads as 0.
+    /// Whether the first `len` bytes are there. Only covered bytes may be read;
+    /// any other byte reads as 0.
     fn covers(&self, len: usize) -> bool;
 
-    /// What follows after `offset` bytes, to be covered anew.
+    /// The bytes after the first `offset`. They have to be covered again.
     #[must_use]
     fn after(&self, offset: u32) -> Self;
 

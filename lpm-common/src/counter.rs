@@ -1,4 +1,4 @@
-//! What is counted beside the flows: coverage, events, losses.
+//! Counters beside those of the flows: coverage, events and losses.
 
 /// Number of [`Counter`]s.
 pub const COUNTERS: usize = Counter::ALL.len();
@@ -71,9 +71,9 @@ counters! {
     /// ends do not take turns.
     RequestOverlapping => "request_events", "overlapping";
     /// Requests that went on after all of them was acknowledged and before any
-    /// answer: one request or two, nobody can tell. And those whose answer went
-    /// on after a second of silence: its end or something else, nobody can tell
-    /// either.
+    /// answer: they may be one request or two. And requests whose answer went
+    /// on after a second of silence: it may be the answer's end or something
+    /// else.
     RequestInterrupted => "request_events", "interrupted";
     /// Requests whose connection was reset before the answer was acknowledged.
     RequestReset => "request_events", "reset";
@@ -86,30 +86,32 @@ counters! {
     UnmatchedEcho => "unmatched_echoes", "";
     /// Echoes of a TSval that the other side never sent.
     ForeignEcho => "foreign_echoes", "";
-    /// Flows whose directions bear different VLAN ids, or one none, and that
-    /// are measured as one.
+    /// Flows measured as one although their directions bear different VLAN ids,
+    /// or only one direction bears any.
     VlanFlowJoined => "vlan_joins", "flow/joined";
-    /// Flows not measured so, or not any more: the other direction could be in
-    /// more than one VLAN.
+    /// Flows not, or no longer, measured as one across VLANs: the other
+    /// direction could be in more than one VLAN.
     VlanFlowAmbiguous => "vlan_joins", "flow/ambiguous";
-    /// Answers that came in another VLAN than their questions, or in none.
+    /// Answers that came in another VLAN than their queries, or in none.
     VlanQuestionJoined => "vlan_joins", "question/joined";
-    /// Answers not taken so: the question was asked in more than one VLAN.
+    /// Answers not matched across VLANs: the query was sent in more than one
+    /// VLAN.
     VlanQuestionAmbiguous => "vlan_joins", "question/ambiguous";
     /// New flows without an entry: all entries of the set are in use.
     FlowsFull => "map_drops", "flows/full";
     /// Packets without an entry: another CPU was making one in the same set.
     FlowsBusy => "map_drops", "flows/busy";
-    /// Samples of flows counted in the overflow row, or of questions not
-    /// counted in any: all rows are in use.
+    /// Samples counted in the overflow row (flows) or in no row (queries): all
+    /// rows are in use.
     RowsFull => "map_drops", "rows/full";
-    /// Likewise: another CPU was taking a row.
+    /// Samples counted in the overflow row, or in no row: another CPU was
+    /// taking a row at that moment.
     RowsBusy => "map_drops", "rows/busy";
     /// Samples that a watcher missed.
     SamplesFull => "map_drops", "samples/full";
-    /// Questions without an entry: all of the set's wait for their answers.
+    /// Queries without an entry: all entries of the set wait for their answers.
     QueriesFull => "map_drops", "queries/full";
-    /// Questions without an entry: another CPU was making one in the same set.
+    /// Queries without an entry: another CPU was making one in the same set.
     QueriesBusy => "map_drops", "queries/busy";
     /// Echo requests sent again before their answer.
     IcmpRepeated => "query_events", "icmp/repeated";
@@ -117,19 +119,19 @@ counters! {
     IcmpAmbiguous => "query_events", "icmp/ambiguous";
     /// Further echo replies.
     IcmpDuplicate => "query_events", "icmp/duplicate";
-    /// Echo replies after the time for them was up.
+    /// Echo replies after the query's timeout.
     IcmpLate => "query_events", "icmp/late";
-    /// Echo replies to nothing that was seen.
+    /// Echo replies that match no echo request.
     IcmpUnasked => "query_events", "icmp/unasked";
     /// DNS queries sent again, with the same ports and id, before the answer.
     DnsRepeated => "query_events", "dns/repeated";
     /// First answers to queries that were sent again: no sample.
     DnsAmbiguous => "query_events", "dns/ambiguous";
-    /// Further answers.
+    /// Further answers to a query that was answered already.
     DnsDuplicate => "query_events", "dns/duplicate";
-    /// Answers after the time for them was up.
+    /// Answers after the query's timeout.
     DnsLate => "query_events", "dns/late";
-    /// Answers to nothing that was seen.
+    /// Answers that match no query.
     DnsUnasked => "query_events", "dns/unasked";
     /// Answers that were cut short (TC): the query may be asked again over TCP.
     DnsTruncated => "query_events", "dns/truncated";
@@ -145,14 +147,16 @@ counters! {
     SkippedNotIp => "parse_skipped", "not_ip";
     /// IP packets that are neither TCP nor what another method measures.
     SkippedNotTcp => "parse_skipped", "not_tcp";
-    /// Fragments, but the first one of a ping or a DNS message: that is read. Of
-    /// TCP only the first holds a header, and not its whole length.
+    /// Fragments, except the first one of an ICMP echo or DNS message, which is
+    /// read. A TCP segment's first fragment has the header, but not the
+    /// segment's whole length, so it counts here too.
     SkippedFragment => "parse_skipped", "fragment";
     /// Packets that end before their headers do.
     SkippedTruncated => "parse_skipped", "truncated";
     /// Packets whose length fields contradict each other.
     SkippedMalformed => "parse_skipped", "malformed";
-    /// More VLAN tags or extension headers than are followed.
+    /// Packets with more VLAN tags or extension headers than the parser
+    /// follows.
     SkippedTooDeep => "parse_skipped", "too_deep";
     /// Whole tunnel packets that the kernel put together (UDP GRO): only the
     /// first one's headers could be read.
@@ -160,15 +164,16 @@ counters! {
 }
 
 impl Counter {
-    /// Whether it counts packets that are not looked into.
+    /// Whether the counter counts packets that are not parsed.
     #[inline(always)]
     #[must_use]
     pub const fn is_of_skipped(self) -> bool {
         self as u32 >= Self::DnsFurther as u32 && self as u32 <= Self::SkippedMerged as u32
     }
 
-    /// The counter of a method's samples (its number); those of `ts` are what
-    /// the histograms hold beyond the others.
+    /// The counter of a method's samples (`method` is the method's number).
+    /// Samples of `ts` have none: they are what the histograms hold beyond the
+    /// other methods' counters.
     #[inline(always)]
     #[must_use]
     pub const fn sampled(method: u8) -> Option<Self> {

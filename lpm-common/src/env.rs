@@ -1,4 +1,5 @@
-//! What the pure code asks of its surroundings.
+//! What the pure code needs from its surroundings: clocks, counters and a way
+//! out for samples.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -9,8 +10,9 @@ use crate::{
     matcher,
 };
 
-/// Whether the programs' agent has been gone for too long: both in jiffies, all
-/// 64 bits, as 32 would come round again. `u64::MAX`: they never rest.
+/// Whether the agent has been gone for too long. Both times are jiffies, in 64
+/// bits, because 32 bits would wrap around. `u64::MAX`: the programs never
+/// stop.
 #[inline(always)]
 #[must_use]
 pub const fn is_abandoned(awake_until: u64, jiffies: u64) -> bool {
@@ -20,19 +22,19 @@ pub const fn is_abandoned(awake_until: u64, jiffies: u64) -> bool {
 /// Clocks, counters, atomic adds and the way out for samples. The kernel
 /// programs and the host model each implement it.
 pub trait Env {
-    /// `x`, of which the kernel's verifier knows nothing any more.
+    /// Returns `x` as a number of which the kernel's verifier knows nothing.
     ///
-    /// Where several ways meet, it follows each of them to the end unless what
-    /// it knows of all numbers is the same. Before 6.4 every number counts for
-    /// that, whether it matters or not; so numbers that depend on the way are
-    /// forgotten where the ways meet.
+    /// Where several code paths meet, the verifier follows each path to the end
+    /// unless it knows the same of all numbers. Before Linux 6.4 every number
+    /// counts for that, whether it matters later or not. So numbers that depend
+    /// on the path are hidden where the paths meet.
     #[inline(always)]
     fn hide_from_verifier(&self, x: u32) -> u32 {
         x
     }
 
-    /// `CLOCK_MONOTONIC`, nanoseconds. Costs up to 100 ns in a virtual
-    /// machine: asked for only when a TSval is stored or matched.
+    /// `CLOCK_MONOTONIC`, nanoseconds. A read costs up to 100 ns in a virtual
+    /// machine, so callers read it only when a TSval is stored or matched.
     fn now_ns(&self) -> u64;
 
     /// Low 32 bits of jiffies.
@@ -41,14 +43,15 @@ pub trait Env {
     /// Jiffies per second.
     fn hz(&self) -> u32;
 
-    /// Jiffies since a time, and a second: one that another CPU noted while this
-    /// one read its clock may be ahead of it, and is now, not months ago.
+    /// Jiffies since `time`, plus one second. The second keeps the difference
+    /// from wrapping: a time that another CPU noted can be ahead of this CPU's
+    /// clock, and means now, not months ago.
     #[inline(always)]
     fn since(&self, time: u32) -> u32 {
         self.jiffies().wrapping_sub(time).wrapping_add(self.hz())
     }
 
-    /// Whether more jiffies than these have passed since a time.
+    /// Whether more than `jiffies` have passed since `time`.
     #[inline(always)]
     fn passed(&self, time: u32, jiffies: u32) -> bool {
         self.since(time) > jiffies.saturating_add(self.hz())
@@ -57,14 +60,15 @@ pub trait Env {
     /// The methods that are on.
     fn methods(&self) -> Methods;
 
-    /// Adds without a race and without reading back (a fetch needs 5.12).
+    /// Adds `n` without a race and without reading the sum back (a fetching add
+    /// needs Linux 5.12).
     fn add64(&self, to: &AtomicU64, n: u64);
 
-    /// Counts.
+    /// Adds `n` to the counter.
     fn count(&self, counter: Counter, n: u64);
 
-    /// Takes a stamp and its echo, and finds out how long the far end may have
-    /// sat on it.
+    /// Takes a stamp and its echo, and classifies how long the far end may have
+    /// held the echo back.
     #[inline(always)]
     fn raw(&self, entry: &FlowEntry, raw: &RawSample) {
         let echo = matcher::classify(entry, raw);
@@ -77,19 +81,20 @@ pub trait Env {
     /// Takes the time of a request and its answer: histogram, watchers.
     fn request(&self, entry: &FlowEntry, request: &RequestEntry, sample: &RequestSample);
 
-    /// Segments of a direction that passed before, or were left out before.
+    /// Counts segments of a direction that passed before, or that were left out
+    /// before.
     fn retransmitted(&self, entry: &FlowEntry, direction: u8, segments: u32);
 
-    /// Counts a question that was not answered in time, in a place of a row;
-    /// it was sent then.
+    /// Counts a query that was not answered in time, in a place of a histogram
+    /// row. `sent_ns` is when the query was sent.
     fn unanswered(&self, row: u32, place: u32, sent_ns: u64);
 
-    /// A flow loses its entry: what the agent has not yet taken from it (the
-    /// window's minima) must be kept.
+    /// Called when a flow loses its entry. What the agent has not yet taken
+    /// from the entry (the window's minima) must be kept.
     fn retire(&self, entry: &FlowEntry);
 
-    /// Stores 0 before everything that is stored afterwards: the entry is
-    /// nobody's.
+    /// Stores 0 before everything that is stored afterwards. The entry then
+    /// belongs to no flow.
     fn vacate(&self, from: &AtomicU64) {
         from.store(0, Relaxed);
     }
@@ -97,22 +102,22 @@ pub trait Env {
     /// Stores the fingerprint after everything that was stored before.
     fn publish(&self, to: &AtomicU64, fingerprint: u64);
 
-    /// Whether the packet at hand comes from a socket of this host that has this
-    /// address (network byte order, IPv4 mapped) and port. A packet whose
-    /// sender was translated on its way does not.
+    /// Whether the packet at hand comes from a socket of this host with this
+    /// address (network byte order, IPv4 mapped) and port. False for a packet
+    /// whose sender address was translated on its way.
     fn sent_here(&self, _address: [u32; 4], _port: u16) -> bool {
         false
     }
 
-    /// Likewise for a question: also from a socket that has no address of its
-    /// own, and from one without port, which is 0. Where nobody can tell, it
-    /// does.
+    /// Whether the query at hand comes from a socket of this host. The socket
+    /// may be bound to no address, or have no port (`port` is 0). True where
+    /// nobody can tell.
     fn asked_here(&self, _address: [u32; 4], _port: u16) -> bool {
         true
     }
 
-    /// Whether a socket of this host is the flow's local end. Where nobody can
-    /// tell, it is: the address is the host's.
+    /// Whether a socket of this host is the flow's local end. True where nobody
+    /// can tell, because the address is the host's.
     fn has_socket(&self, _entry: &FlowEntry) -> bool {
         true
     }
@@ -122,7 +127,7 @@ pub trait Env {
     fn segment_size(&self) -> u32;
 }
 
-/// A stamp and its echo, of a method that has slots.
+/// A stamp and its echo, of one of the methods that use slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawSample {
     /// When the echo passed, `CLOCK_MONOTONIC` nanoseconds.
@@ -141,13 +146,13 @@ pub struct RawSample {
     pub method: u8,
     /// Whether the echo brings payload or FIN.
     pub data: bool,
-    /// Whether it lacks something to two full segments that no acknowledgment
-    /// before it covered.
+    /// Whether the acknowledgment lacks some bytes to two full segments that no
+    /// acknowledgment before it covered.
     pub lacks: bool,
 }
 
 impl RawSample {
-    /// With its [`crate::layout::Echo`].
+    /// Makes a round trip of it, with its [`crate::layout::Echo`].
     #[inline(always)]
     #[must_use]
     pub const fn sample(&self, echo: Echo) -> RttSample {
@@ -161,7 +166,7 @@ impl RawSample {
         }
     }
 
-    /// All but the time, the round trip and the id as one number.
+    /// Packs all but the time, the round trip and the id into one number.
     #[inline(always)]
     #[must_use]
     pub const fn pack(&self) -> u64 {
@@ -215,7 +220,7 @@ pub struct RttSample {
 pub struct RequestSample {
     /// When the answer's last byte passed, `CLOCK_MONOTONIC` nanoseconds.
     pub now_ns: u64,
-    /// Since the request's first byte, nanoseconds.
+    /// Time since the request's first byte, nanoseconds.
     pub rtt_ns: u64,
     /// The answer's end of sequence.
     pub id: u32,
@@ -223,12 +228,12 @@ pub struct RequestSample {
     pub leg: u8,
 }
 
-/// Where claims are made: at most one CPU at a time holds a name.
+/// Claims by name: at most one CPU at a time holds a name.
 pub trait Claims {
     /// Takes the claim; false: somebody else has it.
     fn claim(&self, name: u32) -> bool;
 
-    /// Gives it back.
+    /// Gives the claim back.
     fn release(&self, name: u32);
 }
 

@@ -1,10 +1,10 @@
 //! The seeded hash of a flow key.
 //!
-//! NH of UMAC (Black et al., CRYPTO 1999; RFC 4418 section 5.2): a sum of
-//! products of 32-bit words, each added to a secret. For any two different
-//! keys the secrets for which they collide are at most one in 2^32, so nobody
-//! who does not know the secrets can make flows collide on purpose, and two
-//! multiplications do for an IPv4 flow.
+//! The hash is NH of UMAC (Black et al., CRYPTO 1999; RFC 4418 section 5.2): a
+//! sum of products of 32-bit words, each added to a secret. For any two
+//! different keys, at most one in 2^32 choices of the secrets makes them
+//! collide. So nobody who does not know the secrets can make flows collide on
+//! purpose. Two multiplications are enough for an IPv4 flow.
 
 use crate::packet::Wrap;
 
@@ -30,13 +30,13 @@ fn product<S: Seeds>(seeds: &S, i: usize, a: u32, b: u32) -> u64 {
         .wrapping_mul(u64::from(b.wrapping_add(seeds.seed(i + 1))))
 }
 
-/// The part of an IPv4 pair of addresses (words in network byte order).
+/// Hashes an IPv4 pair of addresses (words in network byte order).
 #[inline(always)]
 pub fn v4<S: Seeds>(seeds: &S, local: u32, remote: u32) -> u64 {
     product(seeds, 0, local, remote)
 }
 
-/// The part of an IPv6 pair of addresses.
+/// Hashes an IPv6 pair of addresses.
 #[inline(always)]
 pub fn v6<S: Seeds>(seeds: &S, local: [u32; 4], remote: [u32; 4]) -> u64 {
     product(seeds, 0, local[3], remote[3])
@@ -46,7 +46,7 @@ pub fn v6<S: Seeds>(seeds: &S, local: [u32; 4], remote: [u32; 4]) -> u64 {
         .wrapping_add(0x2545_f491_4f6c_dd1d)
 }
 
-/// Joins the parts to a fingerprint, which is never 0.
+/// Combines the parts of a flow's hash into its fingerprint, which is never 0.
 ///
 /// `ports` is the local port in the high and the remote port in the low 16
 /// bits.
@@ -58,20 +58,19 @@ pub fn fingerprint<S: Seeds>(
     ifindex: u32,
     segment: u32,
 ) -> u64 {
-    wrapped(seeds, addresses, ports, ifindex, segment, &Wrap::default())
+    let ends = Ends {
+        addresses,
+        ports,
+        ifindex,
+    };
+    wrapped(seeds, &ends, segment, &Wrap::default())
 }
 
-/// Likewise, of a flow inside tunnels.
+/// Combines the parts of a hash into the fingerprint of a flow inside tunnels.
 #[inline(always)]
-pub fn wrapped<S: Seeds>(
-    seeds: &S,
-    addresses: u64,
-    ports: u32,
-    ifindex: u32,
-    segment: u32,
-    wrap: &Wrap,
-) -> u64 {
-    let mut hash = addresses.wrapping_add(product(seeds, 8, ports, ifindex));
+pub fn wrapped<S: Seeds>(seeds: &S, ends: &Ends, segment: u32, wrap: &Wrap) -> u64 {
+    let place = product(seeds, 8, ends.ports, ends.ifindex);
+    let mut hash = ends.addresses.wrapping_add(place);
     if segment != 0 {
         hash = hash.wrapping_add(product(seeds, 10, segment, wrap.inner_tags + 1));
     }
@@ -94,7 +93,7 @@ fn addresses<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> u64 {
     }
 }
 
-/// The ends of a flow or of a question at a vantage, in whatever VLAN.
+/// The ends of a flow or of a query at a vantage, whatever its VLAN.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ends {
     addresses: u64,
@@ -103,7 +102,7 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// Of a flow outside of tunnels.
+    /// The ends of a flow.
     #[inline(always)]
     pub fn of_flow<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> Self {
         Self {
@@ -113,7 +112,8 @@ impl Ends {
         }
     }
 
-    /// Of a question; `kind` and `id` tell it from others, and from flows.
+    /// The ends of a query. `kind` and `id` tell it from other queries and from
+    /// flows.
     #[inline(always)]
     pub fn of_query<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey, kind: u32, id: u32) -> Self {
         let flow = Self::of_flow(seeds, key);
@@ -123,16 +123,15 @@ impl Ends {
         }
     }
 
-    /// The fingerprint with these VLAN ids; 0: without a tag.
+    /// The fingerprint of the ends in the VLAN with these ids; 0: without a
+    /// tag.
     #[inline(always)]
     pub fn within<S: Seeds>(&self, seeds: &S, vlan: u32) -> u64 {
-        fingerprint(seeds, self.addresses, self.ports, self.ifindex, vlan)
+        wrapped(seeds, self, vlan, &Wrap::default())
     }
 }
 
 /// Fingerprint of a whole key.
 pub fn of_key<S: Seeds>(seeds: &S, key: &crate::packet::FlowKey) -> u64 {
-    let addresses = addresses(seeds, key);
-    let ports = u32::from(key.local_port) << 16 | u32::from(key.remote_port);
-    wrapped(seeds, addresses, ports, key.ifindex, key.segment, &key.wrap)
+    wrapped(seeds, &Ends::of_flow(seeds, key), key.segment, &key.wrap)
 }

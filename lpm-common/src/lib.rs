@@ -2,16 +2,16 @@
 //!
 //! Everything here is pure, `no_std` and without `unsafe`: the kernel programs
 //! (`lpm-ebpf`), the host tests, the fuzzers and offline replay run the very
-//! same code. What it needs from its surroundings it asks of small traits:
+//! same code. It reaches its surroundings through small traits:
 //! [`bytes::Bytes`] for the packet, [`env::Env`] for clocks, counters and
 //! atomic adds, [`table::Table`] for the flow table's memory.
 //!
-//! The life of a packet: [`parse`] finds the TCP header and its timestamps,
-//! [`hash`] turns the flow key into a fingerprint, [`table`] finds (or claims)
-//! the flow's entry, [`matcher`] stamps and matches, [`histogram`] says in
-//! which bucket the round trip is counted. [`query`] does the same for questions
-//! and answers (ICMP echo, DNS). [`layout`] fixes the memory that
-//! the kernel and the agent share.
+//! A packet takes these steps: [`parse`] finds the TCP header and its
+//! timestamps. [`hash`] turns the flow key into a fingerprint. [`table`] finds
+//! or makes the flow entry. [`matcher`] stamps the packet and matches it
+//! against earlier stamps. [`histogram`] chooses the bucket in which the round
+//! trip is counted. [`query`] does the same for queries and their answers (ICMP
+//! echo, DNS). [`layout`] fixes the memory that the kernel and the agent share.
 #![no_std]
 #![forbid(unsafe_code)]
 #![allow(

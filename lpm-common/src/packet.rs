@@ -1,7 +1,7 @@
 //! A parsed TCP packet.
 
-/// Which way a packet goes through a vantage. Also an index: the stamps of a
-/// direction measure the leg with the same number.
+/// Which way a packet goes through a vantage. The number is an index, too: the
+/// stamps of a direction measure the leg with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Direction {
@@ -12,14 +12,14 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// As an index.
+    /// The direction's number, as an index.
     #[inline(always)]
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The other way.
+    /// The opposite direction.
     #[inline(always)]
     #[must_use]
     pub const fn reverse(self) -> Self {
@@ -106,8 +106,8 @@ pub struct Meta {
     pub vlan: u32,
 }
 
-/// The key of a flow, seen from its vantage. "Local" and "remote" make it
-/// canonical: both directions have the same key.
+/// The key of a flow, seen from its vantage. Both directions have the same key,
+/// because it names the local and the remote end, not sender and receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowKey {
     /// Address of the local end, words in network byte order; IPv4 mapped.
@@ -128,15 +128,15 @@ pub struct FlowKey {
     pub v6: bool,
 }
 
-/// What tells flows inside tunnels apart beside the innermost tunnel, which is
-/// in [`FlowKey::segment`]; all 0 for a flow outside of any.
+/// What tells flows inside tunnels apart, beside the innermost tunnel, which is
+/// in [`FlowKey::segment`]. All 0 for a flow in no tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wrap {
     /// VNI of the outer one of two tunnels.
     pub outer_vni: u32,
     /// VLAN ids of the outermost frame, as in [`FlowKey::segment`].
     pub outer_tags: u32,
-    /// VLAN ids of the inner frame, likewise.
+    /// VLAN ids of the inner frame, as in [`FlowKey::segment`].
     pub inner_tags: u32,
 }
 

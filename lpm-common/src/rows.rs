@@ -1,8 +1,8 @@
-//! The histogram row of a flow: who talks to whom, seen from where.
+//! Histogram rows: who talks to whom, seen from which vantage.
 //!
-//! A flow resolves both of its ends at its first sample, and again when the
-//! names change. Rows are given out by the kernel, one per pair that really
-//! talks, so that no sample is ever counted under a name that came too late.
+//! A flow resolves the names of both its ends at its first sample, and again
+//! when the names change. The kernel assigns one row to each pair that really
+//! talks, so no sample is counted under a name that came too late.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -18,17 +18,17 @@ use crate::{
     query::Query,
 };
 
-/// The row that takes what has no row of its own.
+/// The overflow row: it counts what has no row of its own.
 pub const OVERFLOW: u32 = 0;
 
-/// The claim under which rows are given out and taken back (a set's number is
-/// never this).
+/// The claim under which rows are assigned and freed. No set of the flow table
+/// has this number.
 pub const CLAIM: u32 = u32::MAX;
 
 /// Attempts at the claim, about 100 ns each.
 const CLAIM_ATTEMPTS: u32 = 64;
 
-/// Names and rows, wherever they are.
+/// The memory of names and rows.
 pub trait Rows: Interfaces + Claims {
     /// Generation of the names; never 0 once names are there.
     fn generation(&self) -> u32;
@@ -36,21 +36,21 @@ pub trait Rows: Interfaces + Claims {
     /// The name of an address (words in network byte order, IPv4 mapped).
     fn name(&self, address: [u32; 4]) -> Option<NameValue>;
 
-    /// Whose a connection is really, whose remote address stands for others;
-    /// None: nobody has told.
+    /// Owner of the backend that a connection really goes to, if its remote
+    /// address stands for others (a service address). None: nobody has told.
     fn backend(&self, of: &BackendKey) -> Option<NameId>;
 
     /// The row of a pair, if it has one.
     fn row(&self, pair: PairKey) -> Option<u32>;
 
-    /// Gives the pair a row of its own; None: all are taken, or those that
-    /// [`beyond`] leaves. Called under a claim.
+    /// Assigns a row to the pair. None: all rows are in use, or all that
+    /// [`beyond`] leaves to such pairs. Called under a claim.
     fn assign(&self, pair: PairKey) -> Option<u32>;
 }
 
-/// What rows are given out from.
+/// The memory from which rows are assigned.
 pub trait Slots {
-    /// Rows there are, the overflow row included.
+    /// Number of rows, the overflow row included.
     fn rows(&self) -> u32;
 
     /// The control block.
@@ -59,18 +59,18 @@ pub trait Slots {
     /// The label set of a row; None: there is no such row.
     fn label(&self, row: u32) -> Option<&AtomicU64>;
 
-    /// Makes [`Rows::row`] find it; false: it cannot.
+    /// Makes [`Rows::row`] find the pair's row; false: it cannot.
     fn bind(&self, pair: PairKey, row: u32) -> bool;
 }
 
-/// Gives the pair a row: one that is free again, or the next; see
-/// [`Rows::assign`].
+/// Assigns a row to the pair: one that is free again, or the next unused one;
+/// see [`Rows::assign`].
 #[inline(always)]
 pub fn give<S: Slots>(pair: PairKey, slots: &S) -> Option<u32> {
     let control = slots.control()?;
     let end = beyond(pair, slots.rows());
-    // The agent keeps the free ones in order, so that none before this one is
-    // left if this one is beyond.
+    // The agent keeps the free rows in order: if this one is beyond the pair's
+    // part, so are all others.
     let free = control.free_row.load(Relaxed);
     if free != 0 && free < end {
         let label = slots.label(free)?;
@@ -97,7 +97,7 @@ pub fn give<S: Slots>(pair: PairKey, slots: &S) -> Option<u32> {
     Some(row)
 }
 
-/// The flow's row, if it was resolved with the names as they are.
+/// The flow's row, if it was resolved with the current names.
 #[inline(always)]
 pub fn known<R: Rows>(entry: &FlowEntry, rows: &R) -> Option<u32> {
     let generation = rows.generation() << 16;
@@ -112,7 +112,7 @@ pub fn last(entry: &FlowEntry) -> u32 {
     entry.row.load(Relaxed) & 0xffff
 }
 
-/// The flow's row; resolved if the names have changed since.
+/// The flow's row; it is resolved first if the names have changed.
 #[inline(always)]
 pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {
     if let Some(row) = known(entry, rows) {
@@ -128,7 +128,8 @@ pub fn of_flow<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E) -> u32 {
     row
 }
 
-/// The row of a flow's requests; resolved if the names have changed since.
+/// The row of a flow's requests; it is resolved first if the names have
+/// changed.
 #[inline(always)]
 pub fn of_request<R: Rows, E: Env>(
     entry: &FlowEntry,
@@ -141,7 +142,7 @@ pub fn of_request<R: Rows, E: Env>(
     if known & 0xffff_0000 == generation && generation != 0 {
         return known & 0xffff;
     }
-    // Of whole namespaces: what is told apart within them would cost rows, and
+    // The pair is one of whole namespaces: their members would cost rows, and
     // the workload behind a service may not be known yet.
     let pair = pair_of(entry, rows, env, &mut true);
     let pair = pair.whole().with(Family::Request);
@@ -152,11 +153,12 @@ pub fn of_request<R: Rows, E: Env>(
     row
 }
 
-/// Whoever has no name.
+/// The name of an address that has none.
 const NOBODY: NameValue = NameValue::new(NameId(0), PeerKind::External);
 
-/// The row from which on only pairs of whole namespaces get rows, of so many:
-/// what is told apart within namespaces leaves them a quarter.
+/// The first row, of `rows`, that the pair may not have. Pairs that tell
+/// members of namespaces apart leave a quarter of the rows to pairs of whole
+/// namespaces.
 #[inline(always)]
 #[must_use]
 pub fn beyond(pair: PairKey, rows: u32) -> u32 {
@@ -167,7 +169,7 @@ pub fn beyond(pair: PairKey, rows: u32) -> u32 {
     }
 }
 
-/// The local end, where the interface tells it.
+/// The name of the local end, where the interface's settings fix it.
 #[inline(always)]
 fn fixed(config: InterfaceConfig) -> Option<NameValue> {
     (config.local_kind != 0).then_some(NameValue {
@@ -179,7 +181,7 @@ fn fixed(config: InterfaceConfig) -> Option<NameValue> {
     })
 }
 
-/// The row of a question; 0: it has none, which is counted.
+/// The row of a query; 0: it has none of its own, which is counted.
 #[inline(always)]
 pub fn of_query<R: Rows, E: Env>(query: &Query, rows: &R, env: &E) -> u32 {
     let config = rows.config(query.ifindex).unwrap_or_default();
@@ -201,13 +203,14 @@ pub fn of_query<R: Rows, E: Env>(query: &Query, rows: &R, env: &E) -> u32 {
     row_of(pair, rows, env).unwrap_or(OVERFLOW)
 }
 
-/// Whether a flow at one of the node's addresses is of the node's own sockets.
-/// Only a network card's flows are counted by that.
+/// Whether a flow at one of the node's addresses belongs to the node's own
+/// sockets. At any vantage but a network card it always does.
 fn is_hosts<E: Env>(entry: &FlowEntry, env: &E) -> bool {
     entry.cold.vantage() != Vantage::Nic as u8 || entry.cold.is_hosts() || env.has_socket(entry)
 }
 
-/// Likewise of a question. To one that comes from afar the node itself answers.
+/// Whether a query at one of the node's addresses is the node's own. The node
+/// itself answers a query that comes from afar.
 #[inline(always)]
 fn is_hosts_question<E: Env>(query: &Query, config: InterfaceConfig, env: &E) -> bool {
     let key = &query.key;
@@ -216,7 +219,7 @@ fn is_hosts_question<E: Env>(query: &Query, config: InterfaceConfig, env: &E) ->
         || env.asked_here(key.local, key.local_port)
 }
 
-/// An address of a flow.
+/// The words of a flow's address.
 #[inline(always)]
 fn address([a, b, c, d]: &[AtomicU32; 4]) -> [u32; 4] {
     [
@@ -227,9 +230,9 @@ fn address([a, b, c, d]: &[AtomicU32; 4]) -> [u32; 4] {
     ]
 }
 
-/// The remote end. Connection tracking tells the agent of a connection when it
-/// begins, and so a moment after its first packet: `settled` is false as long as
-/// the backend may still come to be known.
+/// The name of the remote end. Connection tracking tells the agent of a
+/// connection when it begins, so a moment after its first packet. `settled`
+/// becomes false while the backend may still become known.
 #[inline(always)]
 fn remote<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E, settled: &mut bool) -> NameValue {
     let cold = &entry.cold;
@@ -256,7 +259,7 @@ fn resolve<R: Rows, E: Env>(
     row_of(pair_of(entry, rows, env, settled), rows, env)
 }
 
-/// The label set of a flow.
+/// The label set of a flow. `settled` becomes false while it may still change.
 #[inline(always)]
 fn pair_of<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E, settled: &mut bool) -> PairKey {
     let cold = &entry.cold;
@@ -266,7 +269,8 @@ fn pair_of<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E, settled: &mut 
         fixed
     } else {
         let name = rows.name(address(&cold.local)).unwrap_or(NOBODY);
-        // What was masqueraded has the node's address too, and is a pod's.
+        // A masqueraded flow has the node's address, too, but belongs to a
+        // pod.
         let own = u8::from(name.own != 0 && is_hosts(entry, env));
         NameValue { own, ..name }
     };
@@ -278,15 +282,15 @@ fn pair_of<R: Rows, E: Env>(entry: &FlowEntry, rows: &R, env: &E, settled: &mut 
     PairKey::new(cold.vantage() | inside, local, remote)
 }
 
-/// The row of a pair; that of its namespaces if there is no other, or else the
-/// overflow row.
+/// The row of a pair: its own, else that of its namespaces, else the overflow
+/// row. None: another CPU was assigning rows all the while, which is counted.
 #[inline(always)]
 fn row_of<R: Rows, E: Env>(pair: PairKey, rows: &R, env: &E) -> Option<u32> {
     if let Some(row) = rows.row(pair) {
         return Some(row);
     }
-    // Flows that begin at once on several CPUs all want one; whoever holds the
-    // claim does so for a microsecond, once per pair.
+    // Flows that begin at once on several CPUs all want the claim. Whoever
+    // holds it does so for a microsecond, once per pair.
     let mut claimed = false;
     for _ in 0..CLAIM_ATTEMPTS {
         if rows.claim(CLAIM) {

@@ -1,9 +1,10 @@
 //! The flow table: sets of a few ways in one array.
 //!
-//! A flow's fingerprint names its set and the way that is tried first; while
-//! the table is not crowded a packet finds its flow in the first line it
-//! touches. Entries are made under a claim for the whole set. Nothing sweeps:
-//! what is closed or idle gives up its entry when a new flow needs it.
+//! A flow's fingerprint names its set and the way that is tried first. While
+//! the table is not crowded, a packet finds its flow in the first cache line
+//! that it reads. Entries are made under a claim for the whole set. Nothing
+//! sweeps the table: a closed or idle flow gives up its entry when a new flow
+//! needs it.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -15,7 +16,7 @@ use crate::{
     packet::{Direction, FlowKey, TcpHead},
 };
 
-/// Entries of a set.
+/// Number of entries in a set.
 pub const WAYS: u32 = 4;
 
 /// The memory of the table.
@@ -29,21 +30,21 @@ pub trait Table {
     /// Jiffies without a packet after which an established flow is idle.
     fn idle_jiffies(&self) -> u32;
 
-    /// The request of the flow whose entry has this number; None: the method is
-    /// off.
+    /// The request entry of the flow entry with this number. None: the method
+    /// `request` is off.
     fn request(&self, _index: u32) -> Option<&RequestEntry> {
         None
     }
 }
 
-/// The set of a fingerprint.
+/// The number of the set that a fingerprint belongs to.
 #[inline(always)]
 #[must_use]
 pub fn set_of(fingerprint: u64, set_mask: u32) -> u32 {
     (fingerprint >> 32) as u32 & set_mask
 }
 
-/// The way of a set that is tried in this attempt.
+/// The number of the entry in its set that this attempt tries.
 #[inline(always)]
 pub(crate) fn way(fingerprint: u64, attempt: u32) -> u32 {
     (fingerprint as u32).wrapping_add(attempt) % WAYS
@@ -62,7 +63,7 @@ pub fn find<T: Table>(table: &T, fingerprint: u64) -> Option<&FlowEntry> {
     None
 }
 
-/// The entry of a flow and the request at hand of it, if it has both.
+/// The flow entry and the request entry of a flow, if it has both.
 #[inline(always)]
 pub fn find_request<T: Table>(table: &T, fingerprint: u64) -> Option<(&FlowEntry, &RequestEntry)> {
     let first = set_of(fingerprint, table.set_mask()) * WAYS;
@@ -79,19 +80,19 @@ pub fn find_request<T: Table>(table: &T, fingerprint: u64) -> Option<(&FlowEntry
 /// What is known of a flow when it appears.
 #[derive(Clone, Copy, Debug)]
 pub struct NewFlow {
-    /// Its key.
+    /// The flow's key.
     pub key: FlowKey,
-    /// The interface that the flow is shown at: that of its key, or where
-    /// several are joined that of its local end.
+    /// Interface that the flow is shown at: that of its key, or at the vantage
+    /// `node`, which covers several hooks, that of its local end.
     pub ifindex: u32,
-    /// [`crate::layout::Vantage`] of its interface; 0: unknown.
+    /// Number of the [`crate::layout::Vantage`] of the interface; 0: unknown.
     pub vantage: u8,
-    /// Whether this packet is its SYN.
+    /// Whether this packet is the flow's SYN.
     pub opened: bool,
 }
 
-/// Makes an entry for the flow, or starts it anew in the one that it has if
-/// the packet is its SYN. None: no entry to be had, which is counted.
+/// Makes a flow entry, or restarts the flow in the entry that it has if the
+/// packet is its SYN. None: there is no entry to be had, which is counted.
 #[inline(always)]
 pub fn find_or_insert<'t, T: Table, C: Claims, E: Env>(
     table: &'t T,
@@ -145,9 +146,10 @@ fn under_claim<'t, T: Table, E: Env>(
     Some(victim)
 }
 
-/// Moves an entry that only the other direction than this one was seen in from
-/// one fingerprint to another of the same set (`from` 0: moves none); what stood
-/// there before gives up its entry. False: it was not moved.
+/// Moves an entry from the fingerprint `from` to another of the same set, if
+/// only the direction opposite to `direction` was seen in it (`from` 0: moves
+/// none). An entry that stood under the new fingerprint is given up. False:
+/// nothing was moved.
 #[inline(always)]
 pub fn rename<T: Table, C: Claims, E: Env>(
     table: &T,
@@ -182,7 +184,7 @@ pub fn is_unseen(entry: &FlowEntry, direction: Direction) -> bool {
     entry.hot[direction.index()].traffic.load(Relaxed) == 0
 }
 
-/// How readily an entry is given up; 0: never.
+/// How readily an entry is given up, and the counter of that; 0: never.
 fn readiness(entry: &FlowEntry, idle: bool) -> (u32, Counter) {
     let [from, to] = &entry.hot;
     let (a, b) = (from.state.load(Relaxed), to.state.load(Relaxed));
@@ -197,8 +199,8 @@ fn readiness(entry: &FlowEntry, idle: bool) -> (u32, Counter) {
     }
 }
 
-/// The entry of the set that a new flow may have: a free one, else a closed,
-/// a half-open or an idle one, of these the longest idle.
+/// The entry of the set that a new flow may have: a free one, else a closed, a
+/// half-open or an idle one. Among equals the longest idle one.
 fn victim<'t, T: Table, E: Env>(table: &'t T, env: &E, fingerprint: u64) -> Option<&'t FlowEntry> {
     let first = set_of(fingerprint, table.set_mask()) * WAYS;
     let mut best: Option<&FlowEntry> = None;
@@ -225,8 +227,8 @@ fn victim<'t, T: Table, E: Env>(table: &'t T, env: &E, fingerprint: u64) -> Opti
     best
 }
 
-/// Keeps what an entry counted when its flow loses it. No function of its own:
-/// its frame would be one more on the deepest chain of calls.
+/// Keeps what an entry counted when its flow loses it. The code is inlined: a
+/// stack frame of its own would be one more on the deepest chain of calls.
 #[inline(always)]
 fn evict<E: Env>(entry: &FlowEntry, env: &E) {
     let [from, to] = &entry.hot;
@@ -238,8 +240,8 @@ fn evict<E: Env>(entry: &FlowEntry, env: &E) {
     env.vacate(&entry.fingerprint);
 }
 
-/// Makes the entry a new flow's. The fingerprint went first ([`evict`]) and
-/// comes last, so that nobody takes one flow's figures for another's.
+/// Fills the entry for a new flow. The fingerprint is cleared first ([`evict`])
+/// and stored last, so that nobody takes one flow's figures for another's.
 fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &NewFlow) {
     let now = env.jiffies();
     entry.row.store(0, Relaxed);
@@ -280,11 +282,11 @@ fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &NewFlow) {
     env.publish(&entry.fingerprint, fingerprint);
 }
 
-/// More data than a SYN brings along (RFC 7413): one segment.
+/// The most data that a SYN brings along, bytes (RFC 7413): one segment.
 pub(crate) const DATA_ON_SYN: u32 = 1 << 13;
 
-/// Whether a SYN starts the flow anew: it is not the one that came before, and
-/// not the other half of a simultaneous open (RFC 9293 section 3.5).
+/// Whether a SYN starts the flow anew. It does not if it repeats the SYN
+/// before, or is the other half of a simultaneous open (RFC 9293 section 3.5).
 #[inline(always)]
 #[must_use]
 pub fn restarts(entry: &FlowEntry, direction: Direction, head: &TcpHead) -> bool {
@@ -298,7 +300,7 @@ pub fn restarts(entry: &FlowEntry, direction: Direction, head: &TcpHead) -> bool
         return other & state::HANDSHAKE == 0;
     }
     let since = own.seq_end.load(Relaxed).wrapping_sub(head.seq);
-    // Nothing came after the last one, but for the data that came with it.
+    // Nothing came after the last SYN, except the data that came with it.
     let again = since == 1 || (state & state::HANDSHAKE != 0 && since <= DATA_ON_SYN);
     !again
 }

@@ -1,5 +1,5 @@
-//! What a packet comes in: the kernel's contexts behind one trait, so that one
-//! code serves TC and XDP. All of it is folded away at compile time.
+//! The kernel's packet contexts behind one trait, so that the same code serves
+//! TC and XDP. The compiler folds the trait away.
 #![allow(
     clippy::not_unsafe_ptr_arg_deref,
     reason = "a context is the pointer that the kernel gave the program; nobody else makes one"
@@ -26,27 +26,28 @@ use crate::{
     sockets, vlans,
 };
 
-/// A pointer to the context of the hook at which a packet is.
+/// A pointer to the context of the hook that a packet is at.
 pub trait Context: Copy {
     /// The last steps with a packet, by direction.
     const STEPS: [[Step<Self>; 5]; 2];
-    /// What samples need.
+    /// The steps that samples need.
     const SAMPLES: Samples<Self>;
     /// The step for packets whose flow has no entry in its own VLAN, by direction.
     const PLACE: [Step<Self>; 2];
-    /// The steps with questions and answers.
+    /// The steps with queries and their answers.
     const QUERIES: Queries<Self>;
 
-    /// As the kernel's helpers want it.
+    /// The context as the kernel's helpers take it.
     fn as_ptr(self) -> *mut c_void;
 
     /// Where the linear part of the packet begins and ends.
     fn linear(self) -> (usize, usize);
 
-    /// The `N` bytes at `offset`.
+    /// Reads the `N` bytes at `offset`.
     ///
     /// # Errors
-    /// [`OutOfBounds`]: the packet is shorter, or they cannot be read here.
+    /// [`OutOfBounds`]: the packet is shorter, or this hook cannot read the
+    /// bytes.
     fn load<const N: usize>(self, offset: u32) -> Result<[u8; N], OutOfBounds>;
 
     /// What the kernel knows of the packet.
@@ -64,7 +65,8 @@ pub trait Context: Copy {
     /// Whether the packet comes from a socket with this address and port.
     fn sent_by(self, address: [u32; 4], port: u16) -> bool;
 
-    /// Likewise, where the socket may have no address, and 0 is no port.
+    /// Whether the query comes from a socket with this address and port. The
+    /// socket may have no address; port 0 stands for none.
     fn asked_by(self, address: [u32; 4], port: u16) -> bool;
 }
 
@@ -85,8 +87,8 @@ impl Context for *mut __sk_buff {
         unsafe { ((*self).data as usize, (*self).data_end as usize) }
     }
 
-    /// Outside the linear part too. The bytes are copied, never pulled: pulling
-    /// could move the packet's head.
+    /// Reads outside the linear part, too. The bytes are copied, never pulled:
+    /// pulling could move the packet's head.
     #[inline(always)]
     fn load<const N: usize>(self, offset: u32) -> Result<[u8; N], OutOfBounds> {
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
@@ -161,13 +163,13 @@ impl Context for *mut __sk_buff {
     }
 }
 
-/// Headers are looked for in so many bytes of an XDP packet, a power of two.
-/// Two tunnels with all options and the TCP header take less than half.
+/// Headers are looked for in this many bytes of an XDP packet, a power of two.
+/// Two tunnels with all options and the TCP header take less than half of them.
 const XDP_HEADERS: usize = 1 << 10;
 
-/// A field of the context that holds a pointer. The field has 32 bits; read in
-/// plain Rust the compiler may keep them as such, and what was kept so is no
-/// pointer to the verifier any more.
+/// Reads a field of the context that holds a pointer. The field has 32 bits. In
+/// plain Rust the compiler may keep the value as 32 bits, and the verifier then
+/// no longer takes it for a pointer.
 #[inline(always)]
 fn pointer<const FIELD: usize>(xdp: *mut xdp_md) -> usize {
     let pointer;
@@ -184,17 +186,19 @@ fn pointer<const FIELD: usize>(xdp: *mut xdp_md) -> usize {
     pointer
 }
 
-/// Place of the byte of [`word`]'s result that is not 0 if there is one.
+/// Index of the byte of [`word`]'s result that says whether the bytes were
+/// read: if so, it is not 0.
 const LOADED: usize = 7;
 
-/// The first bytes of the result are those at `offset`. A function of its own,
-/// as a helper would be: the verifier forgets about the pointers in it.
+/// Reads the bytes at `offset` into the first bytes of the result. It is a
+/// function of its own, like a helper: the verifier then forgets the pointers
+/// in it.
 #[inline(never)]
 fn word<const N: usize>(xdp: *mut xdp_md, offset: u32) -> u64 {
     const { assert!(N <= LOADED, "a word has room for so many") };
     let Some(scratch) = scratch() else { return 0 };
-    // By way of a map: otherwise the verifier would keep apart all the values
-    // that an offset can have, and follow each to the end.
+    // The offset goes through a map. Otherwise the verifier would keep apart
+    // all the values that it can have, and follow each to the end.
     scratch.offset = offset as usize;
     // SAFETY: a reference; volatile, so that it is read from the map.
     let offset = unsafe { read_volatile(&raw const scratch.offset) };
@@ -202,8 +206,9 @@ fn word<const N: usize>(xdp: *mut xdp_md, offset: u32) -> u64 {
         return 0;
     }
     let (data, end) = xdp.linear();
-    // Opaque, so that the mask stays: from it the verifier learns a bound. Then
-    // the pointer, so that what is compared is what is read by.
+    // Both values are opaque to the compiler. So the mask stays, from which
+    // the verifier learns a bound; and the pointer that is compared is the one
+    // that is read by.
     let at = black_box(data + (black_box(offset) & (XDP_HEADERS - 1)));
     if at + N > end {
         return 0;
@@ -218,9 +223,9 @@ fn word<const N: usize>(xdp: *mut xdp_md, offset: u32) -> u64 {
     u64::from_ne_bytes(word)
 }
 
-/// Test runs put the packet's time before it, as its metadata. A function of its
-/// own: in earnest it is never called, and inside of the steps it would cost them
-/// stack that 5.10 does not have.
+/// Reads the packet's time, which test runs put before the packet as its
+/// metadata. It is a function of its own: outside of test runs it is never
+/// called, and inlined it would cost the steps stack that 5.10 does not have.
 #[inline(never)]
 fn before_the_packet(xdp: *mut xdp_md) -> u64 {
     let at = pointer::<{ offset_of!(xdp_md, data_meta) }>(xdp);
@@ -232,9 +237,10 @@ fn before_the_packet(xdp: *mut xdp_md) -> u64 {
     unsafe { (at as *const u64).read_unaligned() }
 }
 
-/// There is the frame and nothing else: no segments, no tag beside it, and of a
-/// packet in several buffers the first one (a driver gives none to programs
-/// that do not say that they can take it; these do not).
+/// The context at XDP. It has the frame and nothing else: no segments, and no
+/// tag beside the frame. Of a packet in several buffers it shows only the
+/// first. (A driver passes such packets only to programs that declare support
+/// for them; these do not.)
 impl Context for *mut xdp_md {
     const STEPS: [[Step<Self>; 5]; 2] = slow_path::OF_XDP;
     const SAMPLES: Samples<Self> = env::OF_XDP;
@@ -290,7 +296,7 @@ impl Context for *mut xdp_md {
         before_the_packet(self)
     }
 
-    /// What a card received has no socket yet.
+    /// A received packet has no socket yet at a network card.
     #[inline(always)]
     fn sent_by(self, _: [u32; 4], _: u16) -> bool {
         false
@@ -298,9 +304,9 @@ impl Context for *mut xdp_md {
 
     #[inline(always)]
     fn asked_by(self, _: [u32; 4], _: u16) -> bool {
-        // Asked of the context, so that it stays an argument of the step that
-        // asks: the compiler leaves out what a step has no use for, and newer
-        // verifiers miss it.
+        // The context is asked, so that it stays an argument of the step that
+        // asks. The compiler leaves out an argument that a step has no use
+        // for, and newer verifiers miss it.
         black_box(self).is_null()
     }
 }

@@ -1,4 +1,5 @@
-//! Clocks, atomic adds, counters, histograms.
+//! The kernel's implementation of `lpm_common::env`: clocks, atomic adds,
+//! counters and histograms.
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},
@@ -28,20 +29,20 @@ use crate::{
     store::{Store, control, histogram},
 };
 
-/// The place of the evicted flows' minima beside the three echoes.
+/// Place of the minima of evicted flows, after the three echoes.
 const MINIMA: u32 = 3;
 
-/// The kernel around a program.
+/// The surroundings of a program in the kernel.
 pub struct KernelEnv<C> {
     ctx: C,
-    /// Another hook counts what is not looked into.
+    /// Another hook counts packets that are not parsed.
     quiet: bool,
-    /// When the packet came, if that is known; else 0.
+    /// When the packet came, nanoseconds; 0: unknown.
     arrived_ns: u64,
 }
 
 impl<C: Context> KernelEnv<C> {
-    /// Around the packet at hand.
+    /// The surroundings of the packet at hand.
     #[inline(always)]
     #[must_use]
     pub fn new(ctx: C) -> Self {
@@ -52,7 +53,7 @@ impl<C: Context> KernelEnv<C> {
         }
     }
 
-    /// Likewise; the packet came some steps ago.
+    /// The surroundings of a packet that came some steps ago, at `arrived_ns`.
     #[inline(always)]
     #[must_use]
     pub fn arrived(ctx: C, arrived_ns: u64) -> Self {
@@ -62,8 +63,8 @@ impl<C: Context> KernelEnv<C> {
         }
     }
 
-    /// Likewise, where another program looks at the same packet: what is not
-    /// looked into is counted there.
+    /// The surroundings of a packet that another program sees, too. That
+    /// program counts packets that are not parsed.
     #[inline(always)]
     #[must_use]
     pub fn quiet(ctx: C) -> Self {
@@ -73,7 +74,7 @@ impl<C: Context> KernelEnv<C> {
         }
     }
 
-    /// Either; 0: [`Self::new`].
+    /// [`Self::new`] if `quiet` is 0, else [`Self::quiet`].
     #[inline(always)]
     #[must_use]
     pub fn for_one_of(ctx: C, quiet: u32) -> Self {
@@ -101,13 +102,14 @@ fn add32(to: &AtomicU32, n: u32) {
 }
 
 global! {
-    /// Other CPUs see the stores before this before those after it. On x86 they
-    /// do anyway; elsewhere no instruction that 5.10 knows makes them. Locks do,
-    /// and each removal takes one: what was stored before a lock is released is
-    /// seen before what is stored once the next one is taken.
+    /// Makes other CPUs see the stores before this call before those after it.
+    /// On x86 they do anyway. Elsewhere no instruction that 5.10 knows makes
+    /// them. Locks do, and each removal from a map takes one: what is stored
+    /// before a lock is released is seen before what is stored once the next
+    /// one is taken.
     fn lpm_in_order(about: u32) {
         if settings::weakly_ordered() != 0 {
-            // Nobody's claim: there is nothing to remove.
+            // The name is nobody's claim, so there is nothing to remove.
             let claim = query::CLAIMS - 1 - (about & 0xff);
             let _ = CLAIMS.remove(claim);
             let _ = CLAIMS.remove(claim);
@@ -122,7 +124,8 @@ pub(crate) fn count(counter: Counter, n: u64) {
 }
 
 global! {
-    /// It is rare, and stands in many places.
+    /// Adds to a counter. It is a function because it runs rarely, and is
+    /// called in many places.
     fn lpm_count(place: u32, n: u64) {
         // SAFETY: this CPU's own value; TC programs do not interrupt each other
         // on one CPU.
@@ -249,7 +252,8 @@ impl<C: Context> Env for KernelEnv<C> {
 
     #[inline(always)]
     fn publish(&self, to: &AtomicU64, fingerprint: u64) {
-        // A call: the compiler, too, keeps the stores before it before it.
+        // This is a call, so that the compiler, too, keeps earlier stores
+        // before it.
         lpm_in_order(fingerprint as u32);
         to.store(fingerprint, Relaxed);
     }
@@ -275,11 +279,11 @@ impl<C: Context> Env for KernelEnv<C> {
     }
 }
 
-// What takes an entry takes its fingerprint instead and finds it again: a
-// number is all that a function which is verified once can be given. An entry
-// that changed hands meanwhile is not found, and rightly.
+// These functions take a fingerprint instead of an entry, and find the entry
+// again: a function that is verified once can only be given numbers. If
+// another flow has the entry by then, it is not found, and should not be.
 
-/// A sample of a method that has slots.
+/// Makes the sample of a stamp and its echo.
 #[inline(always)]
 fn raw<C: Context>(ctx: C, fingerprint: u64, now_ns: u64, units_and_id: u64, packed: u64) {
     let Some(entry) = table::find(&Store, fingerprint) else {
@@ -291,7 +295,7 @@ fn raw<C: Context>(ctx: C, fingerprint: u64, now_ns: u64, units_and_id: u64, pac
     record(ctx, entry, fingerprint, now_ns, units_and_id, what);
 }
 
-/// A sample.
+/// Takes a sample of a flow.
 #[inline(always)]
 fn sample<C: Context>(ctx: C, fingerprint: u64, now_ns: u64, units_and_id: u64, what: u32) {
     if let Some(entry) = table::find(&Store, fingerprint) {
@@ -299,8 +303,8 @@ fn sample<C: Context>(ctx: C, fingerprint: u64, now_ns: u64, units_and_id: u64, 
     }
 }
 
-/// A sample: its leg's statistics, its histogram, its watchers. `what` is
-/// method, leg and echo.
+/// Counts a sample in the statistics of its leg and in its histogram, and sends
+/// it to watchers. `what` is method, leg and echo.
 #[inline(always)]
 fn record<C: Context>(
     ctx: C,
@@ -319,8 +323,8 @@ fn record<C: Context>(
         Some(row) => row,
         None => (C::SAMPLES.resolve)(ctx, fingerprint),
     };
-    // Before the histogram: the agent, which reads the histograms first, takes
-    // what these do not count for samples of `ts`.
+    // This comes before the histogram. The agent reads the histograms first,
+    // and takes samples that these counters do not count for samples of `ts`.
     let method = (what >> 16) as u8;
     if method == Method::Seq as u8 {
         count(Counter::SampledSeq, 1);
@@ -334,7 +338,8 @@ fn record<C: Context>(
     }
 }
 
-/// A request and its answer: its histogram, its watchers.
+/// Counts a request and its answer in the histogram, and sends the sample to
+/// watchers.
 #[inline(always)]
 fn request<C: Context>(ctx: C, fingerprint: u64, now_ns: u64, rtt_ns: u64, leg_and_id: u64) {
     let Some((entry, request)) = table::find_request(&Store, fingerprint) else {
@@ -357,7 +362,7 @@ fn request<C: Context>(ctx: C, fingerprint: u64, now_ns: u64, rtt_ns: u64, leg_a
     }
 }
 
-/// Counts in the flow's row.
+/// Counts retransmitted segments in the flow's row.
 #[inline(always)]
 fn retransmitted<C: Context>(ctx: C, fingerprint: u64, direction: u32, segments: u32) {
     let row = (C::SAMPLES.resolve)(ctx, fingerprint);
@@ -367,7 +372,7 @@ fn retransmitted<C: Context>(ctx: C, fingerprint: u64, direction: u32, segments:
     }
 }
 
-/// An answered question: its histogram, its watchers.
+/// Counts an answered query in the histogram, and sends the sample to watchers.
 #[inline(always)]
 pub(crate) fn answered(query: &Query, sample: &query::Sample) {
     if sample.row != rows::OVERFLOW {
@@ -378,7 +383,7 @@ pub(crate) fn answered(query: &Query, sample: &query::Sample) {
     }
 }
 
-/// The flow's row. Once per flow, and when names change.
+/// Resolves the flow's row: once per flow, and again when names change.
 #[inline(always)]
 fn resolve(ctx: impl Context, fingerprint: u64) -> u32 {
     match table::find(&Store, fingerprint) {
@@ -387,7 +392,7 @@ fn resolve(ctx: impl Context, fingerprint: u64) -> u32 {
     }
 }
 
-/// What samples need of a context's own functions.
+/// The functions of one kind of context that samples need.
 pub struct Samples<C> {
     raw: extern "C" fn(C, u64, u64, u64, u64) -> u32,
     record: extern "C" fn(C, u64, u64, u64, u32) -> u32,
@@ -399,8 +404,8 @@ pub struct Samples<C> {
 macro_rules! samples {
     ($name:ident, $context:ty: $raw:ident $record:ident $retransmitted:ident $resolve:ident $request:ident) => {
         global! {
-            /// A function of its own, so that the packets without a sample
-            /// need not step over it.
+            /// The global function for a raw sample. Packets without a sample
+            /// need not step over its code.
             fn $raw(
                 ctx: $context,
                 fingerprint: u64,
@@ -484,8 +489,8 @@ fn retire(entry: &FlowEntry) {
     retire_leg(entry, &entry.slots[1], Leg::Local);
 }
 
-/// Under the names that held when the minimum was measured: to resolve them
-/// here would take more stack than there is.
+/// Keeps the minimum of one leg, under the names that held when it was
+/// measured. To resolve them here would take more stack than there is.
 #[inline(always)]
 fn retire_leg(entry: &FlowEntry, slots: &DirectionSlots, leg: Leg) {
     let min = slots.window_min.load(Relaxed);

@@ -1,5 +1,5 @@
-//! What the kernel programs are made of: thin adapters between the kernel's
-//! contexts and maps and the pure code of `lpm-common`.
+//! The kernel programs: thin adapters between the kernel's contexts and maps
+//! and the pure code of `lpm-common`.
 #![no_std]
 #![allow(
     internal_features,
@@ -28,10 +28,9 @@ mod sockets;
 pub mod store;
 pub mod tunnel;
 pub mod vlans;
-pub mod xdp;
 
-/// The BPF target cannot unwind, and the verifier refuses what could panic:
-/// nothing ever comes here.
+/// Satisfies the compiler and never runs: the BPF target cannot unwind, and the
+/// verifier refuses code that could panic.
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,60 +1,103 @@
-//! One packet at one of the hooks that are joined to the vantage `node`; see
-//! `lpm_common::pipeline::node`. These programs stand beside those of
-//! [`crate::hook`] and are attached only while a CNI redirects.
+//! The hooks of the node vantage; see `lpm_common::pipeline::node`. Their programs
+//! run beside those of [`crate::hook::Plain`]. They are attached only while a CNI
+//! redirects.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    marker::PhantomData,
+};
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_UNSPEC},
     programs::TcContext,
 };
 use lpm_common::{
-    packet::Direction,
-    parse,
-    pipeline::{self, Interfaces, node},
-    query::Role,
+    packet::{Direction, Meta},
+    parse::{Link, Network, Packet},
+    pipeline::{self, FastPath, Interfaces, Lookup, node, tunnel::Unwrapped},
 };
 
 use crate::{
+    context::Context,
     env::KernelEnv,
-    hook::{FromLocal, KNOWN, MEASURED, ToLocal, UNCOMMON, Way},
+    hook::{Hook, ToLocal, Way},
     maps::FORWARDED,
-    packet::{DirectAccess, LoadBytes, ifindex, meta},
-    queries::{DATAGRAM, questions_of},
-    settings::{Secrets, abandoned},
-    slow_path::{self, arrives, scratch, stash},
+    packet::{DirectAccess, LoadBytes},
+    queries::questions_of,
+    settings::abandoned,
+    slow_path::{Scratch, run, scratch, stash},
     store::Store,
 };
 
-/// From the pod, at the ingress of its interface.
-#[inline(always)]
-#[must_use]
-pub fn from_pod(ctx: &TcContext) -> i32 {
-    let ctx = ctx.skb.skb;
-    if abandoned() {
-        return TC_ACT_UNSPEC;
-    }
-    let mut fast_path = quick_from(ctx);
-    if fast_path == UNCOMMON {
-        fast_path = slow_path::<FromLocal>(ctx, 0);
-    }
-    if fast_path == KNOWN {
-        slow_path::finish(ctx, Direction::FromLocal);
-    }
-    TC_ACT_UNSPEC
+/// A hook of the node vantage. It measures packets from a pod, at the ingress of
+/// the pod's interface, or packets that may go to a pod, at the ingress of any
+/// interface.
+pub struct Node<W>(PhantomData<W>);
+
+impl<W: Way> Node<W> {
+    /// Whether skipped packets are not counted: those that may go to a pod pass
+    /// another program too, which counts them.
+    const QUIET: bool = matches!(W::WAY.1, Direction::ToLocal);
 }
 
-/// Perhaps to a pod, at the ingress of any interface.
-#[inline(always)]
-#[must_use]
-pub fn to_pod<W: Way>(ctx: &TcContext) -> i32 {
-    if !abandoned() {
-        measure_to::<W>(ctx.skb.skb);
+impl<W: Way> Hook for Node<W> {
+    type Context = *mut __sk_buff;
+    const WAY: (Link, Direction) = W::WAY;
+    const VLANS: bool = false;
+
+    #[inline(always)]
+    fn fast_path(ctx: *mut __sk_buff) -> FastPath {
+        let bytes = DirectAccess::new(ctx);
+        let env = Self::env(ctx);
+        let cx = Self::around(ctx, &env);
+        match W::WAY.1 {
+            Direction::FromLocal => pipeline::fast_path(&bytes, &cx, stash),
+            Direction::ToLocal => node::quick_to_pod(&bytes, &cx, stash),
+        }
     }
-    TC_ACT_UNSPEC
+
+    #[inline(always)]
+    fn meta(ctx: *mut __sk_buff) -> Meta {
+        node::meta(&ctx.meta())
+    }
+
+    #[inline(always)]
+    fn env(ctx: *mut __sk_buff) -> KernelEnv<*mut __sk_buff> {
+        KernelEnv::for_one_of(ctx, u32::from(Self::QUIET))
+    }
+
+    #[inline(always)]
+    fn transport(ctx: *mut __sk_buff, network: &Network, _: &Unwrapped) -> Option<Packet> {
+        let (env, meta) = (Self::env(ctx), Self::meta(ctx));
+        let bytes = LoadBytes::new(ctx, meta.len);
+        let mut packet = pipeline::transport(&bytes, &meta, network, &env)?;
+        packet.segment = 0;
+        Some(packet)
+    }
+
+    /// Takes the packet's queries and answers, as far as they are a pod's.
+    #[inline(always)]
+    fn queries(ctx: *mut __sk_buff) {
+        match W::WAY.1 {
+            Direction::FromLocal => lpm_pods_from(ctx),
+            Direction::ToLocal => lpm_pods_to(ctx),
+        };
+    }
+
+    #[inline(always)]
+    fn find(_: *mut __sk_buff, packet: &Packet) -> (u64, Lookup) {
+        node::find(packet, W::WAY.1, &Store)
+    }
+
+    #[inline(always)]
+    fn insert_flow(ctx: *mut __sk_buff, scratch: &Scratch) {
+        let env = KernelEnv::new(ctx);
+        let (packet, cx) = (&scratch.packet, Self::around(ctx, &env));
+        node::insert_flow(packet, scratch.fingerprint, ctx.ifindex(), &cx);
+    }
 }
 
-/// To the pod, at the egress of its interface.
+/// Measures a packet to the pod, at the egress of its interface.
 #[inline(always)]
 #[must_use]
 pub fn out_of_veth(ctx: &TcContext) -> i32 {
@@ -65,119 +108,29 @@ pub fn out_of_veth(ctx: &TcContext) -> i32 {
     // SAFETY: the hook's context; TC programs may read this field.
     let from = unsafe { (*ctx).ingress_ifindex };
     if from == 0 || Store.config(from).is_none() {
-        measure_to::<ToLocal>(ctx);
+        run::<Node<ToLocal>>(ctx);
     } else {
-        // The hook where it came in has measured it.
+        // The hook at which it entered the host has measured it.
         forwarded(ctx);
     }
     TC_ACT_UNSPEC
 }
 
-#[inline(always)]
-fn measure_to<W: Way>(ctx: *mut __sk_buff) {
-    let mut fast_path = quick_to::<W>(ctx);
-    if fast_path == UNCOMMON {
-        fast_path = slow_path::<W>(ctx, 1);
-    }
-    if fast_path == KNOWN {
-        slow_path::finish(ctx, Direction::ToLocal);
-    }
-}
-
-// The fast paths are functions, so that their stack is not that of the
-// thorough ways, which come on top.
-
-/// A `pipeline::FastPath`.
-#[inline(never)]
-fn quick_from(ctx: *mut __sk_buff) -> u32 {
-    let meta = node::meta(&meta(ctx));
-    let bytes = DirectAccess::new(ctx);
-    let env = KernelEnv::new(ctx);
-    let way = FromLocal::WAY;
-    pipeline::fast_path(&bytes, &meta, way, &Secrets, &Store, &env, stash) as u32
-}
-
-/// A `pipeline::FastPath`.
-#[inline(never)]
-fn quick_to<W: Way>(ctx: *mut __sk_buff) -> u32 {
-    let meta = node::meta(&meta(ctx));
-    let bytes = DirectAccess::new(ctx);
-    let env = KernelEnv::quiet(ctx);
-    let link = W::WAY.0;
-    node::quick_to_pod(&bytes, &meta, link, &Secrets, &Store, &env, stash) as u32
-}
-
-/// Tells the agent that the CNI did not redirect. A function of its own: its
-/// stack would be below that of all others.
+/// Tells the agent that the CNI did not redirect. It is a function of its own,
+/// because otherwise its stack would be below that of all others.
 #[inline(never)]
 fn forwarded(ctx: *mut __sk_buff) {
-    let meta = node::meta(&meta(ctx));
+    let meta = node::meta(&ctx.meta());
     let bytes = DirectAccess::new(ctx);
-    if !node::is_to_known(&bytes, &meta, ToLocal::WAY.0, &Secrets, &Store) {
+    if !node::is_to_known(&bytes, &meta, ToLocal::WAY.0, &Store) {
         return;
     }
-    if let Some(count) = FORWARDED.get_ptr_mut(ifindex(ctx)) {
+    if let Some(count) = FORWARDED.get_ptr_mut(ctx.ifindex()) {
         // SAFETY: an element of the map, which is only added to atomically.
         unsafe {
             atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, u64::from(meta.segments))
         };
     }
-}
-
-/// As `hook::slow_path`, step by step through `SCRATCH`.
-#[inline(never)]
-fn slow_path<W: Way>(ctx: *mut __sk_buff, quiet: u32) -> u32 {
-    let found = network::<W>(ctx, quiet);
-    if found == 0 {
-        return MEASURED;
-    }
-    if found == DATAGRAM {
-        datagram::<W>(ctx, quiet);
-        pods_questions::<W>(ctx);
-        return MEASURED;
-    }
-    if transport(ctx, quiet) == 0 {
-        return MEASURED;
-    }
-    if message::<W>(ctx, quiet) != 0 {
-        pods_questions::<W>(ctx);
-    }
-    if is_new_flow::<W>(ctx) != 0 {
-        insert_flow::<W>(ctx);
-    }
-    known::<W>(ctx)
-}
-
-#[inline(never)]
-fn datagram<W: Way>(ctx: *mut __sk_buff, quiet: u32) {
-    let Some(scratch) = scratch() else { return };
-    let meta = node::meta(&meta(ctx));
-    let bytes = LoadBytes::new(ctx, meta.len);
-    let (network, env) = (&scratch.network, env(ctx, quiet));
-    (scratch.query, scratch.rest) = pipeline::datagram(&bytes, &meta, network, W::WAY.1, &env);
-}
-
-/// 0: the segment carries no question and no answer.
-#[inline(never)]
-fn message<W: Way>(ctx: *mut __sk_buff, quiet: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    let meta = node::meta(&meta(ctx));
-    let bytes = LoadBytes::new(ctx, meta.len);
-    let way = (meta.ifindex, W::WAY.1);
-    let env = env(ctx, quiet);
-    (scratch.query, scratch.rest) =
-        pipeline::message(&bytes, &scratch.packet, way, &Secrets, &Store, &env);
-    u32::from(scratch.query.head.role != Role::Neither)
-}
-
-/// Takes what was found, if it is a question or an answer of a pod's, and what
-/// else is in the packet.
-#[inline(always)]
-fn pods_questions<W: Way>(ctx: *mut __sk_buff) {
-    match W::WAY.1 {
-        Direction::FromLocal => lpm_pods_from(ctx),
-        Direction::ToLocal => lpm_pods_to(ctx),
-    };
 }
 
 global! {
@@ -198,95 +151,19 @@ global! {
 fn joined_question(ifindex: u32, direction: Direction) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let query = &mut scratch.query;
-    u32::from(node::take_query(
-        query, ifindex, direction, &Secrets, &Store,
-    ))
+    u32::from(node::take_query(query, ifindex, direction, &Store))
 }
 
 global! {
     fn lpm_joined_from(ctx: *mut __sk_buff) {
-        joined_question(ifindex(ctx), Direction::FromLocal)
+        joined_question(ctx.ifindex(), Direction::FromLocal)
     }
 }
 
 global! {
-    /// Whose it is says the address that it goes to, not the interface.
+    /// Moves the query or answer to the node vantage. The address that the
+    /// packet goes to tells the pod; the interface does not.
     fn lpm_joined_to() {
         joined_question(0, Direction::ToLocal)
     }
-}
-
-#[inline(always)]
-fn env(ctx: *mut __sk_buff, quiet: u32) -> KernelEnv<*mut __sk_buff> {
-    KernelEnv::for_one_of(ctx, quiet)
-}
-
-/// 0: there is nothing to measure.
-#[inline(never)]
-fn network<W: Way>(ctx: *mut __sk_buff, quiet: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    let meta = node::meta(&meta(ctx));
-    let bytes = LoadBytes::new(ctx, meta.len);
-    let Some(network) = pipeline::network(&bytes, &meta, W::WAY.0, &env(ctx, quiet)) else {
-        return 0;
-    };
-    scratch.network = network;
-    if pipeline::is_datagram(&network) {
-        DATAGRAM
-    } else {
-        1
-    }
-}
-
-#[inline(never)]
-fn transport(ctx: *mut __sk_buff, quiet: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    let meta = node::meta(&meta(ctx));
-    let bytes = LoadBytes::new(ctx, meta.len);
-    let Some(packet) = pipeline::transport(&bytes, &meta, &scratch.network, &env(ctx, quiet))
-    else {
-        return 0;
-    };
-    scratch.packet = parse::Packet {
-        segment: 0,
-        ..packet
-    };
-    1
-}
-
-/// Not 0: the flow has no entry, or starts anew.
-#[inline(never)]
-fn is_new_flow<W: Way>(ctx: *mut __sk_buff) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    arrives(scratch, ctx);
-    u32::from(node::is_new_flow(
-        &scratch.packet,
-        W::WAY.1,
-        &Secrets,
-        &Store,
-    ))
-}
-
-#[inline(never)]
-fn insert_flow<W: Way>(ctx: *mut __sk_buff) {
-    let Some(scratch) = scratch() else { return };
-    let env = KernelEnv::new(ctx);
-    node::insert_flow(
-        &scratch.packet,
-        ifindex(ctx),
-        W::WAY.1,
-        &Secrets,
-        &Store,
-        &env,
-    );
-}
-
-#[inline(never)]
-fn known<W: Way>(ctx: *mut __sk_buff) -> u32 {
-    let Some(scratch) = scratch() else {
-        return MEASURED;
-    };
-    let meta = node::meta(&meta(ctx));
-    scratch.known = pipeline::known(&scratch.packet, &meta, W::WAY.1, &Secrets);
-    KNOWN
 }

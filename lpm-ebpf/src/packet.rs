@@ -1,9 +1,6 @@
-//! The bytes of a packet at its hook.
+//! Access to the bytes of a packet at its hook.
 
-use lpm_common::{
-    bytes::{Bytes, OutOfBounds, Prefix},
-    packet::Meta,
-};
+use lpm_common::bytes::{Bytes, OutOfBounds, Prefix};
 
 use crate::{context::Context, settings};
 
@@ -14,7 +11,7 @@ pub struct DirectAccess {
 }
 
 impl DirectAccess {
-    /// Of the packet at hand.
+    /// Gives access to the packet at hand.
     #[inline(always)]
     #[must_use]
     pub fn new(ctx: impl Context) -> Self {
@@ -31,7 +28,8 @@ impl Prefix for DirectAccess {
 
     #[inline(always)]
     fn after(&self, offset: u32) -> Self {
-        // Bits that no offset has: the verifier learns a bound from them.
+        // The mask clears bits that no offset has: the verifier learns a bound
+        // from it.
         Self {
             data: self.data + (offset & 0xff) as usize,
             end: self.end,
@@ -59,7 +57,7 @@ impl Prefix for DirectAccess {
     }
 }
 
-/// All of the packet that can be read at its hook.
+/// The part of the packet that can be read at its hook, linear or not.
 #[derive(Clone, Copy)]
 pub struct LoadBytes<C> {
     ctx: C,
@@ -67,7 +65,7 @@ pub struct LoadBytes<C> {
 }
 
 impl<C: Context> LoadBytes<C> {
-    /// Of the packet at hand.
+    /// Gives access to the packet at hand, which is `len` bytes long.
     #[inline(always)]
     #[must_use]
     pub fn new(ctx: C, len: u32) -> Self {
@@ -90,18 +88,4 @@ impl<C: Context> Bytes for LoadBytes<C> {
     fn len(&self) -> u32 {
         self.len
     }
-}
-
-/// What the kernel knows of the packet.
-#[inline(always)]
-#[must_use]
-pub(crate) fn meta(ctx: impl Context) -> Meta {
-    ctx.meta()
-}
-
-/// The interface that the packet is at.
-#[inline(always)]
-#[must_use]
-pub(crate) fn ifindex(ctx: impl Context) -> u32 {
-    ctx.ifindex()
 }

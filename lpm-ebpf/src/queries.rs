@@ -1,10 +1,11 @@
-//! The last steps with questions and answers (`lpm_common::query`), which all
-//! hooks share. They hand over through the map, as those of [`crate::slow_path`].
+//! The last steps with queries and their answers (`lpm_common::query`), which
+//! all hooks share. They pass results on through a map, as those of
+//! [`crate::slow_path`] do.
 //!
-//! A packet may carry several, so they are taken in a loop: its steps are
-//! verified once, and what the loop knows of one is nothing but a number. (They
-//! take no argument that they have no use for: the compiler would leave it out,
-//! and the verifier miss it.)
+//! A packet may carry several messages, so they are taken in a loop. The loop's
+//! steps are verified once, and the loop knows nothing of a message but a
+//! number. (Steps take no argument that they do not use: the compiler would
+//! leave it out, and the verifier would miss it.)
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use lpm_common::{
@@ -18,25 +19,20 @@ use lpm_common::{
 use crate::{
     context::Context,
     env::{KernelEnv, answered, count},
-    packet::{LoadBytes, meta},
-    settings::Secrets,
+    packet::LoadBytes,
     slow_path::scratch,
     store::{Store, control},
     vlans::{lpm_asked, lpm_asked_no_more},
 };
 
-/// What a hook's step `network` answers for another protocol than TCP.
-pub(crate) const DATAGRAM: u32 = 2;
-
-/// Takes what was found, if it is a question or an answer, and what else is in
-/// the packet.
+/// Takes the packet's queries and answers.
 #[inline(always)]
 pub(crate) fn queries<C: Context>(ctx: C, direction: Direction) {
     (C::QUERIES.all[direction.index()])(ctx);
 }
 
-/// Likewise, of those that are wanted; `quiet` is not 0: another hook counts
-/// what is not looked into.
+/// Takes those of the packet's queries and answers that `wanted` accepts. If
+/// `quiet` is not 0, another hook counts what is not parsed.
 #[inline(always)]
 pub(crate) fn questions_of<C: Context>(
     ctx: C,
@@ -45,7 +41,8 @@ pub(crate) fn questions_of<C: Context>(
     wanted: impl Fn(C) -> bool,
 ) {
     let further = C::QUERIES.further[direction.index()];
-    // Nearly every packet carries one: that there is no other needs no call.
+    // Nearly every packet carries one message. That there is no other needs no
+    // call.
     if wanted(ctx) && take_query(ctx) & MORE == 0 {
         return;
     }
@@ -60,7 +57,8 @@ pub(crate) fn questions_of<C: Context>(
     lpm_left(quiet);
 }
 
-/// [`MORE`], or not.
+/// Takes one query or answer. The result has the bit [`MORE`] if there is
+/// another.
 #[inline(always)]
 fn take_query<C: Context>(ctx: C) -> u32 {
     let role = lpm_role();
@@ -90,16 +88,17 @@ const ASKS: u32 = 1;
 const ANSWERS: u32 = 2;
 const ANNOUNCES: u32 = 3;
 const ROLE: u32 = 0xff;
-/// Beside these: the other half may be in another VLAN.
+/// Bit beside the role: the other half of the exchange may be in another VLAN.
 const TAGGED: u32 = 1 << 8;
-/// Beside these: the packet carries another one.
+/// Bit beside the role: the packet carries another message.
 const MORE: u32 = 1 << 9;
 
 global! {
-    /// What was found: [`ASKS`], [`ANSWERS`], [`ANNOUNCES`] or nothing.
+    /// Returns the role of the message at hand: [`ASKS`], [`ANSWERS`],
+    /// [`ANNOUNCES`] or nothing, with the bits beside it.
     fn lpm_role() {
         let Some(scratch) = scratch() else { return 0 };
-        scratch.fingerprint = scratch.query.fingerprint(&Secrets);
+        scratch.fingerprint = scratch.query.fingerprint(&Store);
         let tagged = if vlan::query::concerns(&scratch.query, &Store) {
             TAGGED
         } else {
@@ -133,7 +132,7 @@ global! {
 }
 
 global! {
-    /// After as many as are read of a packet.
+    /// Counts that a packet has messages beyond those that are read.
     fn lpm_left(quiet: u32) {
         let Some(scratch) = scratch() else { return 0 };
         if quiet == 0 && scratch.rest.at < scratch.rest.end {
@@ -143,11 +142,11 @@ global! {
     }
 }
 
-/// 0: there is no other.
+/// Reads the packet's next message. Returns 0 if there is none.
 #[inline(always)]
 fn further(ctx: impl Context, direction: Direction, quiet: u32) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    let bytes = LoadBytes::new(ctx, meta(ctx).len);
+    let bytes = LoadBytes::new(ctx, ctx.meta().len);
     let env = KernelEnv::for_one_of(ctx, quiet);
     let (query, rest) = (&mut scratch.query, &mut scratch.rest);
     u32::from(pipeline::further(&bytes, query, rest, direction, &env))
@@ -158,9 +157,9 @@ pub struct Queries<C> {
     row: extern "C" fn(C) -> u32,
     ask: extern "C" fn(C, u32) -> u32,
     answer: extern "C" fn(C) -> u32,
-    /// All of a packet's, by direction.
+    /// Takes all messages of a packet, by direction.
     all: [extern "C" fn(C) -> u32; 2],
-    /// By direction; not 0: quietly.
+    /// Reads the next message, by direction; its argument is `quiet`.
     further: [extern "C" fn(C, u32) -> u32; 2],
 }
 
@@ -181,7 +180,7 @@ macro_rules! queries {
             }
         }
         global! {
-            /// 0: there is no sample.
+            /// Takes an answer. Returns 0 if there is no sample.
             fn $answer(ctx: $context) {
                 let Some(scratch) = scratch() else { return 0 };
                 let env = KernelEnv::new(ctx);
@@ -217,7 +216,7 @@ directions! {
     *mut xdp_md, ToLocal: lpm_queries_xdp lpm_further_xdp;
 }
 
-/// At TC.
+/// The steps at TC.
 pub(crate) const OF_SKB: Queries<*mut __sk_buff> = Queries {
     row: lpm_query_row,
     ask: lpm_ask,
@@ -226,7 +225,7 @@ pub(crate) const OF_SKB: Queries<*mut __sk_buff> = Queries {
     further: [lpm_further_from, lpm_further_to],
 };
 
-/// At XDP, where packets come only to the local end.
+/// The steps at XDP, where packets come only to the local end.
 pub(crate) const OF_XDP: Queries<*mut xdp_md> = Queries {
     row: lpm_query_row_xdp,
     ask: lpm_ask_xdp,

@@ -1,4 +1,4 @@
-//! Samples on their way to those who watch.
+//! Sends samples to watchers through the ring buffer.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -17,7 +17,7 @@ use lpm_common::{
 
 use crate::{env::count, maps::SAMPLES, store::Store};
 
-/// Unread bytes of samples for which the reader is woken.
+/// Number of unread bytes of samples at which the reader is woken.
 const WAKE_BYTES: u64 = 1 << 16;
 
 global! {
@@ -77,7 +77,7 @@ global! {
     }
 }
 
-/// Writes the sample of an answered question to the ring buffer.
+/// Writes the sample of an answered query to the ring buffer.
 #[inline(never)]
 pub(crate) fn stream_answer(query: &Query, sample: &query::Sample) {
     let vantage = Store
@@ -91,8 +91,8 @@ pub(crate) fn stream_answer(query: &Query, sample: &query::Sample) {
     submit(record);
 }
 
-/// Waking the reader costs microseconds; it looks by itself every 20 ms, and is
-/// woken only for a ring that fills up faster.
+/// Submits a sample. Waking the reader costs microseconds. The reader looks by
+/// itself every 20 ms, and is woken only for a ring that fills up faster.
 #[inline(always)]
 fn submit(record: RingBufEntry<Sample>) {
     let unread = SAMPLES.query(u64::from(BPF_RB_AVAIL_DATA));

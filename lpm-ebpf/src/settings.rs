@@ -1,4 +1,4 @@
-//! Settings that the agent fixes when it loads the object. They live in
+//! Settings that the agent fixes when it loads the object. They are in
 //! read-only data, so the verifier takes them for constants.
 
 use core::{cell::UnsafeCell, ptr::read_volatile};
@@ -7,7 +7,7 @@ use aya_ebpf::helpers::bpf_jiffies64;
 
 use lpm_common::{
     env,
-    hash::{SEEDS, Seeds},
+    hash::SEEDS,
     layout::TunnelKind,
     parse::tunnel::{PORTS, Tunnels},
 };
@@ -17,7 +17,7 @@ use crate::maps::Shared;
 /// Sets of the flow table minus 1; a power of two minus 1.
 #[unsafe(no_mangle)]
 pub static LPM_SET_MASK: u32 = 0;
-/// Sets of the table of questions minus 1; a power of two minus 1.
+/// Sets of the query table minus 1; a power of two minus 1.
 #[unsafe(no_mangle)]
 pub static LPM_QUERY_MASK: u32 = 0;
 /// Histogram rows per stripe.
@@ -32,11 +32,11 @@ pub static LPM_IDLE_JIFFIES: u32 = 60 * 250;
 /// Jiffies per second.
 #[unsafe(no_mangle)]
 pub static LPM_HZ: u32 = 250;
-/// Not 0 in test runs: the packet's `tstamp` is the time.
+/// Not 0 in test runs: the packet's `tstamp` is then the time.
 #[unsafe(no_mangle)]
 pub static LPM_PACKET_CLOCK: u32 = 0;
-/// Not 0 where the processor lets other CPUs see stores in another order than
-/// that in which they were made.
+/// Not 0 where the processor may show stores to other CPUs in another order
+/// than they were made.
 #[unsafe(no_mangle)]
 pub static LPM_WEAKLY_ORDERED: u32 = 0;
 /// The methods that are on, as in `lpm_common::layout::Methods`.
@@ -77,7 +77,7 @@ setting!(
     LPM_SET_MASK
 );
 setting!(
-    /// Sets of the table of questions minus 1.
+    /// Sets of the query table minus 1.
     query_mask,
     LPM_QUERY_MASK
 );
@@ -103,7 +103,7 @@ setting!(
 );
 
 setting!(
-    /// The methods that are on: what is off the verifier removes.
+    /// The methods that are on. The verifier removes the code of the others.
     methods,
     LPM_METHODS
 );
@@ -114,15 +114,12 @@ setting!(
     LPM_PACKET_CLOCK
 );
 
-/// The secrets in [`LPM_SEEDS`].
-pub struct Secrets;
-
-impl Seeds for Secrets {
-    #[inline(always)]
-    fn seed(&self, i: usize) -> u32 {
-        // SAFETY: within the array; volatile, because the loader writes it.
-        unsafe { read_volatile((&raw const LPM_SEEDS).cast::<u32>().add(i % SEEDS)) }
-    }
+/// Secret number `i` in [`LPM_SEEDS`].
+#[inline(always)]
+#[must_use]
+pub(crate) fn seed(i: usize) -> u32 {
+    // SAFETY: within the array; volatile, because the loader writes it.
+    unsafe { read_volatile((&raw const LPM_SEEDS).cast::<u32>().add(i % SEEDS)) }
 }
 
 /// The ports in [`LPM_VXLAN_PORTS`] and [`LPM_GENEVE_PORTS`].
@@ -154,12 +151,12 @@ impl Tunnels for Ports {
     }
 }
 
-/// 0, always; nobody writes it. As it could be written the verifier does not
-/// know, unlike of the settings above.
+/// Always 0: nobody writes it. The verifier does not know that, because the
+/// word is writable, unlike the settings above.
 #[unsafe(no_mangle)]
 pub static LPM_NOTHING: Shared<UnsafeCell<u32>> = Shared(UnsafeCell::new(0));
 
-/// 0, as far as anybody can tell.
+/// Returns 0, which neither the compiler nor the verifier knows.
 #[inline(always)]
 #[must_use]
 pub(crate) fn nothing() -> u32 {
@@ -168,13 +165,13 @@ pub(crate) fn nothing() -> u32 {
     unsafe { read_volatile(LPM_NOTHING.0.get()) }
 }
 
-/// Jiffies up to which the programs work; see `lpm_common::env::is_abandoned`.
-/// The agent moves it on as long as it lives. A word of data and not of a map
-/// that is looked up: its address stands in the code.
+/// Jiffies until which the programs work; see `lpm_common::env::is_abandoned`.
+/// The agent moves the time on while it lives. It is a word of data, not in a
+/// map that is looked up, so its address stands in the code.
 #[unsafe(no_mangle)]
 pub static LPM_AWAKE_UNTIL: Shared<UnsafeCell<u64>> = Shared(UnsafeCell::new(u64::MAX));
 
-/// Whether there has been no agent for so long that nothing is measured.
+/// Whether the agent has been gone for so long that nothing is measured.
 #[inline(always)]
 #[must_use]
 pub fn abandoned() -> bool {

@@ -1,5 +1,5 @@
-//! Whether a flow is of a socket of this host, and not of a pod whose packets
-//! got the host's address on their way (masquerade).
+//! Looks for sockets of this host. They tell the host's own flows from those of
+//! pods whose packets got the host's address on their way (masquerade).
 
 use core::{ffi::c_void, mem::size_of, sync::atomic::Ordering::Relaxed};
 
@@ -17,7 +17,7 @@ use crate::{context::Context, maps::TUPLE};
 /// `BPF_TCP_LISTEN` of `linux/bpf.h`.
 const LISTEN: u32 = 10;
 
-/// `BPF_F_CURRENT_NETNS`: that of the packet's interface.
+/// `BPF_F_CURRENT_NETNS`: the network namespace of the packet's interface.
 const CURRENT_NETNS: u64 = u64::MAX;
 
 /// Whether the packet comes from a socket with this address and port.
@@ -44,8 +44,8 @@ pub(crate) fn sent_by(ctx: *mut __sk_buff, address: [u32; 4], port: u16) -> bool
     }
 }
 
-/// Likewise for a question, whose socket may be bound to no address, and if the
-/// port is 0 (ICMP) has none.
+/// Whether the query comes from a socket with this address and port. The socket
+/// may be bound to no address, and has no port if `port` is 0 (ICMP).
 #[inline(always)]
 pub(crate) fn asked_by(ctx: *mut __sk_buff, address: [u32; 4], port: u16) -> bool {
     // SAFETY: the hook's context; TC programs may read this field.
@@ -79,8 +79,8 @@ fn is_mapped(address: [u32; 4]) -> bool {
     address[0] == 0 && address[1] == 0 && address[2] == MAPPED
 }
 
-/// Not 0: a socket of the interface's network namespace has the flow's addresses
-/// and ports. One that only listens does not.
+/// Returns not 0 if a socket of the interface's network namespace has the
+/// flow's addresses and ports. A socket that only listens does not count.
 #[inline(never)]
 pub(crate) fn local(ctx: impl Context, entry: &FlowEntry) -> u32 {
     let cold = &entry.cold;
@@ -114,7 +114,8 @@ fn is_v4(cold: &FlowCold) -> bool {
     a.load(Relaxed) == 0 && b.load(Relaxed) == 0 && c.load(Relaxed) == MAPPED
 }
 
-/// The ends as a packet to the local one has them; returns the length.
+/// Fills in the ends as an IPv4 packet to the local one has them. Returns the
+/// length.
 #[inline(always)]
 fn v4(tuple: &mut bpf_sock_tuple, cold: &FlowCold) -> u32 {
     tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
@@ -126,7 +127,9 @@ fn v4(tuple: &mut bpf_sock_tuple, cold: &FlowCold) -> u32 {
     size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32
 }
 
-/// Likewise, word by word, so that none has to wait on the stack.
+/// Fills in the ends as an IPv6 packet to the local one has them. Returns the
+/// length. The code goes word by word, so that no word has to wait on the
+/// stack.
 #[inline(always)]
 fn v6(tuple: &mut bpf_sock_tuple, cold: &FlowCold) -> u32 {
     // SAFETY: all of the union is words.

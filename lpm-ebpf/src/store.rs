@@ -1,4 +1,4 @@
-//! The maps behind the traits of `lpm-common`.
+//! Implements the traits of `lpm-common` with the maps.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -6,6 +6,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use lpm_common::{
     atomic::AtomicU64,
     env::Claims,
+    hash::Seeds,
     layout::{
         BackendKey, Control, FlowEntry, Histogram, InterfaceConfig, NameId, NameValue, PairKey,
         QueryEntry, RequestEntry, VlanPair,
@@ -25,7 +26,7 @@ use crate::{
     settings,
 };
 
-/// All maps.
+/// The memory of all maps, and the secrets of the flow hash.
 pub struct Store;
 
 /// The control block.
@@ -35,7 +36,7 @@ pub fn control() -> Option<&'static Control> {
     CONTROL.get(0).map(|shared| &shared.0)
 }
 
-/// The histogram of a row; `place` is leg * 4 + echo for TCP, see
+/// The histogram of a row. `place` is leg * 4 + echo for TCP; for others see
 /// `lpm_common::layout::Family`.
 #[inline(always)]
 #[must_use]
@@ -43,6 +44,13 @@ pub fn histogram(row: u32, place: u32, cpu: u32) -> Option<&'static Histogram> {
     let stripe = cpu & settings::stripe_mask();
     let index = (stripe * settings::rows() + row) * 8 + place;
     HISTOGRAMS.get(index).map(|shared| &shared.0)
+}
+
+impl Seeds for Store {
+    #[inline(always)]
+    fn seed(&self, i: usize) -> u32 {
+        settings::seed(i)
+    }
 }
 
 impl Table for Store {
@@ -105,8 +113,8 @@ impl Pairs for Store {
 
     #[inline(always)]
     fn set_pair(&self, key: u64, pair: VlanPair) {
-        // The map makes room by itself; that it fails under contention costs
-        // what a forgotten element costs.
+        // The map makes room by itself. If that fails under contention, the
+        // cost is that of a forgotten element.
         let _ = VLAN_PAIRS.insert(key, pair, 0);
     }
 
@@ -148,8 +156,8 @@ impl PodAddresses for Store {
 
     #[inline(always)]
     fn settle(&self, address: [u32; 4], ifindex: u32) {
-        // A full map, or an address that is settled already: then connections
-        // to it are seen from the pod's first packet on.
+        // It fails if the map is full or the address is settled already. Then
+        // connections to the address are seen from the pod's first packet on.
         let _ = HOMES.insert(address, ifindex, u64::from(BPF_NOEXIST));
     }
 }

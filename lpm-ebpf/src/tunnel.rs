@@ -1,12 +1,14 @@
-//! One packet at a hook where tunnels are looked into; see
-//! `lpm_common::pipeline::tunnel`. These programs take the place of those of
-//! [`crate::hook`] where the configuration wants it, and are loaded only then.
+//! Hooks where packets inside tunnels are measured, too; see
+//! `lpm_common::pipeline::tunnel`. If the configuration asks for it, their
+//! programs are loaded instead of those of [`crate::hook::Plain`].
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
+use core::marker::PhantomData;
+
 use lpm_common::{
-    parse::tunnel::LEVELS,
+    packet::{Direction, Meta},
+    parse::{Link, Network, Packet, tunnel::LEVELS},
     pipeline::{
-        self,
+        FastPath,
         tunnel::{self, Step, Unwrapped},
     },
 };
@@ -14,99 +16,82 @@ use lpm_common::{
 use crate::{
     context::Context,
     env::KernelEnv,
-    hook::{KNOWN, MEASURED, UNCOMMON, Way, datagram, enter, message},
-    packet::{DirectAccess, LoadBytes, meta},
-    queries::{DATAGRAM, queries},
-    settings::{Ports, Secrets, abandoned},
-    slow_path::{self, scratch, stash},
-    store::Store,
+    hook::{Hook, Way},
+    packet::{DirectAccess, LoadBytes},
+    settings::Ports,
+    slow_path::{scratch, stash},
 };
 
-/// Measures the packet, or what is inside. Always lets it pass.
-#[inline(always)]
-#[must_use]
-pub fn measure<W: Way>(ctx: &TcContext) -> i32 {
-    if !abandoned() {
-        run::<W>(ctx.skb.skb);
-    }
-    TC_ACT_UNSPEC
-}
+/// A hook that measures the packet, or the packet inside its tunnels.
+pub struct Tunnel<C, W>(PhantomData<(C, W)>);
 
-/// Measures the packet, or what is inside.
-#[inline(always)]
-pub(crate) fn run<W: Way>(ctx: impl Context) {
-    let mut fast_path = fast_path::<W>(ctx);
-    if fast_path == UNCOMMON {
-        fast_path = slow_path::<W>(ctx);
-    }
-    if fast_path == KNOWN {
-        slow_path::finish(ctx, W::WAY.1);
-    }
-}
+impl<C: Context, W: Way> Hook for Tunnel<C, W> {
+    type Context = C;
+    const WAY: (Link, Direction) = W::WAY;
 
-/// A `pipeline::FastPath`.
-#[inline(never)]
-fn fast_path<W: Way>(ctx: impl Context) -> u32 {
-    let bytes = DirectAccess::new(ctx);
-    let (env, meta) = (KernelEnv::new(ctx), meta(ctx));
-    let maps = (&Store, &Ports);
-    tunnel::fast_path(&bytes, &meta, W::WAY, &Secrets, maps, &env, stash) as u32
-}
+    #[inline(always)]
+    fn fast_path(ctx: C) -> FastPath {
+        let bytes = DirectAccess::new(ctx);
+        let env = KernelEnv::new(ctx);
+        tunnel::fast_path(&bytes, &Self::around(ctx, &env), &Ports, stash)
+    }
 
-/// As `hook::slow_path`, step by step through `SCRATCH`.
-#[inline(never)]
-fn slow_path<W: Way>(ctx: impl Context) -> u32 {
-    whole::<W>(ctx);
-    for _ in 0..=LEVELS {
-        match unwrap(ctx) {
-            ENTERED => {}
-            PLAIN => break,
-            _ => return MEASURED,
+    #[inline(always)]
+    fn meta_of(left: &Unwrapped, meta: &Meta) -> Meta {
+        tunnel::meta_of(left, meta)
+    }
+
+    #[inline(always)]
+    fn unwrap(ctx: C) -> bool {
+        whole::<C, W>(ctx);
+        for _ in 0..=LEVELS {
+            match unwrap(ctx) {
+                ENTERED => {}
+                PLAIN => return true,
+                _ => return false,
+            }
         }
+        true
     }
-    let found = network(ctx);
-    if found == 0 {
-        return MEASURED;
-    }
-    if found == DATAGRAM {
-        datagram::<W>(ctx);
-        queries(ctx, W::WAY.1);
-        return MEASURED;
-    }
-    if transport(ctx) == 0 {
-        return MEASURED;
-    }
-    if level() == 0 && message::<W>(ctx) != 0 {
-        queries(ctx, W::WAY.1);
-    }
-    enter::<_, W>(ctx);
-    known(ctx)
-}
 
-/// Tunnels that were taken off.
-#[inline(always)]
-fn level() -> u32 {
-    scratch().map_or(0, |scratch| scratch.left.level)
+    #[inline(always)]
+    fn network(ctx: C, left: &Unwrapped) -> Option<Network> {
+        let (env, meta) = (KernelEnv::new(ctx), ctx.meta());
+        tunnel::network(LoadBytes::new(ctx, meta.len), left, &meta, &env)
+    }
+
+    #[inline(always)]
+    fn transport(ctx: C, network: &Network, left: &Unwrapped) -> Option<Packet> {
+        let (env, meta) = (KernelEnv::new(ctx), ctx.meta());
+        tunnel::transport(LoadBytes::new(ctx, meta.len), left, &meta, network, &env)
+    }
+
+    /// Questions and answers are measured outside of tunnels only.
+    #[inline(always)]
+    fn has_messages() -> bool {
+        scratch().is_none_or(|scratch| scratch.left.level == 0)
+    }
 }
 
 const PLAIN: u32 = 0;
 const ENTERED: u32 = 1;
 const SKIPPED: u32 = 2;
 
+/// Begins with the whole packet.
 #[inline(never)]
-fn whole<W: Way>(ctx: impl Context) {
+fn whole<C: Context, W: Way>(ctx: C) {
     if let Some(scratch) = scratch() {
-        scratch.left = Unwrapped::whole(&meta(ctx), W::WAY.0);
+        scratch.left = Unwrapped::whole(&ctx.meta(), W::WAY.0);
     }
 }
 
-/// Takes one tunnel off.
+/// Takes one tunnel off the packet.
 #[inline(never)]
 fn unwrap(ctx: impl Context) -> u32 {
     let Some(scratch) = scratch() else {
         return SKIPPED;
     };
-    let meta = meta(ctx);
+    let meta = ctx.meta();
     let bytes = LoadBytes::new(ctx, meta.len);
     match tunnel::unwrap(bytes, &scratch.left, &meta, &Ports, &KernelEnv::new(ctx)) {
         Step::Plain => PLAIN,
@@ -116,47 +101,4 @@ fn unwrap(ctx: impl Context) -> u32 {
         }
         Step::Skipped => SKIPPED,
     }
-}
-
-/// 0: there is nothing to measure.
-#[inline(never)]
-fn network(ctx: impl Context) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    let meta = meta(ctx);
-    let bytes = LoadBytes::new(ctx, meta.len);
-    let env = KernelEnv::new(ctx);
-    let Some(network) = tunnel::network(bytes, &scratch.left, &meta, &env) else {
-        return 0;
-    };
-    scratch.network = network;
-    if pipeline::is_datagram(&network) {
-        DATAGRAM
-    } else {
-        1
-    }
-}
-
-/// 0: there is nothing to measure.
-#[inline(never)]
-fn transport(ctx: impl Context) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    let meta = meta(ctx);
-    let bytes = LoadBytes::new(ctx, meta.len);
-    let env = KernelEnv::new(ctx);
-    let Some(packet) = tunnel::transport(bytes, &scratch.left, &meta, &scratch.network, &env)
-    else {
-        return 0;
-    };
-    scratch.packet = packet;
-    1
-}
-
-#[inline(never)]
-fn known(ctx: impl Context) -> u32 {
-    let Some(scratch) = scratch() else {
-        return MEASURED;
-    };
-    let meta = tunnel::meta_of(&scratch.left, &meta(ctx));
-    scratch.known = pipeline::known_as(scratch.fingerprint, &scratch.packet, &meta);
-    KNOWN
 }

@@ -20,10 +20,10 @@ pub(crate) enum Arch {
 }
 
 impl Arch {
-    /// This machine's.
+    /// The architecture of this machine.
     ///
     /// # Errors
-    /// When it is none that the agent is built for.
+    /// When the agent is not built for this machine's architecture.
     pub(crate) fn host() -> Result<Self> {
         match std::env::consts::ARCH {
             "x86_64" => Ok(Self::Amd64),
@@ -32,12 +32,12 @@ impl Arch {
         }
     }
 
-    /// Whether this machine runs its programs.
+    /// Whether this machine runs programs of the architecture.
     pub(crate) fn is_host(self) -> bool {
         self.cpu() == std::env::consts::ARCH
     }
 
-    /// As images, Debian and Go call it.
+    /// The architecture's name among images, in Debian and in Go.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -45,7 +45,7 @@ impl Arch {
         }
     }
 
-    /// As Rust, gcc and QEMU call it.
+    /// The architecture's name in Rust, gcc and QEMU.
     pub(crate) fn cpu(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64",
@@ -53,18 +53,19 @@ impl Arch {
         }
     }
 
-    /// Rust's target with the GNU C library.
+    /// Name of Rust's target with the GNU C library.
     pub(crate) fn gnu(self) -> String {
         format!("{}-unknown-linux-gnu", self.cpu())
     }
 
-    /// Debian's C compiler for it: beside this machine's own for another one.
+    /// Name of Debian's C compiler for the architecture. A compiler for another architecture is
+    /// installed beside this machine's own.
     pub(crate) fn c_compiler(self) -> String {
         format!("{}-linux-gnu-gcc", self.cpu())
     }
 }
 
-/// Where the compiler has the standard library for `target`, if it has.
+/// Directory of the compiler's standard library for `target`, if the compiler has it.
 pub(crate) fn std_library(target: &str) -> Option<PathBuf> {
     let mut rustc = Command::new("rustc");
     rustc.args(["--print", "target-libdir", "--target", target]);
@@ -93,7 +94,7 @@ pub(crate) fn compile_for(cargo: &mut Command, arch: Arch, target: &str) {
     }
 }
 
-/// Where cargo puts what it compiles for `target` with a profile's `directory`.
+/// Directory into which cargo puts what it compiles for `target` with a profile's `directory`.
 pub(crate) fn output_of(target: &str, directory: &str) -> PathBuf {
     paths::target().join(Path::new(target)).join(directory)
 }

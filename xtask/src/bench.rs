@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds, then hands over to the harness.
+//! `cargo xtask bench`: builds, then runs the harness.
 
 use std::process::ExitCode;
 

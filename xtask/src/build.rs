@@ -14,7 +14,8 @@ use crate::{
 /// The target of the kernel programs.
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 
-/// The kernel objects that lpm-ebpf builds: the agent's, and the harness's programs to compare with.
+/// The kernel objects that lpm-ebpf builds: the agent's, and the programs that the benchmark
+/// compares with.
 pub(crate) const OBJECTS: [&str; 2] = ["lpm", "lpm-bench"];
 
 /// Build the kernel programs and the agent.
@@ -45,13 +46,14 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         "--release",
         "--package=lpm-agent",
         "--package=lpm-bench",
+        "--package=lpm-testbed",
     ]);
     process::run(&mut build)?;
     println!("build: {}", paths::release_binary("lpm").display());
     Ok(())
 }
 
-/// How long a release build takes where there is none of this program yet, to be told before.
+/// Says how long the first release build of a program takes; empty if the program was built before.
 fn first_time(program: &str) -> &'static str {
     if paths::release_binary(program).is_file() {
         ""
@@ -60,7 +62,7 @@ fn first_time(program: &str) -> &'static str {
     }
 }
 
-/// The kernel programs without the agent.
+/// Builds the kernel programs without the agent.
 pub(crate) fn programs_only() -> Result<()> {
     programs(false)
 }
@@ -95,8 +97,8 @@ fn programs(debug: bool) -> Result<()> {
     Ok(())
 }
 
-/// Cargo with the given subcommand (`build`, `check`) for the kernel programs: this is the one
-/// place that holds their flags.
+/// Makes the cargo command with the given subcommand (`build`, `check`) for the kernel programs. No
+/// other place holds their compiler flags.
 pub(crate) fn cargo_bpf(subcommand: &str) -> Result<Command> {
     if !paths::root().join("lpm-ebpf/Cargo.toml").is_file() {
         bail!("there is no lpm-ebpf/Cargo.toml: this checkout lacks the kernel programs");
@@ -130,9 +132,9 @@ pub(crate) fn cargo_bpf(subcommand: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Puts an object where the agent takes it from, without what is for debuggers: that stays in the
-/// one that was built. Leaves an equal one alone, so that the agent's build script does not run for
-/// nothing.
+/// Copies an object to where the agent takes it from, without the sections for debuggers, which
+/// stay in the built object. If the copy is equal already, it is left alone, so that the agent's
+/// build script does not run in vain.
 fn put(from: &Path, to: &Path) -> Result<()> {
     let built = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     let built = strip::without_debug_sections(&built)

@@ -1,9 +1,9 @@
 //! `cargo xtask image`: the agent as a container image, without a container engine.
 //!
-//! One static binary, and around it no more than it takes to run as whoever one likes: `/tmp`, two
-//! users, the order of name resolution. Where `cargo xtask build` has left its binary, that one with
-//! the libraries that it loads: nothing is compiled twice. The archive is that of `docker save`, which
-//! every engine imports.
+//! The image holds one static binary and no more than it takes to run as any user: `/tmp`, two
+//! users, the order of name resolution. If `cargo xtask build` has left a binary, the image takes
+//! that one with the libraries that it loads, so nothing is compiled twice. The archive has the
+//! format of `docker save`, which every engine imports.
 
 mod archive;
 mod binary;
@@ -74,7 +74,7 @@ impl Profile {
     }
 }
 
-/// The image for tests in a cluster.
+/// Makes the image for tests in a cluster.
 pub(crate) fn for_tests() -> Result<()> {
     main(&Args {
         tag: None,
@@ -109,7 +109,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The image for one architecture.
+/// Makes the image for one architecture.
 fn make(args: &Args, arch: Arch) -> Result<()> {
     let tag = args
         .tag

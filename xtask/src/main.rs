@@ -16,6 +16,8 @@ mod setup;
 mod signals;
 mod strip;
 mod test;
+#[cfg(test)]
+mod words;
 
 use std::process::ExitCode;
 

@@ -2,8 +2,8 @@
 //! functions that no kernel loads because they never return.
 //!
 //! The compiler is told to use BPF version 3, but a source-level atomic still becomes whatever
-//! instruction it needs: this reads what was really built. Encodings are those of RFC 9669; the
-//! versions are those of the kernel's `kernel/bpf/verifier.c`.
+//! instruction it needs. So the check reads what was really built. Encodings are those of RFC 9669;
+//! the versions are those of the kernel's `kernel/bpf/verifier.c`.
 
 use std::{fs, path::Path};
 
@@ -50,8 +50,8 @@ pub(crate) fn check(path: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Functions whose last instruction is neither exit nor jump: the compiler ends them with a call
-/// of a panic, and the verifier refuses whatever calls them.
+/// Finds functions whose last instruction is neither exit nor jump. The compiler ends them with a
+/// call of a panic, and the verifier refuses whatever calls them.
 fn endless(file: &object::File) -> Vec<String> {
     let mut found = Vec::new();
     for symbol in file
@@ -115,7 +115,7 @@ fn scan(code: &[u8]) -> impl Iterator<Item = (usize, String)> {
         })
 }
 
-/// Why 5.10 would refuse `instruction`, if it would.
+/// Says why 5.10 would refuse `instruction`; None: it would not.
 fn objection(instruction: Instruction) -> Option<String> {
     match instruction.opcode & 0x07 {
         0x00 | 0x02 => None,
@@ -126,7 +126,7 @@ fn objection(instruction: Instruction) -> Option<String> {
     }
 }
 
-/// Class LDX.
+/// Checks an instruction of class LDX.
 fn load(instruction: Instruction) -> Option<String> {
     match instruction.opcode & 0xe0 {
         0x80 => Some("sign-extending load (6.6)".to_owned()),
@@ -134,7 +134,7 @@ fn load(instruction: Instruction) -> Option<String> {
     }
 }
 
-/// Class STX.
+/// Checks an instruction of class STX.
 fn store(
     Instruction {
         opcode, immediate, ..
@@ -156,7 +156,7 @@ fn store(
     Some(format!("atomic {name} (5.12)"))
 }
 
-/// Classes JMP and JMP32.
+/// Checks an instruction of class JMP or JMP32.
 fn jump(
     Instruction {
         opcode,
@@ -175,7 +175,7 @@ fn jump(
     }
 }
 
-/// Classes ALU and ALU64.
+/// Checks an instruction of class ALU or ALU64.
 fn arithmetic(Instruction { opcode, offset, .. }: Instruction) -> Option<String> {
     match (opcode & 0xf0, offset) {
         (0xd0, _) if opcode & 0x07 == 0x07 => Some("unconditional byte swap (6.6)".to_owned()),

@@ -1,4 +1,4 @@
-//! Where things are in this repository.
+//! Paths of directories and files that the commands share.
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +25,8 @@ pub(crate) fn release_binary(name: &str) -> PathBuf {
     target().join("release").join(name)
 }
 
-/// The program `name` of those that the user has already, in `KUBEBUILDER_ASSETS`: it goes before
-/// ours, as in the tests.
+/// Path of the program `name` in the directory `KUBEBUILDER_ASSETS`, if the user has it there. It
+/// takes precedence over ours, as in the tests.
 pub(crate) fn asset(name: &str) -> Option<PathBuf> {
     let assets = std::env::var_os("KUBEBUILDER_ASSETS")?;
     let program = Path::new(&assets).join(name);

@@ -1,4 +1,4 @@
-//! Running other programs, with errors that name the program, the reason and the remedy.
+//! Runs other programs, with errors that name the program, the reason and the remedy.
 
 use std::{
     env,
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::paths;
 
-/// Runs `command` with its output shown and fails when it does.
+/// Runs `command` with its output shown; fails when it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
     let status = command
@@ -37,7 +37,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The command as one would type it, without the environment.
+/// The command as a user would type it, without the environment.
 pub(crate) fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
@@ -53,7 +53,7 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// PATH with the directories that [`which`] adds.
+/// The directories of PATH, with those that [`which`] adds.
 pub(crate) fn search_path() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
@@ -71,7 +71,7 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// `program`, run as root: through sudo unless this process is root already.
+/// Makes a command that runs `program` as root: through sudo unless this process is root already.
 pub(crate) fn privileged(program: impl AsRef<OsStr>) -> Command {
     if is_root() {
         Command::new(program)
@@ -90,8 +90,8 @@ pub(crate) fn require_root_or_sudo(what_for: &str) -> Result<()> {
     bail!("{what_for} needs root, and there is no sudo: run this command as root");
 }
 
-/// Cargo, without the variables that `cargo run` set for this program: they describe the package
-/// xtask and would make other packages' build scripts run again.
+/// Makes a cargo command without the variables that `cargo run` set for this program. They describe
+/// the package xtask, and would make other packages' build scripts run again.
 pub(crate) fn cargo() -> Command {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

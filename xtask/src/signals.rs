@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP: noted, so that whatever runs can be ended in order.
+//! Notes SIGINT, SIGTERM and SIGHUP, so that whatever runs can be ended in order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// From here on the signals no longer end this program: it must ask [`stopped`].
+/// Catches the signals. From here on they no longer end this program: it must ask [`stopped`].
 ///
 /// # Errors
 /// When the handler cannot be set, such as when it is set twice.

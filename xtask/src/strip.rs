@@ -1,18 +1,18 @@
-//! The kernel object without its debug sections: four fifths of it, of which no kernel reads any.
-//! What kernels want is in `.BTF` and `.BTF.ext`.
+//! Removes the debug sections from a kernel object: four fifths of it, of which no kernel reads
+//! any. Kernels read `.BTF` and `.BTF.ext`, which stay.
 
 use anyhow::{Context as _, Result};
 use object::build::elf::{Builder, SectionData};
 
-/// Whether a section is for debuggers only, relocations of such a section included.
+/// Whether a section is for debuggers only. Relocations of such a section are, too.
 fn is_for_debuggers(name: &[u8]) -> bool {
     name.starts_with(b".debug_") || name.starts_with(b".rel.debug_")
 }
 
-/// The object `bytes` without what is for debuggers only.
+/// Returns the object `bytes` without the sections for debuggers.
 ///
 /// # Errors
-/// When it is no object.
+/// When `bytes` is no object.
 pub(crate) fn without_debug_sections(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(bytes).context("the kernel object is not an ELF object")?;
     for section in &mut builder.sections {

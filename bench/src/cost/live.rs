@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use aya::sys::{Stats, enable_stats};
 
 use super::{Args, Traffic, programs::Contender};
-use crate::{
+use lpm_testbed::{
     testbed::{NsChild, Pair, PairConfig},
     traffic::{Background, ManyConfig, PORT, Server, many},
 };

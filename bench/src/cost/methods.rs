@@ -12,7 +12,7 @@ use aya::{EbpfLoader, programs::SchedClassifier};
 use lpm_agent::kernel::load::{Kernel, LoadSettings};
 use lpm_common::{layout::Method, packet::flag, testing::frame::Frame};
 
-use super::{Args, layers::Case, programs::read, questions::test_run};
+use super::{Args, programs::read, queries::test_run, tunnels_xdp::Case};
 
 /// Pairs per round, packet by packet.
 const PAIRS: u32 = 2_000;

@@ -2,13 +2,13 @@
 //! beside an empty program, a minimal monitor and, if asked, another one.
 
 mod hot;
-mod layers;
 mod live;
 mod methods;
 mod peer;
 mod programs;
-mod questions;
+mod queries;
 mod report;
+mod tunnels_xdp;
 
 use std::path::PathBuf;
 
@@ -70,8 +70,8 @@ pub fn main(args: &Args) -> Result<()> {
     let mut report = report::Report::new(args);
     report.hot(&hot::measure(args)?);
     report.methods(&methods::measure(args)?);
-    report.layers(&layers::measure(args)?);
-    report.questions(&questions::measure(args)?);
+    report.layers(&tunnels_xdp::measure(args)?);
+    report.questions(&queries::measure(args)?);
     for &flows in &args.flows {
         eprintln!("measuring {flows} live flows, {} rounds ...", args.rounds);
         report.live(flows, args.traffic, &live::measure(args, flows)?);

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{Args, Traffic, layers::Case, live::Series};
+use super::{Args, Traffic, live::Series, tunnels_xdp::Case};
 
 /// Collects the tables, and prints each as soon as it is there.
 pub(super) struct Report {

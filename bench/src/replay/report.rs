@@ -46,7 +46,7 @@ fn is_flat(run: &Figures) -> bool {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let float = crate::truth::float;
+        let float = lpm_testbed::truth::float;
         writeln!(
             f,
             "# Captures\n\n\

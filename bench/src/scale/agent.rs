@@ -15,8 +15,8 @@ use nix::{
     unistd::Pid,
 };
 
-use super::scene::Scene;
-use crate::testbed::NsChild;
+use super::topology::Topology;
+use lpm_testbed::testbed::NsChild;
 
 /// How long anything may take; far more than it ever needs.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -63,19 +63,19 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Starts it on a scene; returns once it serves.
-    pub(super) fn start(lpm: &Path, scene: &Scene, levels: &str) -> Result<Self> {
+    /// Starts it on a topology; returns once it serves.
+    pub(super) fn start(lpm: &Path, topology: &Topology, levels: &str) -> Result<Self> {
         let mut command = Command::new(lpm);
         command
             .arg("--netns")
-            .arg(scene.node.path())
+            .arg(topology.node.path())
             .args(["run", "--listen", "127.0.0.1:0", "-c"])
-            .arg(scene.configuration(levels)?)
+            .arg(topology.configuration(levels)?)
             .env_remove("LPM_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let child = scene.node.spawn(&mut command)?;
+        let child = topology.node.spawn(&mut command)?;
         let stderr = child.stderr().context("the agent has no stderr")?;
         let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
         let mut said = String::new();

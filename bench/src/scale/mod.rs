@@ -3,7 +3,7 @@
 
 mod agent;
 mod report;
-mod scene;
+mod topology;
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use self::{
     agent::{Agent, Format},
     report::Row,
-    scene::Scene,
+    topology::Topology,
 };
 
 /// One agent on a node with many pods.
@@ -63,7 +63,7 @@ const LEVELS: [(&str, &str); 3] = [
 /// Measures each level and writes the table.
 ///
 /// # Errors
-/// The scene cannot be laid, the agent does not serve, or the table cannot be written.
+/// The topology cannot be laid, the agent does not serve, or the table cannot be written.
 pub fn main(args: &Args) -> Result<()> {
     let lpm = match &args.lpm {
         Some(lpm) => lpm.clone(),
@@ -71,10 +71,10 @@ pub fn main(args: &Args) -> Result<()> {
             .context("find this program")?
             .with_file_name("lpm"),
     };
-    let scene = Scene::new(args.pods, args.rate)?;
+    let topology = Topology::new(args.pods, args.rate)?;
     let mut rows = Vec::new();
     for (name, levels) in LEVELS {
-        let agent = Agent::start(&lpm, &scene, levels)?;
+        let agent = Agent::start(&lpm, &topology, levels)?;
         agent.wait_for(usize::from(args.pods))?;
         rows.push(measure(args, &agent, name)?);
         eprintln!("{name}: done");

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use super::{Args, agent::Series};
-use crate::machine;
+use lpm_testbed::machine;
 
 /// What one configuration came to.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use lpm_bench::kubernetes::Cluster;
+use lpm_testbed::kubernetes::Cluster;
 
 use crate::{eventually, tools::tool};
 
@@ -51,7 +51,7 @@ pub(crate) fn install(cluster: &Cluster, preset: &str, scope: &str) {
             "--set",
             "image.pullPolicy=Never,pins.enabled=true,test.enabled=false",
             "--set",
-            crate::question::RULES,
+            crate::alert_rules::RULES,
         ],
     );
     are_ready(cluster);
@@ -135,7 +135,7 @@ pub(crate) fn nothing_is_left(cluster: &Cluster) {
 
 /// The ids of the programs that are attached to the interfaces of both nodes.
 pub(crate) fn programs(cluster: &Cluster) -> BTreeSet<u32> {
-    let on_node = |netns: &lpm_bench::testbed::Netns| {
+    let on_node = |netns: &lpm_testbed::testbed::Netns| {
         netns.run_in(|| {
             let interfaces = nix::net::if_::if_nameindex().expect("interfaces");
             let mut ids = BTreeSet::new();

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use lpm_bench::kubernetes::{ApiServer, Programs};
+use lpm_testbed::kubernetes::{ApiServer, Programs};
 use serde_json::{Value, json};
 
 use crate::{ONE, eventually};

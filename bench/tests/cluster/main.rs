@@ -1,28 +1,28 @@
 //! The agent in a real Kubernetes of two nodes: installed by helm, asked by Prometheus, removed.
 //!
 //! `cargo xtask test --only cluster` makes the image first and runs this.
-// Not among the other integration tests, which must not share the machine with a cluster. (Cargo's
+// Not among the other tests, which must not share the machine with a cluster. (Cargo's
 // own `required-features` would refuse `--test '*'`.)
 #![cfg(feature = "cluster")]
 
-mod agrees;
+mod alert_rules;
 mod chart;
+mod cleanup;
 mod collector;
-mod left;
 mod metrics;
 mod names;
 mod overlays;
 mod ports;
 mod presets;
 mod prometheus;
-mod question;
+mod prometheus_accuracy;
+mod reference_capture;
 mod restart;
 mod scope;
 mod thresholds;
 mod tools;
 mod traffic;
 mod truth;
-mod veth;
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -30,12 +30,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::{Cluster, ClusterConfig, Network},
     testbed::Impairment,
 };
 
-use left::{Machine, Traces};
+use cleanup::{Machine, Traces};
 use prometheus::{Histograms, Prometheus};
 
 /// One-way delay between the nodes.
@@ -95,12 +95,12 @@ fn scenario(shape: Shape) {
     presets::select(&cluster, network);
     ports::are_the_kernels(&cluster, network);
     let discovered = Prometheus::start(&cluster, Histograms::Discovered);
-    question::is_answered(&cluster, &discovered);
+    alert_rules::is_answered(&cluster, &discovered);
     cluster.wire.set_both(&Impairment::delay(DELAY));
     traffic::start(&cluster);
     let classic = Prometheus::start(&cluster, Histograms::Classic);
     let native = Prometheus::start(&cluster, Histograms::Native);
-    agrees::with_the_truth(&cluster, [&classic, &native, &discovered]);
+    prometheus_accuracy::with_the_truth(&cluster, [&classic, &native, &discovered]);
     on_one_node(&discovered);
     if network == Network::Azure {
         scope::falls_back(&cluster);

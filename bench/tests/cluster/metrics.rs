@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use lpm_bench::kubernetes::cluster::Node;
+use lpm_testbed::kubernetes::cluster::Node;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);

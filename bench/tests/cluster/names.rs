@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fs, net::Ipv4Addr, thread, time::Duration};
 
-use lpm_bench::kubernetes::{Cluster, Network};
+use lpm_testbed::kubernetes::{Cluster, Network};
 
 use crate::{
     eventually,

@@ -3,10 +3,10 @@
 
 use std::{fs, path::Path, process::Command};
 
-use lpm_bench::kubernetes::{Cluster, Network};
+use lpm_testbed::kubernetes::{Cluster, Network};
 use serde_json::json;
 
-use crate::{chart, eventually, left::Traces, tools::tool};
+use crate::{chart, cleanup::Traces, eventually, tools::tool};
 
 /// Where the overlays are, and the definitions that they want.
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lpm_bench::kubernetes::{Cluster, Network, cluster::Node};
+use lpm_testbed::kubernetes::{Cluster, Network, cluster::Node};
 use serde_json::{Value, json};
 
 use crate::metrics::get;

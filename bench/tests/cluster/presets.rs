@@ -1,7 +1,7 @@
 //! What the preset makes the agents watch on the nodes: `lpm check` in their pods, which reads the
 //! configuration that the chart wrote.
 
-use lpm_bench::kubernetes::{Cluster, Network};
+use lpm_testbed::kubernetes::{Cluster, Network};
 use serde_json::Value;
 
 use crate::tools::tool;

@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::{Cluster, Programs},
     testbed::NsChild,
 };

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
-use lpm_bench::{
+use lpm_testbed::{
     kubernetes::Cluster,
     testbed::wire::{Direction, monotonic_ns},
 };

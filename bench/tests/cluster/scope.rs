@@ -1,7 +1,7 @@
 //! Whose pods an agent follows: everybody's, or its own node's, when the agents tell each other the
 //! rest.
 
-use lpm_bench::kubernetes::Cluster;
+use lpm_testbed::kubernetes::Cluster;
 
 use crate::{
     chart, eventually,

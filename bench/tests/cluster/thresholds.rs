@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lpm_bench::kubernetes::Cluster;
+use lpm_testbed::kubernetes::Cluster;
 use serde_json::Value;
 
 use crate::{chart, eventually, prometheus::Prometheus};

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use lpm_bench::kubernetes::{Cluster, cluster::TESTBED};
+use lpm_testbed::kubernetes::{Cluster, cluster::TESTBED};
 use serde_json::Value;
 
 use crate::eventually;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lpm_bench::kubernetes::{Cluster, cluster::TESTBED};
+use lpm_testbed::kubernetes::{Cluster, cluster::TESTBED};
 
 /// The namespace of the servers.
 const SERVERS: &str = "shop";

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
-use lpm_bench::testbed::wire::{Direction, Record};
+use lpm_testbed::testbed::wire::{Direction, Record};
 
 /// Where the servers listen.
 pub(crate) const PORT: u16 = 5301;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use lpm_bench::kubernetes::ApiServer;
+use lpm_testbed::kubernetes::ApiServer;
 use serde_json::{Value, json};
 
 use crate::{deploy, everything, object, objects, program, ran, rendered};

@@ -13,7 +13,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use lpm_bench::kubernetes::Programs;
+use lpm_testbed::kubernetes::Programs;
 use serde_json::Value;
 
 /// The directory `deploy` of this checkout.

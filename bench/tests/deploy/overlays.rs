@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use lpm_bench::kubernetes::ApiServer;
+use lpm_testbed::kubernetes::ApiServer;
 use serde_json::{Value, json};
 
 use crate::{

@@ -6,6 +6,8 @@ mod config;
 mod here;
 mod memory;
 mod output;
+#[cfg(test)]
+mod reference;
 mod replay;
 mod run;
 mod show;

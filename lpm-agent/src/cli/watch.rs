@@ -46,7 +46,7 @@ enum Format {
     Text,
     /// One JSON object per line.
     Json,
-    /// As ppviz of pping reads it: time, round trip, protocol, flow.
+    /// The format that ppviz of pping reads: time, round trip, protocol, flow.
     Ppviz,
 }
 

@@ -6,14 +6,16 @@ mod identity;
 mod method;
 mod pins;
 mod presets;
+#[cfg(test)]
+mod reference;
 mod schema;
+mod sections;
 mod tunnels;
 
 use std::{
     collections::BTreeSet,
     fs,
     net::{Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,6 +32,8 @@ pub use pins::Pins;
 pub use presets::Preset;
 pub use tunnels::Tunnels;
 
+use sections::tables::{FLOWS, QUERIES, STRIPES};
+
 use crate::{
     fnv::fnv,
     identity::{Levels, cni},
@@ -39,15 +43,6 @@ use crate::{
     },
     yaml,
 };
-
-/// Most entries of `levels` that can be told apart within one namespace
-/// ([`layout::NameId::MAX_MEMBER`]), with some room.
-const LEVELS_MOST: u16 = 2000;
-
-/// Number of entries that the tables may have, and of copies of the histograms.
-const FLOWS: RangeInclusive<u32> = 64..=1 << 24;
-const QUERIES: RangeInclusive<u32> = 64..=1 << 20;
-const STRIPES: RangeInclusive<u32> = 1..=64;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -193,53 +188,7 @@ impl Config {
 
     /// Checks the values against each other and against what can work.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |key, value: String, remedy| Err(ConfigError::Value { key, value, remedy });
-        if !self.flows.is_power_of_two() || !FLOWS.contains(&self.flows) {
-            return wrong(
-                "flows",
-                self.flows.to_string(),
-                "give a power of two, 64 to 16777216",
-            );
-        }
-        if !self.queries.is_power_of_two() || !QUERIES.contains(&self.queries) {
-            return wrong(
-                "queries",
-                self.queries.to_string(),
-                "give a power of two, 64 to 1048576",
-            );
-        }
-        if !(2..=65_535).contains(&self.rows) {
-            return wrong("rows", self.rows.to_string(), "give 2 to 65535");
-        }
-        if !self.stripes.is_power_of_two() || !STRIPES.contains(&self.stripes) {
-            return wrong(
-                "stripes",
-                self.stripes.to_string(),
-                "give a power of two, at most 64",
-            );
-        }
-        if self.methods.is_empty() {
-            return wrong("methods", "[]".to_owned(), "name at least one");
-        }
-        if !(1..=LEVELS_MOST).contains(&self.levels.top) {
-            return wrong("levels.top", self.levels.top.to_string(), "give 1 to 2000");
-        }
-        self.tunnels.check()?;
-        self.conntrack.check()?;
-        self.pins.check()?;
-        self.identity.check()?;
-        self.identity.check_listens(self.listen)?;
-        for (key, value) in [
-            ("flow_idle", self.flow_idle),
-            ("window", self.window),
-            ("keep_gone", self.keep_gone),
-        ] {
-            if !(Duration::from_secs(1)..=Duration::from_hours(1)).contains(&value) {
-                let value = humantime::format_duration(value).to_string();
-                return wrong(key, value, "give 1s to 1h");
-            }
-        }
-        Ok(())
+        sections::check(self)
     }
 
     /// The rules for interfaces. If `only` is not empty, these interfaces alone are watched.
@@ -296,37 +245,8 @@ impl Config {
 
     /// The keys in which `other` differs and that need a restart.
     #[must_use]
-    pub fn cold_changes(&self, other: &Self) -> Vec<&'static str> {
-        [
-            ("listen", self.listen != other.listen),
-            ("tunnels", self.looked_into() != other.looked_into()),
-            ("attach", self.attach != other.attach),
-            ("netns", self.netns != other.netns),
-            ("flows", self.flows != other.flows),
-            ("queries", self.queries != other.queries),
-            ("rows", self.rows != other.rows),
-            ("stripes", self.stripes != other.stripes),
-            ("flow_idle", self.flow_idle != other.flow_idle),
-            ("window", self.window != other.window),
-            ("methods", self.methods != other.methods),
-            ("node_name", self.node_name != other.node_name),
-            (
-                "identity.kubernetes",
-                self.identity.kubernetes != other.identity.kubernetes,
-            ),
-            ("levels", self.levels != other.levels),
-            ("keep_gone", self.keep_gone != other.keep_gone),
-            ("cni_results", self.cni_results != other.cni_results),
-            (
-                "multus_results",
-                self.multus_results != other.multus_results,
-            ),
-            ("conntrack", self.conntrack != other.conntrack),
-            ("pins", self.pins != other.pins),
-        ]
-        .into_iter()
-        .filter_map(|(key, differs)| differs.then_some(key))
-        .collect()
+    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        sections::needs_restart(self, other)
     }
 }
 

@@ -96,7 +96,7 @@ mod tests {
             geneve: [6081, 0, 0, 0],
         };
         assert_eq!(config.looked_into(), ports);
-        assert_eq!(Config::default().cold_changes(&config), ["tunnels"]);
+        assert_eq!(Config::default().needs_restart(&config), ["tunnels"]);
     }
 
     #[test]

@@ -35,7 +35,10 @@ use super::{
     queries, requests,
     text::{self, Dialect},
 };
-use crate::passive::{Model, model::Labels, segments::Place};
+use crate::{
+    kernel::own::MemoryLimit,
+    passive::{Model, model::Labels, segments::Place},
+};
 
 /// A function that gives the run time of each kernel program so far. Empty: the kernel does not
 /// measure it.
@@ -317,7 +320,7 @@ impl Reader {
             Some(&Unit::Seconds),
             times,
         )?;
-        process::memory(out)?;
+        process::memory(MemoryLimit::read(), out)?;
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         out.info("build", "The agent's version", version)?;
         let hash = self
@@ -341,5 +344,7 @@ pub(super) fn label_set(labels: &Labels) -> LabelSet {
     ]
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

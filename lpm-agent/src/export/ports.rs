@@ -123,6 +123,11 @@ pub(super) fn encode(model: &Model, out: &mut Families<'_>) -> fmt::Result {
             Some((labels, ports.get(&index)?))
         })
         .collect();
+    write(&watched, out)
+}
+
+/// Writes what these interfaces carry.
+pub(super) fn write(watched: &[(LabelSet, &Port)], out: &mut Families<'_>) -> fmt::Result {
     let counters: [Counter; 4] = [
         (
             "port_bytes",

@@ -14,57 +14,59 @@ pub(super) struct ProcessReader;
 
 impl Collector for ProcessReader {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut out = Families(encoder);
-        let own = OwnProcess::read();
-        out.counters(
-            "cpu",
-            "Total user and system CPU time spent in seconds",
-            Some(&Unit::Seconds),
-            own.cpu.map(|time| (vec![], time.as_secs_f64())),
-        )?;
-        for (name, help, value) in [
-            (
-                "resident_memory_bytes",
-                "Resident memory size in bytes",
-                own.resident,
-            ),
-            (
-                "virtual_memory_bytes",
-                "Virtual memory size in bytes",
-                own.virtual_memory,
-            ),
-            (
-                "virtual_memory_max_bytes",
-                "Maximum amount of virtual memory available in bytes",
-                own.virtual_memory_max,
-            ),
-            (
-                "open_fds",
-                "Number of open file descriptors",
-                own.open_files,
-            ),
-            (
-                "max_fds",
-                "Maximum number of open file descriptors",
-                own.open_files_max,
-            ),
-        ] {
-            out.gauges(name, help, value.map(|value| (vec![], value)))?;
-        }
-        let started = own
-            .started
-            .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        out.gauges(
-            "start_time_seconds",
-            "Start time of the process since unix epoch in seconds",
-            started.map(|at| (vec![], at.as_secs_f64())),
-        )
+        own(&OwnProcess::read(), &mut Families(encoder))
     }
 }
 
-/// Writes the distance to the memory limit.
-pub(super) fn memory(out: &mut Families<'_>) -> fmt::Result {
-    let memory = MemoryLimit::read();
+/// Writes what is known of a process.
+pub(super) fn own(own: &OwnProcess, out: &mut Families<'_>) -> fmt::Result {
+    out.counters(
+        "cpu",
+        "Total user and system CPU time spent in seconds",
+        Some(&Unit::Seconds),
+        own.cpu.map(|time| (vec![], time.as_secs_f64())),
+    )?;
+    for (name, help, value) in [
+        (
+            "resident_memory_bytes",
+            "Resident memory size in bytes",
+            own.resident,
+        ),
+        (
+            "virtual_memory_bytes",
+            "Virtual memory size in bytes",
+            own.virtual_memory,
+        ),
+        (
+            "virtual_memory_max_bytes",
+            "Maximum amount of virtual memory available in bytes",
+            own.virtual_memory_max,
+        ),
+        (
+            "open_fds",
+            "Number of open file descriptors",
+            own.open_files,
+        ),
+        (
+            "max_fds",
+            "Maximum number of open file descriptors",
+            own.open_files_max,
+        ),
+    ] {
+        out.gauges(name, help, value.map(|value| (vec![], value)))?;
+    }
+    let started = own
+        .started
+        .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    out.gauges(
+        "start_time_seconds",
+        "Start time of the process since unix epoch in seconds",
+        started.map(|at| (vec![], at.as_secs_f64())),
+    )
+}
+
+/// Writes a memory limit and how much of it is used; nothing if there is none.
+pub(super) fn memory(memory: Option<MemoryLimit>, out: &mut Families<'_>) -> fmt::Result {
     out.gauges(
         "memory_limit_bytes",
         "Memory limit of the agent's control group, or of a group above it if that is nearer; \

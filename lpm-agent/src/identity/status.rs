@@ -190,6 +190,25 @@ impl Status {
 }
 
 #[cfg(test)]
+impl Status {
+    /// Sets everything that can be known, so that every metric of it has a series.
+    pub(crate) fn know_everything(&self) {
+        self.set_objects(Watched::Pods, 1, true);
+        self.failed(Watched::Pods, ("unreachable", ""), Instant::now());
+        self.set_lag(Duration::from_secs(1));
+        self.set_scope(Scope {
+            wanted: "node",
+            now: "cluster",
+            why: None,
+        });
+        self.inner().peers = Some(Peers {
+            errors: [("unreachable", 1)].into(),
+            ..Peers::default()
+        });
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -58,7 +58,7 @@ pub struct Rule {
     pub kind: Option<String>,
     /// The vantage to watch it as, or `none`.
     pub vantage: Watch,
-    /// Also measure the flows inside tunnel packets (`tunnels` lists the UDP ports). For the
+    /// Measures also the flows inside tunnel packets (`tunnels` lists the UDP ports). For the
     /// network card under an overlay; Ethernet only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inner: bool,

@@ -17,16 +17,16 @@ use lpm_common::{
     atomic::AtomicU64,
     counter::{COUNTERS, Counter},
     env::{Claims, Env, RequestSample, RttSample},
-    hash::SEEDS,
+    hash::{SEEDS, Seeds},
     layout::{
         Echo, FlowEntry, InterfaceConfig, Leg, Method, Methods, QueryEntry, RequestEntry, Sample,
         UNIT_NS,
     },
     matcher::{self},
     packet::{Direction, Meta},
-    parse::{self, tunnel::TunnelPorts},
+    parse::{self, Link, tunnel::TunnelPorts},
     pipeline::{
-        self, Interfaces,
+        self, Interfaces, PacketContext,
         tunnel::{self, Step, Unwrapped},
     },
     table::{self, Table},
@@ -189,8 +189,7 @@ impl Engine {
             }
             _ => meta,
         };
-        let way = (view.link, direction);
-        pipeline::measure(&bytes, &meta, way, &self.seeds, self, self);
+        pipeline::measure(&bytes, &self.context(meta, view.link, direction));
     }
 
     /// Removes the tunnel headers. None: there is nothing to measure, and the packet is counted.
@@ -216,7 +215,23 @@ impl Engine {
         let local = &self.settings.local;
         let direction = local.inside(self, &packet, meta.ifindex);
         let inner = tunnel::meta_of(left, meta);
-        pipeline::enter(&packet, &inner, direction, &self.seeds, self, self);
+        pipeline::enter(&packet, &self.context(inner, Link::Ethernet, direction));
+    }
+
+    /// Of a packet, or of what is left of it without its tunnels.
+    fn context(
+        &self,
+        meta: Meta,
+        link: Link,
+        direction: Direction,
+    ) -> PacketContext<'_, Self, Self> {
+        PacketContext {
+            meta,
+            link,
+            direction,
+            host: self,
+            env: self,
+        }
     }
 
     /// Passes on the samples of the packets since the last call.
@@ -305,6 +320,12 @@ pub struct Place {
     pub now_ns: u64,
     /// The latest time seen at the interface, nanoseconds since 1970.
     pub newest_ns: u64,
+}
+
+impl Seeds for Engine {
+    fn seed(&self, i: usize) -> u32 {
+        self.seeds.seed(i)
+    }
 }
 
 impl Env for Engine {

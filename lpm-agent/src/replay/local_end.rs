@@ -141,13 +141,12 @@ fn by_key(engine: &Engine, key: &FlowKey, flags: u8) -> Direction {
 /// True if the flow of this key is known, here or in another VLAN: the directions of one flow may
 /// have different ones.
 fn knows(engine: &Engine, key: &FlowKey) -> bool {
-    let seeds = engine.seeds();
-    if table::find(engine, hash::of_key(seeds, key)).is_some() {
+    if table::find(engine, hash::of_key(engine, key)).is_some() {
         return true;
     }
     if is_inside(key.segment) || !engine.is_tagged() && key.segment == 0 {
         return false;
     }
-    let untagged = Ends::of_flow(seeds, key).within(seeds, 0);
+    let untagged = Ends::of_flow(engine, key).within(engine, 0);
     engine.pair(untagged) != VlanPair::NOTHING || table::find(engine, untagged).is_some()
 }

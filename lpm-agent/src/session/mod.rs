@@ -225,7 +225,7 @@ impl Session {
         self.keeper.configure(configured(&config)?);
         self.hotplug.set_rules(config.rules(&self.only));
         let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let cold = current.cold_changes(&config);
+        let cold = current.needs_restart(&config);
         *current = config;
         Ok(cold)
     }

@@ -13,8 +13,8 @@ use std::{
 use lpm_agent::export::sample::SampleRecord;
 use serde_json::Value;
 
+use crate::support::lpm::{LIMIT, fails, lpm, succeeds};
 use crate::{
-    lpm::{LIMIT, fails, lpm, succeeds},
     talk::Talk,
     write::{ETHERNET, PCAP, PCAPNG, capture},
 };

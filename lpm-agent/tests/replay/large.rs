@@ -7,9 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use lpm_bench::replay::{Generator, Plan};
-
-use crate::lpm::{eventually, lpm};
+use crate::generator::{Generator, Plan};
+use crate::support::lpm::{eventually, lpm};
 
 /// What a process may need more at the end than after the first tenth, KiB: bounded summaries, and
 /// what the allocator keeps.

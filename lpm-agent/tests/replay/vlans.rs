@@ -5,8 +5,8 @@ use std::fs;
 use lpm_agent::replay::Choice;
 use lpm_common::counter::Counter;
 
+use crate::support::lpm::lpm;
 use crate::{
-    lpm::lpm,
     run::{Out, replay_with, settings, undirected},
     talk::Talk,
     write::{ETHERNET, PCAP, Record, capture},

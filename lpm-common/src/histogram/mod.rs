@@ -2,9 +2,9 @@
 //!
 //! Bucket `k` holds what is greater than 2^((k-1)/8) s and at most 2^(k/8) s
 //! (upper-inclusive, as Prometheus defines native histograms). The kernel
-//! counts in nanoseconds: a bound is `floor(2^(k/8) * 1e9)`, which puts every
-//! whole number of nanoseconds into the bucket that its exact value belongs
-//! to. What the kernel counts is what Prometheus stores.
+//! counts in nanoseconds: a bound is `floor(2^(k/8) * 1e9)`, so every whole
+//! number of nanoseconds falls into the bucket of its exact value. What the
+//! kernel counts is what Prometheus stores.
 
 mod bounds;
 
@@ -30,9 +30,10 @@ pub const ZERO_INDEX: i32 = -184;
 
 const LAST: usize = BUCKETS - 1;
 
-/// For each (power of two, next four bits) the bucket of the smallest value in
-/// the low 8 bits and that bucket's bound above: a cell is narrower than a
-/// bucket, so one comparison settles the rest, and one cache line has it all.
+/// Lookup table from (power of two, next four bits) to a bucket. The low 8 bits
+/// hold the bucket of the cell's smallest value; the bits above hold that
+/// bucket's upper bound. A cell is narrower than a bucket, so one comparison
+/// decides, and one cache line holds all that it reads.
 static CELLS: [u64; CELL_COUNT] = cells();
 
 const CELL_COUNT: usize = 512;

@@ -1,8 +1,8 @@
-//! The kernel's part in ordinary memory: what the host tests and the
-//! differential tests run packets through, and offline replay later.
+//! A model of the kernel's part in ordinary memory. The host tests, the
+//! differential tests and offline replay run packets through it.
 //!
-//! It holds the same maps as the kernel object, and does in
-//! [`crate::env::Env::sample`] what the kernel programs do.
+//! The model holds the same maps as the kernel object. Its
+//! [`crate::env::Env::sample`] does what the kernel programs do.
 
 mod tunnel;
 
@@ -16,7 +16,7 @@ use crate::{
     atomic::AtomicU64,
     counter::{COUNTERS, Counter},
     env::{Claims, Env, RequestSample, RttSample},
-    hash::SEEDS,
+    hash::{SEEDS, Seeds},
     histogram::{self, SUM_WORD, WORDS},
     layout::{
         BackendKey, Control, FlowEntry, InterfaceConfig, Methods, NameId, NameValue, PairKey,
@@ -26,7 +26,7 @@ use crate::{
     packet::{Direction, Meta},
     parse::{Link, Packet, tunnel::TunnelPorts},
     pipeline::{
-        self, FastPath, Interfaces, ParsedFlowPacket,
+        self, FastPath, Interfaces, Lookup, PacketContext, ParsedFlowPacket,
         node::{self, PodAddresses},
     },
     query::{self, Ledger, Queries, Query},
@@ -37,7 +37,7 @@ use crate::{
 
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Sizes and constants, as the agent gives them to the kernel object.
+/// Sizes and constants that the agent sets in the kernel object.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Entries of the flow table; a power of two, at least 4.
@@ -48,7 +48,7 @@ pub struct Settings {
     pub seeds: [u32; SEEDS],
     /// Jiffies per second.
     pub hz: u32,
-    /// Entries of the table of questions; a power of two, at least 4.
+    /// Entries of the query table; a power of two, at least 4.
     pub query_entries: u32,
     /// Seconds without a packet after which a flow is idle.
     pub idle_seconds: u32,
@@ -58,7 +58,7 @@ pub struct Settings {
 
 /// The maps, the clock and the packet at hand.
 pub struct Model {
-    /// Its sizes and constants.
+    /// Sizes and constants that the model was made with.
     pub settings: Settings,
     /// Map `FLOWS`.
     pub flows: Vec<FlowEntry>,
@@ -76,10 +76,10 @@ pub struct Model {
     pub interfaces: HashMap<u32, InterfaceConfig>,
     /// Map `NAMES`, whole addresses only.
     pub names: HashMap<[u32; 4], NameValue>,
-    /// Whose connections are really whose remote addresses stand for others.
+    /// Map `BACKENDS`: owners of the backends behind service addresses.
     pub backends: HashMap<BackendKey, NameId>,
-    /// Tunnels whose insides are measured; none: the programs that look into
-    /// none.
+    /// Ports of tunnels whose inner packets are measured. None: the programs
+    /// that do not look into tunnels run.
     pub tunnels: TunnelPorts,
     /// Generation of the names.
     pub generation: u32,
@@ -94,11 +94,11 @@ pub struct Model {
     /// Map `VLAN_PAIRS`.
     pub vlan_pairs: RefCell<HashMap<u64, VlanPair>>,
     claims: RefCell<HashSet<u32>>,
-    /// The packet at hand is looked at by another program too.
+    /// Whether another program looks at the packet at hand, too.
     quiet: Cell<bool>,
     /// The samples so far, in order.
     pub samples: RefCell<Vec<RttSample>>,
-    /// The answered questions so far, in order.
+    /// The answers that were matched so far, in order.
     pub answers: RefCell<Vec<Answered>>,
     /// The requests answered so far, in order.
     pub requested: RefCell<Vec<RequestSample>>,
@@ -106,18 +106,18 @@ pub struct Model {
     segment_size: Cell<u32>,
 }
 
-/// A question that was answered in time, and asked once.
+/// A query that was answered in time, and was sent once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answered {
     /// The answer.
     pub query: Query,
-    /// When it passed, nanoseconds.
+    /// When the answer passed, nanoseconds.
     pub now_ns: u64,
-    /// Since the question, nanoseconds.
+    /// Time since the query passed, nanoseconds.
     pub rtt_ns: u64,
 }
 
-/// What comes with a packet beside its bytes.
+/// What the kernel tells of a packet beside its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     /// Time, nanoseconds.
@@ -126,7 +126,7 @@ pub struct Arrival {
     pub link: Link,
     /// Which way it goes.
     pub direction: Direction,
-    /// Interface.
+    /// Interface that the packet is at.
     pub ifindex: u32,
     /// VLAN id in the metadata; 0: none.
     pub vlan: u32,
@@ -137,7 +137,7 @@ pub struct Arrival {
 }
 
 impl Model {
-    /// Empty maps.
+    /// Makes a model with empty maps.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let flows = (0..settings.flow_entries)
@@ -178,52 +178,49 @@ impl Model {
         }
     }
 
-    /// Runs a frame through the programs' two ways, as a hook does: through
-    /// those of the programs that look into tunnels if there are any.
+    /// Runs a frame through the fast path and the slow path, as a hook does.
+    /// The programs that look into tunnels run if there are tunnel ports.
     pub fn packet(&self, frame: &[u8], arrival: &Arrival) {
-        let meta = self.begin(frame, arrival);
-        if self.tunnels != TunnelPorts::default() {
-            return self.packet_inside(frame, &meta, arrival);
+        let cx = self.begin(frame, arrival);
+        if self.tunnels == TunnelPorts::default() {
+            pipeline::measure(&frame, &cx);
+        } else {
+            self.packet_inside(frame, &cx);
         }
-        let way = (arrival.link, arrival.direction);
-        pipeline::measure(&frame, &meta, way, &self.settings.seeds, self, self);
     }
 
-    /// Runs a frame through the programs of the joined hooks.
+    /// Runs a frame through the programs of the node vantage.
     pub fn joined_packet(&self, frame: &[u8], arrival: &Arrival) {
-        let meta = node::meta(&self.begin(frame, arrival));
-        let (link, direction) = (arrival.link, arrival.direction);
-        let seeds = &self.settings.seeds;
+        let cx = self.begin(frame, arrival);
+        let (cx, direction) = (cx.with(node::meta(&cx.meta)), cx.direction);
         let fast_path = |stash: &mut dyn FnMut(&ParsedFlowPacket)| match direction {
-            Direction::FromLocal => {
-                let way = (link, direction);
-                pipeline::fast_path(&frame, &meta, way, seeds, self, self, stash)
-            }
+            Direction::FromLocal => pipeline::fast_path(&frame, &cx, stash),
             Direction::ToLocal => {
                 self.quiet.set(true);
-                node::quick_to_pod(&frame, &meta, link, seeds, self, self, stash)
+                node::quick_to_pod(&frame, &cx, stash)
             }
         };
-        let fast_path = pipeline::after(fast_path, direction, self, self);
+        let fast_path = pipeline::after(&cx, fast_path);
         let network = if fast_path == FastPath::Uncommon {
-            pipeline::network(&frame, &meta, link, self)
+            pipeline::network(&frame, &cx.meta, cx.link, self)
         } else {
             None
         };
         let question = |query: &mut Query| {
             self.quiet.set(false);
-            if node::take_query(query, arrival.ifindex, direction, seeds, self) {
-                pipeline::take_query(query, seeds, self, self);
+            if node::take_query(query, arrival.ifindex, direction, self) {
+                pipeline::take_query(query, self, self);
             }
             self.quiet.set(direction == Direction::ToLocal);
         };
         if let Some(network) = network.filter(pipeline::is_datagram) {
-            let first = pipeline::datagram(&frame, &meta, &network, direction, self);
-            pipeline::queries(&frame, first, direction, self, question);
+            let first = pipeline::datagram(&frame, &network, &cx);
+            pipeline::queries(&frame, first, &cx, question);
             self.quiet.set(false);
             return;
         }
-        let packet = network.and_then(|network| pipeline::transport(&frame, &meta, &network, self));
+        let packet =
+            network.and_then(|network| pipeline::transport(&frame, &cx.meta, &network, self));
         self.quiet.set(false);
         let Some(packet) = packet else { return };
         let packet = Packet {
@@ -231,25 +228,30 @@ impl Model {
             ..packet
         };
         self.quiet.set(direction == Direction::ToLocal);
-        let way = (meta.ifindex, direction);
-        let first = pipeline::message(&frame, &packet, way, seeds, self, self);
-        pipeline::queries(&frame, first, direction, self, question);
+        let first = pipeline::message(&frame, &packet, &cx);
+        pipeline::queries(&frame, first, &cx, question);
         self.quiet.set(false);
-        if node::is_new_flow(&packet, direction, seeds, self) {
-            node::insert_flow(&packet, arrival.ifindex, direction, seeds, self, self);
+        let (fingerprint, found) = node::find(&packet, direction, self);
+        if found == Lookup::Anew {
+            node::insert_flow(&packet, fingerprint, arrival.ifindex, &cx);
         }
-        let known = pipeline::known(&packet, &meta, direction, seeds);
-        pipeline::finish(known, direction, self, self);
+        pipeline::finish(pipeline::known_as(fingerprint, &packet, &cx.meta), &cx);
     }
 
-    fn begin(&self, frame: &[u8], arrival: &Arrival) -> Meta {
+    fn begin(&self, frame: &[u8], arrival: &Arrival) -> PacketContext<'_, Self, Self> {
         self.now_ns.set(arrival.now_ns);
         self.segment_size.set(arrival.segment_size);
-        Meta {
-            len: u32::try_from(frame.len()).unwrap_or(u32::MAX),
-            segments: arrival.segments,
-            ifindex: arrival.ifindex,
-            vlan: arrival.vlan,
+        PacketContext {
+            meta: Meta {
+                len: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+                segments: arrival.segments,
+                ifindex: arrival.ifindex,
+                vlan: arrival.vlan,
+            },
+            link: arrival.link,
+            direction: arrival.direction,
+            host: self,
+            env: self,
         }
     }
 
@@ -347,6 +349,12 @@ impl Env for Model {
 
     fn segment_size(&self) -> u32 {
         self.segment_size.get()
+    }
+}
+
+impl Seeds for Model {
+    fn seed(&self, i: usize) -> u32 {
+        self.settings.seeds.seed(i)
     }
 }
 

@@ -1,27 +1,24 @@
-//! The programs that look into tunnels.
+//! The model's run through the programs that look into tunnels.
 
-use super::{Arrival, Model};
+use super::Model;
 use crate::{
-    packet::Meta,
     pipeline::{
-        self, FastPath, ParsedFlowPacket,
+        self, FastPath, PacketContext, ParsedFlowPacket,
         tunnel::{self, Step, Unwrapped},
     },
     query::Query,
 };
 
 impl Model {
-    pub(super) fn packet_inside(&self, frame: &[u8], meta: &Meta, arrival: &Arrival) {
-        let way = (arrival.link, arrival.direction);
-        let seeds = &self.settings.seeds;
+    pub(super) fn packet_inside(&self, frame: &[u8], cx: &PacketContext<'_, Self, Self>) {
         let fast_path = |stash: &mut dyn FnMut(&ParsedFlowPacket)| {
-            let tables = (self, &self.tunnels);
-            tunnel::fast_path(&frame, meta, way, seeds, tables, self, stash)
+            tunnel::fast_path(&frame, cx, &self.tunnels, stash)
         };
-        if pipeline::after(fast_path, arrival.direction, self, self) != FastPath::Uncommon {
+        if pipeline::after(cx, fast_path) != FastPath::Uncommon {
             return;
         }
-        let mut left = Unwrapped::whole(meta, arrival.link);
+        let meta = &cx.meta;
+        let mut left = Unwrapped::whole(meta, cx.link);
         loop {
             match tunnel::unwrap(frame, &left, meta, &self.tunnels, self) {
                 Step::Plain => break,
@@ -32,22 +29,19 @@ impl Model {
         let Some(network) = tunnel::network(frame, &left, meta, self) else {
             return;
         };
-        let direction = arrival.direction;
-        let question = |query: &mut Query| pipeline::take_query(query, seeds, self, self);
+        let question = |query: &mut Query| pipeline::take_query(query, self, self);
         if pipeline::is_datagram(&network) {
-            let first = pipeline::datagram(&frame, meta, &network, direction, self);
-            pipeline::queries(&frame, first, direction, self, question);
+            let first = pipeline::datagram(&frame, &network, cx);
+            pipeline::queries(&frame, first, cx, question);
             return;
         }
         let Some(packet) = tunnel::transport(frame, &left, meta, &network, self) else {
             return;
         };
         if left.level == 0 {
-            let way = (meta.ifindex, direction);
-            let first = pipeline::message(&frame, &packet, way, seeds, self, self);
-            pipeline::queries(&frame, first, direction, self, question);
+            let first = pipeline::message(&frame, &packet, cx);
+            pipeline::queries(&frame, first, cx, question);
         }
-        let inner = tunnel::meta_of(&left, meta);
-        pipeline::enter(&packet, &inner, direction, seeds, self, self);
+        pipeline::enter(&packet, &cx.with(tunnel::meta_of(&left, meta)));
     }
 }

@@ -1,4 +1,5 @@
-//! The small maps: control block, interface settings, histograms.
+//! The small maps: the control block, the settings of interfaces, the
+//! histograms.
 
 use core::mem::size_of;
 
@@ -8,15 +9,15 @@ use crate::{
     histogram::WORDS,
 };
 
-/// The one element of map `CONTROL`. The agent writes the first two words,
-/// the kernel the rest; rows are given out and taken back under a claim.
+/// The one element of map `CONTROL`. The agent writes the first two words, the
+/// kernel programs the rest. Rows are assigned and freed under a claim.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Control {
     /// Not 0 while somebody reads the sample stream.
     pub watch: AtomicU32,
-    /// Generation of the names, counted from 1; a flow whose row was resolved
-    /// for another one resolves again.
+    /// Generation of the names, counted from 1. A flow whose row was resolved
+    /// for another generation resolves it again.
     pub generation: AtomicU32,
     /// The next free histogram row; row 0 is the overflow row.
     pub next_row: AtomicU32,
@@ -26,16 +27,18 @@ pub struct Control {
     pub clock_ktime_ns: AtomicU64,
     /// `bpf_jiffies64` at that moment.
     pub clock_jiffies: AtomicU64,
-    /// Not 0 once a VLAN tag was seen; until then nobody looks for other VLANs
-    /// of a flow ([`crate::vlan`]).
+    /// Not 0 once a VLAN tag was seen. Until then no flow is looked for in
+    /// other VLANs ([`crate::vlan`]).
     pub tagged: AtomicU32,
-    /// The interface that last showed a flow, or a question, whose other
-    /// direction could be in more than one VLAN; 0: none. The agent takes it out.
+    /// The interface that last showed a flow, or a query, whose other direction
+    /// could be in more than one VLAN; 0: none. The agent reads it and stores
+    /// 0.
     pub doubtful: AtomicU32,
-    /// What follows is not in the line that each packet reads.
+    /// Keeps what follows out of the cache line that each packet reads.
     pub reserved: [AtomicU64; 3],
-    /// Remote ends of questions, as [`super::FlowCold::remote`]; a later one takes the place of an
-    /// earlier one. The agent, which takes them out, asks others for their names.
+    /// Remote ends of queries, as [`super::FlowCold::remote`]; a later one
+    /// takes the place of an earlier one. The agent reads and clears them, and
+    /// looks up their names.
     pub asked: [[AtomicU32; 4]; ASKED],
 }
 
@@ -56,7 +59,8 @@ pub enum Vantage {
     Bridge = 3,
     /// A network card of the node.
     Nic = 4,
-    /// Several ingress hooks joined, where the CNI redirects past one.
+    /// Several ingress hooks as one vantage, where the CNI redirects past a
+    /// hook.
     Node = 5,
 }
 
@@ -88,7 +92,8 @@ impl Vantage {
 
     /// Whether packets that *enter* the host through the interface come from
     /// the local end. True for the host end of a pod's veth and for a routed
-    /// bridge; for tunnels and network cards what enters comes from afar.
+    /// bridge. False for tunnels and network cards, whose incoming packets come
+    /// from afar.
     #[must_use]
     pub fn ingress_is_from_local(self) -> bool {
         matches!(self, Self::Pod | Self::Bridge)
@@ -101,11 +106,12 @@ impl Vantage {
 pub struct InterfaceConfig {
     /// A [`Vantage`].
     pub vantage: u8,
-    /// [`super::PeerKind`] of the local end, 0: found by address.
+    /// [`super::PeerKind`] of the local end; 0: its name is found by its
+    /// address.
     pub local_kind: u8,
     /// Keeps the layout free of implicit padding.
     pub reserved: u16,
-    /// Whose the local end is; used if `local_kind` is not 0.
+    /// Name of the local end; used if `local_kind` is not 0.
     pub local: NameId,
 }
 

@@ -1,4 +1,4 @@
-//! One flow at one vantage: four cache lines.
+//! The flow entry: one flow at one vantage, in four cache lines.
 
 use core::{
     mem::{offset_of, size_of},
@@ -28,8 +28,8 @@ pub const UNIT_NS: u64 = 64;
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct FlowEntry {
-    /// Seeded hash of the flow key; 0: the entry is free. Written last when
-    /// an entry is made, and checked before and after by every reader.
+    /// Seeded hash of the flow key; 0: the entry is free. It is stored last
+    /// when an entry is made. Every reader checks it before and after reading.
     pub fingerprint: AtomicU64,
     /// Low 32 bits of jiffies at the flow's last packet.
     pub last_seen: AtomicU32,
@@ -38,13 +38,13 @@ pub struct FlowEntry {
     pub row: AtomicU32,
     /// Per direction, indexed by [`crate::packet::Direction`].
     pub hot: [DirectionHot; 2],
-    /// Per direction of the stamped packet.
+    /// Stamps and statistics, per direction of the stamped packet.
     pub slots: [DirectionSlots; 2],
-    /// Written at creation.
+    /// The key, and what was learnt when the entry was made.
     pub cold: FlowCold,
 }
 
-/// What a packet without a sample needs, for one direction.
+/// What every packet of one direction reads or writes.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct DirectionHot {
@@ -64,8 +64,8 @@ pub struct DirectionHot {
 }
 
 /// What [`DirectionHot::traffic`] counts since the flow has its entry. A word
-/// wraps: whoever looks at least every ten seconds adds up the differences,
-/// each of which is right up to 67 million packets and 275 GB.
+/// wraps. A reader that looks at least every ten seconds adds up the
+/// differences; each difference is right up to 67 million packets and 275 GB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Packets on the wire (a GSO packet counts each of its segments).
@@ -77,14 +77,15 @@ pub struct Traffic {
 impl Traffic {
     const BYTES: u32 = 38;
 
-    /// As a word to add.
+    /// Packs the counts into a word that can be added to
+    /// [`DirectionHot::traffic`].
     #[inline(always)]
     #[must_use]
     pub const fn pack(self) -> u64 {
         (self.packets << Self::BYTES).wrapping_add(self.bytes)
     }
 
-    /// What a word, or the difference (modulo 2^64) of two, stands for.
+    /// Unpacks a word, or the difference (modulo 2^64) of two words.
     #[inline(always)]
     #[must_use]
     pub const fn unpack(word: u64) -> Self {
@@ -95,8 +96,8 @@ impl Traffic {
     }
 }
 
-/// Modulo 2^64: what a half of a word lost by wrapping can be less than 0, when
-/// the other half wrapped into it.
+/// Adds modulo 2^64: the half of a word that the other half wrapped into can be
+/// less than 0.
 impl core::ops::AddAssign for Traffic {
     fn add_assign(&mut self, other: Self) {
         self.packets = self.packets.wrapping_add(other.packets);
@@ -104,7 +105,7 @@ impl core::ops::AddAssign for Traffic {
     }
 }
 
-/// Outstanding timestamps of one direction, and the leg's statistics.
+/// Outstanding timestamps of one direction, and the statistics of its leg.
 ///
 /// All times are in [`UNIT_NS`]; in the statistics `u32::MAX` is "not yet
 /// measured".
@@ -113,23 +114,24 @@ impl core::ops::AddAssign for Traffic {
 pub struct DirectionSlots {
     /// TSval in the high 32 bits, time in the low 32 bits; 0: free.
     pub stamps: [AtomicU64; SLOTS],
-    /// Sequence number at which two full segments from the stamped one's
-    /// first byte are complete.
+    /// Sequence number at which two full segments, counted from the first byte
+    /// of the stamped segment, are complete.
     pub targets: [AtomicU32; SLOTS],
     /// Spacing of stamps in ticks of the sender's timestamp clock.
     pub gap: AtomicU32,
-    /// Smallest since the agent last took it (it swaps `u32::MAX` in).
+    /// Smallest round trip since the agent last took it (the agent swaps
+    /// `u32::MAX` in).
     pub window_min: AtomicU32,
     /// Round trips measured since the flow has its entry, modulo 2^32.
     pub samples: AtomicU32,
-    /// Latest.
+    /// Latest round trip.
     pub last: AtomicU32,
-    /// Smoothed as in RFC 6298 section 2 (alpha 1/8).
+    /// Round trip smoothed as in RFC 6298 section 2 (alpha 1/8).
     pub smoothed: AtomicU32,
-    /// How long after the stamped segment the second full one was complete;
-    /// encoded by [`crate::matcher::state`].
+    /// Time from the stamped segment to the completion of the second full
+    /// segment; encoded by [`crate::matcher::state`].
     pub second: [AtomicU16; SLOTS],
-    /// Full segment on the wire, bytes of payload; 0: unknown.
+    /// Payload of a full segment on the wire, bytes; 0: unknown.
     pub full_segment: AtomicU16,
 }
 
@@ -149,14 +151,14 @@ impl Default for DirectionSlots {
     }
 }
 
-/// The flow's key in full, and what was learnt at its birth.
+/// The flow's key in full, and what was learnt when the entry was made.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct FlowCold {
     /// Address of the local end, network byte order in memory; IPv4 is mapped
     /// (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2).
     pub local: [AtomicU32; 4],
-    /// Address of the remote end, likewise.
+    /// Address of the remote end, network byte order in memory; IPv4 is mapped.
     pub remote: [AtomicU32; 4],
     /// TCP port of the local end, host byte order.
     pub local_port: AtomicU16,
@@ -164,24 +166,24 @@ pub struct FlowCold {
     pub remote_port: AtomicU16,
     /// Interface of the vantage.
     pub ifindex: AtomicU32,
-    /// VLAN ids (outer in bits 0..12, inner in bits 12..24) or, inside a tunnel,
-    /// its VNI and kind: see [`super::tunnel`]; 0: none.
+    /// VLAN ids (outer in bits 0..12, inner in bits 12..24). For a flow inside
+    /// a tunnel, the tunnel's VNI and kind: see [`super::tunnel`]. 0: none.
     pub segment: AtomicU32,
-    /// The [`super::Vantage`] of the interface when the flow appeared in bits
-    /// 0..6; bit 6: a socket of this host sent its first packet; bit 7: the
-    /// flow's SYN was seen.
+    /// Bits 0..6: the [`super::Vantage`] of the interface when the flow
+    /// appeared. Bit 6: a socket of this host sent the flow's first packet. Bit
+    /// 7: the flow's SYN was seen.
     pub birth: AtomicU8,
     /// Bits 16..24 of the VNI of the tunnel around the innermost one; 0: none.
     pub outer_vni_high: AtomicU8,
-    /// Bits 0..16 of the same.
+    /// Bits 0..16 of the VNI of the tunnel around the innermost one.
     pub outer_vni_low: AtomicU16,
     /// Low 32 bits of jiffies at the flow's first packet.
     pub first_seen: AtomicU32,
     /// MSS option of the SYN sent by each direction, bytes; 0: not seen.
     pub announced_mss: [AtomicU16; 2],
-    /// Per direction, while [`crate::matcher::state::STALE`] says so: low 28
-    /// bits of jiffies at the start of a run of stale TSvals, and above them
-    /// how many packets in a row were not of the direction's method.
+    /// Per direction, while [`crate::matcher::state::STALE`] is set. Low 28
+    /// bits: jiffies at the start of a run of stale TSvals. Bits above: how
+    /// many packets in a row did not fit the direction's method.
     pub stale: [AtomicU32; 2],
 }
 
@@ -196,7 +198,8 @@ impl FlowCold {
         self.birth.load(Relaxed) & !(OPENED | HOSTS)
     }
 
-    /// Whether the flow's SYN was seen; false: it was joined mid-stream.
+    /// Whether the flow's SYN was seen; false: the flow was first seen in
+    /// mid-stream.
     #[inline(always)]
     #[must_use]
     pub fn opened(&self) -> bool {
@@ -216,7 +219,8 @@ impl FlowCold {
         self.birth.store(self.birth.load(Relaxed) | HOSTS, Relaxed);
     }
 
-    /// Notes how the flow appeared.
+    /// Notes the vantage at which the flow appeared, and whether its SYN was
+    /// seen.
     #[inline(always)]
     pub fn set_birth(&self, vantage: u8, opened: bool) {
         let opened = if opened { OPENED } else { 0 };

@@ -1,5 +1,5 @@
 //! The memory that the kernel programs and the agent share: every map key and
-//! value, with its size and offsets asserted.
+//! value, with asserted size and offsets.
 //!
 //! Values that live in memory-mapped maps consist of atomics, because the
 //! kernel writes while the agent reads. Their loads and stores are plain

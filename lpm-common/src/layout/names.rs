@@ -1,4 +1,4 @@
-//! Names in the kernel: addresses to small ids, pairs of ids to rows.
+//! Names in the kernel: addresses map to small ids, pairs of ids to rows.
 
 use core::mem::size_of;
 
@@ -8,11 +8,11 @@ use crate::atomic::AtomicU64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum PeerKind {
-    /// Named by nothing.
+    /// An address without a name.
     External = 1,
     /// A pod.
     Pod = 2,
-    /// A node, this one's own addresses included.
+    /// A node. The addresses of this node itself count as well.
     Node = 3,
     /// The virtual address of a service.
     Service = 4,
@@ -57,31 +57,31 @@ pub struct NameKey {
 
 const _: () = assert!(size_of::<NameKey>() == 20);
 
-/// Who an address or an interface belongs to, as a small number: in the upper
-/// bits the namespace, in the lower ones what is told apart within it (a
-/// workload, a service, a pod). Both are given out by the agent.
+/// Owner of an address or an interface, as a small number. The upper bits are
+/// the namespace, the lower bits a member of it (a workload, a service, a pod).
+/// The agent assigns both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct NameId(pub u32);
 
 impl NameId {
-    /// Bits of a member of a namespace.
+    /// Number of bits of a member.
     pub const MEMBER_BITS: u32 = 11;
 
-    /// Bits in all.
+    /// Number of bits in all.
     pub const BITS: u32 = 25;
 
     /// The largest number of a namespace.
     pub const MAX_NAMESPACE: u16 = (1 << (Self::BITS - Self::MEMBER_BITS)) - 1;
 
-    /// In the labels of rows only: whoever the namespace was is gone.
+    /// In labels of rows only: the namespace that the row was for is gone.
     pub const GONE: Self = Self::new(Self::MAX_NAMESPACE, 0);
 
     /// The largest number of a member.
     pub const MAX_MEMBER: u16 = (1 << Self::MEMBER_BITS) - 1;
 
-    /// Both numbers, which are cut to their bits; namespace 0: none, member 0:
-    /// the namespace as a whole.
+    /// Makes an id of both numbers, each cut to its bits. Namespace 0: none;
+    /// member 0: the namespace as a whole.
     #[must_use]
     pub const fn new(namespace: u16, member: u16) -> Self {
         let namespace = namespace & Self::MAX_NAMESPACE;
@@ -95,7 +95,7 @@ impl NameId {
         (self.0 >> Self::MEMBER_BITS) as u16 & Self::MAX_NAMESPACE
     }
 
-    /// What is told apart within the namespace; 0: nothing.
+    /// The member of the namespace; 0: none.
     #[must_use]
     pub const fn member(self) -> u16 {
         self.0 as u16 & Self::MAX_MEMBER
@@ -106,13 +106,13 @@ impl NameId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct NameValue {
-    /// Whose it is; 0: nobody's.
+    /// Owner of the address; 0: none.
     pub id: NameId,
     /// A [`PeerKind`].
     pub kind: u8,
     /// 1 if the address is this node's own.
     pub own: u8,
-    /// 1 if it stands for others, of which map `BACKENDS` tells.
+    /// 1 if the address stands for others; map `BACKENDS` tells which.
     pub stands: u8,
     /// Keeps the layout free of implicit padding.
     pub reserved: u8,
@@ -121,7 +121,8 @@ pub struct NameValue {
 const _: () = assert!(size_of::<NameValue>() == 8);
 
 impl NameValue {
-    /// Whose it is and what it is; not the node's own.
+    /// Makes a name with this owner and kind, of an address that is not the
+    /// node's own.
     #[must_use]
     pub const fn new(id: NameId, kind: PeerKind) -> Self {
         Self {
@@ -134,14 +135,14 @@ impl NameValue {
     }
 }
 
-/// Key of map `BACKENDS`: the addresses of the local end and of the remote one,
-/// as flows have them, and both ports (the local one in the upper half).
+/// Key of map `BACKENDS`: addresses of the local and the remote end, as in flow
+/// keys, and both ports (the local one in the upper half).
 pub type BackendKey = [u32; 9];
 
-/// Elements of map `BACKENDS`, some 150 bytes each while they are there.
+/// Capacity of map `BACKENDS`; an element takes some 150 bytes while it exists.
 pub const MOST_BACKENDS: u32 = 16_384;
 
-/// The key of a connection.
+/// Makes the key of a connection in map `BACKENDS`.
 #[inline(always)]
 #[must_use]
 pub const fn backend_key(local: ([u32; 4], u16), remote: ([u32; 4], u16)) -> BackendKey {
@@ -156,21 +157,22 @@ pub const fn backend_key(local: ([u32; 4], u16), remote: ([u32; 4], u16)) -> Bac
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Family {
-    /// TCP: leg times four plus echo; the minima of evicted flows in the
-    /// fourth place of each leg.
+    /// TCP: leg times four plus echo. The fourth place of each leg holds the
+    /// minima of evicted flows.
     Tcp = 0,
     /// ICMP echo: leg times four; [`super::ICMP_UNANSWERED`].
     Icmp = 1,
-    /// DNS: by [`super::Rcode`]; [`super::DNS_UNANSWERED`]. The remote end is
-    /// left out of the label set.
+    /// DNS: by [`super::Rcode`], and [`super::DNS_UNANSWERED`]. The label set
+    /// leaves out the remote end.
     Dns = 2,
     /// Requests over TCP: leg times four.
     Request = 3,
 }
 
-/// Key of map `PAIRS` and label set of a histogram row, packed into 64 bits:
-/// vantage (4), kinds of the local and the remote end (3 each), whether the
-/// local one is the node itself (1), [`Family`] (2), the ids of both (25 each).
+/// Key of map `PAIRS` and label set of a histogram row, packed into 64 bits.
+/// From the lowest bit on: vantage (4 bits), kinds of the local and the remote
+/// end (3 each), whether the local end is the node itself (1), [`Family`] (2),
+/// the ids of both ends (25 each).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PairKey(pub u64);
 
@@ -185,12 +187,13 @@ mod at {
 }
 
 impl PairKey {
-    /// Bit of a vantage: of flows inside a tunnel's packets. They are no
-    /// vantage's that any aggregate takes: the pod's own veth counts them.
+    /// Bit of a vantage number: the flow is inside a tunnel. Such rows enter no
+    /// aggregate of a vantage, because the pod's own veth counts the same
+    /// flows.
     pub const INSIDE: u8 = 8;
 
-    /// Set in a row that is free again: it is nobody's label set then, the
-    /// bits below are the number of the next one (0: none).
+    /// Set in a row that is free again. The row is then no label set; the bits
+    /// below hold the number of the next free row (0: none).
     pub const FREE: u64 = 1 << 63;
 
     /// Packs the label set of a flow.
@@ -207,21 +210,21 @@ impl PairKey {
         )
     }
 
-    /// The same label set for another family (flows are [`Family::Tcp`]).
+    /// Makes the same label set for another family (flows are [`Family::Tcp`]).
     #[must_use]
     pub fn with(self, family: Family) -> Self {
         Self(self.0 & !(3 << at::FAMILY) | (family as u64) << at::FAMILY)
     }
 
-    /// The same with namespaces only: what shares a row when there are none
-    /// left for what is told apart within them.
+    /// Makes the label set of the namespaces alone. Pairs share its row when no
+    /// row is left that tells their members apart.
     #[must_use]
     pub fn whole(self) -> Self {
         let members = u64::from(NameId::MAX_MEMBER);
         Self(self.0 & !(members << at::LOCAL | members << at::REMOTE))
     }
 
-    /// The same with other ids.
+    /// Makes the same label set with other ids.
     #[must_use]
     pub fn with_ids(self, local: NameId, remote: NameId) -> Self {
         let id = |id: NameId| u64::from(id.0 & ((1 << NameId::BITS) - 1));
@@ -229,8 +232,8 @@ impl PairKey {
         Self(self.0 & !(all << at::LOCAL) | id(local) << at::LOCAL | id(remote) << at::REMOTE)
     }
 
-    /// The label set of what is gone, at this vantage: it is shown nowhere, and
-    /// its samples are still counted as samples.
+    /// The label set of a pair that is gone, at this vantage. It is shown
+    /// nowhere, and its samples still count as samples.
     #[must_use]
     pub fn gone(self) -> Self {
         let nobody = NameValue {
@@ -241,7 +244,7 @@ impl PairKey {
         self.family().map_or(gone, |family| gone.with(family))
     }
 
-    /// What the row holds; None: not known to this version.
+    /// The family of the row's histograms; None: this version does not know it.
     #[must_use]
     pub fn family(self) -> Option<Family> {
         [Family::Tcp, Family::Icmp, Family::Dns, Family::Request]
@@ -255,7 +258,7 @@ impl PairKey {
         self.0 as u8 & 15
     }
 
-    /// The local end: whose, kind, and whether it is the node itself.
+    /// The local end: its owner, its kind, and whether it is the node itself.
     #[must_use]
     pub fn local(self) -> NameValue {
         NameValue {
@@ -267,7 +270,7 @@ impl PairKey {
         }
     }
 
-    /// The remote end: whose and kind.
+    /// The remote end: its owner and kind.
     #[must_use]
     pub fn remote(self) -> NameValue {
         NameValue {

@@ -1,18 +1,20 @@
-//! A question that waits for its answer.
+//! The query entry: a query that waits for its answer.
 
 use core::mem::size_of;
 
 use crate::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
-/// A DNS query not answered within this counts as unanswered, and an answer
-/// that comes later is late, nanoseconds. The common resolvers give up, or try
-/// again, after 5 s (resolv.conf(5), `timeout`).
+/// Time after which a DNS query counts as unanswered, nanoseconds. An answer
+/// that comes later is late. The common resolvers give up, or try again, after
+/// 5 s (resolv.conf(5), `timeout`).
 pub const DNS_TIMEOUT_NS: u64 = 5_000_000_000;
 
-/// The same for ICMP echo requests: as long as ping(8) waits for an answer.
+/// Time after which an ICMP echo request counts as unanswered, nanoseconds. An
+/// answer that comes later is late. ping(8) waits as long.
 pub const ICMP_TIMEOUT_NS: u64 = 10_000_000_000;
 
-/// [`QueryEntry::unanswered`] of a question that is not counted there.
+/// [`QueryEntry::unanswered`] of a query that is not counted if it stays
+/// unanswered.
 pub const NOWHERE: u8 = u8::MAX;
 
 /// Place in a row of DNS answers (the places before are those of [`Rcode`])
@@ -31,32 +33,33 @@ pub struct QueryEntry {
     /// Seeded hash of vantage, ends, method, leg and id; 0: the entry is free.
     /// Written last when an entry is made.
     pub fingerprint: AtomicU64,
-    /// When the question passed the last time, `CLOCK_MONOTONIC` nanoseconds.
+    /// When the query passed the last time, `CLOCK_MONOTONIC` nanoseconds.
     pub sent_ns: AtomicU64,
     /// Histogram row; 0: there was none to be had.
     pub row: AtomicU32,
-    /// A [`Phase`] in the low bits, and which earlier askings may still be
-    /// answered: [`crate::query::Outstanding`].
+    /// A [`Phase`] in the low bits, and which earlier transmissions of the
+    /// query may still be answered: [`crate::query::Outstanding`].
     pub state: AtomicU32,
     /// Interface of the vantage.
     pub ifindex: AtomicU32,
     /// A [`super::Method`].
     pub method: AtomicU8,
-    /// Place in the row that counts it if it stays unanswered, or [`NOWHERE`].
+    /// Place in the row that counts the query if it stays unanswered, or
+    /// [`NOWHERE`].
     pub unanswered: AtomicU8,
-    /// When it passed the first time since it was last answered, or counted as
-    /// unanswered: in [`FIRST_UNIT_NS`], low 16 bits. Of an announced message
-    /// (DNS over TCP): its length, bytes.
+    /// When the query passed the first time since it was last answered or
+    /// counted as unanswered: low 16 bits of the time in [`FIRST_UNIT_NS`]. For
+    /// an announced message (DNS over TCP): the message's length, bytes.
     pub first: AtomicU16,
 }
 
 const _: () = assert!(size_of::<QueryEntry>() == 32);
 
-/// Unit of [`QueryEntry::first`], nanoseconds: 16 bits are 68 s, more than two
-/// of the longest time that an answer has.
+/// Unit of [`QueryEntry::first`], nanoseconds. 16 bits are 68 s, more than
+/// twice the longest timeout of a query.
 pub const FIRST_UNIT_NS: u64 = 1 << 20;
 
-/// What became of a question.
+/// What became of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Phase {
@@ -71,7 +74,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Of a [`QueryEntry::state`].
+    /// The phase in a [`QueryEntry::state`].
     #[inline(always)]
     #[must_use]
     pub const fn of(state: u32) -> Self {
@@ -95,8 +98,8 @@ pub const fn timeout_ns(method: u8) -> u64 {
     }
 }
 
-/// The response codes (RFC 1035 section 4.1.1) that are told apart; the number
-/// is the code and the place in a row.
+/// The response codes (RFC 1035 section 4.1.1) that are told apart. The number
+/// is both the code and the place in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Rcode {
@@ -117,7 +120,7 @@ pub enum Rcode {
 }
 
 impl Rcode {
-    /// All of them, in the order of their numbers.
+    /// All response codes, in the order of their numbers.
     pub const ALL: [Self; 7] = [
         Self::NoError,
         Self::FormErr,
@@ -128,7 +131,7 @@ impl Rcode {
         Self::Other,
     ];
 
-    /// The one with this number.
+    /// The response code with this number.
     #[must_use]
     pub fn from_raw(raw: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|rcode| *rcode as u8 == raw)

@@ -1,16 +1,16 @@
-//! The request at hand of a flow.
+//! The request entry: a flow's latest request and its answer.
 
 use core::mem::size_of;
 
 use crate::atomic::{AtomicU32, AtomicU64};
 
-/// An element of map `REQUESTS`: the request at hand of the flow whose entry has
-/// the same number. Two to a cache line.
+/// An element of map `REQUESTS`: the latest request of the flow whose flow
+/// entry has the same number. Two entries share a cache line.
 #[derive(Debug, Default)]
 #[repr(C, align(32))]
 pub struct RequestEntry {
-    /// The flow's fingerprint XOR the jiffies at its first packet; another one:
-    /// the entry is a former flow's.
+    /// The flow's fingerprint XOR the jiffies at its first packet. With any
+    /// other value the entry belongs to a former flow.
     pub flow: AtomicU64,
     /// When the request's first byte passed, `CLOCK_MONOTONIC` nanoseconds.
     pub asked_ns: AtomicU64,
@@ -26,18 +26,18 @@ pub struct RequestEntry {
 
 const _: () = assert!(size_of::<RequestEntry>() == 32);
 
-/// Whose turn it is.
+/// Which end's turn it is to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum RequestPhase {
-    /// Nobody's: no request has begun.
+    /// Neither end's: no request has begun.
     Idle = 0,
     /// The asking end's: its request is passing.
     Asking = 1,
     /// The answering end's: the answer is passing, or has passed.
     Answering = 2,
-    /// Nobody can tell: the ends do not take turns. A new request counts again
-    /// once all that was sent is acknowledged.
+    /// Unknown: the ends do not take turns. A new request counts again once all
+    /// that was sent is acknowledged.
     Overlapping = 3,
 }
 

@@ -1,4 +1,4 @@
-//! A sample as the kernel hands it to whoever watches.
+//! A sample, as the kernel programs send it to watchers.
 
 use core::mem::size_of;
 
@@ -25,20 +25,21 @@ impl Leg {
     }
 }
 
-/// How long the far end may have sat on the echo (the design's frozen term).
+/// How long the far end may have held the echo back (the design's frozen term).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Echo {
     /// Any stack sends this acknowledgement at once.
     Prompt = 0,
-    /// May have waited for the delayed-ACK timer.
+    /// The echo may have waited for the delayed-ACK timer.
     Lone = 1,
-    /// Piggybacked: may include the application's think time.
+    /// The echo is piggybacked on data: it may include the application's think
+    /// time.
     Data = 2,
 }
 
 impl Echo {
-    /// All of them, in the order of their numbers.
+    /// All echo classes, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Prompt, Self::Lone, Self::Data];
 
     /// The value of the label `echo`.
@@ -73,7 +74,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// All of them, in the order of their numbers.
+    /// All methods, in the order of their numbers.
     pub const ALL: [Self; 6] = [
         Self::Ts,
         Self::Seq,
@@ -102,7 +103,7 @@ impl Method {
         }
     }
 
-    /// Its bit in a set of methods.
+    /// The method's bit in a set of methods.
     #[inline(always)]
     #[must_use]
     pub const fn bit(self) -> u32 {
@@ -132,8 +133,9 @@ impl Methods {
         self.0 & method.bit() != 0
     }
 
-    /// Whether a packet with timestamps may go the fast path: by [`Method::Ts`], and without
-    /// [`Method::Request`], of which every packet may be the last one of an answer.
+    /// Whether packets with timestamps may take the fast path. They may if
+    /// [`Method::Ts`] is on and [`Method::Request`] is off: with the latter,
+    /// every packet may be the last one of an answer.
     #[inline(always)]
     #[must_use]
     pub const fn allow_fast_path(self) -> bool {
@@ -158,15 +160,16 @@ impl FromIterator<Method> for Methods {
 pub struct Sample {
     /// `CLOCK_MONOTONIC` of the echo, nanoseconds.
     pub time_ns: u64,
-    /// Round trip, nanoseconds; of TCP's methods a multiple of
+    /// Round trip, nanoseconds; for TCP's methods a multiple of
     /// [`super::UNIT_NS`].
     pub rtt_ns: u64,
     /// Sender of the stamped packet, network byte order, IPv4 mapped.
     pub src: [u32; 4],
-    /// Its receiver.
+    /// Receiver of the stamped packet, network byte order, IPv4 mapped.
     pub dst: [u32; 4],
-    /// What matched: ICMP sequence number (high 16 bits) and id; the DNS id; the
-    /// TSval; the end of the sequence (`seq`, `handshake`).
+    /// The number that matched. ICMP: sequence number (high 16 bits) and id.
+    /// DNS: the message id. `ts`: the TSval. `seq`, `handshake`: the end of
+    /// sequence.
     pub id: u32,
     /// Interface of the vantage.
     pub ifindex: u32,
@@ -178,8 +181,8 @@ pub struct Sample {
     pub dport: u16,
     /// A [`Leg`].
     pub leg: u8,
-    /// An [`Echo`] in the low 4 bits; of a DNS answer also its response code, in
-    /// the high 4 bits.
+    /// An [`Echo`] in the low 4 bits; for a DNS answer the response code in the
+    /// high 4 bits.
     pub echo: u8,
     /// A [`Method`].
     pub method: u8,
@@ -190,15 +193,16 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// How long the far end may have sat on the echo; None: not known to this
-    /// version.
+    /// How long the far end may have held the echo back; None: this version
+    /// does not know it.
     #[must_use]
     pub fn echo(&self) -> Option<Echo> {
         let mut all = Echo::ALL.into_iter();
         all.find(|echo| *echo as u8 == self.echo & 0xf)
     }
 
-    /// The response code of a DNS answer; None: it is none.
+    /// The response code of a DNS answer; None: the sample is of another
+    /// method.
     #[must_use]
     pub fn rcode(&self) -> Option<Rcode> {
         let code = (self.echo >> 4).min(Rcode::Other as u8);

@@ -1,6 +1,6 @@
-//! How the tunnels around a flow's packets stand in a flow entry and a sample.
+//! How a flow entry and a sample name the tunnels around a flow's packets.
 //!
-//! The word `segment` of both is one of two things:
+//! The word `segment` of both holds one of two things:
 //!
 //! | bits | no tunnel | inside a tunnel |
 //! |---|---|---|
@@ -10,7 +10,7 @@
 //!
 //! The VNI of the outer tunnel stands in a place of its own.
 
-/// A way to put a network's packets inside another's.
+/// The encapsulation of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum TunnelKind {
@@ -64,14 +64,14 @@ pub const fn kind_of(segment: u32) -> u32 {
 /// A tunnel: its kind and the number of its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tunnel {
-    /// What it is.
+    /// The tunnel's encapsulation.
     pub kind: TunnelKind,
     /// The network's number, 24 bits.
     pub vni: u32,
 }
 
-/// The tunnels around a flow's packets, outermost first, by the word `segment`
-/// and the outer VNI.
+/// The tunnels around a flow's packets, outermost first, read from the word
+/// `segment` and the outer VNI.
 #[must_use]
 pub fn tunnels(segment: u32, outer_vni: u32) -> [Option<Tunnel>; 2] {
     let tunnel = |shift: u32, vni: u32| {
@@ -84,7 +84,7 @@ pub fn tunnels(segment: u32, outer_vni: u32) -> [Option<Tunnel>; 2] {
     }
 }
 
-/// Whether the word `segment` is that of a flow inside a tunnel.
+/// Whether the word `segment` says that the flow is inside a tunnel.
 #[inline(always)]
 #[must_use]
 pub const fn is_inside(segment: u32) -> bool {

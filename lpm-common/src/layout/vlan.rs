@@ -1,23 +1,23 @@
-//! In which VLANs a flow's directions were seen.
+//! The VLANs in which the directions of a flow were seen.
 
 use core::mem::size_of;
 
 use crate::packet::Direction;
 
-/// In place of VLAN ids: this direction was not seen.
+/// Stands in place of VLAN ids for a direction that was not seen.
 pub const UNSEEN: u32 = u32::MAX;
 
-/// Value of map `VLAN_PAIRS`; the key is the fingerprint that the flow, or the
-/// question, would have without a tag. See [`crate::vlan`]. One word, so that
-/// nobody sees half of one and half of another.
+/// Value of map `VLAN_PAIRS`. The key is the fingerprint that the flow, or the
+/// query, would have without a tag; see [`crate::vlan`]. The value is one word,
+/// so that no reader sees half of one value and half of another.
 ///
 /// | bits | what |
 /// |---|---|
-/// | 0..24 | VLAN ids, as in [`super::FlowCold::segment`], of what the local end sends; of a question, its own |
-/// | 24..48 | of what is sent to it |
-/// | 48, 49 | whether they were seen |
+/// | 0..24 | VLAN ids, as in [`super::FlowCold::segment`], of what the local end sends; for a query, the query's own |
+/// | 24..48 | VLAN ids of what is sent to the local end |
+/// | 48, 49 | whether the first, the second ids were seen |
 /// | 50 | the directions are joined |
-/// | 51 | under the second one's VLAN |
+/// | 51 | they are joined under the second one's VLAN |
 /// | 52 | more than one VLAN shows the same direction, so nothing is joined |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
@@ -51,7 +51,7 @@ impl VlanPair {
         (self.0 >> (IDS * way)) as u32 & ((1 << IDS) - 1)
     }
 
-    /// With the VLAN ids of a direction.
+    /// Sets the VLAN ids of a direction.
     #[inline(always)]
     #[must_use]
     pub const fn with(self, direction: Direction, vlan: u32) -> Self {
@@ -74,7 +74,7 @@ impl VlanPair {
         }
     }
 
-    /// The other direction than this one is joined to this one's VLAN.
+    /// Notes that the directions are joined under the VLAN of `home`.
     #[inline(always)]
     #[must_use]
     pub const fn joined(self, home: Direction) -> Self {
@@ -91,7 +91,7 @@ impl VlanPair {
         self.0 & APART != 0
     }
 
-    /// More than one does.
+    /// Notes that more than one VLAN shows the same direction.
     #[inline(always)]
     #[must_use]
     pub const fn apart(self) -> Self {

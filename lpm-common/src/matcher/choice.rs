@@ -1,7 +1,10 @@
-//! Which method a direction is measured by. The first packets say it; later an
-//! odd one, with the timestamp option or without it, changes nothing: some
-//! stacks and middleboxes leave it out of keep-alives (RFC 7323 section 3.2
-//! forbids it). Only a row of packets does: a path may begin to strip it.
+//! Chooses the method that a direction is measured by.
+//!
+//! The first packets decide. Later on, one odd packet with or without the
+//! timestamp option changes nothing: some stacks and middleboxes leave the
+//! option out of keep-alives (RFC 7323 section 3.2 forbids it). Only several
+//! such packets in a row change the method, because a path may begin to strip
+//! the option.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -12,16 +15,16 @@ use crate::{
     packet::{TcpHead, flag},
 };
 
-/// Packets with new data and without the option, one after another, that make
-/// a direction with timestamps one without.
+/// Packets in a row, with new data and without the option, that turn a
+/// direction with timestamps into one without.
 const WITHOUT: u32 = 8;
 
-/// Packets with the option, between which none without it brought new data,
-/// that make it one with timestamps again.
+/// Packets with the option that turn a direction into one with timestamps
+/// again. No packet without the option brought new data between them.
 const WITH: u32 = 3;
 
-/// Takes a packet with timestamps, if it is `fast_ts`, or without any that are
-/// used. Returns the direction's new state.
+/// Chooses the method for a packet. `fast_ts`: the packet has timestamps that
+/// are used. Returns the direction's new state.
 #[inline(always)]
 pub(super) fn choose<E: Env>(
     at: &FlowPacket<'_>,
@@ -50,8 +53,9 @@ pub(super) fn choose<E: Env>(
     }
     let other = at.other_state();
     let undecided = state & (state::HAS_TSVAL | state::STALE) == 0;
-    // An acknowledgment alone decides nothing, as it may be a keep-alive; it
-    // must be understood by whoever is measured by what it acknowledges.
+    // An acknowledgment alone decides nothing, as it may be a keep-alive. But
+    // the other direction, if it is measured by what its packets acknowledge,
+    // must understand it.
     let decides = new_data || head.has_any(flag::SYN | flag::FIN);
     if other & state::SEQ != 0 || undecided && decides {
         return seq::start(at, env, state);
@@ -66,8 +70,9 @@ pub(super) fn choose<E: Env>(
     }
 }
 
-/// Counts a packet that the direction's method does not expect. Whether there
-/// were so many in a row; [`state::STALE`] marks that the row has begun.
+/// Counts a packet that does not fit the direction's method. Returns whether
+/// there were `most` such packets in a row. [`state::STALE`] marks that the row
+/// has begun.
 #[inline(always)]
 fn in_a_row<E: Env>(at: &FlowPacket<'_>, env: &E, state: u32, most: u32) -> bool {
     let row = &at.entry.cold.stale[at.direction.index()];

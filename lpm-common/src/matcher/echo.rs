@@ -1,4 +1,4 @@
-//! From an echo to its sample: what all TCP methods share.
+//! Makes a sample of an echo: the code that all TCP methods share.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -9,36 +9,38 @@ use crate::{
     packet::{TcpHead, flag},
 };
 
-/// A prompt echo's two segments passed at most this far apart, or
-/// 1/[`PROMPT_SHARE`] of the sample.
+/// The two segments that a prompt echo acknowledges passed at most this far
+/// apart, or at most 1/[`PROMPT_SHARE`] of the sample.
 const PROMPT_UNITS: u32 = 10_000 / UNIT_NS as u32;
 const PROMPT_SHARE: u32 = 20;
 
-/// The gap shrinks by this part of the difference with each sample, and grows
-/// at once: while the round trip swings the spacing stays that of its longest,
-/// so that slow stretches are not sampled more rarely than fast ones.
+/// Each sample that needs less than the gap shrinks it by this part of the
+/// difference; a larger need grows it at once. So while the round trip swings,
+/// the spacing stays that of the longest one, and slow stretches are not
+/// sampled more rarely than fast ones.
 const GAP_DECAY: u32 = 8;
 
-/// A stamp whose echo has come, if `i` is the number of a slot. (No `Option`:
-/// what the compiler puts into its empty half the verifier takes for a read of
-/// nothing.)
+/// A stamp whose echo has come; `i` is [`SLOTS`] or more if there is none. It
+/// is no `Option`: what the compiler puts into the empty half of one looks to
+/// the verifier like a read of uninitialised memory.
 #[derive(Clone, Copy)]
 pub(super) struct MatchedStamp {
-    /// Its slot.
+    /// Number of the stamp's slot.
     pub(super) i: usize,
-    /// When it was made, in units of 64 ns.
+    /// When the stamp was made, in units of 64 ns.
     pub(super) time: u32,
     /// TSval, or end of sequence.
     pub(super) id: u32,
-    /// How much is outstanding, in what the slots are spaced by: ticks, or KiB.
+    /// How much was outstanding, in the unit that stamps are spaced by: ticks
+    /// or KiB.
     pub(super) outstanding: u32,
-    /// Bytes that the acknowledgment lacks to two full segments that none
-    /// before it covered; 0: it does not.
+    /// Bytes that the acknowledgment lacks to two full segments that no
+    /// acknowledgment before it covered; 0: it lacks none.
     pub(super) behind_ack: u32,
 }
 
 impl MatchedStamp {
-    /// Nothing.
+    /// No stamp.
     pub(super) const NONE: Self = Self {
         i: SLOTS,
         time: 0,
@@ -47,9 +49,9 @@ impl MatchedStamp {
         behind_ack: 0,
     };
 
-    /// See [`Env::hide_from_verifier`]. Not the slot: an index that the verifier does not
-    /// know needs bounds, which kernels before 5.11 lose when it is put on the
-    /// stack.
+    /// Hides the numbers from the verifier; see [`Env::hide_from_verifier`].
+    /// The slot is left out: an index that the verifier does not know needs
+    /// bounds, which kernels before 5.11 lose when it is put on the stack.
     #[inline(always)]
     pub(super) fn forget<E: Env>(&mut self, env: &E) {
         self.time = env.hide_from_verifier(self.time);
@@ -57,14 +59,14 @@ impl MatchedStamp {
         self.outstanding = env.hide_from_verifier(self.outstanding);
     }
 
-    /// Whether there is one.
+    /// Whether there is a stamp.
     #[inline(always)]
     pub(super) fn is_some(self) -> bool {
         self.i < SLOTS
     }
 }
 
-/// Makes the sample.
+/// Makes the sample of a stamp and its echo.
 #[inline(always)]
 pub(super) fn finish<E: Env>(
     at: &FlowPacket<'_>,
@@ -96,7 +98,8 @@ pub(super) fn finish<E: Env>(
     clock.env.raw(at.entry, &raw);
 }
 
-/// Hands out the sample that a packet of this direction completes.
+/// Makes the sample that a packet of this direction completes, and passes it
+/// on.
 #[inline(always)]
 pub(super) fn sample<E: Env>(
     at: &FlowPacket<'_>,
@@ -119,7 +122,7 @@ pub(super) fn sample<E: Env>(
     clock.env.sample(at.entry, &sample);
 }
 
-/// How long the far end may have sat on the echo.
+/// Classifies how long the far end may have held the echo back.
 ///
 /// TSecr names the earliest unacknowledged segment (RFC 7323 section 4.3), so
 /// the echo waited at least for the last segment that made it due; a receiver
@@ -158,8 +161,8 @@ pub fn classify(entry: &FlowEntry, raw: &RawSample) -> Echo {
     }
 }
 
-/// Learns from a match how many ticks a round trip takes, and spaces the
-/// stamps so that the slots do for all of it.
+/// Learns from a match how many ticks a round trip takes, and spaces the stamps
+/// so that the slots last for a whole round trip.
 #[inline(always)]
 fn space(slots: &DirectionSlots, outstanding: u32) {
     let wanted = outstanding.div_ceil(SLOTS as u32);

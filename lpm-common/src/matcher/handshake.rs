@@ -1,6 +1,9 @@
 //! Method `handshake`: SYN to SYN-ACK, and SYN-ACK to ACK (RFC 9293 section
-//! 3.5). A SYN is stamped in its direction's first slot, whatever method the
-//! flow's data is measured by; what acknowledges it makes the sample.
+//! 3.5).
+//!
+//! A SYN is stamped in the first slot of its direction, whatever method
+//! measures the flow's data. The packet that acknowledges the SYN makes the
+//! sample.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -25,7 +28,8 @@ pub(super) fn concerns(head: &TcpHead, state: u32, other_state: u32) -> bool {
     head.has(flag::SYN) || (state | other_state) & state::HANDSHAKE != 0
 }
 
-/// Stamps a SYN that does not come `again`. Returns the direction's new state.
+/// Stamps a SYN, unless it was sent again (`again`). Returns the direction's
+/// new state.
 #[inline(always)]
 pub(super) fn stamp<E: Env>(
     at: &FlowPacket<'_>,
@@ -36,8 +40,9 @@ pub(super) fn stamp<E: Env>(
 ) -> u32 {
     let slots = &at.entry.slots[at.direction.index()];
     if state & state::HANDSHAKE != 0 {
-        // A SYN that comes again: nobody knows which one will be answered
-        // (Karn). Anything else: its answer has come, or went another way.
+        // If this is a SYN, it was sent again, and nobody knows which one will
+        // be answered (Karn). If not, the SYN's answer has come, or went
+        // another way.
         void(slots, env);
     }
     if !head.has(flag::SYN) {
@@ -53,8 +58,8 @@ pub(super) fn stamp<E: Env>(
 }
 
 /// Whether the answer to a SYN has passed before it (two CPUs, two queues of a
-/// capture): to a SYN, the other end's; to a SYN-ACK, whatever the other end
-/// sent after its SYN.
+/// capture). The answer to a SYN is the other end's SYN; the answer to a
+/// SYN-ACK is whatever the other end sends after its SYN.
 #[inline(always)]
 fn is_late(head: &TcpHead, other_state: u32) -> bool {
     let other_is_at_it = other_state & state::HANDSHAKE != 0;
@@ -76,7 +81,8 @@ pub(super) fn answer<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, early: bool, e
     let slot = &at.entry.slots[reverse].stamps[SLOT];
     let stamp = slot.load(Relaxed);
     let id = (stamp >> 32) as u32;
-    // From the SYN itself to all that came with it (RFC 7413: data on a SYN).
+    // The number may be anything from the SYN itself to the end of the data
+    // that came with it (RFC 7413: data on a SYN).
     let end = other.seq_end.load(Relaxed);
     let covers = head.ack.wrapping_sub(id) <= end.wrapping_sub(id);
     let beyond = early && serial_gt(head.ack, end);
@@ -85,7 +91,7 @@ pub(super) fn answer<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, early: bool, e
     }
     slot.store(0, Relaxed);
     if !covers {
-        // It answers what is still to pass.
+        // The packet answers what has not passed yet.
         env.count(Counter::StampVoided, 1);
         return;
     }

@@ -1,8 +1,9 @@
-//! The TCP methods: stamps and matches in a flow's entry.
+//! The TCP methods: they stamp packets and match answers in the flow entry.
 //!
-//! Each method is one file: `ts`, `seq`, `handshake`, `request`. A packet is stamped; the
-//! first packet the other way that answers it makes the sample. Every rule is
-//! one of the frozen terms or of an RFC, named where it is applied.
+//! Each method is one file: `ts`, `seq`, `handshake`, `request`. A packet is
+//! stamped; the first packet the other way that answers it makes the sample.
+//! Every rule is one of the frozen terms or of an RFC, named where it is
+//! applied.
 
 mod choice;
 mod echo;
@@ -50,8 +51,8 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// From the length of the frame in memory, where the headers of a GSO
-    /// packet stand once.
+    /// Computes the size from the length of the frame in memory, where the
+    /// headers of a GSO packet stand once.
     #[inline(always)]
     #[must_use]
     pub fn new(len: u32, segments: u32, headers: u16) -> Self {
@@ -83,7 +84,7 @@ impl<'e, E: Env> Clock<'e, E> {
         self.now_ns
     }
 
-    /// In [`UNIT_NS`], modulo 2^32.
+    /// The time in [`UNIT_NS`], modulo 2^32.
     #[inline(always)]
     fn units(&mut self) -> u32 {
         (self.now_ns() / UNIT_NS) as u32
@@ -97,17 +98,16 @@ pub fn serial_gt(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b)).cast_signed() > 0
 }
 
-/// A packet of a flow: what the fast path and the steps after it hand to each
-/// other.
+/// A packet of a flow, as the fast path and the later steps pass it on.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowPacket<'e> {
-    /// Of the flow.
+    /// The flow's entry.
     pub entry: &'e FlowEntry,
-    /// The one under which the entry was found.
+    /// The fingerprint under which the entry was found.
     pub fingerprint: u64,
     /// Which way the packet goes.
     pub direction: Direction,
-    /// Its size on the wire.
+    /// The packet's size on the wire.
     pub wire: Wire,
 }
 
@@ -140,8 +140,9 @@ impl FlowPacket<'_> {
     }
 }
 
-/// Counts a packet with timestamps, and stamps and matches it by them. False:
-/// nothing was done, as there is more to it; see [`prepare`].
+/// The fast path for packets with timestamps: counts the packet, stamps it and
+/// matches it. False: nothing was done, because the packet needs the steps from
+/// [`prepare`] on.
 ///
 /// The order is that of the memory: first everything is looked at, so that
 /// the misses of a cold flow's lines overlap; the clock and the atomic adds,
@@ -165,8 +166,9 @@ pub fn fast_ts<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> bool {
             own.seq_end.store(end, Relaxed);
         }
     } else {
-        // Loaded again, and not by the compiler's choice: kept since the test above they would take
-        // registers from the packets that have nothing new, and some of theirs go to the stack.
+        // The words are loaded again on purpose. Kept since the test above,
+        // they would take registers from the packets that have nothing new,
+        // and some of those would then use the stack.
         cold_path();
         compiler_fence(Acquire);
         let state = own.state.load(Relaxed);
@@ -191,37 +193,39 @@ pub fn fast_ts<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> bool {
     true
 }
 
-/// What remains to be done with a packet that [`prepare`] has counted.
+/// What remains to be done with a packet after [`prepare`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Next {
-    /// Nothing.
+    /// Nothing remains to be done.
     Done = 0,
-    /// [`by_ts`].
+    /// The step [`by_ts`].
     Ts = 1,
-    /// [`by_seq`].
+    /// The step [`by_seq`].
     Seq = 2,
 }
 
-/// Beside [`Next`]: the packet may have to do with a handshake; [`handshake()`] comes
-/// before.
+/// Bit beside [`Next`]: the packet may belong to a handshake, so
+/// [`handshake()`] comes first.
 pub const HANDSHAKE: u32 = 1 << 16;
 
-/// Likewise: the packet may answer what has not passed yet.
+/// Bit beside [`Next`]: the packet may answer what has not passed yet.
 const EARLY: u32 = 1 << 17;
 
-/// Beside both, from this bit on: how the packet follows the ones before it.
+/// Lowest bit of the part beside [`Next`] that says how the packet follows the
+/// ones before it.
 const COURSE: u32 = 8;
 
-/// The part of what [`prepare`] said that is a [`sequence::SeqOrder`].
+/// The part of [`prepare`]'s result that is a [`sequence::SeqOrder`].
 #[inline(always)]
 const fn course(next: u32) -> u32 {
     next >> COURSE & 0xff
 }
 
-/// First step with a packet that [`fast_ts`] has left: counts it, follows its
-/// sequence numbers and the handshake. Returns [`Next`] and what goes with it,
-/// as a number: between the steps it goes through memory.
+/// First step with a packet that [`fast_ts`] does not take: counts it, follows
+/// its sequence numbers and looks for a handshake. Returns [`Next`] with the
+/// bits beside it, as a number: the value passes through memory between the
+/// steps.
 #[inline(always)]
 pub fn prepare<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> u32 {
     if is_silent(at, env) {
@@ -263,8 +267,9 @@ pub fn prepare<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> u32 {
     let early = sequence::may_be_early(at, head, course);
     let other = &at.entry.hot[at.direction.reverse().index()];
     let ahead = early && serial_gt(head.ack, other.seq_end.load(Relaxed));
-    // If its acknowledgment came first, what comes now answers something else:
-    // it is not stamped, as one that may be a copy is not.
+    // If the packet's acknowledgment came first, what comes now answers
+    // something else. So the packet is not stamped, like one that may be a
+    // copy.
     let course = if course == sequence::SeqOrder::Next && sequence::was_answered(at) {
         sequence::SeqOrder::First
     } else {
@@ -276,7 +281,7 @@ pub fn prepare<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> u32 {
         | if early { EARLY } else { 0 }
 }
 
-/// Step between, if [`HANDSHAKE`] is in `next`: method `handshake`.
+/// Step between, if [`HANDSHAKE`] is in `next`: runs the method `handshake`.
 #[inline(always)]
 pub fn handshake<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, next: u32, env: &E) {
     if head.has(flag::SYN) {
@@ -300,8 +305,8 @@ pub fn handshake<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, next: u32, env: &E
     }
 }
 
-/// Step between, if the method is on: method `request`. `next` is what
-/// [`prepare`] said.
+/// Step between, if the method is on: runs the method `request`. `next` is the
+/// result of [`prepare`].
 #[inline(always)]
 pub fn request<E: Env>(
     at: &FlowPacket<'_>,
@@ -313,13 +318,13 @@ pub fn request<E: Env>(
     request::packet(at, request, head, course(next), env);
 }
 
-/// Last step: method `ts`. `next` is what [`prepare`] said.
+/// Last step: runs the method `ts`. `next` is the result of [`prepare`].
 #[inline(always)]
 pub fn by_ts<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, next: u32, env: &E) {
     ts::packet(at, head, (None, next), env, at.state().load(Relaxed));
 }
 
-/// Last step: method `seq`. `next` is what [`prepare`] said.
+/// Last step: runs the method `seq`. `next` is the result of [`prepare`].
 #[inline(always)]
 pub fn by_seq<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, next: u32, env: &E) {
     seq::packet(at, head, next, env, at.state().load(Relaxed));

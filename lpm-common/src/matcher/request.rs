@@ -1,12 +1,12 @@
 //! Method `request`: from the first byte of a request to the last byte of its
 //! answer, on a connection whose ends take turns.
 //!
-//! The end that opened the connection asks (RFC 9293 section 3.5); a connection
+//! The end that opened the connection asks (RFC 9293 section 3.5). A connection
 //! whose SYN was not seen is not measured. An answer has ended when the asking
 //! end has acknowledged all of it and asks again, or when the connection
-//! closes. What was sent again counts as it passes: the last byte is the one
-//! that the asking end waited for. Where the ends do not take turns no time is
-//! told:
+//! closes. Segments that were sent again count as they pass: the last byte is
+//! the one that the asking end waited for. Where the ends do not take turns, no
+//! sample is made:
 //!
 //! - a request that begins before all of the answer is acknowledged (pipelining,
 //!   several streams on one connection);
@@ -29,7 +29,7 @@ use crate::{
 
 /// The local end opened the connection.
 const LOCAL_ASKS: u32 = 1 << 2;
-/// The remote end did.
+/// The remote end opened the connection.
 const REMOTE_ASKS: u32 = 1 << 3;
 /// The answering end has acknowledged all that the asking end sent.
 const RECEIVED: u32 = 1 << 4;
@@ -41,14 +41,16 @@ const ANSWER_LAST: u32 = 1 << 6;
 const ANSWER_CLOSED: u32 = 1 << 7;
 /// The answer went on though all of it had been acknowledged for [`SILENCE_NS`].
 const WENT_ON: u32 = 1 << 8;
-/// What holds for the whole connection.
+/// The flags that hold for the whole connection.
 const FOR_LIFE: u32 = LOCAL_ASKS | REMOTE_ASKS | ANSWER_CLOSED;
 
-/// No server closes a connection that was idle for less (nginx waits 75 s, Apache
-/// httpd 5 s).
+/// Silence after which more data may be something else than the answer's end.
+/// No server closes an idle connection sooner (nginx waits 75 s, Apache httpd 5
+/// s).
 const SILENCE_NS: u64 = 1_000_000_000;
 
-/// Follows the turns. `course` is what [`super::prepare`] said of the packet.
+/// Follows the turns of the ends. `course` is the part of [`super::prepare`]'s
+/// result that says how the packet follows the ones before it.
 #[inline(always)]
 pub(super) fn packet<E: Env>(
     at: &FlowPacket<'_>,
@@ -65,7 +67,7 @@ pub(super) fn packet<E: Env>(
         REMOTE_ASKS
     };
     if state & (LOCAL_ASKS | REMOTE_ASKS) == 0 {
-        // Joined in the middle: nobody knows who asks.
+        // The flow was first seen in mid-stream: nothing tells which end asks.
         return;
     }
     let from_asking = state & asks != 0;
@@ -85,8 +87,8 @@ pub(super) fn packet<E: Env>(
     request.state.store(state, Relaxed);
 }
 
-/// The state of this flow's request: a new one if the entry was another flow's,
-/// or the same flow's before it lost its entry.
+/// The state of this flow's request. It starts anew if the entry belonged to
+/// another flow, or to the same flow before it lost its flow entry.
 #[inline(always)]
 fn own_state(at: &FlowPacket<'_>, request: &RequestEntry) -> u32 {
     let life = at.fingerprint ^ u64::from(at.entry.cold.first_seen.load(Relaxed));
@@ -99,7 +101,7 @@ fn own_state(at: &FlowPacket<'_>, request: &RequestEntry) -> u32 {
     0
 }
 
-/// The state with what a SYN says: who asks.
+/// The state after a SYN, which says which end asks.
 #[inline(always)]
 fn opened(at: &FlowPacket<'_>, head: &TcpHead, state: u32) -> u32 {
     let (own, other) = if at.direction == Direction::FromLocal {
@@ -116,7 +118,7 @@ fn opened(at: &FlowPacket<'_>, head: &TcpHead, state: u32) -> u32 {
     }
 }
 
-/// A packet and the request at hand.
+/// A packet, and the request that it belongs to.
 struct Turn<'a, E> {
     at: &'a FlowPacket<'a>,
     request: &'a RequestEntry,
@@ -125,7 +127,7 @@ struct Turn<'a, E> {
 }
 
 impl<E: Env> Turn<'_, E> {
-    /// A packet of the asking end.
+    /// Takes a packet of the asking end. Returns the new state.
     #[inline(always)]
     fn asking(&self, mut state: u32, course: u32) -> u32 {
         if self.acknowledges_all() {
@@ -142,7 +144,7 @@ impl<E: Env> Turn<'_, E> {
         state
     }
 
-    /// New payload of the asking end.
+    /// Takes new payload of the asking end. Returns the new state.
     #[inline(always)]
     fn asks(&self, state: u32, answered: bool) -> u32 {
         let begins = match Phase::of(state) {
@@ -175,7 +177,7 @@ impl<E: Env> Turn<'_, E> {
         kept | Phase::Asking as u32
     }
 
-    /// A packet of the answering end.
+    /// Takes a packet of the answering end. Returns the new state.
     #[inline(always)]
     fn answering(&self, mut state: u32, course: u32) -> u32 {
         if self.acknowledges_all() {
@@ -190,14 +192,15 @@ impl<E: Env> Turn<'_, E> {
         }
         let phase = Phase::of(state);
         if course == SeqOrder::Again as u32 {
-            // What the asking end has already is no part of its wait.
+            // What the asking end has received already is no part of its wait.
             if phase == Phase::Answering && state & DELIVERED == 0 {
                 self.request.answered_ns.store(self.env.now_ns(), Relaxed);
             }
             return state;
         }
         let mut next = phase as u32;
-        // Before it has all of the request it speaks of something else.
+        // Before the answering end has all of the request, it speaks of
+        // something else.
         if phase == Phase::Answering || (phase == Phase::Asking && state & RECEIVED != 0) {
             let now = self.env.now_ns();
             let silent = now.wrapping_sub(self.request.answered_ns.load(Relaxed));
@@ -211,8 +214,8 @@ impl<E: Env> Turn<'_, E> {
         state & (FOR_LIFE | RECEIVED) | ANSWER_LAST | next
     }
 
-    /// The connection ends at once: an answer of which all was acknowledged is
-    /// whole.
+    /// Takes a reset. An answer that was acknowledged in full is complete.
+    /// Returns the new state.
     #[inline(always)]
     fn reset(&self, state: u32) -> u32 {
         match Phase::of(state) {
@@ -230,7 +233,7 @@ impl<E: Env> Turn<'_, E> {
         self.head.has(flag::ACK) && self.head.ack == other.seq_end.load(Relaxed)
     }
 
-    /// Makes the sample.
+    /// Makes the sample of a request and its complete answer.
     #[inline(always)]
     fn complete(&self, state: u32) {
         if state & WENT_ON != 0 {
@@ -244,8 +247,8 @@ impl<E: Env> Turn<'_, E> {
         } else {
             Direction::ToLocal
         };
-        // Both ends' packets on two CPUs at once: the answer is not this
-        // request's. Or the entry has become another flow's.
+        // Either both ends' packets are on two CPUs at once, and the answer is
+        // not this request's. Or the entry has become another flow's.
         if answered < asked || self.at.entry.fingerprint.load(Relaxed) != self.at.fingerprint {
             return;
         }

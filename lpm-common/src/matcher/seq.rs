@@ -2,11 +2,11 @@
 //! first packet the other way that acknowledges all of it makes the sample
 //! (RFC 9293 section 3.4, RFC 6298 section 3).
 //!
-//! Karn's rule, and more: whatever comes again, is missing or is acknowledged
-//! twice voids the stamps of its direction: a hole delays the acknowledgments
-//! of segments that were never sent again. What is stamped while the hole is
-//! open is voided by the duplicate acknowledgment that it draws (RFC 5681
-//! section 4.2).
+//! Karn's rule applies, and more. Data that comes again, data that is missing
+//! and acknowledgments that repeat void the stamps of their direction, because
+//! a hole also delays the acknowledgments of segments that were sent once. A
+//! stamp made while the hole is open is voided by the duplicate acknowledgment
+//! that the hole draws (RFC 5681 section 4.2).
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -21,18 +21,19 @@ use super::{
 use crate::{
     counter::Counter,
     env::Env,
-    layout::{DirectionSlots, FlowEntry, Method, SLOTS},
-    packet::{Direction, TcpHead, flag},
+    layout::{DirectionSlots, Method, SLOTS},
+    packet::{TcpHead, flag},
 };
 
 /// Stamps are spaced by KiB of sequence numbers.
 const KIB: u32 = 10;
 
-/// Of these, slots with ends of sequence in them have the first two only.
+/// The state bits that decide whether slots hold ends of sequence: they do if
+/// the first two bits are set and the third is not.
 const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
 
-/// A packet without timestamps, or whose timestamps are not used. `next` is
-/// what [`super::prepare`] said.
+/// Takes a packet without timestamps, or whose timestamps are not used. `next`
+/// is the result of [`super::prepare`].
 #[inline(always)]
 pub(super) fn packet<E: Env>(
     at: &FlowPacket<'_>,
@@ -46,10 +47,10 @@ pub(super) fn packet<E: Env>(
     let mut clock = Clock::new(env);
     let mut found = MatchedStamp::NONE;
     if head.has(flag::ACK) {
-        (found, state) = acknowledge(entry, direction, head, next & EARLY != 0, env, state);
+        (found, state) = acknowledge(at, head, next & EARLY != 0, env, state);
     }
     let slot;
-    (slot, state) = find_slot(entry, direction, head, course(next), &mut clock, state);
+    (slot, state) = find_slot(at, head, course(next), &mut clock, state);
     if slot != NONE {
         let end = own.seq_end.load(Relaxed);
         let gap = entry.slots[direction.index()].gap.load(Relaxed);
@@ -65,8 +66,8 @@ pub(super) fn packet<E: Env>(
     }
 }
 
-/// Starts anew with sequence numbers in a direction that had timestamps, or
-/// nothing yet. Returns its new state.
+/// Starts to measure by sequence numbers in a direction that had timestamps, or
+/// no method yet. Returns the direction's new state.
 #[inline(always)]
 pub(super) fn start<E: Env>(at: &FlowPacket<'_>, env: &E, state: u32) -> u32 {
     let (entry, direction) = (at.entry, at.direction);
@@ -78,8 +79,9 @@ pub(super) fn start<E: Env>(at: &FlowPacket<'_>, env: &E, state: u32) -> u32 {
     state::with_hold(state & !state::METHOD | state::SEQ, 0)
 }
 
-/// The direction has timestamps after all, which are used. Returns its new
-/// state; the next packet begins with them.
+/// Returns a direction to timestamps, which its packets have after all. Returns
+/// the direction's new state; the next packet is the first one that is measured
+/// by them.
 #[inline(always)]
 pub(super) fn stop<E: Env>(at: &FlowPacket<'_>, env: &E, state: u32) -> u32 {
     let slots = &at.entry.slots[at.direction.index()];
@@ -90,7 +92,8 @@ pub(super) fn stop<E: Env>(at: &FlowPacket<'_>, env: &E, state: u32) -> u32 {
     state & !(state::METHOD | state::SEQ)
 }
 
-/// An acknowledgment of what is still to pass: it voids what it covers.
+/// Takes an acknowledgment of data that has not passed yet: it voids the stamps
+/// that it covers.
 #[inline(always)]
 pub(super) fn ahead<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) {
     let other = at.direction.reverse().index();
@@ -107,17 +110,17 @@ pub(super) fn ahead<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) {
     own.state.store(state | state::HAS_TSECR, Relaxed);
 }
 
-/// Takes the acknowledgment number, and its stamp out of its slot. Returns the
-/// direction's new state too.
+/// Takes the acknowledgment number, and the matching stamp out of its slot.
+/// Returns the direction's new state, too.
 #[inline(always)]
 fn acknowledge<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     early: bool,
     env: &E,
     state: u32,
 ) -> (MatchedStamp, u32) {
+    let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let other = &entry.hot[direction.reverse().index()];
     let other_state = other.state.load(Relaxed);
@@ -133,11 +136,12 @@ fn acknowledge<E: Env>(
         return (MatchedStamp::NONE, state);
     }
     let last = own.tsecr.load(Relaxed);
-    // One beyond what has passed by now was of something never sent.
+    // A last acknowledgment beyond what has passed by now was of something
+    // never sent.
     let first = state & state::HAS_TSECR == 0 || serial_gt(last, end);
-    // Twice the same without payload while something is outstanding (RFC 5681
-    // section 2; that the window has not changed is not asked), or blocks
-    // beyond a hole (RFC 2018).
+    // The acknowledgment came twice without payload while something is
+    // outstanding (RFC 5681 section 2; whether the window has changed is not
+    // checked), or it names blocks beyond a hole (RFC 2018).
     let twice = !first && head.ack == last && head.payload == 0 && head.ack != end;
     if other_state & state::SEQ != 0 && (twice || head.sack) {
         slots::void(slots, env);
@@ -151,8 +155,9 @@ fn acknowledge<E: Env>(
         return (MatchedStamp::NONE, state);
     }
     let mut found = take(slots, head.ack, end, env);
-    // Counted from the acknowledgment before: where that covered a part, what
-    // is new may be less than two full segments and have waited.
+    // The bytes are counted from the acknowledgment before. Where that one
+    // covered a part, what is new may be less than two full segments, and may
+    // have waited.
     let two =
         u32::from(slots.full_segment.load(Relaxed)).saturating_sub(u32::from(head.options)) * 2;
     found.behind_ack = if first {
@@ -163,8 +168,8 @@ fn acknowledge<E: Env>(
     (found, state)
 }
 
-/// Frees the slots of all that is acknowledged; the oldest makes the sample:
-/// it is what TSecr would name (RFC 7323 section 4.3).
+/// Frees the slots of all that is acknowledged. The oldest stamp makes the
+/// sample: it is the one that TSecr would name (RFC 7323 section 4.3).
 #[inline(always)]
 fn take<E: Env>(slots: &DirectionSlots, ack: u32, end: u32, env: &E) -> MatchedStamp {
     let mut found = MatchedStamp::NONE;
@@ -200,17 +205,17 @@ fn take<E: Env>(slots: &DirectionSlots, ack: u32, end: u32, env: &E) -> MatchedS
     found
 }
 
-/// The slot that the packet shall have ([`NONE`]: none) and the direction's
-/// new state.
+/// Returns the slot that the packet is to be stamped in ([`NONE`]: none), and
+/// the direction's new state.
 #[inline(always)]
 fn find_slot<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     course: u32,
     clock: &mut Clock<'_, E>,
     state: u32,
 ) -> (usize, u32) {
+    let (entry, direction) = (at.entry, at.direction);
     let own = &entry.hot[direction.index()];
     let slots = &entry.slots[direction.index()];
     let end = own.seq_end.load(Relaxed);

@@ -1,6 +1,8 @@
-//! Sequence numbers: what is new, what is missing, what comes again
-//! (RFC 9293 section 3.4). Followed for every TCP flow, so that
-//! retransmissions are counted; method `seq` rests on it.
+//! Follows sequence numbers: what is new, what is missing, what comes again
+//! (RFC 9293 section 3.4).
+//!
+//! They are followed for every TCP flow, so that retransmissions are counted.
+//! The method `seq` relies on them.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -21,25 +23,25 @@ pub(super) enum SeqOrder {
     First = 1,
     /// It starts where the last one ended.
     Next = 2,
-    /// It leaves something out: lost, or late.
+    /// It skips sequence numbers: what lies between is lost or late.
     Hole = 3,
-    /// Part of it passed before, or was left out before.
+    /// Part of it passed before, or was skipped before.
     Again = 4,
 }
 
-/// How far from what has passed sequence numbers are believed to be the flow's:
-/// four times the longest packet (RFC 791 section 3.1). What a CPU or a queue
-/// of a capture is late by is less.
+/// How far from what has passed a sequence number is still taken for the
+/// flow's: four times the longest packet (RFC 791 section 3.1). Packets that
+/// are late by a CPU or a queue of a capture are nearer.
 pub(super) const WINDOW: u32 = 1 << 18;
 
-/// Sequence numbers that a packet takes: its payload, SYN and FIN.
+/// Number of sequence numbers that a packet takes: its payload, SYN and FIN.
 #[inline(always)]
 pub(super) fn length(head: &TcpHead) -> u32 {
     head.payload + u32::from(head.has(flag::SYN)) + u32::from(head.has(flag::FIN))
 }
 
-/// Notes the packet's end and counts it if it comes again. Returns its
-/// [`SeqOrder`] and the direction's new state.
+/// Notes the packet's end of sequence, and counts the packet if it comes again.
+/// Returns its [`SeqOrder`] and the direction's new state.
 #[inline(always)]
 pub(super) fn note<E: Env>(
     at: &FlowPacket<'_>,
@@ -52,7 +54,8 @@ pub(super) fn note<E: Env>(
     let next = head.seq.wrapping_add(length);
     if length == 0 {
         // An acknowledgment without data has the next sequence number (RFC
-        // 9293 section 3.4): of a flow joined mid-stream nothing else may tell.
+        // 9293 section 3.4). In a flow first seen in mid-stream nothing else
+        // may tell it.
         if state & state::HAS_SEQ == 0 && head.has(flag::ACK) {
             own.store(next, Relaxed);
             return (SeqOrder::First, state | state::HAS_SEQ);
@@ -74,9 +77,9 @@ pub(super) fn note<E: Env>(
     }
     if length <= 1 && head.payload == length && head.seq.wrapping_add(1) == end {
         // A keep-alive repeats the last byte, or something in its place, when
-        // all is acknowledged (RFC 9293 section 3.8.4). Of a flow measured by
-        // timestamps nobody remembers what is; of another, what was not seen
-        // to be acknowledged is not.
+        // all is acknowledged (RFC 9293 section 3.8.4). For a flow measured by
+        // timestamps nothing records what is acknowledged. For other flows,
+        // what was not seen to be acknowledged counts as not acknowledged.
         let other = &at.entry.hot[at.direction.reverse().index()];
         let known =
             at.other_state() & (state::SEQ | state::HAS_TSECR) == state::SEQ | state::HAS_TSECR;
@@ -92,14 +95,16 @@ pub(super) fn note<E: Env>(
     (SeqOrder::Again, state)
 }
 
-/// Whether a packet answers what has not passed yet, and may be believed: with
-/// packets of the two directions on two CPUs, or in two queues of a capture, an
-/// answer can come first. Whoever forges one must know where both directions
-/// are, within [`WINDOW`] (as RFC 5961 section 5 asks of the ends), and spoils
-/// the stamps that are outstanding, no more: the next true answer is taken
-/// again.
+/// Whether a packet answers what has not passed yet, and may be believed. With
+/// the two directions on two CPUs, or in two queues of a capture, an answer can
+/// come first.
 ///
-/// `course` is the packet's own; one beyond a hole has told its number itself.
+/// A forger must know the position of both directions within [`WINDOW`] (as RFC
+/// 5961 section 5 asks of the ends). A forged answer spoils only the
+/// outstanding stamps: the next true answer is taken again.
+///
+/// `course` is the packet's own; a packet beyond a hole has told its number
+/// itself.
 #[inline(always)]
 pub(super) fn may_be_early(at: &FlowPacket<'_>, head: &TcpHead, course: SeqOrder) -> bool {
     let own = &at.entry.hot[at.direction.index()];
@@ -114,8 +119,8 @@ pub(super) fn may_be_early(at: &FlowPacket<'_>, head: &TcpHead, course: SeqOrder
     at.other_state() & state::HAS_SEQ != 0 && ahead <= WINDOW && near
 }
 
-/// Whether all that passed until now, the packet at hand included, was
-/// acknowledged before it passed, by a flow without timestamps.
+/// Whether everything that has passed, the packet at hand included, was
+/// acknowledged before it passed. The flow has no timestamps.
 #[inline(always)]
 pub(super) fn was_answered(at: &FlowPacket<'_>) -> bool {
     let other = &at.entry.hot[at.direction.reverse().index()];
@@ -125,8 +130,8 @@ pub(super) fn was_answered(at: &FlowPacket<'_>) -> bool {
     known == state::SEQ | state::HAS_TSECR && ahead <= WINDOW
 }
 
-/// Counts what comes again. A packet with an older TSval than others before it
-/// was sent before them: it is late, not repeated.
+/// Counts a retransmission. A packet with an older TSval than others before it
+/// was sent before them: it is late, not sent again.
 fn again<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) {
     let newest = at.entry.hot[at.direction.index()].tsval.load(Relaxed);
     if head.has_timestamp

@@ -1,5 +1,5 @@
-//! The slots of a direction: where stamps wait for their echoes, and when the
-//! second full segment after each passed.
+//! The slots of a direction: they hold stamps until their echoes come, and the
+//! time when the second full segment after each stamp passed.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -11,13 +11,14 @@ use crate::{
     packet::{Direction, TcpHead},
 };
 
-/// Stamps in this age (units of 64 ns, 137 s) are void: nothing came back.
+/// Age from which on a stamp is void because nothing came back (units of 64 ns,
+/// 137 s).
 const VOID_UNITS: u32 = 1 << 31;
 
-/// No slot.
+/// The number that stands for no slot.
 pub(super) const NONE: usize = SLOTS;
 
-/// A slot without a stamp, or [`NONE`].
+/// The number of a slot without a stamp, or [`NONE`].
 #[inline(always)]
 pub(super) fn free(slots: &DirectionSlots) -> usize {
     let mut slot = NONE;
@@ -39,7 +40,8 @@ pub(super) fn all_free(slots: &DirectionSlots) -> bool {
         == 0
 }
 
-/// A slot whose stamp is too old for its echo to be timed, or [`NONE`].
+/// The number of a slot whose stamp is too old for its echo to be timed, or
+/// [`NONE`].
 #[inline(always)]
 pub(super) fn overdue<E: Env>(slots: &DirectionSlots, clock: &mut Clock<'_, E>) -> usize {
     let now = clock.units();
@@ -55,16 +57,17 @@ pub(super) fn overdue<E: Env>(slots: &DirectionSlots, clock: &mut Clock<'_, E>) 
     slot
 }
 
-/// What a stamp is told apart by, and before which token none is made.
+/// What identifies a stamp, and the token before which no further stamp is
+/// made.
 #[derive(Clone, Copy)]
 pub(super) struct Token {
     /// TSval, or end of sequence.
     pub(super) id: u32,
-    /// For [`state::with_hold`].
+    /// First token that may be stamped again, for [`state::with_hold`].
     pub(super) next: u32,
 }
 
-/// Stamps the packet; the word that makes the slot live comes last. Returns
+/// Stamps the packet. The word that makes the slot live is stored last. Returns
 /// the direction's new state.
 #[inline(always)]
 pub(super) fn store<E: Env>(
@@ -98,20 +101,21 @@ pub(super) fn store<E: Env>(
     clock.env.hide_from_verifier(state)
 }
 
-/// Makes the slot live.
+/// Stores the stamp, which makes the slot live.
 #[inline(always)]
 pub(super) fn put(slots: &DirectionSlots, i: usize, id: u32, units: u32) {
     let word = u64::from(id) << 32 | u64::from(units);
     slots.stamps[i].store(if word == 0 { 1 } else { word }, Relaxed);
 }
 
-/// Frees all slots: what they hold can no more be told for certain.
+/// Frees all slots, because their stamps can no longer be matched for certain.
 #[inline(always)]
 pub(super) fn void<E: Env>(slots: &DirectionSlots, env: &E) {
     let mut voided = 0;
     for stamp in &slots.stamps {
-        // Looked at first, so that each is cleared as a whole word: of three
-        // plain stores the compiler makes one call, which clears bytes.
+        // Each slot is looked at first, so that it is cleared as a whole word:
+        // the compiler turns three plain stores into one call, which clears
+        // bytes.
         if stamp.load(Relaxed) != 0 {
             stamp.store(0, Relaxed);
             voided += 1;
@@ -123,9 +127,9 @@ pub(super) fn void<E: Env>(slots: &DirectionSlots, env: &E) {
     }
 }
 
-/// Ticks (or KiB) to the next stamp: a third of the round trip where there are
-/// more than three in it, give or take a quarter, so that stamps do not keep
-/// step with whatever the path does in the same rhythm.
+/// Ticks (or KiB) until the next stamp: a third of the round trip if more than
+/// three are in it, give or take a quarter. The variation keeps stamps from
+/// keeping step with a rhythm of the path.
 #[inline(always)]
 pub(super) fn spacing(gap: u32, id: u32) -> u32 {
     if gap <= 1 {
@@ -140,16 +144,16 @@ pub(super) fn spacing(gap: u32, id: u32) -> u32 {
     }
 }
 
-/// Payload of a full segment on the wire, bytes; 0: not known. `gso_size`
-/// says it; without, the MSS option of the SYNs less the option bytes (the
-/// smaller of the two seen: it bounds what this sender sends).
+/// Payload of a full segment on the wire, bytes; 0: unknown. `gso_size` says
+/// it. Without GSO it is the MSS option of the SYNs less the option bytes (the
+/// smaller MSS of the two seen, which bounds what this sender sends).
 #[inline(always)]
 fn full_segment<E: Env>(entry: &FlowEntry, direction: Direction, head: &TcpHead, env: &E) -> u32 {
     let known = &entry.slots[direction.index()].full_segment;
     let options = u32::from(head.options);
     let gso = env.segment_size();
     if gso != 0 {
-        // Kept as an MSS, options included, as these may vary.
+        // The value is kept as an MSS, options included, as these may vary.
         let mss = (gso + options) as u16;
         if known.load(Relaxed) != mss {
             known.store(mss, Relaxed);
@@ -166,7 +170,7 @@ fn full_segment<E: Env>(entry: &FlowEntry, direction: Direction, head: &TcpHead,
     u32::from(mss).saturating_sub(options)
 }
 
-/// Notes for each slot that waits for it when its second full segment passed.
+/// Notes, for each slot that waits for it, when the second full segment passed.
 #[inline(always)]
 pub(super) fn complete<E: Env>(
     entry: &FlowEntry,
@@ -184,7 +188,7 @@ pub(super) fn complete<E: Env>(
         let pending = state::PENDING << i;
         let stamp = slots.stamps[i].load(Relaxed);
         if state & pending == 0 {
-            // It waits for nothing.
+            // The slot waits for nothing.
         } else if stamp == 0 {
             state &= !pending;
         } else if end

@@ -29,7 +29,7 @@ fn model_of(methods: Methods) -> Model {
     })
 }
 
-/// The samples, and the retransmissions.
+/// Runs a case. Returns the samples and the number of retransmissions.
 fn run(case: &Case, v6: bool, otherwise: Methods) -> (Vec<Expected>, u64) {
     let model = model_of(case.methods().unwrap_or(otherwise));
     let mut samples = Vec::new();
@@ -54,7 +54,7 @@ fn run(case: &Case, v6: bool, otherwise: Methods) -> (Vec<Expected>, u64) {
     (samples, retransmitted.iter().flatten().sum())
 }
 
-/// What is missing or too much, as text.
+/// The samples that are missing or too many, as text.
 fn differences(case: &Case, (got, again): &(Vec<Expected>, u64)) -> Vec<String> {
     let mut differences = Vec::new();
     let same = |a: &Expected, b: &Expected| {
@@ -219,7 +219,7 @@ fn case(file: &str, name: &str) -> Case {
     cases.find(|case| case.name == name).unwrap()
 }
 
-/// What its packets are counted as.
+/// The counters after the case's packets.
 fn counts<const N: usize>(case: &Case, counters: [Counter; N]) -> [u64; N] {
     let model = model_of(case.methods().unwrap_or(Methods::DEFAULT));
     for packet in &case.packets {

@@ -1,6 +1,6 @@
-//! Method `ts`: the first packet with a TSval is stamped if it carries payload;
-//! the first packet the other way that echoes the TSval makes the sample
-//! (RFC 7323).
+//! Method `ts`: the first packet with a TSval is stamped if it carries payload.
+//! The first packet the other way that echoes the TSval makes the sample (RFC
+//! 7323).
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -19,20 +19,22 @@ use crate::{
     packet::{Direction, TcpHead, flag},
 };
 
-/// Seconds of nothing but old TSvals after which they are a new start (a port
-/// used again whose SYN was not seen), not reordering.
+/// Seconds of nothing but old TSvals after which they count as a new start (a
+/// port used again whose SYN was not seen), not as reordering.
 const RESYNC_SECONDS: u32 = 2;
 
-/// How many ticks ahead of the newest TSval an echo is believed, and how many
-/// behind it a TSval may be late: no clock ticks more often than each
-/// microsecond, and at 200 s of silence everything begins anew.
+/// Ticks that an echo may be ahead of the newest TSval, or a TSval behind it,
+/// and still be believed. No clock ticks more often than each microsecond, and
+/// after 200 s of silence everything begins anew.
 pub(super) const TICKS: u32 = 1 << 28;
 
-/// Of these, slots with TSvals in them have [`state::STAMPED`] only.
+/// The state bits that decide whether slots hold TSvals: they do if of these
+/// [`state::STAMPED`] alone is set.
 const USABLE: u32 = state::STAMPED | state::SEQ | state::HANDSHAKE;
 
-/// What the fast path holds a packet with timestamps against. Loaded once: an
-/// atomic word is loaded again wherever it is written so.
+/// What the fast path compares a packet with timestamps with. Each word is
+/// loaded once and kept: an atomic word is loaded again wherever the source
+/// loads it.
 #[derive(Clone, Copy)]
 pub(super) struct Last {
     /// Newest TSval of the packet's direction.
@@ -55,9 +57,9 @@ impl Last {
     }
 }
 
-/// A packet with timestamps, one of which is new: by the fast path, none that
-/// [`is_odd`], with `last`; else without, and `next` is what [`super::prepare`]
-/// said.
+/// Takes a packet with timestamps, at least one of which is new. The fast path
+/// passes `last`, and no packet that [`is_odd`]. The slow path passes none, and
+/// `next` is the result of [`super::prepare`].
 #[inline(always)]
 pub(super) fn packet<E: Env>(
     at: &FlowPacket<'_>,
@@ -84,16 +86,16 @@ pub(super) fn packet<E: Env>(
         };
         state = slots::store(entry, direction, head, &mut clock, (slot, token), state);
     }
-    // Before the sample goes its way, which may take long: another packet of
-    // this direction may be on another CPU at the same time.
+    // Stored before the sample is passed on, which may take long: another
+    // packet of this direction may be on another CPU at the same time.
     own.store(state, Relaxed);
     if found.is_some() {
         echo::finish(at, head, &mut clock, (found, Method::Ts));
     }
 }
 
-/// Takes the TSecr of a packet with ACK, and its stamp out of its slot.
-/// Returns the direction's new state too.
+/// Takes the TSecr of a packet with ACK, and the matching stamp out of its
+/// slot. Returns the direction's new state, too.
 #[inline(always)]
 fn find_echo<E: Env>(
     at: &FlowPacket<'_>,
@@ -113,8 +115,8 @@ fn find_echo<E: Env>(
         return (MatchedStamp::NONE, state);
     }
     // Echoes are told apart by how far they lie behind the newest TSval. What
-    // lies ahead of it the other side never sent, or it is still to pass: no
-    // echo, and it must not make true echoes look old.
+    // lies ahead of it was never sent by the other side, or has not passed
+    // yet. It counts as no echo, and must not make true echoes look old.
     let newest = match last {
         Some(last) => last.other_tsval,
         None => other.tsval.load(Relaxed),
@@ -126,9 +128,9 @@ fn find_echo<E: Env>(
             env.count(Counter::ForeignEcho, 1);
             return (MatchedStamp::NONE, state);
         }
-        // All that passed is acknowledged, so no later echo answers it; nor
-        // what this one answers, see `edge`. An echo of what did pass, before
-        // that comes, shows that it never will.
+        // All that passed is acknowledged, so no later echo answers it. Nor
+        // does one answer what this echo answers, see `edge`. An echo of what
+        // did pass, before that comes, shows that it never will.
         slots::void(&entry.slots[direction.reverse().index()], env);
         own.tsecr.store(head.tsecr, Relaxed);
         return (MatchedStamp::NONE, state | state::HAS_TSECR);
@@ -150,7 +152,7 @@ fn find_echo<E: Env>(
     (found, state)
 }
 
-/// Frees the slot of this TSval and all that the echo has passed.
+/// Frees the slot of this TSval and all slots that the echo has passed.
 #[inline(always)]
 fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> MatchedStamp {
     let mut found = MatchedStamp::NONE;
@@ -182,8 +184,8 @@ fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Ma
     found
 }
 
-/// Takes the packet's TSval. Returns the slot that it shall have ([`NONE`]:
-/// none) and the direction's new state.
+/// Takes the packet's TSval. Returns the slot that the packet is to be stamped
+/// in ([`NONE`]: none), and the direction's new state.
 #[inline(always)]
 fn find_slot<E: Env>(
     at: &FlowPacket<'_>,
@@ -201,8 +203,9 @@ fn find_slot<E: Env>(
     let distance = head.tsval.wrapping_sub(newest);
     let known = last.is_some() || state & state::HAS_TSVAL != 0;
     if !known && (state & state::STALE == 0 || distance == 0) {
-        // A flow seen from its SYN knows its first TSval; one joined
-        // mid-stream may have sent it before. Either way it is no edge.
+        // For a flow seen from its SYN the first TSval is known. A flow first
+        // seen in mid-stream may have sent it before. Either way it is no
+        // edge.
         own.tsval.store(head.tsval, Relaxed);
         let state = state & !state::STALE | state::HAS_TSVAL;
         return (NONE, state::with_hold(state, head.tsval));
@@ -222,11 +225,11 @@ fn find_slot<E: Env>(
     if last.is_none() && was_echoed(entry, direction, newest, distance) {
         return (NONE, state::with_hold(state, head.tsval));
     }
-    edge(entry, direction, head, clock, state, distance)
+    edge(at, head, clock, state, distance)
 }
 
-/// Whether the echo of a TSval, `distance` ticks beyond the `newest` before it,
-/// came first: what comes now answers something else.
+/// Whether the echo of a TSval, `distance` ticks after `newest`, came before
+/// the TSval itself. An echo that comes now then answers something else.
 #[inline(always)]
 fn was_echoed(entry: &FlowEntry, direction: Direction, newest: u32, distance: u32) -> bool {
     let other = &entry.hot[direction.reverse().index()];
@@ -235,25 +238,26 @@ fn was_echoed(entry: &FlowEntry, direction: Direction, newest: u32, distance: u3
     known == state::HAS_TSECR && ahead <= TICKS && distance <= ahead
 }
 
-/// Whether a TSval that looks older is not: no packet is late by so much, and
-/// this one follows the last one. The sender's clock went on by half its range
-/// since then, and what it sent meanwhile had no timestamps.
+/// Whether a TSval that looks older is in fact newer. No packet is late by so
+/// much, and this one follows the last one. The sender's clock went on by half
+/// its range since then, and what it sent meanwhile had no timestamps.
 #[inline(always)]
 fn has_moved(distance: u32, course: u32) -> bool {
     course == SeqOrder::Next as u32 && distance.wrapping_neg() > TICKS
 }
 
-/// Whether there is more to a packet with timestamps than the fast path looks
-/// for: it is the first one, its TSval is older than the newest, its echo is
-/// ahead of what has passed, or one was before; or it belongs to another method,
-/// or opens or resets the connection. Without a jump: to the verifier each would
-/// be one more way.
+/// Whether a packet with timestamps needs more than the fast path does. It is
+/// the first one, its TSval is older than the newest, or its echo is ahead of
+/// what has passed (or one was before). Or it belongs to another method, or
+/// opens or resets the connection.
+///
+/// The test has no jump: to the verifier each jump would be one more path.
 #[inline(always)]
 pub(super) fn is_odd(at: &FlowPacket<'_>, head: &TcpHead, last: Last, state: u32) -> bool {
     const OTHERS: u32 = state::SEQ | state::HANDSHAKE;
     const SIGN: u32 = 1 << 31;
     let other = &at.entry.hot[at.direction.reverse().index()];
-    // A flag of the other direction, where the sign is.
+    // The flag of the other direction is put where the sign is.
     let if_set = |bit: u32| last.other_state << (31 - bit.trailing_zeros());
     let older = head.tsval.wrapping_sub(last.tsval);
     let ahead = last.other_tsval.wrapping_sub(head.tsecr) & if_set(state::HAS_TSVAL);
@@ -263,10 +267,10 @@ pub(super) fn is_odd(at: &FlowPacket<'_>, head: &TcpHead, last: Last, state: u32
     (older | ahead | before) & SIGN | own | last.other_state & OTHERS | flags != 0
 }
 
-/// Forgets the TSvals and echoes of a flow that was silent for so long that the
-/// clocks may have gone on by half their range (RFC 7323 section 5.5; of one
-/// that ticks each microsecond that is 36 minutes): whatever TSval comes next
-/// is a new one. Sequence numbers stand still meanwhile.
+/// Forgets the TSvals and echoes of a flow that was silent for very long. The
+/// clocks may have gone on by half their range (RFC 7323 section 5.5; for one
+/// that ticks each microsecond that is 36 minutes). So any TSval that comes
+/// next is a new one. Sequence numbers stand still meanwhile.
 #[inline(always)]
 pub(super) fn forget<E: Env>(entry: &FlowEntry, env: &E) {
     for i in 0..2 {
@@ -280,16 +284,16 @@ pub(super) fn forget<E: Env>(entry: &FlowEntry, env: &E) {
     }
 }
 
-/// A strictly newer TSval, `distance` ticks after the last one.
+/// Takes a strictly newer TSval, `distance` ticks after the last one.
 #[inline(always)]
 fn edge<E: Env>(
-    entry: &FlowEntry,
-    direction: Direction,
+    at: &FlowPacket<'_>,
     head: &TcpHead,
     clock: &mut Clock<'_, E>,
     state: u32,
     distance: u32,
 ) -> (usize, u32) {
+    let (entry, direction) = (at.entry, at.direction);
     let too_early = distance < state::MAX_HOLD && state::holds(state, head.tsval);
     // A TSval whose first segment has no payload is never stamped: an echo
     // may answer that segment (anchors, line 16). Nor is that of a SYN.
@@ -303,8 +307,8 @@ fn edge<E: Env>(
             },
         );
     }
-    // Spacing is for slots that are scarce: with none taken there is nothing
-    // to spare, whatever an earlier, longer round trip taught.
+    // Stamps are spaced where slots are scarce. With no slot taken there is
+    // nothing to spare, whatever an earlier, longer round trip taught.
     if too_early && !slots::all_free(&entry.slots[direction.index()]) {
         clock.env.count(Counter::StampSpaced, 1);
         return (NONE, state);
@@ -320,8 +324,8 @@ fn edge<E: Env>(
     (slot, state::with_hold(state, head.tsval))
 }
 
-/// A TSval older than the newest: reordered, or the start of something new.
-/// Returns the direction's new state.
+/// Takes a TSval older than the newest: reordered, or the start of something
+/// new. Returns the direction's new state.
 #[inline(always)]
 fn stale<E: Env>(
     entry: &FlowEntry,

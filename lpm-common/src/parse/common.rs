@@ -1,7 +1,9 @@
-//! The common layout: Ethernet or none, no tag in the frame, IPv4 without
-//! options or IPv6 without extension headers, TCP without options or with the
-//! timestamp option first, no SYN, no DNS. It tells other protocols apart from
-//! questions and answers, which are read elsewhere.
+//! Parses packets of the common layout: Ethernet or none, no tag in the frame,
+//! IPv4 without options or IPv6 without extension headers, TCP without options
+//! or with the timestamp option first, no SYN, no DNS.
+//!
+//! Packets of other protocols are told apart from queries and their answers,
+//! which [`crate::query`] reads.
 
 use super::{Link, Skip, number};
 use crate::{
@@ -12,12 +14,12 @@ use crate::{
     query,
 };
 
-/// Where a packet of the common layout has its TCP header, and whose it is.
+/// The addresses of a packet of the common layout, and where its TCP header is.
 #[derive(Clone, Copy, Debug)]
 pub struct CommonTcp {
-    /// For [`hash::fingerprint`].
+    /// The hash of both addresses, for [`hash::fingerprint`].
     pub addresses: u64,
-    /// Local port high, remote port low.
+    /// Local port in the high 16 bits, remote port in the low ones.
     pub ports: u32,
     /// Offset of the TCP header.
     pub l4: u32,
@@ -32,7 +34,7 @@ pub enum Common {
     Tcp(CommonTcp),
     /// Nothing to measure.
     Skip(Skip),
-    /// Ask [`super::network`].
+    /// Another layout; [`super::network`] reads it.
     Uncommon,
 }
 
@@ -41,26 +43,31 @@ const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const TIMESTAMP: usize = 12;
 
-/// Reads a packet of the common layout. `len` is the frame's length in bytes,
-/// whatever part of it is in `bytes`.
+/// What is known of a frame before it is parsed.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Length in bytes, however much of the frame can be read.
+    pub len: u32,
+    /// Link layer: what the frame begins with.
+    pub link: Link,
+    /// Direction of the packet.
+    pub direction: Direction,
+    /// The methods that are on.
+    pub methods: Methods,
+}
+
+/// Parses a packet of the common layout.
 #[inline(always)]
-pub fn common<P: Prefix, S: Seeds>(
-    bytes: &P,
-    len: u32,
-    link: Link,
-    direction: Direction,
-    seeds: &S,
-    methods: Methods,
-) -> Common {
-    match link {
+pub fn common<P: Prefix, S: Seeds>(bytes: &P, frame: &Frame, seeds: &S) -> Common {
+    match frame.link {
         Link::Ethernet => {
             const L3: usize = number::ETHERNET_HEADER as usize;
             if !bytes.covers(L3 + IPV4_HEADER + TCP_HEADER) {
                 return Common::Uncommon;
             }
             match bytes.be16(12) {
-                number::IPV4 => v4(bytes, len, L3, direction, seeds, methods),
-                number::IPV6 => v6(bytes, len, L3, direction, seeds, methods),
+                number::IPV4 => v4(bytes, L3, frame, seeds),
+                number::IPV6 => v6(bytes, L3, frame, seeds),
                 _ => Common::Uncommon,
             }
         }
@@ -69,8 +76,8 @@ pub fn common<P: Prefix, S: Seeds>(
                 return Common::Uncommon;
             }
             match bytes.byte(0) >> 4 {
-                4 => v4(bytes, len, 0, direction, seeds, methods),
-                6 => v6(bytes, len, 0, direction, seeds, methods),
+                4 => v4(bytes, 0, frame, seeds),
+                6 => v6(bytes, 0, frame, seeds),
                 _ => Common::Skip(Skip::NotIp),
             }
         }
@@ -78,14 +85,7 @@ pub fn common<P: Prefix, S: Seeds>(
 }
 
 #[inline(always)]
-fn v4<P: Prefix, S: Seeds>(
-    bytes: &P,
-    len: u32,
-    l3: usize,
-    direction: Direction,
-    seeds: &S,
-    methods: Methods,
-) -> Common {
+fn v4<P: Prefix, S: Seeds>(bytes: &P, l3: usize, frame: &Frame, seeds: &S) -> Common {
     if bytes.byte(l3) != 0x45 {
         return Common::Uncommon;
     }
@@ -94,7 +94,7 @@ fn v4<P: Prefix, S: Seeds>(
         if bytes.be16(l3 + 6) & 0x1fff != 0 {
             return Common::Skip(Skip::Fragment);
         }
-        return other(bytes, l3 + 9, l3 + IPV4_HEADER, direction, methods);
+        return other(bytes, l3 + 9, l3 + IPV4_HEADER, frame);
     }
     let total = u32::from(bytes.be16(l3 + 2));
     // Any fragment, the first one included: more-fragments bit or an offset.
@@ -103,31 +103,19 @@ fn v4<P: Prefix, S: Seeds>(
         return Common::Uncommon;
     }
     let (src, dst) = (bytes.word(l3 + 12), bytes.word(l3 + 16));
-    let addresses = match direction {
+    let addresses = match frame.direction {
         Direction::FromLocal => hash::v4(seeds, src, dst),
         Direction::ToLocal => hash::v4(seeds, dst, src),
     };
-    ports(
-        bytes,
-        len,
-        l3 + IPV4_HEADER,
-        l3 as u32 + total,
-        direction,
-        addresses,
-        methods,
-    )
+    let end = l3 as u32 + total;
+    ports(bytes, l3 + IPV4_HEADER, end, addresses, frame)
 }
 
-/// Another protocol than TCP, its number at `protocol`: a question or an
-/// answer, as far as the first bytes tell, or nothing.
+/// Parses a protocol other than TCP, whose number is at `protocol`. Tells
+/// whether the first bytes can be a query or an answer, or nothing to measure.
 #[inline(always)]
-fn other<P: Prefix>(
-    bytes: &P,
-    protocol: usize,
-    l4: usize,
-    direction: Direction,
-    methods: Methods,
-) -> Common {
+fn other<P: Prefix>(bytes: &P, protocol: usize, l4: usize, frame: &Frame) -> Common {
+    let (direction, methods) = (frame.direction, frame.methods);
     if query::may_be(bytes.byte(protocol), bytes.be32(l4), direction, methods) {
         Common::Uncommon
     } else {
@@ -136,22 +124,13 @@ fn other<P: Prefix>(
 }
 
 #[inline(always)]
-fn v6<P: Prefix, S: Seeds>(
-    bytes: &P,
-    len: u32,
-    l3: usize,
-    direction: Direction,
-    seeds: &S,
-    methods: Methods,
-) -> Common {
+fn v6<P: Prefix, S: Seeds>(bytes: &P, l3: usize, frame: &Frame, seeds: &S) -> Common {
     if !bytes.covers(l3 + IPV6_HEADER + TCP_HEADER) || bytes.byte(l3) >> 4 != 6 {
         return Common::Uncommon;
     }
     if bytes.byte(l3 + 6) != number::TCP {
         return match bytes.byte(l3 + 6) {
-            number::UDP | number::ICMPV6 => {
-                other(bytes, l3 + 6, l3 + IPV6_HEADER, direction, methods)
-            }
+            number::UDP | number::ICMPV6 => other(bytes, l3 + 6, l3 + IPV6_HEADER, frame),
             _ => Common::Uncommon,
         };
     }
@@ -168,43 +147,27 @@ fn v6<P: Prefix, S: Seeds>(
         ]
     };
     let (src, dst) = (address(l3 + 8), address(l3 + 24));
-    let addresses = match direction {
+    let addresses = match frame.direction {
         Direction::FromLocal => hash::v6(seeds, src, dst),
         Direction::ToLocal => hash::v6(seeds, dst, src),
     };
     let end = (l3 + IPV6_HEADER) as u32 + payload;
-    ports(
-        bytes,
-        len,
-        l3 + IPV6_HEADER,
-        end,
-        direction,
-        addresses,
-        methods,
-    )
+    ports(bytes, l3 + IPV6_HEADER, end, addresses, frame)
 }
 
-/// `end` is where the IP header says that the packet ends.
+/// Reads the ports. `end` is where the IP header says that the packet ends.
 #[inline(always)]
-fn ports<P: Prefix>(
-    bytes: &P,
-    len: u32,
-    l4: usize,
-    end: u32,
-    direction: Direction,
-    addresses: u64,
-    methods: Methods,
-) -> Common {
-    if end > len {
+fn ports<P: Prefix>(bytes: &P, l4: usize, end: u32, addresses: u64, frame: &Frame) -> Common {
+    if end > frame.len {
         return Common::Uncommon;
     }
     let ports = bytes.be32(l4);
-    let ports = match direction {
+    let ports = match frame.direction {
         Direction::FromLocal => ports,
         Direction::ToLocal => ports.rotate_left(16),
     };
-    // Also read for what it carries.
-    if methods.has(Method::Dns) && ports as u16 == query::dns::PORT {
+    // Read by the slow path, too, for the messages that it carries.
+    if frame.methods.has(Method::Dns) && ports as u16 == query::dns::PORT {
         return Common::Uncommon;
     }
     Common::Tcp(CommonTcp {
@@ -215,9 +178,10 @@ fn ports<P: Prefix>(
     })
 }
 
-/// Reads the TCP header, after its flow was looked up: before, its fields
-/// would have to be kept somewhere meanwhile. `bytes` begin with the header.
-/// None: not the common layout after all; ask [`super::network`].
+/// Reads the TCP header, whose bytes `bytes` begins with. Call it after the
+/// look-up of the flow: fields read before that would have to be kept
+/// meanwhile. None: the packet is not of the common layout after all;
+/// [`super::network`] reads it.
 #[inline(always)]
 pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> {
     if !bytes.covers(TCP_HEADER) {
@@ -246,8 +210,8 @@ pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> 
         head.has_timestamp = true;
         head.tsval = bytes.be32(24);
         head.tsecr = bytes.be32(28);
-        // How common stacks put blocks beside timestamps; any other way is
-        // not looked for here: only packets whose timestamps are not used
+        // Common stacks put blocks beside timestamps in this way. Other ways
+        // are not looked for here: only packets whose timestamps are not used
         // need to know.
         if length > (TCP_HEADER + TIMESTAMP) as u32 && bytes.covers(TCP_HEADER + TIMESTAMP + 4) {
             head.sack = bytes.be32(32) >> 8 == number::SACK_NEXT;

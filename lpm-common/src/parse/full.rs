@@ -1,5 +1,5 @@
-//! Every layout: VLAN tags in the frame, IPv4 options, IPv6 extension
-//! headers, jumbo lengths, any order of TCP options.
+//! Parses packets of every layout: VLAN tags in the frame, IPv4 options, IPv6
+//! extension headers, jumbo lengths, any order of TCP options.
 
 use super::{Link, Packet, Skip, number, options};
 use crate::{
@@ -9,37 +9,37 @@ use crate::{
     query,
 };
 
-/// VLAN tags that are followed inside the frame.
+/// Number of VLAN tags inside the frame that are followed.
 const MAX_TAGS: u32 = 2;
-/// IPv6 extension headers that are followed.
+/// Number of IPv6 extension headers that are followed.
 const MAX_EXTENSIONS: u32 = 6;
 
-/// Where the header after IP's is, and what stands before it.
+/// The IP header of a packet, and where the header after it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Network {
-    /// Sender, words in network byte order; IPv4 mapped.
+    /// Address of the sender, words in network byte order; IPv4 mapped.
     pub src: [u32; 4],
-    /// Receiver.
+    /// Address of the receiver.
     pub dst: [u32; 4],
     /// VLAN ids, as in [`crate::layout::FlowCold::segment`].
     pub segment: u32,
-    /// Offset of the TCP (or other, see `protocol`) header.
+    /// Offset of the header after IP's: TCP's, or that of another `protocol`.
     pub l4: u32,
     /// Where the IP header says that the packet ends.
     pub end: u32,
     /// Whether the addresses are IPv6.
     pub v6: bool,
-    /// Whether it is the first fragment of several; never of TCP.
+    /// Whether the packet is the first fragment of several; never of TCP.
     pub fragment: bool,
     /// IP protocol number: TCP's, or one that [`query::accepts`].
     pub protocol: u8,
 }
 
-/// Reads the headers of any packet up to that of TCP, or of a protocol that
-/// one of the methods measures.
+/// Reads the headers of any packet up to that of TCP, or of another protocol
+/// that a method measures.
 ///
 /// # Errors
-/// [`Skip`]: why there is nothing to measure in it.
+/// [`Skip`]: why nothing in the packet can be measured.
 #[inline(always)]
 pub fn network<B: Bytes>(
     bytes: &B,
@@ -55,7 +55,7 @@ pub fn network<B: Bytes>(
     }
 }
 
-/// Offset of the network header, its ethertype, and the VLAN ids.
+/// Returns the offset of the network header, its ethertype, and the VLAN ids.
 #[inline(always)]
 pub(super) fn link<B: Bytes>(bytes: &B, link: Link, vlan: u32) -> Result<(u32, u16, u32), Skip> {
     match link {
@@ -80,7 +80,7 @@ fn wanted(protocol: u8, methods: Methods) -> bool {
 /// Reads the TCP header.
 ///
 /// # Errors
-/// [`Skip`]: why there is nothing to measure in it.
+/// [`Skip`]: why nothing in the packet can be measured.
 #[inline(always)]
 pub fn transport<B: Bytes>(bytes: &B, network: &Network) -> Result<Packet, Skip> {
     let ports = bytes.be32(network.l4)?;
@@ -97,7 +97,7 @@ pub fn transport<B: Bytes>(bytes: &B, network: &Network) -> Result<Packet, Skip>
     })
 }
 
-/// Offset of the network header, its ethertype, and the VLAN ids.
+/// Returns the offset of the network header, its ethertype, and the VLAN ids.
 #[inline(always)]
 fn ethernet<B: Bytes>(bytes: &B, outer: u32) -> Result<(u32, u16, u32), Skip> {
     let mut at = number::ETHERNET_HEADER;
@@ -139,10 +139,10 @@ fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<
     if header < 20 {
         return Err(Skip::Malformed);
     }
-    // The whole fixed header is there before anything is made of it.
+    // The whole fixed header is there before any of it is used.
     let dst = bytes.word(l3 + 16)?;
-    // Of a datagram the first fragment has all that its method wants. Of TCP it
-    // would lack the segment's length.
+    // The first fragment of a datagram has all that its method needs. That of
+    // a TCP segment would lack the segment's length.
     let fragment = bytes.be16(l3 + 6)? & 0x3fff;
     let protocol = bytes.byte(l3 + 9)?;
     if fragment != 0 && !(fragment == 0x2000 && query::accepts(protocol, methods)) {
@@ -199,8 +199,9 @@ fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<
     })
 }
 
-/// Follows extension headers (RFC 8200 section 4) to the header that is wanted:
-/// where it is, its number, and whether it is in the first of several fragments.
+/// Follows extension headers (RFC 8200 section 4) to the header that is wanted.
+/// Returns its offset, its number, and whether it is in the first of several
+/// fragments.
 #[inline(always)]
 fn extensions<B: Bytes>(
     bytes: &B,

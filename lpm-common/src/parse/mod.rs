@@ -1,14 +1,14 @@
 //! Finds the TCP header of a packet and its timestamps.
 //!
-//! [`common()`] reads the one layout that nearly all packets of a cluster have,
-//! at fixed offsets; [`network`] and [`transport`] read all the others.
+//! [`common()`] reads, at fixed offsets, the one layout that nearly all packets
+//! of a cluster have. [`network`] and [`transport`] read all others.
 
 mod common;
 mod full;
 mod options;
 pub mod tunnel;
 
-pub use common::{Common, CommonTcp, common, common_head};
+pub use common::{Common, CommonTcp, Frame, common, common_head};
 pub use full::{Network, network, transport};
 
 use crate::{
@@ -28,24 +28,25 @@ pub enum Link {
 /// Why a packet was not measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skip {
-    /// Not IPv4 or IPv6.
+    /// The packet is not IPv4 or IPv6.
     NotIp,
-    /// IP, but neither TCP nor what another method measures.
+    /// The packet is IP, but neither TCP nor what another method measures.
     NotTcp,
-    /// Part of a packet.
+    /// The packet is a fragment.
     Fragment,
-    /// Ends before its headers do, or holds less than its length field says.
+    /// The packet ends before its headers do, or holds less than its length
+    /// field says.
     Truncated,
-    /// Length fields that contradict each other.
+    /// The packet's length fields contradict each other.
     Malformed,
-    /// More tags or extension headers than are followed.
+    /// The packet has more tags or extension headers than are followed.
     TooDeep,
-    /// Several tunnel packets in one.
+    /// The packet holds several tunnel packets.
     Merged,
 }
 
 impl Skip {
-    /// The counter of this reason.
+    /// The counter of packets skipped for this reason.
     #[must_use]
     pub const fn counter(self) -> Counter {
         match self {
@@ -66,20 +67,20 @@ impl From<crate::bytes::OutOfBounds> for Skip {
     }
 }
 
-/// A TCP packet, by the full parser.
+/// A TCP packet, as the full parser reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// Sender, words in network byte order; IPv4 mapped.
     pub src: [u32; 4],
     /// Receiver.
     pub dst: [u32; 4],
-    /// Host byte order.
+    /// Port of the sender, host byte order.
     pub sport: u16,
-    /// Host byte order.
+    /// Port of the receiver, host byte order.
     pub dport: u16,
     /// VLAN ids, as in [`crate::layout::FlowCold::segment`].
     pub segment: u32,
-    /// What else it is wrapped in.
+    /// The tunnels and tags that the packet is wrapped in, beside `segment`.
     pub wrap: Wrap,
     /// Whether the addresses are IPv6.
     pub v6: bool,
@@ -88,7 +89,8 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// The key of the packet's flow at a vantage where it goes this way.
+    /// The key of the packet's flow, at a vantage that it passes in this
+    /// direction.
     #[inline(always)]
     #[must_use]
     pub fn key(&self, direction: Direction, ifindex: u32) -> FlowKey {

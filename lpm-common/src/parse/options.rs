@@ -12,18 +12,19 @@ const MSS: u8 = 2;
 const SACK: u8 = 5;
 const TIMESTAMP: u8 = 8;
 
-/// Rounds through the list, which has at most 40 bytes (RFC 9293 section 3.1):
-/// the least that two of them take is three bytes, a no-operation and an option
-/// of length 2.
+/// Number of rounds through the list, which has at most 40 bytes (RFC 9293
+/// section 3.1). Two rounds take at least three bytes: a no-operation and an
+/// option of length 2.
 const MAX_ROUNDS: u32 = 27;
 
 /// Reads the options between `at` and `end` into `head`. The first timestamp
 /// option counts; the MSS counts on a SYN only.
 ///
-/// The loop notes places and nothing else: with anything to decide between
-/// its rounds, the verifier would follow every combination of options. A round
-/// loads two bytes at once: an option's kind and length, or two no-operations,
-/// of which middleboxes write rows over what they strip.
+/// The loop notes offsets and nothing else. If it decided anything between its
+/// rounds, the verifier would follow every combination of options. A round
+/// loads two bytes at once: an option's kind and length, or two no-operations.
+/// Middleboxes overwrite the options that they strip with rows of
+/// no-operations.
 #[inline(always)]
 pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -> Result<(), Skip> {
     let mut at = at;
@@ -82,7 +83,7 @@ pub(super) fn read<B: Bytes>(bytes: &B, at: u32, end: u32, head: &mut TcpHead) -
 mod tests {
     use super::{NOP, Skip, TIMESTAMP, TcpHead};
 
-    /// What 4 bytes of options are read as, with `behind` in the packet after them.
+    /// Reads 4 bytes of options, with `behind` after them in the packet.
     fn read(options: [u8; 4], behind: &[u8]) -> Result<(), Skip> {
         let bytes = [&options[..], behind].concat();
         super::read(&&bytes[..], 0, 4, &mut TcpHead::default())

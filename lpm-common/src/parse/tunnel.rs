@@ -1,7 +1,8 @@
-//! Tunnels: the frame inside a `VxLAN` (RFC 7348) or Geneve (RFC 8926) packet.
+//! Finds the frame inside a `VxLAN` (RFC 7348) or Geneve (RFC 8926) packet.
 //!
-//! Only where a tunnel packet's inside begins and ends, and which network it
-//! belongs to: the inside is then read as any other frame, through [`Within`].
+//! This module finds where the inner frame begins and ends, and which network
+//! it belongs to. The inner frame is then read as any other frame, through
+//! [`Within`].
 
 use super::{Link, Skip, full, number};
 use crate::{
@@ -10,38 +11,38 @@ use crate::{
     packet::Meta,
 };
 
-/// Ports of one kind of tunnel that can be set.
+/// Number of ports of one kind of tunnel that can be set.
 pub const PORTS: usize = 4;
 
-/// Tunnels inside each other that are followed.
+/// Number of nested tunnels that are followed.
 pub const LEVELS: u32 = 2;
 
 const UDP: u8 = 17;
 const UDP_HEADER: u32 = 8;
-/// Both tunnels' fixed header.
+/// Length of the fixed header, which `VxLAN` and Geneve share.
 const TUNNEL_HEADER: u32 = 8;
 
-/// `VxLAN`: there is a VNI (RFC 7348 section 5).
+/// `VxLAN` flag: there is a VNI (RFC 7348 section 5).
 pub(crate) const VXLAN_HAS_VNI: u8 = 0x08;
-/// `VxLAN`-GPE: there is a next protocol (draft-ietf-nvo3-vxlan-gpe).
+/// `VxLAN`-GPE flag: there is a next protocol (draft-ietf-nvo3-vxlan-gpe).
 const VXLAN_NEXT_PROTOCOL: u8 = 0x04;
-/// Geneve: Ethernet inside.
+/// Geneve protocol type: the inner frame is Ethernet.
 const TRANSPARENT_ETHERNET: u16 = 0x6558;
-/// Geneve: a control message, not a packet of the network.
+/// Geneve flag: a control message, not a packet of the network.
 const GENEVE_CONTROL: u8 = 0x80;
 
-/// Which UDP destination ports are tunnels'.
+/// The UDP destination ports of tunnels.
 pub trait Tunnels {
-    /// The number of the [`TunnelKind`] that this port is of; 0: of none.
+    /// The number of the [`TunnelKind`] that the port belongs to; 0: none.
     fn kind_of(&self, port: u16) -> u32;
 }
 
 /// Ports of tunnels; 0: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TunnelPorts {
-    /// `VxLAN`'s.
+    /// Ports of `VxLAN`.
     pub vxlan: [u16; PORTS],
-    /// Geneve's.
+    /// Ports of Geneve.
     pub geneve: [u16; PORTS],
 }
 
@@ -62,9 +63,9 @@ impl Tunnels for TunnelPorts {
 /// What a tunnel packet carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inside {
-    /// Where the inner frame begins; 0: this is no tunnel packet.
+    /// Where the inner frame begins; 0: the packet is no tunnel packet.
     pub at: u32,
-    /// Where it ends, by the outer headers.
+    /// Where the inner frame ends, by the outer headers.
     pub end: u32,
     /// Number of the [`TunnelKind`].
     pub kind: u32,
@@ -87,11 +88,12 @@ impl Inside {
 
 /// Looks for a tunnel packet in a frame.
 ///
-/// A fragment is none: its tunnel header, or what it carries, is elsewhere;
-/// read as an ordinary packet it is skipped as the fragment that it is.
+/// A fragment counts as no tunnel packet, because its tunnel header or its
+/// payload is elsewhere. It is then read as an ordinary packet, and skipped as
+/// a fragment.
 ///
 /// # Errors
-/// [`Skip`]: it is a tunnel's by its port, but its inside cannot be read.
+/// [`Skip`]: the port is a tunnel's, but the inner frame cannot be read.
 #[inline(always)]
 pub fn open<B: Bytes, T: Tunnels>(
     bytes: &B,
@@ -138,8 +140,8 @@ pub fn open<B: Bytes, T: Tunnels>(
     })
 }
 
-/// Offset of the UDP header, and where the IP header says that the packet
-/// ends; 0: not UDP, or a fragment.
+/// Returns the offset of the UDP header, and where the IPv4 header says that
+/// the packet ends. The offset is 0 if the packet is not UDP, or is a fragment.
 #[inline(always)]
 fn udp4<B: Bytes>(bytes: &B, l3: u32) -> Result<(u32, u32), Skip> {
     let first = bytes.byte(l3)?;
@@ -155,7 +157,8 @@ fn udp4<B: Bytes>(bytes: &B, l3: u32) -> Result<(u32, u32), Skip> {
     Ok((l3 + header, end))
 }
 
-/// Likewise; tunnels send no extension headers.
+/// Returns what [`udp4`] does, for an IPv6 packet. Tunnels send no extension
+/// headers, so none are followed.
 #[inline(always)]
 fn udp6<B: Bytes>(bytes: &B, l3: u32) -> Result<(u32, u32), Skip> {
     if bytes.byte(l3)? >> 4 != 6 {
@@ -190,8 +193,9 @@ fn udp_end<B: Bytes>(bytes: &B, l4: u32, ip_end: u32) -> Result<u32, Skip> {
     Ok(end)
 }
 
-/// Where the inner frame begins, and whether it does with its IP header. The
-/// reserved bits are ignored, as the RFC wants it of a receiver.
+/// Returns where the inner frame of a `VxLAN` packet begins, and whether it
+/// begins with its IP header. Reserved bits are ignored, as RFC 7348 demands of
+/// a receiver.
 #[inline(always)]
 fn vxlan<B: Bytes>(bytes: &B, at: u32) -> Result<(u32, bool), Skip> {
     let flags = bytes.byte(at)?;
@@ -230,20 +234,20 @@ fn geneve<B: Bytes>(bytes: &B, at: u32, end: u32) -> Result<(u32, bool), Skip> {
     Ok((at, is_ip))
 }
 
-/// Where the inside of the usual tunnel packet is.
+/// What [`shortcut`] finds in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortcut {
-    /// This is no tunnel packet, or none that looks like the usual one.
+    /// The frame is no tunnel packet, or does not look like the usual one.
     Plain,
-    /// Ask [`open`].
+    /// The frame may be an unusual tunnel packet; [`open`] reads it.
     Long,
     /// An Ethernet frame in a tunnel packet.
     Inside {
-        /// Where it begins.
+        /// Where the inner frame begins.
         base: u32,
-        /// Its length, bytes.
+        /// Length of the inner frame, bytes.
         len: u32,
-        /// [`crate::layout::FlowCold::segment`] of its flow.
+        /// [`crate::layout::FlowCold::segment`] of the inner frame's flow.
         segment: u32,
     },
 }
@@ -314,7 +318,8 @@ pub fn shortcut<P: Prefix, T: Tunnels>(
     }
 }
 
-/// Length of a `VxLAN` header with nothing but a VNI; 0: it is another.
+/// Length of a `VxLAN` header that has a VNI and no other flag; 0: the header
+/// is another one.
 #[inline(always)]
 fn usual_vxlan<P: Prefix>(bytes: &P, at: usize) -> u32 {
     if bytes.byte(at) == VXLAN_HAS_VNI {
@@ -324,12 +329,12 @@ fn usual_vxlan<P: Prefix>(bytes: &P, at: usize) -> u32 {
     }
 }
 
-/// Bytes of options in the usual Geneve packet, at most: with the headers
-/// before, what [`Prefix::after`] can leave out.
+/// Most bytes of options in the usual Geneve packet. With the headers before
+/// them it is what [`Prefix::after`] can leave out.
 const USUAL_OPTIONS: u32 = 160;
 
 /// Length of the header, options included, of a Geneve packet with Ethernet
-/// inside; 0: it is another.
+/// inside; 0: the header is another one.
 #[inline(always)]
 fn usual_geneve<P: Prefix>(bytes: &P, at: usize) -> u32 {
     let first = bytes.byte(at);
@@ -344,8 +349,8 @@ fn usual_geneve<P: Prefix>(bytes: &P, at: usize) -> u32 {
     TUNNEL_HEADER + options
 }
 
-/// Whether a packet at `l3` is a tunnel's over IPv6 without extension headers:
-/// the fast path would take it for any other datagram.
+/// Whether the packet at `l3` is a tunnel packet over IPv6 without extension
+/// headers. The fast path would take it for any other datagram.
 #[inline(always)]
 fn is_v6_tunnel<P: Prefix, T: Tunnels>(bytes: &P, l3: usize, tunnels: &T) -> bool {
     const HEADERS: usize = 48;
@@ -381,7 +386,7 @@ fn inner_end<P: Prefix>(bytes: &P) -> u32 {
     }
 }
 
-/// A frame inside a packet: `len` bytes from `base` on, and nothing beyond.
+/// The bytes of a frame inside a packet: `len` bytes from `base` on.
 #[derive(Clone, Copy, Debug)]
 pub struct Within<B> {
     bytes: B,
@@ -390,7 +395,7 @@ pub struct Within<B> {
 }
 
 impl<B> Within<B> {
-    /// The part of a packet's bytes.
+    /// Makes the view of `len` bytes from `base` on.
     #[inline(always)]
     pub const fn new(bytes: B, base: u32, len: u32) -> Self {
         Self { bytes, base, len }

@@ -1,41 +1,43 @@
-//! A packet's way through the other modules: the fast path for the common
-//! layout and known flows, the slow path, in steps, for everything else.
+//! A packet's way through the other modules. The fast path takes packets of the
+//! common layout whose flow is known. The slow path takes all others, in steps.
 
+mod context;
 pub mod node;
 mod queries;
 pub mod tunnel;
 
+pub use context::{Host, PacketContext};
 pub use queries::{datagram, further, message, queries, take_query};
 
 use crate::{
     bytes::{Bytes, Prefix},
-    env::{Claims, Env},
-    hash::{self, Seeds},
+    env::Env,
+    hash,
     layout::{InterfaceConfig, Method, Vantage},
     matcher::{self, FlowPacket, HANDSHAKE, Wire},
     packet::{Direction, Meta, TcpHead},
-    parse::{self, Common, Link, Network, Packet, Skip, number},
-    query::{Ledger, Queries},
+    parse::{self, Common, Frame, Link, Network, Packet, Skip, number},
+    query::Ledger,
     table::{self, NewFlow, Table},
-    vlan::{self, Pairs, Placed},
+    vlan::{self, Placed},
 };
 
-/// Settings of interfaces, asked for when a flow appears.
+/// The settings of interfaces, asked for when a flow appears.
 pub trait Interfaces {
-    /// Those of this interface, if it is known.
+    /// The settings of this interface, if it is known.
     fn config(&self, ifindex: u32) -> Option<InterfaceConfig>;
 }
 
-/// A packet of a flow that has an entry: what one step hands to the next.
+/// A packet of a flow that has an entry, as one step passes it to the next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ParsedFlowPacket {
-    /// Of the flow's key.
+    /// Fingerprint of the flow's key.
     pub fingerprint: u64,
     /// The TCP header.
     pub head: TcpHead,
     /// Size on the wire.
     pub wire: Wire,
-    /// What [`matcher::prepare`] said.
+    /// The result of [`matcher::prepare`].
     pub next: u32,
 }
 
@@ -43,29 +45,33 @@ pub struct ParsedFlowPacket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum FastPath {
-    /// Nothing: a rare layout, or a flow without entry; see [`network`].
+    /// It did nothing: the layout is rare, or the flow has no entry; see
+    /// [`network`].
     Uncommon = 0,
-    /// The packet is measured, or counted as skipped, or nobody's.
+    /// It measured the packet, or counted it as skipped, or nobody measures it.
     Measured = 1,
-    /// It has handed over a [`ParsedFlowPacket`] packet; see [`prepare`].
+    /// It found a [`ParsedFlowPacket`]; [`prepare`] is the next step.
     Known = 2,
 }
 
 /// Measures a packet of the common layout whose flow has an entry.
 #[inline(always)]
-pub fn fast_path<P: Prefix, S: Seeds, T: Table, E: Env>(
+pub fn fast_path<P: Prefix, H: Host, E: Env>(
     bytes: &P,
-    meta: &Meta,
-    (link, direction): (Link, Direction),
-    seeds: &S,
-    table: &T,
-    env: &E,
+    cx: &PacketContext<'_, H, E>,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
-    let packet = match parse::common(bytes, meta.len, link, direction, seeds, env.methods()) {
+    let (meta, direction, seeds) = (&cx.meta, cx.direction, cx.host);
+    let frame = Frame {
+        len: meta.len,
+        link: cx.link,
+        direction,
+        methods: cx.env.methods(),
+    };
+    let packet = match parse::common(bytes, &frame, seeds) {
         Common::Tcp(packet) => packet,
         Common::Skip(skip) => {
-            env.count(skip.counter(), u64::from(meta.segments));
+            cx.env.count(skip.counter(), u64::from(meta.segments));
             return FastPath::Measured;
         }
         Common::Uncommon => return FastPath::Uncommon,
@@ -77,7 +83,7 @@ pub fn fast_path<P: Prefix, S: Seeds, T: Table, E: Env>(
         meta.ifindex,
         meta.vlan,
     );
-    let Some(entry) = table::find(table, fingerprint) else {
+    let Some(entry) = table::find(cx.host, fingerprint) else {
         return FastPath::Uncommon;
     };
     let Some(head) = parse::common_head(&bytes.after(packet.l4), &packet) else {
@@ -89,10 +95,10 @@ pub fn fast_path<P: Prefix, S: Seeds, T: Table, E: Env>(
         direction,
         wire: Wire::new(meta.len, meta.segments, head.headers),
     };
-    of_flow(&at, &head, env, stash)
+    of_flow(&at, &head, cx.env, stash)
 }
 
-/// The end of the fast path: a packet whose flow has an entry.
+/// Ends the fast path with a packet whose flow has an entry.
 #[inline(always)]
 pub(crate) fn of_flow<E: Env>(
     at: &FlowPacket<'_>,
@@ -112,93 +118,61 @@ pub(crate) fn of_flow<E: Env>(
     FastPath::Known
 }
 
-/// Both ways as a whole: what host code does.
-pub fn measure<B, S, T, E>(
-    bytes: &B,
-    meta: &Meta,
-    way: (Link, Direction),
-    seeds: &S,
-    table: &T,
-    env: &E,
-) where
+/// Runs the fast path, then the slow path if needed. Host code calls this.
+pub fn measure<B, H, E>(bytes: &B, cx: &PacketContext<'_, H, E>)
+where
     B: Bytes + Prefix,
-    S: Seeds,
-    T: Table + Claims + Interfaces + Queries + Ledger + Pairs,
+    H: Host + Ledger,
     E: Env,
 {
-    let fast_path = |stash: &mut dyn FnMut(&ParsedFlowPacket)| {
-        fast_path(bytes, meta, way, seeds, table, env, stash)
-    };
-    if after(fast_path, way.1, table, env) == FastPath::Uncommon {
-        slow_path(bytes, meta, way, seeds, table, env);
+    if after(cx, |stash| fast_path(bytes, cx, stash)) == FastPath::Uncommon {
+        slow_path(bytes, cx);
     }
 }
 
-/// A fast path and, if it hands over a packet, what comes after it.
-pub fn after<T: Table, E: Env>(
+/// Takes the result of a fast path. If it found a packet's flow, the last steps
+/// follow.
+pub fn after<H: Host, E: Env>(
+    cx: &PacketContext<'_, H, E>,
     fast_path: impl FnOnce(&mut dyn FnMut(&ParsedFlowPacket)) -> FastPath,
-    direction: Direction,
-    table: &T,
-    env: &E,
 ) -> FastPath {
     let mut known = None;
     let done = fast_path(&mut |packet| known = Some(*packet));
     if let Some(known) = known {
-        finish(known, direction, table, env);
+        finish(known, cx);
     }
     done
 }
 
-/// The slow path as a whole, for packets that [`fast_path`] does not know: what
-/// host code does. The kernel programs take its steps one by one, and hand
-/// over from each to the next through a map, for the verifier's sake.
-pub fn slow_path<B, S, T, E>(
-    bytes: &B,
-    meta: &Meta,
-    (link, direction): (Link, Direction),
-    seeds: &S,
-    table: &T,
-    env: &E,
-) where
+/// Runs the slow path as a whole, for packets that [`fast_path`] does not know.
+/// Host code calls this. The kernel programs run its steps one by one and pass
+/// each result on through a map, for the verifier's sake.
+pub fn slow_path<B, H, E>(bytes: &B, cx: &PacketContext<'_, H, E>)
+where
     B: Bytes,
-    S: Seeds,
-    T: Table + Claims + Interfaces + Queries + Ledger + Pairs,
+    H: Host + Ledger,
     E: Env,
 {
-    let Some(network) = network(bytes, meta, link, env) else {
+    let Some(network) = network(bytes, &cx.meta, cx.link, cx.env) else {
         return;
     };
     if is_datagram(&network) {
-        let first = datagram(bytes, meta, &network, direction, env);
-        queries(bytes, first, direction, env, |query| {
-            take_query(query, seeds, table, env);
-        });
-    } else if let Some(packet) = transport(bytes, meta, &network, env) {
-        let first = message(bytes, &packet, (meta.ifindex, direction), seeds, table, env);
-        queries(bytes, first, direction, env, |query| {
-            take_query(query, seeds, table, env);
-        });
-        enter(&packet, meta, direction, seeds, table, env);
+        let first = datagram(bytes, &network, cx);
+        queries(bytes, first, cx, |query| take_query(query, cx.host, cx.env));
+    } else if let Some(packet) = transport(bytes, &cx.meta, &network, cx.env) {
+        let first = message(bytes, &packet, cx);
+        queries(bytes, first, cx, |query| take_query(query, cx.host, cx.env));
+        enter(&packet, cx);
     }
 }
 
-/// The steps from the third on, likewise, of a packet that was read.
-pub fn enter<S, T, E>(
-    packet: &Packet,
-    meta: &Meta,
-    direction: Direction,
-    seeds: &S,
-    table: &T,
-    env: &E,
-) where
-    S: Seeds,
-    T: Table + Claims + Interfaces + Pairs,
-    E: Env,
-{
-    let way = (meta.ifindex, direction);
-    let (fingerprint, found) = find(packet, way, seeds, table);
+/// Runs the steps from the third on with a packet that was read. Host code
+/// calls this.
+pub fn enter<H: Host, E: Env>(packet: &Packet, cx: &PacketContext<'_, H, E>) {
+    let (fingerprint, found) = find(packet, cx);
     let placed = if found == Lookup::None {
-        vlan::place(packet, fingerprint, way, seeds, table, env)
+        let way = (cx.meta.ifindex, cx.direction);
+        vlan::place(packet, fingerprint, way, cx.host, cx.env)
     } else {
         Placed {
             fingerprint,
@@ -211,21 +185,21 @@ pub fn enter<S, T, E>(
         ..*packet
     };
     if placed.is_new_flow {
-        insert_flow(&packet, placed.fingerprint, way, table, env);
+        insert_flow(&packet, placed.fingerprint, cx);
     }
-    let known = known_as(placed.fingerprint, &packet, meta);
-    finish(known, direction, table, env);
+    finish(known_as(placed.fingerprint, &packet, &cx.meta), cx);
 }
 
-/// The slow path, first step: reads any packet up to its TCP header, or
-/// that of a protocol for [`datagram`]. None: there is nothing to measure in
-/// it, and it is counted.
+/// First step of the slow path: reads any packet up to its TCP header, or up to
+/// that of a protocol for [`datagram`]. None: nothing in the packet can be
+/// measured, which is counted.
 #[inline(always)]
 pub fn network<B: Bytes, E: Env>(bytes: &B, meta: &Meta, link: Link, env: &E) -> Option<Network> {
     counted(parse::network(bytes, link, meta, env.methods()), meta, env)
 }
 
-/// Second step: reads the TCP header, likewise.
+/// Second step: reads the TCP header. None: nothing in the packet can be
+/// measured, which is counted.
 #[inline(always)]
 pub fn transport<B: Bytes, E: Env>(
     bytes: &B,
@@ -254,29 +228,26 @@ pub const fn is_datagram(network: &Network) -> bool {
     network.protocol != number::TCP
 }
 
-/// What [`find`] has found.
+/// What [`find`] finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Lookup {
-    /// The flow's entry.
+    /// The flow has an entry.
     Known = 0,
-    /// The same; the flow starts anew in it.
+    /// The flow has an entry, and starts anew in it.
     Anew = 1,
-    /// No entry in the packet's own VLAN; see [`vlan::place`].
+    /// The flow has no entry in the packet's own VLAN; see [`vlan::place`].
     None = 2,
 }
 
-/// Third step: looks for the entry of the packet's flow. Returns its fingerprint
+/// Third step: looks for the flow entry of the packet. Returns its fingerprint,
 /// too.
 #[inline(always)]
-pub fn find<S: Seeds, T: Table>(
-    packet: &Packet,
-    (ifindex, direction): (u32, Direction),
-    seeds: &S,
-    table: &T,
-) -> (u64, Lookup) {
-    let fingerprint = hash::of_key(seeds, &packet.key(direction, ifindex));
-    let found = match table::find(table, fingerprint) {
+#[must_use]
+pub fn find<H: Host, E: Env>(packet: &Packet, cx: &PacketContext<'_, H, E>) -> (u64, Lookup) {
+    let (host, direction) = (cx.host, cx.direction);
+    let fingerprint = hash::of_key(host, &packet.key(direction, cx.meta.ifindex));
+    let found = match table::find(host, fingerprint) {
         Some(entry) if packet.head.opens() && table::restarts(entry, direction, &packet.head) => {
             Lookup::Anew
         }
@@ -286,51 +257,36 @@ pub fn find<S: Seeds, T: Table>(
     (fingerprint, found)
 }
 
-/// Fourth step, where there is none or the flow starts anew: gives it an entry
-/// under this fingerprint, or a new start. That there is none to be had is
+/// Fourth step, if the flow has no entry or starts anew: makes an entry under
+/// this fingerprint, or restarts the flow. That there is no entry to be had is
 /// counted.
 #[inline(always)]
-pub fn insert_flow<T, E>(
+pub fn insert_flow<H: Host, E: Env>(
     packet: &Packet,
     fingerprint: u64,
-    (ifindex, direction): (u32, Direction),
-    table: &T,
-    env: &E,
-) where
-    T: Table + Claims + Interfaces,
-    E: Env,
-{
+    cx: &PacketContext<'_, H, E>,
+) {
+    let (host, direction, ifindex) = (cx.host, cx.direction, cx.meta.ifindex);
     let key = packet.key(direction, ifindex);
-    let vantage = table.config(ifindex).map_or(0, |config| config.vantage);
+    let vantage = host.config(ifindex).map_or(0, |config| config.vantage);
     let birth = NewFlow {
         key,
         ifindex,
         vantage,
         opened: packet.head.opens(),
     };
-    let entry = table::find_or_insert(table, table, env, fingerprint, &birth);
+    let entry = table::find_or_insert(host, host, cx.env, fingerprint, &birth);
     let sent = vantage == Vantage::Nic as u8 && direction == Direction::FromLocal;
     if let Some(entry) = entry
         && sent
-        && env.sent_here(packet.src, packet.sport)
+        && cx.env.sent_here(packet.src, packet.sport)
     {
         entry.cold.set_hosts();
     }
 }
 
-/// What the last steps need of a packet whose flow ought to have an entry now.
-#[inline(always)]
-pub fn known<S: Seeds>(
-    packet: &Packet,
-    meta: &Meta,
-    direction: Direction,
-    seeds: &S,
-) -> ParsedFlowPacket {
-    let fingerprint = hash::of_key(seeds, &packet.key(direction, meta.ifindex));
-    known_as(fingerprint, packet, meta)
-}
-
-/// Likewise, of a flow whose fingerprint is known.
+/// Makes what the last steps need of a packet whose flow should have an entry
+/// now, under this fingerprint.
 #[inline(always)]
 #[must_use]
 pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> ParsedFlowPacket {
@@ -342,7 +298,7 @@ pub fn known_as(fingerprint: u64, packet: &Packet, meta: &Meta) -> ParsedFlowPac
     }
 }
 
-/// Fifth step; see [`matcher::prepare`].
+/// Fifth step: runs [`matcher::prepare`].
 #[inline(always)]
 pub fn prepare<T: Table, E: Env>(
     known: &ParsedFlowPacket,
@@ -356,7 +312,8 @@ pub fn prepare<T: Table, E: Env>(
     }
 }
 
-/// Sixth step, if [`matcher::HANDSHAKE`] is in [`ParsedFlowPacket::next`].
+/// Sixth step, if [`matcher::HANDSHAKE`] is in [`ParsedFlowPacket::next`]: runs
+/// [`matcher::handshake()`].
 #[inline(always)]
 pub fn handshake<T: Table, E: Env>(
     known: &ParsedFlowPacket,
@@ -369,7 +326,7 @@ pub fn handshake<T: Table, E: Env>(
     }
 }
 
-/// Step between, if the method `request` is on.
+/// Step between, if the method `request` is on: runs [`matcher::request()`].
 #[inline(always)]
 pub fn request<T: Table, E: Env>(
     known: &ParsedFlowPacket,
@@ -396,7 +353,7 @@ pub fn by_ts<T: Table, E: Env>(known: &ParsedFlowPacket, direction: Direction, t
     }
 }
 
-/// Last step, if it is [`SEQ`].
+/// Last step, if the low byte of [`ParsedFlowPacket::next`] is [`SEQ`].
 #[inline(always)]
 pub fn by_seq<T: Table, E: Env>(
     known: &ParsedFlowPacket,
@@ -411,16 +368,12 @@ pub fn by_seq<T: Table, E: Env>(
 
 /// [`matcher::Next::Ts`] as it stands in [`ParsedFlowPacket::next`].
 pub const TS: u32 = matcher::Next::Ts as u32;
-/// [`matcher::Next::Seq`], likewise.
+/// [`matcher::Next::Seq`] as it stands in [`ParsedFlowPacket::next`].
 pub const SEQ: u32 = matcher::Next::Seq as u32;
 
-/// All of the last steps, where nothing has to stand between them.
-pub fn finish<T: Table, E: Env>(
-    mut known: ParsedFlowPacket,
-    direction: Direction,
-    table: &T,
-    env: &E,
-) {
+/// Runs all of the last steps, where they need not be separate programs.
+pub fn finish<H: Host, E: Env>(mut known: ParsedFlowPacket, cx: &PacketContext<'_, H, E>) {
+    let (direction, table, env) = (cx.direction, cx.host, cx.env);
     known.next = prepare(&known, direction, table, env);
     if known.next & HANDSHAKE != 0 {
         handshake(&known, direction, table, env);

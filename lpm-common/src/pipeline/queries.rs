@@ -1,29 +1,28 @@
-//! The steps with questions and answers (ICMP echo, DNS): what a packet brings,
-//! one after the other, and what becomes of each.
+//! The steps with queries and their answers (ICMP echo, DNS): reading them from
+//! a packet one after the other, and matching each.
 
+use super::{Host, PacketContext};
 use crate::{
     bytes::Bytes,
     counter::Counter,
-    env::{Claims, Env},
-    hash::Seeds,
+    env::Env,
     layout::Method,
-    packet::{Direction, Meta},
+    packet::Direction,
     parse::{Network, Packet},
-    query::{self, Ledger, Queries, Query, Rest, Role},
-    vlan::{self, Pairs},
+    query::{self, Ledger, Query, Rest, Role},
+    vlan,
 };
 
-/// Second step for other protocols than TCP: reads a question or an answer, the
-/// first of those that the packet has. `Role::Neither` in it: there is nothing
-/// to measure, and it is counted.
+/// Second step for protocols other than TCP: reads the packet's first query or
+/// answer. A `Role::Neither` in the result means that nothing in the packet can
+/// be measured, which is counted.
 #[inline(always)]
-pub fn datagram<B: Bytes, E: Env>(
+pub fn datagram<B: Bytes, H: Host, E: Env>(
     bytes: &B,
-    meta: &Meta,
     network: &Network,
-    direction: Direction,
-    env: &E,
+    cx: &PacketContext<'_, H, E>,
 ) -> (Query, Rest) {
+    let (meta, direction, env) = (&cx.meta, cx.direction, cx.env);
     let size = if meta.segments > 1 {
         env.segment_size()
     } else {
@@ -41,8 +40,9 @@ pub fn datagram<B: Bytes, E: Env>(
     }
 }
 
-/// Reads the packet's next question or answer. `Role::Neither` in it: as
-/// above. False: there is none.
+/// Reads the packet's next query or answer. A `Role::Neither` in `query` means
+/// that the message cannot be measured, which is counted. False: the packet has
+/// no other message.
 #[inline(always)]
 pub fn further<B: Bytes, E: Env>(
     bytes: &B,
@@ -53,7 +53,7 @@ pub fn further<B: Bytes, E: Env>(
 ) -> bool {
     let further = query::further(bytes, query, rest, direction);
     further.unwrap_or_else(|counter| {
-        // Of a stream, what is not read goes on in the next segment.
+        // In a TCP stream, what is not read goes on in the next segment.
         let counter = if let Counter::DnsNoMessage = counter {
             Counter::DnsFurther
         } else {
@@ -64,34 +64,26 @@ pub fn further<B: Bytes, E: Env>(
     })
 }
 
-/// After the second step of a TCP packet: reads the question or the answer that
-/// it carries, the first of several. `Role::Neither` in it: there is none.
+/// Reads the first query or answer of a TCP packet, after the second step. A
+/// `Role::Neither` in the result means that there is none.
 #[inline(always)]
-pub fn message<B, S, T, E>(
+pub fn message<B: Bytes, H: Host, E: Env>(
     bytes: &B,
     packet: &Packet,
-    (ifindex, direction): (u32, Direction),
-    seeds: &S,
-    table: &T,
-    env: &E,
-) -> (Query, Rest)
-where
-    B: Bytes,
-    S: Seeds,
-    T: Queries,
-    E: Env,
-{
+    cx: &PacketContext<'_, H, E>,
+) -> (Query, Rest) {
+    let (direction, host, env) = (cx.direction, cx.host, cx.env);
     if !env.methods().has(Method::Dns) || !query::dns::over_tcp(packet, direction) {
         return (Query::default(), Rest::default());
     }
-    let (mut query, mut rest) = query::dns::tcp(packet, direction, ifindex);
+    let (mut query, mut rest) = query::dns::tcp(packet, direction, cx.meta.ifindex);
     let at = rest.at;
     if query::further(bytes, &mut query, &mut rest, direction).is_ok() {
         return (query, rest);
     }
-    // Unless its length came before.
+    // The segment may begin with a message whose length came before.
     let name = query::dns::announced_as(&query, &rest, at, direction);
-    if let Some(length) = query::announced(name.fingerprint(seeds), table, env)
+    if let Some(length) = query::announced(name.fingerprint(host), host, env)
         && let Ok(head) = query::dns::announced(bytes, &mut rest, (at, length), direction)
     {
         query.head = head;
@@ -101,15 +93,15 @@ where
     (Query::default(), Rest::default())
 }
 
-/// The messages of a packet, of which the first was read, likewise: at most
-/// [`query::MOST`] are taken.
-pub fn queries<B: Bytes, E: Env>(
+/// Takes the messages of a packet whose first message was read. Host code calls
+/// this. At most [`query::MOST`] messages are taken.
+pub fn queries<B: Bytes, H, E: Env>(
     bytes: &B,
     (mut query, mut rest): (Query, Rest),
-    direction: Direction,
-    env: &E,
+    cx: &PacketContext<'_, H, E>,
     mut take: impl FnMut(&mut Query),
 ) {
+    let (direction, env) = (cx.direction, cx.env);
     take(&mut query);
     for _ in 1..query::MOST {
         if !further(bytes, &mut query, &mut rest, direction, env) {
@@ -122,34 +114,29 @@ pub fn queries<B: Bytes, E: Env>(
     }
 }
 
-/// The last step for a question or an answer, likewise.
-pub fn take_query<S, T, E>(query: &Query, seeds: &S, table: &T, env: &E)
-where
-    S: Seeds,
-    T: Queries + Claims + Ledger + Pairs,
-    E: Env,
-{
-    let mut fingerprint = query.fingerprint(seeds);
-    let tagged = vlan::query::concerns(query, table);
+/// Takes a query or an answer: the last step. Host code calls this.
+pub fn take_query<H: Host + Ledger, E: Env>(query: &Query, host: &H, env: &E) {
+    let mut fingerprint = query.fingerprint(host);
+    let tagged = vlan::query::concerns(query, host);
     match query.head.role {
         Role::Neither => {}
         Role::Asks => {
             if tagged {
-                vlan::query::ask(query, seeds, table);
+                vlan::query::ask(query, host);
             }
-            query::ask(query, table.row(query), fingerprint, table, env);
+            query::ask(query, host.row(query), fingerprint, host, env);
         }
-        Role::Announces => query::ask(query, 0, fingerprint, table, env),
+        Role::Announces => query::ask(query, 0, fingerprint, host, env),
         Role::Answers => {
             let mut query = *query;
             if tagged {
-                let asked = vlan::query::answer(&query, fingerprint, seeds, table);
+                let asked = vlan::query::answer(&query, fingerprint, host);
                 asked.counter.inspect(|counter| env.count(*counter, 1));
                 (fingerprint, query.key.segment) = (asked.fingerprint, asked.segment);
             }
-            let sample = query::answer(&query, fingerprint, table, env);
+            let sample = query::answer(&query, fingerprint, host, env);
             if sample.found {
-                table.answered(&query, &sample);
+                host.answered(&query, &sample);
             }
         }
     }

@@ -1,38 +1,36 @@
-//! The way of a packet where the insides of tunnels are measured too: the
-//! tunnels around it are taken off first, then it goes the way of any other
-//! ([`crate::pipeline`]). Kernel programs that have no tunnels to look into
-//! hold nothing of this.
+//! The way of a packet where packets inside tunnels are measured, too. The
+//! tunnels around the packet are taken off first; then it goes the way of any
+//! other packet ([`crate::pipeline`]). Kernel programs that look into no
+//! tunnels contain none of this.
 
 use crate::{
     bytes::{Bytes, Prefix},
     env::Env,
-    hash::Seeds,
     layout::tunnel::{self, segment_of},
-    packet::{Direction, Meta, Wrap},
+    packet::{Meta, Wrap},
     parse::{
         Link, Network, Packet, Skip,
         tunnel::{Inside, LEVELS, Shortcut, Tunnels, Within, open, shortcut},
     },
-    pipeline::{self, FastPath, ParsedFlowPacket},
-    table::Table,
+    pipeline::{self, FastPath, Host, PacketContext, ParsedFlowPacket},
 };
 
-/// The frame that is left when tunnels are taken off a packet.
+/// The frame that is left after tunnels are taken off a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unwrapped {
-    /// Where it begins, from the start of the packet.
+    /// Where the frame begins, from the start of the packet.
     pub base: u32,
-    /// Its length, bytes.
+    /// Length of the frame, bytes.
     pub len: u32,
-    /// Tunnels taken off so far.
+    /// Number of tunnels taken off so far.
     pub level: u32,
-    /// [`crate::layout::FlowCold::segment`] of a flow inside.
+    /// [`crate::layout::FlowCold::segment`] of a flow inside the tunnels.
     pub segment: u32,
-    /// What else tells such a flow apart.
+    /// The rest of what identifies such a flow.
     pub wrap: Wrap,
-    /// VLAN id in the packet's metadata; 0: none, or below a tunnel.
+    /// VLAN id in the packet's metadata; 0: none, or a tunnel was taken off.
     pub vlan: u32,
-    /// Whether it begins with its IP header.
+    /// Whether the frame begins with its IP header.
     pub is_ip: bool,
 }
 
@@ -77,14 +75,14 @@ impl Unwrapped {
     }
 }
 
-/// What [`unwrap`] came to.
+/// What [`unwrap`] finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// No tunnel any more: measure what is left.
+    /// There is no further tunnel: measure what is left.
     Plain,
-    /// This is left; there may be another tunnel.
+    /// A tunnel was taken off and this is left; there may be another tunnel.
     Entered(Unwrapped),
-    /// Nothing to measure; counted.
+    /// Nothing can be measured, which is counted.
     Skipped,
 }
 
@@ -111,12 +109,12 @@ pub fn unwrap<B: Bytes + Copy, T: Tunnels, E: Env>(
     Step::Skipped
 }
 
-/// The packet's metadata, as they are of what is left of it.
+/// The packet's metadata, as they apply to the frame that is left.
 #[inline(always)]
 #[must_use]
 pub fn meta_of(left: &Unwrapped, meta: &Meta) -> Meta {
-    // Without asking for the level: a choice between the packet's metadata and
-    // a map's memory is one that the verifier refuses.
+    // The level is not asked for: it would make a choice between the packet's
+    // metadata and a map's memory, which the verifier refuses.
     Meta {
         len: left.len,
         vlan: left.vlan,
@@ -124,7 +122,7 @@ pub fn meta_of(left: &Unwrapped, meta: &Meta) -> Meta {
     }
 }
 
-/// As [`pipeline::network`], of what is left.
+/// Runs [`pipeline::network`] on the frame that is left.
 #[inline(always)]
 pub fn network<B: Bytes, E: Env>(
     bytes: B,
@@ -135,13 +133,14 @@ pub fn network<B: Bytes, E: Env>(
     let within = Within::new(bytes, left.base, left.len);
     let inner = meta_of(left, meta);
     let network = pipeline::network(&within, &inner, left.link(), env)?;
-    // Segments are merged where they fill the tunnel packet. Where they do
-    // not, whole tunnel packets are, and only the first one's header is seen.
+    // The kernel merges segments that fill the tunnel packet. Otherwise it
+    // merges whole tunnel packets, and only the first one's header can be
+    // seen.
     if left.level != 0 && meta.segments > 1 && network.end != left.len {
         env.count(Skip::Merged.counter(), u64::from(meta.segments));
         return None;
     }
-    // Questions and answers are measured at their ends' vantages only.
+    // Queries and their answers are measured at their ends' vantages only.
     if left.level != 0 && pipeline::is_datagram(&network) {
         env.count(Skip::NotTcp.counter(), u64::from(meta.segments));
         return None;
@@ -149,7 +148,7 @@ pub fn network<B: Bytes, E: Env>(
     Some(network)
 }
 
-/// As [`pipeline::transport`], of what is left.
+/// Runs [`pipeline::transport`] on the frame that is left.
 #[inline(always)]
 pub fn transport<B: Bytes, E: Env>(
     bytes: B,
@@ -170,21 +169,19 @@ pub fn transport<B: Bytes, E: Env>(
     Some(packet)
 }
 
-/// As [`pipeline::fast_path`], for the usual tunnel packet too: Ethernet, IPv4
-/// without options, UDP, `VxLAN` or Geneve, Ethernet, and then what that knows.
+/// The fast path ([`pipeline::fast_path`]), which takes the usual tunnel
+/// packet, too: Ethernet, IPv4 without options, UDP, `VxLAN` or Geneve,
+/// Ethernet, and then the common layout.
 #[inline(always)]
-pub fn fast_path<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
+pub fn fast_path<P: Prefix, H: Host, T: Tunnels, E: Env>(
     bytes: &P,
-    meta: &Meta,
-    (link, direction): (Link, Direction),
-    seeds: &S,
-    (table, tunnels): (&T, &U),
-    env: &E,
+    cx: &PacketContext<'_, H, E>,
+    tunnels: &T,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
-    let mut inner = *meta;
+    let mut inner = cx.meta;
     let mut base = 0;
-    match shortcut(bytes, meta, link, tunnels) {
+    match shortcut(bytes, &cx.meta, cx.link, tunnels) {
         Shortcut::Plain => {}
         Shortcut::Long => return FastPath::Uncommon,
         Shortcut::Inside {
@@ -197,19 +194,11 @@ pub fn fast_path<P: Prefix, S: Seeds, T: Table, U: Tunnels, E: Env>(
             inner.vlan = segment;
         }
     }
-    // What is inside begins as a frame of an Ethernet device does.
-    if base != 0 && matches!(link, Link::Ip) {
+    // The inner frame begins as a frame of an Ethernet device does.
+    if base != 0 && matches!(cx.link, Link::Ip) {
         return FastPath::Uncommon;
     }
-    pipeline::fast_path(
-        &bytes.after(base),
-        &inner,
-        (link, direction),
-        seeds,
-        table,
-        env,
-        stash,
-    )
+    pipeline::fast_path(&bytes.after(base), &cx.with(inner), stash)
 }
 
 #[cfg(test)]

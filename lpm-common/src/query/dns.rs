@@ -1,16 +1,19 @@
 //! DNS over UDP and TCP port 53 (RFC 1035 section 4; RFC 7766).
 //!
-//! Measured at the asking end: what the local end asks a remote port 53. Only
-//! the 12 bytes of the header are read, so neither lying counts nor names that
-//! loop matter. The response code is the header's; extended codes (EDNS) are
-//! in the message's tail, and show as what their low four bits are.
+//! DNS is measured at the asking end: the local end sends queries to port 53 of
+//! a remote end. Only the 12 bytes of the header are read, so neither lying
+//! counts nor names that loop matter. The response code is that of the header.
+//! Extended codes (EDNS) are in the message's tail; they show as their low four
+//! bits.
 //!
-//! Of datagrams that were put together (GSO, GRO) each is read, and of an
-//! answer in fragments the first one, which has the header. Over TCP all
-//! messages of a segment are read, if it begins with one; or with the length of
-//! one, or with one whose length came in a segment of its own. A query there is
-//! taken only whole, an answer with nothing but its header. As a message may so
-//! be missed, queries over TCP never count as unanswered.
+//! Every datagram of a merged packet (GSO, GRO) is read. For an answer in
+//! fragments the first one is read, because it has the header.
+//!
+//! Over TCP all messages of a segment are read if it begins with a message,
+//! with a message's length, or with a message whose length came in a segment of
+//! its own. A query over TCP is taken only whole; an answer's header is enough.
+//! A message may be missed this way, so queries over TCP never count as
+//! unanswered.
 
 use super::{Head, Query, Rest, Role};
 use crate::{
@@ -39,18 +42,18 @@ pub const RCODE: u8 = 0x0f;
 /// Bit of [`Head::detail`]: the answer was cut short (TC).
 pub const CUT_SHORT: u8 = 0x80;
 
-/// Bytes of a message's length, over TCP.
+/// Bytes of the length field before a message over TCP.
 const LENGTH: u32 = 2;
-/// Added to a direction's number it is the [`Head::leg`] of an announcement, so
-/// that it is not taken for a question.
+/// Added to a direction's number it makes the [`Head::leg`] of an announcement,
+/// so that an announcement is never taken for a query.
 const ANNOUNCED: u8 = 2;
 
-/// Reads a UDP header: the ports, the sender's in the high half, and where the
-/// messages are. `size` is that of each of several datagrams that were put
-/// together, or 0.
+/// Reads a UDP header. Returns the ports, the sender's in the high half, and
+/// where the messages are. `size` is the size of each datagram of a merged
+/// packet, or 0.
 ///
 /// # Errors
-/// [`Counter`]: why there is nothing to measure in it.
+/// [`Counter`]: why nothing in the packet can be measured.
 #[inline(always)]
 pub fn udp<B: Bytes>(
     bytes: &B,
@@ -76,7 +79,7 @@ pub fn udp<B: Bytes>(
         });
     }
     let length = u32::from(bytes.be16(l4 + 4).map_err(truncated)?);
-    // The rest of a message in fragments is in others.
+    // The rest of a message in fragments is in other packets.
     let beyond = l4 + length > network.end && !network.fragment;
     if length < UDP_HEADER + HEADER || beyond {
         return Err(Counter::DnsMalformed);
@@ -94,7 +97,7 @@ pub fn udp<B: Bytes>(
 /// Reads the next message of a packet that has one.
 ///
 /// # Errors
-/// [`Counter`]: why there is nothing to measure in it.
+/// [`Counter`]: why the message cannot be measured.
 #[inline(always)]
 pub fn next<B: Bytes>(bytes: &B, rest: &mut Rest, direction: Direction) -> Result<Head, Counter> {
     let (at, left) = (rest.at, rest.end.wrapping_sub(rest.at));
@@ -113,7 +116,7 @@ pub fn next<B: Bytes>(bytes: &B, rest: &mut Rest, direction: Direction) -> Resul
     Ok(head)
 }
 
-/// Likewise over TCP.
+/// Reads the next message of a TCP segment that has one.
 #[inline(always)]
 fn next_of_stream<B: Bytes>(
     bytes: &B,
@@ -121,7 +124,7 @@ fn next_of_stream<B: Bytes>(
     direction: Direction,
 ) -> Result<Head, Counter> {
     let (at, left) = (rest.at, rest.end.wrapping_sub(rest.at));
-    // Unless it is read, nothing is known of what comes behind it.
+    // Unless the message is read, nothing is known of what comes after it.
     rest.at = rest.end;
     if left != LENGTH && left < LENGTH + HEADER {
         return Err(Counter::DnsNoMessage);
@@ -144,8 +147,8 @@ fn next_of_stream<B: Bytes>(
     Ok(head)
 }
 
-/// The message at `at` of a stream; `left` bytes of the segment are from there
-/// on.
+/// Reads the message at `at` of a TCP stream; `left` bytes of the segment
+/// follow from there on.
 #[inline(always)]
 fn of_stream<B: Bytes>(
     bytes: &B,
@@ -168,8 +171,8 @@ fn of_stream<B: Bytes>(
     }
 }
 
-/// The length of a message that the next segment begins with, at this sequence
-/// number.
+/// Makes the announcement of a message: only its length has passed, and the
+/// next segment begins with it at the sequence number `next`.
 #[inline(always)]
 fn announcement(length: u16, next: u32, direction: Direction) -> Result<Head, Counter> {
     if u32::from(length) < HEADER {
@@ -187,7 +190,7 @@ fn announcement(length: u16, next: u32, direction: Direction) -> Result<Head, Co
     })
 }
 
-/// Whether a flow may carry DNS that is measured here.
+/// Whether a flow may carry DNS that is measured at this vantage.
 #[inline(always)]
 #[must_use]
 pub const fn over_tcp(packet: &Packet, direction: Direction) -> bool {
@@ -198,7 +201,7 @@ pub const fn over_tcp(packet: &Packet, direction: Direction) -> bool {
     server == PORT && packet.head.payload > 0
 }
 
-/// Where the messages of a TCP segment are of which [`over_tcp`] holds.
+/// Where the messages of a TCP segment are, if [`over_tcp`] is true of it.
 #[inline(always)]
 #[must_use]
 pub fn tcp(packet: &Packet, direction: Direction, ifindex: u32) -> (Query, Rest) {
@@ -219,8 +222,8 @@ pub fn tcp(packet: &Packet, direction: Direction, ifindex: u32) -> (Query, Rest)
     (query, rest)
 }
 
-/// By what name the length of the message was kept that a segment without
-/// length may begin with.
+/// The name under which the message's length was kept, if a segment that begins
+/// without a length belongs to an announced message.
 #[inline(always)]
 #[must_use]
 pub fn announced_as(query: &Query, rest: &Rest, at: u32, direction: Direction) -> Query {
@@ -232,10 +235,11 @@ pub fn announced_as(query: &Query, rest: &Rest, at: u32, direction: Direction) -
     Query { head, ..*query }
 }
 
-/// Reads the message at `at` whose length was announced; the others follow.
+/// Reads the message at `at` whose length was announced. Other messages may
+/// follow.
 ///
 /// # Errors
-/// [`Counter`]: it is none.
+/// [`Counter`]: the bytes are no message.
 #[inline(always)]
 pub fn announced<B: Bytes>(
     bytes: &B,
@@ -252,7 +256,7 @@ pub fn announced<B: Bytes>(
     Ok(head)
 }
 
-/// Reads a message's header; `length` is that of the message, bytes.
+/// Reads a message's header; `length` is the message's length, bytes.
 #[inline(always)]
 fn message_head<B: Bytes>(
     bytes: &B,
@@ -277,7 +281,7 @@ fn message_head<B: Bytes>(
         id: id_and_flags >> 16,
     };
     let response = flags & RESPONSE != 0;
-    // The other way round it is a server's traffic from its own port 53.
+    // The other way round it is the traffic of a server's own port 53.
     match direction {
         Direction::FromLocal if !response => {
             let questions = bytes.be16(at + 4).map_err(truncated)?;

@@ -1,9 +1,10 @@
 //! ICMP echo (RFC 792; RFC 4443 section 4).
 //!
-//! The request's id and sequence number name the question. Of a message in
-//! fragments the first one has them: measured is from there to there. Requests of both
-//! ends are measured: those of the local end give the remote leg. Everything
-//! else, errors that quote an echo included, is neither question nor answer.
+//! The id and sequence number of the echo request identify the query. For a
+//! message in fragments the first one has them, and the time is taken when it
+//! passes. Echo requests of both ends are measured; those of the local end give
+//! the remote leg. All other messages, errors that quote an echo included, are
+//! neither query nor answer.
 
 use super::{Head, Role};
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 /// Bytes of the header of both messages.
 const HEADER: u32 = 8;
 
-/// Type and code of request and reply.
+/// Type and code of echo request and echo reply.
 const fn types(v6: bool) -> (u16, u16) {
     if v6 {
         (128 << 8, 129 << 8)
@@ -26,7 +27,7 @@ const fn types(v6: bool) -> (u16, u16) {
     }
 }
 
-/// Whether this is the type and code of a request or a reply.
+/// Whether this is the type and code of an echo request or an echo reply.
 #[inline(always)]
 #[must_use]
 pub const fn is_echo(v6: bool, type_and_code: u16) -> bool {
@@ -34,13 +35,13 @@ pub const fn is_echo(v6: bool, type_and_code: u16) -> bool {
     type_and_code == request || type_and_code == reply
 }
 
-/// Reads a message.
+/// Reads an ICMP echo message.
 ///
 /// # Errors
-/// [`Counter`]: why there is nothing to measure in it.
+/// [`Counter`]: why the message cannot be measured.
 #[inline(always)]
 pub fn read<B: Bytes>(bytes: &B, network: &Network, direction: Direction) -> Result<Head, Counter> {
-    // ICMPv6 in IPv4, or the other way, is nobody's.
+    // ICMPv6 in IPv4, or the other way round, is no valid message.
     if network.v6 != (network.protocol == number::ICMPV6) {
         return Err(Counter::SkippedNotTcp);
     }

@@ -1,14 +1,16 @@
-//! Questions and answers: ICMP echo and DNS.
+//! Queries and their answers: ICMP echo and DNS.
 //!
-//! A question is remembered in a table of its own until its answer comes;
-//! ends, method and id tell which answer is its. A question that is sent again
-//! before that makes the answer ambiguous (Karn's rule): it is answered, but
-//! no sample, for as long as an earlier asking may be answered
-//! ([`Outstanding`]). Only the first answer counts. What went unanswered is found by
-//! the agent, which looks at the table, and by whoever needs the entry for
-//! another question: nothing sweeps in the kernel.
+//! A query is remembered in a table of its own until its answer comes. Ends,
+//! method and id tell which answer belongs to it. A query that is sent again
+//! before its answer makes the answer ambiguous (Karn's rule). The query then
+//! counts as answered, but no sample is made, as long as an earlier
+//! transmission may still be answered ([`Outstanding`]). Only the first answer
+//! counts.
 //!
-//! A method is a file here: what it calls a question, what an answer, and
+//! The agent finds unanswered queries by looking at the table. So does whoever
+//! needs the entry for another query: nothing sweeps the table in the kernel.
+//!
+//! Each method is a file here. It says what a query is, what an answer is, and
 //! where in a row of histograms the round trip is counted.
 
 pub mod dns;
@@ -33,67 +35,67 @@ use crate::{
     parse::{Network, number},
 };
 
-/// What a packet is.
+/// What a packet is to the methods of this module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
-    /// Neither of both.
+    /// Neither a query nor an answer.
     #[default]
     Neither,
-    /// A question.
+    /// A query.
     Asks,
     /// An answer.
     Answers,
-    /// Only the length of a message that the next segment begins with (DNS over
-    /// TCP).
+    /// An announcement: only the length of a message that the next segment
+    /// begins with (DNS over TCP).
     Announces,
 }
 
-/// What a method has read of a packet.
+/// What a method has read of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
-    /// Question or answer.
+    /// Whether the message is a query, an answer or an announcement.
     pub role: Role,
     /// A [`Method`].
     pub method: u8,
     /// Number of the [`crate::layout::Leg`] that the round trip covers.
     pub leg: u8,
-    /// Of an answer: place in the row's histograms.
+    /// For an answer: the place in the row's histograms.
     pub place: u8,
-    /// Of a question: place that counts it if unanswered, or
+    /// For a query: the place that counts it if it stays unanswered, or
     /// [`crate::layout::NOWHERE`].
     pub unanswered: u8,
-    /// Of a DNS answer: the response code in its header in the low 4 bits;
+    /// For a DNS answer: the response code of its header in the low 4 bits, and
     /// [`dns::CUT_SHORT`].
     pub detail: u8,
-    /// Of an announcement: the message's length, bytes.
+    /// For an announcement: the message's length, bytes.
     pub length: u16,
-    /// ICMP sequence number (high 16 bits) and id, or DNS id; of an
-    /// announcement the TCP sequence number that the message begins with.
+    /// ICMP sequence number (high 16 bits) and id, or DNS id. For an
+    /// announcement: the TCP sequence number that the message begins with.
     pub id: u32,
 }
 
-/// A question or an answer, with its ends.
+/// A query or an answer, with its ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// Its ends and vantage; no ports for ICMP.
+    /// The ends and the vantage; ICMP has no ports.
     pub key: FlowKey,
-    /// Interface of the vantage, which is not the key's where hooks are joined.
+    /// Interface of the vantage. At the node vantage it is not the key's.
     pub ifindex: u32,
     /// IP protocol number.
     pub protocol: u8,
-    /// The rest.
+    /// What the method has read of the message.
     pub head: Head,
 }
 
 impl Query {
-    /// What names the question, whichever of both this is.
+    /// The fingerprint of the query, which its answer shares.
     #[inline(always)]
     #[must_use]
     pub fn fingerprint<S: Seeds>(&self, seeds: &S) -> u64 {
         self.ends(seeds).within(seeds, self.key.segment)
     }
 
-    /// Likewise, in whatever VLAN.
+    /// The ends of the query, whatever its VLAN.
     #[inline(always)]
     #[must_use]
     pub fn ends<S: Seeds>(&self, seeds: &S) -> Ends {
@@ -102,7 +104,8 @@ impl Query {
     }
 }
 
-/// Keeps the remote end of a question for the agent, which knows those of flows by their entries.
+/// Keeps the remote end of a query for the agent. For flows the agent finds it
+/// in their entries.
 #[inline(always)]
 pub fn note(query: &Query, control: &Control) {
     let remote = query.key.remote;
@@ -116,16 +119,16 @@ pub fn note(query: &Query, control: &Control) {
     }
 }
 
-/// What host code gives a question, and takes of its answer.
+/// What host code supplies for a query and receives for its answer.
 pub trait Ledger {
-    /// Its row of histograms; 0: none.
+    /// The query's row of histograms; 0: none.
     fn row(&self, query: &Query) -> u32;
 
-    /// A sample.
+    /// Takes the sample of an answered query.
     fn answered(&self, query: &Query, sample: &Sample);
 }
 
-/// A sample as watchers want it; `vantage` is the number of the
+/// The sample as watchers receive it. `vantage` is the number of the
 /// [`crate::layout::Vantage`].
 #[inline(always)]
 #[must_use]
@@ -136,7 +139,7 @@ pub fn record(query: &Query, sample: &Sample, vantage: u8) -> layout::Sample {
     } else {
         (key.remote, key.local, key.remote_port, key.local_port)
     };
-    // A kernel answers an echo request at once, a server thinks.
+    // A kernel answers an echo request at once; a server takes time to think.
     let echo = if head.method == Method::Icmp as u8 {
         Echo::Prompt
     } else {
@@ -160,7 +163,7 @@ pub fn record(query: &Query, sample: &Sample, vantage: u8) -> layout::Sample {
     }
 }
 
-/// Whether packets of this protocol (not TCP) are looked into.
+/// Whether packets of this protocol (not TCP) are parsed further.
 #[inline(always)]
 #[must_use]
 pub fn accepts(protocol: u8, methods: Methods) -> bool {
@@ -168,13 +171,14 @@ pub fn accepts(protocol: u8, methods: Methods) -> bool {
         || ((protocol == number::ICMP || protocol == number::ICMPV6) && methods.has(Method::Icmp))
 }
 
-/// Whether a packet of this protocol may be a question or an answer, from the
-/// first four bytes of its header; a look ahead for the fast path.
+/// Whether a packet of this protocol may be a query or an answer, by the first
+/// four bytes of its header. The fast path looks ahead with it.
 #[inline(always)]
 #[must_use]
 pub fn may_be(protocol: u8, first: u32, direction: Direction, methods: Methods) -> bool {
     if protocol == number::UDP {
-        // The remote end's port: the destination's of what the local end sends.
+        // The remote end's port: the destination port of what the local end
+        // sends.
         let port = match direction {
             Direction::FromLocal => first & 0xffff,
             Direction::ToLocal => first >> 16,
@@ -189,31 +193,31 @@ pub fn may_be(protocol: u8, first: u32, direction: Direction, methods: Methods) 
         && icmp::is_echo(true, (first >> 16) as u16)
 }
 
-/// Messages of a packet that are still to be read.
+/// The messages of a packet that are still to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rest {
-    /// Where the next one begins, from the start of the packet.
+    /// Where the next message begins, from the start of the packet.
     pub at: u32,
     /// Where the packet's payload ends.
     pub end: u32,
-    /// Bytes of each but the last one, as merged datagrams have them; 0: each
-    /// begins with its length, as over TCP.
+    /// Bytes of each datagram but the last one in a merged packet; 0: each
+    /// message begins with its length, as over TCP.
     pub size: u32,
-    /// Over TCP, the sequence number behind the payload.
+    /// For TCP: the sequence number after the payload.
     pub next: u32,
 }
 
-/// Messages of one packet that are read: as many datagrams as the kernel puts
-/// together when it receives them (`UDP_GRO_CNT_MAX`). A sender's own may be
-/// twice as many since 6.10 (`UDP_MAX_SEGMENTS`).
+/// Most messages of one packet that are read: as many datagrams as the kernel
+/// merges on receipt (`UDP_GRO_CNT_MAX`). A sender's own packet may have twice
+/// as many since Linux 6.10 (`UDP_MAX_SEGMENTS`).
 pub const MOST: u32 = 64;
 
-/// Reads the ends of a datagram (anything that [`accepts`]), or of several that
-/// were put together, each of `size` bytes, and of ICMP the message. Those of
-/// DNS [`further`] reads.
+/// Reads the ends of a datagram (any protocol that [`accepts`]). In a merged
+/// packet each datagram has `size` bytes. For ICMP it reads the message, too;
+/// [`further`] reads those of DNS.
 ///
 /// # Errors
-/// [`Counter`]: why there is nothing to measure in it.
+/// [`Counter`]: why nothing in the packet can be measured.
 #[inline(always)]
 pub fn datagram<B: Bytes>(
     bytes: &B,
@@ -258,7 +262,7 @@ pub fn datagram<B: Bytes>(
 /// Reads the next message of a packet into `query`. False: there is none.
 ///
 /// # Errors
-/// [`Counter`]: why there is nothing to measure in it; others may follow.
+/// [`Counter`]: why the message cannot be measured. Others may follow.
 #[inline(always)]
 pub fn further<B: Bytes>(
     bytes: &B,

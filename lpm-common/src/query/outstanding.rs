@@ -1,64 +1,65 @@
-//! Which earlier askings of a question may still be answered.
+//! Tells which earlier transmissions of a query may still be answered.
 //!
-//! An answer does not say which of several askings it belongs to. So while an
-//! earlier one may still be answered, no answer makes a sample. Each asking is
-//! outstanding until its own time is up, however often the question is sent
-//! again; and each answer takes one away, that of the latest asking first, so
-//! that an answer to one of the later ones never renews the doubt.
+//! An answer does not say which of several transmissions it belongs to. So no
+//! answer makes a sample while an earlier transmission may still be answered.
+//! Each transmission is outstanding until its own deadline, however often the
+//! query is sent again. Each answer takes one transmission away, the latest
+//! first, so an answer to a later one never renews the doubt.
 
 use crate::layout::Phase;
 #[cfg(doc)]
 use crate::layout::QueryEntry;
 
-/// Deadlines are kept in units of 2^26 ns (67 ms), 8 bits: 17 s, more than the
-/// longest time that an answer has.
+/// Deadlines are kept in units of 2^26 ns (67 ms), in 8 bits: 17 s, more than
+/// the longest timeout of a query.
 const UNIT: u32 = 26;
-/// Deadlines that are kept, each of 8 bits, the earliest in the lowest.
+/// Number of deadlines that are kept. Each has 8 bits; the earliest is lowest.
 const SLOTS: u32 = 3;
 
 const PHASE: u32 = 0b11;
-/// Number of deadlines that are kept.
+/// Bit position of the number of deadlines that are kept.
 const KEPT: u32 = 2;
-/// Number of askings beyond them, if there is no place for more; the latest
-/// deadline stands for these too.
+/// Bit position of the number of further transmissions, for which there is no
+/// place. The latest deadline stands for them, too.
 const MORE: u32 = 4;
 const MOST_MORE: u32 = 15;
 const DEADLINES: u32 = 8;
-/// The last place for one.
+/// The last place for a deadline.
 const LATEST: u32 = 0xff_0000;
 
-/// A [`QueryEntry::state`]: the [`Phase`] of the latest asking in the low two
-/// bits, then how many deadlines of earlier ones are kept (2 bits), how many
-/// askings there are beyond these (4 bits), and the deadlines.
+/// Value of [`QueryEntry::state`]. It holds the [`Phase`] of the latest
+/// transmission in the low two bits. Above are the number of deadlines of
+/// earlier transmissions that are kept (2 bits), the number of further
+/// transmissions (4 bits), and the deadlines.
 ///
-/// Deadlines are rounded up and stay where they are when the question is sent
+/// Deadlines are rounded up and stay where they are when the query is sent
 /// again, so no rounding adds up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outstanding(pub u32);
 
 impl Outstanding {
-    /// No earlier asking may be answered.
+    /// The state without any earlier transmission that may be answered.
     #[inline(always)]
     #[must_use]
     pub const fn none(phase: Phase) -> Self {
         Self(phase as u32)
     }
 
-    /// What became of the latest asking.
+    /// What became of the latest transmission.
     #[inline(always)]
     #[must_use]
     pub const fn phase(self) -> Phase {
         Phase::of(self.0)
     }
 
-    /// The same with another phase.
+    /// Replaces the phase.
     #[inline(always)]
     #[must_use]
     pub const fn with(self, phase: Phase) -> Self {
         Self(self.0 & !PHASE | phase as u32)
     }
 
-    /// Whether earlier askings may be answered.
+    /// Whether an earlier transmission may still be answered.
     #[inline(always)]
     #[must_use]
     pub const fn any(self) -> bool {
@@ -81,8 +82,9 @@ impl Outstanding {
         Self(self.0 & PHASE | counts | deadlines << DEADLINES)
     }
 
-    /// Without those whose time is up. `sent_ns` is when the question passed
-    /// the last time: deadlines are within 17 s from then on.
+    /// The state without transmissions whose deadline has passed. `sent_ns` is
+    /// when the query passed the last time: deadlines lie within 17 s from then
+    /// on.
     #[inline(always)]
     #[must_use]
     pub const fn at(self, sent_ns: u64, now_ns: u64) -> Self {
@@ -104,7 +106,7 @@ impl Outstanding {
             let deadlines = left.0 >> DEADLINES;
             let until = deadlines.wrapping_sub(sent) & 0xff;
             if kept != 0 && until < passed {
-                // Room for one of those that have none.
+                // There is room for one of the transmissions without a place.
                 left = if more == 0 {
                     left.pack(kept - 1, 0, deadlines >> 8)
                 } else {
@@ -116,7 +118,8 @@ impl Outstanding {
         left
     }
 
-    /// With one more, which may be answered until then.
+    /// The state with one more transmission, which may be answered until
+    /// `deadline_ns`.
     #[inline(always)]
     #[must_use]
     pub const fn and(self, deadline_ns: u64) -> Self {
@@ -132,7 +135,8 @@ impl Outstanding {
         self.pack(kept, more, others | deadline << (shift * 8))
     }
 
-    /// Without the latest of them: it was answered.
+    /// The state without the latest of the earlier transmissions: it was
+    /// answered.
     #[inline(always)]
     #[must_use]
     pub const fn less(self) -> Self {

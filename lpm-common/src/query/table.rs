@@ -1,5 +1,4 @@
-//! The table of questions: sets of a few ways in one array, like that of the
-//! flows.
+//! The query table: sets of a few entries in one array, like the flow table.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -11,8 +10,8 @@ use crate::{
     table::{WAYS, set_of, way},
 };
 
-/// Added to a set's number it names the claim for the set; the claims for sets
-/// of the flow table are below.
+/// Added to a set's number it names the claim for the set. The names below it
+/// are those of the flow table's sets.
 pub const CLAIMS: u32 = 1 << 31;
 
 /// The memory of the table.
@@ -36,13 +35,13 @@ pub(crate) fn find<Q: Queries>(table: &Q, fingerprint: u64) -> Option<&QueryEntr
     None
 }
 
-/// Whether the question has an entry.
+/// Whether the query has an entry.
 #[inline(always)]
 pub fn knows<Q: Queries>(table: &Q, fingerprint: u64) -> bool {
     find(table, fingerprint).is_some()
 }
 
-/// The length of the message that was announced by this name, bytes.
+/// Length of the message that was announced under this fingerprint, bytes.
 #[inline(always)]
 pub fn announced<Q: Queries, E: Env>(fingerprint: u64, table: &Q, env: &E) -> Option<u16> {
     let entry = find(table, fingerprint)?;
@@ -50,7 +49,7 @@ pub fn announced<Q: Queries, E: Env>(fingerprint: u64, table: &Q, env: &E) -> Op
     (age <= timeout_ns(Method::Dns as u8)).then(|| entry.first.load(Relaxed))
 }
 
-/// Events that are counted by method.
+/// Events that are counted separately for each method.
 #[derive(Clone, Copy)]
 enum Event {
     Repeated,
@@ -82,7 +81,7 @@ fn count<E: Env>(env: &E, query: &Query, event: Event) {
     env.count(counter, 1);
 }
 
-/// Remembers a question, or the announcement of a message; `row` is its row of
+/// Remembers a query, or the announcement of a message. `row` is its row of
 /// histograms. That there is no entry to be had is counted.
 #[inline(always)]
 pub fn ask<Q, E>(query: &Query, row: u32, fingerprint: u64, table: &Q, env: &E)
@@ -120,7 +119,8 @@ fn under_claim<Q: Queries, E: Env>(query: &Query, row: u32, fingerprint: u64, ta
     let (first, phase) = if query.head.role == Role::Asks {
         (first_of(now), Phase::Open)
     } else {
-        // Done with as soon as it is there: it gives way to questions.
+        // The announcement is done with at once, so that it gives way to
+        // queries.
         (query.head.length, Phase::Answered)
     };
     victim.first.store(first, Relaxed);
@@ -128,7 +128,7 @@ fn under_claim<Q: Queries, E: Env>(query: &Query, row: u32, fingerprint: u64, ta
     env.publish(&victim.fingerprint, fingerprint);
 }
 
-/// The same question has an entry.
+/// Takes a query that has an entry already: it was sent again.
 #[inline(always)]
 fn again<E: Env>(entry: &QueryEntry, query: &Query, row: u32, now: u64, env: &E) {
     let sent = entry.sent_ns.load(Relaxed);
@@ -139,15 +139,15 @@ fn again<E: Env>(entry: &QueryEntry, query: &Query, row: u32, now: u64, env: &E)
         count(env, query, Event::Repeated);
         let waits = now.saturating_sub(sent) <= timeout;
         let asked = first_of(now).wrapping_sub(entry.first.load(Relaxed));
-        // It is one question since it was first sent, for as long as an answer
-        // has; then another one.
+        // Transmissions count as one query for as long as an answer may take
+        // from the first one on; then a new query begins.
         if !waits || u64::from(asked) > timeout / FIRST_UNIT_NS + 1 {
             unanswered(entry, env);
             entry.first.store(first_of(now), Relaxed);
         }
         if waits {
             let outstanding = state.at(sent, now).and(sent.wrapping_add(timeout));
-            // First the doubt, then the time: see `answer`.
+            // The doubt is stored before the time: see `answer`.
             entry.state.store(outstanding.0, Relaxed);
             fill(entry, query, row, now);
             return;
@@ -162,14 +162,14 @@ fn again<E: Env>(entry: &QueryEntry, query: &Query, row: u32, now: u64, env: &E)
     entry.state.store(outstanding.0, Relaxed);
 }
 
-/// A time as [`QueryEntry::first`].
+/// Converts a time to the form of [`QueryEntry::first`].
 #[inline(always)]
 const fn first_of(now: u64) -> u16 {
     (now / FIRST_UNIT_NS) as u16
 }
 
-/// The entry of the set that a new question may have: a free one, else one
-/// that is done with, else one whose time is up; of these the oldest.
+/// The entry of the set that a new query may have: a free one, else one that is
+/// done with, else one whose time is up. Among equals the oldest one.
 #[inline(always)]
 fn victim<Q: Queries>(table: &Q, fingerprint: u64, now: u64) -> Option<&QueryEntry> {
     let first = set_of(fingerprint, table.query_mask()) * WAYS;
@@ -210,31 +210,31 @@ fn unanswered<E: Env>(entry: &QueryEntry, env: &E) {
     }
 }
 
-/// A sample: a question and its first answer, which no earlier asking of the
-/// question could have had.
+/// A sample of a query and its first answer, which can answer no earlier
+/// transmission of the query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// When the answer passed, nanoseconds.
     pub now_ns: u64,
-    /// Since the question, nanoseconds.
+    /// Time since the query passed, nanoseconds.
     pub rtt_ns: u64,
-    /// Row of histograms; 0: there was none to be had.
+    /// Row of histograms; 0: the query got none.
     pub row: u32,
     /// Interface of the vantage.
     pub ifindex: u32,
-    /// Whether it is one at all; what else it was is counted.
+    /// Whether there is a sample. Anything else was counted.
     pub found: bool,
 }
 
-/// Takes an answer: the first one to the latest asking is a sample, unless it
-/// may be that of an earlier one.
+/// Takes an answer. The first answer to the latest transmission makes a sample,
+/// unless it may answer an earlier transmission.
 #[inline(always)]
 pub fn answer<Q: Queries, E: Env>(query: &Query, fingerprint: u64, table: &Q, env: &E) -> Sample {
     let Some(entry) = find(table, fingerprint) else {
         count(env, query, Event::Unasked);
         return Sample::default();
     };
-    // Another CPU that takes the question again stores in another order: one of
+    // Another CPU that sees the query again stores in another order: one of
     // these three looks tells.
     let sent = entry.sent_ns.load(Relaxed);
     let state = Outstanding(entry.state.load(Relaxed));
@@ -264,8 +264,8 @@ fn first<E: Env>(
 ) -> Sample {
     let rtt = now.wrapping_sub(sent);
     if rtt > timeout_ns(query.head.method) {
-        // It was, or will be, counted as unanswered. (Or, in a capture, it
-        // stands before its question.)
+        // The query was, or will be, counted as unanswered. (Or, in a capture,
+        // the answer stands before its query.)
         count(env, query, Event::Late);
         return Sample::default();
     }

@@ -1,4 +1,4 @@
-//! Rows are given out, and flows find theirs.
+//! Rows are assigned, and flows find theirs.
 
 use core::cell::RefCell;
 
@@ -9,7 +9,7 @@ use crate::{
     layout::{Methods, PeerKind},
 };
 
-/// Eight rows: those from 6 on are for whole namespaces.
+/// Eight rows; those from row 6 on are for whole namespaces.
 #[derive(Default)]
 struct Eight {
     control: Control,

@@ -6,12 +6,12 @@ use std::{vec, vec::Vec};
 
 use crate::packet::flag;
 
-/// A packet to be made: TCP, if nothing else is said.
+/// A packet that a test makes: TCP, unless `other` says otherwise.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Sender.
+    /// Address of the sender.
     pub src: IpAddr,
-    /// Receiver; of the sender's family.
+    /// Address of the receiver, of the sender's family.
     pub dst: IpAddr,
     /// Sender's port.
     pub sport: u16,
@@ -19,11 +19,11 @@ pub struct Frame {
     pub dport: u16,
     /// Sequence number.
     pub seq: u32,
-    /// Acknowledgement number.
+    /// Acknowledgment number.
     pub ack: u32,
     /// Bits of [`flag`].
     pub flags: u8,
-    /// Bytes of payload.
+    /// Number of bytes of payload.
     pub payload: u32,
     /// What the payload begins with.
     pub data: Vec<u8>,
@@ -34,7 +34,7 @@ pub struct Frame {
     pub timestamp: Option<(u32, u32)>,
     /// MSS option.
     pub mss: Option<u16>,
-    /// Whether an Ethernet header stands before.
+    /// Whether the frame begins with an Ethernet header.
     pub ethernet: bool,
     /// VLAN tags in the frame, outer first: ethertype and id.
     pub tags: Vec<(u16, u16)>,
@@ -43,14 +43,14 @@ pub struct Frame {
     /// IPv6 extension headers: type and whole header, its first byte (next
     /// header) being filled in.
     pub extensions: Vec<(u8, Vec<u8>)>,
-    /// Options before the timestamp, to make its place uncommon.
+    /// Options before the timestamp option, which make its place uncommon.
     pub options_first: Vec<u8>,
     /// Bytes after the IP packet's end, as Ethernet pads short frames.
     pub padding: usize,
 }
 
 impl Frame {
-    /// An Ethernet frame with a bare ACK between two addresses.
+    /// Makes an Ethernet frame with a bare ACK between two addresses.
     #[must_use]
     pub fn new(src: IpAddr, dst: IpAddr, sport: u16, dport: u16) -> Self {
         Self {
@@ -174,8 +174,8 @@ impl Frame {
     }
 }
 
-/// One frame with data and timestamps of each layout that parsers know, with
-/// its name.
+/// Makes one frame with data and timestamps of each layout that the parsers
+/// know, with the layout's name.
 #[must_use]
 pub fn layouts(src: IpAddr, dst: IpAddr, sport: u16, dport: u16) -> Vec<(&'static str, Frame)> {
     let mut plain = Frame::new(src, dst, sport, dport);

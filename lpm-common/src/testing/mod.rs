@@ -1,5 +1,5 @@
-//! What tests and benchmarks make packets of: frames, tunnels around them, questions and answers,
-//! and vectors that the kernel programs and the host are both run through.
+//! Packets for tests and benchmarks: frames, tunnels around them, queries and
+//! answers, and vectors that both the kernel programs and the host model run.
 
 pub mod frame;
 pub mod query;

@@ -1,4 +1,4 @@
-//! Hand-made questions and answers for tests.
+//! Hand-made queries and answers for tests.
 
 use core::net::IpAddr;
 use std::{vec, vec::Vec};
@@ -6,7 +6,8 @@ use std::{vec, vec::Vec};
 use super::frame::Frame;
 use crate::packet::flag;
 
-/// An ICMP echo request (or, `reply`, its reply) from one end to another.
+/// Makes an ICMP echo request (with `reply`, an echo reply) from one end to
+/// another.
 #[must_use]
 pub fn echo(src: IpAddr, dst: IpAddr, reply: bool, id: u16, sequence: u16) -> Frame {
     let (protocol, kind) = match (src.is_ipv4(), reply) {
@@ -22,10 +23,10 @@ pub fn echo(src: IpAddr, dst: IpAddr, reply: bool, id: u16, sequence: u16) -> Fr
     datagram(src, dst, protocol, bytes)
 }
 
-/// A DNS message's bytes.
+/// A DNS message.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Its id.
+    /// The message's id.
     pub id: u16,
     /// The flags, response code included.
     pub flags: u16,
@@ -36,7 +37,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// A query for an address.
+    /// Makes a query for an address.
     #[must_use]
     pub fn query(id: u16) -> Self {
         let question = b"\x03www\x07example\x00\x00\x01\x00\x01";
@@ -48,7 +49,7 @@ impl Message {
         }
     }
 
-    /// An answer with this response code.
+    /// Makes an answer with this response code.
     #[must_use]
     pub fn answer(id: u16, rcode: u16) -> Self {
         Self {
@@ -57,7 +58,7 @@ impl Message {
         }
     }
 
-    /// As it is on the wire.
+    /// The message's bytes on the wire.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -70,7 +71,7 @@ impl Message {
         bytes
     }
 
-    /// In a UDP datagram.
+    /// Makes a UDP datagram with the message.
     #[must_use]
     pub fn udp(&self, src: IpAddr, dst: IpAddr, sport: u16, dport: u16) -> Frame {
         let message = self.bytes();
@@ -85,7 +86,7 @@ impl Message {
         frame
     }
 
-    /// In a TCP segment, alone or with others.
+    /// Makes a TCP segment with these messages.
     #[must_use]
     pub fn tcp(all: &[Self], src: IpAddr, dst: IpAddr, sport: u16, dport: u16) -> Frame {
         let mut frame = Frame::new(src, dst, sport, dport);

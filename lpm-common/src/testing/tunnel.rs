@@ -5,7 +5,7 @@ use std::{vec, vec::Vec};
 
 use crate::layout::TunnelKind;
 
-/// The headers of a tunnel packet to be made.
+/// The headers of a tunnel packet that a test makes.
 #[derive(Clone, Debug)]
 pub struct Around {
     /// `VxLAN` or Geneve.
@@ -16,7 +16,7 @@ pub struct Around {
     pub port: u16,
     /// The nodes' addresses: sender and receiver.
     pub nodes: (IpAddr, IpAddr),
-    /// Whether an Ethernet header stands before.
+    /// Whether the packet begins with an Ethernet header.
     pub ethernet: bool,
     /// VLAN tags, outer first: ethertype and id.
     pub tags: Vec<(u16, u16)>,
@@ -32,7 +32,7 @@ pub struct Around {
     pub protocol: u16,
     /// Geneve's options, a multiple of 4 bytes.
     pub options: Vec<u8>,
-    /// Added to the UDP length.
+    /// A number added to the UDP length, to make it wrong.
     pub lie: i32,
 }
 
@@ -62,7 +62,7 @@ impl Around {
         }
     }
 
-    /// The same between IPv6 nodes.
+    /// Moves the tunnel to IPv6 nodes.
     #[must_use]
     pub fn v6(mut self) -> Self {
         let node = |last| IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, last));
@@ -70,14 +70,14 @@ impl Around {
         self
     }
 
-    /// The packet that goes the other way.
+    /// The headers of the packet that goes the other way.
     #[must_use]
     pub fn back(mut self) -> Self {
         self.nodes = (self.nodes.1, self.nodes.0);
         self
     }
 
-    /// A frame inside.
+    /// Wraps a frame in the tunnel packet.
     ///
     /// # Panics
     /// If the nodes are of different families.
@@ -148,8 +148,8 @@ impl Around {
     }
 }
 
-/// One way to wrap a frame of each kind that parsers know, with its name;
-/// wrapped in order, the last one outermost.
+/// One way to wrap a frame for each kind that the parsers know, with its name.
+/// The headers are applied in order, the last one outermost.
 #[must_use]
 pub fn wrappings() -> Vec<(&'static str, Vec<Around>)> {
     let vxlan = |vni| Around::new(TunnelKind::Vxlan, vni);

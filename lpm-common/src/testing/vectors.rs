@@ -13,22 +13,22 @@ use crate::{
     parse::Link,
 };
 
-/// A flow and the samples that it must give.
+/// A flow, and the samples that it must give.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
-    /// What it shows.
+    /// What the case shows.
     pub name: String,
-    /// The rule.
+    /// The rule that demands it.
     pub why: String,
     /// The methods that are on; absent: all.
     pub methods: Option<Vec<String>>,
     /// Segments of both directions any part of which was sent before; absent:
-    /// not said.
+    /// not checked.
     pub retransmissions: Option<u64>,
-    /// In order of time.
+    /// The packets, in order of time.
     pub packets: Vec<Packet>,
-    /// In order of the echoes.
+    /// The samples, in order of their echoes.
     pub samples: Vec<Expected>,
 }
 
@@ -36,7 +36,7 @@ pub struct Case {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packet {
-    /// Nanoseconds.
+    /// Time, nanoseconds.
     pub t_ns: u64,
     /// `from_local` or `to_local`.
     pub dir: String,
@@ -44,13 +44,13 @@ pub struct Packet {
     pub flags: String,
     /// Sequence number.
     pub seq: u32,
-    /// Acknowledgement number.
+    /// Acknowledgment number.
     pub ack: u32,
-    /// Bytes.
+    /// Payload, bytes.
     pub payload: u32,
-    /// Null: no timestamp option.
+    /// TSval; null: no timestamp option.
     pub tsval: Option<u32>,
-    /// Null: no timestamp option.
+    /// TSecr; null: no timestamp option.
     pub tsecr: Option<u32>,
     /// Payload of each segment of a GSO packet.
     pub gso_size: Option<u32>,
@@ -70,18 +70,18 @@ pub struct Packet {
 pub struct Expected {
     /// Index of the packet that is the echo.
     pub at: usize,
-    /// Nanoseconds.
+    /// Round trip, nanoseconds.
     pub rtt_ns: u64,
     /// `remote` or `local`.
     pub leg: String,
     /// `prompt`, `lone` or `data`.
     pub echo: String,
-    /// TSval; of `seq` and `handshake` the sequence number after the segment.
+    /// TSval; for `seq` and `handshake` the sequence number after the segment.
     pub id: u32,
     /// `ts`, `seq` or `handshake`.
     #[serde(default = "ts")]
     pub method: String,
-    /// Whether three slots may leave it out.
+    /// Whether an implementation with three slots may leave the sample out.
     #[serde(default)]
     pub may_skip: bool,
 }
@@ -90,17 +90,17 @@ fn ts() -> String {
     String::from("ts")
 }
 
-/// Reads the file.
+/// Reads the cases of a file.
 ///
 /// # Panics
-/// If it cannot be read, or is not as its README says.
+/// If the file cannot be read, or is not as its README says.
 #[must_use]
 pub fn read(path: &Path) -> Vec<Case> {
     let text = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The ends of the flow: IPv4 or IPv6.
+/// The addresses of the local and the remote end: IPv4 or IPv6.
 #[must_use]
 pub fn ends(v6: bool) -> (IpAddr, IpAddr) {
     if v6 {
@@ -113,10 +113,10 @@ pub fn ends(v6: bool) -> (IpAddr, IpAddr) {
 }
 
 impl Case {
-    /// The methods that are on; None: not said.
+    /// The methods that are on; None: the case does not say.
     ///
     /// # Panics
-    /// If one is not known.
+    /// If a method is not known.
     #[must_use]
     pub fn methods(&self) -> Option<Methods> {
         let known = |name: &String| {
@@ -129,8 +129,8 @@ impl Case {
 }
 
 impl Packet {
-    /// As a frame between [`ends`], with the local port 41140 and the remote
-    /// port 5301.
+    /// The packet as a frame between [`ends`], with the local port 41140 and
+    /// the remote port 5301.
     ///
     /// # Panics
     /// If the flags or the direction are not as the README says.
@@ -164,10 +164,10 @@ impl Packet {
         frame
     }
 
-    /// Which way it goes.
+    /// The packet's direction.
     ///
     /// # Panics
-    /// If it is neither `from_local` nor `to_local`.
+    /// If the direction is neither `from_local` nor `to_local`.
     #[must_use]
     pub fn direction(&self) -> Direction {
         match self.dir.as_str() {
@@ -177,7 +177,7 @@ impl Packet {
         }
     }
 
-    /// What comes with it at an Ethernet interface.
+    /// What the kernel tells of the packet at an Ethernet interface.
     #[must_use]
     pub fn arrival(&self, ifindex: u32) -> Arrival {
         let segment_size = self.gso_size.unwrap_or(0);

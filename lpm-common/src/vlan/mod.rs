@@ -1,15 +1,18 @@
-//! Flows whose directions bear different VLAN ids, or one of them none: a
-//! routed or mirrored port, a card that takes the tags off what it received.
+//! Flows whose directions bear different VLAN ids, or one of them none. A
+//! routed or mirrored port makes them, or a network card that takes the tags
+//! off what it received.
 //!
 //! A flow's fingerprint holds its VLAN, so that networks that reuse addresses
 //! never mix. A packet whose flow has no entry in its own VLAN looks for one in
-//! another, by map `VLAN_PAIRS`: where the same ends were seen. It joins an
+//! the VLAN where the same ends were seen, by map `VLAN_PAIRS`. It joins an
 //! entry that has shown only the other direction, if it answers what was seen
-//! there. The entry then moves to a fingerprint that no VLAN has
-//! ([`renamed`]), so each later packet of the flow comes by here too: what is
-//! quick stays as it is, and nothing passes that would say that a VLAN carries
-//! both directions after all. One that does ends it: the entry is given up, and
-//! each VLAN is a flow of its own from then on.
+//! there.
+//!
+//! The entry then moves to a fingerprint that no VLAN has ([`renamed`]). So
+//! each later packet of the flow passes here, too, and the fast path stays as
+//! it is. Any packet that shows a VLAN to carry both directions after all is
+//! seen here. It ends the joining: the entry is given up, and each VLAN is a
+//! flow of its own from then on.
 //!
 //! Nothing is looked for until the first tag was seen.
 
@@ -30,38 +33,39 @@ use crate::{
     table::{self, DATA_ON_SYN, Table},
 };
 
-/// Which VLANs the same ends were seen in.
+/// The VLANs in which the same ends were seen.
 pub trait Pairs {
-    /// What is known of them, by the fingerprint that they have without a tag.
+    /// What is known of the ends whose fingerprint without a tag is `key`.
     fn pair(&self, key: u64) -> VlanPair;
 
-    /// Keeps it; the map forgets what was not asked for the longest.
+    /// Stores what is known of the ends. The map drops the least recently used
+    /// element when it is full.
     fn set_pair(&self, key: u64, pair: VlanPair);
 
-    /// Whether a tag was ever seen.
+    /// Whether a VLAN tag was ever seen.
     fn is_tagged(&self) -> bool;
 
-    /// A tag was seen.
+    /// Notes that a VLAN tag was seen.
     fn tag_seen(&self);
 
-    /// This interface shows ends that may belong together, and more than one way
-    /// in which they may.
+    /// Notes that this interface shows ends that may belong together, in more
+    /// than one way.
     fn doubtful(&self, ifindex: u32);
 }
 
-/// Where a packet's flow has its entry, or shall have it.
+/// Where a packet's flow has its entry, or is to get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
     /// Fingerprint of the entry.
     pub fingerprint: u64,
     /// VLAN ids that the entry is shown with.
     pub segment: u32,
-    /// Whether it has to be given an entry, or a new start.
+    /// Whether the flow needs an entry, or starts anew.
     pub is_new_flow: bool,
 }
 
-/// The fingerprint of a joined flow whose entry stood under another: in the same
-/// set and way (see [`table::find`]), and of no VLAN.
+/// The fingerprint of a joined flow whose entry stood under `fingerprint`. It
+/// is in the same set and way (see [`table::find`]), and no VLAN has it.
 #[inline(always)]
 #[must_use]
 pub const fn renamed(fingerprint: u64) -> u64 {
@@ -72,7 +76,7 @@ pub const fn renamed(fingerprint: u64) -> u64 {
     fingerprint ^ OTHER
 }
 
-/// Whether there is something to look for, and notes that a tag was seen.
+/// Whether other VLANs have to be looked at. Notes that a tag was seen.
 #[inline(always)]
 fn is_worth_it<T: Pairs>(vlan: u32, table: &T) -> bool {
     let tagged = table.is_tagged();
@@ -85,17 +89,15 @@ fn is_worth_it<T: Pairs>(vlan: u32, table: &T) -> bool {
 /// Places a packet whose flow has no entry under `own`, the fingerprint of its
 /// own VLAN.
 #[inline(always)]
-pub fn place<S, T, E>(
+pub fn place<H, E>(
     packet: &Packet,
     own: u64,
     (ifindex, direction): (u32, Direction),
-    seeds: &S,
-    table: &T,
+    host: &H,
     env: &E,
 ) -> Placed
 where
-    S: Seeds,
-    T: Table + Claims + Pairs,
+    H: Seeds + Table + Claims + Pairs,
     E: Env,
 {
     let here = Placed {
@@ -103,18 +105,18 @@ where
         segment: packet.segment,
         is_new_flow: true,
     };
-    // Within tunnels VLAN ids tell flows apart as they are.
-    if tunnel::is_inside(packet.segment) || !is_worth_it(packet.segment, table) {
+    // Inside tunnels VLAN ids tell flows apart as they are.
+    if tunnel::is_inside(packet.segment) || !is_worth_it(packet.segment, host) {
         return here;
     }
-    let ends = Ends::of_flow(seeds, &packet.key(direction, ifindex));
-    let key = ends.within(seeds, 0);
-    let mut before = table.pair(key);
+    let ends = Ends::of_flow(host, &packet.key(direction, ifindex));
+    let key = ends.within(host, 0);
+    let mut before = host.pair(key);
     if before == VlanPair::NOTHING {
         if packet.segment == 0 {
             return here;
         }
-        before = untagged(table::find(table, key));
+        before = untagged(table::find(host, key));
     }
     let look = Look {
         ends,
@@ -122,30 +124,29 @@ where
         vlan: packet.segment,
         direction,
         head: &packet.head,
-        seeds,
-        table,
+        host,
     };
     let decided = match before.home() {
         Some(home) => look.of_joined(before, home),
         None => look.of_single(before),
     };
     if decided.pair != before {
-        table.set_pair(key, decided.pair);
+        host.set_pair(key, decided.pair);
     }
     if decided.doubt {
         env.count(Counter::VlanFlowAmbiguous, 1);
-        table.doubtful(ifindex);
+        host.doubtful(ifindex);
     }
     if decided.to == 0 {
         return decided.placed;
     }
     let ways = (decided.from, decided.to);
-    let moved = table::rename(table, table, env, ways, direction);
+    let moved = table::rename(host, host, env, ways, direction);
     if moved {
         env.count(Counter::VlanFlowJoined, 1);
     } else if decided.from != 0 {
-        // Another CPU was quicker: this packet is not measured.
-        table.set_pair(key, before);
+        // Another CPU was faster: this packet is not measured.
+        host.set_pair(key, before);
         return Placed {
             is_new_flow: false,
             ..here
@@ -154,7 +155,7 @@ where
     decided.placed
 }
 
-/// What an entry without a tag tells; no element is kept for such a flow.
+/// What an entry without a tag tells. The map keeps no element for such a flow.
 #[inline(always)]
 fn untagged(entry: Option<&FlowEntry>) -> VlanPair {
     let mut pair = VlanPair::NOTHING;
@@ -168,32 +169,31 @@ fn untagged(entry: Option<&FlowEntry>) -> VlanPair {
     pair
 }
 
-/// What is to be done with a packet.
+/// What is to be done with a packet, and stored about its ends.
 #[derive(Clone, Copy)]
 struct Decided {
     placed: Placed,
-    /// What is known from now on.
+    /// What is known of the ends from now on.
     pair: VlanPair,
-    /// Count that it is not known which VLANs belong together.
+    /// Whether to count that the VLANs that belong together are unknown.
     doubt: bool,
-    /// For [`table::rename`], if `to` is not 0.
+    /// The fingerprints for [`table::rename`], if `to` is not 0.
     from: u64,
     to: u64,
 }
 
-/// A packet without an entry in its own VLAN.
-struct Look<'a, S, T> {
+/// The search for the entry of a packet that has none in its own VLAN.
+struct Look<'a, H> {
     ends: Ends,
     own: u64,
     vlan: u32,
     direction: Direction,
     head: &'a TcpHead,
-    seeds: &'a S,
-    table: &'a T,
+    host: &'a H,
 }
 
-impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
-    /// A flow of this VLAN; the others are not touched.
+impl<'a, H: Seeds + Table> Look<'a, H> {
+    /// Decides for a flow in this VLAN alone; the others are not touched.
     #[inline(always)]
     fn here(&self, pair: VlanPair) -> Decided {
         Decided {
@@ -209,7 +209,7 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
         }
     }
 
-    /// What is known when nothing but this packet counts.
+    /// What is known of the ends if this packet alone counts.
     #[inline(always)]
     fn first(&self) -> VlanPair {
         VlanPair::of(self.direction, self.vlan)
@@ -220,10 +220,11 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
         if vlan == UNSEEN {
             return None;
         }
-        table::find(self.table, self.ends.within(self.seeds, vlan))
+        table::find(self.host, self.ends.within(self.host, vlan))
     }
 
-    /// Whether there is no such flow any more.
+    /// Whether the entry's flow is over: this packet starts a new one, or there
+    /// is no entry.
     #[inline(always)]
     fn is_over(&self, entry: Option<&FlowEntry>) -> bool {
         match entry {
@@ -235,15 +236,15 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
     /// The fingerprint of the flow whose directions are joined under this VLAN.
     #[inline(always)]
     fn renamed(&self, home: u32) -> u64 {
-        renamed(self.ends.within(self.seeds, home))
+        renamed(self.ends.within(self.host, home))
     }
 
-    /// The directions are joined.
+    /// Decides where the directions are joined.
     #[inline(always)]
     fn of_joined(&self, pair: VlanPair, home: Direction) -> Decided {
         let segment = pair.vlan(home);
         let fingerprint = self.renamed(segment);
-        let is_new_flow = self.is_over(table::find(self.table, fingerprint));
+        let is_new_flow = self.is_over(table::find(self.host, fingerprint));
         if pair.vlan(self.direction) == self.vlan {
             // It is shown with the VLAN that it had before they were joined.
             let placed = Placed {
@@ -256,8 +257,8 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
                 ..self.here(pair)
             };
         }
-        // One direction in two VLANs: which of them belongs to the other
-        // direction, if any does, nobody knows any more.
+        // One direction is in two VLANs. Which of them belongs to the other
+        // direction, if any does, can no longer be told.
         let pair = if is_new_flow {
             self.first()
         } else {
@@ -275,13 +276,13 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
         pair.with(self.direction, self.vlan).apart()
     }
 
-    /// They are not.
+    /// Decides where the directions are not joined.
     #[inline(always)]
     fn of_single(&self, pair: VlanPair) -> Decided {
         let own = pair.vlan(self.direction);
         let elsewhere = pair.vlan(self.direction.reverse());
         if own == self.vlan || (own == UNSEEN && elsewhere == self.vlan) {
-            // It had an entry, and lost it.
+            // The flow had an entry, and lost it.
             return self.here(if self.head.opens() {
                 self.first()
             } else {
@@ -309,10 +310,11 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
         }
     }
 
-    /// This packet's direction is in its VLAN, the other one `elsewhere`.
+    /// Decides where this packet's direction is in its own VLAN, and the other
+    /// direction in the VLAN `elsewhere`.
     #[inline(always)]
     fn join(&self, pair: VlanPair, elsewhere: u32) -> Decided {
-        let from = self.ends.within(self.seeds, elsewhere);
+        let from = self.ends.within(self.host, elsewhere);
         let pair = pair.with(self.direction, self.vlan);
         let placed = Placed {
             fingerprint: renamed(from),
@@ -328,17 +330,19 @@ impl<'a, S: Seeds, T: Table> Look<'a, S, T> {
     }
 }
 
-/// Acknowledgments so far behind what was seen are believed: more no window has
-/// in practice.
+/// How far an acknowledgment may be behind what was seen and still be believed.
+/// No window is larger in practice.
 const BEHIND: u32 = 1 << 24;
-/// And so far ahead of it: what they acknowledge may not have been seen.
+/// How far an acknowledgment may be ahead of what was seen: the data may have
+/// passed unseen.
 const AHEAD: u32 = 1 << 16;
-/// The same for echoes of timestamps, in ticks of whatever length.
+/// How far an echo of a timestamp may be behind what was seen, in ticks of any
+/// length. [`TICKS_AHEAD`] is how far it may be ahead.
 const TICKS_BEHIND: u32 = 1 << 28;
 const TICKS_AHEAD: u32 = 1 << 20;
 
-/// Whether a packet can be an answer to what an entry has shown of the other
-/// direction, and not another flow's with the same addresses and ports.
+/// Whether a packet can answer what an entry has shown of the other direction.
+/// If not, it belongs to another flow with the same addresses and ports.
 #[inline(always)]
 fn answers(entry: &FlowEntry, direction: Direction, head: &TcpHead) -> bool {
     if !head.has(flag::ACK) {

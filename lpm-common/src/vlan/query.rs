@@ -1,9 +1,9 @@
-//! Answers that come in another VLAN than their questions, or in none.
+//! Matches answers that come in another VLAN than their queries, or in none.
 //!
-//! A question with a tag leaves word of its VLAN; one without has its entry
-//! under the fingerprint by which such word is looked for. The same question in
-//! several VLANs at a time (a router between them) is several, each with an
-//! answer in its own VLAN.
+//! A query with a tag stores its VLAN in map `VLAN_PAIRS`. A query without a
+//! tag has its entry under the fingerprint by which that element is looked up.
+//! The same query in several VLANs at a time (a router between them) counts as
+//! several queries, each with an answer in its own VLAN.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -16,21 +16,22 @@ use crate::{
     query::{self, Queries, Query},
 };
 
-/// The question that an answer belongs to.
+/// The query that an answer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// Of the question's entry.
+    /// Fingerprint of the query's entry.
     pub fingerprint: u64,
-    /// VLAN ids that it is shown with.
+    /// VLAN ids that the query is shown with.
     pub segment: u32,
-    /// What is to be counted.
+    /// The counter to increase, if any.
     pub counter: Option<Counter>,
 }
 
-/// Where word of a question stands, whichever way it goes.
+/// The place for a query's VLAN in a [`VlanPair`], whichever way the query
+/// goes.
 const LEFT: Direction = Direction::FromLocal;
 
-/// The VLAN of which there is word; without any the question has no tag.
+/// The VLAN stored for a query. If nothing is stored, the query has no tag.
 #[inline(always)]
 const fn left(pair: VlanPair) -> u32 {
     if pair.0 == VlanPair::NOTHING.0 {
@@ -40,13 +41,13 @@ const fn left(pair: VlanPair) -> u32 {
     }
 }
 
-/// Whether there may be word of other VLANs to leave, or to look for.
+/// Whether a VLAN may have to be stored, or looked up.
 #[inline(always)]
 pub fn concerns<T: Pairs>(query: &Query, table: &T) -> bool {
     is_worth_it(query.key.segment, table)
 }
 
-/// Whether it still waits for its answer.
+/// Whether the query still waits for its answer.
 #[inline(always)]
 fn waits<T: Queries>(table: &T, fingerprint: u64) -> bool {
     match query::find(table, fingerprint) {
@@ -55,56 +56,48 @@ fn waits<T: Queries>(table: &T, fingerprint: u64) -> bool {
     }
 }
 
-/// Leaves word of a question's VLAN.
+/// Stores a query's VLAN.
 #[inline(always)]
-pub fn ask<S, T>(query: &Query, seeds: &S, table: &T)
-where
-    S: Seeds,
-    T: Queries + Pairs,
-{
-    let ends = query.ends(seeds);
-    let key = ends.within(seeds, 0);
+pub fn ask<H: Seeds + Queries + Pairs>(query: &Query, host: &H) {
+    let ends = query.ends(host);
+    let key = ends.within(host, 0);
     let vlan = query.key.segment;
-    let before = table.pair(key);
+    let before = host.pair(key);
     if before == VlanPair::NOTHING && vlan == 0 {
         return;
     }
     let known = left(before);
     let mut pair = VlanPair::of(LEFT, vlan);
-    if known != vlan && waits(table, ends.within(seeds, known)) {
+    if known != vlan && waits(host, ends.within(host, known)) {
         pair = pair.apart();
     }
     if before != pair {
-        table.set_pair(key, pair);
+        host.set_pair(key, pair);
     }
 }
 
-/// The question that an answer belongs to; `own` is its fingerprint in the
-/// answer's own VLAN.
+/// Finds the query that an answer belongs to. `own` is the fingerprint of the
+/// query in the answer's own VLAN.
 #[inline(always)]
-pub fn answer<S, T>(query: &Query, own: u64, seeds: &S, table: &T) -> Asked
-where
-    S: Seeds,
-    T: Queries + Pairs,
-{
+pub fn answer<H: Seeds + Queries + Pairs>(query: &Query, own: u64, host: &H) -> Asked {
     let here = Asked {
         fingerprint: own,
         segment: query.key.segment,
         counter: None,
     };
-    if query::knows(table, own) {
+    if query::knows(host, own) {
         return here;
     }
-    let ends = query.ends(seeds);
-    let key = ends.within(seeds, 0);
-    let pair = table.pair(key);
+    let ends = query.ends(host);
+    let key = ends.within(host, 0);
+    let pair = host.pair(key);
     let vlan = left(pair);
-    let fingerprint = ends.within(seeds, vlan);
-    if vlan == here.segment || !waits(table, fingerprint) {
+    let fingerprint = ends.within(host, vlan);
+    if vlan == here.segment || !waits(host, fingerprint) {
         return here;
     }
     if pair.is_apart() {
-        table.doubtful(query.ifindex);
+        host.doubtful(query.ifindex);
         return Asked {
             counter: Some(Counter::VlanQuestionAmbiguous),
             ..here

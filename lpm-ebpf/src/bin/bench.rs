@@ -1,6 +1,6 @@
-//! What the benchmark compares with: an empty program, and the least that a
-//! monitor does on a kernel hash map. And what the testbed needs: a CNI's program
-//! that redirects packets into pods.
+//! Programs for the benchmark to compare with: an empty program, and the least
+//! that a monitor does on a kernel hash map. A further program is for the
+//! testbed: a CNI's program that redirects packets into pods.
 #![no_std]
 #![no_main]
 
@@ -14,7 +14,7 @@ use aya_ebpf::{
 use lpm_common::bytes::Prefix;
 use lpm_ebpf::packet::DirectAccess;
 
-/// A flow's key as a kernel hash map wants it: canonical, IPv4 only.
+/// Key of a flow in a kernel hash map: canonical, IPv4 only.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Key {
@@ -24,7 +24,7 @@ struct Key {
     ifindex: u32,
 }
 
-/// What is updated per packet.
+/// What each packet updates.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Value {
@@ -36,7 +36,8 @@ struct Value {
 #[map]
 static BENCH_FLOWS: HashMap<Key, Value> = HashMap::with_max_entries(65_536, 0);
 
-/// Where a pod is: the node's end of its veth, and the MAC address of its own.
+/// Where a pod is: the node's end of its veth, and the MAC address of the pod's
+/// own end.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Place {
@@ -45,13 +46,13 @@ struct Place {
     reserved: [u8; 2],
 }
 
-/// Pods by address, IPv4 mapped.
+/// Places of pods by address; IPv4 is mapped.
 #[map]
 static TESTBED_PODS: HashMap<[u8; 16], Place> = HashMap::with_max_entries(256, 0);
 
-/// As Cilium's and Calico's eBPF host routing do: a packet to a pod of this node
-/// goes from the ingress of wherever it entered straight into the pod, past the
-/// node's end of its veth.
+/// Redirects like Cilium's and Calico's eBPF host routing. A packet to a pod of
+/// this node goes from the ingress of wherever it entered straight into the
+/// pod, past the node's end of its veth.
 #[classifier]
 pub fn testbed_redirect(ctx: TcContext) -> i32 {
     redirect(&ctx).unwrap_or(TC_ACT_UNSPEC)
@@ -81,19 +82,20 @@ fn redirect(ctx: &TcContext) -> Option<i32> {
     Some(action)
 }
 
-/// Nothing: what calling a program costs.
+/// Does nothing: shows what calling a program costs.
 #[classifier]
 pub fn bench_empty(_ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Nothing, by XDP.
+/// Does nothing, at XDP.
 #[xdp]
 pub fn bench_xdp_empty(_ctx: XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// Parse, one kernel hash lookup, the clock, an update; no matching.
+/// Parses, looks up a kernel hash map, reads the clock and updates the value,
+/// without matching.
 #[classifier]
 pub fn bench_minimal(ctx: TcContext) -> i32 {
     minimal(&ctx);

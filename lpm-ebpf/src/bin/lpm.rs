@@ -11,88 +11,92 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lpm_ebpf::{
-    hook::{FromLocal, FromLocalIp, ToLocal, ToLocalIp, measure},
-    node,
+    hook::{FromLocal, FromLocalIp, Plain, ToLocal, ToLocalIp, measure, measure_xdp},
+    node::{self, Node},
     store::control,
-    tunnel,
+    tunnel::Tunnel,
 };
 
-/// Packets sent by the local end.
+/// Measures packets sent by the local end.
 #[classifier]
 pub fn lpm_from_local(ctx: TcContext) -> i32 {
-    measure::<FromLocal>(&ctx)
+    measure::<Plain<_, FromLocal>>(&ctx)
 }
 
-/// Packets sent to the local end.
+/// Measures packets sent to the local end.
 #[classifier]
 pub fn lpm_to_local(ctx: TcContext) -> i32 {
-    measure::<ToLocal>(&ctx)
+    measure::<Plain<_, ToLocal>>(&ctx)
 }
 
-/// Packets sent by the local end, on a device without Ethernet header.
+/// Measures packets sent by the local end, on a device without Ethernet header.
 #[classifier]
 pub fn lpm_from_local_l3(ctx: TcContext) -> i32 {
-    measure::<FromLocalIp>(&ctx)
+    measure::<Plain<_, FromLocalIp>>(&ctx)
 }
 
-/// Packets sent to the local end, on a device without Ethernet header.
+/// Measures packets sent to the local end, on a device without Ethernet header.
 #[classifier]
 pub fn lpm_to_local_l3(ctx: TcContext) -> i32 {
-    measure::<ToLocalIp>(&ctx)
+    measure::<Plain<_, ToLocalIp>>(&ctx)
 }
 
-/// Packets sent by a pod past whose interface the CNI redirects what is sent to
-/// it. At the ingress of that interface; see `lpm_common::pipeline::node`.
+/// Measures packets sent by a pod past whose interface the CNI redirects
+/// packets to it. At the ingress of that interface; see
+/// `lpm_common::pipeline::node`.
 #[classifier]
 pub fn lpm_node_from(ctx: TcContext) -> i32 {
-    node::from_pod(&ctx)
+    measure::<Node<FromLocal>>(&ctx)
 }
 
-/// Packets that may go to such a pod. At the ingress of every interface.
+/// Measures packets that may go to such a pod. At the ingress of every
+/// interface.
 #[classifier]
 pub fn lpm_node_to(ctx: TcContext) -> i32 {
-    node::to_pod::<ToLocal>(&ctx)
+    measure::<Node<ToLocal>>(&ctx)
 }
 
-/// Packets that may go to such a pod, from a device without Ethernet header.
+/// Measures packets that may go to such a pod, from a device without Ethernet
+/// header.
 #[classifier]
 pub fn lpm_node_to_l3(ctx: TcContext) -> i32 {
-    node::to_pod::<ToLocalIp>(&ctx)
+    measure::<Node<ToLocalIp>>(&ctx)
 }
 
-/// Packets that go to such a pod by its interface nevertheless: the host's own,
-/// and those of a CNI that does not redirect any more. At its egress.
+/// Measures packets that go to such a pod through its interface all the same:
+/// the host's own, and those of a CNI that no longer redirects. At its egress.
 #[classifier]
 pub fn lpm_node_out(ctx: TcContext) -> i32 {
     node::out_of_veth(&ctx)
 }
 
-/// Packets sent by the local end; tunnels are looked into.
+/// Measures packets sent by the local end, and packets inside tunnels.
 #[classifier]
 pub fn lpm_from_local_inner(ctx: TcContext) -> i32 {
-    tunnel::measure::<FromLocal>(&ctx)
+    measure::<Tunnel<_, FromLocal>>(&ctx)
 }
 
-/// Packets sent to the local end; tunnels are looked into.
+/// Measures packets sent to the local end, and packets inside tunnels.
 #[classifier]
 pub fn lpm_to_local_inner(ctx: TcContext) -> i32 {
-    tunnel::measure::<ToLocal>(&ctx)
+    measure::<Tunnel<_, ToLocal>>(&ctx)
 }
 
-/// Packets that a network card received, before there is an skb.
+/// Measures packets that a network card received, before there is an skb.
 #[xdp]
 pub fn lpm_xdp(ctx: XdpContext) -> u32 {
-    lpm_ebpf::xdp::measure::<ToLocal>(&ctx)
+    measure_xdp::<Plain<_, ToLocal>>(&ctx)
 }
 
-/// Likewise; tunnels are looked into.
+/// Measures packets that a network card received, before there is an skb, and
+/// packets inside tunnels.
 #[xdp]
 pub fn lpm_xdp_inner(ctx: XdpContext) -> u32 {
-    lpm_ebpf::xdp::measure_inside::<ToLocal>(&ctx)
+    measure_xdp::<Tunnel<_, ToLocal>>(&ctx)
 }
 
-/// Never attached: the agent test-runs it to learn how jiffies and
-/// `CLOCK_MONOTONIC` lie to each other.
+/// Reads jiffies and `CLOCK_MONOTONIC` at one moment. It is never attached: the
+/// agent test-runs it to learn how the two clocks relate.
 #[classifier]
 pub fn lpm_clock(_ctx: TcContext) -> i32 {
     if let Some(control) = control() {

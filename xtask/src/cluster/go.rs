@@ -1,4 +1,4 @@
-//! Kubernetes' programs, helm and a Prometheus, built from their Go modules: no registry and no
+//! Builds Kubernetes' programs, helm and a Prometheus from their Go modules. No registry and no
 //! release page is needed, and go.sum pins every byte.
 //!
 //! A built program is kept per user, keyed by what it was built from, and linked into
@@ -24,11 +24,12 @@ const KUBERNETES: &str = "1.34.4";
 /// The release of helm.
 const HELM: &str = "3.19.4";
 
-/// The release of Prometheus (its Go module is `v0.310.0`): of the first that can be built with one
-/// kind of discovery only. Debian's has none of Kubernetes.
+/// The release of Prometheus (its Go module is `v0.310.0`). It is among the first that can be built
+/// with one kind of discovery only. Debian's Prometheus has no discovery of Kubernetes.
 const PROMETHEUS: &str = "3.10.0";
 
-/// The oldest Go that reads our go.mod; a newer one gets by itself what a module asks for.
+/// The oldest Go that reads our go.mod. A newer Go gets by itself the release that a module asks
+/// for.
 const GO_MINOR: u32 = 24;
 
 /// One program and the Go module under `xtask/cluster` that builds it.
@@ -38,7 +39,7 @@ pub(crate) struct GoProgram {
     module: &'static str,
     package: &'static str,
     version: &'static str,
-    /// Of the build, with commas.
+    /// Go build tags of the program, separated by commas.
     tags: &'static str,
 }
 
@@ -89,7 +90,7 @@ impl GoProgram {
         programs.into_iter().chain([helm]).map(boxed).collect()
     }
 
-    /// A Prometheus that asks the API server where to collect, and no other cloud.
+    /// A Prometheus that discovers its targets through the API server, and knows no other cloud.
     pub(crate) fn prometheus() -> Box<dyn Need> {
         Box::new(Self {
             name: "prometheus-kubernetes",
@@ -101,12 +102,12 @@ impl GoProgram {
         })
     }
 
-    /// Where its module is.
+    /// Directory of the program's module.
     fn sources(&self) -> PathBuf {
         paths::root().join("xtask/cluster").join(self.module)
     }
 
-    /// Where the built program is kept, by what it is built from.
+    /// Path at which the built program is kept; it names what the program is built from.
     fn cached(&self) -> Result<PathBuf> {
         let mut hasher = DefaultHasher::new();
         let own = self.sources().join(self.package).join("main.go");
@@ -125,7 +126,7 @@ impl GoProgram {
         Ok(user_cache()?.join(key))
     }
 
-    /// The linker's flags: smaller, and with the version that a release would have.
+    /// Flags for the linker: smaller output, and the version that a release would have.
     fn link_flags(&self) -> String {
         let mut flags = "-s -w".to_owned();
         let release = &*format!("v{}", self.version);
@@ -157,7 +158,7 @@ impl GoProgram {
         flags
     }
 
-    /// Builds it into `file`, saying how far it is.
+    /// Builds the program into `file`, and reports progress.
     fn build(&self, file: &Path) -> Result<()> {
         let unfinished = file.with_extension(format!("{}.unfinished", std::process::id()));
         let mut command = Command::new(go().map_err(anyhow::Error::msg)?);
@@ -287,7 +288,7 @@ impl Need for Toolchain {
     }
 }
 
-/// A Go that is new enough, on PATH or where its own installation puts it.
+/// Finds a Go that is new enough, on PATH or where its own installation puts it.
 fn go() -> std::result::Result<PathBuf, String> {
     let usual = Path::new("/usr/local/go/bin/go");
     let found = process::which("go").or_else(|| usual.is_file().then(|| usual.to_owned()));
@@ -309,7 +310,7 @@ fn go() -> std::result::Result<PathBuf, String> {
     }
 }
 
-/// The minor number of Go's version 1.
+/// Minor number of a version of Go 1.
 fn minor(version: &str) -> Option<u32> {
     let rest = version.strip_prefix("1.")?;
     rest.split(|c: char| !c.is_ascii_digit())
@@ -318,12 +319,12 @@ fn minor(version: &str) -> Option<u32> {
         .ok()
 }
 
-/// Where tests and `cargo xtask cluster` find the programs.
+/// Directory in which tests and `cargo xtask cluster` find the programs.
 pub(crate) fn bin() -> PathBuf {
     paths::target().join("cluster/bin")
 }
 
-/// Where built programs are kept for all checkouts of this user.
+/// Directory in which built programs are kept for all checkouts of this user.
 fn user_cache() -> Result<PathBuf> {
     env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -338,7 +339,7 @@ mod tests {
 
     use super::{GoProgram, fs, minor};
 
-    /// Where the test in a process of its own expects the API server.
+    /// Environment variable for the test in a process of its own: where it expects the API server.
     const WANTED: &str = "LPM_TEST_WANTED";
 
     #[test]

@@ -1,8 +1,8 @@
 //! `cargo xtask cluster`: a real Kubernetes of two nodes on this machine.
 //!
-//! `lpm-testbed cluster` is the cluster (`bench/src/kubernetes/cluster`); this command gets what it
-//! needs, starts it in the background and talks to it. Everything ends with that process; what a
-//! killed one leaves, `down` and the next `up` remove.
+//! `lpm-testbed cluster` is the cluster (`testbed/src/kubernetes/cluster`). This command gets what
+//! the cluster needs, starts it in the background and talks to it. Everything ends with that
+//! process. What a killed process leaves behind, `down` and the next `up` remove.
 
 mod go;
 
@@ -30,7 +30,7 @@ use crate::{
     signals,
 };
 
-/// How long the cluster may take to come up or to go.
+/// Time that the cluster may take to come up or to go.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A real Kubernetes of two nodes on this machine, for tests and for developers
@@ -88,7 +88,7 @@ enum Network {
     Azure,
 }
 
-/// What `lpm-testbed cluster` says of itself when it is up.
+/// What `lpm-testbed cluster` prints about itself when it is up.
 #[derive(Debug, Deserialize)]
 struct State {
     pid: u32,
@@ -128,7 +128,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A file of ours, beside the programs.
+/// Path of a file of ours, beside the programs.
 fn file(name: &str) -> PathBuf {
     paths::target().join("cluster").join(name)
 }
@@ -186,10 +186,10 @@ fn up(network: Network, delay: &str, images: &[PathBuf]) -> Result<()> {
     }
 }
 
-/// Builds the testbed, quickly: what it measures is not a matter of this command.
+/// Builds the testbed without optimisation, which takes less time: this command measures nothing.
 fn build_testbed() -> Result<PathBuf> {
     let mut build = process::cargo();
-    build.args(["build", "--package=lpm-bench", "--bin=lpm-testbed"]);
+    build.args(["build", "--package=lpm-testbed", "--bin=lpm-testbed"]);
     process::run(&mut build)?;
     Ok(paths::target().join("debug/lpm-testbed"))
 }
@@ -233,14 +233,14 @@ impl State {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Whether its process is there, and not only waits for its parent to ask how it ended.
+    /// Whether the cluster's process runs, and is not only a zombie.
     fn is_alive(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
         !state.is_empty() && !state.starts_with(['Z', 'X'])
     }
 
-    /// A command on the first node, as administrator.
+    /// Makes a command on the first node, as administrator.
     fn command(&self, program: &str) -> Result<Command> {
         let node = self.nodes.first().context("the cluster has no node")?;
         let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
@@ -259,7 +259,7 @@ impl State {
     }
 }
 
-/// The cluster that runs.
+/// Finds the cluster that runs.
 fn running() -> Result<State> {
     let state = State::read().ok().filter(State::is_alive);
     state.context("no cluster runs; `cargo xtask cluster up` starts one")

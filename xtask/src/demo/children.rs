@@ -1,4 +1,4 @@
-//! Processes that end when their handle does, and waiting for them.
+//! Child processes that end when their handle is dropped, and waiting for them.
 
 use std::{
     fs::{self, File},
@@ -19,13 +19,13 @@ use nix::{
 
 use crate::signals;
 
-/// How often a condition is looked at.
+/// Interval at which a condition is checked.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long a process may take to end after SIGTERM.
+/// Time that a process may take to end after SIGTERM.
 const END_PATIENCE: Duration = Duration::from_secs(15);
 
-/// A background process with a log; ended, SIGTERM first, when dropped.
+/// A background process with a log. On drop it is ended, by SIGTERM first.
 pub(super) struct Child {
     process: process::Child,
     name: String,
@@ -54,17 +54,17 @@ impl Child {
         })
     }
 
-    /// Its process.
+    /// Id of the process.
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// What it printed so far.
+    /// What the process printed so far.
     pub(super) fn printed(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Fails, with the end of its log, when it ended by itself.
+    /// Fails, with the end of the process's log, if the process ended by itself.
     pub(super) fn check(&mut self) -> Result<()> {
         if let Some(status) = self.process.try_wait()? {
             let printed = self.printed();
@@ -86,7 +86,7 @@ impl Drop for Child {
     }
 }
 
-/// SIGTERM, then SIGKILL to what ignores it.
+/// Sends SIGTERM, then SIGKILL to a process that ignores it.
 fn end(child: &mut process::Child) -> Option<ExitStatus> {
     if let Ok(Some(status)) = child.try_wait() {
         return Some(status);
@@ -150,7 +150,7 @@ pub(super) fn wait_or_stop(
     }
 }
 
-/// Waits for `time`, but not past `end` nor a signal.
+/// Waits for `time`, but not past `end` nor after a signal.
 pub(super) fn pause(time: Duration, end: Option<Instant>) {
     let until = Instant::now() + time;
     let until = end.map_or(until, |end| end.min(until));

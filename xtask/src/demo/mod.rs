@@ -1,5 +1,5 @@
-//! `cargo xtask run`: the demo. Two nodes as network namespaces, a `VxLAN` overlay between them as
-//! L2S-M lays it out, one agent per node, and three namespaces that are slow for different
+//! `cargo xtask run`: the demo. It has two nodes as network namespaces, a `VxLAN` overlay between
+//! them as L2S-M lays it out, and one agent per node. Three namespaces are slow for different
 //! reasons.
 
 mod children;
@@ -26,7 +26,7 @@ use crate::{
     signals,
 };
 
-/// Between two tables where there is no terminal.
+/// Time between two tables where there is no terminal.
 const TABLE_EVERY: Duration = Duration::from_secs(5);
 
 /// How long an agent may take until it measures.
@@ -77,7 +77,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     result
 }
 
-/// The same again through sudo, but for the building, which stays the user's.
+/// Runs this program again through sudo. Building is left out: it stays the user's.
 fn as_root(args: &Args) -> Result<()> {
     let mut command = process::privileged("env");
     if let Some(target) = env::var_os("CARGO_TARGET_DIR") {
@@ -95,7 +95,7 @@ fn as_root(args: &Args) -> Result<()> {
     process::run(&mut command)
 }
 
-/// Everything that was started ends, last first, when this returns.
+/// Shows the demo. When this returns, everything that was started ends, the last first.
 fn show(args: &Args, logs: &Path) -> Result<()> {
     let end = args
         .seconds
@@ -146,7 +146,7 @@ fn show(args: &Args, logs: &Path) -> Result<()> {
     }
 }
 
-/// The live view on this terminal, until it is left, time is up or a signal comes.
+/// Shows the live view on this terminal, until the user leaves it, time is up or a signal comes.
 fn live_view(agent: &str, end: Option<Instant>) -> Result<()> {
     let mut command = Command::new(paths::release_binary("lpm"));
     // In this process's group: it owns the terminal.
@@ -161,7 +161,7 @@ fn live_view(agent: &str, end: Option<Instant>) -> Result<()> {
     Ok(())
 }
 
-/// Tables on stdout until time is up or a signal comes.
+/// Prints tables on stdout until time is up or a signal comes.
 fn tables(agent: &str, end: Option<Instant>) -> Result<()> {
     println!(
         "run: a table every {} s; Ctrl-C ends it",

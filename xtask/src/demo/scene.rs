@@ -8,10 +8,10 @@ use serde::Deserialize;
 use super::children::{Child, wait_until};
 use crate::paths;
 
-/// Where the pods' servers listen.
+/// Port that the pods' servers listen on.
 const PORT: u16 = 5301;
 
-/// How long the testbed and the servers may take.
+/// Time that the testbed and the servers may take to start.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Each pod's place in the testbed, its Kubernetes namespace, name and workload.
@@ -68,7 +68,7 @@ impl Layout {
         &self.nodes
     }
 
-    /// The names file for the agents.
+    /// Text of the names file for the agents.
     pub(super) fn names(&self) -> String {
         let mut text = String::from("# Who is who in the demo.\n");
         for (place, namespace, pod, workload) in PODS {
@@ -96,7 +96,7 @@ impl Layout {
         pod.with_context(|| format!("the testbed has no pod {place}"))
     }
 
-    /// `lpm-testbed traffic ...` in a pod.
+    /// Makes the command `lpm-testbed traffic ...` in a pod.
     fn traffic(&self, place: &str) -> Result<Command> {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.pod(place)?.namespace]);
@@ -124,11 +124,11 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// What it drives, for people.
+    /// Description of the traffic, for people.
     pub(super) const DESCRIPTION: &str = "shop: requests on one node; media: a bulk transfer across the wire; \
          reports: requests across the wire to a server that thinks for 30 ms";
 
-    /// Starts it and returns once the servers listen and the clients run.
+    /// Starts the traffic. Returns once the servers listen and the clients run.
     pub(super) fn start(layout: &Layout, logs: &Path) -> Result<Self> {
         let mut servers = Vec::new();
         for (place, ..) in PODS {

@@ -1,6 +1,7 @@
-//! The archive: one layer, the image's configuration, and the manifest that names both.
+//! The image archive: one layer, the image's configuration, and the manifest that names both.
 //!
-//! The same binary makes the same bytes: no times, no owners, names sorted.
+//! The same binary makes the same bytes: the archive has no times and no owners, and its names are
+//! sorted.
 
 use std::{
     fs,
@@ -14,28 +15,28 @@ use serde_json::json;
 
 use crate::{paths, process};
 
-/// Users that the image knows; the chart's agent is root with a few capabilities.
+/// Users that the image knows. The chart's agent is root with a few capabilities.
 const PASSWD: &str =
     "root:x:0:0:root:/:/nonexistent\nnonroot:x:65532:65532:nonroot:/tmp:/nonexistent\n";
 const GROUP: &str = "root:x:0:\nnonroot:x:65532:\n";
-/// Without it the C library asks for what is not in the image.
+/// Order of name resolution. Without it the C library asks for what is not in the image.
 const NSSWITCH: &str = "hosts: files dns\n";
 
 /// What goes into an image.
 pub(super) struct Image<'a> {
-    /// Name and tag.
+    /// Name and tag of the image.
     pub(super) tag: &'a str,
-    /// As images call it: `amd64`, `arm64`.
+    /// Architecture, by the name that images have for it: `amd64`, `arm64`.
     pub(super) architecture: &'a str,
     /// The program.
     pub(super) binary: &'a Path,
-    /// What it loads, at the paths that they have in the image, too.
+    /// The libraries that the program loads, at the paths that they also have in the image.
     pub(super) libraries: &'a [PathBuf],
 }
 
 impl Image<'_> {
-    /// Writes the archive `output`, with `work` as a directory for what it is made of: its `root` and
-    /// `parts` are not there yet.
+    /// Writes the archive `output`. `work` is a directory for intermediate files; it must not hold
+    /// `root` or `parts` yet.
     pub(super) fn write(&self, work: &Path, output: &Path) -> Result<()> {
         let parts = work.join("parts");
         fs::create_dir_all(&parts).with_context(|| format!("cannot create {}", parts.display()))?;
@@ -52,7 +53,7 @@ impl Image<'_> {
         tar(&parts, output)
     }
 
-    /// The file system.
+    /// Writes the image's file system below `root`.
     fn lay_out(&self, root: &Path) -> Result<()> {
         for (name, mode) in [("", 0o755), ("etc", 0o755), ("tmp", 0o1777)] {
             let dir = root.join(name);
@@ -113,7 +114,7 @@ impl Image<'_> {
     }
 }
 
-/// Copies what is to be run.
+/// Copies a program or a library.
 fn put(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755))
@@ -124,7 +125,7 @@ fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// Everything below `directory`, the same bytes for the same files.
+/// Archives everything below `directory`. The same files make the same bytes.
 fn tar(directory: &Path, archive: &Path) -> Result<()> {
     if let Some(parent) = archive.parent() {
         fs::create_dir_all(parent)

@@ -1,4 +1,4 @@
-//! The agent's binary for an image: what is built already, or a static one.
+//! The agent's binary for an image: one that is built already, or a static one.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{
     paths, process,
 };
 
-/// A program and what has to be beside it.
+/// A program and the files that it needs beside it.
 pub(super) struct Binary {
     /// The program, without what is for debuggers.
     pub(super) program: PathBuf,
@@ -23,8 +23,7 @@ pub(super) struct Binary {
     pub(super) libraries: Vec<PathBuf>,
 }
 
-/// Builds `lpm`, with `work` as a directory for what it makes. Cargo knows what is current: of what
-/// is there, it compiles what has changed.
+/// Builds `lpm`; `work` is a directory for what this makes. Cargo compiles only what has changed.
 pub(super) fn built(profile: Profile, arch: Arch, is_static: bool, work: &Path) -> Result<Binary> {
     let target = target(arch);
     let plain = paths::target().join(profile.directory()).join("lpm");
@@ -43,6 +42,7 @@ pub(super) fn built(profile: Profile, arch: Arch, is_static: bool, work: &Path) 
         "build",
         "--package=lpm-agent",
         "--package=lpm-bench",
+        "--package=lpm-testbed",
         "--bin=lpm",
     ]);
     process::run(cargo.args(["--profile", profile.as_str()]))?;
@@ -80,8 +80,8 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(words.map(PathBuf::from).collect())
 }
 
-/// The target to build for: on this machine's architecture musl's where it is installed with its C
-/// compiler, which TLS needs; else glibc's, linked statically too.
+/// The target to build for. On this machine's architecture it is musl's if it is installed with its
+/// C compiler, which TLS needs. Otherwise it is glibc's, linked statically, too.
 fn target(arch: Arch) -> String {
     let musl = format!("{}-unknown-linux-musl", arch.cpu());
     let there = arch.is_host()
@@ -127,7 +127,7 @@ fn must_be_static(binary: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The loader that a program wants.
+/// Path of the loader that a program wants; None: it is static.
 fn loader(program: &Path) -> Result<Option<String>> {
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let file = object::File::parse(bytes.as_slice())

@@ -1,4 +1,4 @@
-//! Packages of Debian and its kin, and tools that cargo installs.
+//! Installs packages of Debian and its kin, and tools that cargo installs.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use super::Need;
 use crate::{paths, process};
 
-/// Installs `packages`. Never removes anything for it, never asks a question.
+/// Installs `packages`. It never removes a package for that, and never asks the user.
 ///
 /// # Errors
 /// When this is no machine with apt-get, when a package is unknown even after an update, or when
@@ -31,7 +31,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Unpacks one package, verified by apt as ever, into the repository's own tools: nothing of the
+/// Unpacks one package into the repository's own tools; apt verifies it as usual. Nothing of the
 /// system changes, no service starts, no root is needed.
 pub(crate) fn unpack(package: &str) -> Result<()> {
     require_apt(&[package])?;
@@ -123,7 +123,7 @@ pub(crate) struct Installed {
 }
 
 impl Installed {
-    /// The need for `program`, which `package` has.
+    /// Makes the need for `program`, which `package` has.
     pub(crate) fn boxed(
         program: &'static str,
         package: &'static str,
@@ -164,12 +164,12 @@ pub(crate) struct Unpacked {
     program: &'static str,
     package: &'static str,
     why: &'static str,
-    /// Whether the libraries that it depends on are installed, if they are not yet.
+    /// Whether to install the libraries that the program depends on, if they are missing.
     libraries: bool,
 }
 
 impl Unpacked {
-    /// The need for `program`, which `package` has.
+    /// Makes the need for `program`, which `package` has.
     pub(crate) fn boxed(
         program: &'static str,
         package: &'static str,
@@ -183,7 +183,7 @@ impl Unpacked {
         })
     }
 
-    /// The need for a file that is no program, by its path below the tools.
+    /// Makes the need for a file that is no program, by its path below the tools.
     pub(crate) fn file(
         path: &'static str,
         package: &'static str,
@@ -192,7 +192,7 @@ impl Unpacked {
         Self::boxed(path, package, why)
     }
 
-    /// The same for a program that needs libraries which may not be there.
+    /// Makes the need for a program whose libraries may be missing.
     pub(crate) fn with_libraries(
         program: &'static str,
         package: &'static str,
@@ -258,7 +258,7 @@ pub(crate) struct CargoTool {
 }
 
 impl CargoTool {
-    /// cargo-deny.
+    /// Makes the need for cargo-deny.
     pub(crate) const DENY: Self = Self {
         program: "cargo-deny",
         version: "0.20.2",

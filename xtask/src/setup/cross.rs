@@ -1,4 +1,4 @@
-//! What compiling for the other architecture needs: Rust's standard library for it, a C compiler
+//! The needs for compiling for the other architecture: Rust's standard library for it, a C compiler
 //! and its C library.
 
 use std::{path::PathBuf, process::Command};
@@ -11,7 +11,7 @@ use crate::{
     process,
 };
 
-/// All of it, for `arch`.
+/// All needs for compiling for `arch`.
 pub(super) fn needs(arch: Arch) -> Vec<Box<dyn Need>> {
     vec![
         Box::new(Std(arch)),
@@ -55,7 +55,7 @@ impl Need for Std {
     }
 }
 
-/// Compiles the C parts of TLS, and links.
+/// The C compiler: it compiles the C parts of TLS, and links.
 struct CCompiler(Arch);
 
 impl CCompiler {

@@ -1,5 +1,5 @@
-//! What booting other kernels needs: qemu, a file server for the guest, a static busybox, and the
-//! keys of Debian's archive.
+//! The needs for booting other kernels: qemu, a file server for the guest, a static busybox, and
+//! the keys of Debian's archive.
 
 use std::path::PathBuf;
 
@@ -14,11 +14,12 @@ struct File {
     why: &'static str,
     find: fn() -> Option<PathBuf>,
     package: &'static str,
-    /// Into `target/tools` only: installed, it would replace another package.
+    /// Whether the package goes into `target/tools` only: installed, it would replace another
+    /// package.
     unpacked: bool,
 }
 
-/// All that emulation needs.
+/// All needs for emulation.
 pub(super) fn needs() -> Vec<Box<dyn Need>> {
     vec![
         apt::Installed::boxed(
@@ -51,7 +52,7 @@ pub(super) fn needs() -> Vec<Box<dyn Need>> {
     ]
 }
 
-/// What emulates a machine of another architecture than this one's.
+/// The needs for emulating a machine of another architecture than this machine's.
 pub(super) fn guest(arch: Arch) -> Vec<Box<dyn Need>> {
     let (program, package) = match arch {
         Arch::Amd64 => ("qemu-system-x86_64", "qemu-system-x86"),
@@ -64,7 +65,7 @@ pub(super) fn guest(arch: Arch) -> Vec<Box<dyn Need>> {
     )]
 }
 
-/// qemu's own up to version 7, a package of its own since.
+/// Finds virtiofsd: part of qemu up to version 7, a package of its own since.
 pub(crate) fn virtiofsd() -> Option<PathBuf> {
     let places = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
     places
@@ -73,7 +74,7 @@ pub(crate) fn virtiofsd() -> Option<PathBuf> {
         .find(|place| place.is_file())
 }
 
-/// One that needs no libraries: the one of the package `busybox` does.
+/// Finds a busybox that needs no libraries. The one of the package `busybox` needs some.
 pub(crate) fn busybox() -> Option<PathBuf> {
     let mut places = vec![
         paths::tools().join("bin/busybox"),

@@ -1,4 +1,4 @@
-//! bpf-linker: turns the compiler's bitcode into one BPF object with BTF.
+//! Finds or installs bpf-linker, which turns the compiler's bitcode into one BPF object with BTF.
 
 use std::{
     env, fs,
@@ -11,13 +11,13 @@ use anyhow::{Context as _, Result, bail};
 use super::{Need, apt, toolchain};
 use crate::{paths, process};
 
-/// The version that is installed.
+/// The version of bpf-linker that is installed.
 const VERSION: &str = "0.13.0";
 
 /// The LLVM versions that [`VERSION`] has a cargo feature for.
 const LLVM_FEATURES: std::ops::RangeInclusive<u32> = 21..=23;
 
-/// A crate of nothing: enough to see whether the linker reads what the compiler writes.
+/// An empty crate: enough to see whether the linker reads what the compiler writes.
 const PROBE: &str = "#![feature(no_core)]\n#![no_core]\n#![allow(internal_features)]\n";
 
 /// Finds a bpf-linker that reads what the eBPF toolchain writes, on PATH or in cargo's `bin`.
@@ -36,8 +36,8 @@ pub(crate) fn find() -> std::result::Result<PathBuf, String> {
     Err(reasons.join("; "))
 }
 
-/// Whether a compiler with this LLVM may find a linker that reads its output: some linker is there,
-/// or what one is built from.
+/// Whether there can be a linker that reads the output of a compiler with this LLVM: some linker is
+/// there, or what one is built from.
 pub(super) fn may_read(llvm: u32) -> bool {
     !candidates().is_empty()
         || (LLVM_FEATURES.contains(&llvm)
@@ -85,7 +85,7 @@ fn reads_bitcode_of(linker: &Path, rustc: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The need for the linker.
+/// Makes the need for the linker.
 pub(crate) struct BpfLinker;
 
 impl Need for BpfLinker {
@@ -151,7 +151,7 @@ impl Need for BpfLinker {
     }
 }
 
-/// LLVM's development files: `LLVM_PREFIX`, else Debian's package, installed if need be.
+/// Finds LLVM's development files: `LLVM_PREFIX`, else Debian's package, installed if need be.
 fn llvm_prefix(llvm: u32) -> Result<PathBuf> {
     if let Some(prefix) = env::var_os("LLVM_PREFIX") {
         return Ok(prefix.into());

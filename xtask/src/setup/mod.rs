@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: finds or installs what building, running and testing need.
 //!
-//! A [`Need`] knows how to look for one thing and how to get it. Looking never changes anything;
-//! what is installed, how and why is printed before it happens. Running it again does nothing.
+//! A [`Need`] knows how to look for one thing and how to get it. Looking never changes anything.
+//! What is installed, how and why is printed before it happens. A second run does nothing.
 
 mod apt;
 mod cross;
@@ -70,15 +70,15 @@ pub(crate) enum Part {
 
 /// One thing that must be on the machine.
 pub(crate) trait Need {
-    /// What it is.
+    /// Name of the thing.
     fn name(&self) -> String;
-    /// What it is for.
+    /// What the thing is for.
     fn why(&self) -> &'static str;
-    /// Looks for it: what was found and where, or why what is there will not do.
+    /// Looks for the thing. Returns what was found and where, or why what is there will not do.
     fn probe(&self) -> std::result::Result<String, String>;
-    /// How [`Need::install`] will get it, in words.
+    /// Says in words how [`Need::install`] will get the thing.
     fn how(&self) -> String;
-    /// Gets it.
+    /// Gets the thing.
     fn install(&self) -> Result<()>;
 }
 
@@ -156,7 +156,7 @@ fn report(need: &dyn Need) -> bool {
     }
 }
 
-/// A program, its package, and what it is for.
+/// A program: its name, its package, and what it is for.
 type Program = (&'static str, &'static str, &'static str);
 
 const TESTBED: [Program; 2] = [
@@ -234,8 +234,8 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
     needs
 }
 
-/// What a real Kubernetes is made of. Unpacked where the package would start a server or change
-/// how the system runs containers.
+/// The needs of a real Kubernetes. A package is only unpacked if installing it would start a server
+/// or change how the system runs containers.
 fn cluster() -> Vec<Box<dyn Need>> {
     let mut needs: Vec<Box<dyn Need>> = vec![
         Unpacked::boxed(

@@ -1,10 +1,12 @@
 //! The Rust toolchain that can build for the BPF target.
 //!
-//! No toolchain ships `core` for it, so `core` is built from source (`-Zbuild-std`): what counts
-//! is a compiler that has its own library's source beside it. rustup's nightly with `rust-src`
-//! does, and so does Debian's pair `rustc-web` and `rust-web-src`; a nightly without `rust-src`
-//! does not. What is installed is one release, and not the newest: bpf-linker must read what the
-//! compiler writes, so it is built against the same LLVM, which Debian must have.
+//! No toolchain ships `core` for the target, so `core` is built from source (`-Zbuild-std`). That
+//! needs a compiler with its own library's source beside it. rustup's nightly with `rust-src` is
+//! one, and so is Debian's pair `rustc-web` and `rust-web-src`; a nightly without `rust-src` is
+//! not.
+//!
+//! One fixed release is installed, and not the newest. bpf-linker must read what the compiler
+//! writes, so it is built against the same LLVM, which Debian must have.
 
 use std::{
     env,
@@ -20,33 +22,34 @@ use crate::{paths, process};
 /// The oldest compiler that the kernel crate's dependencies take (`rust-version`).
 const OLDEST: (u32, u32) = (1, 95);
 
-/// The release that is installed from rustup: the one that Debian has, too.
+/// The release that is installed from rustup. Debian has the same one.
 const RELEASE: &str = "1.96.0";
 
-/// Its LLVM, the newest that Debian has a package of.
+/// LLVM of that release, the newest that Debian has a package of.
 const PACKAGED_LLVM: u32 = 22;
 
-/// How long rustup's server may take to answer before it counts as out of reach.
+/// Time that rustup's server may take to answer before it counts as out of reach.
 const REACH_SECONDS: &str = "10";
 
-/// A compiler that can build `core` for the BPF target, and the cargo to go with it.
+/// A compiler that can build `core` for the BPF target, and the cargo that goes with it.
 #[derive(Debug)]
 pub(crate) struct Toolchain {
     /// The compiler itself, not rustup's proxy.
     pub(crate) rustc: PathBuf,
     cargo: Option<PathBuf>,
     clippy: Option<PathBuf>,
-    /// The major version of its LLVM; the linker must read what this one writes.
+    /// Major version of the compiler's LLVM. The linker must read what this LLVM writes.
     pub(crate) llvm: u32,
-    /// rustup's name for it.
+    /// The toolchain's name in rustup; None: it is not rustup's.
     name: Option<&'static str>,
-    /// Stable compilers need leave to use `-Z` options.
+    /// Whether the compiler is a stable one, which needs leave to use `-Z` options.
     stable: bool,
     description: String,
 }
 
 impl Toolchain {
-    /// Cargo, set up to use this compiler for the BPF target, in the kernel crate's directory.
+    /// Makes a cargo command that uses this compiler for the BPF target, in the kernel crate's
+    /// directory.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = match &self.cargo {
             Some(cargo) => {
@@ -111,8 +114,8 @@ impl Toolchain {
     }
 }
 
-/// Finds a toolchain that will do: the one that [`BpfToolchain`] installs, else rustup's active one,
-/// else its nightly, else Debian's.
+/// Finds a toolchain that will do: the one that [`BpfToolchain`] installs, else rustup's active
+/// one, else rustup's nightly, else Debian's.
 pub(crate) fn find() -> std::result::Result<Toolchain, String> {
     let mut reasons = Vec::new();
     for (name, rustc) in candidates() {
@@ -141,7 +144,7 @@ fn has_linker(llvm: u32) -> bool {
     llvm <= PACKAGED_LLVM || super::linker::may_read(llvm)
 }
 
-/// Compilers, with rustup's names for their toolchains.
+/// Lists compilers, with rustup's names for their toolchains.
 fn candidates() -> Vec<(Option<&'static str>, PathBuf)> {
     let mut found = Vec::new();
     for name in [RELEASE, "", "nightly"] {
@@ -161,7 +164,7 @@ fn candidates() -> Vec<(Option<&'static str>, PathBuf)> {
     found
 }
 
-/// rustup, told never to install a toolchain just because it was asked about one.
+/// Makes a rustup command that never installs a toolchain just because it was asked about one.
 fn rustup() -> Command {
     let mut command = Command::new("rustup");
     command.env("RUSTUP_AUTO_INSTALL", "0");
@@ -187,7 +190,7 @@ fn same_release(driver: &Path, rustc: &Path) -> bool {
     driver.is_file() && release(driver, &["--rustc", "-vV"]) == release(rustc, &["-vV"])
 }
 
-/// The need for a toolchain that builds for the BPF target.
+/// Makes the need for a toolchain that builds for the BPF target.
 pub(crate) struct BpfToolchain;
 
 impl Need for BpfToolchain {
@@ -250,7 +253,8 @@ fn install_release() -> Result<()> {
     ]))
 }
 
-/// rustup retries for minutes when its server is out of reach; this asks for one small file.
+/// Checks that rustup's server answers, by asking for one small file. rustup itself retries for
+/// minutes when its server is out of reach.
 fn reach_rustup_server() -> Result<()> {
     if process::which("curl").is_none() {
         return Ok(());
@@ -273,7 +277,7 @@ fn reach_rustup_server() -> Result<()> {
     Ok(())
 }
 
-/// The need for the clippy that matches the eBPF toolchain.
+/// Makes the need for the clippy that matches the eBPF toolchain.
 pub(crate) struct BpfClippy;
 
 impl Need for BpfClippy {

@@ -1,4 +1,4 @@
-//! The demo as a test: it shows what it should, and nothing of it is left.
+//! Tests the demo: it shows what it should, and leaves nothing behind.
 
 use std::{
     env, fs,
@@ -13,11 +13,11 @@ use anyhow::{Context as _, Result};
 use super::{output::Tally, runner};
 use crate::process;
 
-/// How long the demo shows tables, and how long all of it may take.
+/// How long the demo shows tables, seconds. [`LIMIT`] is how long all of it may take.
 const SECONDS: &str = "10";
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// Runs the demo without a terminal and looks at what it printed and what it left.
+/// Runs the demo without a terminal, then checks what it printed and what it left behind.
 pub(super) fn run() -> Result<Tally> {
     let mut command = Command::new(env::current_exe().context("cannot find this program")?);
     process::scrub(&mut command);
@@ -61,7 +61,7 @@ pub(super) fn run() -> Result<Tally> {
     Ok(tally)
 }
 
-/// A port that is free and whose successor is, too.
+/// Finds a port that is free and whose successor is free, too.
 fn free_ports() -> Result<u16> {
     let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     (20_000..30_000)

@@ -16,122 +16,189 @@ use crate::{build, image, object_check, paths, process, setup};
 pub(crate) enum Needs {
     /// The Rust toolchain that runs this program.
     Rust,
-    /// What `cargo xtask setup` gets.
+    /// The tools that `cargo xtask setup` gets.
     Tools,
-    /// The kernel programs and the release binaries, built, and leave to be root.
+    /// The built kernel programs and release binaries, and leave to become root.
     Programs,
 }
 
-/// One group.
+/// A group of tests.
 pub(crate) struct Group {
-    /// What `--only` takes.
+    /// The group's name, which `--only` takes.
     pub(crate) name: &'static str,
-    /// What it tests.
+    /// The group's subject, for people.
     pub(crate) what: &'static str,
-    /// What must be there before it runs.
+    /// What must be there before the group runs.
     pub(crate) needs: Needs,
-    /// Runs it.
-    pub(crate) run: fn() -> Result<Tally>,
+    /// How the group runs.
+    pub(crate) run: Run,
+}
+
+/// How a group runs.
+pub(crate) enum Run {
+    /// Calls a function.
+    Function(fn() -> Result<Tally>),
+    /// Runs test binaries of the workspace, with a limit for all of them.
+    Tests(&'static [&'static str], Duration),
+}
+
+impl Group {
+    /// Runs the group.
+    pub(crate) fn run(&self) -> Result<Tally> {
+        match self.run {
+            Run::Function(function) => function(),
+            Run::Tests(names, limit) => cargo_test(&arguments(names), limit),
+        }
+    }
+
+    /// The names of the test binaries that the group runs.
+    pub(crate) fn tests(&self) -> &'static [&'static str] {
+        match self.run {
+            Run::Function(_) => &[],
+            Run::Tests(names, _) => names,
+        }
+    }
+}
+
+/// The arguments by which cargo selects test binaries of the workspace.
+fn arguments<'a>(tests: &[&'a str]) -> Vec<&'a str> {
+    tests.iter().flat_map(|name| ["--test", name]).collect()
+}
+
+/// Compiles test binaries together, so that all CPUs have something to do.
+///
+/// Binaries that do not compile are no error here: their groups fail with the reason.
+pub(crate) fn compile(tests: &[&str]) -> Result<()> {
+    let mut command = process::cargo();
+    command.args(["test", "--workspace", "--no-run"]);
+    command.args(arguments(tests));
+    runner::run(&mut command, Duration::from_mins(30), |_| {}).map(drop)
 }
 
 /// The group that takes minutes to make an image and to start clusters.
 pub(crate) const CLUSTER: &str = "cluster";
 
 /// All groups.
-pub(crate) const GROUPS: [Group; 14] = [
+pub(crate) const GROUPS: [Group; 19] = [
     Group {
         name: "format",
         what: "rustfmt has nothing to change",
         needs: Needs::Rust,
-        run: format,
+        run: Run::Function(format),
     },
     Group {
         name: "dependencies",
         what: "licences, duplicates and sources (cargo-deny, deny.toml)",
         needs: Needs::Tools,
-        run: dependencies,
+        run: Run::Function(dependencies),
     },
     Group {
         name: "lints",
         what: "clippy has nothing to say about the workspace",
         needs: Needs::Rust,
-        run: lints,
+        run: Run::Function(lints),
     },
     Group {
         name: "bpf-lints",
         what: "clippy has nothing to say about the kernel programs",
         needs: Needs::Tools,
-        run: bpf_lints,
+        run: Run::Function(bpf_lints),
     },
     Group {
         name: "object",
         what: "the kernel object has no instruction that Linux 5.10 lacks",
         needs: Needs::Programs,
-        run: object,
+        run: Run::Function(object),
     },
     Group {
         name: "unit",
         what: "tests beside the source",
         needs: Needs::Rust,
-        run: || cargo_test(&["--lib", "--bins"], Duration::from_mins(20)),
+        run: Run::Function(|| cargo_test(&["--lib", "--bins"], Duration::from_mins(20))),
     },
     Group {
         name: "doc",
         what: "examples in the documentation",
         needs: Needs::Rust,
-        run: || cargo_test(&["--doc"], Duration::from_mins(10)),
+        run: Run::Function(|| cargo_test(&["--doc"], Duration::from_mins(10))),
     },
     Group {
         name: "oracle",
         what: "the independent reference in Python, against vectors made by hand",
         needs: Needs::Tools,
-        run: oracle,
+        run: Run::Function(oracle),
     },
     Group {
-        name: "integration",
-        what: "kernel programs, namespaces and the binary, as root",
+        name: "testbed",
+        what: "what other tests stand on: namespaces, the wire, traffic, an API server",
         needs: Needs::Programs,
-        run: || cargo_test(&["--test", "*"], Duration::from_mins(40)),
+        run: Run::Tests(&["testbed", "kubernetes"], Duration::from_mins(15)),
+    },
+    Group {
+        name: "replay",
+        what: "captures through the matcher, and beside the kernel programs",
+        needs: Needs::Programs,
+        run: Run::Tests(&["replay"], Duration::from_mins(15)),
+    },
+    Group {
+        name: "cli",
+        what: "the commands: bad input, what an agent needs to start, in its container",
+        needs: Needs::Programs,
+        run: Run::Tests(&["cli"], Duration::from_mins(15)),
+    },
+    Group {
+        name: "export",
+        what: "what an agent serves, and what a real Prometheus makes of it",
+        needs: Needs::Programs,
+        run: Run::Tests(&["export"], Duration::from_mins(20)),
+    },
+    Group {
+        name: "names",
+        what: "whose an address is, by a real API server, other agents and interfaces",
+        needs: Needs::Programs,
+        run: Run::Tests(&["names"], Duration::from_mins(20)),
+    },
+    Group {
+        name: "datapath",
+        what: "the kernel programs, on interfaces and under traffic",
+        needs: Needs::Programs,
+        run: Run::Tests(&["datapath"], Duration::from_mins(40)),
+    },
+    Group {
+        name: "deploy",
+        what: "chart, overlays, rules, dashboards",
+        needs: Needs::Tools,
+        run: Run::Tests(&["deploy"], Duration::from_mins(15)),
     },
     Group {
         name: "demo",
         what: "cargo xtask run shows three namespaces and leaves nothing behind",
         needs: Needs::Programs,
-        run: demo::run,
-    },
-    Group {
-        name: DEPLOY,
-        what: "chart, overlays, rules, dashboards: a part of integration, run by itself only on \
-               request",
-        needs: Needs::Tools,
-        run: deploy,
+        run: Run::Function(demo::run),
     },
     Group {
         name: CLUSTER,
         what: "the chart and the agent in a real Kubernetes, scraped by Prometheus; only on \
                request",
         needs: Needs::Tools,
-        run: cluster,
+        run: Run::Function(cluster),
     },
     Group {
         name: upgrade::NAME,
         what: "an agent of another build is replaced by this build's under traffic; only on \
                request",
         needs: Needs::Programs,
-        run: upgrade::run,
+        run: Run::Function(upgrade::run),
     },
     Group {
         name: kernel::NAME,
         what: "the programs on the oldest supported kernel, emulated; only on request",
         needs: Needs::Programs,
-        run: kernel::group,
+        run: Run::Function(kernel::group),
     },
 ];
 
-/// The group that is a part of another one.
-pub(crate) const DEPLOY: &str = "deploy";
-
-/// A command whose exit status is all there is to know.
+/// Runs a command whose exit status is its only result.
 fn check(command: &mut Command, name: &str) -> Result<Tally> {
     let success = runner::run(command, Duration::from_mins(15), |_| {})?;
     Ok(if success {
@@ -230,13 +297,8 @@ fn oracle() -> Result<Tally> {
     Ok(tally)
 }
 
-fn deploy() -> Result<Tally> {
-    let target = ["--package", "lpm-bench", "--test", DEPLOY];
-    cargo_test_of(&target, Duration::from_mins(20))
-}
-
-/// The agent's image, then the tests that load it. Not among the other integration tests: those
-/// must not wait for a cluster, nor share the machine with one.
+/// Makes the agent's image, then runs the tests that load it. They are not in another group: the
+/// other tests must not wait for a cluster, nor share the machine with one.
 fn cluster() -> Result<Tally> {
     // Not among what other groups get: it takes minutes to build.
     setup::ensure(&[setup::Part::Prometheus])?;
@@ -288,9 +350,40 @@ pub(super) fn cargo_test_with(
     Ok(tally)
 }
 
-/// The triple that tests run on.
+/// The target triple that tests run on.
 const HOST: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-gnu"
 } else {
     "x86_64-unknown-linux-gnu"
 };
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use super::*;
+
+    /// The test binaries that cargo finds in a crate.
+    fn binaries(of: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(paths::root().join(of).join("tests")) else {
+            return Vec::new();
+        };
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let binaries = paths.filter(|path| {
+            path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").is_file()
+        });
+        let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
+        binaries.map(|path| name(&path)).collect()
+    }
+
+    #[test]
+    fn every_test_binary_belongs_to_a_group() {
+        let crates = ["bench", "lpm-agent", "lpm-common", "testbed", "xtask"];
+        let mut found: Vec<_> = crates.into_iter().flat_map(binaries).collect();
+        found.sort_unstable();
+        let groups = GROUPS.iter().flat_map(Group::tests).copied();
+        let known: BTreeSet<_> = groups.chain([CLUSTER]).collect();
+        // Two of one name would both run where either is meant.
+        assert_eq!(found, known.into_iter().collect::<Vec<_>>());
+    }
+}

@@ -37,6 +37,7 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     cargo xtask test                         everything\n  \
     cargo xtask test --only unit --only lints\n  \
+    cargo xtask test --only datapath         one of the agent's test binaries\n  \
     cargo xtask test --list                  the groups and what each tests\n  \
     cargo xtask test --kernel 5.10 --kernel newest\n  \
     cargo xtask test --kernel 6.12 --guest-test oracle\n  \
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     /// With --kernel: the architecture of the emulated machine [default: this one's]
     #[arg(long, value_enum, value_name = "ARCH", requires = "kernel")]
     arch: Option<Arch>,
-    /// With --kernel: only these of its tests (budget, attach, oracle, ...)
+    /// With --kernel: only these topics of its tests (budget, attach, oracle, ...)
     #[arg(long, value_name = "TEST", requires = "kernel")]
     guest_test: Vec<String>,
     /// List the groups and run none
@@ -93,8 +94,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         .iter()
         .filter(|group| {
             if args.only.is_empty() {
-                // Deploy runs in `integration`.
-                group.name != groups::DEPLOY && opt_in(group.name).is_none()
+                opt_in(group.name).is_none()
             } else {
                 args.only.iter().any(|name| name == group.name)
             }
@@ -103,8 +103,17 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     signals::catch()?;
     let needs = chosen.clone().map(|group| group.needs).max();
     prepare(args.no_setup, needs.unwrap_or(Needs::Rust))?;
+    let mut tests: Vec<_> = chosen
+        .clone()
+        .flat_map(groups::Group::tests)
+        .copied()
+        .collect();
     let mut total = Tally::default();
     while let Some(group) = chosen.next() {
+        if !group.tests().is_empty() && !tests.is_empty() {
+            println!("\ntest: compiling what the groups of tests need");
+            groups::compile(&std::mem::take(&mut tests))?;
+        }
         let tally = run_group(group);
         total.add(tally);
         if chosen.peek().is_some() && signals::stopped() {
@@ -120,7 +129,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     Ok(conclude(&total, &expected))
 }
 
-/// Groups that take their time, and why they only run when asked for.
+/// Groups that run only when asked for, and why: they take their time.
 const OPT_IN: [(&str, &str); 3] = [
     (
         groups::CLUSTER,
@@ -133,13 +142,13 @@ const OPT_IN: [(&str, &str); 3] = [
     (kernel::NAME, "it emulates machines, for some minutes each"),
 ];
 
-/// Why a group only runs when it is asked for.
+/// Says why a group runs only when it is asked for; None: it always runs.
 fn opt_in(group: &str) -> Option<&'static str> {
     let found = OPT_IN.iter().find(|(name, _)| *name == group);
     found.map(|(_, why)| *why)
 }
 
-/// What a plain run leaves out, and how it is run: a line each.
+/// Lists what a plain run does not test, and how to run it: one line each.
 fn not_run() -> Vec<String> {
     let line = |(name, why): &(&str, &str)| {
         format!("not run: {name}: {why}; `cargo xtask test --only {name}`")
@@ -169,7 +178,7 @@ fn run_group(group: &groups::Group) -> Tally {
         println!("test: {}: {why}", group.name);
     }
     let start = Instant::now();
-    let mut tally = (group.run)().unwrap_or_else(|error| {
+    let mut tally = group.run().unwrap_or_else(|error| {
         println!("test: {}: {error:#}", group.name);
         Tally::one_failure(group.name)
     });

@@ -1,4 +1,4 @@
-//! What a group's output says: how many tests passed, failed and were skipped.
+//! Reads a group's output: how many tests passed, failed and were skipped.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ pub(crate) struct Tally {
     failed: usize,
     skips: BTreeMap<Skip, usize>,
     failures: Vec<String>,
-    /// What failed tests said where they panicked.
+    /// What failed tests printed where they panicked.
     words: Vec<String>,
 }
 
-/// Lines of a failed test that are shown again at the end.
+/// Number of lines of a failed test that are shown again at the end.
 const SHOWN_AGAIN: usize = 25;
 
 impl Tally {
-    /// One check that passed.
+    /// Makes the counts of one check that passed.
     pub(crate) fn one_pass() -> Self {
         Self {
             passed: 1,
@@ -27,7 +27,7 @@ impl Tally {
         }
     }
 
-    /// One check, `name`, that failed.
+    /// Makes the counts of one check, `name`, that failed.
     pub(crate) fn one_failure(name: &str) -> Self {
         Self {
             failed: 1,
@@ -36,7 +36,7 @@ impl Tally {
         }
     }
 
-    /// One check that could not run.
+    /// Makes the counts of one check that could not run.
     pub(crate) fn one_skip(skip: Skip) -> Self {
         Self {
             skips: [(skip, 1)].into(),
@@ -70,7 +70,7 @@ impl Tally {
         &self.failures
     }
 
-    /// What failed tests said where they panicked: the output of thousands of lines ends with it.
+    /// What failed tests printed where they panicked. An output of thousands of lines ends with it.
     pub(crate) fn words(&self) -> &[String] {
         &self.words
     }
@@ -93,7 +93,7 @@ impl Tally {
             .collect();
     }
 
-    /// `N passed, N failed, N skipped`.
+    /// The counts in words: `N passed, N failed, N skipped`.
     pub(crate) fn counts(&self) -> String {
         let skipped: usize = self.skips.values().sum();
         format!(
@@ -107,8 +107,8 @@ impl Tally {
         self.failures.push(name.to_owned());
     }
 
-    /// The group's command ended badly: that is a failure even if no test says so, such as when
-    /// the tests did not compile.
+    /// Notes how the group's command ended. If it ended badly, that is a failure even if no test
+    /// says so, such as when the tests did not compile.
     pub(crate) fn end(&mut self, success: bool, what: &str) {
         if !success && self.failed == 0 {
             self.fail(what);
@@ -120,14 +120,14 @@ impl Tally {
 #[derive(Debug, Default)]
 pub(crate) struct CargoTests {
     tally: Tally,
-    /// Of the tests counted as passed, those that then said that they skip.
+    /// Number of tests that were counted as passed and then said that they skip.
     skipped: usize,
     /// Passed and failed tests of the binary that runs now.
     binary: [usize; 2],
-    /// The test whose captured output is being shown, and whether it said yet that it skips.
+    /// The test whose captured output is being shown, and whether it has said that it skips.
     section: Option<(String, bool)>,
     in_failures: bool,
-    /// Lines still to keep of the failed test that is being shown.
+    /// Number of lines that are still to be kept of the failed test that is being shown.
     keep: usize,
 }
 
@@ -188,8 +188,8 @@ impl CargoTests {
         }
     }
 
-    /// `test <name> ... <verdict>`: counted one by one, because a test binary that is killed never
-    /// comes to its result line.
+    /// Takes `test <name> ... <verdict>`. Tests are counted one by one, because a test binary that
+    /// is killed never comes to its result line.
     fn test(&mut self, name: &str, verdict: &str) {
         if verdict == "ok" {
             self.tally.passed += 1;
@@ -212,7 +212,7 @@ impl CargoTests {
         }
     }
 
-    /// The binary's own counts: what a process that a test started says may tear the line of that
+    /// Takes the binary's own counts. A process that a test started may print into the line of that
     /// test, so that its verdict was not seen.
     fn result(&mut self, rest: &str) {
         self.section = None;

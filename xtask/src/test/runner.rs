@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{process, signals};
 
-/// How often a running command is checked for a signal.
+/// Interval at which a running command is checked for a signal.
 const CHECK: Duration = Duration::from_millis(200);
 
 /// Runs `command` in a process group of its own, hands each line of stdout and stderr to `line`

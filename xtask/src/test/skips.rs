@@ -1,4 +1,4 @@
-//! Skips: what a test prints that cannot run, and which of them are expected.
+//! The skips: what a test prints that cannot run, and which skips are expected.
 
 use std::{fs, io::ErrorKind, path::Path};
 

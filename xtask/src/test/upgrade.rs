@@ -1,4 +1,4 @@
-//! The group `upgrade`: another build's agent is replaced by this one's, and back, under traffic.
+//! The group `upgrade`: replaces another build's agent by this one's, and back, under traffic.
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -7,14 +7,14 @@ use anyhow::{Result, bail};
 use super::{groups, output::Tally};
 use crate::{paths, process};
 
-/// What `--only` takes.
+/// Name of the group, which `--only` takes.
 pub(crate) const NAME: &str = "upgrade";
 
-/// What is upgraded from unless `LPM_UPGRADE_FROM` says otherwise: the last commit before the
-/// kernel's maps changed.
+/// The commit that is upgraded from unless `LPM_UPGRADE_FROM` says otherwise: the last one before
+/// the kernel's maps changed.
 const BEFORE: &str = "73986f7";
 
-/// `LPM_UPGRADE_FROM` may name a commit, or a program `lpm` that is built already.
+/// Environment variable that may name a commit to upgrade from, or a built program `lpm`.
 const FROM: &str = "LPM_UPGRADE_FROM";
 
 /// Builds the other agent, if it is not there, and runs the test against it.
@@ -28,8 +28,8 @@ pub(crate) fn run() -> Result<Tally> {
         &[
             "--package=lpm-agent",
             "--features=upgrade",
-            "--test=life",
-            "upgrade",
+            "--test=datapath",
+            "restart::upgrade",
         ],
         &[(FROM, &program)],
         Duration::from_mins(10),

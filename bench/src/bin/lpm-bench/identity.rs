@@ -11,7 +11,7 @@ use lpm_agent::{
     },
     kube::Event,
 };
-use lpm_bench::machine;
+use lpm_testbed::machine;
 use serde_json::json;
 
 use crate::rss::anonymous;

@@ -8,10 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use flate2::{Compression, write::GzEncoder};
-use lpm_bench::{
-    machine,
-    replay::{Case, Generator, Plan, Report, measure},
-};
+use lpm_bench::replay::{Case, Generator, Plan, Report, measure};
+use lpm_testbed::machine;
 
 /// `lpm replay` on a large capture: speed and memory.
 #[derive(Debug, clap::Args)]

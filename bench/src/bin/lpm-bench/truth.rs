@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use lpm_bench::truth::{Laboratory, Method, Plan, Report};
+use lpm_testbed::truth::{Laboratory, Method, Plan, Report};
 
 /// Measured round-trip times against the delay line's own log.
 ///

@@ -91,7 +91,7 @@ pub(super) struct Replay {
     /// How round trips are measured; all but `request` by default.
     #[arg(long, value_name = "METHOD", value_delimiter = ',', value_parser = method)]
     methods: Vec<Method>,
-    /// Also measure the flows inside VxLAN (ports 4789 and 8472) and Geneve (port 6081).
+    /// Measures also the flows inside VxLAN (ports 4789 and 8472) and Geneve (port 6081).
     #[arg(long)]
     inner: bool,
     /// Another tunnel port, such as vxlan=7000; may be given several times.

@@ -12,8 +12,11 @@ use lpm_common::{
 
 use super::*;
 use crate::{
-    identity::{Levels, PrefixMap},
-    kernel::maps::{FlowMaps as _, memory::Memory},
+    identity::{Levels, PrefixMap, labels::Chosen},
+    kernel::{
+        blind::Reason,
+        maps::{FlowMaps as _, memory::Memory},
+    },
     passive::flow::tests::fill,
 };
 
@@ -349,4 +352,76 @@ fn addresses_of_flows_that_ended_just_now() {
     let addresses = addresses.map(IpAddr::from);
     assert_eq!(model.addresses(&clock), addresses);
     assert_eq!(model.addresses(&clock), addresses[..3]);
+}
+
+/// A model that measured something by every method and at every level, and that knows something of
+/// interfaces and of Kubernetes: each metric that is made of a model has a series.
+pub(crate) fn everything() -> Model {
+    const INTERFACE: u32 = 7;
+    const JIFFIES: u32 = 1_000_000;
+    let levels = Levels {
+        workload: true,
+        service: true,
+        pod: true,
+        top: 100,
+    };
+    let chosen = Chosen::new(&["team".to_owned()]);
+    let registry = Registry::on_node(Some("n1".into()), chosen);
+    let ids = NameIds::new(levels, Arc::new(registry));
+    let names = "- {address: 198.18.4.1, namespace: a, workload: web, pod: web-1, node: n1}\n\
+                 - {address: 198.18.9.9, namespace: b, service: db}\n";
+    let names = PrefixMap::parse(names, Path::new("names.yaml")).expect("names");
+    let empty = tables(&[]);
+    ids.registry().replace(&names, &[]);
+    ids.follow_all(&empty).expect("follow");
+    let value = |address: [u8; 4], kind| {
+        let name = names.lookup(address.into()).expect("a name");
+        NameValue::new(ids.id_here(&empty, name), kind)
+    };
+    let (web, db) = (
+        value([198, 18, 4, 1], PeerKind::Pod),
+        value([198, 18, 9, 9], PeerKind::Service),
+    );
+    let pair = PairKey::new(Vantage::Pod as u8, web, db);
+    let families = [Family::Tcp, Family::Icmp, Family::Dns, Family::Request];
+    let tables = tables(&families.map(|family| pair.with(family)));
+    observe(&tables, 1, Leg::Remote, MINIMA, 1_000_000);
+    tables.counters.lock().expect("counters")[Counter::SampledRequest as usize] = 1;
+    // One flow, seen at two places, now.
+    let now = crate::passive::clock::monotonic_ns().expect("a clock");
+    let control = &tables.control;
+    control.clock_ktime_ns.store(now, Ordering::Relaxed);
+    let jiffies = u64::from(JIFFIES);
+    control.clock_jiffies.store(jiffies, Ordering::Relaxed);
+    for (at, vantage, min) in [(2, Vantage::Pod, 2000), (3, Vantage::Nic, 1000)] {
+        let entry = &tables.flows[at];
+        fill(entry, at as u64, 1);
+        entry.cold.set_birth(vantage as u8, false);
+        entry.slots[0].window_min.store(min, Ordering::Relaxed);
+        entry.last_seen.store(JIFFIES, Ordering::Relaxed);
+    }
+    let address = IpAddr::from([198, 18, 4, 1]);
+    let here = (address.into(), names.lookup(address).cloned());
+    let change = [here];
+    ids.registry().apply(&change);
+    ids.follow(&tables, &change).expect("follow");
+    ids.registry().status().know_everything();
+    let model = model_of(tables, ids);
+    model.end_window().expect("end the window");
+    let (name, vantage) = ("va".to_owned(), Vantage::Pod);
+    let link = Link {
+        name: name.clone(),
+        vantage,
+        mode: "tcx",
+    };
+    model.link_attached(INTERFACE, link);
+    model.set_one_sided(INTERFACE, Some(true));
+    let reason = Reason::Behind;
+    let blind = BlindLink {
+        name,
+        vantage,
+        reason,
+    };
+    model.set_blind(INTERFACE, Some(blind));
+    model
 }

@@ -13,7 +13,7 @@ const READ: usize = 256 << 10;
 /// A view of a source of bytes that moves forward only.
 pub(super) struct Buffer<R> {
     source: R,
-    buffer: Vec<u8>,
+    held: Vec<u8>,
     start: usize,
     end: usize,
     /// Offset of `start` in the source, bytes.
@@ -25,7 +25,7 @@ impl<R: Read> Buffer<R> {
     pub(super) fn new(source: R) -> Self {
         Self {
             source,
-            buffer: vec![0; READ],
+            held: vec![0; READ],
             start: 0,
             end: 0,
             offset: 0,
@@ -40,7 +40,7 @@ impl<R: Read> Buffer<R> {
 
     /// The bytes in the view.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        &self.held[self.start..self.end]
     }
 
     /// Extends the view to at least this many bytes, unless the source ends before. Returns the
@@ -51,7 +51,7 @@ impl<R: Read> Buffer<R> {
     pub(super) fn want(&mut self, bytes: usize) -> Result<usize, CaptureError> {
         while self.end - self.start < bytes && !self.ended {
             self.make_room(bytes);
-            match self.source.read(&mut self.buffer[self.end..]) {
+            match self.source.read(&mut self.held[self.end..]) {
                 Ok(0) => self.ended = true,
                 Ok(read) => self.end += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -83,20 +83,20 @@ impl<R: Read> Buffer<R> {
     /// The `len` bytes that end `behind` bytes before the view.
     pub(super) fn passed(&self, behind: usize, len: usize) -> &[u8] {
         let end = self.start - behind;
-        &self.buffer[end - len..end]
+        &self.held[end - len..end]
     }
 
     fn make_room(&mut self, bytes: usize) {
-        if self.start > 0 && self.buffer.len() - self.start < bytes.max(READ / 4) {
-            self.buffer.copy_within(self.start..self.end, 0);
+        if self.start > 0 && self.held.len() - self.start < bytes.max(READ / 4) {
+            self.held.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         }
-        if self.buffer.len() < bytes {
-            self.buffer.resize(bytes.next_multiple_of(READ), 0);
+        if self.held.len() < bytes {
+            self.held.resize(bytes.next_multiple_of(READ), 0);
         }
-        if self.end == self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
+        if self.end == self.held.len() {
+            self.held.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         }
@@ -152,7 +152,7 @@ mod tests {
         let rest = window.bytes().to_vec();
         seen.extend(rest);
         assert!(seen == all);
-        assert_eq!(window.buffer.len(), READ);
+        assert_eq!(window.held.len(), READ);
     }
 
     #[test]

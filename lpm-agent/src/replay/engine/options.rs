@@ -46,7 +46,7 @@ impl Engine {
             }
         }
         let inner = tunnel::meta_of(left, meta);
-        pipeline::enter(packet, &inner, direction, &self.seeds, self, self);
+        pipeline::enter(packet, &self.context(inner, Link::Ethernet, direction));
         self.methods.set(self.settings.methods);
         self.cut.set(false);
         true
@@ -74,7 +74,7 @@ impl Engine {
 
     /// True if a direction of a flow is measured by timestamps.
     fn is_timed(&self, key: &FlowKey, direction: Direction) -> bool {
-        let entry = table::find(self, hash::of_key(&self.seeds, key));
+        let entry = table::find(self, hash::of_key(self, key));
         entry.is_some_and(|entry| {
             let state = entry.hot[direction.index()].state.load(Relaxed);
             state & (state::HAS_TSVAL | state::SEQ) == state::HAS_TSVAL

@@ -82,7 +82,7 @@ impl Engine {
 
     /// Place for the time at which one end sent the other something that could not be read.
     fn told_at(&self, key: &FlowKey) -> u64 {
-        hash::of_key(self.seeds(), key) & (TOLD - 1)
+        hash::of_key(self, key) & (TOLD - 1)
     }
 
     /// A datagram's metadata with what the kernel knew: how many datagrams were put together, and

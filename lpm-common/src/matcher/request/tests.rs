@@ -1,4 +1,4 @@
-//! Connections by hand through the host model, each with and without
+//! Hand-made connections through the host model, each with and without
 //! timestamps, opened by either end, in both families.
 
 mod silence;
@@ -34,7 +34,7 @@ struct Connection {
     v6: bool,
     timestamps: bool,
     client_is_local: bool,
-    /// The client's.
+    /// The client's port.
     port: u16,
     /// What each end has sent, and seen of the other.
     sent: [u32; 2],
@@ -120,7 +120,7 @@ impl Connection {
         self.crosses(ms, from, flags, payload)
     }
 
-    /// The same of an end that has not seen what the other one sent last.
+    /// The next bytes of an end that has not seen what the other one sent last.
     fn crosses(&mut self, ms: u64, from: End, flags: u8, payload: u32) -> &mut Self {
         let me = from as usize;
         let seq = self.sent[me];
@@ -377,7 +377,8 @@ fn the_other_methods_measure_the_same_with_it_and_without() {
     }
 }
 
-/// Joined at the SYN-ACK; and data that comes with the SYN (RFC 7413).
+/// A connection first seen at the SYN-ACK, and data that comes with the SYN
+/// (RFC 7413).
 #[test]
 fn a_syn_of_either_end_tells_who_asks() {
     each_way(&[10], |connection| {
@@ -399,8 +400,8 @@ fn a_syn_of_either_end_tells_who_asks() {
     });
 }
 
-/// Where the ends did not take turns, the next turn begins when all is said: received, answered and
-/// delivered.
+/// Where the ends did not take turns, the next turn begins once everything is
+/// received, answered and delivered.
 #[test]
 fn after_an_overlap_it_goes_on_when_all_is_said() {
     // A third request, before the answers to the first two were acknowledged.
@@ -453,7 +454,8 @@ fn the_last_byte_is_of_the_answer_and_the_first_of_the_request() {
     });
 }
 
-/// Joined in the middle, in an entry whose connection before had asked.
+/// A connection first seen in mid-stream, in an entry whose former connection
+/// had asked.
 #[test]
 fn an_entry_tells_nothing_of_the_connection_before() {
     let mut connection = Connection::new(Method::ALL.into_iter().collect(), false, false, true);

@@ -1,5 +1,5 @@
-//! Questions that are sent again with the same number, against a list of the
-//! askings that wait for an answer.
+//! Queries that are sent again with the same number, compared with a plain list
+//! of the transmissions that wait for an answer.
 
 use std::{format, vec::Vec};
 
@@ -13,10 +13,10 @@ use crate::{
     testing::query::echo,
 };
 
-/// Doubt is rounded up by less than this.
+/// Deadlines are rounded up by less than this.
 const ROUNDED: u64 = 1 << 26;
 
-/// The rule, plainly: all askings that wait, oldest first.
+/// The rule in its plain form: all transmissions that wait, oldest first.
 #[derive(Default)]
 struct Waiting {
     earlier: Vec<u64>,
@@ -33,8 +33,8 @@ impl Waiting {
         self.earlier.extend(self.latest.replace(now));
     }
 
-    /// The round trip, if the answer can only be the latest asking's. It is
-    /// taken to be that one's in any case.
+    /// The round trip, if the answer can only be the latest transmission's. The
+    /// answer is taken for that one's in any case.
     fn answer(&mut self, now: u64) -> Option<u64> {
         let Some(asked) = self.latest.take() else {
             self.earlier.pop();
@@ -132,7 +132,7 @@ fn a_question_that_nobody_ever_answers_goes_on_being_counted() {
     for _ in 0..61 {
         scene.query(S, 9);
     }
-    // One every six seconds: those within five are one question.
+    // One every six seconds: those within five are one query.
     assert_eq!(scene.place(1, DNS_UNANSWERED), 10);
     assert_eq!(scene.counted(Counter::DnsRepeated), 60);
     scene.query(6 * S, 9);
@@ -147,7 +147,7 @@ proptest! {
     #[test]
     fn a_sample_is_made_where_no_earlier_asking_may_be_answered(
         ping in any::<bool>(),
-        // Up to so many askings that the deadlines do not find room.
+        // Up to so many transmissions that the deadlines do not find room.
         packets in prop::collection::vec(
             (any::<bool>(), prop_oneof![
                 4 => 0..200 * MS, 4 => 0..2 * S, 1 => 0..12 * S,
@@ -190,7 +190,7 @@ proptest! {
     }
 }
 
-/// The id is used again a minute later, and that question is sent twice.
+/// The id is used again a minute later, and that query is sent twice.
 #[test]
 fn a_question_is_as_old_as_itself() {
     super::both(|mut scene| {

@@ -43,7 +43,7 @@ fn a_repeated_query_is_answered_but_no_sample() {
         scene.query(MS, 9);
         scene.answer(MS, 9, 0);
         assert_eq!(scene.counted(Counter::DnsAmbiguous), 1);
-        // Another port is another question.
+        // Another port is another query.
         let frame = Message::query(9).udp(scene.local, scene.remote, 40_001, 53);
         scene.pass(MS, FromLocal, &frame);
         scene.answer(MS, 9, 0);

@@ -25,7 +25,7 @@ fn over_tcp_all_messages_of_a_segment_count() {
         let answers = [Message::answer(3, 0), Message::answer(4, 0)];
         scene.pass(4 * MS, ToLocal, &tell(&answers));
         assert_eq!(scene.rtts(), [2 * MS, 3 * MS, 4 * MS, 4 * MS]);
-        // The same id over UDP is another question.
+        // The same id over UDP is another query.
         scene.answer(MS, 1, 0);
         assert_eq!(scene.counted(Counter::DnsUnasked), 1);
         // A long answer begins in one segment and goes on in others.

@@ -49,7 +49,7 @@ fn only_the_first_reply_counts() {
         }
         assert_eq!(scene.rtts(), [3 * MS]);
         assert_eq!(scene.counted(Counter::IcmpDuplicate), 2);
-        // The number comes round again: another question.
+        // The number comes round again: another query.
         scene.pass(S, FromLocal, &echo(local, remote, false, 5, 1));
         scene.pass(MS, ToLocal, &echo(remote, local, true, 5, 1));
         assert_eq!(scene.rtts(), [3 * MS, MS]);

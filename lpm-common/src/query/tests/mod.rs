@@ -1,4 +1,4 @@
-//! Questions and answers through the host model.
+//! Queries and their answers through the host model.
 
 mod again;
 mod dns;

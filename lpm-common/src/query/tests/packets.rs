@@ -1,4 +1,4 @@
-//! Datagrams that were put together, and those in fragments.
+//! Merged datagrams (GSO, GRO), and datagrams in fragments.
 
 use std::vec::Vec;
 
@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-/// Datagrams of one length, the last one perhaps shorter, as the kernel puts
-/// them together: one header, and the payloads.
+/// Merged datagrams of one length, the last one perhaps shorter, as the kernel
+/// merges them: one header, and the payloads.
 fn merged(all: &[Message], frame: impl Fn(&Message) -> Frame) -> (Frame, u32) {
     let mut tail: Vec<u8> = all.iter().flat_map(Message::bytes).collect();
     let size = all[0].bytes().len() as u32;
@@ -198,7 +198,7 @@ fn fragments_of_anything_else_are_left_out() {
     });
 }
 
-/// One that is not the first looks like anything: here like an answer.
+/// A fragment that is not the first looks like anything: here like an answer.
 #[test]
 fn a_later_fragment_is_no_message() {
     both(|mut scene| {

@@ -22,7 +22,7 @@ type Tags = &'static [(u16, u16)];
 
 const NONE: Tags = &[];
 
-/// One way and the other.
+/// Tags of both directions, by name.
 const WAYS: [(&str, Tags, Tags); 6] = [
     ("two ids", &[(0x8100, 30)], &[(0x8100, 40)]),
     ("tagged from the local end", &[(0x8100, 3136)], NONE),
@@ -143,7 +143,7 @@ impl Scene {
         }
     }
 
-    /// By method and leg, in milliseconds, rounded.
+    /// Samples by method and leg, in milliseconds, rounded.
     fn samples(&self) -> Vec<(u8, u8, u64)> {
         let samples = self.model.samples.take();
         let ms = |units: u32| (u64::from(units) * 64 + MS / 2) / MS;
@@ -158,8 +158,8 @@ impl Scene {
     }
 }
 
-/// IPv4 and IPv6, the outer tag in the frame and beside it, by timestamps and by
-/// sequence numbers.
+/// Runs a test with IPv4 and IPv6, with the outer tag in the frame and beside
+/// it, and by timestamps and by sequence numbers.
 fn each(test: impl Fn(Scene)) {
     let seq = [Method::Seq, Method::Handshake].into_iter().collect();
     for v6 in [false, true] {
@@ -238,7 +238,7 @@ fn a_connection_that_uses_the_ports_again_starts_anew() {
     }
 }
 
-/// The same ends in two VLANs, packet by packet.
+/// Flows between the same ends in two VLANs, packet by packet.
 fn two_talks(scene: &mut Scene, tags: [Tags; 2], count: u32) {
     for direction in [FromLocal, ToLocal] {
         for (tags, rtt) in tags.iter().zip([5, 3]) {
@@ -436,20 +436,14 @@ fn flows_inside_tunnels_keep_their_numbers() {
         segment: segment_of(TunnelKind::Vxlan as u32, 5, 0),
         ..crate::parse::Packet::default()
     };
-    let placed = super::place(
-        &packet,
-        9,
-        (7, FromLocal),
-        &scene.model.settings.seeds,
-        &scene.model,
-        &scene.model,
-    );
+    let model = &scene.model;
+    let placed = super::place(&packet, 9, (7, FromLocal), model, model);
     assert_eq!((placed.fingerprint, placed.is_new_flow), (9, true));
     assert!(scene.model.vlan_pairs.borrow().is_empty());
 }
 
-/// Another flow with the same ports, the acknowledgments of which happen to be near: its echoes are
-/// of another clock.
+/// Another flow with the same ports, whose acknowledgments happen to be near:
+/// its echoes are those of another clock.
 #[test]
 fn an_echo_of_another_clock_is_no_answer() {
     for (echo, joined) in [(200, 1), (200 + (1 << 30), 0)] {
@@ -475,7 +469,7 @@ fn an_echo_of_another_clock_is_no_answer() {
     }
 }
 
-/// Somebody else is at work in the set.
+/// Claims of a set in which another CPU works.
 struct Taken;
 
 impl Claims for Taken {

@@ -1,4 +1,4 @@
-//! Questions and answers with different tags.
+//! Queries and answers with different tags.
 
 use std::{vec, vec::Vec};
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// A question and an answer, of each method that has them.
+/// A query and an answer, of each method that has them.
 fn questions(v6: bool) -> Vec<(Frame, Frame)> {
     let (local, remote) = vectors::ends(v6);
     vec![

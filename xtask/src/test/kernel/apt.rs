@@ -1,5 +1,5 @@
-//! Debian's packages by an apt configuration of our own: of any suite and architecture, signed as
-//! ever, and nothing of the system's apt is touched.
+//! Gets Debian's packages by an apt configuration of our own: of any suite and architecture, with
+//! signatures checked. The system's apt is not touched.
 
 use std::{
     fmt::Write as _,
@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{arch::Arch, process};
 
-/// Where Debian is, if the system's own sources do not say.
+/// Address of Debian's archive, if the system's own sources do not name one.
 const DEBIAN: &str = "http://deb.debian.org/debian";
 
-/// Debian's signatures.
+/// The keyring with Debian's signatures.
 pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// apt with sources, lists and state of its own.
@@ -25,7 +25,8 @@ pub(super) struct Apt {
 }
 
 impl Apt {
-    /// With `sources` (`<archive> <suite>` each) for packages of `arch`; state goes to `dir/apt`.
+    /// Prepares an apt with `sources` (`<archive> <suite>` each) for packages of `arch`. Its state
+    /// goes to `dir/apt`.
     pub(super) fn new(sources: &[String], arch: Arch, dir: &Path) -> Result<Self> {
         let own = dir.join("apt");
         for place in [
@@ -76,12 +77,12 @@ impl Apt {
         process::run(self.command(program).args(arguments))
     }
 
-    /// What one of apt's programs prints.
+    /// Runs one of apt's programs and returns what it prints.
     pub(super) fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
         process::output(self.command(program).args(arguments))
     }
 
-    /// Unpacks `packages` into `root`; with what they depend on if `whole`.
+    /// Unpacks `packages` into `root`; with their dependencies if `whole`.
     pub(super) fn unpack(&self, packages: &[&str], whole: bool, root: &Path) -> Result<()> {
         let debs = self.own.join("cache/archives");
         if whole {

@@ -1,4 +1,4 @@
-//! One emulated machine: the file server for its root, qemu, and what it says.
+//! One emulated machine: the file server for its root, qemu, and the guest's output.
 
 use std::{
     fs,
@@ -12,33 +12,35 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{arch::Arch, process, setup, test::runner};
 
-/// How long the file server may take to listen.
+/// Time that the file server may take to listen.
 const LISTENS: Duration = Duration::from_secs(20);
 
-/// Lines of the guest's console that are shown when it fails.
+/// Number of lines of the guest's console that are shown when it fails.
 const TAIL: usize = 30;
 
-/// What the guest has of memory.
+/// Memory of the guest.
 const MEMORY: &str = "2G";
 
-/// What boots.
+/// A machine to boot.
 pub(super) struct Machine<'a> {
-    /// Its architecture.
+    /// The machine's architecture.
     pub(super) arch: Arch,
-    /// The kernel.
+    /// The kernel image.
     pub(super) image: &'a Path,
     /// The memory disk.
     pub(super) disk: &'a Path,
-    /// Of the host: lies over its root in the guest, where the host's programs cannot run.
+    /// Directory of the host with programs for the guest. It lies over the guest's root where the
+    /// guest cannot run the host's programs.
     pub(super) programs: Option<&'a Path>,
 }
 
 impl Machine<'_> {
-    /// Boots it, hands each line of its output to `line`, and ends it after `limit`. `dir` gets
-    /// the console's text.
+    /// Boots the machine, passes each line of its output to `line`, and ends it after `limit`. The
+    /// console's text goes to `dir`.
     ///
     /// # Errors
-    /// When it cannot be started, or does not end by itself; the end of its console has been shown.
+    /// When the machine cannot be started, or does not end by itself. The end of its console has
+    /// then been shown.
     pub(super) fn run(&self, dir: &Path, limit: Duration, line: impl FnMut(&str)) -> Result<()> {
         let console = dir.join("console.log");
         let result = self.boot(&console, limit, line);
@@ -82,7 +84,7 @@ impl Machine<'_> {
     }
 }
 
-/// Processor and consoles; returns what the kernel must be told of them.
+/// Gives an x86 machine its processor and consoles. Returns the kernel arguments for them.
 fn x86(qemu: &mut Command, console: &Path) -> &'static str {
     // Emulated throughout: the same everywhere, nested machines included. Without cmpxchg16b:
     // QEMU 7.2 now and then returns from it with flags that are none, and the kernel's allocator,
@@ -98,7 +100,8 @@ fn x86(qemu: &mut Command, console: &Path) -> &'static str {
     "console=ttyS0 LPM_OUTPUT=/dev/ttyS1"
 }
 
-/// Likewise. The machine has one serial port only.
+/// Gives an Arm machine its processor and consoles. Returns the kernel arguments for them. The
+/// machine has one serial port only.
 fn arm(qemu: &mut Command, console: &Path) -> &'static str {
     // A server's core with atomic instructions (v8.1), of which the kernel's BPF compiler makes
     // use. A thread per CPU; what an x86 host emulates is as strongly ordered as itself.
@@ -112,7 +115,7 @@ fn arm(qemu: &mut Command, console: &Path) -> &'static str {
     "console=ttyAMA0 LPM_OUTPUT=/dev/hvc0"
 }
 
-/// The end of what the guest's kernel said.
+/// Shows the end of what the guest's kernel printed.
 pub(super) fn show_tail(console: &Path) {
     let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -123,8 +126,8 @@ pub(super) fn show_tail(console: &Path) {
     }
 }
 
-/// virtiofsd, which lets the guest read files of the host. Ended when this is dropped, if the
-/// guest's end did not do so.
+/// A virtiofsd, which lets the guest read files of the host. It is ended on drop, unless the
+/// guest's end did so.
 struct FileServer {
     child: Child,
     dir: PathBuf,
@@ -133,7 +136,7 @@ struct FileServer {
 }
 
 impl FileServer {
-    /// For the files below `source`, which the guest mounts by `tag`.
+    /// Starts a server for the files below `source`, which the guest mounts by `tag`.
     fn start(source: &Path, tag: &'static str) -> Result<Self> {
         let program = setup::virtiofsd().context("virtiofsd is missing")?;
         // Paths of sockets are short: the target directory's may be too long.
@@ -170,7 +173,7 @@ impl FileServer {
         Ok(server)
     }
 
-    /// Gives the machine a device for it.
+    /// Gives the machine a device for the file server.
     fn connect(&self, qemu: &mut Command) {
         let (tag, socket) = (self.tag, self.socket.display());
         qemu.args(["-chardev", &format!("socket,id={tag},path={socket}")]);

@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::packages::Kernel;
 
-/// What boots, then what the tests' networks are made of. What a kernel has built in, or has not
-/// at all, is no module of its.
+/// Kernel modules that booting needs, then those of the tests' networks. A kernel may have some of
+/// them built in, or not at all.
 const MODULES: &str = "virtio_pci virtio_console virtio_rng virtiofs overlay \
     veth vxlan geneve bridge tun 8021q ifb macvlan dummy \
     sch_ingress cls_bpf cls_u32 cls_matchall act_mirred sch_netem sch_fq sch_tbf \
@@ -23,9 +23,9 @@ const MODULES: &str = "virtio_pci virtio_console virtio_rng virtiofs overlay \
 
 /// A busybox for this machine, and one for the guest.
 pub(super) struct Busybox {
-    /// Runs here.
+    /// The busybox that runs on this machine.
     pub(super) here: PathBuf,
-    /// Runs there.
+    /// The busybox that runs in the guest.
     pub(super) guest: PathBuf,
 }
 
@@ -92,8 +92,8 @@ fn files_of<'a>(line: &'a str, name: &str) -> Option<Vec<&'a str>> {
     })
 }
 
-/// Copies a module, unpacked: busybox would try a packed one as it is first, and the kernel
-/// complain.
+/// Copies a module, unpacked. Busybox would first try a packed module as it is, and the kernel
+/// would complain.
 fn plain(from: &Path, to: &Path) -> Result<()> {
     if to.exists() {
         return Ok(());
@@ -118,7 +118,7 @@ fn plain(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Packs `dir` as the kernel wants it.
+/// Packs `dir` in the format that the kernel unpacks.
 fn archive(dir: &Path, file: &Path, busybox: &Path) -> Result<()> {
     let mut names = Vec::new();
     list(dir, dir, &mut names)?;

@@ -1,11 +1,11 @@
 //! `cargo xtask test --kernel SERIES`: the tests that depend most on the kernel, in emulated
 //! machines with Debian's cloud kernels. No KVM is needed, and no times are judged.
 //!
-//! The guest's root is the host's root filesystem, read-only under a memory overlay, so the test
+//! The guest's root is the host's root filesystem, read-only under a memory overlay. So the test
 //! binaries that cargo built here, and the tools they use, run there unchanged. A guest of another
 //! architecture has Debian's programs of its own over that root, and gets test binaries that are
-//! compiled for it. Their output comes back over a serial port and is read as that of any other
-//! group; skips are those of the kernel, `<series> <group>: <reason>` in `.ci/expected-skips`, with
+//! compiled for it. The output comes back over a serial port and is read as that of any other
+//! group. Skips are those of the kernel: `<series> <group>: <reason>` in `.ci/expected-skips`, with
 //! `6.12-arm64` for a series on another architecture than this machine's.
 
 mod apt;
@@ -15,7 +15,7 @@ mod packages;
 mod userland;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     path::{Path, PathBuf},
     process::Stdio,
@@ -37,30 +37,48 @@ use crate::{
     signals,
 };
 
-/// The group's name.
+/// Name of the group.
 pub(super) const NAME: &str = "kernel";
 
-/// What the group `kernel` boots when nothing else is asked for: the oldest that we promise.
+/// The series that the group `kernel` boots unless asked for another: the oldest that we support.
 const OLDEST: &str = "5.10";
 
-/// A test of lpm-agent that runs in the guest, and how long it may take there: several times what
-/// it takes, so that a machine with other things to do passes, too.
+/// Tests of lpm-agent that run in the guest.
 struct Job {
-    test: &'static str,
+    /// The topic: a module at the root of a test binary.
+    topic: &'static str,
+    /// The name of the test binary.
+    binary: &'static str,
+    /// The time limit: several times what the tests take in a guest, so that a busy machine passes,
+    /// too.
     limit: Duration,
-    arguments: &'static [&'static str],
+    /// The beginnings of the names of the tests that run, within the topic. All run if there is none.
+    tests: &'static [&'static str],
 }
 
-const fn job(test: &'static str, minutes: u64, arguments: &'static [&'static str]) -> Job {
-    Job {
-        test,
-        limit: Duration::from_mins(minutes),
-        arguments,
+impl Job {
+    /// The filters by which the test binary selects the tests.
+    fn filters(&self) -> Vec<String> {
+        if self.tests.is_empty() {
+            return vec![format!("{}::", self.topic)];
+        }
+        let filter = |test| format!("{}::{test}", self.topic);
+        self.tests.iter().map(filter).collect()
     }
 }
 
-/// In the order in which they run: loading first. Verifying is what takes the time, half a minute
-/// per load on two emulated CPUs, and each test loads the object; so they are few. Of the oracle's
+/// Makes a job of tests in the binary `datapath`.
+const fn job(topic: &'static str, minutes: u64, tests: &'static [&'static str]) -> Job {
+    Job {
+        topic,
+        binary: "datapath",
+        limit: Duration::from_mins(minutes),
+        tests,
+    }
+}
+
+/// The tests, in the order in which they run: loading first. They are few, because verifying takes
+/// half a minute per load on two emulated CPUs, and each test loads the object. Of the oracle's
 /// runs it is the one that judges no times: an emulated CPU that is preempted puts milliseconds
 /// between a hook and the capture beside it.
 const JOBS: [Job; 11] = [
@@ -73,31 +91,39 @@ const JOBS: [Job; 11] = [
     job(
         "attach",
         20,
-        &["vantages", "stopping", "our_place", "both_programs"],
+        &[
+            "vantages",
+            "stopping",
+            "netlink_filters_have_our_place",
+            "both_programs",
+        ],
     ),
     job("nonlinear", 15, &[]),
     job("hotplug", 20, &["a_new_interface", "a_move"]),
-    job("neighbours", 20, &["a_filter_attached_before_us"]),
+    job("coexistence", 20, &["a_filter_attached_before_us"]),
     job(
         "front",
         25,
         &["ours_is_put_in_front_again", "packets_that_never_reach_us"],
     ),
-    job(
-        "container",
-        20,
-        &["the_containers_capabilities", "the_next_agent_takes_over"],
-    ),
+    Job {
+        binary: "cli",
+        ..job(
+            "container",
+            20,
+            &["the_containers_capabilities", "the_next_agent_takes_over"],
+        )
+    },
     job("detach", 15, &["leftovers"]),
     job(
-        "life",
+        "restart",
         30,
         &["a_restart_loses_nothing", "detach_leaves_nothing"],
     ),
-    job("oracle", 25, &["the_same_samples_exist"]),
+    job("oracle", 25, &["identities::the_same_samples_exist"]),
 ];
 
-/// The group: the oldest kernel.
+/// Runs the group: the oldest kernel.
 pub(super) fn group() -> Result<Tally> {
     if let Err(reason) = ready(true) {
         println!("test: kernel: {reason:#}");
@@ -109,7 +135,7 @@ pub(super) fn group() -> Result<Tally> {
     run(OLDEST, Arch::host()?, &JOBS.iter().collect::<Vec<_>>())
 }
 
-/// What `--kernel`, `--arch` and `--guest-test` ask for; no `tests` are all.
+/// Runs what `--kernel`, `--arch` and `--guest-test` ask for. No `tests` means all of them.
 ///
 /// # Errors
 /// When there is no such test, or this machine cannot emulate.
@@ -121,9 +147,9 @@ pub(super) fn chosen(
 ) -> Result<Tally> {
     if let Some(unknown) = tests
         .iter()
-        .find(|name| !JOBS.iter().any(|job| job.test == **name))
+        .find(|name| !JOBS.iter().any(|job| job.topic == **name))
     {
-        let names: Vec<_> = JOBS.iter().map(|job| job.test).collect();
+        let names: Vec<_> = JOBS.iter().map(|job| job.topic).collect();
         bail!(
             "no test {unknown:?} runs in a guest; there are {}",
             names.join(", ")
@@ -131,7 +157,7 @@ pub(super) fn chosen(
     }
     let jobs: Vec<&Job> = JOBS
         .iter()
-        .filter(|job| tests.is_empty() || tests.iter().any(|name| name == job.test))
+        .filter(|job| tests.is_empty() || tests.iter().any(|name| name == job.topic))
         .collect();
     if !no_setup {
         setup::ensure(&[Part::Build, Part::Test])?;
@@ -163,7 +189,7 @@ pub(super) fn chosen(
     Ok(total)
 }
 
-/// Whether kernels can be emulated here; gets what is missing if it may.
+/// Whether kernels can be emulated here. Installs what is missing if `install` allows it.
 fn ready(install: bool) -> Result<()> {
     if cfg!(not(target_arch = "x86_64")) {
         bail!("kernels are emulated on x86_64 hosts only");
@@ -174,7 +200,7 @@ fn ready(install: bool) -> Result<()> {
     Ok(())
 }
 
-/// A series as its skips and failures are named.
+/// The name of a series in its skips and failures.
 fn name(series: &str, arch: Arch) -> String {
     if arch.is_host() {
         series.to_owned()
@@ -223,7 +249,7 @@ fn run(series: &str, arch: Arch, chosen: &[&Job]) -> Result<Tally> {
     Ok(tally)
 }
 
-/// What the machine said, which has a second try to come up.
+/// Boots the machine and returns its report. The machine has a second try to come up.
 fn boot(machine: &guest::Machine<'_>, dir: &Path, limit: Duration) -> Result<Report> {
     let boot = || -> Result<Report> {
         let mut report = Report::default();
@@ -244,8 +270,9 @@ fn boot(machine: &guest::Machine<'_>, dir: &Path, limit: Duration) -> Result<Rep
 fn binaries(chosen: &[&Job], arch: Arch) -> Result<BTreeMap<String, PathBuf>> {
     let mut build = process::cargo();
     build.args(["test", "--workspace", "--no-run"]);
-    for job in chosen {
-        build.args(["--test", job.test]);
+    let names: BTreeSet<_> = chosen.iter().map(|job| job.binary).collect();
+    for name in names {
+        build.args(["--test", name]);
     }
     if !arch.is_host() {
         arch::compile_for(&mut build, arch, &arch.gnu());
@@ -262,7 +289,7 @@ fn binaries(chosen: &[&Job], arch: Arch) -> Result<BTreeMap<String, PathBuf>> {
     Ok(text.lines().filter_map(binary).collect())
 }
 
-/// Name and file of the test that a message of cargo is about.
+/// Name and file of the test binary that a message of cargo is about.
 fn binary(message: &str) -> Option<(String, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let target = &message["target"];
@@ -271,7 +298,7 @@ fn binary(message: &str) -> Option<(String, PathBuf)> {
     Some((name.to_owned(), message["executable"].as_str()?.into()))
 }
 
-/// The guest's script: one line per test.
+/// Makes the guest's script: one line per topic.
 fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>, arch: Arch) -> Result<String> {
     let mut script = String::new();
     let path = if arch.is_host() {
@@ -283,32 +310,32 @@ fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>, arch: Arch) -> Re
     writeln!(script, "cd {}", quoted(&paths::root().join("lpm-agent")))?;
     for job in chosen {
         let binary = binaries
-            .get(job.test)
-            .with_context(|| format!("there is no test {}", job.test))?;
-        let (test, limit) = (job.test, job.limit.as_secs());
+            .get(job.binary)
+            .with_context(|| format!("there is no test binary {}", job.binary))?;
+        let (topic, limit) = (job.topic, job.limit.as_secs());
         writeln!(
             script,
-            "run {test} {limit} {} {}",
+            "run {topic} {limit} {} {}",
             quoted(binary),
-            job.arguments.join(" ")
+            job.filters().join(" ")
         )?;
     }
     Ok(script)
 }
 
-/// For the shell.
+/// Quotes a path for the shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }
 
-/// The guest's output.
+/// What the guest's output tells.
 #[derive(Default)]
 struct Report {
     tests: CargoTests,
-    /// Tests that had ended when the last binary had.
+    /// Number of tests that had ended when the last binary ended.
     before: usize,
     ended_badly: Vec<String>,
-    /// Whether it came as far as the tests.
+    /// Whether the guest came as far as the tests.
     booted: bool,
     done: bool,
 }
@@ -386,6 +413,22 @@ mod tests {
     }
 
     #[test]
+    fn each_topic_is_a_module_of_its_binary() {
+        for job in JOBS {
+            let binary = paths::root().join("lpm-agent/tests").join(job.binary);
+            let text = std::fs::read_to_string(binary.join("main.rs")).unwrap();
+            let module = format!("mod {};", job.topic);
+            assert!(text.lines().any(|line| line == module), "{module}");
+        }
+    }
+
+    #[test]
+    fn tests_are_selected_within_their_topic() {
+        assert_eq!(job("budget", 1, &[]).filters(), ["budget::"]);
+        assert_eq!(job("detach", 1, &["left"]).filters(), ["detach::left"]);
+    }
+
+    #[test]
     fn a_guest_that_stops_in_the_middle_is_not_done() {
         assert!(!report(&["test a ... ok"]).0);
     }
@@ -400,10 +443,10 @@ mod tests {
 
     #[test]
     fn reads_cargos_messages() {
-        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"attach"},"executable":"/t/attach-1"}"#;
+        let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"datapath"},"executable":"/t/datapath-1"}"#;
         assert_eq!(
             binary(message),
-            Some(("attach".to_owned(), "/t/attach-1".into()))
+            Some(("datapath".to_owned(), "/t/datapath-1".into()))
         );
         assert_eq!(
             binary(r#"{"reason":"build-finished","success":true}"#),

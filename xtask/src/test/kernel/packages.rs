@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use super::apt::{self, Apt};
 use crate::{arch::Arch, paths, process};
 
-/// Where a series of kernels comes from: suite, and whether it is in the security archive.
+/// Where a series of kernels comes from: the suite, and whether it is in the security archive.
 struct Source {
     series: &'static str,
     suite: &'static str,
@@ -38,20 +38,20 @@ const SOURCES: [Source; 3] = [
     },
 ];
 
-/// Where newer series come and go.
+/// The suite in which newer series come and go.
 const NEWER: &str = "trixie-backports";
 
 /// A kernel ready to boot.
 pub(crate) struct Kernel {
     /// The compressed image.
     pub(crate) image: PathBuf,
-    /// Its `/lib/modules/<release>`, with `modules.dep`.
+    /// Directory `/lib/modules/<release>` of the kernel, with `modules.dep`.
     pub(crate) modules: PathBuf,
     /// The package's version, such as `5.10.262-1`.
     pub(crate) version: String,
 }
 
-/// Where the kernels of a series are kept.
+/// Directory in which the kernels of a series are kept.
 pub(crate) fn place(series: &str, arch: Arch) -> PathBuf {
     let name = match arch {
         Arch::Amd64 => series.to_owned(),
@@ -96,7 +96,7 @@ pub(crate) fn get(series: &str, arch: Arch, busybox: &Path) -> Result<Kernel> {
     })
 }
 
-/// Downloads and unpacks; returns the version.
+/// Downloads and unpacks a kernel. Returns its version.
 fn fetch(series: &str, arch: Arch, dir: &Path, root: &Path) -> Result<String> {
     let apt = Apt::new(&[source(series)?], arch, dir)?;
     apt.run("apt-get", &["update", "--quiet"])?;
@@ -134,7 +134,7 @@ fn newest(apt: &Apt, series: &str, arch: Arch) -> Result<String> {
     }
 }
 
-/// `lib/modules/<release>` or `usr/lib/modules/<release>` of an unpacked package.
+/// Finds `lib/modules/<release>` or `usr/lib/modules/<release>` in an unpacked package.
 fn modules(root: &Path) -> Result<PathBuf> {
     ["lib/modules", "usr/lib/modules"]
         .iter()
@@ -143,7 +143,7 @@ fn modules(root: &Path) -> Result<PathBuf> {
         .with_context(|| format!("no modules in {}", root.display()))
 }
 
-/// `boot/vmlinuz-<release>`, or `vmlinuz` beside the modules.
+/// Finds `boot/vmlinuz-<release>`, or `vmlinuz` beside the modules.
 fn image(root: &Path, modules: &Path) -> Result<PathBuf> {
     let release = modules.file_name().unwrap_or_default().to_string_lossy();
     let places = [
@@ -156,7 +156,7 @@ fn image(root: &Path, modules: &Path) -> Result<PathBuf> {
         .with_context(|| format!("no kernel image in {}", root.display()))
 }
 
-/// `<archive> <suite>` that has a series.
+/// The source (`<archive> <suite>`) of a series.
 fn source(series: &str) -> Result<String> {
     let known = SOURCES.iter().find(|source| source.series == series);
     let suite = known.map_or(NEWER, |source| source.suite);
@@ -164,8 +164,8 @@ fn source(series: &str) -> Result<String> {
     Ok(format!("{archive} {suite}"))
 }
 
-/// The numbers of a release: `linux-image-6.12.107+deb13-cloud-amd64` is `[6, 12, 107, 13]`.
-/// None: it names none, as `linux-image-cloud-amd64`, or is no plain build.
+/// The numbers of a release: `linux-image-6.12.107+deb13-cloud-amd64` is `[6, 12, 107, 13]`. None:
+/// the package names no release, like `linux-image-cloud-amd64`, or is no plain build.
 fn release(package: &str, arch: Arch) -> Option<Vec<u32>> {
     let rest = package
         .strip_prefix("linux-image-")?

@@ -1,5 +1,6 @@
-//! The programs that tests call, for a guest of another architecture: Debian's packages, unpacked
-//! under `target/kernels` and never configured. In the guest they lie over the host's files.
+//! The programs that tests call, for a guest of another architecture. They are Debian's packages,
+//! unpacked under `target/kernels` and never configured. In the guest they lie over the host's
+//! files.
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use anyhow::{Context as _, Result};
 use super::apt::{self, Apt};
 use crate::{arch::Arch, paths};
 
-/// What the tests of the guest, their scripts and the oracle call.
+/// Packages with what the guest's tests, their scripts and the oracle call.
 const PACKAGES: [&str; 15] = [
     "busybox-static",
     "coreutils",
@@ -31,7 +32,7 @@ const PACKAGES: [&str; 15] = [
     "util-linux",
 ];
 
-/// Their suite.
+/// Debian's suite that the packages come from.
 const SUITE: &str = "bookworm";
 
 /// Programs for guests of an architecture.
@@ -41,7 +42,7 @@ pub(super) struct Userland {
 }
 
 impl Userland {
-    /// Gets it, from the cache if it is there.
+    /// Gets the programs, from the cache if they are there.
     ///
     /// # Errors
     /// When the mirror cannot be reached.
@@ -75,7 +76,7 @@ impl Userland {
         Ok(Self { root })
     }
 
-    /// A busybox that needs no libraries.
+    /// Path of a busybox that needs no libraries.
     pub(super) fn busybox(&self) -> PathBuf {
         self.root.join("usr/bin/busybox")
     }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use lpm_agent::{export::names, identity::peers::PATH};
-use lpm_bench::kubernetes::ApiServer;
+use lpm_testbed::kubernetes::ApiServer;
 use nix::sys::resource::{UsageWho, getrusage};
 
 use super::server::Agent;

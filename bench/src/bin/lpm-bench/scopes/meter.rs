@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
-use lpm_bench::kubernetes::ApiServer;
+use lpm_testbed::kubernetes::ApiServer;
 
 /// Counters of a kind of objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

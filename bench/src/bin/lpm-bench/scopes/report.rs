@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use lpm_bench::machine;
+use lpm_testbed::machine;
 
 use super::{
     listeners::Listeners,

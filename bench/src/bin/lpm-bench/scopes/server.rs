@@ -12,7 +12,7 @@ use lpm_agent::identity::{
     peers::NamePublisher,
     status::Status,
 };
-use lpm_bench::kubernetes::ApiServer;
+use lpm_testbed::kubernetes::ApiServer;
 use serde_json::json;
 
 use super::{

@@ -1,0 +1,7 @@
+//! The commands of `lpm`: bad input, what an agent needs to start, the commands in its container.
+
+mod bad_input;
+mod container;
+mod startup_errors;
+#[path = "../support/mod.rs"]
+mod support;

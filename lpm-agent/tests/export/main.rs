@@ -1,0 +1,9 @@
+//! What the agent serves: metrics, flows, samples, and what a real Prometheus makes of them.
+
+mod alert_rules;
+mod metrics;
+mod prometheus;
+mod row_reuse;
+mod scrape;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,10 @@
+//! Whose an address is: names from a real API server, from other agents and from the interfaces.
+
+mod follower;
+mod interface_owner;
+mod kubernetes;
+mod kubernetes_names;
+mod node_scope;
+mod peer;
+#[path = "../support/mod.rs"]
+mod support;
