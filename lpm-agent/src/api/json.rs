@@ -210,7 +210,7 @@ pub struct LatencyRecord {
     /// Response code, if the method is `dns`. The DNS server is not told apart then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rcode: Option<String>,
-    /// Number of samples.
+    /// Number of samples missed.
     pub count: u64,
     /// Mean, nanoseconds.
     pub mean_ns: u64,
@@ -263,7 +263,7 @@ pub struct MinByLeg {
 pub fn flows(model: &Model, sockets: Option<&Sockets>) -> io::Result<Vec<FlowRecord>> {
     let clock = model.clock()?;
     let links = model.links();
-    let whose = model.directory().whose();
+    let whose = model.registry().whose();
     Ok(model
         .flows(&clock)
         .into_iter()

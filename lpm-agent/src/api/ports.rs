@@ -77,7 +77,7 @@ impl PortRecord {
         let kind = port.interface.kind.as_str();
         let source = model.node();
         let name = |address: &IpAddr| {
-            let name = model.directory().lookup(*address);
+            let name = model.registry().lookup(*address);
             let node = name.and_then(|name| name.node.clone());
             node.map_or_else(|| address.to_string(), |node| node.to_string())
         };

@@ -24,7 +24,7 @@ pub struct SampleRecord {
     pub time: String,
     /// Interface of the vantage.
     pub interface: String,
-    /// `pod`, `overlay`, `bridge`, `nic` or `node`.
+    /// Kind of the vantage: `pod`, `overlay`, `bridge`, `nic` or `node`.
     pub vantage: String,
     /// Sender of the stamped packet.
     pub src: IpAddr,

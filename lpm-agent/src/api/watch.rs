@@ -85,7 +85,7 @@ async fn send_samples(mut watcher: Watcher, to: mpsc::Sender<Result<Bytes, Infal
 
 fn sample_lines(watcher: &Watcher, samples: &[lpm_common::layout::Sample]) -> Vec<u8> {
     let model = watcher.hub().model();
-    let (links, whose) = (model.links(), model.directory().whose());
+    let (links, whose) = (model.links(), model.registry().whose());
     // Without clocks there is no time to tell. They could be read when the agent started.
     let Ok(clock) = wall_clock() else {
         return Vec::new();

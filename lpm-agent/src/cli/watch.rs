@@ -196,7 +196,7 @@ impl Printer {
         let clock = wall_clock()?;
         let (links, whose) = {
             let model = watcher.hub().model();
-            (model.links(), model.directory().whose())
+            (model.links(), model.registry().whose())
         };
         let mut next = Some(first);
         let mut more = self.count < self.most;

@@ -12,9 +12,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, schema};
-use crate::identity::{
-    external::{self, External},
-    kubernetes, labels,
+use crate::{
+    identity::{
+        external::{self, External},
+        kubernetes, labels,
+    },
+    kube::in_cluster,
 };
 
 /// The environment variable with the node's name, from the downward API.
@@ -127,7 +130,7 @@ impl Identity {
         } = &self.kubernetes;
         let wanted = match enabled {
             Enabled::Always(always) => *always,
-            Enabled::Auto => kubeconfig.is_some() || kubernetes::in_cluster(),
+            Enabled::Auto => kubeconfig.is_some() || in_cluster(),
         };
         wanted.then(|| kubernetes::Settings {
             kubeconfig: kubeconfig.clone(),
@@ -178,11 +181,8 @@ mod tests {
     #[test]
     fn kubernetes_is_asked_where_it_is_to_be_had() {
         for (text, asked) in [
-            ("", kubernetes::in_cluster()),
-            (
-                "identity: {kubernetes: {enabled: auto}}",
-                kubernetes::in_cluster(),
-            ),
+            ("", in_cluster()),
+            ("identity: {kubernetes: {enabled: auto}}", in_cluster()),
             (
                 "identity: {kubernetes: {enabled: auto, kubeconfig: k}}",
                 true,

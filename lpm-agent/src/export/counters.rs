@@ -80,7 +80,7 @@ impl Collect for KernelCounters {
             let (metric, label) = counter.metric();
             series.entry(metric).or_default().push((label, *value));
         }
-        let names = ("names/full", self.0.directory().names_refused());
+        let names = ("names/full", self.0.ids().names_refused());
         series.entry("map_drops").or_default().push(names);
         for &(metric, help, names) in SHOWN {
             let found = series.remove(metric).unwrap_or_default();

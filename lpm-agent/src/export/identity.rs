@@ -11,7 +11,7 @@ pub(super) struct Identity(pub(super) Arc<Model>);
 
 impl Collect for Identity {
     fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
-        let (status, late) = (self.0.directory().status(), self.0.late());
+        let (status, late) = (self.0.registry().status(), self.0.late());
         let kinds = status.kinds();
         let label = |kind: &str| vec![("kind", kind.to_owned())];
         let objects = kinds.iter().filter(|(_, kind)| kind.synced);

@@ -15,14 +15,14 @@ pub(super) struct Infos(pub(super) Arc<Model>);
 
 impl Collect for Infos {
     fn collect(&self, out: &mut Families<'_>) -> fmt::Result {
-        let directory = self.0.directory();
-        let (chosen, levels) = (directory.labels(), directory.levels());
+        let registry = self.0.registry();
+        let (chosen, levels) = (registry.labels(), self.0.ids().levels());
         if chosen.is_empty() || !(levels.pod || levels.workload) {
             return Ok(());
         }
         let mut pods: Vec<InfoLabels> = Vec::new();
         let mut workloads: BTreeMap<[Arc<str>; 3], InfoLabels> = BTreeMap::new();
-        for ((namespace, pod), name) in directory.pods_here() {
+        for ((namespace, pod), name) in registry.pods_here() {
             let labels: InfoLabels = chosen.of(&name).collect();
             let kind = name.workload_type.clone().unwrap_or_default();
             if let Some(workload) = &name.workload {
@@ -76,9 +76,9 @@ mod tests {
     use super::*;
     use crate::{
         export::{metrics::tests::metrics_of, negotiate::Format},
-        identity::{Directory, Levels, Name, labels::Chosen},
+        identity::{Levels, Name, Registry, labels::Chosen},
         passive::{
-            Model,
+            Model, NameIds,
             model::tests::{model_of, tables},
         },
     };
@@ -86,7 +86,7 @@ mod tests {
     /// The pods of node `n1` and one of another node, by pod, workload and the label `team`.
     fn metrics(levels: Levels, pods: &[(&str, &str, &str)]) -> String {
         let chosen = Chosen::new(&["team".to_owned(), "example.com/tier".to_owned()]);
-        let directory = Directory::new(levels).on_node(Some("n1".into()), chosen);
+        let registry = Registry::on_node(Some("n1".into()), chosen);
         let mut changes = Vec::new();
         for (number, (pod, workload, team)) in (1..).zip(pods) {
             let name = Name {
@@ -101,8 +101,10 @@ mod tests {
             let address = std::net::IpAddr::from([198, 18, 0, number]);
             changes.push((address.into(), Some(Arc::new(name))));
         }
-        let model: Model = model_of(tables(&[]), directory);
-        (model.directory().apply(model.tables(), &changes)).expect("apply");
+        registry.apply(&changes);
+        let ids = NameIds::new(levels, Arc::new(registry));
+        let model: Model = model_of(tables(&[]), ids);
+        (model.ids().follow(model.tables(), &changes)).expect("follow");
         let metrics = metrics_of(&Arc::new(model));
         let text = |format| {
             let text = metrics.encode(format).expect("metrics");

@@ -76,7 +76,7 @@ pub fn own(file: &PrefixMap, address: IpAddr, node: Option<&Arc<str>>) -> Name {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A pod.
+    /// A pod that services may select.
     #[default]
     Pod,
     /// A node.
@@ -118,16 +118,16 @@ struct Entry {
     /// Kubernetes namespace.
     #[serde(default)]
     namespace: Option<String>,
-    /// Pod.
+    /// Name of the pod.
     #[serde(default)]
     pod: Option<String>,
     /// Owner of the pod, such as a Deployment or a Job.
     #[serde(default)]
     workload: Option<String>,
-    /// Service.
+    /// Name of the service.
     #[serde(default)]
     service: Option<String>,
-    /// Node.
+    /// Name of the node.
     #[serde(default)]
     node: Option<String>,
 }

@@ -55,7 +55,7 @@ pub enum AttachError {
     Tcx {
         /// Name of the program.
         program: &'static str,
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
         /// The hook.
         direction: Direction,
@@ -68,7 +68,7 @@ pub enum AttachError {
     /// There is no clsact qdisc and none can be added.
     #[error("cannot add a clsact qdisc to {interface}: {source}; {}", remedy(.source))]
     Clsact {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
         /// The kernel's error.
         source: io::Error,
@@ -80,7 +80,7 @@ pub enum AttachError {
         ingress_remedy()
     )]
     IngressQdisc {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
     },
     /// The kernel refused a filter.
@@ -89,7 +89,7 @@ pub enum AttachError {
     Filter {
         /// Name of the program.
         program: &'static str,
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
         /// The hook.
         direction: Direction,
@@ -101,7 +101,7 @@ pub enum AttachError {
     /// Filters could not be listed, or one of ours not deleted.
     #[error("cannot read the TC filters on the {direction} of {interface}: {source}")]
     Look {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
         /// The hook.
         direction: Direction,

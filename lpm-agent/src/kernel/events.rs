@@ -43,7 +43,7 @@ pub enum Event {
     },
     /// Programs of other owners came before ours. Ours was put in front again.
     Overtaken {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
         /// The hook.
         direction: Direction,
@@ -83,7 +83,7 @@ pub enum Event {
     },
     /// Filters that a gone agent left were removed.
     LeftoversRemoved {
-        /// The interface's name.
+        /// Name of the interface.
         interface: String,
         /// Number of filters removed.
         filters: usize,

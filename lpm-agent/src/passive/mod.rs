@@ -10,6 +10,7 @@ pub mod directions;
 pub mod flow;
 pub mod histogram;
 pub mod model;
+pub mod name_ids;
 pub mod segments;
 pub mod window;
 
@@ -17,3 +18,4 @@ pub use clock::Clock;
 pub use flow::Flow;
 pub use histogram::Counts;
 pub use model::{Labels, Model};
+pub use name_ids::NameIds;

@@ -30,9 +30,9 @@ pub use self::{
     requests::Requests,
     sweep::Sweep,
 };
-use super::{Clock, Counts, Flow, segments::Segments, window::Windows};
+use super::{Clock, Counts, Flow, NameIds, segments::Segments, window::Windows};
 use crate::{
-    identity::{Directory, OVERFLOW, UNKNOWN},
+    identity::{OVERFLOW, Registry, UNKNOWN},
     kernel::{
         blind::Reason,
         conntrack::Conntrack,
@@ -103,7 +103,7 @@ pub struct KnownFlow {
 /// The flows, histograms and counters of one set of kernel programs.
 pub struct Model {
     tables: Arc<dyn Maps>,
-    directory: Arc<Directory>,
+    ids: Arc<NameIds>,
     idle: Duration,
     windows: Mutex<Windows>,
     /// Held while counts are moved from one row to another.
@@ -132,18 +132,14 @@ impl Model {
     ///
     /// # Errors
     /// The kernel's clocks cannot be read.
-    pub fn new(
-        tables: Arc<dyn Maps>,
-        directory: Arc<Directory>,
-        idle: Duration,
-    ) -> io::Result<Self> {
+    pub fn new(tables: Arc<dyn Maps>, ids: Arc<NameIds>, idle: Duration) -> io::Result<Self> {
         tables.run_clock()?;
-        let backends = Backends::new(Arc::clone(&tables), Arc::clone(&directory));
+        let backends = Backends::new(Arc::clone(&tables), Arc::clone(&ids));
         let backends = Arc::new(backends);
         Ok(Self {
             windows: Mutex::new(Windows::resume(&*tables)),
             tables,
-            directory,
+            ids,
             idle,
             rows: RwLock::default(),
             merging: Mutex::default(),
@@ -166,10 +162,16 @@ impl Model {
         &*self.tables
     }
 
-    /// The directory: names of addresses and namespaces.
+    /// Names of addresses.
     #[must_use]
-    pub fn directory(&self) -> &Directory {
-        &self.directory
+    pub fn registry(&self) -> &Arc<Registry> {
+        self.ids.registry()
+    }
+
+    /// Namespaces and what is told apart within them, by id.
+    #[must_use]
+    pub fn ids(&self) -> &NameIds {
+        &self.ids
     }
 
     /// Ends a window: each flow's minimum becomes an observation, queries without an answer are
@@ -299,7 +301,7 @@ impl Model {
         let ratio = |part: u64, whole: usize| part as f64 / whole.max(1) as f64;
         let all = (0..self.used_rows()).filter(|row| !self.is_free(*row));
         let rows = all.count() as u64;
-        let names = self.directory.names_wanted() as u64;
+        let names = self.ids.names_wanted() as u64;
         [
             ("flows", ratio(active, self.tables.flow_count())),
             ("rows", ratio(rows, self.tables.row_count())),
@@ -370,11 +372,11 @@ impl Model {
         }
         Some(Labels {
             namespace: self
-                .directory
+                .ids
                 .namespace(local.id.namespace())
                 .unwrap_or_else(|| UNKNOWN.into()),
             peer_namespace: self
-                .directory
+                .ids
                 .namespace(remote.id.namespace())
                 .unwrap_or_default(),
             peer_kind: PeerKind::from_raw(remote.kind).unwrap_or(PeerKind::External),

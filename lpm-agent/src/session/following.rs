@@ -64,7 +64,7 @@ pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
             Some(Notice::LeftoversRemoved { interface, filters })
         }
         Event::Described => {
-            model.directory().rename(model.tables());
+            model.ids().rename(model.tables());
             None
         }
         Event::Resynced => {

@@ -272,12 +272,12 @@ impl State {
     /// Chooses which workloads and pods are told apart where not all can be: those with the most
     /// packets.
     fn tell_apart(&self) -> io::Result<()> {
-        let directory = self.model.directory();
-        if !directory.levels().any() {
+        let ids = self.model.ids();
+        if !ids.levels().any() {
             return Ok(());
         }
         let packets = self.model.packets_by_address(&self.model.clock()?);
-        directory.tell_apart(self.model.tables(), &packets)
+        ids.tell_apart(self.model.tables(), &packets)
     }
 
     /// Tells the kernel programs that the agent lives, reads the node's addresses, and writes new
@@ -301,11 +301,11 @@ impl State {
                 let moved = std::mem::take(&mut self.moved);
                 self.model.count_late(&moved)?;
             }
-            let directory = self.model.directory();
-            directory.apply(self.model.tables(), &deltas)?;
+            self.model.registry().apply(&deltas);
+            self.model.ids().follow(self.model.tables(), &deltas)?;
         }
         if self.configured.complete && !self.settled {
-            self.model.directory().settle(self.model.tables())?;
+            self.model.ids().settle(self.model.tables())?;
             self.settled = true;
         }
         Ok(())

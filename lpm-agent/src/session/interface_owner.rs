@@ -128,9 +128,9 @@ impl LocalEnds {
         };
         // Whoever knows the pod by its address gives the rest of the name, if that pod is still, or
         // already, the same.
-        let directory = self.model.directory();
+        let registry = self.model.registry();
         let same = |address: IpAddr| {
-            let name = directory.lookup(address)?;
+            let name = registry.lookup(address)?;
             is_it(&name).then(|| Name::clone(&name))
         };
         let mut own = pod.addresses.iter().copied();
@@ -148,7 +148,7 @@ impl LocalEnds {
             });
         }
         // The API server reported the pod's end before its last packet passed.
-        if let Some(LocalEnd::Pod(before)) = directory.local().get(&interface.index)
+        if let Some(LocalEnd::Pod(before)) = registry.local().get(&interface.index)
             && is_it(before)
         {
             return Some(Name::clone(before));
@@ -223,18 +223,18 @@ impl Describe for LocalEnds {
             ..by_address
         };
         let model = Arc::clone(&self.model);
-        let directory = model.directory();
+        let registry = model.registry();
         if let Some(name) = self.name(interface) {
-            let id = directory.id_here(model.tables(), &name);
-            directory.set_local(interface.index, Some(LocalEnd::Pod(Arc::new(name))));
+            let id = model.ids().id_here(model.tables(), &name);
+            registry.set_local(interface.index, Some(LocalEnd::Pod(Arc::new(name))));
             self.waiting.remove(&interface.index);
             return of_pod(id);
         }
         if self.may_come(interface.index) {
-            directory.set_local(interface.index, Some(LocalEnd::NotYet));
+            registry.set_local(interface.index, Some(LocalEnd::NotYet));
             of_pod(NameId(0))
         } else {
-            directory.set_local(interface.index, None);
+            registry.set_local(interface.index, None);
             by_address
         }
     }
@@ -246,7 +246,7 @@ impl Describe for LocalEnds {
     fn forget(&mut self, index: u32) {
         self.waiting.remove(&index);
         self.learnt.forget(index);
-        self.model.directory().set_local(index, None);
+        self.model.registry().set_local(index, None);
     }
 
     fn look_every(&self) -> Option<Duration> {

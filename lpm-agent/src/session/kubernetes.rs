@@ -24,7 +24,7 @@ pub(super) fn follow(
         return Ok(None);
     };
     settings.of_node = of_node(config, model);
-    let status = Arc::clone(model.directory().status());
+    let status = Arc::clone(model.registry().status());
     let tell = move |news| updates.send(Update::News(news)).is_ok();
     let kubernetes = Kubernetes::start(settings, Arc::clone(&status), tell)?;
     if !status.wait_for_names(NAMES_WITHIN) {
@@ -49,7 +49,7 @@ fn of_node(config: &Config, model: &Arc<Model>) -> Option<OfNode> {
         // A machine without a name is no node: then the whole cluster is followed.
         node: node_name(config.node_name.as_deref()).unwrap_or_default(),
         port: config.listen.port(),
-        board: Arc::clone(model.directory().board()),
+        board: Arc::clone(model.registry().board()),
         addresses: Arc::new(addresses),
     })
 }

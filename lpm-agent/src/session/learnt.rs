@@ -33,8 +33,8 @@ impl Learnt {
     /// whether a pod is new.
     pub(super) fn look(&mut self, model: &Model) -> bool {
         let (now, generation) = (Instant::now(), model.generation());
-        let directory = model.directory();
-        let is_file = directory.levels().pod && directory.status().scope().is_none();
+        let registry = model.registry();
+        let is_file = model.ids().levels().pod && registry.status().scope().is_none();
         let early = self.looked.is_some_and(|looked| now - looked < LOOK);
         if !is_file || early && generation == self.generation {
             return false;
@@ -43,7 +43,7 @@ impl Learnt {
         let Ok(clock) = model.clock() else {
             return false;
         };
-        let names = directory.names();
+        let names = registry.names();
         // An interface with two pods behind it belongs to neither.
         let mut seen: BTreeMap<u32, Option<Name>> = BTreeMap::new();
         for known in model.flows(&clock) {

@@ -28,7 +28,7 @@ use crate::{
     config::{Config, node_name},
     export::agent::ProgramTimes,
     identity::{
-        Directory, PrefixMap,
+        PrefixMap, Registry,
         kubernetes::{Kubernetes, KubernetesError},
         labels::Chosen,
         names_file::NamesError,
@@ -40,7 +40,7 @@ use crate::{
         pins::{PATIENCE, PinError, Pins},
         tables::KernelTables,
     },
-    passive::Model,
+    passive::{Model, NameIds},
 };
 
 use following::follow;
@@ -256,9 +256,10 @@ impl Session {
 fn model(config: &Config, tables: KernelTables) -> Result<Model, SessionError> {
     let labels = Chosen::new(&config.identity.kubernetes.labels);
     let node = node_name(config.node_name.as_deref());
-    let directory = Directory::new(config.levels.clone()).on_node(node, labels);
-    directory.resume(&tables).map_err(SessionError::Maps)?;
-    let model = Model::new(Arc::new(tables), Arc::new(directory), config.flow_idle);
+    let registry = Arc::new(Registry::on_node(node, labels));
+    let ids = NameIds::new(config.levels.clone(), registry);
+    ids.resume(&tables).map_err(SessionError::Maps)?;
+    let model = Model::new(Arc::new(tables), Arc::new(ids), config.flow_idle);
     let model = model.map_err(SessionError::Maps)?;
     model.begin_levels().map_err(SessionError::Maps)?;
     Ok(model)

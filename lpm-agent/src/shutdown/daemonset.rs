@@ -2,32 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::{
+    api::core::v1::{NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use serde::Deserialize;
 
-/// A DaemonSet, reduced to the fields that the decision needs.
+/// A DaemonSet, with what decides where its pods run. The rest of its pods' specification is not
+/// read: nothing that a later version of Kubernetes writes there can make it unreadable.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct DaemonSet {
-    pub(super) metadata: Metadata,
+    metadata: ObjectMeta,
     spec: DaemonSetSpec,
-}
-
-/// The metadata fields that a DaemonSet and a node share.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct Metadata {
-    pub(super) name: String,
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) deletion_timestamp: Option<String>,
-    pub(super) owner_references: Vec<Owner>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Owner {
-    pub(super) kind: String,
-    pub(super) name: String,
-    pub(super) controller: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -57,47 +44,11 @@ struct Affinity {
     node_affinity: Option<NodeAffinity>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct NodeAffinity {
-    required_during_scheduling_ignored_during_execution: Option<NodeSelector>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct NodeSelector {
-    node_selector_terms: Vec<Term>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Term {
-    match_expressions: Vec<Requirement>,
-    match_fields: Vec<Requirement>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Requirement {
-    key: String,
-    operator: String,
-    values: Vec<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Toleration {
-    key: Option<String>,
-    operator: Option<String>,
-    value: Option<String>,
-    effect: Option<String>,
-}
-
-/// A node, reduced to the fields that the decision needs.
+/// A node, with what decides whether a pod may stay on it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Node {
-    metadata: Metadata,
+    metadata: ObjectMeta,
     spec: NodeSpec,
 }
 
@@ -105,14 +56,6 @@ pub struct Node {
 #[serde(default)]
 struct NodeSpec {
     taints: Vec<Taint>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Taint {
-    key: String,
-    value: Option<String>,
-    effect: String,
 }
 
 impl DaemonSet {
@@ -127,23 +70,23 @@ impl DaemonSet {
     #[must_use]
     pub fn selects(&self, node: &Node) -> bool {
         let pod = &self.spec.template.spec;
-        let labels = &node.metadata.labels;
-        let fixed = pod.node_name.as_ref();
-        let selected = pod
-            .node_selector
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value));
-        fixed.is_none_or(|name| *name == node.metadata.name)
-            && selected
-            && pod
-                .affinity
-                .as_ref()
-                .is_none_or(|affinity| affinity.allows(node))
-            && node
-                .spec
-                .taints
-                .iter()
-                .all(|taint| taint.is_tolerated(&pod.tolerations))
+        let fixed = pod.node_name.as_deref();
+        let mut selector = pod.node_selector.iter();
+        let mut taints = node.spec.taints.iter();
+        fixed.is_none_or(|name| name == node.name())
+            && selector.all(|(key, value)| node.label(key) == Some(value))
+            && (pod.affinity.as_ref()).is_none_or(|affinity| affinity.allows(node))
+            && taints.all(|taint| is_tolerated(taint, &pod.tolerations))
+    }
+}
+
+impl Node {
+    fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        Some(self.metadata.labels.as_ref()?.get(key)?)
     }
 }
 
@@ -155,69 +98,62 @@ impl Affinity {
         });
         // The terms are alternatives. No requirement at all means yes.
         required.is_none_or(|required| {
-            required
-                .node_selector_terms
-                .iter()
-                .any(|term| term.allows(node))
+            let mut terms = required.node_selector_terms.iter();
+            terms.any(|term| allows(term, node))
         })
     }
 }
 
-impl Term {
-    fn allows(&self, node: &Node) -> bool {
-        // An empty term matches nothing, says the API.
-        if self.match_expressions.is_empty() && self.match_fields.is_empty() {
-            return false;
-        }
-        let labels = &node.metadata.labels;
-        let name = |key: &str| (key == "metadata.name").then_some(node.metadata.name.as_str());
-        self.match_expressions
+/// Whether a term of a node selector holds for a node.
+fn allows(term: &NodeSelectorTerm, node: &Node) -> bool {
+    let of = |list: &Option<Vec<_>>| list.clone().unwrap_or_default();
+    let (labels, fields) = (of(&term.match_expressions), of(&term.match_fields));
+    // An empty term matches nothing, says the API.
+    if labels.is_empty() && fields.is_empty() {
+        return false;
+    }
+    let field = |key: &str| (key == "metadata.name").then_some(node.name());
+    labels.iter().all(|want| holds(want, node.label(&want.key)))
+        && fields.iter().all(|want| holds(want, field(&want.key)))
+}
+
+/// Whether a requirement holds for the value of its key; `None`: there is no such key.
+fn holds(want: &NodeSelectorRequirement, value: Option<&str>) -> bool {
+    let values = want.values.as_deref().unwrap_or_default();
+    let among = || value.is_some_and(|value| values.iter().any(|one| one == value));
+    let compare = |holds: fn(&i64, &i64) -> bool| {
+        let bound = values.first().and_then(|bound| bound.parse().ok());
+        let value = value.and_then(|value| value.parse().ok());
+        matches!((value, bound), (Some(value), Some(bound)) if holds(&value, &bound))
+    };
+    match want.operator.as_str() {
+        "In" => among(),
+        "NotIn" => !among(),
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => compare(i64::gt),
+        "Lt" => compare(i64::lt),
+        _ => true,
+    }
+}
+
+/// Whether a pod with these tolerations may stay beside a taint.
+fn is_tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
+    // The other effects keep pods from coming, they drive none away.
+    taint.effect != "NoExecute"
+        || tolerations
             .iter()
-            .all(|want| want.holds(labels.get(&want.key).map(String::as_str)))
-            && self
-                .match_fields
-                .iter()
-                .all(|want| want.holds(name(&want.key)))
-    }
+            .any(|toleration| covers(toleration, taint))
 }
 
-impl Requirement {
-    fn holds(&self, value: Option<&str>) -> bool {
-        let among = || value.is_some_and(|value| self.values.iter().any(|one| one == value));
-        let compare = |holds: fn(&i64, &i64) -> bool| {
-            let bound = self.values.first().and_then(|bound| bound.parse().ok());
-            let value = value.and_then(|value| value.parse().ok());
-            matches!((value, bound), (Some(value), Some(bound)) if holds(&value, &bound))
-        };
-        match self.operator.as_str() {
-            "In" => among(),
-            "NotIn" => !among(),
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            "Gt" => compare(i64::gt),
-            "Lt" => compare(i64::lt),
-            _ => true,
-        }
-    }
-}
-
-impl Taint {
-    fn is_tolerated(&self, tolerations: &[Toleration]) -> bool {
-        // The other effects keep new pods away, and drive no pod out.
-        self.effect != "NoExecute" || tolerations.iter().any(|toleration| toleration.covers(self))
-    }
-}
-
-impl Toleration {
-    fn covers(&self, taint: &Taint) -> bool {
-        let empty = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
-        let effect = empty(&self.effect) || self.effect.as_ref() == Some(&taint.effect);
-        let key = empty(&self.key) || self.key.as_ref() == Some(&taint.key);
-        let exists = self.operator.as_deref() == Some("Exists");
-        let value = self.value.as_deref().unwrap_or_default();
-        let same = value == taint.value.as_deref().unwrap_or_default();
-        effect && key && (exists || (!empty(&self.key) && same))
-    }
+fn covers(toleration: &Toleration, taint: &Taint) -> bool {
+    let empty = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
+    let effect = empty(&toleration.effect) || toleration.effect.as_ref() == Some(&taint.effect);
+    let key = empty(&toleration.key) || toleration.key.as_ref() == Some(&taint.key);
+    let exists = toleration.operator.as_deref() == Some("Exists");
+    let value = toleration.value.as_deref().unwrap_or_default();
+    let same = value == taint.value.as_deref().unwrap_or_default();
+    effect && key && (exists || (!empty(&toleration.key) && same))
 }
 
 #[cfg(test)]

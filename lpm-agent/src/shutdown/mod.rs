@@ -8,15 +8,16 @@
 //! none comes the programs rest after `pins.keep`.
 
 mod daemonset;
-mod server;
+mod successor;
 
 use std::{env, fmt, time::Duration};
 
-use serde::{Deserialize, de::DeserializeOwned};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 
-use daemonset::Metadata;
+use crate::kube::{List, NoAnswer, ObjectReader, read};
 pub use daemonset::{DaemonSet, Node};
-pub use server::SuccessorCheck;
+pub use successor::SuccessorCheck;
 
 /// Time within which the API server must answer all requests.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,23 +43,6 @@ impl fmt::Display for OnExit {
     }
 }
 
-/// Why the API server gave no object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoAnswer {
-    /// The object does not exist.
-    NotFound,
-    /// Reading the object is not allowed, or not any more. The text is the server's reason.
-    Denied(String),
-    /// Any other failure. The text is its reason.
-    Failed(String),
-}
-
-/// The part of the API server that this module reads.
-pub trait Api {
-    /// Reads an object or a list by its path.
-    fn read(&self, path: &str) -> impl Future<Output = Result<serde_json::Value, NoAnswer>> + Send;
-}
-
 /// The DaemonSet that this agent belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
@@ -68,13 +52,8 @@ pub struct Membership {
 }
 
 #[derive(Deserialize)]
-struct List<T> {
-    items: Vec<T>,
-}
-
-#[derive(Deserialize)]
 struct Pod {
-    metadata: Metadata,
+    metadata: ObjectMeta,
 }
 
 impl Membership {
@@ -83,8 +62,8 @@ impl Membership {
     /// and not when it matters. None: this process is no pod of a DaemonSet.
     ///
     /// # Errors
-    /// The API server does not answer, or it refuses. Then the data path is always left pinned.
-    pub async fn find(api: &impl Api, node: &str) -> Result<Option<Self>, NoAnswer> {
+    /// The API server does not answer, or it refuses: without it the data path is always left.
+    pub async fn find(api: &impl ObjectReader, node: &str) -> Result<Option<Self>, NoAnswer> {
         let Some((namespace, pod)) = of_environment() else {
             return Ok(None);
         };
@@ -92,7 +71,7 @@ impl Membership {
     }
 
     async fn of_pod(
-        api: &impl Api,
+        api: &impl ObjectReader,
         (namespace, pod): (&str, &str),
         node: &str,
     ) -> Result<Option<Self>, NoAnswer> {
@@ -103,10 +82,10 @@ impl Membership {
         let owners = pods
             .items
             .into_iter()
-            .flat_map(|pod| pod.metadata.owner_references);
+            .flat_map(|pod| pod.metadata.owner_references.unwrap_or_default());
         let Some(owner) = owners
             .into_iter()
-            .find(|owner| owner.controller && owner.kind == "DaemonSet")
+            .find(|owner| owner.controller == Some(true) && owner.kind == "DaemonSet")
         else {
             return Ok(None);
         };
@@ -119,7 +98,7 @@ impl Membership {
         Ok(Some(found))
     }
 
-    async fn daemon_set(&self, api: &impl Api) -> Result<DaemonSet, NoAnswer> {
+    async fn daemon_set(&self, api: &impl ObjectReader) -> Result<DaemonSet, NoAnswer> {
         let Self { namespace, set, .. } = self;
         read(
             api,
@@ -129,14 +108,14 @@ impl Membership {
     }
 
     /// Asks whether a successor will come.
-    pub async fn ask(&self, api: &impl Api) -> OnExit {
+    pub async fn ask(&self, api: &impl ObjectReader) -> OnExit {
         match tokio::time::timeout(PATIENCE, self.ask_patiently(api)).await {
             Ok(leaving) => leaving,
             Err(_) => OnExit::KeepPinned("the API server did not answer in time".to_owned()),
         }
     }
 
-    async fn ask_patiently(&self, api: &impl Api) -> OnExit {
+    async fn ask_patiently(&self, api: &impl ObjectReader) -> OnExit {
         let Self { set, node, .. } = self;
         let stay =
             |why: &NoAnswer| OnExit::KeepPinned(format!("the API server did not say ({why})"));
@@ -165,24 +144,10 @@ impl Membership {
     }
 }
 
-impl fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound => f.write_str("there is no such object"),
-            Self::Denied(why) | Self::Failed(why) => f.write_str(why),
-        }
-    }
-}
-
 /// Reads namespace and name of this pod from the downward API.
 fn of_environment() -> Option<(String, String)> {
     let of = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     Some((of("POD_NAMESPACE")?, of("POD_NAME")?))
-}
-
-async fn read<T: DeserializeOwned>(api: &impl Api, path: &str) -> Result<T, NoAnswer> {
-    let value = api.read(path).await?;
-    serde_json::from_value(value).map_err(|error| NoAnswer::Failed(error.to_string()))
 }
 
 #[cfg(test)]
@@ -196,7 +161,7 @@ mod tests {
     /// Test answers, by the beginning of the path.
     struct Answers(BTreeMap<&'static str, Result<Value, NoAnswer>>);
 
-    impl Api for Answers {
+    impl ObjectReader for Answers {
         async fn read(&self, path: &str) -> Result<Value, NoAnswer> {
             match self.0.iter().find(|(begin, _)| path.starts_with(**begin)) {
                 Some((_, answer)) => answer.clone(),

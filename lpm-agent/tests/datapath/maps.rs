@@ -7,7 +7,7 @@ use std::{
 };
 
 use lpm_agent::{
-    identity::{Directory, Name, merge::Delta, names_file::Kind},
+    identity::{Name, merge::Delta, names_file::Kind},
     kernel::{
         load::{Kernel, LoadError, LoadSettings},
         maps::{FlowMaps as _, NameMaps as _},
@@ -15,6 +15,7 @@ use lpm_agent::{
         rules::Rules,
         tables::KernelTables,
     },
+    passive::NameIds,
 };
 use lpm_common::layout::{Control, NameId, NameKey, NameValue, PeerKind};
 
@@ -67,7 +68,7 @@ fn names_without_room_are_counted_and_come_in_later() {
     };
     let tables = KernelTables::new(Kernel::load(&settings).expect("load")).expect("maps");
     assert_eq!(tables.name_count(), 4);
-    let directory = Directory::default();
+    let ids = NameIds::default();
     let name = |last: u8, namespace: &str| -> Delta {
         let name = Name {
             kind: Kind::Pod,
@@ -81,8 +82,9 @@ fn names_without_room_are_counted_and_come_in_later() {
     };
     let gone = |last: u8| -> Delta { (IpAddr::from([198, 18, 0, last]).into(), None) };
     let apply = |changes: &[Delta]| {
-        directory.apply(&tables, changes).expect("apply");
-        (directory.names_wanted(), directory.names_refused())
+        ids.registry().apply(changes);
+        ids.follow(&tables, changes).expect("follow");
+        (ids.names_wanted(), ids.names_refused())
     };
     let six: Vec<Delta> = (1..=6).map(|last| name(last, "a")).collect();
     assert_eq!(apply(&six), (6, 2));

@@ -3,10 +3,13 @@
 use std::{env, fs, path::PathBuf, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
-use lpm_agent::identity::{
-    PrefixMap,
-    kubernetes::{ClusterState, Event, Pod, StateEvent},
-    merge::{Change, Merge},
+use lpm_agent::{
+    identity::{
+        PrefixMap,
+        kubernetes::{ClusterState, Pod, StateEvent},
+        merge::{Change, Merge},
+    },
+    kube::Event,
 };
 use lpm_testbed::machine;
 use serde_json::json;

@@ -162,10 +162,8 @@ fn twenty_pairs_of_namespaces_stay_within_the_budget() {
         .map(|n| format!("- {{cidr: 198.19.{n}.0/24, namespace: n{n}}}"))
         .collect();
     let names = crate::identity::PrefixMap::parse(&names.join("\n"), "names.yaml".as_ref());
-    model
-        .directory()
-        .update(model.tables(), &names.expect("names"), &[])
-        .expect("update");
+    model.registry().replace(&names.expect("names"), &[]);
+    model.ids().follow_all(model.tables()).expect("follow");
     let metrics = metrics_of(&Arc::new(model));
     let plain = text(&metrics, Format::Text);
     let classic = plain.lines().filter(|line| !line.starts_with('#')).count();

@@ -7,8 +7,9 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::{objects::Pod, relist::Event};
+use super::objects::Pod;
 use crate::identity::merge::Moved;
+use crate::kube::Event;
 
 /// Rounding of the server's times: whole seconds, rounded down.
 const ROUNDED: Duration = Duration::from_secs(1);

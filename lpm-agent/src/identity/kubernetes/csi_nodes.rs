@@ -65,9 +65,9 @@ mod tests {
 
     use super::super::{
         objects::{CSINode, Node},
-        relist::Event,
         state::{ClusterState, StateEvent},
     };
+    use crate::kube::Event;
 
     fn csi(name: &str) -> CSINode {
         serde_json::from_value(json!({"metadata": {"name": name, "uid": name}})).expect("one")

@@ -9,21 +9,22 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    api_error,
     node_scope::NodeScope,
     owners::Wanted,
     pod_addressing::PodAddressing,
-    relist::Event,
     state::{ClusterState, StateEvent, Watched},
-    watch::{Failure, Message},
+    watch_set::Message,
     width::{Turn, Width},
 };
-use crate::identity::{
-    Name, UNKNOWN,
-    merge::{Change, Moved, News, Origin},
-    names_file::Kind,
-    peers::PeerMessage,
-    status::{Scope, Status},
+use crate::{
+    identity::{
+        Name, UNKNOWN,
+        merge::{Change, Moved, News, Origin},
+        names_file::Kind,
+        peers::PeerMessage,
+        status::{Scope, Status},
+    },
+    kube::{Event, Failure},
 };
 
 /// Kinds of objects that have addresses.
@@ -220,8 +221,8 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
 
     /// Logs each reason once until the watch works again.
     fn failed(&self, kind: Watched, failure: &Failure) {
-        let reason = api_error::reason(&failure.error);
-        let sentence = api_error::sentence(kind, failure);
+        let reason = failure.reason();
+        let sentence = failure.sentence(kind.described());
         let said = (reason, sentence.as_str());
         if self.status.failed(kind, said, Instant::now()) {
             if reason == "gone" {

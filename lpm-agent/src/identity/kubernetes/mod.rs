@@ -5,8 +5,6 @@
 
 mod address_owners;
 mod address_reuse;
-mod api_error;
-mod client;
 mod csi_nodes;
 mod event_loop;
 mod intern;
@@ -17,13 +15,11 @@ mod objects;
 mod owners;
 mod pod_addressing;
 mod pods;
-mod relist;
 mod scope_check;
 mod selectors;
 mod services;
 mod standin;
 mod state;
-mod watch;
 mod watch_set;
 mod width;
 
@@ -39,6 +35,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use thiserror::Error;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{
@@ -49,21 +46,17 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-pub(crate) use client::connect;
-pub use client::{KubernetesError, in_cluster};
 use event_loop::EventLoop;
 pub use node_scope::OfNode;
 use node_scope::{Api, NodeScope, TICK};
-pub(crate) use nodes::Home;
 pub use objects::{CSINode, EndpointSlice, Job, Node, Pod, ReplicaSet, Service};
-pub use relist::Event;
 pub use scope_check::{Outlook, check_scope};
 pub use state::{ClusterState, StateEvent, Watched};
-use watch::Message;
-use watch_set::WatchSet;
+use watch_set::{Message, WatchSet};
 use width::Turn;
 
 use super::{merge::News, status::Status};
+use crate::kube::{ConnectError, connect};
 
 /// Events that may wait for the event loop. A watch with more events waits itself.
 const WAITING: usize = 1024;
@@ -83,6 +76,17 @@ pub struct Settings {
     /// Node scope: follow the pods of one node only, and ask the other agents. None: follow the
     /// whole cluster.
     pub of_node: Option<OfNode>,
+}
+
+/// Why a cluster cannot be followed.
+#[derive(Debug, Error)]
+pub enum KubernetesError {
+    /// There is no way to the API server.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
+    Thread(#[from] io::Error),
 }
 
 /// The running source. Dropping it ends it.
@@ -160,7 +164,7 @@ impl Drop for Kubernetes {
 
 fn prepare(settings: &Settings) -> Result<(Runtime, kube::Client), KubernetesError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let client = runtime.block_on(client::connect(settings.kubeconfig.as_deref()))?;
+    let client = runtime.block_on(connect(settings.kubeconfig.as_deref()))?;
     Ok((runtime, client))
 }
 

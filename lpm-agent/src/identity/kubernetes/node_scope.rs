@@ -20,12 +20,12 @@ use super::{
     standin::{self, stand_in},
     state::ClusterState,
 };
-use crate::identity::{
-    merge::{Change, Moved},
-    peers::{
-        HEARTBEAT, LEASE, Line, NamePublisher, PeerConnection, PeerMessage, Peers, Report, Trouble,
-        subscribe,
+use crate::{
+    identity::{
+        merge::{Change, Moved},
+        peers::{Line, NamePublisher, PATH, PeerMessage, Peers, Report},
     },
+    mesh::{HEARTBEAT, LEASE, PeerConnection, Target, Trouble, subscribe},
 };
 
 /// Interval between two checks of which agents to ask, and which names still hold.
@@ -271,7 +271,16 @@ impl NodeScope {
 
 fn begin(to: Sender<(u64, PeerMessage)>) -> Begin {
     Box::new(move |at, node, number| {
-        let asking = tokio::spawn(subscribe(at, Arc::clone(node), number, to.clone()));
+        let target = Target {
+            at,
+            node: Arc::clone(node),
+            path: PATH,
+        };
+        let told = move |said| match said {
+            Ok(line) => (number, PeerMessage::Line(line)),
+            Err(trouble) => (number, PeerMessage::Nothing(trouble)),
+        };
+        let asking = tokio::spawn(subscribe(target, to.clone(), told));
         Some(PeerConnection(asking.abort_handle()))
     })
 }

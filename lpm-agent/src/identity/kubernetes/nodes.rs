@@ -14,11 +14,14 @@ use super::{
     intern::Interner,
     objects::{Node, TUNNEL_ADDRESSES},
 };
-use crate::identity::{
-    HOST, Name,
-    cluster_ranges::unknown_pod,
-    merge::{Change, Origin},
-    names_file::Kind,
+use crate::{
+    identity::{
+        HOST, Name,
+        cluster_ranges::unknown_pod,
+        merge::{Change, Origin},
+        names_file::Kind,
+    },
+    mesh::Agent,
 };
 
 /// Most addresses that are remembered as former pods'.
@@ -46,15 +49,6 @@ struct Known {
     internal: Option<IpAddr>,
     /// When the node was first known without any range.
     bare: Option<Instant>,
-}
-
-/// The node that an address belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Home {
-    /// Name of the node.
-    pub(crate) node: Arc<str>,
-    /// Address of the node's agent.
-    pub(crate) agent: IpAddr,
 }
 
 impl Nodes {
@@ -133,16 +127,16 @@ impl Nodes {
         self.having(address).is_some()
     }
 
-    /// The node whose pod range an address is in. None: no node has such a range, or two nodes have
-    /// it and the owner is unknown.
-    pub(super) fn home(&self, address: IpAddr) -> Option<Home> {
+    /// The agent of the node whose pod range an address is in. None: no node has such a range, or two
+    /// nodes have it and the owner is unknown.
+    pub(super) fn home(&self, address: IpAddr) -> Option<Agent> {
         let [uid] = self.having(address)? else {
             return None;
         };
         let node = self.known.get(uid)?;
-        Some(Home {
+        Some(Agent {
             node: Arc::clone(node.name.node.as_ref()?),
-            agent: node.internal?,
+            address: node.internal?,
         })
     }
 

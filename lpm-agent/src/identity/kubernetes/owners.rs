@@ -8,7 +8,8 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::{intern::Interner, objects::uid};
+use super::intern::Interner;
+use crate::kube::uid;
 
 /// Label of a replica set's pods: the last part of the replica set's name.
 const TEMPLATE_HASH: &str = "pod-template-hash";

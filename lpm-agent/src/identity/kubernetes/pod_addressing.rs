@@ -117,10 +117,8 @@ impl Ground {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{
-        super::{relist::Event, state::StateEvent},
-        *,
-    };
+    use super::{super::state::StateEvent, *};
+    use crate::kube::Event;
 
     fn node(world: &mut ClusterState, name: &str, ranges: &[&str]) {
         let object = json!({"metadata": {"name": name, "uid": name}, "spec": {"podCIDRs": ranges}});

@@ -13,15 +13,17 @@ use super::{
     address_reuse::moved,
     intern::Interner,
     networks,
-    objects::{Pod, PodStatus, uid_of},
+    objects::{Pod, PodStatus},
     owners::{Owners, Workload},
-    relist::Event,
 };
-use crate::identity::{
-    Name,
-    cluster_ranges::unknown_pod,
-    merge::{Change, Moved, Origin},
-    names_file::Kind,
+use crate::{
+    identity::{
+        Name,
+        cluster_ranges::unknown_pod,
+        merge::{Change, Moved, Origin},
+        names_file::Kind,
+    },
+    kube::{Event, uid_of},
 };
 
 /// A service that an address is behind. The first in order gives the address its name.

@@ -10,14 +10,11 @@ use kube::{Api, Client, Resource, api::ListParams};
 use serde::de::DeserializeOwned;
 
 use super::{
-    api_error,
-    client::{KubernetesError, connect},
     objects::{Node, Pod},
     pod_addressing::{Ground, PodAddressing},
-    relist::Event,
     state::{ClusterState, StateEvent, Watched},
-    watch::Failure,
 };
+use crate::kube::{ConnectError, Event, Failure, connect};
 
 /// A time that is longer than any patience of [`Ground`].
 const LATER: Duration = Duration::from_mins(1);
@@ -36,10 +33,7 @@ pub enum Outlook {
 }
 
 /// Asks the API server for a node and its pods.
-pub async fn check_scope(
-    kubeconfig: Option<&Path>,
-    node: &str,
-) -> Result<Outlook, KubernetesError> {
+pub async fn check_scope(kubeconfig: Option<&Path>, node: &str) -> Result<Outlook, ConnectError> {
     let client = connect(kubeconfig).await?;
     let mut world = ClusterState::of_a_node(&[]);
     let (this, its) = (
@@ -79,7 +73,7 @@ where
             verb: "list",
             error,
         };
-        api_error::sentence(kind, &failure)
+        failure.sentence(kind.described())
     })?;
     let objects = found.items.into_iter().map(Event::InitApply);
     let events = [Event::Init].into_iter().chain(objects);

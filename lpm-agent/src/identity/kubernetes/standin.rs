@@ -3,8 +3,8 @@
 //!
 //! An agent that is replaced is away for some seconds, and its node's pods talk on. So their names
 //! come from where the agent has them: one list and one watch of that node's pods, until the agent
-//! answers again. They are believed as an agent's are: for [`super::super::peers::LEASE`] after the
-//! watch was last seen to work.
+//! answers again. They are believed as an agent's are: for [`crate::mesh::LEASE`] after the watch was
+//! last seen to work.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -16,12 +16,16 @@ use tokio::{
 
 use super::{
     state::{ClusterState, StateEvent, Watched},
-    watch::{Follower, Message},
+    watch_set::Message,
 };
-use crate::identity::{
-    Name,
-    merge::{Change, Moved, Origin},
-    peers::{HEARTBEAT, Line, Named, PeerConnection, PeerMessage},
+use crate::{
+    identity::{
+        Name,
+        merge::{Change, Moved, Origin},
+        peers::{Line, Named, PeerMessage},
+    },
+    kube::Follower,
+    mesh::{HEARTBEAT, PeerConnection},
 };
 
 /// Most nodes with a stand-in at once. An agent need not follow the whole cluster because its port
@@ -147,10 +151,8 @@ impl View {
 mod tests {
     use serde_json::json;
 
-    use super::{
-        super::{objects::Pod, relist::Event},
-        *,
-    };
+    use super::{super::objects::Pod, *};
+    use crate::kube::Event;
 
     fn pod(name: &str, node: &str, address: &str) -> Pod {
         let object = json!({"metadata": {"name": name, "namespace": "shop", "uid": name},

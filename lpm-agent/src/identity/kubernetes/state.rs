@@ -12,11 +12,13 @@ use super::{
     objects::{CSINode, EndpointSlice, Job, Node, Pod, ReplicaSet, Service},
     owners::{Between, Owners, Wanted},
     pods::Pods,
-    relist::{Event, Listed, Step},
     selectors::Selectors,
     services::{Moved, Services, Slices},
 };
-use crate::identity::merge::{self, Change, Origin};
+use crate::{
+    identity::merge::{self, Change, Origin},
+    kube::{Event, FollowedKind, Relist, Step},
+};
 
 /// Kinds of objects that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +79,15 @@ impl Watched {
             Self::CsiNodes => "storage.k8s.io",
         }
     }
+
+    /// What a sentence about a failed watch names.
+    pub(super) fn described(self) -> FollowedKind {
+        FollowedKind {
+            resource: self.as_str(),
+            group: self.group(),
+            result: "names",
+        }
+    }
 }
 
 /// An event of one of the watches.
@@ -104,7 +115,7 @@ pub enum StateEvent {
 #[derive(Debug, Default)]
 pub struct ClusterState {
     texts: Interner,
-    listed: [Listed; Watched::CsiNodes as usize + 1],
+    listed: [Relist; Watched::CsiNodes as usize + 1],
     pods: Pods,
     services: Services,
     slices: Slices,
@@ -162,7 +173,7 @@ impl ClusterState {
         self.pods.no_backends(out);
         for kind in Watched::ALL {
             if !self.followed().contains(&kind) {
-                self.listed[kind as usize] = Listed::default();
+                self.listed[kind as usize] = Relist::default();
             }
         }
     }

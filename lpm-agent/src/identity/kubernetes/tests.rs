@@ -8,9 +8,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{event_loop::everything_unknown, *};
-use crate::identity::{
-    Name, PrefixMap,
-    merge::{Change, Merge, Origin},
+use crate::{
+    identity::{
+        Name, PrefixMap,
+        merge::{Change, Merge, Origin},
+    },
+    kube::Event,
 };
 
 /// A cluster state, and the names that it has given.

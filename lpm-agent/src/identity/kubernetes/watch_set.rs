@@ -9,10 +9,9 @@ use tokio::{sync::mpsc::Sender, task::JoinHandle};
 use super::{
     objects::{CSINode, EndpointSlice, Job, Node, Pod, ReplicaSet, Service},
     owners::{Between, Wanted},
-    relist::Event,
     state::{StateEvent, Watched},
-    watch::{Failure, Follower, Message},
 };
+use crate::kube::{self as api, Event, Failure, Follower};
 
 /// Interval between relists of nodes where they are not watched. They find what was missed, and
 /// addresses that a node gets late in its life.
@@ -31,6 +30,9 @@ const NODE_AGAIN: [Duration; 6] = [
 
 /// Follow all objects of a kind, by a watch.
 const FULLY: (Option<String>, Option<Duration>) = (None, None);
+
+/// A message of a watch of this cluster.
+pub(super) type Message = api::Message<StateEvent, Watched>;
 
 /// Starts watches, which all send their messages to one place.
 pub(super) struct WatchSet {

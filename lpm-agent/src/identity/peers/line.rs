@@ -4,10 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{Name, merge::Moved};
-
-/// Version of [`Line`]. An agent refuses the lines of another version.
-pub(super) const SCHEMA: u32 = 1;
+use crate::{
+    identity::{Name, merge::Moved},
+    mesh::MeshLine,
+};
 
 /// A line of the stream. It holds all names, or the changes since the last line, or nothing, which
 /// means that nothing changed.
@@ -41,11 +41,23 @@ pub struct Named {
     pub name: Arc<Name>,
 }
 
+impl MeshLine for Line {
+    const SCHEMA: u32 = 1;
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+
+    fn node(&self) -> &Arc<str> {
+        &self.node
+    }
+}
+
 impl Line {
     /// Makes an empty line.
     pub(crate) fn of(node: &Arc<str>) -> Self {
         Self {
-            schema: SCHEMA,
+            schema: Self::SCHEMA,
             node: Arc::clone(node),
             ..Self::default()
         }

@@ -124,7 +124,7 @@ impl NamePublisher {
         }
     }
 
-    /// Tells the listeners that the names hold. Call it every [`super::HEARTBEAT`].
+    /// Tells the listeners that the names hold. Call it every [`crate::mesh::HEARTBEAT`].
     pub(crate) fn alive(&self) {
         let inner = self.inner();
         if let (true, Some(node)) = (inner.whole, &inner.node) {

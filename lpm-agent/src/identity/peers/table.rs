@@ -1,25 +1,21 @@
 //! The table of peers: which agents are asked, and which of their names are believed.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use thiserror::Error;
-use tokio::task::AbortHandle;
-
-use super::{LEASE, Line, Named};
-use crate::identity::{
-    Name,
-    kubernetes::Home,
-    merge::{Change, Moved, Origin},
-    names_file::Kind,
+use super::{Line, Named};
+use crate::{
+    identity::{
+        Name,
+        merge::{Change, Moved, Origin},
+        names_file::Kind,
+    },
+    mesh::{Agent, Agents, Peer, PeerConnection, Trouble},
 };
-
-/// Time for which a node's agent is still asked when nothing talks with the node any more.
-const IDLE: Duration = Duration::from_mins(5);
 
 /// A message about another agent.
 #[derive(Debug)]
@@ -31,39 +27,6 @@ pub(crate) enum PeerMessage {
     InPlace(Line),
     /// The agent does not answer.
     Nothing(Trouble),
-}
-
-/// Why an agent does not answer.
-#[derive(Debug, Error)]
-pub(crate) enum Trouble {
-    /// There is no connection, or it broke.
-    #[error("it cannot be reached: {0}")]
-    Unreachable(String),
-    /// The agent has not sent anything for the time of a lease.
-    #[error("it has not sent anything")]
-    Silent,
-    /// The agent refuses, or cannot answer.
-    #[error("it answers {0}")]
-    Refused(String),
-    /// The agent sends lines that are not valid.
-    #[error("its answer cannot be read: {0}")]
-    Unreadable(String),
-    /// The agent belongs to another node, with this name.
-    #[error("it says it is the agent of node {0}")]
-    Other(Arc<str>),
-}
-
-impl Trouble {
-    /// Value of the label `reason`.
-    pub(crate) fn reason(&self) -> &'static str {
-        match self {
-            Self::Unreachable(_) => "unreachable",
-            Self::Silent => "silent",
-            Self::Refused(_) => "refused",
-            Self::Unreadable(_) => "unreadable",
-            Self::Other(_) => "other",
-        }
-    }
 }
 
 /// State of the connections to other agents.
@@ -79,51 +42,21 @@ pub(crate) struct Report {
     pub(crate) names: usize,
 }
 
-/// A connection to an agent. It ends when this value is dropped.
-#[derive(Debug)]
-pub(crate) struct PeerConnection(pub(crate) AbortHandle);
+/// What one agent says: names of its node's pods.
+type Names = BTreeMap<IpAddr, Arc<Name>>;
 
-impl Drop for PeerConnection {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// The agents that are asked. Pure, except for the effects of `begin`.
+/// The agents that are asked for names. Pure, but for what `begin` does.
 #[derive(Debug)]
 pub(crate) struct Peers<B> {
-    /// Starts a connection to a node's agent, under this number.
-    begin: B,
-    port: u16,
-    own: Arc<str>,
-    known: HashMap<Arc<str>, Peer>,
-    /// The node of each connection, by the connection's number.
-    by_number: HashMap<u64, Arc<str>>,
-    numbers: u64,
-}
-
-#[derive(Debug)]
-struct Peer {
-    agent: IpAddr,
-    number: u64,
-    _talk: Option<PeerConnection>,
-    /// When something last talked with the agent's node.
-    wanted: Instant,
-    /// When the agent was last heard. None: its names are not believed.
-    heard: Option<Instant>,
-    names: BTreeMap<IpAddr, Arc<Name>>,
+    agents: Agents<B, Names>,
 }
 
 impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
-    /// Starts without connections. The `own` node is never asked. All agents listen at this port.
+    /// Nobody is asked yet; not ever the `own` node. The agents listen at this port. `begin` starts a
+    /// conversation with a node's agent, under a number.
     pub(crate) fn new(own: Arc<str>, port: u16, begin: B) -> Self {
         Self {
-            begin,
-            port,
-            own,
-            known: HashMap::new(),
-            by_number: HashMap::new(),
-            numbers: 0,
+            agents: Agents::new(own, port, begin),
         }
     }
 
@@ -131,43 +64,11 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
     pub(crate) fn want(
         &mut self,
         addresses: impl IntoIterator<Item = IpAddr>,
-        home: impl Fn(IpAddr) -> Option<Home>,
+        home: impl Fn(IpAddr) -> Option<Agent>,
         (now, out): (Instant, &mut Vec<Change>),
     ) {
-        let mut seen = HashSet::new();
-        for address in addresses {
-            let Some(Home { node, agent }) = home(address) else {
-                continue;
-            };
-            if node == self.own || !seen.insert(Arc::clone(&node)) {
-                continue;
-            }
-            if let Some(peer) = self.known.get_mut(&node)
-                && peer.agent == agent
-            {
-                peer.wanted = now;
-            } else {
-                self.begin(node, agent, now, out);
-            }
-        }
-    }
-
-    fn begin(&mut self, node: Arc<str>, agent: IpAddr, wanted: Instant, out: &mut Vec<Change>) {
-        self.numbers += 1;
-        let number = self.numbers;
-        let peer = Peer {
-            agent,
-            number,
-            _talk: (self.begin)(SocketAddr::new(agent, self.port), &node, number),
-            wanted,
-            heard: None,
-            names: BTreeMap::new(),
-        };
-        self.by_number.insert(number, Arc::clone(&node));
-        if let Some(mut before) = self.known.insert(node, peer) {
-            self.by_number.remove(&before.number);
-            before.forget(out);
-        }
+        let agents = addresses.into_iter().filter_map(home);
+        forget(self.agents.want(agents, now), out);
     }
 
     /// Applies a message of the connection with this number.
@@ -175,38 +76,36 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         &mut self,
         number: u64,
         line: Line,
-        home: impl Fn(IpAddr) -> Option<Home>,
+        home: impl Fn(IpAddr) -> Option<Agent>,
         (now, out): (Instant, &mut Vec<Change>),
     ) {
-        let Some(node) = self.by_number.get(&number) else {
-            return;
-        };
-        let Some(peer) = self.known.get_mut(node) else {
+        let Some((node, peer)) = self.agents.by_number(number) else {
             return;
         };
         let Line {
             all, changed, gone, ..
         } = line;
         // Changes mean nothing to a listener that has not received all names.
-        if all.is_none() && peer.heard.is_none() {
+        if all.is_none() && !peer.is_heard() {
             return;
         }
-        peer.heard = Some(now);
+        peer.hear(now);
+        let names = &mut peer.said;
         if let Some(all) = &all {
             let kept: HashSet<IpAddr> = all.iter().map(|named| named.address).collect();
-            let before: Vec<IpAddr> = peer.names.keys().copied().collect();
+            let before: Vec<IpAddr> = names.keys().copied().collect();
             for address in before.into_iter().filter(|known| !kept.contains(known)) {
-                peer.set(address, None, out);
+                set(names, address, None, out);
             }
         }
         for address in gone {
-            peer.set(address, None, out);
+            set(names, address, None, out);
         }
         for Named { address, name } in all.into_iter().flatten().chain(changed) {
             let is_its = || home(address).is_some_and(|home| home.node == *node);
             let is_pod = name.kind == Kind::Pod;
             let name = (is_pod && is_its()).then(|| of_node(&name, node));
-            peer.set(address, name, out);
+            set(names, address, name, out);
         }
     }
 
@@ -216,19 +115,19 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
     pub(crate) fn take_in_place(
         &mut self,
         mut line: Line,
-        home: impl Fn(IpAddr) -> Option<Home>,
+        home: impl Fn(IpAddr) -> Option<Agent>,
         (now, out): (Instant, &mut Vec<Change>),
     ) {
-        let Some(peer) = self.known.get(&line.node) else {
+        let Some(peer) = self.agents.get(&line.node) else {
             return;
         };
-        let number = peer.number;
+        let number = peer.number();
         for named in line.all.iter_mut().flatten() {
             let is_same = |before: &&Arc<Name>| {
                 let now = &named.name;
                 (&before.namespace, &before.pod) == (&now.namespace, &now.pod)
             };
-            if let Some(before) = peer.names.get(&named.address).filter(is_same) {
+            if let Some(before) = peer.said.get(&named.address).filter(is_same) {
                 named.name = Arc::clone(before);
             }
         }
@@ -237,13 +136,12 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
 
     /// The number of a node's connection. None: the node is not asked.
     pub(crate) fn number(&self, node: &Arc<str>) -> Option<u64> {
-        Some(self.known.get(node)?.number)
+        Some(self.agents.get(node)?.number())
     }
 
     /// True if the names of a node are believed now.
     pub(crate) fn is_heard(&self, node: &Arc<str>) -> bool {
-        let peer = self.known.get(node);
-        peer.is_some_and(|peer| peer.heard.is_some())
+        self.agents.get(node).is_some_and(Peer::is_heard)
     }
 
     /// Addresses of its own pods that an agent reports as having changed owners before. Call it
@@ -252,9 +150,9 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         &self,
         number: u64,
         line: &Line,
-        home: impl Fn(IpAddr) -> Option<Home>,
+        home: impl Fn(IpAddr) -> Option<Agent>,
     ) -> Vec<Moved> {
-        let Some(node) = self.by_number.get(&number) else {
+        let Some(node) = self.agents.node(number) else {
             return Vec::new();
         };
         let is_its = |moved: &&Moved| home(moved.address).is_some_and(|home| home.node == *node);
@@ -265,17 +163,17 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
     /// names are unknown.
     pub(crate) fn nodes_changed(
         &mut self,
-        home: impl Fn(IpAddr) -> Option<Home>,
+        home: impl Fn(IpAddr) -> Option<Agent>,
         out: &mut Vec<Change>,
     ) {
-        for (node, peer) in &mut self.known {
-            let addresses: Vec<IpAddr> = peer.names.keys().copied().collect();
-            let is_its = |home: Home| home.node == *node && home.agent == peer.agent;
+        for (node, peer) in self.agents.iter_mut() {
+            let addresses: Vec<IpAddr> = peer.said.keys().copied().collect();
+            let is_its = |home: Agent| home.node == *node && home.address == peer.address();
             let moved = addresses
                 .into_iter()
                 .filter(|address| !home(*address).is_some_and(is_its));
             for address in moved.collect::<Vec<_>>() {
-                peer.set(address, None, out);
+                set(&mut peer.said, address, None, out);
             }
         }
     }
@@ -284,77 +182,64 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
     /// long become unknown, and are asked from the beginning. Returns the nodes whose agents have
     /// fallen silent.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Change>) -> Vec<Arc<str>> {
-        let is_late = |heard: Instant| now.saturating_duration_since(heard) >= LEASE;
-        let mut again = Vec::new();
-        let by_number = &mut self.by_number;
-        self.known.retain(|node, peer| {
-            let wanted = now.saturating_duration_since(peer.wanted) < IDLE;
-            if !wanted {
-                peer.forget(out);
-                by_number.remove(&peer.number);
-            } else if peer.heard.is_some_and(is_late) {
-                again.push((Arc::clone(node), peer.agent, peer.wanted));
-            }
-            wanted
-        });
-        let silent = again.iter().map(|(node, ..)| Arc::clone(node)).collect();
-        for (node, agent, wanted) in again {
-            self.begin(node, agent, wanted, out);
-        }
+        let (silent, said) = self.agents.tick(now);
+        forget(said, out);
         silent
     }
 
     /// Ends all connections.
     pub(crate) fn end(&mut self, out: &mut Vec<Change>) {
-        self.by_number.clear();
-        for (_, mut peer) in self.known.drain() {
-            peer.forget(out);
-        }
+        forget(self.agents.end(), out);
     }
 
     /// The state of the connections.
     pub(crate) fn report(&self) -> Report {
-        let answering = self.known.values().filter(|peer| peer.heard.is_some());
-        let answering = answering.count();
+        let (mut answering, mut silent, mut names) = (0, 0, 0);
+        for peer in self.agents.iter() {
+            *if peer.is_heard() {
+                &mut answering
+            } else {
+                &mut silent
+            } += 1;
+            names += peer.said.len();
+        }
         Report {
             answering,
-            silent: self.known.len() - answering,
+            silent,
             in_place: 0,
-            names: self.known.values().map(|peer| peer.names.len()).sum(),
+            names,
         }
     }
 
     /// The node of the connection with this number.
     pub(crate) fn node(&self, number: u64) -> Option<&Arc<str>> {
-        self.by_number.get(&number)
+        self.agents.node(number)
     }
 }
 
-impl Peer {
-    fn set(&mut self, address: IpAddr, name: Option<Arc<Name>>, out: &mut Vec<Change>) {
-        let before = match &name {
-            Some(name) => self.names.insert(address, Arc::clone(name)),
-            None => self.names.remove(&address),
-        };
-        if before != name {
-            out.push(Change {
-                origin: Origin::Peer,
-                range: address.into(),
-                name,
-            });
-        }
-    }
-
-    /// Makes all names of the agent unknown.
-    fn forget(&mut self, out: &mut Vec<Change>) {
-        self.heard = None;
-        let names = std::mem::take(&mut self.names);
-        out.extend(names.into_keys().map(|address| Change {
+/// An agent names an address so now, or does not.
+fn set(names: &mut Names, address: IpAddr, name: Option<Arc<Name>>, out: &mut Vec<Change>) {
+    let before = match &name {
+        Some(name) => names.insert(address, Arc::clone(name)),
+        None => names.remove(&address),
+    };
+    if before != name {
+        out.push(Change {
             origin: Origin::Peer,
             range: address.into(),
-            name: None,
-        }));
+            name,
+        });
     }
+}
+
+/// Nothing of this is believed any more.
+fn forget(said: Vec<Names>, out: &mut Vec<Change>) {
+    let addresses = said.into_iter().flat_map(Names::into_keys);
+    out.extend(addresses.map(|address| Change {
+        origin: Origin::Peer,
+        range: address.into(),
+        name: None,
+    }));
 }
 
 /// The name of a pod with this node, whatever the agent said about its place.

@@ -9,11 +9,13 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _};
 
-use super::{table::PeerConnection, *};
-use crate::identity::{
-    Name,
-    kubernetes::Home,
-    merge::{Change, Moved, Origin},
+use super::*;
+use crate::{
+    identity::{
+        Name,
+        merge::{Change, Moved, Origin},
+    },
+    mesh::{Agent, LEASE, PeerConnection},
 };
 
 fn address(text: &str) -> IpAddr {
@@ -33,12 +35,12 @@ fn named(at: &str, namespace: &str) -> Named {
 }
 
 /// Nodes `n1` to `n9` with ranges 198.18.1.0/24 and so on.
-fn home(address: IpAddr) -> Option<Home> {
+fn home(address: IpAddr) -> Option<Agent> {
     let IpAddr::V4(v4) = address else { return None };
     let number = v4.octets()[2];
-    (v4.octets()[1] == 18 && (1..10).contains(&number)).then(|| Home {
+    (v4.octets()[1] == 18 && (1..10).contains(&number)).then(|| Agent {
         node: format!("n{number}").into(),
-        agent: IpAddr::from([198, 19, 0, number]),
+        address: IpAddr::from([198, 19, 0, number]),
     })
 }
 
@@ -175,9 +177,9 @@ fn an_agents_word_is_for_its_own_node() {
     assert_eq!(words(&out), ["198.18.2.1 -", "198.18.2.2 media"]);
     out.clear();
     let moved = |_| {
-        Some(Home {
+        Some(Agent {
             node: "n7".into(),
-            agent: address("198.19.0.7"),
+            address: address("198.19.0.7"),
         })
     };
     peers.nodes_changed(moved, &mut out);

@@ -10,7 +10,10 @@ use std::{
 
 use lpm_common::layout::{BackendKey, MOST_BACKENDS, NameId, backend_key};
 
-use crate::{identity::Directory, kernel::conntrack::Translated, kernel::maps::Maps};
+use crate::{
+    kernel::{conntrack::Translated, maps::Maps},
+    passive::NameIds,
+};
 
 /// Client and destination of a connection, as the client knows them.
 type Ends = (SocketAddr, SocketAddr);
@@ -26,15 +29,15 @@ struct Told {
 /// The connections that are translated now, as far as there is room.
 pub(crate) struct Backends {
     tables: Arc<dyn Maps>,
-    directory: Arc<Directory>,
+    ids: Arc<NameIds>,
     told: Mutex<HashMap<Ends, Told>>,
 }
 
 impl Backends {
-    pub(super) fn new(tables: Arc<dyn Maps>, directory: Arc<Directory>) -> Self {
+    pub(super) fn new(tables: Arc<dyn Maps>, ids: Arc<NameIds>) -> Self {
         Self {
             tables,
-            directory,
+            ids,
             told: Mutex::default(),
         }
     }
@@ -45,7 +48,7 @@ impl Backends {
 
     /// Applies a report about connections that have begun or ended.
     pub(crate) fn hear(&self, news: Translated) {
-        if !self.directory.levels().workload {
+        if !self.ids.levels().workload {
             return;
         }
         let mut told = self.told();
@@ -71,7 +74,7 @@ impl Backends {
                 drop(told);
                 // Flows that found no backend look again.
                 if new {
-                    self.directory.rename(&*self.tables);
+                    self.ids.rename(&*self.tables);
                 }
             }
         }
@@ -87,7 +90,7 @@ impl Backends {
         }
         drop(told);
         if new {
-            self.directory.rename(&*self.tables);
+            self.ids.rename(&*self.tables);
         }
     }
 
@@ -102,9 +105,7 @@ impl Backends {
         if before.is_none() && told.len() >= MOST_BACKENDS as usize {
             return false;
         }
-        let id = self
-            .directory
-            .id_behind(&*self.tables, ends.1.ip(), backend);
+        let id = self.ids.id_behind(&*self.tables, ends.1.ip(), backend);
         let id = id.unwrap_or_else(|error| {
             tracing::error!(%error, "a backend could not get an id: flows to its service lack it");
             None
@@ -170,8 +171,8 @@ mod tests {
             service: true,
             ..Levels::default()
         };
-        let directory = Arc::new(Directory::new(levels));
-        let backends = Backends::new(Arc::clone(&tables) as _, Arc::clone(&directory));
+        let ids = Arc::new(NameIds::new(levels, Arc::default()));
+        let backends = Backends::new(Arc::clone(&tables) as _, Arc::clone(&ids));
         let name = |address: &str, namespace: &str, workload: Option<&str>| {
             let name = Name {
                 namespace: Some(namespace.into()),
@@ -185,8 +186,9 @@ mod tests {
                 ..Name::default()
             };
             let range = at(&format!("{address}:0")).ip().into();
-            let change = (range, Some(Arc::new(name)));
-            directory.apply(&*tables, &[change]).expect("apply");
+            let change = [(range, Some(Arc::new(name)))];
+            ids.registry().apply(&change);
+            ids.follow(&*tables, &change).expect("follow");
         };
         name("198.19.0.1", "shop", None);
         name("198.18.0.7", "shop", Some("web"));
@@ -194,7 +196,7 @@ mod tests {
         let whose = |from: SocketAddr| {
             let told = tables.backends.lock().expect("backends");
             let id = told.get(&key((from, to))).copied()?;
-            let member = directory.member(id)?;
+            let member = ids.member(id)?;
             let (workload, service) = (member.workload.clone()?, member.service.clone()?);
             Some(format!("{workload} {service}"))
         };

@@ -93,8 +93,8 @@ impl Levelled {
     /// Starts without round trips, for the levels of this model.
     pub(super) fn of(model: &Model) -> Self {
         let is_full = |counters: [u64; COUNTERS]| counters[Counter::RowsFull as usize] > 0;
-        let overflown = model.directory.is_overflown()
-            || model.directory.levels().pod && model.counters().is_ok_and(is_full);
+        let overflown = model.ids.is_overflown()
+            || model.ids.levels().pod && model.counters().is_ok_and(is_full);
         Self {
             overflown,
             ..Self::default()
@@ -109,7 +109,7 @@ impl Levelled {
         labels: &Labels,
         (leg, echo, counts): (Leg, Echo, &Counts),
     ) {
-        let levels = model.directory.levels();
+        let levels = model.ids.levels();
         let ends = pair.map(|pair| (pair.local(), pair.remote()));
         let overflown = row == OVERFLOW_ROW;
         let workload = |end: Option<NameValue>| workload(model, end, overflown);
@@ -153,7 +153,7 @@ fn workload(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Wo
     let Some(end) = end else {
         return Some(Workload::new(if overflown { OVERFLOW } else { "" }, None));
     };
-    let member = model.directory.member(end.id);
+    let member = model.ids.member(end.id);
     let (name, kind) = member.as_deref().map_or((None, None), Member::workload);
     match name {
         gone if is_gone(gone) => None,
@@ -169,7 +169,7 @@ fn service(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc
     let Some(end) = end else {
         return overflown.then(|| OVERFLOW.into());
     };
-    let member = model.directory.member(end.id);
+    let member = model.ids.member(end.id);
     match member
         .as_deref()
         .and_then(|member| member.service.as_deref())
@@ -187,7 +187,7 @@ fn pod(model: &Model, end: Option<NameValue>, (overflown, any): (bool, bool)) ->
     let Some(end) = end else {
         return overflown.then(|| OVERFLOW.into());
     };
-    let member = model.directory.member(end.id);
+    let member = model.ids.member(end.id);
     match member.as_deref().and_then(|member| member.pod.as_deref()) {
         gone if is_gone(gone) => None,
         Some(pod) => Some(pod.into()),
@@ -232,8 +232,7 @@ impl Model {
         addresses
     }
 
-    /// Packets of active flows by address. [`crate::identity::Directory::tell_apart`] chooses by
-    /// them.
+    /// Packets of active flows by address. [`crate::passive::NameIds::tell_apart`] chooses by them.
     #[must_use]
     pub fn packets_by_address(&self, clock: &Clock) -> HashMap<IpAddr, u64> {
         let mut packets: HashMap<IpAddr, u64> = HashMap::new();

@@ -42,7 +42,7 @@ impl Model {
     pub fn recycle(&self, since: Instant) -> io::Result<()> {
         // No other thread counts in rows or takes them from entries meanwhile.
         let windows = self.windows();
-        self.directory.touch_ids(self.backends.ids());
+        self.ids.touch_ids(self.backends.ids());
         let relabelled = self.relabel(since)?;
         let merged = self.merge();
         drop(windows);
@@ -50,10 +50,10 @@ impl Model {
             .labelled()
             .flat_map(|(_, pair)| [pair.local().id, pair.remote().id])
             .collect();
-        let released = self.directory.release(since, &borne);
+        let released = self.ids.release(since, &borne);
         if relabelled || released {
             // Flows look up their rows again. Members that were not told apart may get an id.
-            self.directory.rename(&*self.tables);
+            self.ids.rename(&*self.tables);
         }
         merged
     }
@@ -69,19 +69,18 @@ impl Model {
     /// # Errors
     /// One of the kernel's maps cannot be written.
     pub fn begin_levels(&self) -> io::Result<()> {
-        if self.directory.new_levels().any() {
-            let relabelled =
-                self.relabel_as(|pairs| self.directory.switched(&*self.tables, pairs))?;
+        if self.ids.new_levels().any() {
+            let relabelled = self.relabel_as(|pairs| self.ids.switched(&*self.tables, pairs))?;
             if relabelled {
-                self.directory.rename(&*self.tables);
+                self.ids.rename(&*self.tables);
             }
         }
-        self.directory.keep_levels(&*self.tables)
+        self.ids.keep_levels(&*self.tables)
     }
 
     /// Removes the names of what is gone from its rows. Returns whether there were any.
     fn relabel(&self, since: Instant) -> io::Result<bool> {
-        self.relabel_as(|pairs| self.directory.reduce(&*self.tables, pairs, since))
+        self.relabel_as(|pairs| self.ids.reduce(&*self.tables, pairs, since))
     }
 
     /// Gives rows other label sets than they have. Returns whether any has changed.
@@ -114,7 +113,7 @@ impl Model {
         let mut doubles = BTreeMap::new();
         for (row, pair) in self.labelled() {
             match first.entry(pair) {
-                Entry::Vacant(vacant) if self.directory.is_reduced(pair) => {
+                Entry::Vacant(vacant) if self.ids.is_reduced(pair) => {
                     vacant.insert(row);
                 }
                 Entry::Vacant(_) => {}

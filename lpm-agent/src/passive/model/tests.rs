@@ -60,23 +60,19 @@ pub(crate) fn observe(tables: &Memory, row: usize, leg: Leg, echo: usize, ns: u6
 
 /// A model with the namespaces `a` (1) and `b` (2).
 pub(crate) fn model(tables: Memory) -> Model {
-    let directory = Directory::default();
+    let ids = NameIds::default();
     let names = "- {cidr: 198.18.4.0/23, namespace: a}\n- {cidr: 198.18.9.0/24, namespace: b}\n";
     let names = PrefixMap::parse(names, Path::new("names.yaml")).expect("names");
-    directory.update(&tables, &names, &[]).expect("update");
+    ids.registry().replace(&names, &[]);
+    ids.follow_all(&tables).expect("follow");
     // Ids are given out in the order of the prefixes' lengths.
-    assert_eq!(directory.namespace(A).as_deref(), Some("a"));
-    model_of(tables, directory)
+    assert_eq!(ids.namespace(A).as_deref(), Some("a"));
+    model_of(tables, ids)
 }
 
 /// A model with these names.
-pub(crate) fn model_of(tables: Memory, directory: Directory) -> Model {
-    Model::new(
-        Arc::new(tables),
-        Arc::new(directory),
-        Duration::from_secs(30),
-    )
-    .expect("a model")
+pub(crate) fn model_of(tables: Memory, ids: NameIds) -> Model {
+    Model::new(Arc::new(tables), Arc::new(ids), Duration::from_secs(30)).expect("a model")
 }
 
 fn labels(namespace: &str, peer_namespace: &str, peer_kind: PeerKind) -> Labels {
@@ -251,18 +247,20 @@ fn a_link_that_goes_takes_its_flows_but_no_count() {
 /// A level is summed over what it does not tell apart. What lost its row shows as overflow.
 #[test]
 fn levels_tell_apart_within_namespaces() {
-    let directory = Directory::new(Levels {
+    let levels = Levels {
         workload: true,
         service: true,
         pod: true,
         top: 100,
-    });
+    };
+    let ids = NameIds::new(levels, Arc::default());
     let empty = tables(&[]);
     let names = "- {address: 198.18.4.1, namespace: a, workload: web, pod: web-1}\n\
                  - {address: 198.18.9.1, namespace: b, workload: db}\n\
                  - {address: 198.18.9.9, namespace: b, service: db}\n";
     let names = PrefixMap::parse(names, Path::new("names.yaml")).expect("names");
-    directory.update(&empty, &names, &[]).expect("update");
+    ids.registry().replace(&names, &[]);
+    ids.follow_all(&empty).expect("follow");
     let put = |last: [u8; 4]| {
         let names = empty.names.lock().expect("names");
         let mut found = names.iter().filter(|(key, _)| key.address[12..] == last);
@@ -270,16 +268,13 @@ fn levels_tell_apart_within_namespaces() {
     };
     let (db, service) = (put([198, 18, 9, 1]), put([198, 18, 9, 9]));
     let here = names.lookup("198.18.4.1".parse().expect("an address"));
-    let web = NameValue::new(
-        directory.id_here(&empty, here.expect("a name")),
-        PeerKind::Pod,
-    );
+    let web = NameValue::new(ids.id_here(&empty, here.expect("a name")), PeerKind::Pod);
     let pair = |remote| PairKey::new(Vantage::Pod as u8, web, remote);
     let pairs = [pair(db), pair(service), pair(db).whole()];
     let tables = Arc::new(tables(&pairs));
     let model = Model::new(
         Arc::clone(&tables) as _,
-        Arc::new(directory),
+        Arc::new(ids),
         Duration::from_secs(30),
     );
     let model = model.expect("a model");
@@ -371,15 +366,17 @@ pub(crate) fn everything() -> Model {
         top: 100,
     };
     let chosen = Chosen::new(&["team".to_owned()]);
-    let directory = Directory::new(levels).on_node(Some("n1".into()), chosen);
+    let registry = Registry::on_node(Some("n1".into()), chosen);
+    let ids = NameIds::new(levels, Arc::new(registry));
     let names = "- {address: 198.18.4.1, namespace: a, workload: web, pod: web-1, node: n1}\n\
                  - {address: 198.18.9.9, namespace: b, service: db}\n";
     let names = PrefixMap::parse(names, Path::new("names.yaml")).expect("names");
     let empty = tables(&[]);
-    directory.update(&empty, &names, &[]).expect("update");
+    ids.registry().replace(&names, &[]);
+    ids.follow_all(&empty).expect("follow");
     let value = |address: [u8; 4], kind| {
         let name = names.lookup(address.into()).expect("a name");
-        NameValue::new(directory.id_here(&empty, name), kind)
+        NameValue::new(ids.id_here(&empty, name), kind)
     };
     let (web, db) = (
         value([198, 18, 4, 1], PeerKind::Pod),
@@ -405,9 +402,11 @@ pub(crate) fn everything() -> Model {
     }
     let address = IpAddr::from([198, 18, 4, 1]);
     let here = (address.into(), names.lookup(address).cloned());
-    directory.apply(&tables, &[here]).expect("apply");
-    directory.status().know_everything();
-    let model = model_of(tables, directory);
+    let change = [here];
+    ids.registry().apply(&change);
+    ids.follow(&tables, &change).expect("follow");
+    ids.registry().status().know_everything();
+    let model = model_of(tables, ids);
     model.end_window().expect("end the window");
     let (name, vantage) = ("va".to_owned(), Vantage::Pod);
     let link = Link {

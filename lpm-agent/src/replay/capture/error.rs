@@ -36,7 +36,7 @@ pub enum CaptureError {
         /// Bytes that are left.
         have: u64,
     },
-    /// A record that contradicts itself or the format.
+    /// Makes the error for a record that contradicts itself or the format.
     #[error(
         "is corrupt at byte {offset}: {what}; everything before it was used, and nothing after it \
          can be read"

@@ -5,7 +5,10 @@ mod scope;
 
 use std::fs;
 
-use lpm_agent::identity::kubernetes::{Kubernetes, KubernetesError, Settings, Watched};
+use lpm_agent::{
+    identity::kubernetes::{Kubernetes, KubernetesError, Settings, Watched},
+    kube::ConnectError,
+};
 use lpm_testbed::kubernetes::ApiServer;
 use serde_json::{Value, json};
 
@@ -215,7 +218,10 @@ fn a_kubeconfig_that_does_not_hold_is_an_error() {
         let started = Kubernetes::start(settings, std::sync::Arc::default(), |_| true);
         let error = started.expect_err(text);
         assert!(
-            matches!(error, KubernetesError::Kubeconfig { .. }),
+            matches!(
+                error,
+                KubernetesError::Connect(ConnectError::Kubeconfig { .. })
+            ),
             "{error}"
         );
         let said = error.to_string();

@@ -3,10 +3,13 @@
 use std::{env, net::IpAddr, process::Command, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use lpm_agent::identity::{
-    Name, PrefixMap,
-    kubernetes::{ClusterState, EndpointSlice, Event, Node, Pod, ReplicaSet, Service, StateEvent},
-    merge::{Change, Merge, Origin},
+use lpm_agent::{
+    identity::{
+        Name, PrefixMap,
+        kubernetes::{ClusterState, EndpointSlice, Node, Pod, ReplicaSet, Service, StateEvent},
+        merge::{Change, Merge, Origin},
+    },
+    kube::Event,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -6,9 +6,10 @@ use lpm_common::layout::{Echo, Family, Leg, NameId, NameValue, PeerKind, Vantage
 
 use super::*;
 use crate::{
-    identity::{Directory, Levels, Name, merge::Delta},
+    identity::{Levels, Name, merge::Delta},
     kernel::maps::memory::Memory,
     passive::{
+        NameIds,
         flow::tests::fill,
         model::tests::{model_of, observe},
     },
@@ -31,8 +32,8 @@ impl Bench {
         let tables = Arc::new(Memory::new(8, rows, 2));
         tables.control.next_row.store(1, Ordering::Relaxed);
         tables.control.clock_ktime_ns.store(1, Ordering::Relaxed);
-        let directory = Arc::new(Directory::new(levels));
-        let model = Model::new(Arc::clone(&tables) as _, directory, Duration::from_secs(30));
+        let ids = Arc::new(NameIds::new(levels, Arc::default()));
+        let model = Model::new(Arc::clone(&tables) as _, ids, Duration::from_secs(30));
         Self {
             model: model.expect("a model"),
             tables,
@@ -51,8 +52,9 @@ impl Bench {
             })
         });
         let change: Delta = (std::net::IpAddr::from([198, 18, 0, n]).into(), name);
-        let directory = self.model.directory();
-        directory.apply(&*self.tables, &[change]).expect("apply");
+        self.model.registry().apply(std::slice::from_ref(&change));
+        let ids = self.model.ids();
+        ids.follow(&*self.tables, &[change]).expect("follow");
     }
 
     fn value(&self, n: u8) -> NameValue {
@@ -234,7 +236,7 @@ fn namespaces_that_are_gone_are_shown_nowhere() {
 fn free_rows_are_in_order() {
     let tables = Memory::new(8, 16, 1);
     tables.control.next_row.store(16, Ordering::Relaxed);
-    let model = model_of(tables, Directory::default());
+    let model = model_of(tables, NameIds::default());
     for row in [7, 3, 12, 5] {
         model.give_back(row).expect("free");
     }
@@ -250,7 +252,7 @@ fn free_rows_are_in_order() {
     let unused = NameValue::new(NameId::new(1, 0), PeerKind::Pod);
     let dns = PairKey::new(Vantage::Pod as u8, unused, unused).with(Family::Dns);
     assert_eq!(dns.gone().family(), Some(Family::Dns));
-    assert!(model.directory().is_reduced(dns.gone()));
+    assert!(model.ids().is_reduced(dns.gone()));
 }
 
 #[test]
@@ -259,10 +261,10 @@ fn what_was_counted_before_a_level_was_switched_on_is_not_in_it() {
     tables.control.next_row.store(1, Ordering::Relaxed);
     tables.control.clock_ktime_ns.store(1, Ordering::Relaxed);
     let agent = |levels: Levels| {
-        let directory = Directory::new(levels);
-        directory.resume(&*tables).expect("resume");
+        let ids = NameIds::new(levels, Arc::default());
+        ids.resume(&*tables).expect("resume");
         let idle = Duration::from_secs(30);
-        let model = Model::new(Arc::clone(&tables) as _, Arc::new(directory), idle);
+        let model = Model::new(Arc::clone(&tables) as _, Arc::new(ids), idle);
         let model = model.expect("a model");
         model.begin_levels().expect("begin");
         Bench {

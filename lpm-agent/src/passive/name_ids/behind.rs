@@ -4,17 +4,17 @@ use std::{io, net::IpAddr, sync::PoisonError};
 
 use lpm_common::layout::NameId;
 
-use super::Directory;
+use super::NameIds;
 use crate::{
     identity::{Member, names_file::Kind},
     kernel::maps::NameMaps,
 };
 
-impl Directory {
-    /// The id of a service's backend, for flows that have only the service's address. It stands for
-    /// the same namespace, with the backend's workload and the service that is addressed. None:
-    /// workloads are not told apart, or this one is not; or the backend is unknown, or is not in
-    /// the service's namespace.
+impl NameIds {
+    /// The id that stands for a backend of a service, for flows that know the service's address only: in
+    /// the same namespace, with the backend's workload and the service by which it is talked to.
+    /// `None`: workloads are not told apart, or this one is not; the backend is not known, or is not
+    /// of the service's namespace.
     ///
     /// # Errors
     /// The meaning of the id cannot be stored for the next agent. Then nobody may have it.
@@ -24,7 +24,7 @@ impl Directory {
         service: IpAddr,
         backend: IpAddr,
     ) -> io::Result<Option<NameId>> {
-        let names = self.names();
+        let names = self.registry.names();
         let (Some(service), Some(backend)) = (names.lookup(service), names.lookup(backend)) else {
             return Ok(None);
         };

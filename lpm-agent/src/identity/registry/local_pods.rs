@@ -7,20 +7,20 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::Directory;
+use super::Registry;
 use crate::identity::{Name, labels::Chosen, names_file::Kind};
 
 /// Namespace and name of a pod.
 pub type PodKey = (Arc<str>, Arc<str>);
 
-impl Directory {
-    /// Sets this node, and the labels of pods that names include.
+impl Registry {
+    /// One for this node; names carry these labels of pods.
     #[must_use]
-    pub fn on_node(self, node: Option<Arc<str>>, labels: Chosen) -> Self {
+    pub fn on_node(node: Option<Arc<str>>, labels: Chosen) -> Self {
         Self {
             node,
             labels,
-            ..self
+            ..Self::default()
         }
     }
 

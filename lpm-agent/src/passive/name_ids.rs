@@ -1,10 +1,9 @@
-//! The directory of names, kept equal for the exporters and for the kernel.
+//! The names as the kernel programs have them: ids by address, which follow the [`Registry`].
 
 mod behind;
 mod changes;
 mod expiry;
 mod kernel;
-mod local_pods;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,52 +14,45 @@ use std::{
     },
 };
 
-use ipnet::IpNet;
 use lpm_common::layout::{NameId, NameValue, PeerKind};
 
 use self::kernel::{InKernel, Ranges};
-pub use self::local_pods::PodKey;
-use super::{
-    Name, PrefixMap,
-    ids::{Ids, Levels, Member},
-    labels::Chosen,
-    names_file::{self, Kind},
-    peers::NamePublisher,
-    resolver::{LocalEnd, LocalEnds, Resolver},
-    status::Status,
+use crate::{
+    identity::{Levels, Member, Name, PrefixMap, Registry, ids::Ids, names_file::Kind},
+    kernel::maps::NameMaps,
 };
-use crate::kernel::maps::NameMaps;
 
 /// An id that nobody has. Under it the levels are remembered that rows were told apart by.
 const LEVELS: NameId = NameId(0);
 
-/// The directory: ids of namespaces and their members, and names by address.
+/// Ids of namespaces and their members, and the kernel's names with these ids. It follows the changes
+/// of a [`Registry`].
 #[derive(Debug, Default)]
-pub struct Directory {
+pub struct NameIds {
     levels: Levels,
     /// Levels of the last agent, if its rows go on.
     earlier: OnceLock<Levels>,
-    names: RwLock<Arc<PrefixMap>>,
     ids: RwLock<Ids>,
-    local: RwLock<Arc<LocalEnds>>,
-    node: Option<Arc<str>>,
-    labels: Chosen,
-    /// Names of this node's pods.
-    here: RwLock<BTreeMap<IpNet, Arc<Name>>>,
     /// The names that the kernel has now.
     kernel: Mutex<InKernel>,
-    status: Arc<Status>,
-    board: Arc<NamePublisher>,
+    registry: Arc<Registry>,
 }
 
-impl Directory {
-    /// Makes a directory that tells apart what these levels say.
+impl NameIds {
+    /// Ids for the names of a registry, with these levels.
     #[must_use]
-    pub fn new(levels: Levels) -> Self {
+    pub fn new(levels: Levels, registry: Arc<Registry>) -> Self {
         Self {
             levels,
+            registry,
             ..Self::default()
         }
+    }
+
+    /// The registry that the ids follow.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     /// The levels: what is told apart within namespaces.
@@ -69,8 +61,8 @@ impl Directory {
         &self.levels
     }
 
-    /// Takes over the ids and the kernel's names of the last agent. Call it before
-    /// [`Directory::update`].
+    /// Goes on with the ids and the kernel's names as an agent before this one left them; to be
+    /// called before [`Self::follow`].
     ///
     /// # Errors
     /// The kernel's maps cannot be read.
@@ -106,34 +98,6 @@ impl Directory {
     fn remember(&self, tables: &dyn NameMaps) -> io::Result<()> {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         ids.remember(|id, text| tables.remember(id, text))
-    }
-
-    /// State of the sources of names.
-    #[must_use]
-    pub fn status(&self) -> &Arc<Status> {
-        &self.status
-    }
-
-    /// The publisher of this node's pods, which other nodes' agents listen to.
-    #[must_use]
-    pub fn board(&self) -> &Arc<NamePublisher> {
-        &self.board
-    }
-
-    /// The name of an address.
-    #[must_use]
-    pub fn lookup(&self, address: IpAddr) -> Option<Arc<Name>> {
-        self.names
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .lookup(address)
-            .cloned()
-    }
-
-    /// All names as they are now, for many lookups in a row.
-    #[must_use]
-    pub fn names(&self) -> Arc<PrefixMap> {
-        Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Number of names for the kernel, with or without room there.
@@ -185,32 +149,6 @@ impl Directory {
         id
     }
 
-    /// Sets the local end of an interface of this node. None: its flows' local ends are named by
-    /// address.
-    pub fn set_local(&self, index: u32, end: Option<LocalEnd>) {
-        let mut local = self.local.write().unwrap_or_else(PoisonError::into_inner);
-        if local.get(&index) == end.as_ref() {
-            return;
-        }
-        let local = Arc::make_mut(&mut local);
-        match end {
-            Some(end) => drop(local.insert(index, end)),
-            None => drop(local.remove(&index)),
-        }
-    }
-
-    /// The local ends of this node's interfaces, by index, as far as the interface decides.
-    #[must_use]
-    pub fn local(&self) -> Arc<LocalEnds> {
-        Arc::clone(&self.local.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// A resolver for the ends of flows with the current names, for many flows in a row.
-    #[must_use]
-    pub fn whose(&self) -> Resolver {
-        Resolver::new(self.names(), self.local())
-    }
-
     /// Makes known flows look up their names again, without any change of addresses.
     pub fn rename(&self, tables: &dyn NameMaps) {
         // It waits until no other thread changes the names.
@@ -222,20 +160,13 @@ impl Directory {
         self.ids.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets all names, with the node's own addresses, here and in the kernel. Known flows look up
-    /// their names again at their next packet.
+    /// Puts all names of the registry into the kernel. Known flows look up their names again at their
+    /// next packet.
     ///
     /// # Errors
-    /// The kernel refuses an entry because its map is gone. A name that finds no room is left out,
-    /// which is no error.
-    pub fn update(
-        &self,
-        tables: &dyn NameMaps,
-        names: &PrefixMap,
-        own: &[IpAddr],
-    ) -> io::Result<()> {
-        let names = Arc::new(with_own(names, own));
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&names);
+    /// The kernel refuses an entry, its map being gone. One that finds no room has no name.
+    pub fn follow_all(&self, tables: &dyn NameMaps) -> io::Result<()> {
+        let names = self.registry.names();
         // If all members fit, each is told apart from the first packet on. Otherwise see
         // `tell_apart`.
         let top = self.at_once(&names);
@@ -256,13 +187,13 @@ impl Directory {
     /// first, as long as ids are left. Known flows look up their names again.
     ///
     /// # Errors
-    /// As [`Self::update`].
+    /// As [`Self::follow_all`].
     pub fn tell_apart(
         &self,
         tables: &dyn NameMaps,
         packets: &HashMap<IpAddr, u64>,
     ) -> io::Result<()> {
-        let names = self.names();
+        let names = self.registry.names();
         let mut waiting: BTreeMap<(&str, Member), u64> = BTreeMap::new();
         let known = self.ids();
         for (address, packets) in packets {
@@ -337,18 +268,6 @@ impl Directory {
             ..NameValue::new(id, PeerKind::from(name.kind))
         }
     }
-}
-
-/// Adds the node's own addresses, with the names of the names file or as [`super::HOST`].
-fn with_own(names: &PrefixMap, own: &[IpAddr]) -> PrefixMap {
-    let mut all = names.clone();
-    for address in own {
-        all.insert(
-            (*address).into(),
-            Arc::new(names_file::own(names, *address, None)),
-        );
-    }
-    all
 }
 
 /// Tells the kernel that names have changed, by a new generation. The kernel keeps 16 bits of it

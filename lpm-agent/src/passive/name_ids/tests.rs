@@ -5,6 +5,12 @@ use std::path::Path;
 use super::*;
 use crate::kernel::maps::memory::Memory;
 
+/// Makes these all the names, here and in the kernel.
+fn update(ids: &NameIds, tables: &Memory, names: &PrefixMap, own: &[IpAddr]) {
+    ids.registry().replace(names, own);
+    ids.follow_all(tables).expect("follow");
+}
+
 fn names(text: &str) -> PrefixMap {
     PrefixMap::parse(text, Path::new("names.yaml")).expect("a names file")
 }
@@ -12,11 +18,11 @@ fn names(text: &str) -> PrefixMap {
 #[test]
 fn the_kernel_follows_the_names() {
     let tables = Memory::new(4, 2, 1);
-    let directory = Directory::default();
+    let ids = NameIds::default();
     let first = names("- {cidr: 198.18.0.0/16, namespace: a}\n");
-    directory.update(&tables, &first, &[]).expect("update");
+    update(&ids, &tables, &first, &[]);
     assert_eq!(tables.control.generation.load(Ordering::Relaxed), 1);
-    directory.update(&tables, &first, &[]).expect("update");
+    update(&ids, &tables, &first, &[]);
     assert_eq!(
         tables.control.generation.load(Ordering::Relaxed),
         1,
@@ -24,7 +30,7 @@ fn the_kernel_follows_the_names() {
     );
 
     let second = names("- {cidr: 198.19.0.0/16, namespace: b}\n");
-    directory.update(&tables, &second, &[]).expect("update");
+    update(&ids, &tables, &second, &[]);
     assert_eq!(tables.control.generation.load(Ordering::Relaxed), 2);
     let kernel = tables.names.lock().expect("names").clone();
     assert_eq!(kernel.len(), 1);
@@ -34,23 +40,23 @@ fn the_kernel_follows_the_names() {
         NameId::new(2, 0),
         "the id of a is not given out again"
     );
-    assert_eq!(directory.namespace(1).as_deref(), Some("a"));
-    assert_eq!(directory.namespace(2).as_deref(), Some("b"));
-    assert_eq!(directory.namespace(0), None);
-    assert_eq!(directory.namespace(3), None);
+    assert_eq!(ids.namespace(1).as_deref(), Some("a"));
+    assert_eq!(ids.namespace(2).as_deref(), Some("b"));
+    assert_eq!(ids.namespace(0), None);
+    assert_eq!(ids.namespace(3), None);
 }
 
 #[test]
 fn own_addresses_are_the_host_unless_named() {
     let tables = Memory::new(4, 2, 1);
-    let directory = Directory::default();
+    let ids = NameIds::default();
     let own = [IpAddr::from([198, 18, 0, 1]), IpAddr::from([198, 18, 0, 2])];
     let names = names(
         "- {cidr: 198.18.0.0/16, namespace: a}\n- {address: 198.18.0.2, namespace: edge, node: n}\n",
     );
-    directory.update(&tables, &names, &own).expect("update");
+    update(&ids, &tables, &names, &own);
     let namespace = |address| {
-        directory
+        ids.registry()
             .lookup(address)
             .and_then(|name| name.namespace.clone())
     };
@@ -64,24 +70,25 @@ fn own_addresses_are_the_host_unless_named() {
     assert_eq!(kernel.iter().filter(|(_, value)| value.own == 1).count(), 2);
 }
 
-fn workloads(top: u16) -> Directory {
-    Directory::new(Levels {
+fn workloads(top: u16) -> NameIds {
+    let levels = Levels {
         workload: true,
         top,
         ..Levels::default()
-    })
+    };
+    NameIds::new(levels, Arc::default())
 }
 
 const THREE: &str = "- {address: 198.18.0.1, namespace: a, workload: web}\n\
      - {address: 198.18.0.2, namespace: a, workload: db}\n\
      - {address: 198.18.0.3, namespace: b, workload: web}\n";
 
-fn told_apart(directory: &Directory, tables: &Memory) -> Vec<(u8, Option<String>)> {
+fn told_apart(ids: &NameIds, tables: &Memory) -> Vec<(u8, Option<String>)> {
     let kernel = tables.names.lock().expect("names");
     let mut all: Vec<_> = kernel
         .iter()
         .map(|(key, value)| {
-            let member = directory.member(value.id);
+            let member = ids.member(value.id);
             let workload = member.and_then(|member| Some(member.workload.as_deref()?.to_owned()));
             (key.address[15], workload)
         })
@@ -92,44 +99,31 @@ fn told_apart(directory: &Directory, tables: &Memory) -> Vec<(u8, Option<String>
 
 #[test]
 fn a_few_are_told_apart_at_once() {
-    let (tables, directory) = (Memory::new(4, 2, 1), workloads(3));
-    directory
-        .update(&tables, &names(THREE), &[])
-        .expect("update");
+    let (tables, ids) = (Memory::new(4, 2, 1), workloads(3));
+    update(&ids, &tables, &names(THREE), &[]);
     let name = |name: &str| Some(name.to_owned());
     let all = [(1, name("web")), (2, name("db")), (3, name("web"))];
-    assert_eq!(told_apart(&directory, &tables), all);
+    assert_eq!(told_apart(&ids, &tables), all);
 }
 
 #[test]
 fn of_many_those_with_the_most_packets() {
-    let (tables, directory) = (Memory::new(4, 2, 1), workloads(1));
-    directory
-        .update(&tables, &names(THREE), &[])
-        .expect("update");
-    assert_eq!(
-        told_apart(&directory, &tables),
-        [(1, None), (2, None), (3, None)]
-    );
+    let (tables, ids) = (Memory::new(4, 2, 1), workloads(1));
+    update(&ids, &tables, &names(THREE), &[]);
+    assert_eq!(told_apart(&ids, &tables), [(1, None), (2, None), (3, None)]);
     let generation = || tables.control.generation.load(Ordering::Relaxed);
     let before = generation();
     let packets = [(1, 5), (2, 7), (9, 100)]
         .map(|(last, packets)| (IpAddr::from([198, 18, 0, last]), packets));
-    directory
-        .tell_apart(&tables, &packets.into())
-        .expect("update");
+    ids.tell_apart(&tables, &packets.into()).expect("update");
     let apart = [(1, None), (2, Some("db".to_owned())), (3, None)];
-    assert_eq!(told_apart(&directory, &tables), apart);
+    assert_eq!(told_apart(&ids, &tables), apart);
     assert_eq!(generation(), before + 1, "flows are named anew");
-    directory
-        .tell_apart(&tables, &packets.into())
-        .expect("update");
+    ids.tell_apart(&tables, &packets.into()).expect("update");
     assert_eq!(generation(), before + 1, "nobody is left to be told apart");
-    directory
-        .update(&tables, &names(THREE), &[])
-        .expect("update");
+    update(&ids, &tables, &names(THREE), &[]);
     assert_eq!(
-        told_apart(&directory, &tables),
+        told_apart(&ids, &tables),
         apart,
         "who was told apart stays so"
     );
@@ -139,7 +133,7 @@ fn of_many_those_with_the_most_packets() {
 fn the_next_agent_knows_the_ids() {
     let (tables, apart) = (Memory::new(4, 2, 1), workloads(1));
     let web = "- {address: 198.18.0.1, namespace: a, workload: web}\n";
-    apart.update(&tables, &names(web), &[]).expect("update");
+    update(&apart, &tables, &names(web), &[]);
     let id = apart.id_here(
         &tables,
         &Name {
@@ -151,16 +145,16 @@ fn the_next_agent_knows_the_ids() {
     assert_ne!(id.member(), 0);
     let first =
         names("- {cidr: 198.18.0.0/16, namespace: a}\n- {cidr: 198.19.0.0/16, namespace: b}\n");
-    let then = Directory::default();
+    let then = NameIds::default();
     then.resume(&tables).expect("resume");
-    then.update(&tables, &first, &[]).expect("update");
-    let next = Directory::default();
+    update(&then, &tables, &first, &[]);
+    let next = NameIds::default();
     next.resume(&tables).expect("resume");
     let member = next.member(id).expect("a member");
     assert_eq!(member.workload.as_deref(), Some("web"));
     let second =
         names("- {cidr: 198.19.0.0/16, namespace: c}\n- {address: 198.19.0.1, namespace: b}\n");
-    next.update(&tables, &second, &[]).expect("update");
+    update(&next, &tables, &second, &[]);
     let of = |id| next.namespace(id);
     assert_eq!(
         of(1).as_deref(),

@@ -1,30 +1,11 @@
-//! Asks the API server about a successor, through the Kubernetes client.
+//! The question for a successor, prepared when the agent starts and asked when it ends.
 
 use std::path::PathBuf;
 
-use axum::http::Request;
-use kube::Client;
 use tokio::{task::JoinHandle, time::timeout};
 
-use super::{Api, Membership, NoAnswer, OnExit, PATIENCE, of_environment};
-use crate::identity::kubernetes::{KubernetesError, connect};
-
-/// A Kubernetes client that implements [`Api`].
-struct Server(Client);
-
-impl Api for Server {
-    async fn read(&self, path: &str) -> Result<serde_json::Value, NoAnswer> {
-        let request = Request::get(path).body(Vec::new());
-        let request = request.map_err(|error| NoAnswer::Failed(error.to_string()))?;
-        self.0.request(request).await.map_err(|error| match error {
-            kube::Error::Api(status) if status.code == 404 => NoAnswer::NotFound,
-            kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
-                NoAnswer::Denied(status.message.clone())
-            }
-            error => NoAnswer::Failed(error.to_string()),
-        })
-    }
-}
+use super::{Membership, OnExit, PATIENCE, of_environment};
+use crate::kube::{ConnectError, NoAnswer, Server, connect};
 
 /// Knows the DaemonSet of this agent, and asks about a successor at the end.
 #[derive(Debug)]
@@ -35,12 +16,6 @@ pub struct SuccessorCheck {
     node: String,
 }
 
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").finish_non_exhaustive()
-    }
-}
-
 impl SuccessorCheck {
     /// Starts to find the DaemonSet of this agent, by a kubeconfig or the pod's service account.
     /// None: this process is no pod.
@@ -49,7 +24,7 @@ impl SuccessorCheck {
         of_environment()?;
         let here = node.clone();
         let known = tokio::spawn(async move {
-            let server = connect(kubeconfig.as_deref()).await.map(Server);
+            let server = connect(kubeconfig.as_deref()).await.map(Server::new);
             introduce(server, &here).await
         });
         Some(Self { known, node })
@@ -82,7 +57,7 @@ impl SuccessorCheck {
 }
 
 async fn introduce(
-    server: Result<Server, KubernetesError>,
+    server: Result<Server, ConnectError>,
     node: &str,
 ) -> Option<(Server, Option<Membership>)> {
     let server = server

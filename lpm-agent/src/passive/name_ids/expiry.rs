@@ -5,15 +5,15 @@ use std::{collections::HashSet, io, sync::PoisonError, time::Instant};
 
 use lpm_common::layout::{NameId, NameValue, PairKey, PeerKind};
 
-use super::{Directory, LEVELS};
+use super::{LEVELS, NameIds};
 use crate::{
     identity::{Levels, resolver::LocalEnd},
     kernel::maps::NameMaps,
 };
 
-impl Directory {
-    /// The label sets that rows with these label sets should have, in the same order. They differ
-    /// where a member was neither among the names nor behind an interface since `since`.
+impl NameIds {
+    /// The label sets that rows with these should have, in the same order: those of whom was not
+    /// among the names, or behind an interface, since then are others.
     ///
     /// # Errors
     /// The meanings of ids cannot be stored for the next agent. Then no row may have new ones.
@@ -119,7 +119,7 @@ impl Directory {
         let kernel = self.in_kernel();
         let here: HashSet<NameId> = kernel.here().values().map(|value| value.id).collect();
         drop(kernel);
-        let local = self.local();
+        let local = self.registry.local();
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         for id in here {
             ids.touch(id, now);

@@ -1,7 +1,7 @@
 //! The Kubernetes client: connects to the API server.
 
 use std::{
-    env, io,
+    env,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,9 +18,9 @@ const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 /// Time limit of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Why Kubernetes cannot be asked.
+/// Why there is no way to the API server.
 #[derive(Debug, Error)]
-pub enum KubernetesError {
+pub enum ConnectError {
     /// The kubeconfig is not valid.
     #[error(
         "cannot use the kubeconfig {path}: {source}; `kubectl --kubeconfig {path} version` shows \
@@ -41,9 +41,6 @@ pub enum KubernetesError {
     /// A client cannot be made from the configuration.
     #[error("cannot prepare the connection to the Kubernetes API: {0}")]
     Client(Box<kube::Error>),
-    /// A thread cannot be started.
-    #[error("cannot start a thread: {0}; raise the limit of processes (ulimit -u)")]
-    Thread(#[from] io::Error),
 }
 
 /// True if this process runs in a pod.
@@ -53,18 +50,18 @@ pub fn in_cluster() -> bool {
 }
 
 /// Makes a client by a kubeconfig, or by the pod's service account.
-pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, KubernetesError> {
+pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => by_file(path)
             .await
-            .map_err(|source| KubernetesError::Kubeconfig {
+            .map_err(|source| ConnectError::Kubeconfig {
                 path: path.to_owned(),
                 source: Box::new(source),
             })?,
-        None => Config::incluster().map_err(|error| KubernetesError::InCluster(Box::new(error)))?,
+        None => Config::incluster().map_err(|error| ConnectError::InCluster(Box::new(error)))?,
     };
     config.connect_timeout = Some(CONNECT);
-    Client::try_from(config).map_err(|error| KubernetesError::Client(Box::new(error)))
+    Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))
 }
 
 async fn by_file(path: &Path) -> Result<Config, KubeconfigError> {

@@ -13,10 +13,8 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
-use super::{
-    relist::Event,
-    state::{StateEvent, Watched},
-};
+use super::{Event, Failure};
+use crate::backoff::{Backoff, spread};
 
 /// Objects per page of a list, which the server and the agent hold at once.
 const PAGE: u32 = 500;
@@ -34,24 +32,15 @@ const DEAD: Duration = Duration::from_secs(295);
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
 
-/// A message of a watch.
+/// A message of the watch of a kind `W`.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(crate) enum Message<E, W> {
     /// An event of the cluster.
-    Event(Box<StateEvent>),
+    Event(Box<E>),
     /// The watch is connected, or has shown that it still is.
-    Alive(Watched),
+    Alive(W),
     /// The watch has failed.
-    Failed(Watched, Failure),
-}
-
-/// The failure of a list or a watch.
-#[derive(Debug)]
-pub(super) struct Failure {
-    /// The request that failed: `list` or `watch`.
-    pub(super) verb: &'static str,
-    /// The error.
-    pub(super) error: Error,
+    Failed(W, Failure),
 }
 
 /// The receiver of messages has gone.
@@ -67,27 +56,33 @@ enum Ended {
 }
 
 /// Follows one kind until the receiver of messages has gone.
-pub(super) struct Follower<K> {
-    pub(super) kind: Watched,
-    pub(super) wrap: fn(Event<K>) -> StateEvent,
-    pub(super) fields: Option<String>,
+pub(crate) struct Follower<K, E, W> {
+    /// The kind, which messages name.
+    pub(crate) kind: W,
+    /// Converts the kind's event to the event type of all kinds.
+    pub(crate) wrap: fn(Event<K>) -> E,
+    /// A field selector, such as `spec.nodeName=n1`.
+    pub(crate) fields: Option<String>,
     /// Interval between relists, for a kind that is not watched. None: the kind is watched.
-    pub(super) every: Option<Duration>,
-    pub(super) to: Sender<Message>,
+    pub(crate) every: Option<Duration>,
+    /// Sender of messages. The follower ends once the receiver has gone.
+    pub(crate) to: Sender<Message<E, W>>,
 }
 
-impl<K> Follower<K>
+impl<K, E, W> Follower<K, E, W>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    E: Send + 'static,
+    W: Copy + Send + 'static,
 {
-    pub(super) async fn run(self, client: Client) {
+    pub(crate) async fn run(self, client: Client) {
         let api: Api<K> = Api::all(client);
         // The call ends only when the receiver has gone.
         let Err(Over) = self.follow(&api).await;
     }
 
     async fn follow(&self, api: &Api<K>) -> Result<std::convert::Infallible, Over> {
-        let mut pause = PAUSE.0;
+        let mut pause = Backoff::new(PAUSE);
         let mut version = None;
         loop {
             let from = match version.take() {
@@ -102,9 +97,9 @@ where
             };
             if let Some(every) = self.every {
                 self.send(Message::Alive(self.kind)).await?;
-                pause = PAUSE.0;
+                pause.reset();
                 // Up to half of the interval is added, so that not all agents come at once.
-                tokio::time::sleep(every.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
+                tokio::time::sleep(spread(every)).await;
                 continue;
             }
             let mut at = from;
@@ -146,7 +141,7 @@ where
             }
             params.continue_token = next;
             if std::mem::take(&mut first) {
-                let most = spread(page.metadata.remaining_item_count);
+                let most = put_off(page.metadata.remaining_item_count);
                 tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
             }
         }
@@ -156,7 +151,7 @@ where
         &self,
         api: &Api<K>,
         version: &mut String,
-        pause: &mut Duration,
+        pause: &mut Backoff,
     ) -> Result<Ended, Over> {
         let params = WatchParams {
             field_selector: self.fields.clone(),
@@ -191,7 +186,7 @@ where
                     self.event(Event::Delete(object)).await?;
                 }
             }
-            *pause = PAUSE.0;
+            pause.reset();
         }
     }
 
@@ -200,7 +195,7 @@ where
             .await
     }
 
-    async fn send(&self, message: Message) -> Result<(), Over> {
+    async fn send(&self, message: Message<E, W>) -> Result<(), Over> {
         self.to.send(message).await.map_err(|_| Over)
     }
 
@@ -210,18 +205,17 @@ where
         &self,
         verb: &'static str,
         error: Error,
-        pause: &mut Duration,
+        pause: &mut Backoff,
     ) -> Result<(), Over> {
         let failure = Failure { verb, error };
         self.send(Message::Failed(self.kind, failure)).await?;
-        tokio::time::sleep(pause.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
-        *pause = (*pause * 2).min(PAUSE.1);
+        pause.wait().await;
         Ok(())
     }
 }
 
 /// Longest delay of the rest of a list.
-fn spread(remaining: Option<i64>) -> Duration {
+fn put_off(remaining: Option<i64>) -> Duration {
     let remaining = u32::try_from(remaining.unwrap_or_default().max(0)).unwrap_or(u32::MAX);
     SPREAD.0.saturating_mul(remaining).min(SPREAD.1)
 }
@@ -257,7 +251,7 @@ mod tests {
             (Some(99_500), SPREAD.1),
             (Some(i64::MAX), SPREAD.1),
         ] {
-            assert_eq!(spread(remaining), most, "{remaining:?}");
+            assert_eq!(put_off(remaining), most, "{remaining:?}");
         }
     }
 }

@@ -2,25 +2,28 @@
 
 use std::{
     io,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{PoisonError, atomic::Ordering},
 };
 
-use super::{Directory, next_generation};
+use super::{NameIds, next_generation};
 use crate::{
     identity::{merge::Delta, ranges},
     kernel::maps::NameMaps,
 };
 
-impl Directory {
-    /// Applies these changes, here and in the kernel. The first call prepares the kernel even
-    /// without changes. Known flows look up their names again if the kernel has anything new.
+impl NameIds {
+    /// Makes the registry's changes in the kernel too. Call it after [`Registry::apply`]. The first
+    /// call prepares the kernel even if there are no changes. Known flows look up their names again
+    /// if the kernel has anything new.
     ///
     /// # Errors
-    /// The kernel refuses an entry because its map is gone. The other changes are applied
-    /// nevertheless. A refused address has no name rather than its old one. An address that finds
-    /// the map full has none either, and is counted ([`Self::names_refused`]).
-    pub fn apply(&self, tables: &dyn NameMaps, changes: &[Delta]) -> io::Result<()> {
-        let top = self.note(changes);
+    /// The kernel refuses an entry because its map is gone. The other changes are made nevertheless.
+    /// What was refused has no name, rather than the one it had. A name that finds the map full is
+    /// no error, but counted ([`Self::names_refused`]).
+    ///
+    /// [`Registry::apply`]: crate::identity::Registry::apply
+    pub fn follow(&self, tables: &dyn NameMaps, changes: &[Delta]) -> io::Result<()> {
+        let top = self.at_once_if_few();
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let wanted: Vec<_> = changes
             .iter()
@@ -44,27 +47,19 @@ impl Directory {
     /// agent left there and that do not hold any more.
     ///
     /// # Errors
-    /// As [`Self::apply`].
+    /// As [`Self::follow`].
     pub fn settle(&self, tables: &dyn NameMaps) -> io::Result<()> {
-        let wanted = self.ranges(&self.names(), 0);
+        let wanted = self.ranges(&self.registry.names(), 0);
         self.put(tables, &wanted)
     }
 
-    /// Applies the changes here. Returns how many members may be told apart at once.
-    fn note(&self, changes: &[Delta]) -> u16 {
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        let now = Arc::make_mut(&mut names);
-        for (range, name) in changes {
-            self.note_here(*range, name.as_ref());
-            match name {
-                Some(name) => now.insert(*range, Arc::clone(name)),
-                None => drop(now.remove(*range)),
-            }
-        }
-        // Counting all members at each change would cost more than the change.
+    /// Number of members that may be told apart at once. It is 0 where there are many names: to count
+    /// all members at each change would cost more than the change.
+    fn at_once_if_few(&self) -> u16 {
+        let names = self.registry.names();
         let few = usize::from(self.levels.top).saturating_mul(16);
-        if now.len() <= few {
-            self.at_once(now)
+        if names.len() <= few {
+            self.at_once(&names)
         } else {
             0
         }
@@ -73,7 +68,7 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::{net::IpAddr, sync::Arc};
 
     use super::*;
     use crate::{identity::Name, kernel::maps::memory::Memory};
@@ -90,9 +85,13 @@ mod tests {
 
     #[test]
     fn the_kernel_follows_each_change() {
-        let (tables, directory) = (Memory::new(4, 2, 1), Directory::default());
+        let (tables, ids) = (Memory::new(4, 2, 1), NameIds::default());
         let generation = || tables.control.generation.load(Ordering::Relaxed);
-        let apply = |changes: &[Delta]| directory.apply(&tables, changes).expect("apply");
+        let registry = ids.registry();
+        let apply = |changes: &[Delta]| {
+            registry.apply(changes);
+            ids.follow(&tables, changes).expect("follow");
+        };
         apply(&[]);
         assert_eq!(generation(), 1, "the kernel is ready");
         apply(&[change(1, Some("a")), change(2, Some("b"))]);
@@ -105,8 +104,8 @@ mod tests {
         assert_eq!(kernel.len(), 1);
         assert_eq!(kernel[0].0.address[15], 2);
         assert_eq!(kernel[0].1.id.namespace(), 1);
-        assert!(directory.lookup([198, 18, 0, 1].into()).is_none());
-        let name = directory.lookup([198, 18, 0, 2].into()).expect("a name");
+        assert!(registry.lookup([198, 18, 0, 1].into()).is_none());
+        let name = registry.lookup([198, 18, 0, 2].into()).expect("a name");
         assert_eq!(name.namespace.as_deref(), Some("a"));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::objects::uid_of;
+use super::uid_of;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// An event of a watch.
@@ -24,16 +24,16 @@ pub enum Event<K> {
 /// State of one kind of object. After a watch was lost for too long, all objects are relisted.
 /// Until the list is complete the known ones stay. Then those that are not in the list are gone.
 #[derive(Debug, Default)]
-pub(super) struct Listed {
+pub(crate) struct Relist {
     /// Objects of the list so far, while one is being read.
     listing: Option<HashSet<u128>>,
     /// True: a list has been read to its end.
-    pub(super) synced: bool,
+    pub(crate) synced: bool,
 }
 
 /// The action that an event requires.
 #[derive(Debug, PartialEq)]
-pub(super) enum Step<K> {
+pub(crate) enum Step<K> {
     /// Apply the current state of an object.
     Apply(u128, K),
     /// Remove an object that is gone.
@@ -44,8 +44,8 @@ pub(super) enum Step<K> {
     Nothing,
 }
 
-impl Listed {
-    pub(super) fn step<K>(&mut self, event: Event<K>, meta: fn(&K) -> &ObjectMeta) -> Step<K> {
+impl Relist {
+    pub(crate) fn step<K>(&mut self, event: Event<K>, meta: fn(&K) -> &ObjectMeta) -> Step<K> {
         match event {
             Event::Init => {
                 self.listing = Some(HashSet::new());
@@ -66,7 +66,7 @@ impl Listed {
     }
 
     /// True while objects come from a list, not in the order in which they changed.
-    pub(super) fn is_listing(&self) -> bool {
+    pub(crate) fn is_listing(&self) -> bool {
         self.listing.is_some()
     }
 }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_a_new_list_leaves_out_is_gone_when_it_ends() {
-        let mut listed = Listed::default();
+        let mut listed = Relist::default();
         let mut step = |event| listed.step(event, |meta: &ObjectMeta| meta);
         step(Event::Init);
         step(Event::InitApply(object("a")));
