@@ -248,6 +248,12 @@ impl Config {
     pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
         sections::needs_restart(self, other)
     }
+
+    /// Keys that a running agent takes over.
+    #[cfg(test)]
+    pub(crate) fn hot_keys() -> Vec<&'static str> {
+        sections::hot()
+    }
 }
 
 /// Durations as `30s`, `1m 30s`.

@@ -14,7 +14,7 @@ const HEAD: &str = "# Configuration\n\n\
 Every key of `lpm.yaml` and of a names file. The agent's own source made this page, from the JSON\n\
 schema that `lpm config schema` prints. `lpm config check FILE` checks a file, and `lpm config show`\n\
 prints every key with its value.\n\n\
-An unknown key is an error, with its name and line. A key marked \"Hot\" is applied without a restart,\n\
+An unknown key is an error, with its name and line. A key that \"takes effect without a restart\" is applied\n\
 when the file changes or the agent gets SIGHUP.\n\n";
 
 /// A key with what the schema says of it.

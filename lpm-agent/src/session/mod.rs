@@ -50,6 +50,17 @@ pub use notice::Notice;
 use one_sided::OneSided;
 use program_log::ProgramLog;
 
+/// Keys that [`Session::reload`] applies: names, and rules for interfaces. The sections of the
+/// configuration say the same of them.
+#[cfg(test)]
+const RELOADED: [&str; 5] = [
+    "preset",
+    "interfaces",
+    "names",
+    "identity.external",
+    "identity.cluster_ranges",
+];
+
 /// 1 while the kernel measures the run time of programs.
 const STATS_ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
@@ -324,3 +335,14 @@ const NAMES_OF_A_CLUSTER: u32 = 1 << 18;
 
 /// Longest time until a change of the node's addresses is noticed.
 const ADDRESSES_EVERY: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key that the sections call hot and `reload` forgets would never be applied, in silence.
+    #[test]
+    fn every_hot_key_is_reloaded() {
+        assert_eq!(Config::hot_keys(), RELOADED);
+    }
+}

@@ -76,6 +76,14 @@ pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str
     cold.map(|key| key.name).collect()
 }
 
+/// Keys that a reload applies.
+#[cfg(test)]
+pub(super) fn hot() -> Vec<&'static str> {
+    let keys = SECTIONS.iter().flat_map(|section| section.keys);
+    let hot = keys.filter(|key| key.needs_restart.is_none());
+    hot.map(|key| key.name).collect()
+}
+
 /// A value that cannot work.
 fn wrong(key: &'static str, value: String, remedy: &'static str) -> Result<(), ConfigError> {
     Err(ConfigError::Value { key, value, remedy })
