@@ -1,5 +1,4 @@
-//! The kernel's implementation of `lpm_common::env`: clocks, atomic adds,
-//! counters and histograms.
+//! The kernel's `lpm_common::env`: clocks, atomic adds, counters, histograms.
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},

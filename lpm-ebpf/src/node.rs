@@ -23,7 +23,7 @@ use crate::{
     hook::{Hook, ToLocal, Way},
     maps::FORWARDED,
     packet::{DirectAccess, LoadBytes},
-    queries::questions_of,
+    queries::queries_of,
     settings::abandoned,
     slow_path::{Scratch, run, scratch, stash},
     store::Store,
@@ -52,7 +52,7 @@ impl<W: Way> Hook for Node<W> {
         let cx = Self::around(ctx, &env);
         match W::WAY.1 {
             Direction::FromLocal => pipeline::fast_path(&bytes, &cx, stash),
-            Direction::ToLocal => node::quick_to_pod(&bytes, &cx, stash),
+            Direction::ToLocal => node::fast_path_to_pod(&bytes, &cx, stash),
         }
     }
 
@@ -135,14 +135,14 @@ fn forwarded(ctx: *mut __sk_buff) {
 
 global! {
     fn lpm_pods_from(ctx: *mut __sk_buff) {
-        questions_of(ctx, Direction::FromLocal, 0, |ctx| lpm_joined_from(ctx) != 0);
+        queries_of(ctx, Direction::FromLocal, 0, |ctx| lpm_joined_from(ctx) != 0);
         0
     }
 }
 
 global! {
     fn lpm_pods_to(ctx: *mut __sk_buff) {
-        questions_of(ctx, Direction::ToLocal, 1, |_| lpm_joined_to() != 0);
+        queries_of(ctx, Direction::ToLocal, 1, |_| lpm_joined_to() != 0);
         0
     }
 }

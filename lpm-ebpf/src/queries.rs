@@ -34,7 +34,7 @@ pub(crate) fn queries<C: Context>(ctx: C, direction: Direction) {
 /// Takes those of the packet's queries and answers that `wanted` accepts. If
 /// `quiet` is not 0, another hook counts what is not parsed.
 #[inline(always)]
-pub(crate) fn questions_of<C: Context>(
+pub(crate) fn queries_of<C: Context>(
     ctx: C,
     direction: Direction,
     quiet: u32,
@@ -198,7 +198,7 @@ macro_rules! directions {
     ($($context:ty, $direction:ident: $all:ident $further:ident;)*) => { $(
         global! {
             fn $all(ctx: $context) {
-                questions_of(ctx, Direction::$direction, 0, |_| true);
+                queries_of(ctx, Direction::$direction, 0, |_| true);
                 0
             }
         }

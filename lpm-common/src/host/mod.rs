@@ -197,7 +197,7 @@ impl Model {
             Direction::FromLocal => pipeline::fast_path(&frame, &cx, stash),
             Direction::ToLocal => {
                 self.quiet.set(true);
-                node::quick_to_pod(&frame, &cx, stash)
+                node::fast_path_to_pod(&frame, &cx, stash)
             }
         };
         let fast_path = pipeline::after(&cx, fast_path);

@@ -59,7 +59,7 @@ pub const fn meta(meta: &Meta) -> Meta {
 /// `cx` are the result of [`meta`]. A packet to no pod is not counted. The
 /// beginning of a flow is [`FastPath::Uncommon`].
 #[inline(always)]
-pub fn quick_to_pod<P: Prefix, H: Host, E: Env>(
+pub fn fast_path_to_pod<P: Prefix, H: Host, E: Env>(
     bytes: &P,
     cx: &PacketContext<'_, H, E>,
     stash: impl FnOnce(&ParsedFlowPacket),
