@@ -42,7 +42,7 @@ pub struct OfNode {
     /// Port of all agents.
     pub port: u16,
     /// Publisher of this node's pods, which other agents listen to.
-    pub board: Arc<NamePublisher>,
+    pub publisher: Arc<NamePublisher>,
     /// Function that gives the remote addresses of current flows.
     pub addresses: Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>,
 }
@@ -90,7 +90,7 @@ pub(super) struct Api {
 impl NodeScope {
     pub(super) fn new(of: OfNode, api: Api) -> Self {
         let (to, hears) = mpsc::channel(WAITING);
-        of.board.open(Arc::clone(&of.node));
+        of.publisher.open(Arc::clone(&of.node));
         Self {
             ground: Ground::new(Arc::clone(&of.node)),
             peers: Peers::new(Arc::clone(&of.node), of.port, begin(to.clone())),
@@ -199,13 +199,13 @@ impl NodeScope {
 
     /// Applies changes of the cluster state.
     pub(super) fn changed(&mut self, world: &ClusterState, moved: &[Moved], out: &mut Vec<Change>) {
-        self.of.board.take(out, moved);
+        self.of.publisher.take(out, moved);
         let nodes = world.nodes();
         if nodes.version() != self.nodes {
             self.nodes = nodes.version();
             // Nodes that could not be asked before may be known now.
             self.wanted = None;
-            self.of.board.admit(nodes.addresses());
+            self.of.publisher.admit(nodes.addresses());
             self.peers.nodes_changed(|address| nodes.home(address), out);
         }
     }
@@ -214,7 +214,7 @@ impl NodeScope {
     pub(super) fn tick(&mut self, world: &ClusterState, asks: bool, out: &mut Vec<Change>) {
         let now = Instant::now();
         if is_due(&mut self.alive, now) {
-            self.of.board.alive();
+            self.of.publisher.alive();
         }
         if asks && is_due(&mut self.wanted, now) {
             let addresses = (self.of.addresses)();
@@ -240,7 +240,7 @@ impl NodeScope {
     /// Publishes this node's pods, if all are known and the node still exists.
     pub(super) fn publish(&self, world: &ClusterState, complete: bool) {
         let is_node = world.nodes().ranges_of(&self.of.node).is_some();
-        self.of.board.set_whole(complete && is_node);
+        self.of.publisher.set_whole(complete && is_node);
     }
 
     pub(super) fn look(&mut self, world: &ClusterState) -> PodAddressing {
