@@ -163,11 +163,11 @@ impl NodeScope {
     ) -> Vec<Moved> {
         let home = |address| state.nodes().home(address);
         let moved = self.peers.moved(number, &line, home);
-        let at = (Instant::now(), out);
+        let now = Instant::now();
         if self.stand_ins.contains_key(&line.node) {
-            self.peers.take_in_place(line, home, at);
+            self.peers.take_in_place(line, home, now, out);
         } else {
-            self.peers.take(number, line, home, at);
+            self.peers.take(number, line, home, now, out);
         }
         moved
     }
@@ -219,7 +219,7 @@ impl NodeScope {
         if asks && is_due(&mut self.wanted, now) {
             let addresses = (self.of.addresses)();
             let home = |address| state.nodes().home(address);
-            self.peers.want(addresses, home, (now, out));
+            self.peers.want(addresses, home, now, out);
         }
         for node in self.peers.tick(now, out) {
             self.count(&node, &Trouble::Silent);

@@ -88,7 +88,7 @@ fn each_node_is_asked_once_while_something_talks_with_it() {
         "198.19.9.9",
     ];
     for _ in 0..2 {
-        peers.want(talks.map(address), home, (now, &mut out));
+        peers.want(talks.map(address), home, now, &mut out);
     }
     let asked = begun.lock().expect("not poisoned").clone();
     assert_eq!(asked, ["1 n2 198.19.0.2:9477", "2 n3 198.19.0.3:9477"]);
@@ -96,13 +96,14 @@ fn each_node_is_asked_once_while_something_talks_with_it() {
         1,
         all(vec![named("198.18.2.1", "shop")]),
         home,
-        (now, &mut out),
+        now,
+        &mut out,
     );
     assert_eq!(words(&out), ["198.18.2.1 shop"]);
     out.clear();
     // Nothing talks with the node any more, though its agent still says that its names hold.
     let later = now + Duration::from_mins(6);
-    peers.take(1, Line::of(&"n2".into()), home, (later, &mut out));
+    peers.take(1, Line::of(&"n2".into()), home, later, &mut out);
     peers.tick(later, &mut out);
     assert_eq!(words(&out), ["198.18.2.1 -"]);
     assert_eq!(peers.report(), Report::default());
@@ -112,16 +113,16 @@ fn each_node_is_asked_once_while_something_talks_with_it() {
 fn what_is_not_heard_for_too_long_is_unknown() {
     let (mut peers, begun) = peers();
     let (now, mut out) = (Instant::now(), Vec::new());
-    peers.want([address("198.18.2.1")], home, (now, &mut out));
+    peers.want([address("198.18.2.1")], home, now, &mut out);
     let line = || {
         all(vec![
             named("198.18.2.1", "shop"),
             named("198.18.2.2", "shop"),
         ])
     };
-    peers.take(1, line(), home, (now, &mut out));
+    peers.take(1, line(), home, now, &mut out);
     out.clear();
-    peers.take(1, Line::of(&"n2".into()), home, (now + LEASE / 2, &mut out));
+    peers.take(1, Line::of(&"n2".into()), home, now + LEASE / 2, &mut out);
     peers.tick(now + LEASE, &mut out);
     assert_eq!(words(&out), [""; 0], "it was heard meanwhile");
     peers.tick(now + LEASE / 2 + LEASE, &mut out);
@@ -129,14 +130,14 @@ fn what_is_not_heard_for_too_long_is_unknown() {
     assert_eq!(begun.lock().expect("not poisoned").len(), 2, "asked again");
     out.clear();
     // Messages of the old connection are ignored. Changes mean nothing without all names.
-    peers.take(1, line(), home, (now, &mut out));
+    peers.take(1, line(), home, now, &mut out);
     let changed = Line {
         changed: vec![named("198.18.2.1", "shop")],
         ..Line::of(&"n2".into())
     };
-    peers.take(2, changed, home, (now, &mut out));
+    peers.take(2, changed, home, now, &mut out);
     assert_eq!(words(&out), [""; 0]);
-    peers.take(2, line(), home, (now, &mut out));
+    peers.take(2, line(), home, now, &mut out);
     assert_eq!(out.len(), 2);
 }
 
@@ -144,7 +145,7 @@ fn what_is_not_heard_for_too_long_is_unknown() {
 fn an_agents_word_is_for_its_own_node() {
     let (mut peers, _) = peers();
     let (now, mut out) = (Instant::now(), Vec::new());
-    peers.want([address("198.18.2.1")], home, (now, &mut out));
+    peers.want([address("198.18.2.1")], home, now, &mut out);
     let moved = ["198.18.2.1", "198.18.3.1", "198.19.0.1"].map(|at| Moved {
         address: address(at),
         since: None,
@@ -164,7 +165,7 @@ fn an_agents_word_is_for_its_own_node() {
         named("198.19.0.1", "evil"),
         node,
     ];
-    peers.take(1, all(lies), home, (now, &mut out));
+    peers.take(1, all(lies), home, now, &mut out);
     assert_eq!(words(&out), ["198.18.2.1 shop"]);
     out.clear();
     // A list replaces the earlier names. Then the range goes to another node.
@@ -172,7 +173,8 @@ fn an_agents_word_is_for_its_own_node() {
         1,
         all(vec![named("198.18.2.2", "media")]),
         home,
-        (now, &mut out),
+        now,
+        &mut out,
     );
     assert_eq!(words(&out), ["198.18.2.1 -", "198.18.2.2 media"]);
     out.clear();
