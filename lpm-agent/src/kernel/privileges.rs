@@ -97,6 +97,13 @@ pub fn missing_to_detach() -> Vec<Need> {
     missing_of(&NEEDS_TO_DETACH, |capability| held.contains(&capability))
 }
 
+/// True if this thread may look at the descriptors of processes of all users.
+#[must_use]
+pub fn sees_other_processes() -> bool {
+    let held = caps::read(None, CapSet::Effective).unwrap_or_default();
+    held.contains(&Capability::CAP_SYS_PTRACE)
+}
+
 fn missing_of(needs: &[Granted], holds: impl Fn(Capability) -> bool) -> Vec<Need> {
     needs
         .iter()
