@@ -9,6 +9,7 @@ mod output;
 #[cfg(test)]
 mod reference;
 mod replay;
+mod rights;
 mod run;
 mod show;
 mod signals;
@@ -159,6 +160,7 @@ impl Measure {
             config,
             only: self.interface.clone(),
             layout_version: None,
+            place: None,
         })
     }
 }

@@ -1,8 +1,14 @@
-//! Capabilities: those that this process has, and those that it lacks.
+//! Rights: those that this process has, those that it lacks, and those that an agent gives up.
+
+mod files;
+mod reduce;
+mod syscalls;
 
 use std::fmt;
 
 use caps::{CapSet, Capability};
+pub use files::is_there as has_landlock;
+pub use reduce::{Keep, Needs, ReduceError, Reduced, reduce};
 use serde::Serialize;
 
 /// A capability that LPM needs.

@@ -20,7 +20,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aya::programs::loaded_programs;
 use thiserror::Error;
 
 use crate::{
@@ -36,7 +35,7 @@ use crate::{
     kernel::{
         hotplug::{AttachedInterface, Hotplug, Settings, StartError},
         load::{Kernel, LoadError, LoadSettings, Programs, agreement},
-        netns::{Netns, NetnsError},
+        netns::{Netns, NetnsError, Place},
         pins::{PATIENCE, PinError, Pins},
         tables::KernelTables,
     },
@@ -105,6 +104,20 @@ pub struct Options {
     pub only: Vec<String>,
     /// In place of the version of the maps' layout, for tests of upgrades.
     pub layout_version: Option<u32>,
+    /// A thread in the configured network namespace, for a process that may not enter it any more.
+    pub place: Option<Arc<Place>>,
+}
+
+/// Does something in the place, if there is one, else in this thread. Threads that it starts
+/// inherit the network namespace.
+fn within<T: Send + 'static>(
+    place: Option<&Arc<Place>>,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match place {
+        Some(place) => place.run(job),
+        None => job(),
+    }
 }
 
 /// A running monitor.
@@ -131,6 +144,7 @@ impl Session {
             config,
             only,
             layout_version,
+            place,
         }: Options,
         mut notify: impl FnMut(Notice) + Send + 'static,
     ) -> Result<Self, SessionError> {
@@ -150,14 +164,17 @@ impl Session {
         let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
         let model = Arc::new(model(&config, KernelTables::new(kernel)?)?);
         // Names come first: a flow that appears before its names would be counted without them.
-        let keeper = Housekeeping::start(Arc::clone(&model), configured, netns.0, times(&config))?;
+        let (its_model, times) = (Arc::clone(&model), times(&config));
+        let keeper = within(place.as_ref(), move || {
+            Housekeeping::start(its_model, configured, netns.0, times)
+        })?;
         let kubernetes = kubernetes::follow(&config, &model, &keeper)?;
-        host_sources::follow(
-            &model,
-            (open()?, &config.conntrack),
-            open()?,
-            node_name(config.node_name.as_deref()),
-        );
+        let (its_model, conntrack) = (Arc::clone(&model), config.conntrack.clone());
+        let (connections, ports) = (open()?, open()?);
+        let node = node_name(config.node_name.as_deref());
+        within(place.as_ref(), move || {
+            host_sources::follow(&its_model, (connections, &conntrack), ports, node);
+        });
         let hub = Hub::start(Arc::clone(&model), ring).map_err(SessionError::Thread)?;
         let settings = Settings {
             mode: config.attach,
@@ -179,7 +196,10 @@ impl Session {
                 notify(notice);
             }
         };
-        let hotplug = Hotplug::start(settings, Arc::clone(&programs), interfaces, on_event)?;
+        let its_programs = Arc::clone(&programs);
+        let hotplug = within(place.as_ref(), move || {
+            Hotplug::start(settings, its_programs, interfaces, on_event)
+        })?;
         Ok(Self {
             hotplug,
             _kubernetes: kubernetes,
@@ -251,14 +271,12 @@ impl Session {
             if enabled.map_or(true, |enabled| enabled.trim() != "1") {
                 return Vec::new();
             }
-            loaded_programs()
-                .flatten()
-                .filter_map(|info| {
-                    let program = programs.iter().find(|program| program.id == info.id())?;
-                    // A program that never ran has no run time, which is not a run time of 0.
-                    (info.run_count() > 0).then(|| (program.name, info.run_time()))
-                })
-                .collect()
+            let times = programs.iter().filter_map(|program| {
+                // A program that never ran has no run time, which is not a run time of 0.
+                let (runs, time) = program.run_time().ok()?;
+                (runs > 0).then_some((program.name, time))
+            });
+            times.collect()
         })
     }
 }
