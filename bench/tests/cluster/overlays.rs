@@ -40,7 +40,7 @@ pub(crate) fn leave_nothing(cluster: &Cluster, network: Network) {
         asked_for_itself(cluster, &name);
         let traces = Traces::of(cluster);
         for node in &cluster.nodes {
-            assert!(node.bpffs.join(chart::NAME).exists(), "pins of {overlay}");
+            assert!(chart::has_pins(&node.bpffs), "pins of {overlay}");
         }
         // Waits until the namespace is gone, too.
         tool(cluster, &["kubectl", "delete", "--filename", file]);

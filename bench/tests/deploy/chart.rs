@@ -1,6 +1,6 @@
 //! The chart by itself.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use lpm_agent::config::{Config, Preset, Scope};
 use serde_json::{Value, json};
@@ -94,6 +94,92 @@ fn the_container_may_do_no_more_than_it_must() {
             .to_string()
             .contains("SYS_ADMIN")
     );
+}
+
+/// The node's file systems that the agent sees: results of CNI plugins, read-only, and its own pins.
+#[test]
+fn only_its_own_pins_are_mounted() {
+    let volumes = |arguments: &[&str]| {
+        let all = objects(&rendered(arguments)?);
+        let pod = &object(&all, "DaemonSet", "lpm")["spec"]["template"]["spec"];
+        let volumes = pod["volumes"].as_array().expect("volumes").iter();
+        let paths = volumes.filter_map(|volume| {
+            let host = &volume["hostPath"];
+            Some((host["path"].as_str()?.to_owned(), host["type"].clone()))
+        });
+        let paths: Vec<_> = paths.collect();
+        let mounts = pod["containers"][0]["volumeMounts"].as_array();
+        let mut mounts = mounts.expect("mounts").iter();
+        let bpf = mounts.find(|mount| mount["name"] == "bpf").cloned();
+        Some((paths, bpf))
+    };
+    let results = (
+        "/var/lib/cni/results".to_owned(),
+        json!("DirectoryOrCreate"),
+    );
+    let pins = |path: &str| (path.to_owned(), json!("DirectoryOrCreate"));
+    let Some((paths, mount)) = volumes(&[]) else {
+        return;
+    };
+    assert_eq!(paths, [results.clone(), pins("/sys/fs/bpf/lpm")]);
+    let mount = mount.expect("a mount")["mountPath"].clone();
+    let config = configuration(&[]).expect("helm is there");
+    assert_eq!(
+        Some(config.pins.path.as_path()),
+        mount.as_str().map(Path::new)
+    );
+    let (paths, _) = volumes(&["--set", "pins.hostPath=/mnt/bpf/"]).expect("helm is there");
+    assert_eq!(paths, [results.clone(), pins("/mnt/bpf/lpm")]);
+    let (paths, mount) = volumes(&["--set", "pins.enabled=false"]).expect("helm is there");
+    assert_eq!((paths, mount), (vec![results], None));
+}
+
+/// Each scope has the rights that it uses. A test of the agent at an API server holds that they are
+/// enough.
+#[test]
+fn each_scope_has_its_own_rights() {
+    let verbs = |set: &str| {
+        let all = objects(&rendered(&["--set", set])?);
+        let role = object(&all, "ClusterRole", "lpm:lpm").clone();
+        let rules = role["rules"].as_array().expect("rules").clone();
+        let each = rules.into_iter().flat_map(|rule| {
+            let resources = rule["resources"].as_array().cloned().unwrap_or_default();
+            let verbs = rule["verbs"].as_array().map_or(0, Vec::len);
+            let name = |resource: Value| resource.as_str().unwrap_or_default().to_owned();
+            resources.into_iter().map(move |it| (name(it), verbs))
+        });
+        Some(each.collect::<BTreeMap<String, usize>>())
+    };
+    let wanted = |list: &[(&str, usize)]| {
+        let each = list
+            .iter()
+            .map(|(name, verbs)| ((*name).to_owned(), *verbs));
+        each.collect::<BTreeMap<_, _>>()
+    };
+    let Some(cluster) = verbs("scope=cluster") else {
+        return;
+    };
+    let all = [
+        ("pods", 2),
+        ("services", 2),
+        ("nodes", 2),
+        ("endpointslices", 2),
+        ("replicasets", 2),
+        ("jobs", 2),
+    ];
+    assert_eq!(cluster, wanted(&all));
+    let both = [&all[..], &[("csinodes", 2)]].concat();
+    assert_eq!(verbs("scope=node"), Some(wanted(&both)));
+    let node = [
+        ("pods", 2),
+        ("services", 2),
+        ("nodes", 1),
+        ("replicasets", 1),
+        ("jobs", 1),
+        ("csinodes", 2),
+    ];
+    let alone = verbs("scope=node,rbac.fallback=false");
+    assert_eq!(alone, Some(wanted(&node)));
 }
 
 /// MiB: 256 B a flow, 32 B a query, 16 KiB a row and stripe, and what the values add.

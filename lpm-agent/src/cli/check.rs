@@ -50,6 +50,7 @@ impl Check {
             rules,
             mode: config.attach,
             pins: config.pins.enabled.then(|| config.pins.path.clone()),
+            keep: config.privileges,
         })?;
         let text = if self.json {
             let mut report = serde_json::to_value(&report)?;

@@ -9,6 +9,7 @@ mod output;
 #[cfg(test)]
 mod reference;
 mod replay;
+mod rights;
 mod run;
 mod show;
 mod signals;
@@ -165,6 +166,7 @@ impl Measure {
             only: self.interface.clone(),
             layout_version: None,
             passive: true,
+            place: None,
         })
     }
 }

@@ -10,11 +10,12 @@ use std::{
 
 use clap::Args;
 
-use super::{Measure, measuring, memory, runtime, signals};
+use super::{Measure, measuring, memory, rights, runtime, signals};
 use crate::{
     api::{self, App, Server},
     config::{Config, node_name},
     export::{Metrics, agent::ConfigHash, collect::Collectors},
+    kernel::{netns::Place, privileges::Reduced},
     session::{Notice, Options, Passive, Session},
     shutdown::{OnExit, SuccessorCheck},
 };
@@ -50,12 +51,19 @@ impl Run {
 
     pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<()> {
         memory::give_back();
-        runtime()?.block_on(self.serve(netns))
+        let config = self.config(netns)?;
+        // No other thread runs yet: each inherits what this one still may do.
+        let rights = rights::give_up(&config, self.measure.config.as_deref())?;
+        runtime()?.block_on(self.serve(netns, config, rights))
     }
 
-    async fn serve(self, netns: Option<&String>) -> anyhow::Result<()> {
+    async fn serve(
+        self,
+        netns: Option<&String>,
+        config: Config,
+        (rights, place): (Reduced, Option<Arc<Place>>),
+    ) -> anyhow::Result<()> {
         let mut end = signals::End::new(false)?;
-        let config = self.config(netns)?;
         // The port comes first: a second agent must not touch an interface.
         let server = Server::bind(config.listen).await?;
         let hash = Arc::new(ConfigHash::new(config.hash()));
@@ -66,10 +74,12 @@ impl Run {
             only: self.measure.interface.clone(),
             layout_version: self.layout_version,
             passive: true,
+            place,
         };
         let session = Session::start(options, |notice| log(&notice))?;
         let passive = measuring(&session)?;
         let app = app(passive, &hash);
+        rights::tell(&rights);
         tracing::info!("metrics at http://{}/metrics", server.address());
         let serving = server.serve(api::router(app), async move { end.wait().await });
         tokio::pin!(serving);

@@ -39,6 +39,7 @@ use crate::{
     identity::{Levels, cni},
     kernel::{
         attach::Mode,
+        privileges::Keep,
         rules::{Rule, Rules},
     },
     yaml,
@@ -122,6 +123,12 @@ pub struct Config {
     pub conntrack: Conntrack,
     /// Whether the data path outlives the agent, and where it is pinned.
     pub pins: Pins,
+    /// What `lpm run` keeps of the rights that it is started with. `least`: the capabilities
+    /// `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`, a filter of system calls, and by Landlock no
+    /// file to write but its pins. `process_names`: also `CAP_SYS_PTRACE` and
+    /// `CAP_DAC_READ_SEARCH`, and no Landlock, so that flows show the processes of other users.
+    /// `all`: everything. `lpm top` and `lpm watch` give up nothing.
+    pub privileges: Keep,
 }
 
 impl Default for Config {
@@ -149,6 +156,7 @@ impl Default for Config {
             multus_results: cni::MULTUS_RESULTS.into(),
             conntrack: Conntrack::default(),
             pins: Pins::default(),
+            privileges: Keep::default(),
         }
     }
 }

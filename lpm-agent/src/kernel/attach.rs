@@ -4,7 +4,7 @@ mod filters;
 mod front;
 mod links;
 
-use std::{io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use aya::util::KernelVersion;
 use lpm_common::layout::Vantage;
@@ -20,7 +20,7 @@ use super::{
     interfaces::{Interface, Layer},
     load::{LoadedProgram, Programs},
     netlink::Route,
-    pins::{self, Adoption, Pins, Slot},
+    pins::{Adoption, Pin, Pins, Slot},
     rules::Extras,
     tc::{self, Place},
 };
@@ -91,9 +91,9 @@ pub(crate) struct Hook {
 enum On {
     /// A TCX link and its pin. Closing the link detaches the program. A pinned link must be
     /// unpinned, too.
-    Tcx(OwnedFd, Option<PathBuf>),
+    Tcx(OwnedFd, Option<Pin>),
     /// An XDP link and its pin. Closing and unpinning work as with TCX.
-    Xdp(OwnedFd, Option<PathBuf>),
+    Xdp(OwnedFd, Option<Pin>),
     /// A TC filter at this place. It stays until it is deleted.
     Filter(Place),
 }
@@ -254,8 +254,8 @@ impl Attacher {
         let place = match &hook.on {
             // The caller closes the link.
             On::Tcx(_, pin) | On::Xdp(_, pin) => {
-                if let Some(path) = pin {
-                    pins::remove(path);
+                if let Some(pin) = pin {
+                    pin.remove();
                 }
                 return;
             }

@@ -12,6 +12,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    time::Duration,
 };
 
 use aya_obj::generated::{
@@ -146,6 +147,13 @@ pub(crate) fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()>
     call(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
+/// Opens a link by its kernel id. It takes `CAP_SYS_ADMIN`.
+pub(crate) fn link_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
+    create(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr)
+}
+
 /// The place of a link of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkPlace {
@@ -198,6 +206,13 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 /// The kernel's id of a program.
 pub(crate) fn program_id(program: impl AsFd) -> io::Result<u32> {
     Ok(program_info(program)?.id)
+}
+
+/// How often a program ran and how long that took, while the kernel measured it. The descriptor is
+/// enough. Looking a program up by its id takes `CAP_SYS_ADMIN`.
+pub(crate) fn run_time(program: impl AsFd) -> io::Result<(u64, Duration)> {
+    let info = program_info(program)?;
+    Ok((info.run_cnt, Duration::from_nanos(info.run_time_ns)))
 }
 
 fn program_info(program: impl AsFd) -> io::Result<bpf_prog_info> {

@@ -1,5 +1,7 @@
 //! `lpm check`: what this machine offers, with a fix for each thing missing.
 
+mod rights;
+
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
@@ -19,7 +21,8 @@ use super::{
     liveness::{self, RunningAgent},
     load::{Kernel, LoadSettings, object_is_embedded},
     netns::{Netns, NetnsError},
-    pins, privileges,
+    pins,
+    privileges::{self, Keep},
     rules::{Extras, Rules},
 };
 
@@ -110,6 +113,8 @@ pub struct Options {
     pub mode: Mode,
     /// Directory of the pins. None: nothing is pinned.
     pub pins: Option<PathBuf>,
+    /// What `lpm run` is to keep of its rights.
+    pub keep: Keep,
 }
 
 /// Path of the kernel's own type information.
@@ -127,7 +132,7 @@ pub fn check(options: &Options) -> Result<Report, NetnsError> {
         .pins
         .as_deref()
         .map_or_else(|| bpffs(Path::new(BPFFS)), place_for_pins);
-    items.extend([ring_buffer(), bpffs, jit()]);
+    items.extend([ring_buffer(), bpffs, jit(), rights::kept(options.keep)]);
     let found = match &options.netns {
         None => namespace(&options.rules),
         Some(netns) => thread::scope(|scope| {

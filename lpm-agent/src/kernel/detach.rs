@@ -1,15 +1,13 @@
 //! `lpm detach`: removes every trace of agents that are gone, and nothing else.
 
+mod pinned;
+
 use std::{
-    fmt, fs, io,
+    fmt, io,
     path::{Path, PathBuf},
     thread,
 };
 
-use nix::{
-    errno::Errno,
-    sys::statfs::{BPF_FS_MAGIC, statfs},
-};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -19,8 +17,7 @@ use super::{
     liveness::{self, RunningAgent},
     netlink::Route,
     netns::{Netns, NetnsError},
-    ownership::{Owner, owner},
-    pins::{self, Lock, PinError},
+    ownership::{self, Owner, owner},
     privileges::{self, Need},
     tc,
 };
@@ -78,6 +75,28 @@ impl fmt::Display for Trace {
     }
 }
 
+/// A program of a gone agent that is still loaded: pinned in another directory, or attached in
+/// another network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leftover {
+    /// Kernel id of the program.
+    pub program: u32,
+    /// Name of the program.
+    pub name: String,
+    /// Where links hold it. Empty: by filters, or by pins alone.
+    pub hooks: Vec<String>,
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "program {} ({})", self.program, self.name)?;
+        if !self.hooks.is_empty() {
+            write!(f, " with {}", self.hooks.join(" and "))?;
+        }
+        Ok(())
+    }
+}
+
 /// Result of `lpm detach`.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
@@ -87,6 +106,9 @@ pub struct Report {
     pub in_use: Vec<(u32, Trace)>,
     /// Traces of ours that the kernel refused to remove, and why.
     pub failed: Vec<(Trace, String)>,
+    /// Programs of ours that no process holds and that were not found here. They may be kept for the
+    /// next agent of another network namespace or with other pins.
+    pub elsewhere: Vec<Leftover>,
     /// Agents that run in this network namespace. They are not stopped. What they attached goes
     /// with them, unless it is pinned.
     pub agents: Vec<RunningAgent>,
@@ -122,7 +144,17 @@ impl fmt::Display for Report {
                 agent.pid
             )?;
         }
-        if self.removed.is_empty() && self.failed.is_empty() {
+        for leftover in &self.elsewhere {
+            writeln!(
+                f,
+                "left {leftover}: no agent holds it, and it is pinned in another directory or \
+                 attached in another network namespace: `lpm detach --pins DIRECTORY` or `lpm \
+                 --netns NAME detach` removes it, and `bpftool -f prog show id {}` or `bpftool -f \
+                 link` shows its pins",
+                leftover.program
+            )?;
+        }
+        if self.removed.is_empty() && self.failed.is_empty() && self.elsewhere.is_empty() {
             writeln!(f, "no former agent has left anything behind")?;
         }
         Ok(())
@@ -164,25 +196,42 @@ pub fn detach_with(netns: Option<&Netns>, pins: &Path) -> Result<Report, DetachE
     if !missing.is_empty() {
         return Err(DetachError::NotPermitted { missing });
     }
+    let before = ownership::loaded();
     let mut report = match netns {
-        None => filters()?,
+        None => filters(true)?,
         // A thread of its own is needed, because entering a namespace cannot be undone reliably.
         Some(netns) => thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 netns.enter()?;
-                filters()
+                filters(true)
             });
             inside
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?,
     };
-    unpin(pins, &mut report)?;
+    pinned::unpin(pins, &mut report)?;
+    report.elsewhere = pinned::leftovers(&before, &report);
     Ok(report)
 }
 
-/// Removes the filters in the calling thread's network namespace.
-fn filters() -> Result<Report, DetachError> {
+/// Removes the filters that gone agents left in the calling thread's network namespace, as the next
+/// agent's start does, but also where whose they are takes `CAP_SYS_ADMIN` to find out. Those that
+/// belong to pins stay. Without the capabilities it does nothing.
+///
+/// # Errors
+/// The interfaces, their filters or the running agents cannot be listed.
+pub fn remove_leftovers() -> Result<Report, DetachError> {
+    if privileges::missing_to_detach().is_empty() {
+        filters(false)
+    } else {
+        Ok(Report::default())
+    }
+}
+
+/// Removes the filters of gone agents in the calling thread's network namespace, those that belong
+/// to pins only if that is wanted.
+fn filters(of_pins: bool) -> Result<Report, DetachError> {
     let list = |what: &str, source| DetachError::List {
         what: what.to_owned(),
         source,
@@ -212,6 +261,7 @@ fn filters() -> Result<Report, DetachError> {
                     program: filter.program.unwrap_or(0),
                 };
                 match owner(&filter, &report.agents, &[]) {
+                    Owner::Persisted if !of_pins => {}
                     Owner::Other => {}
                     Owner::Agent(pid) => report.in_use.push((pid, trace)),
                     Owner::Leftover | Owner::Persisted => match tc::delete(&mut route, &filter) {
@@ -223,39 +273,4 @@ fn filters() -> Result<Report, DetachError> {
         }
     }
     Ok(report)
-}
-
-/// Removes the pins of every layout below a directory, if no agent holds it. All else there stays.
-fn unpin(root: &Path, report: &mut Report) -> Result<(), DetachError> {
-    let list = |source| DetachError::List {
-        what: root.display().to_string(),
-        source,
-    };
-    let type_of = match statfs(root) {
-        Ok(found) => found.filesystem_type(),
-        Err(Errno::ENOENT) => return Ok(()),
-        Err(errno) => return Err(list(errno.into())),
-    };
-    if type_of != BPF_FS_MAGIC {
-        return Ok(());
-    }
-    let refused = |error: PinError| list(io::Error::other(error.to_string()));
-    let trace = |path: PathBuf| Trace::Pin { path };
-    let _lock = match Lock::try_take(root).map_err(refused)? {
-        Ok(lock) => lock,
-        Err(pid) => {
-            let used = (pid.unwrap_or(0), trace(root.to_owned()));
-            report.in_use.push(used);
-            return Ok(());
-        }
-    };
-    for directory in pins::layouts(root).map_err(refused)? {
-        match pins::dismantle(&directory) {
-            Ok(removed) => report.removed.extend(removed.into_iter().map(trace)),
-            Err(error) => report.failed.push((trace(directory), error.to_string())),
-        }
-    }
-    // It fails if something is left, which is not ours or has been reported.
-    let _ = fs::remove_dir(root);
-    Ok(())
 }

@@ -1,8 +1,10 @@
 //! Loads the kernel object, and gives access to its programs and maps.
 
 use std::{
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
+    time::Duration,
 };
 
 use aya::{
@@ -14,6 +16,7 @@ use lpm_common::layout::{Control, FlowEntry, Histogram, QueryEntry, Row};
 
 use super::{
     attach::Mode,
+    bpf,
     interfaces::Layer,
     load_error::is_permission,
     mmap::{MmapArray, Shared},
@@ -45,6 +48,16 @@ pub struct LoadedProgram {
     pub id: u32,
     /// The kernel's hash of its instructions: the same for each load of one object.
     pub tag: u64,
+}
+
+impl LoadedProgram {
+    /// How often the program ran and how long that took, while the kernel measured it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn run_time(&self) -> io::Result<(u64, Duration)> {
+        bpf::run_time(&self.fd)
+    }
 }
 
 impl AsFd for LoadedProgram {

@@ -20,6 +20,7 @@ mod counters;
 pub mod detach;
 mod detour;
 mod events;
+mod holders;
 pub mod hotplug;
 pub mod interfaces;
 pub mod liveness;
@@ -42,6 +43,7 @@ mod settings;
 mod syscall;
 pub mod tables;
 mod tc;
+mod unix_sockets;
 mod worker;
 pub mod xdp;
 

@@ -1,6 +1,9 @@
 //! Decides who owns a filter: a running agent, a gone agent, or somebody else.
 
-use aya::{maps::MapInfo, programs::loaded_programs};
+use aya::{
+    maps::MapInfo,
+    programs::{ProgramInfo, loaded_programs},
+};
 
 use super::{detour, liveness::RunningAgent, load::is_program_name, tc::Filter};
 
@@ -81,24 +84,47 @@ fn uses_our_maps(id: u32) -> bool {
 /// True if a program's name begins with `prefix` and it uses these maps. False if the kernel does
 /// not tell (looking at another's program needs `CAP_SYS_ADMIN`).
 fn uses(id: u32, prefix: &str, maps: &[&str]) -> bool {
-    let Some(program) = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-    else {
-        return false;
+    let mut programs = loaded_programs().filter_map(Result::ok);
+    let program = programs.find(|program| program.id() == id);
+    program.is_some_and(|program| maps_of(&program, prefix, maps).is_some())
+}
+
+/// A loaded program of ours, of any version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ours {
+    /// The kernel's id of the program.
+    pub(crate) id: u32,
+    /// Name of the program.
+    pub(crate) name: String,
+    /// The kernel's ids of the maps that it uses.
+    pub(crate) maps: Vec<u32>,
+}
+
+/// All programs of ours that are loaded, by name and maps. Empty if the kernel does not tell.
+pub(crate) fn loaded() -> Vec<Ours> {
+    let ours = |program: ProgramInfo| {
+        let detour = || maps_of(&program, detour::NAME, &[detour::MAP]);
+        let maps = maps_of(&program, PROGRAM_PREFIX, &MAPS).or_else(detour)?;
+        Some(Ours {
+            id: program.id(),
+            name: program.name_as_str()?.to_owned(),
+            maps,
+        })
     };
-    let names: Vec<String> = program
-        .map_ids()
-        .ok()
-        .flatten()
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|id| MapInfo::from_id(id).ok()?.name_as_str().map(str::to_owned))
-        .collect();
-    program
-        .name_as_str()
-        .is_some_and(|name| name.starts_with(prefix))
-        && maps.iter().all(|map| names.iter().any(|name| name == map))
+    let programs = loaded_programs().filter_map(Result::ok);
+    programs.filter_map(ours).collect()
+}
+
+/// The ids of a program's maps, if its name begins with `prefix` and it uses maps of these names.
+fn maps_of(program: &ProgramInfo, prefix: &str, maps: &[&str]) -> Option<Vec<u32>> {
+    if !program.name_as_str()?.starts_with(prefix) {
+        return None;
+    }
+    let ids = program.map_ids().ok().flatten().unwrap_or_default();
+    let name = |id: &u32| MapInfo::from_id(*id).ok()?.name_as_str().map(str::to_owned);
+    let names: Vec<String> = ids.iter().filter_map(name).collect();
+    let all = maps.iter().all(|map| names.iter().any(|name| name == map));
+    all.then_some(ids)
 }
 
 #[cfg(test)]

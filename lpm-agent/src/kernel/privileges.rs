@@ -1,8 +1,14 @@
-//! Capabilities: those that this process has, and those that it lacks.
+//! Rights: those that this process has, those that it lacks, and those that an agent gives up.
+
+mod files;
+mod reduce;
+mod syscalls;
 
 use std::fmt;
 
 use caps::{CapSet, Capability};
+pub use files::is_there as has_landlock;
+pub use reduce::{Keep, Needs, ReduceError, Reduced, reduce};
 use serde::Serialize;
 
 /// A capability that LPM needs.
@@ -95,6 +101,13 @@ pub fn missing() -> Vec<Need> {
 pub fn missing_to_detach() -> Vec<Need> {
     let held = caps::read(None, CapSet::Effective).unwrap_or_default();
     missing_of(&NEEDS_TO_DETACH, |capability| held.contains(&capability))
+}
+
+/// True if this thread may look at the descriptors of processes of all users.
+#[must_use]
+pub fn sees_other_processes() -> bool {
+    let held = caps::read(None, CapSet::Effective).unwrap_or_default();
+    held.contains(&Capability::CAP_SYS_PTRACE)
 }
 
 fn missing_of(needs: &[Granted], holds: impl Fn(Capability) -> bool) -> Vec<Need> {

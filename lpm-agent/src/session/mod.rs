@@ -31,7 +31,7 @@ use crate::{
     kernel::{
         hotplug::{AttachedInterface, Hotplug, StartError},
         load::LoadError,
-        netns::{Netns, NetnsError},
+        netns::{Netns, NetnsError, Place},
         pins::PinError,
     },
 };
@@ -96,6 +96,8 @@ pub struct Options {
     /// True: measure. False: give names only. Then no kernel program is loaded, and no privilege is
     /// needed unless the configuration names a network namespace.
     pub passive: bool,
+    /// A thread in the configured network namespace, for a process that may not enter it any more.
+    pub place: Option<Arc<Place>>,
 }
 
 impl Default for Options {
@@ -105,7 +107,20 @@ impl Default for Options {
             only: Vec::new(),
             layout_version: None,
             passive: true,
+            place: None,
         }
+    }
+}
+
+/// Does something in the place, if there is one, else in this thread. Threads that it starts
+/// inherit the network namespace.
+fn within<T: Send + 'static>(
+    place: Option<&Arc<Place>>,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match place {
+        Some(place) => place.run(job),
+        None => job(),
     }
 }
 
@@ -138,6 +153,7 @@ impl Session {
             only,
             layout_version,
             passive,
+            place,
         } = options;
         let configured = names::configured(&config)?;
         let netns = open_netns(&config)?;
@@ -146,8 +162,8 @@ impl Session {
         let loaded = passive.then(load).transpose()?;
         let model = loaded.as_ref().map(Loaded::model);
         // Names come first: a flow that appears before its names would be counted without them.
-        let names = Names::start(&config, configured, netns, registry, model)?;
-        let attach = |loaded: Loaded| loaded.attach(&config, &only, notify);
+        let names = Names::start(&config, configured, netns, registry, model, place.as_ref())?;
+        let attach = |loaded: Loaded| loaded.attach(&config, &only, place.as_ref(), notify);
         let (hotplug, passive) = loaded.map(attach).transpose()?.unzip();
         Ok(Self {
             hotplug,

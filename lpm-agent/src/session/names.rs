@@ -8,13 +8,14 @@ use super::{
     housekeeping::{Configured, Housekeeping},
     kubernetes,
     passive_chores::{PassiveChores, Times},
+    within,
 };
 use crate::{
     config::{Config, node_name},
     identity::{
         PrefixMap, Registry, kubernetes::Kubernetes, labels::Chosen, names_file::NamesError,
     },
-    kernel::netns::Netns,
+    kernel::netns::{Netns, Place},
     passive::Model,
 };
 
@@ -31,16 +32,20 @@ pub(super) struct Names {
 impl Names {
     /// Starts the sources. Returns when all names are known, or after a few seconds. `model`: whose
     /// kernel maps get the names too, in a session that measures. `netns`: the network namespace
-    /// whose addresses are this node's own; None: this process's.
+    /// whose addresses are this node's own; None: this process's. `place`: where threads are started.
     pub(super) fn start(
         config: &Config,
         configured: Configured,
         netns: Option<Netns>,
         registry: Arc<Registry>,
         model: Option<&Arc<Model>>,
+        place: Option<&Arc<Place>>,
     ) -> Result<Self, SessionError> {
         let chores = model.map(|model| PassiveChores::new(Arc::clone(model), times(config)));
-        let housekeeping = Housekeeping::start(Arc::clone(&registry), chores, configured, netns)?;
+        let its_registry = Arc::clone(&registry);
+        let housekeeping = within(place, move || {
+            Housekeeping::start(its_registry, chores, configured, netns)
+        })?;
         Ok(Self {
             _kubernetes: kubernetes::follow(config, &registry, model, &housekeeping)?,
             housekeeping,

@@ -3,14 +3,11 @@
 
 use std::{io, sync::Arc, time::SystemTime};
 
-use aya::{
-    maps::{HashMap, MapData},
-    programs::loaded_programs,
-};
+use aya::maps::{HashMap, MapData};
 
 use super::{
     Notice, SessionError, following::follow, host_sources, interface_owner::LocalEnds,
-    one_sided::OneSided, open_netns, program_log::ProgramLog, ring::SampleRing,
+    one_sided::OneSided, open_netns, program_log::ProgramLog, ring::SampleRing, within,
 };
 use crate::{
     api::Hub,
@@ -20,6 +17,7 @@ use crate::{
     kernel::{
         hotplug::{Hotplug, Settings},
         load::{Kernel, LoadSettings, Programs, agreement},
+        netns::Place,
         pins::{PATIENCE, Pins},
         tables::KernelTables,
     },
@@ -85,14 +83,12 @@ impl Passive {
             if enabled.map_or(true, |enabled| enabled.trim() != "1") {
                 return Vec::new();
             }
-            loaded_programs()
-                .flatten()
-                .filter_map(|info| {
-                    let program = programs.iter().find(|program| program.id == info.id())?;
-                    // A program that never ran has no run time, which is not a run time of 0.
-                    (info.run_count() > 0).then(|| (program.name, info.run_time()))
-                })
-                .collect()
+            let times = programs.iter().filter_map(|program| {
+                // A program that never ran has no run time, which is not a run time of 0.
+                let (runs, time) = program.run_time().ok()?;
+                (runs > 0).then_some((program.name, time))
+            });
+            times.collect()
         })
     }
 }
@@ -148,6 +144,7 @@ impl Loaded {
         self,
         config: &Config,
         only: &[String],
+        place: Option<&Arc<Place>>,
         mut notify: impl FnMut(Notice) + Send + 'static,
     ) -> Result<(Hotplug, Passive), SessionError> {
         let Self {
@@ -160,7 +157,8 @@ impl Loaded {
             log,
             pins,
         } = self;
-        host_sources::follow(&model, config)?;
+        let (its_model, its_config) = (Arc::clone(&model), config.clone());
+        within(place, move || host_sources::follow(&its_model, &its_config))?;
         let hub = Hub::start(Arc::clone(&model), ring).map_err(SessionError::Thread)?;
         let cni_results = [config.cni_results.clone(), config.multus_results.clone()];
         let evidence = OneSided::new(Arc::clone(&model), homes, forwarded);
@@ -177,7 +175,10 @@ impl Loaded {
                 notify(notice);
             }
         };
-        let hotplug = Hotplug::start(settings, Arc::clone(&programs), interfaces, on_event)?;
+        let its_programs = Arc::clone(&programs);
+        let hotplug = within(place, move || {
+            Hotplug::start(settings, its_programs, interfaces, on_event)
+        })?;
         let passive = Passive {
             hub,
             programs,

@@ -93,6 +93,71 @@ fn without_one_capability() {
     assert!(!text.contains("CAP_BPF"), "that one is there: {text}");
 }
 
+/// Each capability that an agent keeps is missed by its name, with a remedy.
+#[test]
+fn each_capability_that_an_agent_needs_is_named() {
+    if !kernel_is_usable() {
+        return;
+    }
+    // CAP_SYS_ADMIN would grant the first two.
+    let cases: [(&str, &'static [libc::c_ulong]); 3] = [
+        ("CAP_BPF", &[CAP_BPF, CAP_SYS_ADMIN]),
+        ("CAP_PERFMON", &[CAP_PERFMON, CAP_SYS_ADMIN]),
+        ("CAP_NET_ADMIN", &[CAP_NET_ADMIN, CAP_SYS_ADMIN]),
+    ];
+    for (missing, dropped) in cases {
+        let commands: [&[&str]; 2] = [&["run", "-i", "lo", "--listen", "127.0.0.1:0"], &["check"]];
+        for arguments in commands {
+            let mut command = lpm();
+            command.args(arguments);
+            let text = refused(&mut without(command, dropped));
+            // What the agent says of itself, and what it keeps, names the others.
+            let lacks = text
+                .lines()
+                .find(|line| line.contains("it lacks") || line.contains("missing: "));
+            let lacks = lacks.unwrap_or_else(|| panic!("nothing is missed in: {text}"));
+            for capability in ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"] {
+                assert_eq!(lacks.contains(capability), capability == missing, "{lacks}");
+            }
+            says(&text, &["root"]);
+        }
+    }
+}
+
+/// Another user has none of them.
+#[test]
+fn as_nobody() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let nobody = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(reachable())
+            .args(arguments);
+        refused(&mut command)
+    };
+    let text = nobody(&["run", "-i", "lo", "--listen", "127.0.0.1:0"]);
+    says(&text, &["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "root"]);
+    says(&nobody(&["detach"]), &["CAP_SYS_ADMIN", "root"]);
+    says(&nobody(&["check"]), &["MISSING", "CAP_BPF"]);
+}
+
+/// A copy of the binary that every user may start. The build's directory may be root's own.
+fn reachable() -> std::path::PathBuf {
+    static COPY: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+    let directory = COPY.get_or_init(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), mode).expect("a mode");
+        let copy = directory.path().join("lpm");
+        std::fs::copy(env!("CARGO_BIN_EXE_lpm"), copy).expect("copy");
+        directory
+    });
+    directory.path().join("lpm")
+}
+
 #[test]
 fn check_misses_btf() {
     if !kernel_is_usable() {

@@ -24,6 +24,7 @@ mod redirect_peer;
 mod requests;
 mod restart;
 mod segments;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod tunnels;

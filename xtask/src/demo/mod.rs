@@ -107,6 +107,10 @@ fn show(args: &Args, logs: &Path) -> Result<()> {
     let (_testbed, layout) = Layout::start(&args.delay, logs)?;
     let names = logs.join("names.yaml");
     fs::write(&names, layout.names()).with_context(|| format!("write {}", names.display()))?;
+    let config = logs.join("lpm.yaml");
+    // The view shows which process talks. By default an agent gives up the right to look.
+    fs::write(&config, "privileges: process_names\n")
+        .with_context(|| format!("write {}", config.display()))?;
 
     let mut agents = Vec::new();
     for (node, port) in layout.nodes().iter().zip([args.port, args.port + 1]) {
@@ -121,7 +125,8 @@ fn show(args: &Args, logs: &Path) -> Result<()> {
             &listen.to_string(),
             "--names",
         ]);
-        let mut agent = Child::start(command.arg(&names), &format!("agent-{port}"), logs)?;
+        command.arg(&names).arg("--config").arg(&config);
+        let mut agent = Child::start(&mut command, &format!("agent-{port}"), logs)?;
         wait_until(AGENT_PATIENCE, "an agent to be ready", || {
             agent.check()?;
             Ok(children::answers(listen, "/readyz"))

@@ -9,6 +9,7 @@ mod hooks;
 mod methods;
 mod names;
 mod pins;
+mod privileges;
 mod serve;
 pub(super) mod tables;
 
@@ -49,7 +50,7 @@ pub(super) struct Section {
 }
 
 /// All sections, in the order in which changes are told.
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     serve::SECTION,
     hooks::SECTION,
     tables::SECTION,
@@ -57,6 +58,7 @@ const SECTIONS: [Section; 7] = [
     names::SECTION,
     conntrack::SECTION,
     pins::SECTION,
+    privileges::SECTION,
 ];
 
 /// The first value that cannot work.

@@ -12,7 +12,7 @@ use super::{
         load::{LoadedProgram, is_joined},
         netlink::Route,
         ownership::{FIRST_HANDLE, FIRST_KEPT_HANDLE, HANDLES, Owner, owner},
-        pins::{self, Slot},
+        pins::Slot,
         tc::{self, Filter, Place},
     },
     Attacher, Attachment, Hook, On, gone, is_gone,
@@ -149,8 +149,8 @@ impl Attacher {
                 }
             }
         }
-        for (_, path) in self.inherited.programs.drain(..) {
-            pins::remove(&path);
+        for (_, pin) in self.inherited.programs.drain(..) {
+            pin.remove();
         }
     }
 

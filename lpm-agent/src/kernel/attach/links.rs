@@ -1,6 +1,6 @@
 //! Attaching by links, TCX and XDP: new ones, and those of the last agent.
 
-use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use lpm_common::layout::Vantage;
 
@@ -10,7 +10,7 @@ use super::{
         bpf,
         interfaces::Interface,
         load::{LoadedProgram, Programs},
-        pins::{PinnedLink, Pins, Slot},
+        pins::{Pin, PinnedLink, Pins, Slot},
         rules::Extras,
         xdp::{self, XdpMode},
     },
@@ -25,7 +25,7 @@ impl Attacher {
         program: &LoadedProgram,
     ) -> Result<Hook, AttachError> {
         if let Some(link) = self.adopt(interface.index, slot, program) {
-            let on = On::Tcx(link.fd, Some(link.path));
+            let on = On::Tcx(link.fd, Some(link.pin));
             return Ok(Hook::new(slot, program, on));
         }
         let direction = slot.direction();
@@ -55,7 +55,7 @@ impl Attacher {
         let program = xdp::program(programs, interface, vantage, extras)?;
         let slot = mode.slot();
         if let Some(link) = self.adopt(interface.index, slot, program) {
-            let on = On::Xdp(link.fd, Some(link.path));
+            let on = On::Xdp(link.fd, Some(link.pin));
             return Ok(Hook::new(slot, program, on));
         }
         // An interface has room for one XDP program, so a link of the other mode has to go first.
@@ -75,7 +75,7 @@ impl Attacher {
         match bpf::link_update(&link.fd, program) {
             Ok(()) => Some(link),
             Err(error) => {
-                tracing::warn!(path = %link.path.display(), %error, "a pinned link cannot be taken over; the agent creates it again");
+                tracing::warn!(path = %link.pin, %error, "a pinned link cannot be taken over; the agent creates it again");
                 link.remove();
                 None
             }
@@ -87,7 +87,7 @@ impl Attacher {
         link: &OwnedFd,
         interface: &Interface,
         slot: Slot,
-    ) -> Result<Option<PathBuf>, AttachError> {
+    ) -> Result<Option<Pin>, AttachError> {
         let pin = |pins: &Arc<Pins>| pins.pin_link(link, interface.index, slot);
         Ok(self.pins.as_ref().map(pin).transpose()?)
     }

@@ -1,14 +1,11 @@
 //! The hooks of a gone agent, as a directory of pins holds them for adoption.
 
-use std::{
-    fs, io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, io, os::fd::OwnedFd, sync::Arc};
 
 use super::{
     super::bpf::{self, Direction, LinkPlace},
     PinError,
+    directory::{Directory, Pin},
 };
 
 /// Subdirectory of the links.
@@ -81,7 +78,7 @@ pub(crate) struct PinnedLink {
     pub(crate) interface: u32,
     pub(crate) slot: Slot,
     pub(crate) fd: OwnedFd,
-    pub(crate) path: PathBuf,
+    pub(crate) pin: Pin,
     /// True: the link is still on that interface.
     pub(crate) alive: bool,
 }
@@ -89,7 +86,7 @@ pub(crate) struct PinnedLink {
 impl PinnedLink {
     /// Removes the pin and the link. Closing the last descriptor detaches the program.
     pub(crate) fn remove(self) {
-        remove(&self.path);
+        self.pin.remove();
     }
 }
 
@@ -97,22 +94,22 @@ impl PinnedLink {
 #[derive(Debug, Default)]
 pub(crate) struct Adoption {
     pub(crate) links: Vec<PinnedLink>,
-    /// Programs that filters run: kernel ids and paths of the pins.
-    pub(crate) programs: Vec<(u32, PathBuf)>,
+    /// Programs that filters run: kernel ids and pins.
+    pub(crate) programs: Vec<(u32, Pin)>,
 }
 
 impl Adoption {
-    /// Reads a directory. Files whose names are not ours are left out.
-    pub(super) fn read(directory: &Path) -> Result<Self, PinError> {
+    /// Reads the directory of a layout. Files whose names are not ours are left out.
+    pub(super) fn read(directory: &Directory) -> Result<Self, PinError> {
         let mut found = Self::default();
-        for path in files(&directory.join(LINKS))? {
-            let Some((interface, slot)) = name(&path).and_then(Slot::parse) else {
+        for pin in pins(directory, LINKS)? {
+            let Some((interface, slot)) = pin.name.to_str().and_then(Slot::parse) else {
                 continue;
             };
-            let fd = bpf::open_pin(&path)
-                .map_err(|source| PinError::call("open the pinned link", &path, source))?;
-            let place = bpf::link_place(&fd)
-                .map_err(|source| PinError::call("look at the pinned link", &path, source))?;
+            let failed = |what| failed(&pin, what);
+            let fd = pin.directory.open_pin(&pin.name);
+            let fd = fd.map_err(failed("open the pinned link"))?;
+            let place = bpf::link_place(&fd).map_err(failed("look at the pinned link"))?;
             // A pin of another object under such a name is not ours to take.
             if place == LinkPlace::Other {
                 continue;
@@ -122,15 +119,15 @@ impl Adoption {
                 interface,
                 slot,
                 fd,
-                path,
+                pin,
             });
         }
-        for path in files(&directory.join(PROGRAMS))? {
-            let fd = bpf::open_pin(&path)
-                .map_err(|source| PinError::call("open the pinned program", &path, source))?;
-            let id = bpf::program_id(&fd)
-                .map_err(|source| PinError::call("look at the pinned program", &path, source))?;
-            found.programs.push((id, path));
+        for pin in pins(directory, PROGRAMS)? {
+            let failed = |what| failed(&pin, what);
+            let fd = pin.directory.open_pin(&pin.name);
+            let fd = fd.map_err(failed("open the pinned program"))?;
+            let id = bpf::program_id(&fd).map_err(failed("look at the pinned program"))?;
+            found.programs.push((id, pin));
         }
         Ok(found)
     }
@@ -156,35 +153,22 @@ impl Adoption {
     }
 }
 
-/// Removes a pin, which may be gone already.
-pub(crate) fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::error!(path = %path.display(), %error, "the agent could not remove one of its pins; run `lpm detach`");
-    }
+/// Says which call on a pin failed.
+fn failed(pin: &Pin, what: &'static str) -> impl Fn(io::Error) -> PinError {
+    let path = pin.to_string();
+    move |source| PinError::call(what, &path, source)
 }
 
-/// The files of a directory. Empty if the directory does not exist.
-pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
-    let failed = |source| PinError::call("list", directory, source);
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
+/// The pins in a directory below a layout's. None, if that does not exist.
+fn pins(layout: &Directory, part: &str) -> Result<Vec<Pin>, PinError> {
+    let Some(directory) = layout.below(part)?.map(Arc::new) else {
+        return Ok(Vec::new());
     };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        if !entry.file_type().map_err(failed)?.is_dir() {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
-}
-
-fn name(path: &Path) -> Option<&str> {
-    path.file_name()?.to_str()
+    let pin = |name: OsString| Pin {
+        directory: Arc::clone(&directory),
+        name,
+    };
+    Ok(directory.pins()?.into_iter().map(pin).collect())
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ fn shared(settings: &LoadSettings) -> LoadSettings {
 }
 
 /// True if a directory may be one of ours, of any version.
-pub(super) fn is_directory(name: &str) -> bool {
+pub(crate) fn is_directory(name: &str) -> bool {
     let parts = name.strip_prefix('v').and_then(|rest| rest.split_once('-'));
     parts.is_some_and(|(version, hash)| {
         version.parse::<u32>().is_ok()

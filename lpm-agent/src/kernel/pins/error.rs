@@ -36,6 +36,44 @@ pub enum PinError {
         /// Process id of that agent as this process sees it. None: it is not visible.
         pid: Option<u32>,
     },
+    /// The path leads to a symbolic link or a file.
+    #[error(
+        "{path} is a symbolic link or a file, and the agent pins in a directory only: look who made \
+         it, remove it, or set `pins.path` to another directory"
+    )]
+    NoDirectory {
+        /// The path in question.
+        path: PathBuf,
+    },
+    /// Somebody else may change the directory.
+    #[error(
+        "{path} belongs to user {owner} and has mode {mode:04o}, and whoever may change it decides \
+         what the agent takes over: look who made it, then remove it (`rm -r {path}`) or make it \
+         root's own (`chown -R root {path} && chmod -R go-w {path}`), or set `pins.path` to another \
+         directory. In a BPF file system that is mounted with `-o mode=0700` only root makes \
+         directories"
+    )]
+    Untrusted {
+        /// The directory in question.
+        path: PathBuf,
+        /// Id of the user that owns it.
+        owner: u32,
+        /// Mode of the directory.
+        mode: u32,
+    },
+    /// A process of another user holds the lock, and no agent does so.
+    #[error(
+        "process {pid} of user {owner} holds the lock on {path}, and it is no agent: end it (`kill \
+         {pid}`), and take the right to open the directory from others (`chmod 700 {path}`)"
+    )]
+    Locked {
+        /// The configured directory.
+        path: PathBuf,
+        /// Process id of the holder.
+        pid: u32,
+        /// Id of the holder's user.
+        owner: u32,
+    },
     /// A file system call or `bpf(2)` failed.
     #[error("cannot {what} {path}: {source}{}", remedy(.source))]
     Call {

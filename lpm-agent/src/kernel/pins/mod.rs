@@ -9,17 +9,21 @@
 //!
 //! An agent locks the configured directory (`flock`), so there is one at a time. Map `STATE` is
 //! pinned last. A directory without it was never finished, and is made anew.
+//!
+//! Whoever may change the directory decides what the next agent takes over. So an agent pins only
+//! where nobody but root (or its own user) may write, and goes through descriptors (`directory`).
 
 mod adoption;
 mod compatibility;
+mod directory;
 mod error;
 mod lock;
 mod persisted;
 
 use std::{
-    fs, io,
+    ffi::{OsStr, OsString},
+    fs,
     os::fd::AsFd,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -31,13 +35,14 @@ use std::{
 use aya::maps::MapData;
 use lpm_common::hash::SEEDS;
 
-use super::{bpf, load::LoadedProgram};
-pub(crate) use adoption::{Adoption, PinnedLink, Slot, remove};
+use super::load::LoadedProgram;
+pub(crate) use adoption::{Adoption, PinnedLink, Slot};
 use adoption::{LINKS, PROGRAMS};
 pub use compatibility::Compatibility;
-pub(crate) use compatibility::netns_of;
+pub(crate) use compatibility::{is_directory as is_layout, netns_of};
+pub(crate) use directory::{Directory, Pin, check as check_place, is_trusted};
 pub use error::PinError;
-pub(crate) use lock::{Lock, check as check_place};
+pub(crate) use lock::{Holder, Lock};
 pub(crate) use persisted::Persisted;
 
 /// Longest time for which an ending agent may hold the lock. Its successor waits this long.
@@ -47,8 +52,12 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// kept ([`Pins::keep`]).
 #[derive(Debug)]
 pub struct Pins {
-    root: PathBuf,
-    directory: PathBuf,
+    root: Directory,
+    /// Name of the layout's directory in `root`.
+    name: String,
+    layout: Directory,
+    links: Arc<Directory>,
+    programs: Directory,
     maps: Vec<String>,
     adopted: Option<Arc<Persisted>>,
     keep: AtomicBool,
@@ -60,36 +69,33 @@ impl Pins {
     /// it, up to `patience`.
     ///
     /// # Errors
-    /// The directory is in no BPF file system, or in one that cannot be written; or another agent
-    /// holds it.
+    /// The directory is in no BPF file system, or in one that cannot be written; somebody else than
+    /// root may change it; or another agent holds it.
     pub fn open(
         root: &Path,
         agreement: &Compatibility,
         patience: Duration,
     ) -> Result<Self, PinError> {
-        lock::check(root)?;
-        make(root)?;
-        let lock = Lock::take(root, patience)?;
-        let directory = root.join(agreement.directory());
-        let adopted = if directory.join(persisted::STATE).exists() && fits(&directory, agreement) {
-            Some(Arc::new(Persisted::open(&directory)?))
-        } else {
+        let root = Directory::make_root(root)?;
+        let lock = Lock::take(&root, patience)?;
+        let name = agreement.directory();
+        let adopted = match root.below(&name)? {
+            Some(left) if left.has(persisted::STATE) && fits(&left, agreement) => {
+                Some(Arc::new(Persisted::open(&left)?))
+            }
             // The directory was never finished, or was tampered with.
-            dismantle(&directory)?;
-            None
+            Some(_) => dismantle(&root, OsStr::new(&name)).map(|_| None)?,
+            None => None,
         };
-        for path in [
-            &directory,
-            &directory.join(LINKS),
-            &directory.join(PROGRAMS),
-        ] {
-            make(path)?;
-        }
+        let layout = root.make_below(&name)?;
         let maps = agreement.maps.iter().map(|map| map.name.clone());
         Ok(Self {
+            links: Arc::new(layout.make_below(LINKS)?),
+            programs: layout.make_below(PROGRAMS)?,
             maps: maps.collect(),
-            root: root.to_owned(),
-            directory,
+            root,
+            name,
+            layout,
             keep: AtomicBool::new(adopted.is_some()),
             adopted,
             _lock: lock,
@@ -99,7 +105,7 @@ impl Pins {
     /// The directory of these maps and links.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.layout.path()
     }
 
     /// True if an earlier agent left its maps here.
@@ -112,10 +118,8 @@ impl Pins {
     /// are new.
     #[must_use]
     pub fn made(&self) -> Option<SystemTime> {
-        let state = self
-            .adopted
-            .as_ref()
-            .map(|_| self.directory.join(persisted::STATE));
+        let state = self.adopted.as_ref();
+        let state = state.map(|_| self.layout.way(persisted::STATE));
         state?.metadata().ok()?.modified().ok()
     }
 
@@ -136,7 +140,7 @@ impl Pins {
     /// Completes the pins once all maps are pinned: makes the state that agents leave to one
     /// another.
     pub(crate) fn complete(&self, seeds: &[u32; SEEDS]) -> Result<Arc<Persisted>, PinError> {
-        Persisted::create(&self.directory, seeds).map(Arc::new)
+        Persisted::create(&self.layout, seeds).map(Arc::new)
     }
 
     /// Names of the maps that are pinned.
@@ -144,9 +148,9 @@ impl Pins {
         self.maps.clone()
     }
 
-    /// Path of a map's pin.
+    /// Path of a map's pin, by way of the open directory.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+        self.layout.way(name)
     }
 
     /// Pins the link of a hook.
@@ -155,14 +159,17 @@ impl Pins {
         link: impl AsFd,
         interface: u32,
         slot: Slot,
-    ) -> Result<PathBuf, PinError> {
-        let path = self.directory.join(LINKS).join(slot.file(interface));
-        // The pin is of a gone interface, whose index was reused.
-        if path.exists() {
-            adoption::remove(&path);
-        }
-        bpf::pin(link, &path).map_err(|source| PinError::call("pin the link", &path, source))?;
-        Ok(path)
+    ) -> Result<Pin, PinError> {
+        let name = slot.file(interface);
+        // A pin that is there is of a gone interface, whose index was reused.
+        self.links.unpin(OsStr::new(&name))?;
+        let pinned = self.links.pin(link, &name);
+        let pin = Pin {
+            directory: Arc::clone(&self.links),
+            name: name.into(),
+        };
+        pinned.map_err(|source| PinError::call("pin the link", pin.to_string(), source))?;
+        Ok(pin)
     }
 
     /// Pins the programs that filters are about to run. By their ids the next agent recognises its
@@ -173,24 +180,44 @@ impl Pins {
     ) -> Result<(), PinError> {
         for program in programs {
             let file = format!("{}-{}", program.name, program.id);
-            let path = self.directory.join(PROGRAMS).join(file);
-            bpf::pin(program, &path)
-                .map_err(|source| PinError::call("pin the program", path, source))?;
+            let pinned = self.programs.pin(program, &file);
+            let path = || self.programs.path().join(&file);
+            pinned.map_err(|source| PinError::call("pin the program", path(), source))?;
         }
         Ok(())
     }
 
     /// The hooks of the last agent.
     pub(crate) fn inheritance(&self) -> Result<Adoption, PinError> {
-        Adoption::read(&self.directory)
+        Adoption::read(&self.layout)
     }
 
-    /// The directories of other layouts.
-    pub(crate) fn others(&self) -> Result<Vec<PathBuf>, PinError> {
+    /// Names of the directories of other layouts.
+    pub(crate) fn others(&self) -> Result<Vec<OsString>, PinError> {
         let mut others = layouts(&self.root)?;
-        others.retain(|directory| *directory != self.directory);
+        others.retain(|name| *name != *self.name);
         Ok(others)
     }
+
+    /// The hooks that are pinned in the directory of another layout.
+    pub(crate) fn inheritance_of(&self, other: &OsStr) -> Result<Adoption, PinError> {
+        let other = self.root.below(other)?;
+        other.map_or_else(|| Ok(Adoption::default()), |other| Adoption::read(&other))
+    }
+
+    /// Removes the pins of another layout, and returns their paths.
+    pub(crate) fn dismantle(&self, other: &OsStr) -> Result<Vec<PathBuf>, PinError> {
+        dismantle(&self.root, other)
+    }
+}
+
+/// Makes the directory of pins if it does not exist, takes it from others, and looks whether a
+/// process that is no agent has its lock.
+///
+/// # Errors
+/// As [`Pins::open`], but nobody waits for another agent.
+pub fn prepare(root: &Path) -> Result<(), PinError> {
+    Lock::refuse_strangers(&Directory::make_root(root)?)
 }
 
 impl Drop for Pins {
@@ -198,70 +225,63 @@ impl Drop for Pins {
         if self.are_kept() {
             return;
         }
-        if let Err(error) = dismantle(&self.directory) {
+        if let Err(error) = dismantle(&self.root, OsStr::new(&self.name)) {
             tracing::error!("{error}");
         }
         // The directory stays if something else is in it: then it is not ours alone.
-        let _ = fs::remove_dir(&self.root);
+        let _ = fs::remove_dir(self.root.path());
     }
 }
 
-/// The directories of layouts below a directory.
-pub(crate) fn layouts(root: &Path) -> Result<Vec<PathBuf>, PinError> {
-    let failed = |source| PinError::call("list", root, source);
-    let entries = match fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        let ours = entry
-            .file_name()
-            .to_str()
-            .is_some_and(compatibility::is_directory);
-        if ours && entry.file_type().map_err(failed)?.is_dir() {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
-}
-
-/// The hooks that are pinned in a directory of a layout.
-pub(crate) fn inheritance_of(directory: &Path) -> Result<Adoption, PinError> {
-    Adoption::read(directory)
+/// Names of the directories of layouts in a directory.
+pub(crate) fn layouts(root: &Directory) -> Result<Vec<OsString>, PinError> {
+    let mut names = root.directories()?;
+    names.retain(|name| name.to_str().is_some_and(is_layout));
+    Ok(names)
 }
 
 /// Removes the pins of one layout, and returns their paths. Links go first: what is measured no
 /// more needs no maps. What is not ours stays, and so does the directory then.
-pub(crate) fn dismantle(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
+pub(crate) fn dismantle(root: &Directory, name: &OsStr) -> Result<Vec<PathBuf>, PinError> {
     let mut removed = Vec::new();
-    for part in [&directory.join(LINKS), &directory.join(PROGRAMS), directory] {
-        for path in adoption::files(part)? {
-            match fs::remove_file(&path) {
-                Ok(()) => removed.push(path),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(PinError::call("remove the pin", path, source)),
-            }
-        }
-        match fs::remove_dir(part) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => {
-                tracing::warn!(directory = %part.display(), "the pin directory contains files that are not the agent's; they stay");
-            }
-            Err(source) => return Err(PinError::call("remove the directory", part, source)),
+    let Some(layout) = root.below(name)? else {
+        return Ok(removed);
+    };
+    for part in [LINKS, PROGRAMS] {
+        if let Some(directory) = layout.below(part)? {
+            empty(&directory, &mut removed)?;
+            remove(&layout, OsStr::new(part))?;
         }
     }
+    empty(&layout, &mut removed)?;
+    remove(root, name)?;
     Ok(removed)
+}
+
+/// Removes the pins in a directory, and adds their paths to those that were removed.
+fn empty(directory: &Directory, removed: &mut Vec<PathBuf>) -> Result<(), PinError> {
+    for name in directory.pins()? {
+        if directory.unpin(&name)? {
+            removed.push(directory.path().join(name));
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory that was emptied.
+fn remove(parent: &Directory, name: &OsStr) -> Result<(), PinError> {
+    if !parent.remove_below(name)? {
+        let directory = parent.path().join(name);
+        tracing::warn!(directory = %directory.display(), "the pin directory contains files that are not the agent's; they stay");
+    }
+    Ok(())
 }
 
 /// True if the pinned maps are those that this build expects. The directory's name says so, but
 /// anybody who may write there could have put others under their names.
-fn fits(directory: &Path, agreement: &Compatibility) -> bool {
+fn fits(directory: &Directory, agreement: &Compatibility) -> bool {
     let wrong = agreement.maps.iter().find(|expected| {
-        let info = MapData::from_pin(directory.join(&expected.name)).and_then(|map| map.info());
+        let info = MapData::from_pin(directory.way(&expected.name)).and_then(|map| map.info());
         !info.is_ok_and(|info| {
             let kind = info.map_type().map_or(0, |kind| kind as u32);
             let [expected_kind, sizes @ ..] = expected.properties;
@@ -269,16 +289,7 @@ fn fits(directory: &Path, agreement: &Compatibility) -> bool {
         })
     });
     if let Some(map) = wrong {
-        tracing::warn!(directory = %directory.display(), map = map.name, "a pinned map is missing or has another layout: the agent creates all maps again");
+        tracing::warn!(directory = %directory.path().display(), map = map.name, "a pinned map is missing or has another layout: the agent creates all maps again");
     }
     wrong.is_none()
-}
-
-/// Makes a directory that only root may read.
-fn make(path: &Path) -> Result<(), PinError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| PinError::call("make the directory", path, source))
 }

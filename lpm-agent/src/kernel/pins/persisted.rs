@@ -4,7 +4,6 @@
 use std::{
     io,
     os::fd::OwnedFd,
-    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -21,6 +20,7 @@ use lpm_common::{
 use super::{
     super::{bpf, mmap::MmapArray},
     PinError,
+    directory::Directory,
 };
 
 /// Name of the map that is pinned last. Where it exists, nothing is missing.
@@ -64,7 +64,7 @@ pub(crate) struct Persisted {
 
 impl Persisted {
     /// Creates both maps and pins them in a directory.
-    pub(super) fn create(directory: &Path, seeds: &[u32; SEEDS]) -> Result<Self, PinError> {
+    pub(super) fn create(directory: &Directory, seeds: &[u32; SEEDS]) -> Result<Self, PinError> {
         let words = u32::try_from(WORDS * 8).unwrap_or(u32::MAX);
         let text = u32::try_from(TEXT).unwrap_or(u32::MAX);
         let state = make(
@@ -80,9 +80,9 @@ impl Persisted {
             [4, text, MOST_IDS, NO_PREALLOC],
         )?;
         pin(directory, IDS, &ids)?;
-        let last = state
-            .try_clone()
-            .map_err(|source| PinError::call("duplicate the map", directory.join(STATE), source))?;
+        let last = state.try_clone().map_err(|source| {
+            PinError::call("duplicate the map", directory.path().join(STATE), source)
+        })?;
         let kept = Self::of(directory, [state, ids])?;
         for (word, seed) in kept.words()[FIRST_SEED..].iter().zip(seeds) {
             word.store(u64::from(*seed), Ordering::Relaxed);
@@ -92,19 +92,19 @@ impl Persisted {
     }
 
     /// Opens both maps by their pins in a directory.
-    pub(super) fn open(directory: &Path) -> Result<Self, PinError> {
+    pub(super) fn open(directory: &Directory) -> Result<Self, PinError> {
         let open = |name: &str| {
-            let path = directory.join(name);
-            bpf::open_pin(&path)
-                .map_err(|source| PinError::call("open the pinned map", path, source))
+            let path = directory.path().join(name);
+            let opened = directory.open_pin(name);
+            opened.map_err(|source| PinError::call("open the pinned map", path, source))
         };
         Self::of(directory, [open(STATE)?, open(IDS)?])
     }
 
-    fn of(directory: &Path, [state, ids]: [OwnedFd; 2]) -> Result<Self, PinError> {
+    fn of(directory: &Directory, [state, ids]: [OwnedFd; 2]) -> Result<Self, PinError> {
         let failed = |name: &str, error: &dyn std::error::Error| {
             let source = io::Error::other(error.to_string());
-            PinError::call("use the pinned map", directory.join(name), source)
+            PinError::call("use the pinned map", directory.path().join(name), source)
         };
         let state = data(directory, STATE, state)?;
         let ids = Map::HashMap(data(directory, IDS, ids)?);
@@ -160,24 +160,25 @@ impl Persisted {
 }
 
 fn make(
-    directory: &Path,
+    directory: &Directory,
     name: &str,
     kind: bpf_map_type,
     properties: [u32; 4],
 ) -> Result<OwnedFd, PinError> {
     bpf::create_map(name, kind, properties)
-        .map_err(|source| PinError::call("make the map", directory.join(name), source))
+        .map_err(|source| PinError::call("make the map", directory.path().join(name), source))
 }
 
-fn pin(directory: &Path, name: &str, map: &OwnedFd) -> Result<(), PinError> {
-    let path = directory.join(name);
-    bpf::pin(map, &path).map_err(|source| PinError::call("pin the map", path, source))
+fn pin(directory: &Directory, name: &str, map: &OwnedFd) -> Result<(), PinError> {
+    let path = directory.path().join(name);
+    let pinned = directory.pin(map, name);
+    pinned.map_err(|source| PinError::call("pin the map", path, source))
 }
 
-fn data(directory: &Path, name: &str, map: OwnedFd) -> Result<MapData, PinError> {
+fn data(directory: &Directory, name: &str, map: OwnedFd) -> Result<MapData, PinError> {
     MapData::from_fd(map).map_err(|error| {
         let source = io::Error::other(error.to_string());
-        PinError::call("use the pinned map", directory.join(name), source)
+        PinError::call("use the pinned map", directory.path().join(name), source)
     })
 }
 

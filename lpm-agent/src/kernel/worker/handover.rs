@@ -1,6 +1,6 @@
 //! The handover from one agent to the next, over pins: see [`crate::kernel::pins`].
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ffi::OsStr};
 
 use lpm_common::layout::Vantage;
 
@@ -9,7 +9,7 @@ use super::{
         attach::Attacher,
         bpf::Direction,
         hotplug::{Event, StartError},
-        pins::{self, PinError},
+        pins::{PinError, Pins},
     },
     Worker,
 };
@@ -80,7 +80,7 @@ impl Worker {
         let others = pins.others().and_then(|others| {
             others
                 .iter()
-                .try_for_each(|directory| self.take_down(directory, &interfaces))
+                .try_for_each(|other| self.take_down(&pins, other, &interfaces))
         });
         if let Err(error) = others {
             tracing::error!("the agent could not remove the pins of another version: {error}");
@@ -98,13 +98,14 @@ impl Worker {
     /// Removes the pins of another layout: of an older or newer agent, or of one with other sizes.
     fn take_down(
         &mut self,
-        directory: &std::path::Path,
+        pins: &Pins,
+        other: &OsStr,
         interfaces: &[u32],
     ) -> Result<(), PinError> {
-        self.attacher.inherited = pins::inheritance_of(directory)?;
+        self.attacher.inherited = pins.inheritance_of(other)?;
         self.attacher.release_inherited(interfaces.iter().copied());
-        let removed = pins::dismantle(directory)?;
-        tracing::info!(directory = %directory.display(), pins = removed.len(), "took over from an agent with another map layout, and removed its pins");
+        let removed = pins.dismantle(other)?;
+        tracing::info!(directory = %other.display(), pins = removed.len(), "took over from an agent with another map layout, and removed its pins");
         Ok(())
     }
 }

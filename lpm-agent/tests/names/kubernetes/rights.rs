@@ -22,7 +22,7 @@ pub(crate) fn account(api: &ApiServer, scope: &str) -> Option<PathBuf> {
 }
 
 /// A verb on a resource.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Right {
     group: String,
     resource: String,
@@ -200,6 +200,13 @@ fn no_more_rights_than_a_node_needs() {
     follower.wait_for("198.18.6.1", "pod default job owner -");
     assert_eq!(follower.status.errors(), [].into());
     let rights = each(&chart::rights("default", "node").expect("helm"));
+    let few = chart::rights("default", "node,rbac.fallback=false").expect("helm");
+    let mut few = each(&few);
+    let needed = rights.iter().filter(|right| !is_for_the_fallback(right));
+    let mut needed: Vec<Right> = needed.cloned().collect();
+    few.sort();
+    needed.sort();
+    assert_eq!(few, needed, "without the fallback");
     let missing = (0..rights.len()).filter(|number| !is_for_the_fallback(&rights[*number]));
     let followers = missing.map(|missing| {
         let kubeconfig = without(&api, &rights, missing);
