@@ -26,6 +26,7 @@ mod restart;
 mod segments;
 #[path = "../support/mod.rs"]
 mod support;
+mod tables;
 mod tunnels;
 mod two_cpus;
 mod vantages;
