@@ -40,10 +40,14 @@ counters! {
     FlowResynced => "flow_events", "resynced";
     /// A closed flow gave its entry to a new one.
     EvictedClosed => "flow_events", "evicted_closed";
-    /// A flow with packets in one direction only gave up its entry.
+    /// A flow with packets in one direction only, or whose handshake had not
+    /// ended, gave up its entry.
     EvictedHalfOpen => "flow_events", "evicted_half_open";
     /// An idle flow gave up its entry.
     EvictedIdle => "flow_events", "evicted_idle";
+    /// An active flow gave up its entry because its interface held more than
+    /// its share.
+    EvictedShare => "flow_events", "evicted_share";
     /// Packets of flows whose entries were given up.
     EvictedPackets => "evicted_packets", "";
     /// Bytes of flows whose entries were given up.
@@ -111,6 +115,9 @@ counters! {
     SamplesFull => "map_drops", "samples/full";
     /// Queries without an entry: all entries of the set wait for their answers.
     QueriesFull => "map_drops", "queries/full";
+    /// Queries that gave up their entries before an answer: their interface and
+    /// method held more than their share.
+    QueriesShare => "map_drops", "queries/share";
     /// Queries without an entry: another CPU was making one in the same set.
     QueriesBusy => "map_drops", "queries/busy";
     /// Echo requests sent again before their answer.
@@ -161,6 +168,9 @@ counters! {
     /// Whole tunnel packets that the kernel put together (UDP GRO): only the
     /// first one's headers could be read.
     SkippedMerged => "parse_skipped", "merged";
+    /// TCP packets whose sequence or acknowledgment number the flow cannot have
+    /// sent: forged, or of another connection with the same ends.
+    SkippedOutOfWindow => "parse_skipped", "out_of_window";
 }
 
 impl Counter {

@@ -11,9 +11,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::{
     counter::Counter,
     env::{Claims, Env},
-    layout::{FlowEntry, RequestEntry, Traffic},
+    layout::{DirectionHot, FlowEntry, RequestEntry, Traffic},
     matcher::state,
-    packet::{Direction, FlowKey, TcpHead},
+    packet::{Direction, FlowKey, TcpHead, flag},
 };
 
 /// Number of entries in a set.
@@ -127,10 +127,19 @@ fn under_claim<'t, T: Table, E: Env>(
         }
         return Some(entry);
     }
-    let Some(victim) = victim(table, env, fingerprint) else {
-        env.count(Counter::FlowsFull, 1);
-        return None;
-    };
+    let mut victim = victim(table, env, fingerprint);
+    if victim.is_none() {
+        victim = crowding(table, (fingerprint, birth.ifindex));
+        env.count(
+            if victim.is_some() {
+                Counter::EvictedShare
+            } else {
+                Counter::FlowsFull
+            },
+            1,
+        );
+    }
+    let victim = victim?;
     if victim.fingerprint.load(Relaxed) != 0 {
         evict(victim, env);
     }
@@ -184,13 +193,19 @@ pub fn is_unseen(entry: &FlowEntry, direction: Direction) -> bool {
     entry.hot[direction.index()].traffic.load(Relaxed) == 0
 }
 
-/// How readily an entry is given up, and the counter of that; 0: never.
+/// How readily an entry is given up, and the counter of that; 0: not, unless
+/// its interface holds more than its share ([`crowding`]).
+///
+/// A flow is half-open until the end that opened it has acknowledged the answer
+/// to its SYN (RFC 9293 section 3.5): anybody can send SYNs to an open port and
+/// leave the answers alone.
 fn readiness(entry: &FlowEntry, idle: bool) -> (u32, Counter) {
     let [from, to] = &entry.hot;
     let (a, b) = (from.state.load(Relaxed), to.state.load(Relaxed));
+    let one_sided = from.traffic.load(Relaxed) == 0 || to.traffic.load(Relaxed) == 0;
     if (a | b) & state::RST != 0 || a & b & state::FIN != 0 {
         (3, Counter::EvictedClosed)
-    } else if from.traffic.load(Relaxed) == 0 || to.traffic.load(Relaxed) == 0 {
+    } else if one_sided || a & b & state::HANDSHAKE != 0 {
         (2, Counter::EvictedHalfOpen)
     } else if idle {
         (1, Counter::EvictedIdle)
@@ -200,7 +215,8 @@ fn readiness(entry: &FlowEntry, idle: bool) -> (u32, Counter) {
 }
 
 /// The entry of the set that a new flow may have: a free one, else a closed, a
-/// half-open or an idle one. Among equals the longest idle one.
+/// half-open or an idle one. Among equals the longest idle one. None: see
+/// [`crowding`].
 fn victim<'t, T: Table, E: Env>(table: &'t T, env: &E, fingerprint: u64) -> Option<&'t FlowEntry> {
     let first = set_of(fingerprint, table.set_mask()) * WAYS;
     let mut best: Option<&FlowEntry> = None;
@@ -225,6 +241,53 @@ fn victim<'t, T: Table, E: Env>(table: &'t T, env: &E, fingerprint: u64) -> Opti
         env.count(reason, 1);
     }
     best
+}
+
+/// An entry of the interface that crowds a set of active flows: it holds three
+/// entries or all, and at least two more than the interface that needs one.
+/// None: nobody does.
+///
+/// The rule looks at the set alone. Sets are drawn by a secret hash, so an
+/// interface that holds most of the table holds most of nearly each set. Counts
+/// per interface would be one more thing that a restart or a race could leave
+/// wrong.
+///
+/// A function of its own: inlined, its stack would lie below that of [`victim`].
+#[inline(never)]
+fn crowding<T: Table>(table: &T, (fingerprint, ifindex): (u64, u32)) -> Option<&FlowEntry> {
+    let first = set_of(fingerprint, table.set_mask()) * WAYS;
+    let holder = |way: u32| {
+        let entry = table.entry(first + way)?;
+        Some(entry.cold.ifindex.load(Relaxed))
+    };
+    let crowd = crowd([holder(0)?, holder(1)?, holder(2)?, holder(3)?], ifindex)?;
+    for attempt in 0..WAYS {
+        let entry = table.entry(first + way(fingerprint, attempt))?;
+        if entry.cold.ifindex.load(Relaxed) == crowd {
+            return Some(entry);
+        }
+    }
+    None
+}
+
+/// The one of the `holders` of a set that has three entries or all, and at
+/// least two more than `other` has.
+#[inline(always)]
+pub(crate) fn crowd(holders: [u32; WAYS as usize], other: u32) -> Option<u32> {
+    let [a, b, c, d] = holders;
+    // If three of four are the same, then the first two are, or the last two.
+    let most = if a == b { a } else { c };
+    let has = |one: u32| same(a, one) + same(b, one) + same(c, one) + same(d, one);
+    let held = has(most);
+    (held >= 3 && held >= has(other) + 2).then_some(most)
+}
+
+/// 1 if two numbers are equal, else 0. It has no jump: to the verifier each
+/// jump would be one more path.
+#[inline(always)]
+const fn same(a: u32, b: u32) -> u32 {
+    let differs = a ^ b;
+    1 ^ (differs | differs.wrapping_neg()) >> 31
 }
 
 /// Keeps what an entry counted when its flow loses it. The code is inlined: a
@@ -279,6 +342,9 @@ fn fill<E: Env>(entry: &FlowEntry, env: &E, fingerprint: u64, birth: &NewFlow) {
     for mss in &cold.announced_mss {
         mss.store(0, Relaxed);
     }
+    for stale in &cold.stale {
+        stale.store(0, Relaxed);
+    }
     env.publish(&entry.fingerprint, fingerprint);
 }
 
@@ -287,9 +353,18 @@ pub(crate) const DATA_ON_SYN: u32 = 1 << 13;
 
 /// Whether a SYN starts the flow anew. It does not if it repeats the SYN
 /// before, or is the other half of a simultaneous open (RFC 9293 section 3.5).
+/// Nor does it while the connection lives: an end takes no SYN then (RFC 5961
+/// section 4), so a forged one must not end the flow here. The connection lives
+/// if both ends have shown packets, the handshake has ended, none has closed it,
+/// and it is not idle.
 #[inline(always)]
 #[must_use]
-pub fn restarts(entry: &FlowEntry, direction: Direction, head: &TcpHead) -> bool {
+pub fn restarts<T: Table, E: Env>(
+    entry: &FlowEntry,
+    direction: Direction,
+    head: &TcpHead,
+    (table, env): (&T, &E),
+) -> bool {
     let own = &entry.hot[direction.index()];
     let state = own.state.load(Relaxed);
     let other = entry.hot[direction.reverse().index()].state.load(Relaxed);
@@ -299,8 +374,18 @@ pub fn restarts(entry: &FlowEntry, direction: Direction, head: &TcpHead) -> bool
     if state & state::HAS_SEQ == 0 {
         return other & state::HANDSHAKE == 0;
     }
+    let lives = state & other & state::HANDSHAKE == 0
+        && !is_unseen(entry, direction.reverse())
+        && !env.passed(entry.last_seen.load(Relaxed), table.idle_jiffies());
+    !repeats(own, state, head) && !lives
+}
+
+/// Whether a SYN repeats the last one of its direction: nothing came after it,
+/// except the data that came with it.
+#[inline(always)]
+#[must_use]
+pub(crate) fn repeats(own: &DirectionHot, state: u32, head: &TcpHead) -> bool {
     let since = own.seq_end.load(Relaxed).wrapping_sub(head.seq);
-    // Nothing came after the last SYN, except the data that came with it.
-    let again = since == 1 || (state & state::HANDSHAKE != 0 && since <= DATA_ON_SYN);
-    !again
+    let opens = state & state::HANDSHAKE != 0 && !head.has(flag::ACK);
+    since == 1 || (opens && since <= DATA_ON_SYN)
 }

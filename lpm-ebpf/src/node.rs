@@ -85,8 +85,8 @@ impl<W: Way> Hook for Node<W> {
     }
 
     #[inline(always)]
-    fn find(_: *mut __sk_buff, packet: &Packet) -> (u64, Lookup) {
-        node::find(packet, W::WAY.1, &Store)
+    fn find(ctx: *mut __sk_buff, packet: &Packet) -> (u64, Lookup) {
+        node::find(packet, W::WAY.1, &Store, &KernelEnv::new(ctx))
     }
 
     #[inline(always)]

@@ -17,6 +17,8 @@ SLOTS = 3              # per direction of a flow, in what is compared with us
 VOID_NS = 64 << 32     # a stamp older than its 32-bit time of 64 ns units is void
 OLD_NS = 240 * 10**9   # 2 MSL (RFC 9293 3.4.2): after that no segment from before is about, whatever its TSval seems to be
 EARLY = 2**18          # an answer to what is still to pass is believed this near to both directions' numbers (as RFC 5961 5)
+LARGEST = 2**30        # largest window (RFC 7323 2.3): no number is further behind what has passed
+UNSEEN = 2**20         # and this far ahead: lost before it came here
 EARLY_TICKS = 2**28    # and this near to the newest TSval: no clock ticks more often in OLD_NS (RFC 7323 5.4)
 MUTATIONS = ("any-tsval", "pure-ack", "overwrite-slots", "forget-match")
 
@@ -56,6 +58,8 @@ class Oracle:
     def packet(self, p):
         """Takes the next packet of the capture."""
         key = tuple(sorted((p["src"], p["dst"])))
+        if not self.fits(p, self.flows.get(key)):
+            return                              # forged, or of another connection: RFC 9293 3.10.7.4
         if p["flags"] & RST:                    # ends the flow; neither stamps nor answers
             self.flows.pop(key, None)
             return
@@ -77,6 +81,16 @@ class Oracle:
             self.answer(p, mine, other)
         self.stamp(p, mine, other)
         self.complete(p, mine)
+
+    @staticmethod
+    def fits(p, ways):
+        """Whether the flow's ends can have sent the packet's numbers; what nothing is known of fits. A SYN is judged elsewhere."""
+        if not ways or p["flags"] & SYN or None in (high := [ways[end].high for end in (p["src"], p["dst"])]):
+            return True
+        late = LARGEST if p["len"] or p["flags"] & FIN else EARLY
+        ahead = EARLY if p["flags"] & RST else UNSEEN
+        near = lambda number, known, behind, ahead: (number - known + behind) % 2**32 <= behind + ahead
+        return near(p["seq"], high[0], late, ahead) and (not p["flags"] & ACK or near(p["ack"], high[1], LARGEST, UNSEEN))
 
     @staticmethod
     def is_late(p, ways):

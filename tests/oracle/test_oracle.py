@@ -49,6 +49,16 @@ class Lines(unittest.TestCase):
                             line(11020, POD, 16, 1100, 5009, 0, 115, 950)]
         self.assertEqual(samples(talk), [(5000, "remote", "data", 110), (20, "local", "lone", 950)])
 
+    def test_what_a_blind_forger_sends_changes_nothing(self):
+        """A RST, and an acknowledgment with a TSval from nowhere, both from the far end's address."""
+        forged = [line(5500, FAR, 4, 3_000_000_000, 0, 0), line(5600, FAR, 16, 3_000_000_000, 7, 0, 2_000_000, 3)]
+        talk = [line(6000, POD, 24, 1000, 5000, 100, 110, 900), line(11000, FAR, 24, 5000, 1100, 9, 950, 110),
+                line(11020, POD, 16, 1100, 5009, 0, 115, 950)]
+        self.assertEqual(samples(HANDSHAKE + forged + talk), samples(HANDSHAKE + talk))
+        self.assertEqual(len(samples(HANDSHAKE + talk)), 2)
+        near = [line(5500, FAR, 4, 5000, 0, 0)]
+        self.assertEqual(samples(HANDSHAKE + near + talk), [], "a true one ends it: the first TSvals are no edges")
+
     def test_ipv6(self):
         talk = [line(0, POD, 16, 1, 1, 0, 1, 1, six=True), line(10, POD, 16, 1, 1, 5, 2, 1, six=True),
                 line(30, FAR, 16, 1, 6, 0, 8, 2, six=True)]

@@ -43,7 +43,7 @@ impl Collect for Interfaces {
         out.gauges(
             "interface_one_sided",
             "1 for each interface that carries packets of one direction only; for a pod's interface, \
-             the CNI redirects packets past it",
+             the CNI may redirect packets past it",
             one_sided,
         )
     }

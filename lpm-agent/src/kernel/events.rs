@@ -62,13 +62,16 @@ pub enum Event {
         /// What is wrong. None: the packets reach our programs again.
         blind: Option<Blind>,
     },
-    /// An interface was found to carry one direction only, or to carry both again. A pod's
-    /// interface is detached next, and attached as another vantage.
+    /// An interface was found to carry one direction only, or to carry both again. If packets are
+    /// redirected past a pod's interface, or no longer, it is detached next, and attached as
+    /// another vantage.
     OneSided {
         /// The interface as it is attached.
         interface: AttachedInterface,
         /// True: one direction only. False: both directions.
         one_sided: bool,
+        /// True: the other direction was seen at another interface.
+        redirected: bool,
     },
     /// Hooks of the last agent go on with the programs of this one.
     Adopted {

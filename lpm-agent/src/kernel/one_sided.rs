@@ -3,9 +3,13 @@
 //! A CNI that redirects into the pod (`bpf_redirect_peer`: Cilium's and Calico's eBPF host routing)
 //! leaves the veth's egress without packets. No flow is measured there then. So such a pod is
 //! watched from the vantage `node` instead (`lpm_common::pipeline::node`). The CNI is not asked
-//! whether it redirects. The flows of each interface show it, and show also when it stops.
+//! whether it redirects. The flows of each interface show it, and show also when it stops: what a pod
+//! sends passes its veth, and the answers pass another interface only.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use lpm_common::layout::Vantage;
 
@@ -20,6 +24,9 @@ pub struct DirectionCounts {
     /// Packets of flows that were seen from the local end only, though they must have been
     /// answered.
     pub from_only: u64,
+    /// Those of `from_only` whose answers were seen at another interface. So the answers went past
+    /// this one.
+    pub elsewhere: u64,
     /// Packets of flows that were seen towards the local end only, though they must have been
     /// answered.
     pub to_only: u64,
@@ -54,29 +61,41 @@ pub trait Evidence: Send {
 #[derive(Debug, Default)]
 pub(crate) struct OneSidedDetector {
     verdicts: BTreeMap<u32, bool>,
+    /// Interfaces past which packets are redirected: their answers were seen elsewhere.
+    redirected: BTreeSet<u32>,
     /// For interfaces watched as `node`: `to_local` and `forwarded` at the last verdict.
     since: BTreeMap<u32, (u64, u64)>,
 }
 
 impl OneSidedDetector {
     /// True if the interface carries one direction only. None: nothing is known yet.
-    pub(crate) fn verdict(&self, ifindex: u32) -> Option<bool> {
+    #[cfg(test)]
+    fn verdict(&self, ifindex: u32) -> Option<bool> {
         self.verdicts.get(&ifindex).copied()
     }
 
-    /// Takes over the last agent's verdict that the interface carries one direction only.
+    /// True if packets to the interface's pod go past it. A pod can send packets that nobody
+    /// answers, so its own packets are no evidence: that would let each pod attach hooks to all
+    /// interfaces of the node.
+    pub(crate) fn is_redirected(&self, ifindex: u32) -> bool {
+        self.redirected.contains(&ifindex)
+    }
+
+    /// Takes over the last agent's verdict that packets are redirected past the interface.
     pub(crate) fn resume(&mut self, ifindex: u32) {
         self.verdicts.insert(ifindex, true);
+        self.redirected.insert(ifindex);
     }
 
     /// Drops the verdict on an interface that is gone: the next one with its index is another.
     pub(crate) fn forget(&mut self, ifindex: u32) {
         self.verdicts.remove(&ifindex);
+        self.redirected.remove(&ifindex);
         self.since.remove(&ifindex);
     }
 
-    /// Evaluates the packets of an interface. Returns the verdict if it differs from the one
-    /// before.
+    /// Evaluates the packets of an interface. Returns the verdict if it, or
+    /// [`Self::is_redirected`], differs from before.
     pub(crate) fn evaluate(
         &mut self,
         ifindex: u32,
@@ -89,7 +108,14 @@ impl OneSidedDetector {
             Vantage::Overlay | Vantage::Bridge | Vantage::Nic => lopsided(sides)?,
         };
         let before = self.verdicts.insert(ifindex, verdict);
-        (before != Some(verdict)).then(|| {
+        let moved = if !verdict {
+            self.redirected.remove(&ifindex)
+        } else if vantage == Vantage::Pod && sides.elsewhere >= ENOUGH {
+            self.redirected.insert(ifindex)
+        } else {
+            false
+        };
+        (moved || before != Some(verdict)).then(|| {
             self.since.remove(&ifindex);
             verdict
         })
@@ -161,6 +187,21 @@ mod tests {
         assert_eq!(pod(1000, 40), None, "a few that never came back");
         assert_eq!(pod(200, 40), Some(true), "and the node's own checks");
         assert_eq!(pod(200, 60), None, "known already");
+    }
+
+    #[test]
+    fn packets_that_nobody_answers_mark_their_own_veth_only() {
+        let mut judge = OneSidedDetector::default();
+        let lone = sides(0, 450);
+        assert_eq!(judge.evaluate(7, Vantage::Pod, lone), Some(true));
+        assert!(!judge.is_redirected(7));
+        let seen = |elsewhere| DirectionCounts { elsewhere, ..lone };
+        assert_eq!(judge.evaluate(7, Vantage::Pod, seen(19)), None, "too few");
+        assert_eq!(judge.evaluate(7, Vantage::Pod, seen(20)), Some(true));
+        assert!(judge.is_redirected(7));
+        assert_eq!(judge.evaluate(7, Vantage::Pod, seen(30)), None, "known");
+        assert_eq!(judge.evaluate(7, Vantage::Pod, sides(900, 0)), Some(false));
+        assert!(!judge.is_redirected(7));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
         Event::OneSided {
             interface,
             one_sided,
+            redirected,
         } => {
             let before = model.set_one_sided(interface.interface.index, Some(one_sided));
             // An interface that carries both directions is news only if it carried one before.
@@ -44,6 +45,7 @@ pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
                 interface: interface.interface.name,
                 vantage: interface.vantage,
                 one_sided,
+                redirected,
             };
             (one_sided || before == Some(true)).then_some(notice)
         }

@@ -38,6 +38,8 @@ pub enum Notice {
         vantage: Vantage,
         /// True: one direction only. False: both directions.
         one_sided: bool,
+        /// True: the other direction was seen at another interface.
+        redirected: bool,
     },
     /// Programs of other owners came before ours. Ours was put in front again.
     Overtaken {
@@ -92,7 +94,8 @@ impl fmt::Display for Notice {
                 interface,
                 vantage,
                 one_sided,
-            } => one_sided_text(f, interface, *vantage, *one_sided),
+                redirected,
+            } => one_sided_text(f, interface, *vantage, (*one_sided, *redirected)),
             Self::Overtaken {
                 interface,
                 direction,
@@ -156,9 +159,15 @@ fn one_sided_text(
     f: &mut fmt::Formatter<'_>,
     interface: &str,
     vantage: Vantage,
-    one_sided: bool,
+    (one_sided, redirected): (bool, bool),
 ) -> fmt::Result {
     match (vantage, one_sided) {
+        (Vantage::Pod, true) if !redirected => write!(
+            f,
+            "{interface} carries one direction only: nothing can be measured there. If the CNI \
+             redirects packets past it, watch another interface that they pass, or give this one \
+             the vantage node"
+        ),
         (Vantage::Pod, true) => write!(
             f,
             "{interface} carries one direction only: the CNI redirects packets past it. Packets to \

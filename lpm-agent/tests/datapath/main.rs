@@ -27,6 +27,7 @@ mod segments;
 mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
+mod tables;
 mod tunnels;
 mod two_cpus;
 mod vantages;

@@ -231,7 +231,7 @@ impl Model {
         let first = pipeline::message(&frame, &packet, &cx);
         pipeline::queries(&frame, first, &cx, question);
         self.quiet.set(false);
-        let (fingerprint, found) = node::find(&packet, direction, self);
+        let (fingerprint, found) = node::find(&packet, direction, self, self);
         if found == Lookup::Anew {
             node::insert_flow(&packet, fingerprint, arrival.ifindex, &cx);
         }

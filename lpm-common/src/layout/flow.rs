@@ -183,7 +183,9 @@ pub struct FlowCold {
     pub announced_mss: [AtomicU16; 2],
     /// Per direction, while [`crate::matcher::state::STALE`] is set. Low 28
     /// bits: jiffies at the start of a run of stale TSvals. Bits above: how
-    /// many packets in a row did not fit the direction's method.
+    /// many packets in a row did not fit the direction's method. If they are
+    /// all set: the low bits are the end of sequence, in units of 16 bytes, of a
+    /// packet that was not believed.
     pub stale: [AtomicU32; 2],
 }
 

@@ -28,7 +28,8 @@ pub(super) fn concerns(head: &TcpHead, state: u32, other_state: u32) -> bool {
     head.has(flag::SYN) || (state | other_state) & state::HANDSHAKE != 0
 }
 
-/// Stamps a SYN, unless it was sent again (`again`). Returns the direction's
+/// Stamps a SYN, unless it was sent again (`again`) or the method is off.
+/// Returns the direction's
 /// new state.
 #[inline(always)]
 pub(super) fn stamp<E: Env>(
@@ -39,7 +40,8 @@ pub(super) fn stamp<E: Env>(
     state: u32,
 ) -> u32 {
     let slots = &at.entry.slots[at.direction.index()];
-    if state & state::HANDSHAKE != 0 {
+    let measured = env.methods().has(Method::Handshake);
+    if measured && state & state::HANDSHAKE != 0 {
         // If this is a SYN, it was sent again, and nobody knows which one will
         // be answered (Karn). If not, the SYN's answer has come, or went
         // another way.
@@ -49,8 +51,10 @@ pub(super) fn stamp<E: Env>(
         return state & !state::HANDSHAKE;
     }
     if !again && !is_late(head, at.other_state()) {
-        let units = Clock::new(env).units();
-        put(slots, SLOT, head.seq.wrapping_add(1), units);
+        if measured {
+            let units = Clock::new(env).units();
+            put(slots, SLOT, head.seq.wrapping_add(1), units);
+        }
     } else if state & state::HANDSHAKE == 0 {
         return state;
     }

@@ -17,6 +17,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod ts;
+mod window;
 
 use core::{
     hint::cold_path,
@@ -212,6 +213,9 @@ pub const HANDSHAKE: u32 = 1 << 16;
 /// Bit beside [`Next`]: the packet may answer what has not passed yet.
 const EARLY: u32 = 1 << 17;
 
+/// Bit beside [`Next`]: the packet is not believed.
+const IGNORED: u32 = 1 << 18;
+
 /// Lowest bit of the part beside [`Next`] that says how the packet follows the
 /// ones before it.
 const COURSE: u32 = 8;
@@ -232,11 +236,18 @@ pub fn prepare<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> u32 {
         expire_all(at.entry, env);
         ts::forget(at.entry, env);
     }
+    let mut state = at.state().load(Relaxed);
+    if !window::admits(at, head, env, state) {
+        if !window::starts_anew(at, head, env) {
+            return Next::Done as u32 | IGNORED;
+        }
+        state = start_anew(at, head, env);
+    }
+    state = env.hide_from_verifier(state);
     at.count(env);
     if !head.has_timestamp {
         env.count(Counter::NoTimestamp, u64::from(at.wire.segments));
     }
-    let mut state = at.state().load(Relaxed);
     if head.has_any(flag::FIN | flag::RST) {
         state = close(at, head, env, state);
     }
@@ -246,6 +257,10 @@ pub fn prepare<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> u32 {
     }
     let course;
     (course, state) = sequence::note(at, head, env, state);
+    if course != sequence::SeqOrder::Again {
+        // Who goes on has not reset the connection.
+        state &= !state::RST;
+    }
     let timed = head.has_timestamp && env.methods().has(Method::Ts);
     state = choice::choose(
         at,
@@ -291,10 +306,11 @@ pub fn handshake<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, next: u32, env: &E
     if next & EARLY != 0 && next & 0xff == Next::Seq as u32 {
         seq::ahead(at, head, env);
     }
-    if !env.methods().has(Method::Handshake) {
-        return;
+    // Without the method the state is kept all the same: it tells flows whose
+    // handshake has not ended.
+    if env.methods().has(Method::Handshake) {
+        handshake::answer(at, head, next & EARLY != 0, env);
     }
-    handshake::answer(at, head, next & EARLY != 0, env);
     if !head.has(flag::RST) {
         let again = course(next) == sequence::SeqOrder::Again as u32;
         let state = at.state();
@@ -315,7 +331,9 @@ pub fn request<E: Env>(
     next: u32,
     env: &E,
 ) {
-    request::packet(at, request, head, course(next), env);
+    if next & IGNORED == 0 {
+        request::packet(at, request, head, course(next), env);
+    }
 }
 
 /// Last step: runs the method `ts`. `next` is the result of [`prepare`].
@@ -345,6 +363,31 @@ fn close<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E, state: u32) -> u3
         env.count(Counter::FlowFinished, 1);
     }
     state | state::FIN
+}
+
+/// Forgets all that was learnt of a flow, because its numbers are others now.
+/// The packet at hand tells them. Returns the direction's new state.
+#[inline(always)]
+fn start_anew<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> u32 {
+    env.count(Counter::FlowResynced, 1);
+    let entry = at.entry;
+    // A request that waits is of the life before.
+    entry.cold.first_seen.store(env.jiffies(), Relaxed);
+    for (slots, stale) in entry.slots.iter().zip(&entry.cold.stale) {
+        slots::void(slots, env);
+        slots.gap.store(0, Relaxed);
+        stale.store(0, Relaxed);
+    }
+    let other = &entry.hot[at.direction.reverse().index()];
+    other.seq_end.store(head.ack, Relaxed);
+    // The answer to a SYN comes after that SYN.
+    let opened = if head.has(flag::SYN) {
+        state::HANDSHAKE
+    } else {
+        0
+    };
+    other.state.store(state::HAS_SEQ | opened, Relaxed);
+    0
 }
 
 /// Whether the flow was silent for so long that its stamps are void.

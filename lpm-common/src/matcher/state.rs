@@ -36,13 +36,15 @@ pub const HAS_SEQ: u32 = 1 << 9;
 /// direction's slots hold ends of sequence, and its newest "TSecr" is an
 /// acknowledgment number.
 pub const SEQ: u32 = 1 << 10;
-/// The first slot holds the stamp of a SYN.
+/// The sender's last packet was a SYN. If both directions have the bit, the
+/// handshake has not ended. While method `handshake` is on, the first slot
+/// holds the stamp of the SYN.
 pub const HANDSHAKE: u32 = 1 << 11;
 /// Either way to close the connection.
 pub const CLOSING: u32 = FIN | RST;
 /// If of these bits only those of [`CALM`] are set, a packet with known
 /// timestamps that follows the last one has nothing to tell.
-pub const RESTLESS: u32 = CALM | STALE | ANY_PENDING | SEQ | HANDSHAKE;
+pub const RESTLESS: u32 = CALM | STALE | ANY_PENDING | SEQ | HANDSHAKE | RST;
 /// The bits that a calm flow has set; see [`RESTLESS`].
 pub const CALM: u32 = HAS_TSVAL | HAS_SEQ;
 /// Bits that one method leaves behind and the other must not find.

@@ -11,6 +11,7 @@ use super::{
     serial_gt,
     slots::{self, NONE, Token},
     state,
+    window::{self, JUMP_BITS},
 };
 use crate::{
     counter::Counter,
@@ -247,14 +248,16 @@ fn has_moved(distance: u32, course: u32) -> bool {
 }
 
 /// Whether a packet with timestamps needs more than the fast path does. It is
-/// the first one, its TSval is older than the newest, or its echo is ahead of
-/// what has passed (or one was before). Or it belongs to another method, or
-/// opens or resets the connection.
+/// the first one, its TSval is older than the newest or far ahead of it, or its
+/// echo is ahead of what has passed (or one was before). Or it belongs to
+/// another method, or opens or resets the connection, or its numbers are not
+/// near what has passed.
 ///
 /// The test has no jump: to the verifier each jump would be one more path.
 #[inline(always)]
 pub(super) fn is_odd(at: &FlowPacket<'_>, head: &TcpHead, last: Last, state: u32) -> bool {
-    const OTHERS: u32 = state::SEQ | state::HANDSHAKE;
+    const OTHERS: u32 = state::SEQ | state::HANDSHAKE | state::RST;
+    const KNOWN: u32 = state::HAS_TSVAL | state::HAS_SEQ;
     const SIGN: u32 = 1 << 31;
     let other = &at.entry.hot[at.direction.reverse().index()];
     // The flag of the other direction is put where the sign is.
@@ -262,9 +265,11 @@ pub(super) fn is_odd(at: &FlowPacket<'_>, head: &TcpHead, last: Last, state: u32
     let older = head.tsval.wrapping_sub(last.tsval);
     let ahead = last.other_tsval.wrapping_sub(head.tsecr) & if_set(state::HAS_TSVAL);
     let before = last.tsval.wrapping_sub(other.tsecr.load(Relaxed)) & if_set(state::HAS_TSECR);
-    let own = (state & (OTHERS | state::HAS_TSVAL)) ^ state::HAS_TSVAL;
+    let own = (state & (OTHERS | KNOWN)) ^ KNOWN;
+    let others = (last.other_state & (OTHERS | state::HAS_SEQ)) ^ state::HAS_SEQ;
     let flags = u32::from(head.flags & (flag::SYN | flag::RST));
-    (older | ahead | before) & SIGN | own | last.other_state & OTHERS | flags != 0
+    let outside = window::outside(at, head);
+    older & JUMP_BITS | (ahead | before) & SIGN | own | others | flags | outside != 0
 }
 
 /// Forgets the TSvals and echoes of a flow that was silent for very long. The

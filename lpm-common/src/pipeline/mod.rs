@@ -248,7 +248,10 @@ pub fn find<H: Host, E: Env>(packet: &Packet, cx: &PacketContext<'_, H, E>) -> (
     let (host, direction) = (cx.host, cx.direction);
     let fingerprint = hash::of_key(host, &packet.key(direction, cx.meta.ifindex));
     let found = match table::find(host, fingerprint) {
-        Some(entry) if packet.head.opens() && table::restarts(entry, direction, &packet.head) => {
+        Some(entry)
+            if packet.head.opens()
+                && table::restarts(entry, direction, &packet.head, (host, cx.env)) =>
+        {
             Lookup::Anew
         }
         Some(_) => Lookup::Known,

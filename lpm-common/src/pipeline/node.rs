@@ -122,14 +122,17 @@ pub fn is_to_known<P: Prefix, H: Host>(bytes: &P, meta: &Meta, link: Link, host:
 /// returns the flow's fingerprint too. [`Lookup::Anew`]: the flow needs an entry,
 /// or starts anew. A packet to no pod is [`Lookup::Known`], without an entry.
 #[inline(always)]
-pub fn find<H: Host + PodAddresses>(
+pub fn find<H: Host + PodAddresses, E: Env>(
     packet: &Packet,
     direction: Direction,
     host: &H,
+    env: &E,
 ) -> (u64, Lookup) {
     let fingerprint = hash::of_key(host, &packet.key(direction, GROUP));
     let is_new_flow = match table::find(host, fingerprint) {
-        Some(entry) => packet.head.opens() && table::restarts(entry, direction, &packet.head),
+        Some(entry) => {
+            packet.head.opens() && table::restarts(entry, direction, &packet.head, (host, env))
+        }
         None if direction == Direction::FromLocal => true,
         None => packet.head.opens() && home(packet.dst, host).is_some(),
     };

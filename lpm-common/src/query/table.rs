@@ -7,7 +7,7 @@ use crate::{
     counter::Counter,
     env::{Claims, Env},
     layout::{FIRST_UNIT_NS, Method, NOWHERE, Phase, QueryEntry, timeout_ns},
-    table::{WAYS, set_of, way},
+    table::{WAYS, crowd, set_of, way},
 };
 
 /// Added to a set's number it names the claim for the set. The names below it
@@ -107,12 +107,17 @@ fn under_claim<Q: Queries, E: Env>(query: &Query, row: u32, fingerprint: u64, ta
         }
         return;
     }
-    let Some(victim) = victim(table, fingerprint, now) else {
+    let Some(victim) = victim(table, fingerprint, holder_of(query), now) else {
         env.count(Counter::QueriesFull, 1);
         return;
     };
     if Phase::of(victim.state.load(Relaxed)) == Phase::Open {
-        unanswered(victim, env);
+        // One that may still be answered is lost, not unanswered.
+        if waits(victim, now) {
+            env.count(Counter::QueriesShare, 1);
+        } else {
+            unanswered(victim, env);
+        }
     }
     env.vacate(&victim.fingerprint);
     fill(victim, query, row, now);
@@ -168,10 +173,36 @@ const fn first_of(now: u64) -> u16 {
     (now / FIRST_UNIT_NS) as u16
 }
 
-/// The entry of the set that a new query may have: a free one, else one that is
-/// done with, else one whose time is up. Among equals the oldest one.
+/// Whether the query may still be answered in time.
 #[inline(always)]
-fn victim<Q: Queries>(table: &Q, fingerprint: u64, now: u64) -> Option<&QueryEntry> {
+fn waits(entry: &QueryEntry, now: u64) -> bool {
+    let age = now.saturating_sub(entry.sent_ns.load(Relaxed));
+    let open = Phase::of(entry.state.load(Relaxed)) == Phase::Open;
+    open && age <= timeout_ns(entry.method.load(Relaxed))
+}
+
+/// Number of an interface and a method, which have a share of the table.
+#[inline(always)]
+const fn holder(ifindex: u32, method: u8) -> u32 {
+    ifindex << 4 | method as u32
+}
+
+#[inline(always)]
+const fn holder_of(query: &Query) -> u32 {
+    holder(query.ifindex, query.head.method)
+}
+
+#[inline(always)]
+fn holder_at(entry: &QueryEntry) -> u32 {
+    holder(entry.ifindex.load(Relaxed), entry.method.load(Relaxed))
+}
+
+/// The entry of the set that a new query of `asker` may have: a free one, else
+/// one that is done with, else one whose time is up. Among equals the oldest
+/// one. Else one of the interface and method that crowd the set, as in the flow
+/// table.
+#[inline(always)]
+fn victim<Q: Queries>(table: &Q, fingerprint: u64, asker: u32, now: u64) -> Option<&QueryEntry> {
     let first = set_of(fingerprint, table.query_mask()) * WAYS;
     let mut best: Option<&QueryEntry> = None;
     let mut best_rank = 0;
@@ -189,7 +220,28 @@ fn victim<Q: Queries>(table: &Q, fingerprint: u64, now: u64) -> Option<&QueryEnt
             best_rank = rank;
         }
     }
+    if best.is_none() {
+        best = crowding(table, fingerprint, asker);
+    }
     best
+}
+
+/// A query of the interface and method that crowd a set of queries that all
+/// wait. None: nobody does.
+///
+/// A function of its own: inlined, its stack would lie below that of the rest.
+#[inline(never)]
+fn crowding<Q: Queries>(table: &Q, fingerprint: u64, asker: u32) -> Option<&QueryEntry> {
+    let first = set_of(fingerprint, table.query_mask()) * WAYS;
+    let of = |way: u32| Some(holder_at(table.query(first + way)?));
+    let crowd = crowd([of(0)?, of(1)?, of(2)?, of(3)?], asker)?;
+    for attempt in 0..WAYS {
+        let entry = table.query(first + way(fingerprint, attempt))?;
+        if holder_at(entry) == crowd {
+            return Some(entry);
+        }
+    }
+    None
 }
 
 #[inline(always)]

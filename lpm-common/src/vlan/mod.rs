@@ -125,6 +125,7 @@ where
         direction,
         head: &packet.head,
         host,
+        env,
     };
     let decided = match before.home() {
         Some(home) => look.of_joined(before, home),
@@ -183,16 +184,17 @@ struct Decided {
 }
 
 /// The search for the entry of a packet that has none in its own VLAN.
-struct Look<'a, H> {
+struct Look<'a, H, E> {
     ends: Ends,
     own: u64,
     vlan: u32,
     direction: Direction,
     head: &'a TcpHead,
     host: &'a H,
+    env: &'a E,
 }
 
-impl<'a, H: Seeds + Table> Look<'a, H> {
+impl<'a, H: Seeds + Table, E: Env> Look<'a, H, E> {
     /// Decides for a flow in this VLAN alone; the others are not touched.
     #[inline(always)]
     fn here(&self, pair: VlanPair) -> Decided {
@@ -228,7 +230,10 @@ impl<'a, H: Seeds + Table> Look<'a, H> {
     #[inline(always)]
     fn is_over(&self, entry: Option<&FlowEntry>) -> bool {
         match entry {
-            Some(entry) => self.head.opens() && table::restarts(entry, self.direction, self.head),
+            Some(entry) => {
+                let around = (self.host, self.env);
+                self.head.opens() && table::restarts(entry, self.direction, self.head, around)
+            }
             None => true,
         }
     }

@@ -12,7 +12,7 @@ pub(crate) const NAME: &str = "upgrade";
 
 /// The commit that is upgraded from unless `LPM_UPGRADE_FROM` says otherwise: the last one before
 /// the kernel's maps changed.
-const BEFORE: &str = "73986f7";
+const BEFORE: &str = "304dc30";
 
 /// Environment variable that may name a commit to upgrade from, or a built program `lpm`.
 const FROM: &str = "LPM_UPGRADE_FROM";

@@ -21,7 +21,7 @@ impl Worker {
     /// redirected, and `bridge` for a pod that is a switch.
     pub(super) fn wanted(&self, interface: &Interface) -> Option<Vantage> {
         let vantage = self.rules.decide(interface, &self.known).vantage?;
-        let redirected = self.judge.verdict(interface.index) == Some(true);
+        let redirected = self.judge.is_redirected(interface.index);
         let pod = vantage == Vantage::Pod && interface.layer() == Some(Layer::Ethernet);
         Some(if pod && self.describe.passes_others(interface) {
             Vantage::Bridge
@@ -56,6 +56,7 @@ impl Worker {
                 (self.on_event)(Event::OneSided {
                     interface,
                     one_sided,
+                    redirected: self.judge.is_redirected(index),
                 });
                 self.reconcile(index);
             }
