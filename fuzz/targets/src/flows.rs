@@ -181,9 +181,9 @@ fn sequence(data: &mut Unstructured<'_>) -> Result<()> {
         model.tunnels = TUNNELS;
     }
     let mut flows: [Flow; FLOWS] = std::array::from_fn(|_| Flow::default());
-    for (place, flow) in flows.iter_mut().enumerate() {
+    for (tick, flow) in (0..).zip(&mut flows) {
         flow.next = data.arbitrary()?;
-        flow.tick = [place as u32; 2];
+        flow.tick = [tick; 2];
     }
     let (mut now_ns, mut packets) = (1_000_000_000, 0_u64);
     let tunnels = wrappings();
@@ -281,6 +281,10 @@ fn check_counts(model: &Model, packets: u64) {
 
 /// A ping or a DNS message, by UDP or by TCP, as it should be or with one byte changed.
 #[derive(Arbitrary, Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one property of a message, and any combination may come"
+)]
 struct Talk {
     kind: u8,
     v6: bool,
