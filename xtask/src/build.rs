@@ -41,6 +41,14 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     build(args, &[])
 }
 
+/// Builds the kernel programs and no more: a test embeds them by itself.
+pub(crate) fn kernel_programs() -> Result<()> {
+    main(&Args {
+        programs_only: true,
+        ..Args::default()
+    })
+}
+
 /// Builds the benchmark harness too, which the agent's users never need.
 pub(crate) fn with_benchmark() -> Result<()> {
     build(&Args::default(), &["--package=lpm-bench"])

@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod cluster;
 mod demo;
+mod fuzz;
 mod image;
 mod object_check;
 mod paths;
@@ -46,6 +47,8 @@ enum Command {
     Run(demo::Args),
     /// Test everything that this machine can test
     Test(test::Args),
+    /// Look for input that breaks what strangers can reach
+    Fuzz(fuzz::Args),
     /// Make a container image of the agent, without a container engine
     Image(image::Args),
     /// A real Kubernetes of two nodes on this machine
@@ -70,6 +73,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Build(args) => build::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => demo::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => test::main(&args),
+        Command::Fuzz(args) => fuzz::main(&args),
         Command::Image(args) => image::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Cluster(args) => cluster::main(&args),
         Command::Bench(args) => bench::main(&args),

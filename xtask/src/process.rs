@@ -82,6 +82,24 @@ pub(crate) fn privileged(program: impl AsRef<OsStr>) -> Command {
     }
 }
 
+/// Lets cargo run tests as root: through sudo unless this process is root already.
+pub(crate) fn test_as_root(cargo: &mut Command) {
+    if !is_root() {
+        let host = format!(
+            "CARGO_TARGET_{}_RUNNER",
+            HOST.to_uppercase().replace('-', "_")
+        );
+        cargo.env(host, "sudo --preserve-env");
+    }
+}
+
+/// The target triple that tests run on.
+const HOST: &str = if cfg!(target_arch = "aarch64") {
+    "aarch64-unknown-linux-gnu"
+} else {
+    "x86_64-unknown-linux-gnu"
+};
+
 /// Fails with a remedy when this process is not root and cannot become it.
 pub(crate) fn require_root_or_sudo(what_for: &str) -> Result<()> {
     if is_root() || which("sudo").is_some() {

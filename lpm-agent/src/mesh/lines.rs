@@ -23,7 +23,7 @@ pub(crate) trait MeshLine: DeserializeOwned {
 
 /// Assembles lines from pieces.
 #[derive(Debug)]
-pub(super) struct Lines<L> {
+pub(crate) struct Lines<L> {
     begun: Vec<u8>,
     lines: PhantomData<L>,
 }
@@ -39,7 +39,7 @@ impl<L> Default for Lines<L> {
 
 impl<L: MeshLine> Lines<L> {
     /// Adds a piece. Returns the lines that it completes.
-    pub(super) fn take(&mut self, data: &[u8]) -> Result<Vec<L>, Trouble> {
+    pub(crate) fn take(&mut self, data: &[u8]) -> Result<Vec<L>, Trouble> {
         let mut lines = Vec::new();
         let mut pieces = data.split(|byte| *byte == b'\n');
         let mut piece = pieces.next().unwrap_or_default();

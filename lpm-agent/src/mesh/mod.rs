@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::task::AbortHandle;
 
 pub(crate) use agents::{Agents, Peer};
-pub(crate) use lines::MeshLine;
+pub(crate) use lines::{Lines, MeshLine};
 pub(crate) use subscribe::{Target, subscribe};
 
 /// Interval at which an agent says that its lines still hold.

@@ -162,6 +162,11 @@ pub fn fast_ts<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> bool {
         && (head.payload == 0 || head.seq == own.seq_end.load(Relaxed))
         && !head.has_any(flag::SYN | flag::FIN | flag::RST);
     if quiet {
+        // Counted, it would make the flow look as if it had not been silent, and the next packet
+        // would be timed by stamps whose times have wrapped.
+        if is_silent(at, env) {
+            return false;
+        }
         if head.payload != 0 {
             let end = head.seq.wrapping_add(head.payload);
             own.seq_end.store(end, Relaxed);

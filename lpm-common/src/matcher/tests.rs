@@ -8,9 +8,14 @@ use std::{
 
 use crate::{
     counter::Counter,
-    host::{Model, Settings},
+    host::{Arrival, Model, Settings},
     layout::{Echo, Method, Methods, UNIT_NS},
-    testing::vectors::{self, Case, Expected},
+    packet::Direction,
+    parse::Link,
+    testing::{
+        frame::Frame,
+        vectors::{self, Case, Expected},
+    },
 };
 
 fn model() -> Model {
@@ -163,6 +168,48 @@ fn a_clock_that_is_a_tick_behind_is_no_silence() {
         }
         assert_eq!(model.counter(Counter::StampExpired), 0, "{late}");
     }
+}
+
+/// Found by the fuzzer `flows`: the copy of an old acknowledgment, the first packet after a silence,
+/// made the flow look busy, and the echo behind it was timed modulo 275 s.
+#[test]
+fn a_packet_that_tells_nothing_does_not_end_a_silence() {
+    let (local, remote) = vectors::ends(false);
+    let packet = |from_local: bool, payload, seq, timestamp| {
+        let mut frame = if from_local {
+            Frame::new(local, remote, 41140, 5301)
+        } else {
+            Frame::new(remote, local, 5301, 41140)
+        };
+        (frame.payload, frame.seq, frame.timestamp) = (payload, seq, Some(timestamp));
+        let direction = if from_local {
+            Direction::FromLocal
+        } else {
+            Direction::ToLocal
+        };
+        (frame.bytes(), direction)
+    };
+    let model = model();
+    for (seconds, (bytes, direction)) in [
+        (1, packet(true, 10, 100, (1, 5))),
+        (2, packet(false, 0, 900, (5, 1))),
+        (3, packet(true, 10, 110, (2, 5))),
+        (303, packet(false, 0, 900, (5, 1))),
+        (304, packet(false, 0, 900, (6, 2))),
+    ] {
+        let arrival = Arrival {
+            now_ns: seconds * 1_000_000_000,
+            link: Link::Ethernet,
+            direction,
+            ifindex: 7,
+            vlan: 0,
+            segments: 1,
+            segment_size: 0,
+        };
+        model.packet(&bytes, &arrival);
+    }
+    assert_eq!(*model.samples.borrow(), []);
+    assert_eq!(model.counter(Counter::StampExpired), 1);
 }
 
 #[test]

@@ -264,6 +264,13 @@ impl CargoTool {
         version: "0.20.2",
         why: "checks licences, duplicates and sources of the dependencies",
     };
+
+    /// Makes the need for cargo-fuzz.
+    pub(crate) const FUZZ: Self = Self {
+        program: "cargo-fuzz",
+        version: "0.13.2",
+        why: "builds and runs the fuzzers",
+    };
 }
 
 impl Need for CargoTool {

@@ -66,6 +66,8 @@ pub(crate) enum Part {
     Cluster,
     /// A Prometheus for the tests in a cluster
     Prometheus,
+    /// The fuzzers
+    Fuzz,
 }
 
 /// One thing that must be on the machine.
@@ -223,6 +225,10 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
             Arch::Arm64
         };
         needs.extend(cross::needs(other));
+    }
+    if parts.contains(&Part::Fuzz) {
+        needs.push(Box::new(CargoTool::FUZZ));
+        needs.push(Installed::boxed("c++", "g++", "compiles libFuzzer"));
     }
     if parts.contains(&Part::Cluster) {
         needs.extend(cluster());

@@ -79,7 +79,7 @@ pub(crate) fn compile(tests: &[&str]) -> Result<()> {
 pub(crate) const CLUSTER: &str = "cluster";
 
 /// All groups.
-pub(crate) const GROUPS: [Group; 19] = [
+pub(crate) const GROUPS: [Group; 20] = [
     Group {
         name: "format",
         what: "rustfmt has nothing to change",
@@ -121,6 +121,12 @@ pub(crate) const GROUPS: [Group; 19] = [
         what: "examples in the documentation",
         needs: Needs::Rust,
         run: Run::Function(|| cargo_test(&["--doc"], Duration::from_mins(10))),
+    },
+    Group {
+        name: "fuzz",
+        what: "the corpus through what the fuzzers call; `cargo xtask fuzz` looks for more",
+        needs: Needs::Rust,
+        run: Run::Tests(&["corpus"], Duration::from_mins(10)),
     },
     Group {
         name: "oracle",
@@ -210,7 +216,7 @@ fn check(command: &mut Command, name: &str) -> Result<Tally> {
 
 fn format() -> Result<Tally> {
     let mut tally = Tally::default();
-    for manifest in ["Cargo.toml", "lpm-ebpf/Cargo.toml"] {
+    for manifest in ["Cargo.toml", "lpm-ebpf/Cargo.toml", "fuzz/Cargo.toml"] {
         let mut command = process::cargo();
         command.args(["fmt", "--all", "--check", "--manifest-path", manifest]);
         tally.add(check(&mut command, manifest)?);
@@ -336,26 +342,13 @@ pub(super) fn cargo_test_with(
     // Shown per test: skips are lines of their own and tell whose they are.
     command.args(["--", "--show-output"]);
     command.env("PATH", std::env::join_paths(process::search_path())?);
-    if !process::is_root() {
-        let host = format!(
-            "CARGO_TARGET_{}_RUNNER",
-            HOST.to_uppercase().replace('-', "_")
-        );
-        command.env(host, "sudo --preserve-env");
-    }
+    process::test_as_root(&mut command);
     let mut tests = CargoTests::default();
     let success = runner::run(&mut command, limit, |line| tests.line(line))?;
     let mut tally = tests.finish();
     tally.end(success, "cargo test");
     Ok(tally)
 }
-
-/// The target triple that tests run on.
-const HOST: &str = if cfg!(target_arch = "aarch64") {
-    "aarch64-unknown-linux-gnu"
-} else {
-    "x86_64-unknown-linux-gnu"
-};
 
 #[cfg(test)]
 mod tests {
@@ -378,7 +371,14 @@ mod tests {
 
     #[test]
     fn every_test_binary_belongs_to_a_group() {
-        let crates = ["bench", "lpm-agent", "lpm-common", "testbed", "xtask"];
+        let crates = [
+            "bench",
+            "fuzz/targets",
+            "lpm-agent",
+            "lpm-common",
+            "testbed",
+            "xtask",
+        ];
         let mut found: Vec<_> = crates.into_iter().flat_map(binaries).collect();
         found.sort_unstable();
         let groups = GROUPS.iter().flat_map(Group::tests).copied();

@@ -14,12 +14,15 @@
 //! [`NamePublisher`] sends this agent's names, and `Peers` decides which agents are asked and which
 //! names are believed. The room `mesh` calls the other agents and listens to them.
 
+mod hear;
 mod line;
 mod publisher;
 mod table;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use hear::hear;
 pub use line::{Line, Named};
 pub use publisher::{NamePublisher, Refusal};
 pub(crate) use table::{PeerMessage, Peers, Report};

@@ -2,6 +2,7 @@
 //! `BPF_PROG_TEST_RUN` and through `lpm_common::model` must leave the same
 //! flow table, histograms and counters, word for word.
 
+mod fuzz;
 mod pair;
 mod queries;
 mod random;

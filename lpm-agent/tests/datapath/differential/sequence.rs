@@ -33,7 +33,7 @@ enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
     kind: Kind,
-    from_local: bool,
+    pub(crate) from_local: bool,
     payload: u32,
     /// How much of what the other end sent stays unacknowledged; beyond it,
     /// none does, and below 0 more is acknowledged than was sent.

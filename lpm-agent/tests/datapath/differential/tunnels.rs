@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::{LONGEST, LOOPBACK, Pair, arrival, random::any_packet};
 
-const TUNNELS: TunnelPorts = TunnelPorts {
+pub(crate) const TUNNELS: TunnelPorts = TunnelPorts {
     vxlan: [4789, 8472, 0, 0],
     geneve: [6081, 0, 0, 0],
 };

@@ -1,0 +1,4 @@
+//! Runs the target `peers` of `lpm-fuzz-targets` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lpm_fuzz_targets::peers(data));
