@@ -18,12 +18,17 @@ pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 /// compares with.
 pub(crate) const OBJECTS: [&str; 2] = ["lpm", "lpm-bench"];
 
-/// Cargo's arguments for what runs: the agent and the testbed. Whoever builds either of them names
-/// both, or cargo would find other features and compile their dependencies anew.
-pub(crate) const PACKAGES: [&str; 2] = ["--package=lpm-agent", "--package=lpm-testbed"];
+/// Cargo's arguments for the programs of the demo and of the tests, in the profile `dev`: the agent
+/// and the testbed, with the features that the workspace's tests give to their dependencies. With
+/// other arguments cargo would find other features, and compile the dependencies again.
+pub(crate) const PROGRAMS: [&str; 3] = [
+    "--package=lpm-agent",
+    "--package=lpm-testbed",
+    "--features=lpm-common/model,tokio/test-util",
+];
 
 /// Build the kernel programs and the agent.
-#[derive(clap::Args, Default)]
+#[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask build                    target/release/lpm, kernel programs inside\n  \
     cargo xtask build --debug-programs   with the programs' log messages (aya-log)")]
@@ -38,35 +43,57 @@ pub(crate) struct Args {
 
 /// The command `cargo xtask build`.
 pub(crate) fn main(args: &Args) -> Result<()> {
-    build(args, &[])
-}
-
-/// Builds the benchmark harness too, which the agent's users never need.
-pub(crate) fn with_benchmark() -> Result<()> {
-    build(&Args::default(), &["--package=lpm-bench"])
-}
-
-/// Builds the kernel programs, then the agent, the testbed and these packages.
-fn build(args: &Args, more: &[&str]) -> Result<()> {
     setup::ensure(&[Part::Build])?;
     programs(args.debug_programs)?;
     if args.programs_only {
         return Ok(());
     }
-    println!("build: the agent and the testbed{}", first_time("lpm"));
+    release(&["--package=lpm-agent"], "the agent")
+}
+
+/// Builds the benchmark harness and what it measures, which the agent's users never need.
+pub(crate) fn with_benchmark() -> Result<()> {
+    setup::ensure(&[Part::Build])?;
+    programs(false)?;
+    let packages = [
+        "--package=lpm-agent",
+        "--package=lpm-testbed",
+        "--package=lpm-bench",
+    ];
+    release(&packages, "the agent, the testbed and the benchmarks")
+}
+
+/// Builds packages as they are shipped.
+fn release(packages: &[&str], what: &str) -> Result<()> {
+    let lpm = paths::release_binary("lpm");
+    println!("build: {what}, optimised{}", first_time(&lpm));
     let mut build = process::cargo();
-    build.args(["build", "--release"]).args(PACKAGES).args(more);
-    process::run(&mut build)?;
-    println!("build: {}", paths::release_binary("lpm").display());
+    process::run(build.args(["build", "--release"]).args(packages))?;
+    println!("build: {}", lpm.display());
     Ok(())
 }
 
-/// Says how long the first release build of a program takes; empty if the program was built before.
-fn first_time(program: &str) -> &'static str {
-    if paths::release_binary(program).is_file() {
+/// Builds the kernel programs, the agent and the testbed for the demo and the tests.
+///
+/// The kernel programs are the shipped ones. The two programs have the profile `dev`, which the
+/// tests share and which takes a fraction of the release build's time.
+pub(crate) fn for_tests() -> Result<()> {
+    setup::ensure(&[Part::Build])?;
+    programs(false)?;
+    let lpm = paths::dev_binary("lpm");
+    println!("build: the agent and the testbed{}", first_time(&lpm));
+    let mut build = process::cargo();
+    process::run(build.arg("build").args(PROGRAMS))?;
+    println!("build: {}", lpm.display());
+    Ok(())
+}
+
+/// Says how long the first build of a program takes; empty if the program was built before.
+fn first_time(program: &Path) -> &'static str {
+    if program.is_file() {
         ""
     } else {
-        ": five minutes on two cores the first time, half an hour on a busy machine"
+        ": some minutes the first time"
     }
 }
 

@@ -167,7 +167,7 @@ fn prepare(no_setup: bool, needs: Needs) -> Result<()> {
             process::require_root_or_sudo("testing with the kernel")?;
             process::run(Command::new("sudo").arg("-v"))?;
         }
-        build::main(&build::Args::default())?;
+        build::for_tests()?;
     }
     Ok(())
 }
