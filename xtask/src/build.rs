@@ -182,3 +182,31 @@ fn put(from: &Path, to: &Path) -> Result<()> {
     }
     fs::write(to, built).with_context(|| format!("cannot write {}", to.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::test::WORKSPACE;
+
+    /// Packages with their features, as cargo chooses them for these arguments.
+    fn packages(arguments: &[&str]) -> BTreeSet<String> {
+        let mut tree = process::cargo();
+        tree.args(["tree", "--offline", "--no-dedupe", "--prefix=none"]);
+        tree.arg("--format={p} {f}").args(arguments);
+        let listed = process::output(&mut tree).unwrap();
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_demo_and_the_tests_compile_the_same_dependencies() {
+        let demo = packages(&[&PROGRAMS[..], &["--edges=normal"]].concat());
+        let tests = packages(&[&WORKSPACE[..], &["--edges=normal,dev"]].concat());
+        let other: Vec<_> = demo.difference(&tests).collect();
+        assert!(
+            demo.len() > 100 && other.is_empty(),
+            "the tests compile these with other features; name them in PROGRAMS: {other:?}"
+        );
+    }
+}
