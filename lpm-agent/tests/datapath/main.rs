@@ -27,6 +27,7 @@ mod segments;
 #[path = "../support/mod.rs"]
 mod support;
 mod tunnels;
+mod turns;
 mod two_cpus;
 mod vantages;
 mod xdp;
