@@ -39,7 +39,7 @@ thread_local! {
     static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
 }
 
-/// Whose tests may run now.
+/// Tells which tests may run now.
 pub(crate) struct Turn {
     /// The one topic whose tests may run; None: those of all topics that are not in [`ALONE`].
     pub(crate) alone: Option<&'static str>,
