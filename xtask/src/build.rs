@@ -18,12 +18,17 @@ pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 /// compares with.
 pub(crate) const OBJECTS: [&str; 2] = ["lpm", "lpm-bench"];
 
-/// Cargo's arguments for what runs: the agent and the testbed. Whoever builds either of them names
-/// both, or cargo would find other features and compile their dependencies anew.
-pub(crate) const PACKAGES: [&str; 2] = ["--package=lpm-agent", "--package=lpm-testbed"];
+/// Cargo's arguments for the programs of the demo and of the tests, in the profile `dev`: the agent
+/// and the testbed, with the features that the workspace's tests give to their dependencies. With
+/// other arguments cargo would find other features, and compile the dependencies again.
+pub(crate) const PROGRAMS: [&str; 3] = [
+    "--package=lpm-agent",
+    "--package=lpm-testbed",
+    "--features=lpm-common/host,tokio/test-util",
+];
 
 /// Build the kernel programs and the agent.
-#[derive(clap::Args, Default)]
+#[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask build                    target/release/lpm, kernel programs inside\n  \
     cargo xtask build --debug-programs   with the programs' log messages (aya-log)")]
@@ -38,44 +43,64 @@ pub(crate) struct Args {
 
 /// The command `cargo xtask build`.
 pub(crate) fn main(args: &Args) -> Result<()> {
-    build(args, &[])
-}
-
-/// Builds the kernel programs and no more: a test embeds them by itself.
-pub(crate) fn kernel_programs() -> Result<()> {
-    main(&Args {
-        programs_only: true,
-        ..Args::default()
-    })
-}
-
-/// Builds the benchmark harness too, which the agent's users never need.
-pub(crate) fn with_benchmark() -> Result<()> {
-    build(&Args::default(), &["--package=lpm-bench"])
-}
-
-/// Builds the kernel programs, then the agent, the testbed and these packages.
-fn build(args: &Args, more: &[&str]) -> Result<()> {
     setup::ensure(&[Part::Build])?;
     programs(args.debug_programs)?;
     if args.programs_only {
         return Ok(());
     }
-    println!("build: the agent and the testbed{}", first_time("lpm"));
+    release(&["--package=lpm-agent"], "the agent")
+}
+
+/// Builds the benchmark harness and what it measures, which the agent's users never need.
+pub(crate) fn with_benchmark() -> Result<()> {
+    setup::ensure(&[Part::Build])?;
+    programs(false)?;
+    let packages = [
+        "--package=lpm-agent",
+        "--package=lpm-testbed",
+        "--package=lpm-bench",
+    ];
+    release(&packages, "the agent, the testbed and the benchmarks")
+}
+
+/// Builds packages as they are shipped.
+fn release(packages: &[&str], what: &str) -> Result<()> {
+    let lpm = paths::release_binary("lpm");
+    println!("build: {what}, optimised{}", first_time(&lpm));
     let mut build = process::cargo();
-    build.args(["build", "--release"]).args(PACKAGES).args(more);
-    process::run(&mut build)?;
-    println!("build: {}", paths::release_binary("lpm").display());
+    process::run(build.args(["build", "--release"]).args(packages))?;
+    println!("build: {}", lpm.display());
     Ok(())
 }
 
-/// Says how long the first release build of a program takes; empty if the program was built before.
-fn first_time(program: &str) -> &'static str {
-    if paths::release_binary(program).is_file() {
+/// Builds the kernel programs, the agent and the testbed for the demo and the tests.
+///
+/// The kernel programs are the shipped ones. The two programs have the profile `dev`, which the
+/// tests share and which takes a fraction of the release build's time.
+pub(crate) fn for_tests() -> Result<()> {
+    setup::ensure(&[Part::Build])?;
+    programs(false)?;
+    let lpm = paths::dev_binary("lpm");
+    println!("build: the agent and the testbed{}", first_time(&lpm));
+    let mut build = process::cargo();
+    process::run(build.arg("build").args(PROGRAMS))?;
+    println!("build: {}", lpm.display());
+    Ok(())
+}
+
+/// Says how long the first build of a program takes; empty if the program was built before.
+fn first_time(program: &Path) -> &'static str {
+    if program.is_file() {
         ""
     } else {
-        ": five minutes on two cores the first time, half an hour on a busy machine"
+        ": some minutes the first time"
     }
+}
+
+/// Builds the kernel programs and no more: a test embeds them by itself.
+pub(crate) fn kernel_programs() -> Result<()> {
+    setup::ensure(&[Part::Build])?;
+    programs(false)
 }
 
 /// Builds the kernel programs without the agent.
@@ -162,4 +187,32 @@ fn put(from: &Path, to: &Path) -> Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
     fs::write(to, built).with_context(|| format!("cannot write {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::test::WORKSPACE;
+
+    /// Packages with their features, as cargo chooses them for these arguments.
+    fn packages(arguments: &[&str]) -> BTreeSet<String> {
+        let mut tree = process::cargo();
+        tree.args(["tree", "--offline", "--no-dedupe", "--prefix=none"]);
+        tree.arg("--format={p} {f}").args(arguments);
+        let listed = process::output(&mut tree).unwrap();
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_demo_and_the_tests_compile_the_same_dependencies() {
+        let demo = packages(&[&PROGRAMS[..], &["--edges=normal"]].concat());
+        let tests = packages(&[&WORKSPACE[..], &["--edges=normal,dev"]].concat());
+        let other: Vec<_> = demo.difference(&tests).collect();
+        assert!(
+            demo.len() > 100 && other.is_empty(),
+            "the tests compile these with other features; name them in PROGRAMS: {other:?}"
+        );
+    }
 }

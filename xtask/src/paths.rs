@@ -20,9 +20,14 @@ pub(crate) fn kernel_object(name: &str) -> PathBuf {
     target().join("bpf").join(name)
 }
 
-/// A release binary of the workspace.
+/// A program of the workspace as it is shipped.
 pub(crate) fn release_binary(name: &str) -> PathBuf {
     target().join("release").join(name)
+}
+
+/// A program of the workspace as the demo and the tests run it, in cargo's profile `dev`.
+pub(crate) fn dev_binary(name: &str) -> PathBuf {
+    target().join("debug").join(name)
 }
 
 /// Path of the program `name` in the directory `KUBEBUILDER_ASSETS`, if the user has it there. It

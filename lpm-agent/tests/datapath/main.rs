@@ -29,6 +29,7 @@ mod strangers;
 mod support;
 mod tables;
 mod tunnels;
+mod turns;
 mod two_cpus;
 mod vantages;
 mod xdp;

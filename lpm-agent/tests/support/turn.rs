@@ -1,12 +1,12 @@
-//! One topic at a time.
+//! Tests that must not run beside those of another topic.
 //!
-//! Tests of one topic (a module at the root of a test binary) run side by side, as the test
-//! harness starts them. Those of two topics do not: one may measure times, or count all programs
-//! of the machine, while the other one loads programs or needs all CPUs.
+//! A topic is a module at the root of a test binary. Most tests wait most of their time, for traffic
+//! and for programs, and run side by side, as the test harness starts them. The topics in [`ALONE`]
+//! do not: one may measure times, or count all programs of the machine, while another test loads
+//! programs or needs all CPUs. Their tests run beside those of the same topic only.
 //!
 //! The harness runs each test in a thread of its own that has the test's name, and starts them in
-//! the order of their names. So a topic's turn comes when the tests before it have ended, and no
-//! test that waits holds up one that runs.
+//! the order of their names. So a test that waits holds nothing that a running one needs.
 
 use std::{
     cell::RefCell,
@@ -14,8 +14,23 @@ use std::{
     thread,
 };
 
+/// The topics whose tests measure times, count what the whole machine has, or need all CPUs.
+pub(crate) const ALONE: [&str; 11] = [
+    "accuracy",
+    "delayed_ack",
+    "detach",
+    "front",
+    "handshake",
+    "hotplug",
+    "live",
+    "oracle",
+    "requests",
+    "restart",
+    "two_cpus",
+];
+
 static TURN: Mutex<Turn> = Mutex::new(Turn {
-    topic: String::new(),
+    alone: None,
     running: 0,
 });
 static ENDED: Condvar = Condvar::new();
@@ -24,11 +39,21 @@ thread_local! {
     static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
 }
 
-/// The topic whose tests may run now.
-struct Turn {
-    topic: String,
-    /// Tests of the topic that run now.
-    running: usize,
+/// Tells which tests may run now.
+pub(crate) struct Turn {
+    /// The one topic whose tests may run; None: those of all topics that are not in [`ALONE`].
+    pub(crate) alone: Option<&'static str>,
+    /// Tests that run now.
+    pub(crate) running: usize,
+}
+
+impl Turn {
+    /// Whether a test of a topic (None: of one that need not be alone) may run beside those that run
+    /// now.
+    pub(crate) fn admits(&self, topic: Option<&'static str>, tests_at_once: usize) -> bool {
+        let beside = topic == self.alone && (topic.is_none() || self.running < tests_at_once);
+        self.running == 0 || beside
+    }
 }
 
 /// A test's part in its topic's turn: until its thread ends.
@@ -42,10 +67,11 @@ impl Drop for Held {
     }
 }
 
-/// Waits until it is the turn of the calling test's topic, which it then is until the test ends.
+/// Waits until the calling test may run, and lets no test that disturbs it begin until it ends.
 ///
 /// Tests that need the machine's kernel or measure call this; [`kernel_is_usable`] does so for
-/// them. Only the first call of a test waits, and none in a thread that a test started.
+/// them. Only the first call of a test waits, and none in a thread that a test started. Tests of a
+/// topic in [`ALONE`] run as many at once as there are CPUs.
 ///
 /// [`kernel_is_usable`]: super::ready::kernel_is_usable
 pub fn take() {
@@ -54,13 +80,15 @@ pub fn take() {
     let Some((topic, _)) = thread.name().and_then(|name| name.split_once("::")) else {
         return;
     };
+    let alone = ALONE.into_iter().find(|name| *name == topic);
+    let tests_at_once = thread::available_parallelism().map_or(1, usize::from);
     HELD.with_borrow_mut(|held| {
         held.get_or_insert_with(|| {
             let mut turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-            while turn.running > 0 && turn.topic != topic {
+            while !turn.admits(alone, tests_at_once) {
                 turn = ENDED.wait(turn).unwrap_or_else(PoisonError::into_inner);
             }
-            topic.clone_into(&mut turn.topic);
+            turn.alone = alone;
             turn.running += 1;
             Held
         });

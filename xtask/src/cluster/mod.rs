@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 pub(crate) use self::go::{GoProgram, Toolchain};
 use crate::{
-    paths, process,
+    build, paths, process,
     setup::{self, Part},
     signals,
 };
@@ -188,10 +188,10 @@ fn up(network: Network, delay: &str, images: &[PathBuf]) -> Result<()> {
 
 /// Builds the testbed without optimisation, which takes less time: this command measures nothing.
 fn build_testbed() -> Result<PathBuf> {
-    let mut build = process::cargo();
-    build.args(["build", "--package=lpm-testbed", "--bin=lpm-testbed"]);
-    process::run(&mut build)?;
-    Ok(paths::target().join("debug/lpm-testbed"))
+    let mut cargo = process::cargo();
+    cargo.arg("build").args(build::PROGRAMS);
+    process::run(cargo.arg("--bin=lpm-testbed"))?;
+    Ok(paths::dev_binary("lpm-testbed"))
 }
 
 fn make_fifo(path: &Path) -> Result<()> {
@@ -216,7 +216,7 @@ fn down() -> Result<()> {
             thread::sleep(Duration::from_millis(100));
         }
     }
-    let testbed = paths::target().join("debug/lpm-testbed");
+    let testbed = paths::dev_binary("lpm-testbed");
     if testbed.is_file() {
         process::run(process::privileged(testbed).arg("clean"))?;
     }

@@ -63,7 +63,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     process::require_root_or_sudo("the demo makes network namespaces and")?;
     if !args.built {
         setup::ensure(&[Part::Build, Part::Run])?;
-        build::main(&build::Args::default())?;
+        build::for_tests()?;
     }
     // Made by the user, so that the user can remove what root writes into it.
     let logs = paths::target().join("demo");
@@ -116,7 +116,7 @@ fn show(args: &Args, logs: &Path) -> Result<()> {
     for (node, port) in layout.nodes().iter().zip([args.port, args.port + 1]) {
         println!("run: an agent for {node}");
         let listen = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut command = Command::new(paths::release_binary("lpm"));
+        let mut command = Command::new(paths::dev_binary("lpm"));
         command.args([
             "run",
             "--netns",
@@ -153,7 +153,7 @@ fn show(args: &Args, logs: &Path) -> Result<()> {
 
 /// Shows the live view on this terminal, until the user leaves it, time is up or a signal comes.
 fn live_view(agent: &str, end: Option<Instant>) -> Result<()> {
-    let mut command = Command::new(paths::release_binary("lpm"));
+    let mut command = Command::new(paths::dev_binary("lpm"));
     // In this process's group: it owns the terminal.
     let mut view = command
         .args(["top", "--tab", "namespaces", "--agent", agent])
@@ -174,7 +174,7 @@ fn tables(agent: &str, end: Option<Instant>) -> Result<()> {
     );
     while !signals::stopped() && end.is_none_or(|end| Instant::now() < end) {
         for tab in ["namespaces", "flows"] {
-            let mut command = Command::new(paths::release_binary("lpm"));
+            let mut command = Command::new(paths::dev_binary("lpm"));
             command.args(["top", "--once", "--rows=12", "--agent", agent, "--tab", tab]);
             let mut table = command.spawn().context("cannot start `lpm top`")?;
             let status = children::wait_or_stop(&mut table, None)?;

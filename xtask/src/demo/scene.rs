@@ -100,9 +100,7 @@ impl Layout {
     fn traffic(&self, place: &str) -> Result<Command> {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.pod(place)?.namespace]);
-        command
-            .arg(paths::release_binary("lpm-testbed"))
-            .arg("traffic");
+        command.arg(paths::dev_binary("lpm-testbed")).arg("traffic");
         Ok(command)
     }
 
@@ -171,7 +169,7 @@ impl Traffic {
 }
 
 fn testbed() -> Command {
-    Command::new(paths::release_binary("lpm-testbed"))
+    Command::new(paths::dev_binary("lpm-testbed"))
 }
 
 /// Whether something in the network namespace of process `id` listens on [`PORT`].

@@ -12,8 +12,7 @@ use object::{Object as _, ObjectSection as _};
 use super::Profile;
 use crate::{
     arch::{self, Arch},
-    build::PACKAGES,
-    paths, process,
+    build, paths, process,
 };
 
 /// A program and the files that it needs beside it.
@@ -38,9 +37,13 @@ pub(super) fn built(profile: Profile, arch: Arch, is_static: bool, work: &Path) 
         plain.display()
     );
     let mut cargo = process::cargo();
-    // As `cargo xtask build` does, or cargo would find other features and compile them anew.
-    cargo.arg("build").args(PACKAGES).arg("--bin=lpm");
-    process::run(cargo.args(["--profile", profile.as_str()]))?;
+    cargo.arg("build");
+    // As what built it, or cargo would find other features and compile the dependencies again.
+    match profile {
+        Profile::Release => cargo.args(["--release", "--package=lpm-agent"]),
+        Profile::Dev => cargo.args(build::PROGRAMS).arg("--bin=lpm"),
+    };
+    process::run(&mut cargo)?;
     fs::create_dir_all(work).with_context(|| format!("cannot create {}", work.display()))?;
     let program = work.join("lpm");
     let mut strip = Command::new("strip");

@@ -1,15 +1,15 @@
 //! The groups of tests, in the order in which they run: what fails fast comes first.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{
-    demo, kernel,
-    output::{CargoTests, PythonTests, Tally},
+    checks, demo, kernel,
+    output::{CargoTests, Tally},
     runner, upgrade,
 };
-use crate::{build, image, object_check, paths, process, setup};
+use crate::{image, process, setup};
 
 /// What must be there before a group runs; each includes the one before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,278 +30,221 @@ pub(crate) struct Group {
     pub(crate) what: &'static str,
     /// What must be there before the group runs.
     pub(crate) needs: Needs,
-    /// How the group runs.
-    pub(crate) run: Run,
+    /// Whether the group may run beside other such groups: it measures no times, and counts nothing
+    /// of the whole machine.
+    pub(crate) beside_others: bool,
+    /// Cargo's arguments for the test binaries of the workspace that the group runs.
+    pub(crate) targets: &'static [&'static str],
+    run: Run,
 }
 
 /// How a group runs.
-pub(crate) enum Run {
+enum Run {
     /// Calls a function.
     Function(fn() -> Result<Tally>),
-    /// Runs test binaries of the workspace, with a limit for all of them.
-    Tests(&'static [&'static str], Duration),
+    /// Runs the group's targets, with a limit for all of them.
+    Targets(Duration),
 }
 
 impl Group {
+    /// Makes a group that calls a function.
+    pub(super) const fn new(
+        name: &'static str,
+        what: &'static str,
+        needs: Needs,
+        run: fn() -> Result<Tally>,
+    ) -> Self {
+        Self {
+            name,
+            what,
+            needs,
+            beside_others: false,
+            targets: &[],
+            run: Run::Function(run),
+        }
+    }
+
+    /// Makes a group that runs test binaries, with a limit for all of them.
+    const fn tests(
+        name: &'static str,
+        what: &'static str,
+        targets: &'static [&'static str],
+        limit: Duration,
+    ) -> Self {
+        Self {
+            name,
+            what,
+            needs: Needs::Programs,
+            beside_others: false,
+            targets,
+            run: Run::Targets(limit),
+        }
+    }
+
+    /// The group, which may run beside others.
+    const fn beside_others(self) -> Self {
+        Self {
+            beside_others: true,
+            ..self
+        }
+    }
+
     /// Runs the group.
     pub(crate) fn run(&self) -> Result<Tally> {
         match self.run {
             Run::Function(function) => function(),
-            Run::Tests(names, limit) => cargo_test(&arguments(names), limit),
-        }
-    }
-
-    /// The names of the test binaries that the group runs.
-    pub(crate) fn tests(&self) -> &'static [&'static str] {
-        match self.run {
-            Run::Function(_) => &[],
-            Run::Tests(names, _) => names,
+            Run::Targets(limit) => cargo_test(self.targets, limit),
         }
     }
 }
 
-/// The arguments by which cargo selects test binaries of the workspace.
-fn arguments<'a>(tests: &[&'a str]) -> Vec<&'a str> {
-    tests.iter().flat_map(|name| ["--test", name]).collect()
-}
-
-/// Compiles test binaries together, so that all CPUs have something to do.
+/// Compiles the test binaries of groups together, so that all CPUs have something to do.
 ///
 /// Binaries that do not compile are no error here: their groups fail with the reason.
-pub(crate) fn compile(tests: &[&str]) -> Result<()> {
+pub(crate) fn compile(groups: &[&Group]) -> Result<()> {
     let mut command = process::cargo();
-    command.args(["test", "--workspace", "--no-run"]);
-    command.args(arguments(tests));
+    command.args(["test", "--no-run"]).args(WORKSPACE);
+    command.args(groups.iter().flat_map(|group| group.targets));
     runner::run(&mut command, Duration::from_mins(30), |_| {}).map(drop)
 }
+
+/// Cargo's arguments for the packages that are tested together. They have the features that
+/// [`build::PROGRAMS`] asks for. This program is tested alone, as it is also built alone: its
+/// features of what it shares with the others differ, and would compile that again.
+pub(crate) const WORKSPACE: [&str; 2] = ["--workspace", "--exclude=xtask"];
 
 /// The group that takes minutes to make an image and to start clusters.
 pub(crate) const CLUSTER: &str = "cluster";
 
-/// All groups.
+/// All groups. Those that may run beside others are neighbours, the longest first.
 pub(crate) const GROUPS: [Group; 20] = [
+    Group::new(
+        "format",
+        "rustfmt has nothing to change",
+        Needs::Rust,
+        checks::format,
+    ),
+    Group::new(
+        "dependencies",
+        "licences, duplicates and sources (cargo-deny, deny.toml)",
+        Needs::Tools,
+        checks::dependencies,
+    ),
+    Group::new(
+        "lints",
+        "clippy has nothing to say about the workspace",
+        Needs::Rust,
+        checks::lints,
+    ),
+    Group::new(
+        "bpf-lints",
+        "clippy has nothing to say about the kernel programs",
+        Needs::Tools,
+        checks::bpf_lints,
+    ),
+    Group::new(
+        "object",
+        "the kernel object has no instruction that Linux 5.10 lacks",
+        Needs::Programs,
+        checks::object,
+    ),
     Group {
-        name: "format",
-        what: "rustfmt has nothing to change",
+        targets: &UNIT,
+        ..Group::new("unit", "tests beside the source", Needs::Rust, unit)
+    },
+    Group::new("doc", "examples in the documentation", Needs::Rust, || {
+        cargo_test(&["--doc"], Duration::from_mins(10))
+    }),
+    Group {
         needs: Needs::Rust,
-        run: Run::Function(format),
+        ..Group::tests(
+            "fuzz",
+            "the corpus through what the fuzzers call; `cargo xtask fuzz` looks for more",
+            &["--test=corpus"],
+            Duration::from_mins(10),
+        )
     },
+    Group::tests(
+        "names",
+        "whose an address is, by a real API server, other agents and interfaces",
+        &["--test=names"],
+        Duration::from_mins(20),
+    )
+    .beside_others(),
+    Group::tests(
+        "export",
+        "what an agent serves, and what a real Prometheus makes of it",
+        &["--test=export"],
+        Duration::from_mins(20),
+    )
+    .beside_others(),
+    Group::tests(
+        "cli",
+        "the commands: bad input, what an agent needs to start, in its container",
+        &["--test=cli"],
+        Duration::from_mins(15),
+    )
+    .beside_others(),
     Group {
-        name: "dependencies",
-        what: "licences, duplicates and sources (cargo-deny, deny.toml)",
         needs: Needs::Tools,
-        run: Run::Function(dependencies),
-    },
-    Group {
-        name: "lints",
-        what: "clippy has nothing to say about the workspace",
-        needs: Needs::Rust,
-        run: Run::Function(lints),
-    },
-    Group {
-        name: "bpf-lints",
-        what: "clippy has nothing to say about the kernel programs",
-        needs: Needs::Tools,
-        run: Run::Function(bpf_lints),
-    },
-    Group {
-        name: "object",
-        what: "the kernel object has no instruction that Linux 5.10 lacks",
-        needs: Needs::Programs,
-        run: Run::Function(object),
-    },
-    Group {
-        name: "unit",
-        what: "tests beside the source",
-        needs: Needs::Rust,
-        run: Run::Function(|| cargo_test(&["--lib", "--bins"], Duration::from_mins(20))),
-    },
-    Group {
-        name: "doc",
-        what: "examples in the documentation",
-        needs: Needs::Rust,
-        run: Run::Function(|| cargo_test(&["--doc"], Duration::from_mins(10))),
-    },
-    Group {
-        name: "fuzz",
-        what: "the corpus through what the fuzzers call; `cargo xtask fuzz` looks for more",
-        needs: Needs::Rust,
-        run: Run::Tests(&["corpus"], Duration::from_mins(10)),
-    },
-    Group {
-        name: "oracle",
-        what: "the independent reference in Python, against vectors made by hand",
-        needs: Needs::Tools,
-        run: Run::Function(oracle),
-    },
-    Group {
-        name: "testbed",
-        what: "what other tests stand on: namespaces, the wire, traffic, an API server",
-        needs: Needs::Programs,
-        run: Run::Tests(&["testbed", "kubernetes"], Duration::from_mins(15)),
-    },
-    Group {
-        name: "replay",
-        what: "captures through the matcher, and beside the kernel programs",
-        needs: Needs::Programs,
-        run: Run::Tests(&["replay"], Duration::from_mins(15)),
-    },
-    Group {
-        name: "cli",
-        what: "the commands: bad input, what an agent needs to start, in its container",
-        needs: Needs::Programs,
-        run: Run::Tests(&["cli"], Duration::from_mins(15)),
-    },
-    Group {
-        name: "export",
-        what: "what an agent serves, and what a real Prometheus makes of it",
-        needs: Needs::Programs,
-        run: Run::Tests(&["export"], Duration::from_mins(20)),
-    },
-    Group {
-        name: "names",
-        what: "whose an address is, by a real API server, other agents and interfaces",
-        needs: Needs::Programs,
-        run: Run::Tests(&["names"], Duration::from_mins(20)),
-    },
-    Group {
-        name: "datapath",
-        what: "the kernel programs, on interfaces and under traffic",
-        needs: Needs::Programs,
-        run: Run::Tests(&["datapath"], Duration::from_mins(40)),
-    },
-    Group {
-        name: "deploy",
-        what: "chart, overlays, rules, dashboards",
-        needs: Needs::Tools,
-        run: Run::Tests(&["deploy"], Duration::from_mins(15)),
-    },
-    Group {
-        name: "demo",
-        what: "cargo xtask run shows three namespaces and leaves nothing behind",
-        needs: Needs::Programs,
-        run: Run::Function(demo::run),
-    },
-    Group {
-        name: CLUSTER,
-        what: "the chart and the agent in a real Kubernetes, scraped by Prometheus; only on \
-               request",
-        needs: Needs::Tools,
-        run: Run::Function(cluster),
-    },
-    Group {
-        name: upgrade::NAME,
-        what: "an agent of another build is replaced by this build's under traffic; only on \
-               request",
-        needs: Needs::Programs,
-        run: Run::Function(upgrade::run),
-    },
-    Group {
-        name: kernel::NAME,
-        what: "the programs on the oldest supported kernel, emulated; only on request",
-        needs: Needs::Programs,
-        run: Run::Function(kernel::group),
-    },
+        ..Group::tests(
+            "deploy",
+            "chart, overlays, rules, dashboards",
+            &["--test=deploy"],
+            Duration::from_mins(15),
+        )
+    }
+    .beside_others(),
+    Group::new(
+        "oracle",
+        "the independent reference in Python, against vectors made by hand",
+        Needs::Tools,
+        checks::oracle,
+    )
+    .beside_others(),
+    Group::tests(
+        "testbed",
+        "what other tests stand on: namespaces, the wire, traffic, an API server",
+        &["--test=testbed", "--test=kubernetes"],
+        Duration::from_mins(15),
+    ),
+    Group::tests(
+        "replay",
+        "captures through the matcher, and beside the kernel programs",
+        &["--test=replay"],
+        Duration::from_mins(15),
+    ),
+    Group::tests(
+        "datapath",
+        "the kernel programs, on interfaces and under traffic",
+        &["--test=datapath"],
+        Duration::from_mins(40),
+    ),
+    Group::new(
+        "demo",
+        "cargo xtask run shows three namespaces and leaves nothing behind",
+        Needs::Programs,
+        demo::run,
+    ),
+    Group::new(
+        CLUSTER,
+        "the chart and the agent in a real Kubernetes, scraped by Prometheus; only on request",
+        Needs::Tools,
+        cluster,
+    ),
+    Group::new(
+        upgrade::NAME,
+        "an agent of another build is replaced by this build's under traffic; only on request",
+        Needs::Programs,
+        upgrade::run,
+    ),
+    Group::new(
+        kernel::NAME,
+        "the programs on the oldest supported kernel, emulated; only on request",
+        Needs::Programs,
+        kernel::group,
+    ),
 ];
-
-/// Runs a command whose exit status is its only result.
-fn check(command: &mut Command, name: &str) -> Result<Tally> {
-    let success = runner::run(command, Duration::from_mins(15), |_| {})?;
-    Ok(if success {
-        Tally::one_pass()
-    } else {
-        Tally::one_failure(name)
-    })
-}
-
-fn format() -> Result<Tally> {
-    let mut tally = Tally::default();
-    for manifest in ["Cargo.toml", "lpm-ebpf/Cargo.toml", "fuzz/Cargo.toml"] {
-        let mut command = process::cargo();
-        command.args(["fmt", "--all", "--check", "--manifest-path", manifest]);
-        tally.add(check(&mut command, manifest)?);
-    }
-    Ok(tally)
-}
-
-fn dependencies() -> Result<Tally> {
-    let mut tally = Tally::default();
-    for manifest in ["Cargo.toml", "lpm-ebpf/Cargo.toml"] {
-        let mut command = Command::new(setup::cargo_deny().context("cargo-deny is missing")?);
-        process::scrub(&mut command);
-        command.current_dir(paths::root());
-        // Advisories change without a commit: they are no matter of a test that must be the same
-        // tomorrow.
-        command.args([
-            "--manifest-path",
-            manifest,
-            "--config",
-            "deny.toml",
-            "check",
-        ]);
-        // One list for two workspaces: what only one of them has is no fault of the other.
-        command.args(["--allow=unmatched-skip", "--allow=license-not-encountered"]);
-        command.args(["--hide-inclusion-graph", "licenses", "bans", "sources"]);
-        tally.add(check(&mut command, manifest)?);
-    }
-    Ok(tally)
-}
-
-fn lints() -> Result<Tally> {
-    let mut command = process::cargo();
-    command.args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--features=lpm-bench/cluster",
-        "--",
-        "-D",
-        "warnings",
-    ]);
-    check(&mut command, "clippy")
-}
-
-fn bpf_lints() -> Result<Tally> {
-    let toolchain = setup::toolchain::find().map_err(anyhow::Error::msg)?;
-    let clippy = toolchain
-        .clippy()
-        .context("the eBPF toolchain has no clippy of its release; `cargo xtask setup` gets it")?;
-    let mut command = build::cargo_bpf("check")?;
-    // What cargo-clippy does: it needs to be of the compiler's release, and here it is not cargo
-    // that chooses the compiler.
-    command.env("RUSTC_WORKSPACE_WRAPPER", clippy);
-    command.env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
-    check(&mut command, "clippy")
-}
-
-fn object() -> Result<Tally> {
-    let mut tally = Tally::default();
-    for name in build::OBJECTS {
-        let found = object_check::check(&paths::kernel_object(name))?;
-        for what in &found {
-            println!("{name}: {what}");
-        }
-        tally.add(if found.is_empty() {
-            Tally::one_pass()
-        } else {
-            Tally::one_failure(name)
-        });
-    }
-    Ok(tally)
-}
-
-fn oracle() -> Result<Tally> {
-    let mut command = Command::new("python3");
-    command.args(["-B", "-m", "unittest", "discover", "-v"]);
-    command.current_dir(paths::root().join("tests/oracle"));
-    let mut tests = PythonTests::default();
-    let success = runner::run(&mut command, Duration::from_mins(10), |line| {
-        tests.line(line);
-    })?;
-    let mut tally = tests.finish();
-    tally.end(success, "python3 -m unittest");
-    Ok(tally)
-}
 
 /// Makes the agent's image, then runs the tests that load it. They are not in another group: the
 /// other tests must not wait for a cluster, nor share the machine with one.
@@ -312,18 +255,24 @@ fn cluster() -> Result<Tally> {
         process::require_root_or_sudo("a cluster")?;
     }
     image::for_tests()?;
-    cargo_test_of(
-        &[
-            "--package=lpm-bench",
-            "--features=cluster",
-            "--test=cluster",
-        ],
+    cargo_test(
+        &["--features=lpm-bench/cluster", "--test=cluster"],
         Duration::from_mins(40),
     )
 }
 
+/// Cargo's arguments for the tests beside the source.
+const UNIT: [&str; 2] = ["--lib", "--bins"];
+
+fn unit() -> Result<Tally> {
+    let limit = Duration::from_mins(20);
+    let mut tally = cargo_test(&UNIT, limit)?;
+    tally.add(cargo_test_of(&["--package=xtask"], limit)?);
+    Ok(tally)
+}
+
 fn cargo_test(targets: &[&str], limit: Duration) -> Result<Tally> {
-    cargo_test_of(&[&["--workspace"], targets].concat(), limit)
+    cargo_test_of(&[&WORKSPACE, targets].concat(), limit)
 }
 
 fn cargo_test_of(targets: &[&str], limit: Duration) -> Result<Tally> {
@@ -355,6 +304,7 @@ mod tests {
     use std::{collections::BTreeSet, fs};
 
     use super::*;
+    use crate::paths;
 
     /// The test binaries that cargo finds in a crate.
     fn binaries(of: &str) -> Vec<String> {
@@ -370,6 +320,16 @@ mod tests {
     }
 
     #[test]
+    fn groups_that_may_run_beside_others_are_neighbours() {
+        let neighbours = GROUPS.chunk_by(|a, b| a.beside_others && b.beside_others);
+        let together: Vec<_> = neighbours
+            .filter(|groups| groups[0].beside_others)
+            .collect();
+        assert_eq!(together.len(), 1);
+        assert!(together[0].len() > 1);
+    }
+
+    #[test]
     fn every_test_binary_belongs_to_a_group() {
         let crates = [
             "bench",
@@ -381,7 +341,8 @@ mod tests {
         ];
         let mut found: Vec<_> = crates.into_iter().flat_map(binaries).collect();
         found.sort_unstable();
-        let groups = GROUPS.iter().flat_map(Group::tests).copied();
+        let targets = GROUPS.iter().flat_map(|group| group.targets);
+        let groups = targets.filter_map(|target| target.strip_prefix("--test="));
         let known: BTreeSet<_> = groups.chain([CLUSTER]).collect();
         // Two of one name would both run where either is meant.
         assert_eq!(found, known.into_iter().collect::<Vec<_>>());

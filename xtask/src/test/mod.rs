@@ -4,9 +4,11 @@
 //! never as passed. `.ci/expected-skips` lists what a kernel or hardware may lack; any other skip
 //! fails the run in CI and is a loud warning elsewhere.
 
+mod checks;
 mod demo;
 mod groups;
 mod kernel;
+mod lanes;
 mod output;
 mod runner;
 mod skips;
@@ -19,9 +21,11 @@ use std::{
 
 use anyhow::{Result, bail};
 
+#[cfg(test)]
+pub(crate) use self::groups::WORKSPACE;
 pub(crate) use self::kernel::KEYRING;
 use self::{
-    groups::{GROUPS, Needs},
+    groups::{GROUPS, Group, Needs},
     output::Tally,
     skips::Expected,
 };
@@ -90,7 +94,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         let tally = kernel::chosen(&args.kernel, args.arch, &args.guest_test, args.no_setup)?;
         return Ok(conclude(&tally, &expected));
     }
-    let mut chosen = GROUPS
+    let chosen: Vec<&Group> = GROUPS
         .iter()
         .filter(|group| {
             if args.only.is_empty() {
@@ -99,27 +103,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
                 args.only.iter().any(|name| name == group.name)
             }
         })
-        .peekable();
-    signals::catch()?;
-    let needs = chosen.clone().map(|group| group.needs).max();
-    prepare(args.no_setup, needs.unwrap_or(Needs::Rust))?;
-    let mut tests: Vec<_> = chosen
-        .clone()
-        .flat_map(groups::Group::tests)
-        .copied()
         .collect();
-    let mut total = Tally::default();
-    while let Some(group) = chosen.next() {
-        if !group.tests().is_empty() && !tests.is_empty() {
-            println!("\ntest: compiling what the groups of tests need");
-            groups::compile(&std::mem::take(&mut tests))?;
-        }
-        let tally = run_group(group);
-        total.add(tally);
-        if chosen.peek().is_some() && signals::stopped() {
-            bail!("stopped by a signal before the tests were through");
-        }
-    }
+    signals::catch()?;
+    let needs = chosen.iter().map(|group| group.needs).max();
+    prepare(args.no_setup, needs.unwrap_or(Needs::Rust))?;
+    let total = run_groups(&chosen)?;
     if args.only.is_empty() {
         println!();
         for line in not_run() {
@@ -127,6 +115,30 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(conclude(&total, &expected))
+}
+
+/// Runs the groups in their order. Neighbours that may run beside others do so. What they all need
+/// is compiled before the first one that runs test binaries.
+fn run_groups(chosen: &[&Group]) -> Result<Tally> {
+    let mut total = Tally::default();
+    let mut compiled = false;
+    let mut left = chosen.len();
+    for neighbours in chosen.chunk_by(|a, b| a.beside_others && b.beside_others) {
+        if !compiled && neighbours.iter().any(|group| !group.targets.is_empty()) {
+            println!("\ntest: compiling what the groups of tests need");
+            groups::compile(chosen)?;
+            compiled = true;
+        }
+        total.add(match neighbours {
+            [group] => run_group(group),
+            several => lanes::run(several),
+        });
+        left -= neighbours.len();
+        if left > 0 && signals::stopped() {
+            bail!("stopped by a signal before the tests were through");
+        }
+    }
+    Ok(total)
 }
 
 /// Groups that run only when asked for, and why: they take their time.
@@ -167,12 +179,12 @@ fn prepare(no_setup: bool, needs: Needs) -> Result<()> {
             process::require_root_or_sudo("testing with the kernel")?;
             process::run(Command::new("sudo").arg("-v"))?;
         }
-        build::main(&build::Args::default())?;
+        build::for_tests()?;
     }
     Ok(())
 }
 
-fn run_group(group: &groups::Group) -> Tally {
+fn run_group(group: &Group) -> Tally {
     println!("\ntest: {}: {}", group.name, group.what);
     if let Some(why) = opt_in(group.name) {
         println!("test: {}: {why}", group.name);

@@ -1,6 +1,7 @@
 //! Runs a group's command: shows and reads its output, and ends it when it takes too long.
 
 use std::{
+    cell::Cell,
     io::{self, BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
     process::{Child, Command},
@@ -15,6 +16,20 @@ use crate::{process, signals};
 
 /// Interval at which a running command is checked for a signal.
 const CHECK: Duration = Duration::from_millis(200);
+
+thread_local! {
+    /// Text at the beginning of each line that a command of this thread prints.
+    static LABEL: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Calls `work`. Each line that commands print meanwhile begins with `label`, so that the lines of
+/// threads that run commands side by side can be told apart.
+pub(crate) fn labelled<T>(label: &'static str, work: impl FnOnce() -> T) -> T {
+    LABEL.set(Some(label));
+    let result = work();
+    LABEL.set(None);
+    result
+}
 
 /// Runs `command` in a process group of its own, hands each line of stdout and stderr to `line`
 /// after printing it, and returns whether it succeeded.
@@ -57,7 +72,10 @@ pub(crate) fn run(
         match lines.recv_timeout(CHECK) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
-                println!("{text}");
+                match LABEL.get() {
+                    Some(label) => println!("{label}| {text}"),
+                    None => println!("{text}"),
+                }
                 line(text.trim_end());
             }
             Err(RecvTimeoutError::Disconnected) => break,

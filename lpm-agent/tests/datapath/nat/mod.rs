@@ -3,6 +3,7 @@
 //! translation; its samples are those of a capture at that hook, and each aggregate takes a flow
 //! once.
 
+mod counts;
 mod workloads;
 
 use std::{
@@ -15,9 +16,10 @@ use std::{
 use lpm_testbed::{
     testbed::{Flavour, Netns, Overlay, OverlayConfig},
     traffic::{Limit, PORT, Server},
-    truth::{Capture, Method, Monitor, Reference, Sample},
+    truth::{Capture, Method, Monitor, Reference},
 };
 
+use self::counts::grown;
 use crate::support::paths::{self, agent, counted, file, kernel_is_usable, of, speak, talk};
 
 /// Virtual addresses: of `b0`, `a1`, `a0`, and of a machine outside.
@@ -121,12 +123,10 @@ impl Site {
         &self.overlay.pod(pod).netns
     }
 
-    /// Lets `client` talk to `server`; the samples that came of it.
-    fn talk(&self, client: &Netns, server: IpAddr) -> Vec<Sample> {
-        let before = self.monitor.samples().len();
+    /// Lets `client` talk to `server`, and waits for the samples.
+    fn talk(&self, client: &Netns, server: IpAddr) {
         talk(client, server, 40);
         self.monitor.settle().expect("all samples");
-        self.monitor.samples().split_off(before)
     }
 
     /// Each service's flows are said to go to this pod, by its address and name.
@@ -170,11 +170,13 @@ impl Site {
     /// A client talks to a server: samples are where they are said to be, nowhere else, and count
     /// for the namespaces that are said.
     fn seen(&self, what: &str, client: &Netns, server: IpAddr, places: &[Seen]) {
-        let before = self.counted();
-        let samples = self.talk(client, server);
+        let (known, before) = self.settled();
+        talk(client, server, 40);
+        let (all, after) = self.settled();
+        let samples = &self.monitor.samples()[known..all];
         let mut expected = Vec::new();
         for (hook, ends, namespace, peer) in places {
-            let found = of(&samples, hook, *ends).len() as u64;
+            let found = of(samples, hook, *ends).len() as u64;
             println!("{what}: {found} at {hook} between {ends:?}");
             // Of 40 requests and their answers. On a busy machine several share a tick, and are one.
             assert!(found >= 20, "{what}: {found} at {hook}");
@@ -184,26 +186,11 @@ impl Site {
         }
         let all: usize = places
             .iter()
-            .map(|(hook, ends, ..)| of(&samples, hook, *ends).len())
+            .map(|(hook, ends, ..)| of(samples, hook, *ends).len())
             .sum();
         assert_eq!(all, samples.len(), "{what}: samples elsewhere");
         expected.sort_unstable();
-        assert_eq!(grown(self, &before), expected, "{what}");
-    }
-
-    /// Observations in the histograms of all namespaces.
-    fn counted(&self) -> BTreeMap<(&'static str, &'static str), u64> {
-        let namespaces = ["alpha", "beta", "gamma", "outside", "services", "host", ""];
-        let mut all = BTreeMap::new();
-        for one in namespaces {
-            for other in namespaces {
-                let count = counted(&self.monitor, one, other);
-                if count > 0 {
-                    all.insert((one, other), count);
-                }
-            }
-        }
-        all
+        assert_eq!(grown(after, &before), expected, "{what}");
     }
 
     /// Each sample at a hook is one that a capture at that hook gives, once.
@@ -251,19 +238,6 @@ impl Site {
 /// Where a flow's samples must be: at which hook, between which addresses, and the namespaces
 /// that they count for; none, if they count elsewhere.
 type Seen<'a> = (&'a str, [IpAddr; 2], &'a str, &'a str);
-
-/// What has been counted since, by namespaces.
-fn grown(
-    site: &Site,
-    before: &BTreeMap<(&'static str, &'static str), u64>,
-) -> Vec<(&'static str, &'static str, u64)> {
-    let now = site.counted();
-    let grown = now.into_iter().map(|((one, other), now)| {
-        let before = before.get(&(one, other)).copied().unwrap_or(0);
-        (one, other, now - before)
-    });
-    grown.filter(|(.., count)| *count > 0).collect()
-}
 
 #[test]
 fn each_hook_has_its_own_side_and_each_flow_counts_once() {

@@ -45,7 +45,7 @@ impl Files {
         into(&mut tshark, &self.fields);
     }
 
-    /// What a method should give; the file it is written to.
+    /// What a method should give; the file it is written to, one for each method and its options.
     pub(crate) fn oracle(&self, method: &str, options: &[&str]) -> PathBuf {
         let name = match method {
             "ts" => "oracle.py",
@@ -53,7 +53,7 @@ impl Files {
             "handshake" => "handshake.py",
             other => panic!("no script for the method {other}"),
         };
-        let path = self.at(&format!("oracle-{method}.jsonl"));
+        let path = self.at(&format!("oracle-{method}{}.jsonl", options.concat()));
         let mut oracle = script(name);
         oracle.arg("--local").args(local()).args(options);
         into(oracle.stdin(self.read_fields()), &path);
