@@ -1,23 +1,21 @@
 //! Decides which clients may use which routes.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use axum::{
-    extract::{ConnectInfo, Request, State},
+    extract::{Request, State},
     http::StatusCode,
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
+use super::Peer;
 use crate::identity::peers::NamePublisher;
 
 /// The clients that may use a route.
 #[derive(Clone, Debug)]
 pub enum Access {
-    /// Clients on this machine, which ask from a loopback address.
+    /// Clients on this machine, which ask from a loopback address or by a Unix socket.
     ThisMachine,
     /// Clients on this machine and on the cluster's nodes, as far as the publisher knows them.
     Nodes(Arc<NamePublisher>),
@@ -25,26 +23,28 @@ pub enum Access {
 
 impl Access {
     /// Decides whether a client may ask. The error is the text that the client gets.
-    fn check(&self, client: IpAddr) -> Result<(), String> {
-        match self {
-            Self::ThisMachine if client.to_canonical().is_loopback() => Ok(()),
-            Self::ThisMachine => {
+    fn check(&self, client: &Peer) -> Result<(), String> {
+        match (self, client.address()) {
+            (_, None) => Ok(()),
+            (Self::ThisMachine, Some(address)) if address.is_loopback() => Ok(()),
+            (Self::ThisMachine, Some(_)) => {
                 Err("/api is served to this machine only: use the address 127.0.0.1".to_owned())
             }
-            Self::Nodes(publisher) => (publisher.admits(client)).map_err(|error| error.to_string()),
+            (Self::Nodes(publisher), Some(address)) => {
+                (publisher.admits(address)).map_err(|error| error.to_string())
+            }
         }
     }
 }
 
-/// A layer for routes that answers other clients with status 403. The service must know its clients'
-/// addresses ([`axum::Router::into_make_service_with_connect_info`]).
-pub async fn guard(
-    State(access): State<Access>,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match access.check(client.ip()) {
+/// A layer for routes that answers other clients with status 403. Each request must carry its
+/// [`Peer`], as those of [`Door::serve`](super::Door::serve) do.
+pub async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+    let checked = match request.extensions().get::<Peer>() {
+        Some(client) => access.check(client),
+        None => Err("the server does not know who asks".to_owned()),
+    };
+    match checked {
         Ok(()) => next.run(request).await,
         Err(text) => (StatusCode::FORBIDDEN, format!("{text}\n")).into_response(),
     }
@@ -52,6 +52,8 @@ pub async fn guard(
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
     use super::*;
 
     #[test]
@@ -67,9 +69,9 @@ mod tests {
             ("::ffff:198.19.0.2", false, true),
             ("198.19.0.3", false, false),
         ] {
-            let address = client.parse().expect("an address");
-            assert_eq!(Access::ThisMachine.check(address).is_ok(), all, "{client}");
-            assert_eq!(nodes.check(address).is_ok(), names, "{client}");
+            let peer = Peer::Tcp(SocketAddr::new(client.parse().expect("an address"), 1));
+            assert_eq!(Access::ThisMachine.check(&peer).is_ok(), all, "{client}");
+            assert_eq!(nodes.check(&peer).is_ok(), names, "{client}");
         }
     }
 }

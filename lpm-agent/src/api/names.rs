@@ -7,7 +7,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::State,
     http::{StatusCode, header},
@@ -17,11 +17,13 @@ use axum::{
 };
 use futures_util::StreamExt as _;
 
-use super::access::{Access, guard};
+use super::{
+    Endless,
+    access::{Access, guard},
+};
 use crate::identity::peers::{NamePublisher, PATH, Refusal};
 
-/// Makes the router that serves [`PATH`]. The service must know its clients' addresses
-/// ([`Router::into_make_service_with_connect_info`]).
+/// Makes the router that serves [`PATH`]. Each request must carry its [`Peer`](super::Peer).
 pub fn router(board: Arc<NamePublisher>) -> Router {
     let access = Access::Nodes(Arc::clone(&board));
     let guarded = get(names).route_layer(middleware::from_fn_with_state(access, guard));
@@ -33,7 +35,8 @@ async fn names(State(board): State<Arc<NamePublisher>>) -> Response {
     match lines {
         Ok(lines) => {
             let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
-            ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+            let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+            (Extension(Endless), kind, body).into_response()
         }
         Err(refusal) => (status(refusal), format!("{refusal}\n")).into_response(),
     }
@@ -55,9 +58,10 @@ mod tests {
         time::Duration,
     };
 
-    use tokio::{net::TcpListener, runtime::Runtime};
+    use tokio::runtime::Runtime;
 
     use super::*;
+    use crate::api::{Admission, Door, Limits, Purpose, Server};
 
     /// A publisher that answers this machine at an address, as long as the runtime is kept.
     fn serving() -> (Runtime, Arc<NamePublisher>, SocketAddr) {
@@ -68,11 +72,15 @@ mod tests {
         board.open("n1".into());
         board.set_whole(true);
         let here = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        let listener = runtime.block_on(TcpListener::bind(here)).expect("bind");
-        let address = listener.local_addr().expect("an address");
-        let router = router(Arc::clone(&board));
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        runtime.spawn(async move { axum::serve(listener, service).await });
+        let address = {
+            let _entered = runtime.enter();
+            let server = Server::bind(here, Purpose::Everybody).expect("bind");
+            let (address, limits) = (server.address(), Limits::within(1024));
+            let admission = Admission::new(limits.shares, Arc::clone(&board), Arc::default());
+            let door = Door::new(router(Arc::clone(&board)), limits, Arc::default());
+            runtime.spawn(server.serve(door, admission));
+            address
+        };
         (runtime, board, address)
     }
 

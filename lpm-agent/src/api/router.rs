@@ -48,7 +48,7 @@ pub fn router(app: App) -> Router {
 }
 
 /// Makes the router of `/healthz` and `/readyz`.
-fn health(is_ready: Arc<AtomicBool>) -> Router {
+pub fn health(is_ready: Arc<AtomicBool>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

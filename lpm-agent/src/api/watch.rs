@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
     extract::State,
     http::header,
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    Hub,
+    Endless, Hub,
     sample::{SCHEMA, SampleRecord},
     stream::Watcher,
 };
@@ -55,7 +55,8 @@ async fn watch(State(hub): State<Arc<Hub>>) -> Response {
     let watcher = hub.watch();
     tokio::spawn(send_samples(watcher, sender));
     let body = Body::from_stream(ReceiverStream::new(chunks));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (Extension(Endless), kind, body).into_response()
 }
 
 /// Sends lines until the client disconnects.

@@ -9,12 +9,14 @@ use std::{
 };
 
 use clap::Args;
+use tokio::task::JoinSet;
 
 use super::{Measure, memory, runtime, signals};
 use crate::{
-    api::{self, App, Server},
+    api::{self, Admission, App, Door, Limits, Purpose, Server},
     config::{Config, node_name},
-    export::{Metrics, agent::ConfigHash, collect::Collectors},
+    export::{Metrics, agent::ConfigHash, collect::Collectors, http::HttpCounts},
+    kernel::own,
     session::{Notice, Options, Session},
     shutdown::{OnExit, SuccessorCheck},
 };
@@ -57,7 +59,9 @@ impl Run {
         let mut end = signals::End::new(false)?;
         let config = self.config(netns)?;
         // The port comes first: a second agent must not touch an interface.
-        let server = Server::bind(config.listen).await?;
+        let server = Server::bind(config.listen, Purpose::Everybody)?;
+        let limits = Limits::within(own::raise_open_files());
+        let http = Arc::<HttpCounts>::default();
         let hash = Arc::new(ConfigHash::new(config.hash()));
         let farewell = farewell(&config);
         let mut files = Files::new(self.measure.config.clone(), config.names.clone());
@@ -71,6 +75,7 @@ impl Run {
             session.hub().shared_model(),
             Arc::clone(&hash),
             session.program_times(),
+            Arc::clone(&http),
         ));
         let metrics = match session.counting_since() {
             Some(since) => metrics.counting_since(since),
@@ -83,16 +88,16 @@ impl Run {
             ready: Arc::new(AtomicBool::new(true)),
         };
         tracing::info!("metrics at http://{}/metrics", server.address());
-        let serving = server.serve(api::router(app), async move { end.wait().await });
-        tokio::pin!(serving);
+        let nodes = Arc::clone(session.hub().model().registry().board());
+        let admission = Admission::new(limits.shares, nodes, Arc::clone(&http));
+        let door = Door::new(api::router(app), limits, http);
+        let mut accepting = JoinSet::new();
+        accepting.spawn(server.serve(Arc::clone(&door), admission));
         let mut hangup = signals::reload()?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
-                done = &mut serving => {
-                    done?;
-                    break;
-                }
+                () = end.wait() => break,
                 _ = hangup.recv() => self.reload(netns, &session, &hash, &mut files),
                 _ = look.tick() => {
                     if files.changed() {
@@ -101,6 +106,8 @@ impl Run {
                 }
             }
         }
+        accepting.shutdown().await;
+        door.end();
         let leaving = match farewell {
             Some(farewell) => farewell.ask().await,
             None if session.is_pinned() => OnExit::KeepPinned("they are pinned".to_owned()),

@@ -20,7 +20,7 @@ pub(in crate::export) fn metrics_of(model: &Arc<Model>) -> Metrics {
 
 fn with_times(model: &Arc<Model>, times: ProgramTimes) -> Metrics {
     let hash = Arc::new(ConfigHash::new("0123".to_owned()));
-    Metrics::new(Collectors::of_agent(model, hash, times))
+    Metrics::new(Collectors::of_agent(model, hash, times, Arc::default()))
 }
 
 fn metrics() -> Metrics {
