@@ -40,6 +40,8 @@ fn the_configuration_holds() {
         return;
     };
     assert_eq!(plain.listen.to_string(), "0.0.0.0:9477");
+    let health = plain.health.listen.expect("a listener for health checks");
+    assert_eq!(health.to_string(), "127.0.0.1:9478");
     assert_eq!(plain.preset, None);
     assert_eq!(plain.identity.kubernetes.scope, Scope::Cluster);
     let config = configuration(&["--set", "scope=node"]).expect("helm is there");
@@ -94,6 +96,23 @@ fn the_container_may_do_no_more_than_it_must() {
             .to_string()
             .contains("SYS_ADMIN")
     );
+}
+
+/// The probes ask where clients of the metrics' port cannot keep them out.
+#[test]
+fn the_kubelet_asks_at_a_listener_of_its_own() {
+    let set = ["--set", "healthPort=9500"];
+    let Some(container) = container(&set) else {
+        return;
+    };
+    let health = configuration(&set).expect("helm is there").health.listen;
+    let health = health.expect("a listener for health checks");
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let get = &container[probe]["httpGet"];
+        let asked = (get["host"].as_str(), get["port"].as_u64());
+        let (host, port) = (health.ip().to_string(), u64::from(health.port()));
+        assert_eq!(asked, (Some(host.as_str()), Some(port)), "{probe}");
+    }
 }
 
 /// MiB: 256 B a flow, 32 B a query, 16 KiB a row and stripe, and what the values add.

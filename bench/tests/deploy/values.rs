@@ -32,6 +32,8 @@ fn bad_values_are_refused_by_name() {
         ("port=80", "port"),
         ("listenAddress=1.2.3", "listenAddress"),
         ("listenAddress=127.0.0.1", "listenAddress"),
+        ("healthPort=80", "healthPort"),
+        ("healthPort=9477", "healthPort"),
         ("config=null", "'config'"),
         ("resources=null", "'resources'"),
         ("resources.agentMemoryMi=null", "agentMemoryMi"),
@@ -118,6 +120,11 @@ fn a_configuration_that_the_agent_refuses_is_not_installed() {
 fn keys_that_are_the_charts_are_refused_with_the_remedy() {
     for (bad, name, remedy) in [
         ("listen=0.0.0.0:1", "config.listen", "listenAddress"),
+        (
+            "health.listen=127.0.0.1:1",
+            "config.health.listen",
+            "healthPort",
+        ),
         ("names=names.yaml", "config.names", "the value `names`"),
         ("netns=a", "config.netns", "node's network"),
         ("node_name=a", "config.node_name", "its node's"),

@@ -85,8 +85,8 @@ impl Admission {
     /// Admits a connection, or counts why not. `None`: close it.
     ///
     /// A full share makes room for a client that has fewer connections than another one: the oldest
-    /// connection of the client with most is cut off. So a client that opens many cannot keep
-    /// others out.
+    /// connection of the client with most is cut off. So clients that open many cannot keep others
+    /// out.
     #[must_use]
     pub fn admit(self: &Arc<Self>, peer: &Peer) -> Option<Place> {
         let (kind, client) = match *peer {
@@ -130,7 +130,7 @@ impl Admission {
             };
             let largest = group.iter_mut().max_by_key(|(_, entries)| rank(entries));
             match largest {
-                Some((_, entries)) if entries.len() > own || kind == Kind::Health => {
+                Some((_, entries)) if gives_way(entries.len(), own, kind) => {
                     entries.pop_front();
                     self.counts.refuse(HttpRefusal::Displaced);
                 }
@@ -161,6 +161,12 @@ impl Admission {
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the client with most connections gives one to a client with `own`. It must have two more,
+/// or the two would take it from each other in turn; but whoever has none gets one.
+fn gives_way(most: usize, own: usize, kind: Kind) -> bool {
+    own == 0 || most > own + 1 || kind == Kind::Health
 }
 
 impl Shares {
@@ -238,10 +244,13 @@ mod tests {
     #[test]
     fn strangers_take_neither_loopback_nor_health_checks() {
         let admission = admission();
-        let strangers: Vec<_> = (0..1000)
+        let mut strangers: Vec<_> = (0..1000)
             .filter_map(|n| admission.admit(&at(&format!("198.18.{}.{}", n / 250, n % 250))))
             .collect();
-        assert_eq!(strangers.len(), 128);
+        // Each new one has taken the place of the oldest.
+        let kept = |place: &mut Place| place.displaced().now_or_never().is_none();
+        let kept: Vec<_> = strangers.iter_mut().map(kept).collect();
+        assert!(kept[872..].iter().all(|kept| *kept) && !kept[..872].contains(&true));
         assert!(admission.admit(&at("127.0.0.1")).is_some());
         assert!(admission.admit_check().is_some());
         let user = Peer::Unix {
@@ -283,6 +292,8 @@ mod tests {
         let told = |place: &mut Place| place.displaced().now_or_never().is_some();
         let ended: Vec<_> = greedy.iter_mut().map(told).collect();
         assert!(ended[0] && !ended[1..].contains(&true), "{ended:?}");
+        assert!(admission.admit(&at("198.18.0.0")).is_none(), "it has 15");
+        assert_eq!(refused(&admission, HttpRefusal::Share), 1);
     }
 
     #[test]

@@ -197,3 +197,6 @@ impl Drop for Noted {
         self.progress.responded();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,4 +29,10 @@ impl Peer {
             Self::Unix { .. } => None,
         }
     }
+
+    /// True for a client on this machine: by a loopback address or a Unix socket.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.address().is_none_or(|address| address.is_loopback())
+    }
 }

@@ -67,9 +67,9 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, stage: Stage) {
+    fn enter(&self, next: Stage) {
         let mut state = self.state();
-        (state.stage, state.since) = (stage, Instant::now());
+        (state.stage, state.since) = (next, Instant::now());
     }
 
     /// A request's header is complete.

@@ -9,14 +9,12 @@ use std::{
 };
 
 use clap::Args;
-use tokio::task::JoinSet;
 
 use super::{Measure, memory, runtime, signals};
 use crate::{
-    api::{self, Admission, App, Door, Limits, Purpose, Server},
+    api::{App, Listeners},
     config::{Config, node_name},
     export::{Metrics, agent::ConfigHash, collect::Collectors, http::HttpCounts},
-    kernel::own,
     session::{Notice, Options, Session},
     shutdown::{OnExit, SuccessorCheck},
 };
@@ -59,8 +57,7 @@ impl Run {
         let mut end = signals::End::new(false)?;
         let config = self.config(netns)?;
         // The port comes first: a second agent must not touch an interface.
-        let server = Server::bind(config.listen, Purpose::Everybody)?;
-        let limits = Limits::within(own::raise_open_files());
+        let listeners = Listeners::bind(config.listen, config.health.listen)?;
         let http = Arc::<HttpCounts>::default();
         let hash = Arc::new(ConfigHash::new(config.hash()));
         let farewell = farewell(&config);
@@ -81,18 +78,13 @@ impl Run {
             Some(since) => metrics.counting_since(since),
             None => metrics,
         };
-        let app = App {
+        let serving = listeners.serve(App {
             metrics: Arc::new(metrics),
             hub: Arc::clone(session.hub()),
+            counts: http,
             // The session has dealt with every interface that was there.
             ready: Arc::new(AtomicBool::new(true)),
-        };
-        tracing::info!("metrics at http://{}/metrics", server.address());
-        let nodes = Arc::clone(session.hub().model().registry().board());
-        let admission = Admission::new(limits.shares, nodes, Arc::clone(&http));
-        let door = Door::new(api::router(app), limits, http);
-        let mut accepting = JoinSet::new();
-        accepting.spawn(server.serve(Arc::clone(&door), admission));
+        });
         let mut hangup = signals::reload()?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
@@ -106,8 +98,7 @@ impl Run {
                 }
             }
         }
-        accepting.shutdown().await;
-        door.end();
+        serving.end().await;
         let leaving = match farewell {
             Some(farewell) => farewell.ask().await,
             None if session.is_pinned() => OnExit::KeepPinned("they are pinned".to_owned()),

@@ -2,6 +2,7 @@
 
 mod conntrack;
 mod error;
+mod health;
 mod identity;
 mod method;
 mod pins;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use conntrack::Conntrack;
 pub use error::ConfigError;
+pub use health::Health;
 pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use method::Method;
 pub use pins::Pins;
@@ -52,6 +54,8 @@ pub struct Config {
     /// Address and port of the HTTP server. Only a loopback address keeps `/api` to this machine.
     #[schemars(with = "String", regex(pattern = r":[0-9]{1,5}$"))]
     pub listen: SocketAddr,
+    /// Where health checks have a listener of their own.
+    pub health: Health,
     /// What to watch on the nodes of a known CNI. The rules of the preset come after those of
     /// `interfaces`. It also sets `tunnels`, unless they are given. Takes effect without a restart.
     pub preset: Option<Preset>,
@@ -128,6 +132,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9477)),
+            health: Health::default(),
             preset: None,
             interfaces: Vec::new(),
             tunnels: Tunnels::default(),
@@ -318,6 +323,8 @@ mod tests {
     fn values_that_cannot_work_are_refused_by_key() {
         for (text, key) in [
             ("flows: 1000\n", "flows"),
+            ("health: {listen: \"127.0.0.1:9477\"}\n", "health.listen"),
+            ("health: {port: 9478}\n", "port"),
             ("rows: 1\n", "rows"),
             ("stripes: 3\n", "stripes"),
             ("levels: {top: 0}\n", "levels.top"),

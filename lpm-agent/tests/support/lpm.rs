@@ -192,7 +192,9 @@ impl Agent {
     /// What a path answers, to whoever asks for this type.
     pub fn get(&self, path: &str, accept: &str) -> (String, Vec<u8>) {
         let url = format!("{}{path}", self.url);
-        let mut response = ureq::get(&url).header("Accept", accept).call().expect(path);
+        // What was counted until now, not a page that another client got within this second.
+        let request = ureq::get(&url).header("Cache-Control", "no-cache");
+        let mut response = request.header("Accept", accept).call().expect(path);
         let kind = response.headers()["content-type"]
             .to_str()
             .expect("text")

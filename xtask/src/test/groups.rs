@@ -78,8 +78,11 @@ pub(crate) fn compile(tests: &[&str]) -> Result<()> {
 /// The group that takes minutes to make an image and to start clusters.
 pub(crate) const CLUSTER: &str = "cluster";
 
+/// The group that occupies the machine with hostile clients.
+pub(crate) const HOSTILE: &str = "hostile";
+
 /// All groups.
-pub(crate) const GROUPS: [Group; 19] = [
+pub(crate) const GROUPS: [Group; 20] = [
     Group {
         name: "format",
         what: "rustfmt has nothing to change",
@@ -189,6 +192,13 @@ pub(crate) const GROUPS: [Group; 19] = [
                request",
         needs: Needs::Programs,
         run: Run::Function(upgrade::run),
+    },
+    Group {
+        name: HOSTILE,
+        what: "a thousand hostile HTTP clients of each kind for a minute, under the chart's memory \
+               limit; only on request",
+        needs: Needs::Programs,
+        run: Run::Function(hostile),
     },
     Group {
         name: kernel::NAME,
@@ -313,6 +323,16 @@ fn cluster() -> Result<Tally> {
             "--test=cluster",
         ],
         Duration::from_mins(40),
+    )
+}
+
+/// Runs the test of hostile clients in full, on the agent that is built for release.
+fn hostile() -> Result<Tally> {
+    let program = paths::release_binary("lpm");
+    cargo_test_with(
+        &["--package=lpm-agent", "--test=export", "hostile::"],
+        &[("LPM_HOSTILE", &program)],
+        Duration::from_mins(15),
     )
 }
 

@@ -130,7 +130,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 }
 
 /// Groups that run only when asked for, and why: they take their time.
-const OPT_IN: [(&str, &str); 3] = [
+const OPT_IN: [(&str, &str); 4] = [
     (
         groups::CLUSTER,
         "it starts whole clusters, for a quarter of an hour",
@@ -138,6 +138,10 @@ const OPT_IN: [(&str, &str); 3] = [
     (
         upgrade::NAME,
         "it builds another commit, for ten minutes the first time",
+    ),
+    (
+        groups::HOSTILE,
+        "it occupies the machine with thousands of clients, for two minutes",
     ),
     (kernel::NAME, "it emulates machines, for some minutes each"),
 ];

@@ -37,7 +37,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- /* Keys of lpm.yaml that would part the agent from what the chart makes around it. */ -}}
 {{- define "lpm.ownKeys" -}}
-listen: set `listenAddress` and `port`, which the probes use too
+listen: set `listenAddress` and `port`
+health.listen: set `healthPort`, which the probes use
 names: give the names themselves, as the value `names`
 netns: the agents watch their node's network
 node_name: each agent gets its node's name
@@ -62,7 +63,11 @@ identity.kubernetes.kubeconfig: the agents use their service account
 {{- /* lpm.yaml: what the values say, under what `config` says. */ -}}
 {{- define "lpm.config" -}}
 {{- include "lpm.refuseOwnKeys" . -}}
+{{- if eq (int .Values.port) (int .Values.healthPort) -}}
+{{- fail "healthPort is the same as port: give the probes a port of their own" -}}
+{{- end -}}
 {{- $config := dict "listen" (printf "%s:%v" .Values.listenAddress .Values.port) -}}
+{{- $_ := set $config "health" (dict "listen" (printf "127.0.0.1:%v" .Values.healthPort)) -}}
 {{- with .Values.preset }}{{ $_ := set $config "preset" . }}{{ end -}}
 {{- if ne .Values.scope "cluster" }}{{ $_ := set $config "identity" (dict "kubernetes" (dict "scope" .Values.scope)) }}{{ end -}}
 {{- if .Values.pins.enabled }}{{ $_ := set $config "pins" (dict "enabled" true "path" "/run/bpf/lpm") }}{{ end -}}

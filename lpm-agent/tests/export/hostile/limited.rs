@@ -1,0 +1,166 @@
+//! An agent with few descriptors and little memory, and connections between many addresses.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process,
+};
+
+use lpm_testbed::testbed::{Netns, Pair};
+use nix::sys::{
+    resource::{Resource, setrlimit},
+    signal::Signal,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpSocket},
+    runtime::{Builder, Runtime},
+};
+
+use crate::support::lpm::Lpm;
+
+/// Descriptors of the agent.
+const DESCRIPTORS: u64 = 1024;
+
+/// A control group with a memory limit. Dropping it removes it.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(bytes: u64) -> Self {
+        let name = format!("lpm-hostile-{}", process::id());
+        let (root, limit) = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            ("/sys/fs/cgroup", "memory.max")
+        } else {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        };
+        let group = Self(Path::new(root).join(name));
+        fs::create_dir(&group.0).expect("a control group");
+        fs::write(group.0.join(limit), bytes.to_string()).expect("a memory limit");
+        group
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // A group with a process in it stays, which the next look at the machine shows.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// An agent in a node's network namespace. It listens where pods reach it.
+pub(super) struct Limited {
+    lpm: Lpm,
+    _group: Option<Group>,
+}
+
+impl Limited {
+    /// Starts one, and waits until it serves.
+    pub(super) fn start(
+        node: &Netns,
+        program: Option<&Path>,
+        memory: Option<u64>,
+        config: &Path,
+    ) -> Self {
+        let program = program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_lpm")));
+        let group = memory.map(Group::new);
+        let mut command = node.command(program);
+        command.args(["run", "-c", config.to_str().expect("a path")]);
+        let members = group.as_ref().map(|group| group.0.join("cgroup.procs"));
+        // SAFETY: these are system calls. Writing a file allocates for its path, which is sound
+        // here: no other thread of the parent holds the allocator's lock for long, and glibc takes
+        // it over in the child.
+        unsafe {
+            command.pre_exec(move || {
+                setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)?;
+                match &members {
+                    Some(members) => fs::write(members, "0"),
+                    None => Ok(()),
+                }
+            });
+        }
+        let lpm = Lpm::spawn(node, &mut command);
+        lpm.wait_for("/metrics\n");
+        Self { lpm, _group: group }
+    }
+
+    /// Memory of its own, bytes (`RssAnon` of proc(5)).
+    pub(super) fn anonymous(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.lpm.child.id()));
+        let status = status.expect("the agent runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number
+            .and_then(|n| n.parse::<u64>().ok())
+            .expect("a number")
+            << 10
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        self.lpm.child.signal(signal).expect("signal");
+    }
+
+    /// Ends it in good order: it ran all the time.
+    pub(super) fn end(self) {
+        let status = self.lpm.end(Signal::SIGTERM);
+        assert!(status.success(), "{status}: {}", self.lpm.said());
+    }
+}
+
+/// Lets each of the pod's addresses talk with each of the remote machine's.
+pub(super) fn talk(pair: &Pair, from: &[Ipv4Addr], to: &[Ipv4Addr]) {
+    let server = pair.server.run_in(|| {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        // The socket stays in the namespace, whichever thread uses it.
+        let listener = runtime
+            .block_on(TcpListener::bind("0.0.0.0:0"))
+            .expect("bind");
+        let port = listener.local_addr().expect("an address").port();
+        runtime.spawn(answer(listener));
+        (runtime, port)
+    });
+    let (runtime, port) = server.expect("a namespace");
+    let talked = pair.client.run_in(|| {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        from.iter().try_for_each(|from| {
+            to.iter()
+                .try_for_each(|to| runtime.block_on(ask(*from, (*to, port).into())))
+        })
+    });
+    talked.expect("a namespace").expect("they talk");
+    drop::<Runtime>(runtime);
+}
+
+/// Answers each byte with a byte.
+async fn answer(listener: TcpListener) -> io::Result<()> {
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        tokio::spawn(async move {
+            while let Ok(byte) = stream.read_u8().await {
+                if stream.write_u8(byte).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// Asks some times, so that there are round trips of each kind.
+async fn ask(from: Ipv4Addr, to: SocketAddr) -> io::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    let mut stream = socket.connect(to).await?;
+    for byte in 0..4 {
+        stream.write_u8(byte).await?;
+        stream.read_u8().await?;
+    }
+    Ok(())
+}
