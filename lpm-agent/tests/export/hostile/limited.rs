@@ -14,7 +14,7 @@ use nix::sys::{
     signal::Signal,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
     net::{TcpListener, TcpSocket},
     runtime::{Builder, Runtime},
 };
@@ -139,28 +139,27 @@ pub(super) fn talk(pair: &Pair, from: &[Ipv4Addr], to: &[Ipv4Addr]) {
     drop::<Runtime>(runtime);
 }
 
-/// Answers each byte with a byte.
+/// Answers whatever comes with the same.
 async fn answer(listener: TcpListener) -> io::Result<()> {
     loop {
         let (mut stream, _) = listener.accept().await?;
         tokio::spawn(async move {
-            while let Ok(byte) = stream.read_u8().await {
-                if stream.write_u8(byte).await.is_err() {
-                    break;
-                }
-            }
+            let (mut from, mut to) = stream.split();
+            // It ends with the connection.
+            let _ = copy(&mut from, &mut to).await;
         });
     }
 }
 
-/// Asks some times, so that there are round trips of each kind.
+/// Asks some times, little and much, so that there are round trips of each kind.
 async fn ask(from: Ipv4Addr, to: SocketAddr) -> io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
     let mut stream = socket.connect(to).await?;
-    for byte in 0..4 {
-        stream.write_u8(byte).await?;
-        stream.read_u8().await?;
+    let (little, much) = ([7; 1], [7; 6000]);
+    for sent in [&little[..], &much, &little, &much] {
+        stream.write_all(sent).await?;
+        stream.read_exact(&mut vec![0; sent.len()]).await?;
     }
     Ok(())
 }

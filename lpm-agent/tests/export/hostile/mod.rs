@@ -29,8 +29,11 @@ use crate::support::lpm::{eventually, kernel_is_usable, value};
 const PORT: u16 = 9477;
 const HEALTH: u16 = 9478;
 
+/// The address of clients that vanish without a word.
+const VANISHING: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 99);
+
 /// Addresses of hostile pods, and of what makes the page large.
-const PODS: u8 = 20;
+const PODS: u8 = 25;
 
 /// How much harm is tried.
 struct Scale {
@@ -56,15 +59,16 @@ impl Scale {
                 each: 1000,
                 lasts: Duration::from_mins(1),
                 answer: Duration::from_secs(1),
-                page: 5 << 20,
+                page: 5_000_000,
                 program: Some(program.into()),
-                memory: Some(241 << 20),
+                // What the chart gives with so many rows.
+                memory: Some(257 << 20),
             },
             None => Self {
                 each: 200,
                 lasts: Duration::from_secs(1),
                 answer: Duration::from_mins(1),
-                page: 1 << 20,
+                page: 1_000_000,
                 program: None,
                 memory: None,
             },
@@ -96,7 +100,8 @@ fn configure(directory: &Path) -> PathBuf {
     fs::write(directory.join("names.yaml"), names("")).expect("names");
     let config = format!(
         "listen: \"0.0.0.0:{PORT}\"\nhealth: {{listen: \"127.0.0.1:{HEALTH}\"}}\n\
-         names: names.yaml\n"
+         names: names.yaml\nrows: 1024\ninterfaces: [{{name: {}, vantage: none}}]\n",
+        Pair::WIRE_INTERFACE
     );
     fs::write(directory.join("lpm.yaml"), config).expect("a configuration");
     directory.join("lpm.yaml")
@@ -179,6 +184,15 @@ fn make_page_large(pair: &Pair) {
     talk(pair, &pods(), &peers());
 }
 
+/// Tells a thread to stop when dropped, so that a failed test ends.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn hostile_clients_harm_nobody_else() {
     if !kernel_is_usable() {
@@ -207,16 +221,8 @@ fn hostile_clients_harm_nobody_else() {
     legitimate.scrapes.0.clear();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let ghosts = || {
-            half_open(
-                &pair.client,
-                scale.each,
-                [198, 18, 1, 99].into(),
-                agent_at(),
-                &stop,
-            )
-        };
-        scope.spawn(ghosts);
+        let _ended = Ended(&stop);
+        scope.spawn(|| half_open(&pair.client, scale.each, VANISHING, agent_at(), &stop));
         let strangers = &[
             Kind::SlowReader,
             Kind::SlowWriter,
@@ -229,7 +235,7 @@ fn hostile_clients_harm_nobody_else() {
         let _watchers = Clients::start(&pair.node, &[Kind::Watcher], scale.each, local, here);
         let begun = Instant::now();
         let (veth, name) = under_attack(&mut legitimate, directory.path());
-        let reasons = ["client", "header", "unread", "share"];
+        let reasons = ["client", "header", "unread", "share", "streams"];
         for reason in reasons {
             let series = format!("lpm_http_refused_total{{reason=\"{reason}\"}}");
             eventually(reason, || {
@@ -239,7 +245,6 @@ fn hostile_clients_harm_nobody_else() {
         while begun.elapsed() < scale.lasts {
             legitimate.look();
         }
-        stop.store(true, Ordering::Relaxed);
         report(&legitimate, veth, name);
         assert!(
             veth < scale.answer && name < scale.answer,
@@ -248,8 +253,8 @@ fn hostile_clients_harm_nobody_else() {
         assert!(legitimate.scrapes.worst() < scale.answer);
         assert!(legitimate.checks.worst() < scale.answer);
     });
-    // Without the attack 20 to 60 MiB.
-    assert!(legitimate.memory < 200 << 20, "{} bytes", legitimate.memory);
+    // Some 20 MiB without the attack, and 45 MiB with it.
+    assert!(legitimate.memory < 128 << 20, "{} bytes", legitimate.memory);
     agent.end();
 }
 
