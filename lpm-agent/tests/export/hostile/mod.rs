@@ -52,7 +52,8 @@ struct Scale {
 }
 
 impl Scale {
-    /// That of `LPM_HOSTILE`, which names a program built for release, or one for every day.
+    /// The full scale if `LPM_HOSTILE` names a program that is built for release, else one for every
+    /// day.
     fn asked_for() -> Self {
         match std::env::var_os("LPM_HOSTILE") {
             Some(program) => Self {
