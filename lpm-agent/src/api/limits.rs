@@ -52,9 +52,9 @@ pub struct Shares {
     pub address: usize,
     /// Nodes of the cluster, whose agents ask for names.
     pub nodes: usize,
-    /// This machine, by a loopback address.
+    /// Clients on this machine, by a loopback address.
     pub loopback: usize,
-    /// This machine, by a Unix socket.
+    /// Clients on this machine, by a Unix socket.
     pub unix: usize,
     /// One user of this machine, by a Unix socket.
     pub user: usize,

@@ -99,6 +99,11 @@ impl Limited {
             << 10
     }
 
+    /// Waits until it has said something.
+    pub(super) fn wait_for(&self, text: &str) {
+        self.lpm.wait_for(text);
+    }
+
     pub(super) fn signal(&self, signal: Signal) {
         self.lpm.child.signal(signal).expect("signal");
     }
