@@ -1,7 +1,8 @@
 //! An agent with few descriptors and little memory, and connections between many addresses.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -40,6 +41,14 @@ impl Group {
         fs::write(group.0.join(limit), bytes.to_string()).expect("a memory limit");
         group
     }
+
+    /// The file by which a process joins.
+    fn members(&self) -> File {
+        let file = File::options()
+            .write(true)
+            .open(self.0.join("cgroup.procs"));
+        file.expect("the group's processes")
+    }
 }
 
 impl Drop for Group {
@@ -67,17 +76,14 @@ impl Limited {
         let group = memory.map(Group::new);
         let mut command = node.command(program);
         command.args(["run", "-c", config.to_str().expect("a path")]);
-        let members = group.as_ref().map(|group| group.0.join("cgroup.procs"));
-        // SAFETY: these are system calls. Writing a file allocates for its path, which is sound
-        // here: no other thread of the parent holds the allocator's lock for long, and glibc takes
-        // it over in the child.
+        let members = group.as_ref().map(Group::members);
+        // SAFETY: setrlimit and write are system calls that allocate nothing, so they are sound
+        // between fork and exec.
         unsafe {
             command.pre_exec(move || {
                 setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)?;
-                match &members {
-                    Some(members) => fs::write(members, "0"),
-                    None => Ok(()),
-                }
+                // "0" is the process that writes.
+                (members.as_ref()).map_or(Ok(()), |mut members| members.write_all(b"0"))
             });
         }
         let lpm = Lpm::spawn(node, &mut command);
