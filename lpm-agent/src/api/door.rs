@@ -31,6 +31,7 @@ use tokio::{
 use super::{
     Peer,
     admission::Place,
+    auth::Evidence,
     limits::Limits,
     progress::{Observed, Overdue, Progress},
 };
@@ -79,8 +80,9 @@ impl Door {
         self.ending.send_replace(true);
     }
 
-    /// Serves one connection until it ends, is overdue, or must make room.
-    pub async fn serve<S>(&self, stream: S, peer: Peer, mut place: Place)
+    /// Serves one connection until it ends, is overdue, or must make room. Its requests carry the
+    /// peer and the evidence in their extensions.
+    pub async fn serve<S>(&self, stream: S, peer: Peer, evidence: Evidence, mut place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -89,6 +91,7 @@ impl Door {
         let responder = Responder {
             routes: TowerToHyperService::new(self.router.clone()),
             peer,
+            evidence,
             progress: Arc::clone(&progress),
             counts: Arc::clone(&self.counts),
             left: AtomicUsize::new(self.limits.requests),
@@ -131,6 +134,7 @@ impl Door {
 struct Responder {
     routes: TowerToHyperService<Router>,
     peer: Peer,
+    evidence: Evidence,
     progress: Arc<Progress>,
     counts: Arc<HttpCounts>,
     /// Requests that the connection may still make.
@@ -146,6 +150,7 @@ impl Responder {
         let mut last = self.left.fetch_sub(1, Ordering::Relaxed) <= 1;
         let mut response = if request.body().is_end_stream() {
             request.extensions_mut().insert(self.peer);
+            request.extensions_mut().insert(self.evidence.clone());
             self.routes.call(request).await?
         } else {
             // What follows on the connection is the body, which nobody reads.

@@ -6,7 +6,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::{Peer, admission::Admission, door::Door};
+use super::{
+    Access, Peer, admission::Admission, auth::Evidence, door::Door, tls, unix::SocketError,
+};
 use crate::export::http::HttpRefusal;
 
 /// Connections that may wait to be accepted.
@@ -46,6 +48,9 @@ pub enum ServeError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The Unix socket cannot be made, and the configuration asks for it.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }
 
 /// Whom a port is for.
@@ -64,6 +69,8 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     purpose: Purpose,
+    /// Knows the settings of TLS. None: plain HTTP.
+    access: Option<Arc<Access>>,
 }
 
 impl Server {
@@ -93,7 +100,16 @@ impl Server {
             listener,
             address,
             purpose,
+            access: None,
         }
+    }
+
+    /// Speaks TLS if the web configuration asks for it. Each new connection gets the settings that are
+    /// in force then.
+    #[must_use]
+    pub fn secured(mut self, access: Arc<Access>) -> Self {
+        self.access = Some(access);
+        self
     }
 
     /// The address that the port is bound to.
@@ -119,8 +135,14 @@ impl Server {
                 Purpose::Health => admission.admit_check(),
             };
             if let Some(place) = place {
-                let door = Arc::clone(&door);
-                tokio::spawn(async move { door.serve(prompt(stream), peer, place).await });
+                let (door, stream) = (Arc::clone(&door), prompt(stream));
+                let tls = self.access.as_ref().and_then(|access| access.tls());
+                tokio::spawn(async move {
+                    match tls {
+                        Some(config) => tls::serve(config, stream, peer, place, &door).await,
+                        None => door.serve(stream, peer, Evidence::default(), place).await,
+                    }
+                });
             }
         }
     }
@@ -149,7 +171,7 @@ fn prompt(stream: TcpStream) -> TcpStream {
 }
 
 /// Waits where accepting fails for want of descriptors. Other errors are those of one connection.
-async fn missed(error: &io::Error, door: &Door) {
+pub(super) async fn missed(error: &io::Error, door: &Door) {
     let errors = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
     if error
         .raw_os_error()

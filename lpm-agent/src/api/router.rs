@@ -1,7 +1,7 @@
 //! All routes of the agent.
 //!
-//! `/metrics`, `/healthz` and `/readyz` contain no address and may be open. Everything below `/api`
-//! answers loopback clients only, except the names that agents exchange ([`names`]).
+//! `/metrics`, `/healthz` and `/readyz` contain no address and may be open. One layer around all routes
+//! decides who may ask ([`access`](super::access)).
 
 use std::sync::{
     Arc,
@@ -38,18 +38,20 @@ pub struct App {
     pub counts: Arc<HttpCounts>,
     /// True once every existing interface has been handled.
     pub ready: Arc<AtomicBool>,
+    /// Decides who may ask.
+    pub access: Arc<Access>,
 }
 
 /// Joins the routers of all paths.
 pub fn router(app: App) -> Router {
     let names = names::router(Arc::clone(app.hub.model().registry().board()));
     let api = flows::router(Arc::clone(&app.hub), Arc::clone(&app.counts))
-        .merge(watch::router(app.hub, Arc::clone(&app.counts)))
-        .layer(middleware::from_fn_with_state(Access::ThisMachine, guard));
+        .merge(watch::router(app.hub, Arc::clone(&app.counts)));
     metrics::router(app.metrics, app.counts)
         .merge(health(app.ready))
         .nest("/api/v1", api)
         .merge(names)
+        .layer(middleware::from_fn_with_state(app.access, guard))
 }
 
 /// Makes the router of `/healthz` and `/readyz`.

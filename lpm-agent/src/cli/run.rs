@@ -12,8 +12,8 @@ use clap::Args;
 
 use super::{Measure, memory, runtime, signals};
 use crate::{
-    api::{App, Listeners},
-    config::{Config, node_name},
+    api::{Access, App, Listeners},
+    config::{Config, Enabled, node_name},
     export::{Metrics, agent::ConfigHash, collect::Collectors, http::HttpCounts},
     session::{Notice, Options, Session},
     shutdown::{OnExit, SuccessorCheck},
@@ -29,6 +29,12 @@ pub(super) struct Run {
     /// Address and port of the HTTP server.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Web configuration file: TLS, client certificates, users with passwords.
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
+    /// Serve the API to this machine at this Unix socket, too.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// Keep the data path for the next agent, pinned in this directory of a BPF file system.
     #[arg(long, value_name = "PATH")]
     pins: Option<PathBuf>,
@@ -41,6 +47,11 @@ impl Run {
     /// Where it serves, if the command line says so.
     pub(super) fn listens(&self) -> Option<SocketAddr> {
         self.listen
+    }
+
+    /// The Unix socket where it serves, if the command line says so.
+    pub(super) fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
     }
 
     /// The configuration file.
@@ -57,8 +68,9 @@ impl Run {
         let mut end = signals::End::new(false)?;
         let config = self.config(netns)?;
         // The port comes first: a second agent must not touch an interface.
-        let listeners = Listeners::bind(config.listen, config.health.listen)?;
+        let listeners = Listeners::bind(config.listen, config.health.listen, &config.socket)?;
         let http = Arc::<HttpCounts>::default();
+        let access = Access::new(&config, Arc::clone(&http)).await?;
         let hash = Arc::new(ConfigHash::new(config.hash()));
         let farewell = farewell(&config);
         let mut files = Files::new(self.measure.config.clone(), config.names.clone());
@@ -78,20 +90,27 @@ impl Run {
             Some(since) => metrics.counting_since(since),
             None => metrics,
         };
+        let nodes = Arc::clone(session.hub().model().registry().board());
+        let access = Arc::new(access.with_nodes(nodes));
         let serving = listeners.serve(App {
             metrics: Arc::new(metrics),
             hub: Arc::clone(session.hub()),
             counts: http,
             // The session has dealt with every interface that was there.
             ready: Arc::new(AtomicBool::new(true)),
+            access: Arc::clone(&access),
         });
         let mut hangup = signals::reload()?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
                 () = end.wait() => break,
-                _ = hangup.recv() => self.reload(netns, &session, &hash, &mut files),
+                _ = hangup.recv() => {
+                    access.reload();
+                    self.reload(netns, &session, &hash, &mut files);
+                }
                 _ = look.tick() => {
+                    access.reload();
                     if files.changed() {
                         self.reload(netns, &session, &hash, &mut files);
                     }
@@ -117,8 +136,15 @@ impl Run {
         if let Some(path) = &self.pins {
             config.pins.enabled = true;
             config.pins.path.clone_from(path);
-            config.check()?;
         }
+        if let Some(path) = &self.web_config {
+            config.web_config = Some(path.clone());
+        }
+        if let Some(path) = &self.socket {
+            config.socket.enabled = Enabled::Always(true);
+            config.socket.path.clone_from(path);
+        }
+        config.check()?;
         Ok(config)
     }
 

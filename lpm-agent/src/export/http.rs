@@ -35,11 +35,19 @@ pub enum HttpRefusal {
     Page,
     /// The process has no descriptor left for a connection.
     Descriptors,
+    /// A TLS handshake failed, or took too long.
+    Tls,
+    /// The client has shown no valid credentials.
+    Unauthorized,
+    /// The client may not use the path.
+    Forbidden,
+    /// More requests came than the web configuration permits.
+    Rate,
 }
 
 impl HttpRefusal {
     /// All reasons, in the order of their numbers.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 15] = [
         Self::Client,
         Self::Share,
         Self::Displaced,
@@ -51,6 +59,10 @@ impl HttpRefusal {
         Self::Streams,
         Self::Page,
         Self::Descriptors,
+        Self::Tls,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::Rate,
     ];
 
     fn reason(self) -> &'static str {
@@ -66,6 +78,10 @@ impl HttpRefusal {
             Self::Streams => "streams",
             Self::Page => "page",
             Self::Descriptors => "descriptors",
+            Self::Tls => "tls",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::Rate => "rate",
         }
     }
 }
@@ -103,7 +119,9 @@ impl Collect for Http {
              (displaced), request header late (header), response not read (unread) or read too \
              slowly (slow), request with a body (body), work in progress (busy), too many streams \
              (streams), page given up because slow clients held too many (page), no file descriptor \
-             left (descriptors)",
+             left (descriptors), failed TLS handshake (tls), no valid credentials (unauthorized), \
+             path not permitted (forbidden), more requests than the web configuration permits \
+             (rate)",
             None,
             refused,
         )

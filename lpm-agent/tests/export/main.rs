@@ -6,5 +6,6 @@ mod metrics;
 mod prometheus;
 mod row_reuse;
 mod scrape;
+mod securing;
 #[path = "../support/mod.rs"]
 mod support;

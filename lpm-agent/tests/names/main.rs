@@ -6,5 +6,6 @@ mod kubernetes;
 mod kubernetes_names;
 mod node_scope;
 mod peer;
+mod reviews;
 #[path = "../support/mod.rs"]
 mod support;
