@@ -48,7 +48,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     if args.programs_only {
         return Ok(());
     }
-    release(&["--package=lpm-agent"], "the agent")
+    release_agent()
 }
 
 /// Builds the benchmark harness and what it measures, which the agent's users never need.
@@ -61,6 +61,11 @@ pub(crate) fn with_benchmark() -> Result<()> {
         "--package=lpm-bench",
     ];
     release(&packages, "the agent, the testbed and the benchmarks")
+}
+
+/// Builds the agent as it is shipped.
+pub(crate) fn release_agent() -> Result<()> {
+    release(&["--package=lpm-agent"], "the agent")
 }
 
 /// Builds packages as they are shipped.

@@ -92,7 +92,9 @@ impl Agent {
     }
 
     pub(super) fn scrape(&self, format: Format) -> Result<Vec<u8>> {
-        let get = ureq::get(&self.url).header("Accept", format.accept());
+        // A page of its own, which takes work: others would share one for a second.
+        let get = ureq::get(&self.url).header("Cache-Control", "no-cache");
+        let get = get.header("Accept", format.accept());
         let mut answer = get.call().context("scrape the agent")?;
         let body = answer.body_mut().with_config().limit(64 << 20);
         body.read_to_vec().context("read the metrics")

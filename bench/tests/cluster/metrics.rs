@@ -24,7 +24,9 @@ pub(crate) fn get(node: &Node, path: &str) -> Option<String> {
             .timeout_global(Some(PATIENCE))
             .build()
             .into();
-        let response = agent.get(format!("http://127.0.0.1:9477{path}")).call();
+        // What was counted until now, not the page that Prometheus got within this second.
+        let request = agent.get(format!("http://127.0.0.1:9477{path}"));
+        let response = request.header("Cache-Control", "no-cache").call();
         response.ok()?.body_mut().read_to_string().ok()
     };
     node.netns.run_in(ask).expect("the node's network")

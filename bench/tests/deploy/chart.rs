@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use lpm_agent::config::{Config, Preset, Scope};
+use lpm_agent::config::{Config, Enabled, Preset, Scope};
 use serde_json::{Value, json};
 
 use crate::{deploy, everything, object, objects, program, ran, rendered};
@@ -40,6 +40,8 @@ fn the_configuration_holds() {
         return;
     };
     assert_eq!(plain.listen.to_string(), "0.0.0.0:9477");
+    let health = plain.health.listen.expect("a listener for health checks");
+    assert_eq!(health.to_string(), "127.0.0.1:9478");
     assert_eq!(plain.preset, None);
     assert_eq!(plain.identity.kubernetes.scope, Scope::Cluster);
     let config = configuration(&["--set", "scope=node"]).expect("helm is there");
@@ -180,6 +182,71 @@ fn each_scope_has_its_own_rights() {
     ];
     let alone = verbs("scope=node,rbac.fallback=false");
     assert_eq!(alone, Some(wanted(&node)));
+}
+
+/// The probes ask where clients of the metrics' port cannot keep them out.
+#[test]
+fn the_kubelet_asks_at_a_listener_of_its_own() {
+    let set = ["--set", "healthPort=9500"];
+    let Some(container) = container(&set) else {
+        return;
+    };
+    let health = configuration(&set).expect("helm is there").health.listen;
+    let health = health.expect("a listener for health checks");
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let get = &container[probe]["httpGet"];
+        let asked = (get["host"].as_str(), get["port"].as_u64());
+        let (host, port) = (health.ip().to_string(), u64::from(health.port()));
+        assert_eq!(asked, (Some(host.as_str()), Some(port)), "{probe}");
+    }
+}
+
+/// What the agent is to read is mounted, and it gets the rights that it needs and no others.
+#[test]
+fn secrets_and_rights_follow_the_values() {
+    let set = [
+        "--set",
+        "webConfig.secret=tls,auth.kubernetes=true,auth.tokensSecret=tokens,config.auth.metrics=true",
+    ];
+    let Some(config) = configuration(&set) else {
+        return;
+    };
+    let web = Path::new("/etc/lpm-web/web.yaml");
+    assert_eq!(config.web_config.as_deref(), Some(web));
+    assert!(config.auth.kubernetes.enabled && config.auth.metrics);
+    let has = |container: &Value, path: &str| {
+        let mounts = container["volumeMounts"].as_array().expect("mounts");
+        mounts.iter().any(|mount| mount["mountPath"] == path)
+    };
+    let with = container(&set).expect("helm is there");
+    assert!(has(&with, "/etc/lpm-web") && has(&with, "/etc/lpm-tokens"));
+    let plain = container(&[]).expect("helm is there");
+    assert!(!has(&plain, "/etc/lpm-web") && !has(&plain, "/etc/lpm-tokens"));
+    for (arguments, reviews) in [(&[][..], false), (&set, true)] {
+        let role = rendered(arguments).expect("helm is there");
+        assert_eq!(role.contains("tokenreviews"), reviews);
+        assert_eq!(role.contains("subjectaccessreviews"), reviews);
+    }
+}
+
+/// The commands in the container ask where the agent serves, in a directory that is mounted.
+#[test]
+fn the_socket_is_where_the_commands_look_for_it() {
+    for set in ["socket.hostPath=", "socket.hostPath=/run/lpm"] {
+        let set = ["--set", set];
+        let Some(config) = configuration(&set) else {
+            return;
+        };
+        assert_eq!(config.socket.enabled, Enabled::Always(true));
+        assert!(config.socket.path.starts_with("/run/lpm"));
+        let container = container(&set).expect("helm is there");
+        let environment = container["env"].as_array().expect("variables");
+        let agent = environment.iter().find(|one| one["name"] == "LPM_AGENT");
+        let address = format!("unix:{}", config.socket.path.display());
+        assert_eq!(agent.expect("it is set")["value"], address);
+        let mounts = container["volumeMounts"].as_array().expect("mounts");
+        assert!(mounts.iter().any(|mount| mount["mountPath"] == "/run/lpm"));
+    }
 }
 
 /// MiB: 256 B a flow, 32 B a query, 16 KiB a row and stripe, and what the values add.

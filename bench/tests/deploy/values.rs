@@ -32,6 +32,13 @@ fn bad_values_are_refused_by_name() {
         ("port=80", "port"),
         ("listenAddress=1.2.3", "listenAddress"),
         ("listenAddress=127.0.0.1", "listenAddress"),
+        ("healthPort=80", "healthPort"),
+        ("healthPort=9477", "healthPort"),
+        ("webConfig.file=a/b", "/webConfig/file"),
+        ("webConfig.secrets=a", "secrets"),
+        ("auth.kubernetes=auto", "/auth/kubernetes"),
+        ("socket.hostPath=run", "/socket/hostPath"),
+        ("podMonitor.scheme=ftp", "/podMonitor/scheme"),
         ("config=null", "'config'"),
         ("resources=null", "'resources'"),
         ("resources.agentMemoryMi=null", "agentMemoryMi"),
@@ -87,6 +94,11 @@ fn a_configuration_that_the_agent_refuses_is_not_installed() {
         (json!({"pins": {"keep": "soon"}}), "/config/pins/keep"),
         (json!({"interfaces": [{"name": "a"}]}), "vantage"),
         (
+            json!({"auth": {"tokens": [{"name": "a", "sha256": "b"}]}}),
+            "/sha256",
+        ),
+        (json!({"auth": {"loopbacks": true}}), "loopbacks"),
+        (
             json!({"identity": {"cluster_ranges": ["198.18.0.0"]}}),
             "/cluster_ranges/0",
         ),
@@ -118,6 +130,18 @@ fn a_configuration_that_the_agent_refuses_is_not_installed() {
 fn keys_that_are_the_charts_are_refused_with_the_remedy() {
     for (bad, name, remedy) in [
         ("listen=0.0.0.0:1", "config.listen", "listenAddress"),
+        (
+            "health.listen=127.0.0.1:1",
+            "config.health.listen",
+            "healthPort",
+        ),
+        ("web_config=a", "config.web_config", "webConfig.secret"),
+        (
+            "auth.kubernetes.enabled=true",
+            "config.auth.kubernetes.enabled",
+            "`auth.kubernetes`",
+        ),
+        ("socket.path=/a", "config.socket.path", "socket.hostPath"),
         ("names=names.yaml", "config.names", "the value `names`"),
         ("netns=a", "config.netns", "node's network"),
         ("node_name=a", "config.node_name", "its node's"),

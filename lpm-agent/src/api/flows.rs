@@ -1,29 +1,87 @@
 //! Serves flows, latencies by pairs of namespaces, and links as JSON.
 
-use std::sync::Arc;
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{Query, State},
+    http::header,
     response::{IntoResponse, Response},
     routing::get,
 };
 use serde::{Deserialize, Serialize};
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     Hub, json,
-    router::{blocking, failed},
+    pieces::{Pieces, PiecesBody},
+    router::{blocking, busy, failed},
     sample::SCHEMA,
 };
-use crate::identity::processes::Sockets;
+use crate::{export::http::HttpCounts, identity::processes::Sockets, passive::Model};
+
+/// Lists that are made, or read by their clients, at the same time.
+const AT_ONCE: usize = 4;
+
+/// Time for which a client waits until it is its turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the lists are served from.
+#[derive(Clone, Debug)]
+struct Served {
+    hub: Arc<Hub>,
+    turns: Arc<Semaphore>,
+    counts: Arc<HttpCounts>,
+}
 
 /// Makes the router of `/flows`, `/latency` and `/links`.
-pub(super) fn router(hub: Arc<Hub>) -> Router {
+pub(super) fn router(hub: Arc<Hub>, counts: Arc<HttpCounts>) -> Router {
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let served = Served { hub, turns, counts };
     Router::new()
         .route("/flows", get(flows))
         .route("/latency", get(latency))
         .route("/links", get(links))
-        .with_state(hub)
+        .with_state(served)
+}
+
+/// Why a client gets no list.
+#[derive(Debug, thiserror::Error)]
+enum ListError {
+    #[error("the agent is busy with other lists: ask again in a second")]
+    Busy,
+    #[error("the list cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Served {
+    /// Answers with the list that this makes, when it is the client's turn. The turn ends once the
+    /// client has read the list.
+    async fn list<T: Serialize, E: std::error::Error + Send + 'static>(
+        self,
+        make: impl FnOnce(&Model) -> Result<Vec<T>, E> + Send + 'static,
+    ) -> Response {
+        let turn = timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
+        // The semaphore is never closed.
+        let Some(turn) = turn.ok().and_then(Result::ok) else {
+            return busy(&ListError::Busy, &self.counts);
+        };
+        let hub = self.hub;
+        // The turn goes along, so it lasts as long as the work, even if the client leaves.
+        let listed = blocking(move || {
+            let items = make(hub.model())?;
+            let json = serde_json::to_vec(&Page::of(items)).map_err(ListError::Json);
+            Ok::<_, E>((json.map(|json| Pieces::new(&json)), turn))
+        });
+        match listed.await {
+            Ok((Ok(pieces), turn)) => {
+                let body = PiecesBody::body(Arc::new(pieces), self.counts, Some(turn));
+                ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+            }
+            Ok((Err(error), _)) => failed(&error),
+            Err(error) => failed(&error),
+        }
+    }
 }
 
 /// Query parameters of `/api/v1/flows`.
@@ -55,33 +113,25 @@ impl<T> Page<T> {
     }
 }
 
-async fn flows(State(hub): State<Arc<Hub>>, Query(query): Query<FlowsQuery>) -> Response {
-    let flows = blocking(move || {
-        let sockets = query.processes.then(Sockets::scan);
-        json::flows(hub.model(), sockets.as_ref())
-    })
-    .await;
-    match flows {
-        Ok(mut flows) => {
+async fn flows(State(served): State<Served>, Query(query): Query<FlowsQuery>) -> Response {
+    served
+        .list(move |model| {
+            let sockets = query.processes.then(Sockets::scan);
+            let mut flows = json::flows(model, sockets.as_ref())?;
             flows.retain(|flow| query.all || flow.active);
-            Json(Page::of(flows)).into_response()
-        }
-        Err(error) => failed(&error),
-    }
+            Ok::<_, io::Error>(flows)
+        })
+        .await
 }
 
-async fn latency(State(hub): State<Arc<Hub>>) -> Response {
-    let latencies = blocking(move || json::latencies(hub.model())).await;
-    Json(Page::of(latencies)).into_response()
+async fn latency(State(served): State<Served>) -> Response {
+    served
+        .list(|model| Ok::<_, Infallible>(json::latencies(model)))
+        .await
 }
 
-async fn links(State(hub): State<Arc<Hub>>) -> Response {
-    let found = blocking(move || {
-        let model = hub.model();
-        json::flows(model, None).map(|flows| json::links(model, &flows))
-    });
-    match found.await {
-        Ok(links) => Json(Page::of(links)).into_response(),
-        Err(error) => failed(&error),
-    }
+async fn links(State(served): State<Served>) -> Response {
+    served
+        .list(|model| json::flows(model, None).map(|flows| json::links(model, &flows)))
+        .await
 }

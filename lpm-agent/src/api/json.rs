@@ -10,7 +10,7 @@ use std::{
 use lpm_common::layout::{Echo, Leg, Method, Vantage};
 use serde::{Deserialize, Serialize};
 
-use super::{ports::PortRecord, sample::vlan, tunnel::TunnelRecord};
+use super::{flow_id::flow_id, ports::PortRecord, sample::vlan, tunnel::TunnelRecord};
 use crate::{
     identity::{
         Name, Resolver,
@@ -98,7 +98,7 @@ pub struct Legs {
 /// One flow at one vantage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRecord {
-    /// Identifies the flow for as long as it is in the table.
+    /// Identifies the flow for as long as it is in the table and the agent runs.
     pub id: String,
     /// Interface of the vantage.
     pub interface: String,
@@ -167,7 +167,7 @@ impl FlowRecord {
         let named = |at: (IpAddr, u16), holder| end(at, whose.remote(at.0), holder);
         let here = whose.local(flow.ifindex, flow.segment, flow.local);
         Self {
-            id: format!("{:016x}", flow.fingerprint),
+            id: flow_id(flow.fingerprint),
             interface,
             vantage: flow.vantage.map_or("unknown", Vantage::as_str).to_owned(),
             vlan: vlan(flow.segment),

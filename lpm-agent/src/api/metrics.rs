@@ -3,43 +3,74 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use tower_http::compression::CompressionLayer;
 
-use super::router::{blocking, failed};
+use super::{
+    Peer,
+    pages::{Form, PageError, Pages},
+    pieces::PiecesBody,
+    router::{busy, failed},
+};
 use crate::export::{
     Metrics,
+    http::HttpCounts,
     negotiate::{self, Format},
 };
 
-/// Makes the router of `/metrics`.
-pub(super) fn router(metrics: Arc<Metrics>) -> Router {
-    Router::new()
-        .route("/metrics", get(page).layer(CompressionLayer::new()))
-        .with_state(metrics)
+/// What the metrics are served from.
+#[derive(Clone, Debug)]
+struct Served {
+    pages: Arc<Pages>,
+    counts: Arc<HttpCounts>,
 }
 
-async fn page(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> Response {
-    let accept = headers.get_all(header::ACCEPT).into_iter();
-    // A cache must know which request header the answer depends on.
-    let vary = (header::VARY, "Accept");
-    let Some(format) = negotiate::format(accept.map(HeaderValue::as_bytes)) else {
+/// Makes the router of `/metrics`.
+pub(super) fn router(metrics: Arc<Metrics>, counts: Arc<HttpCounts>) -> Router {
+    let pages = Pages::new(metrics);
+    Router::new()
+        .route("/metrics", get(page))
+        .with_state(Served { pages, counts })
+}
+
+/// Answers with a page. Clients that ask in the same second share it, unless one of this machine
+/// asks for its own by `Cache-Control: no-cache` (RFC 9111 section 5.2.1.4).
+async fn page(
+    State(Served { pages, counts }): State<Served>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    // A cache must know which request headers the answer depends on.
+    let vary = (header::VARY, "Accept, Accept-Encoding");
+    let Some(format) = negotiate::format(lines(&headers, header::ACCEPT)) else {
         let served = Format::ALL.map(Format::content_type).join("\n");
         let text =
             format!("the header Accept excludes every format that is served here:\n{served}\n");
         return (StatusCode::NOT_ACCEPTABLE, [vary], text).into_response();
     };
-    let encoded = blocking(move || metrics.encode(format)).await;
-    match encoded {
-        Ok(body) => {
+    let gzip = negotiate::gzip(lines(&headers, header::ACCEPT_ENCODING));
+    let fresh = peer.is_here() && negotiate::no_cache(lines(&headers, header::CACHE_CONTROL));
+    match pages.get(Form { format, gzip }, fresh).await {
+        Ok(page) => {
             let kind = (header::CONTENT_TYPE, format.content_type());
-            ([kind, vary], body).into_response()
+            let encoding = gzip.then_some([(header::CONTENT_ENCODING, "gzip")]);
+            let body = PiecesBody::body(page, counts, None);
+            let response = ([kind, vary], body);
+            match encoding {
+                Some(encoding) => (encoding, response).into_response(),
+                None => response.into_response(),
+            }
         }
-        Err(error) => failed(&error),
+        Err(PageError::Metrics(error)) => failed(&*error),
+        Err(error @ PageError::Busy) => busy(&error, &counts),
     }
+}
+
+/// The lines of a header.
+fn lines(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
 }

@@ -7,33 +7,30 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::State,
     http::{StatusCode, header},
-    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
 use futures_util::StreamExt as _;
 
-use super::access::{Access, guard};
+use super::Endless;
 use crate::identity::peers::{NamePublisher, PATH, Refusal};
 
-/// Makes the router that serves [`PATH`]. The service must know its clients' addresses
-/// ([`Router::into_make_service_with_connect_info`]).
-pub fn router(board: Arc<NamePublisher>) -> Router {
-    let access = Access::Nodes(Arc::clone(&board));
-    let guarded = get(names).route_layer(middleware::from_fn_with_state(access, guard));
-    Router::new().route(PATH, guarded).with_state(board)
+/// Makes the router that serves [`PATH`]. [`access`](super::access) decides who may ask.
+pub fn router(publisher: Arc<NamePublisher>) -> Router {
+    Router::new().route(PATH, get(names)).with_state(publisher)
 }
 
-async fn names(State(board): State<Arc<NamePublisher>>) -> Response {
-    let lines = board.listen();
+async fn names(State(publisher): State<Arc<NamePublisher>>) -> Response {
+    let lines = publisher.listen();
     match lines {
         Ok(lines) => {
             let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
-            ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+            let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+            (Extension(Endless), kind, body).into_response()
         }
         Err(refusal) => (status(refusal), format!("{refusal}\n")).into_response(),
     }
@@ -55,25 +52,30 @@ mod tests {
         time::Duration,
     };
 
-    use tokio::{net::TcpListener, runtime::Runtime};
+    use tokio::runtime::Runtime;
 
     use super::*;
+    use crate::api::{Admission, Door, Limits, Purpose, Server};
 
     /// A publisher that answers this machine at an address, as long as the runtime is kept.
     fn serving() -> (Runtime, Arc<NamePublisher>, SocketAddr) {
-        let (runtime, board) = (
+        let (runtime, publisher) = (
             Runtime::new().expect("a runtime"),
             Arc::<NamePublisher>::default(),
         );
-        board.open("n1".into());
-        board.set_whole(true);
+        publisher.open("n1".into());
+        publisher.set_whole(true);
         let here = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        let listener = runtime.block_on(TcpListener::bind(here)).expect("bind");
-        let address = listener.local_addr().expect("an address");
-        let router = router(Arc::clone(&board));
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        runtime.spawn(async move { axum::serve(listener, service).await });
-        (runtime, board, address)
+        let address = {
+            let _entered = runtime.enter();
+            let server = Server::bind(here, Purpose::Everybody).expect("bind");
+            let (address, limits) = (server.address(), Limits::within(1024));
+            let admission = Admission::new(limits.shares, Arc::clone(&publisher), Arc::default());
+            let door = Door::new(router(Arc::clone(&publisher)), limits, Arc::default());
+            runtime.spawn(server.serve(door, admission));
+            address
+        };
+        (runtime, publisher, address)
     }
 
     fn connect(to: SocketAddr) -> TcpStream {
@@ -96,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_no_question_is_refused() {
-        let (_runtime, _board, address) = serving();
+        let (_runtime, _publisher, address) = serving();
         let head = |method: &str, path: &str, more: &str| {
             format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{more}\r\n").into_bytes()
         };
@@ -119,7 +121,7 @@ mod tests {
     /// asked for, nor a client that does not read keeps names from others.
     #[test]
     fn whoever_is_slow_waits_alone() {
-        let (_runtime, board, address) = serving();
+        let (_runtime, publisher, address) = serving();
         let mut endless = connect(address);
         endless.write_all(b"GET /api/v1/na").expect("send");
         let mut body = connect(address);
@@ -132,7 +134,7 @@ mod tests {
         quick.write_all(question.as_bytes()).expect("send");
         let mut piece = [0; 4096];
         for _ in 0..50 {
-            board.alive();
+            publisher.alive();
             assert!(quick.read(&mut piece).expect("it hears") > 0);
         }
     }

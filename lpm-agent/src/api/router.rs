@@ -1,7 +1,7 @@
 //! All routes of the agent.
 //!
-//! `/metrics`, `/healthz` and `/readyz` contain no address and may be open. Everything below `/api`
-//! answers loopback clients only, except the names that agents exchange ([`names`]).
+//! `/metrics`, `/healthz` and `/readyz` contain no address and may be open. One layer around all routes
+//! decides who may ask ([`access`](super::access)).
 
 use std::sync::{
     Arc,
@@ -11,7 +11,7 @@ use std::sync::{
 use axum::{
     Router,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
@@ -22,7 +22,10 @@ use super::{
     access::{Access, guard},
     flows, metrics, names, watch,
 };
-use crate::export::Metrics;
+use crate::export::{
+    Metrics,
+    http::{HttpCounts, HttpRefusal},
+};
 
 /// State that the routes read.
 #[derive(Debug)]
@@ -31,24 +34,28 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// The samples, and the model.
     pub hub: Arc<Hub>,
+    /// Counts what is refused.
+    pub counts: Arc<HttpCounts>,
     /// True once every existing interface has been handled.
     pub ready: Arc<AtomicBool>,
+    /// Decides who may ask.
+    pub access: Arc<Access>,
 }
 
 /// Joins the routers of all paths.
 pub fn router(app: App) -> Router {
     let names = names::router(Arc::clone(app.hub.model().registry().publisher()));
-    let api = flows::router(Arc::clone(&app.hub))
-        .merge(watch::router(app.hub))
-        .layer(middleware::from_fn_with_state(Access::ThisMachine, guard));
-    metrics::router(app.metrics)
+    let api = flows::router(Arc::clone(&app.hub), Arc::clone(&app.counts))
+        .merge(watch::router(app.hub, Arc::clone(&app.counts)));
+    metrics::router(app.metrics, app.counts)
         .merge(health(app.ready))
         .nest("/api/v1", api)
         .merge(names)
+        .layer(middleware::from_fn_with_state(app.access, guard))
 }
 
 /// Makes the router of `/healthz` and `/readyz`.
-fn health(is_ready: Arc<AtomicBool>) -> Router {
+pub fn health(is_ready: Arc<AtomicBool>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -70,6 +77,18 @@ async fn ready(State(is_ready): State<Arc<AtomicBool>>) -> Response {
 /// Answers with status 500.
 pub(super) fn failed(error: &dyn std::error::Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+}
+
+/// Answers with status 503, and when to ask again.
+pub(super) fn busy(error: &dyn std::error::Error, counts: &HttpCounts) -> Response {
+    counts.refuse(HttpRefusal::Busy);
+    unavailable(format!("{error}\n"))
+}
+
+/// Answers with status 503 and this text.
+pub(super) fn unavailable(text: impl IntoResponse) -> Response {
+    let again = [(header::RETRY_AFTER, "1")];
+    (StatusCode::SERVICE_UNAVAILABLE, again, text).into_response()
 }
 
 /// Runs work that takes milliseconds of a CPU on a thread of its own, outside the server's threads.

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
     extract::State,
     http::header,
@@ -15,24 +15,43 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    Hub,
+    Endless, Hub, Peer,
+    router::unavailable,
     sample::{SCHEMA, SampleRecord},
     stream::Watcher,
+    streams::Streams,
 };
-use crate::passive::clock::wall_clock;
+use crate::{
+    export::http::{HttpCounts, HttpRefusal},
+    passive::clock::wall_clock,
+};
 
 /// Interval between lines to a watcher without samples. A line shows that both sides live.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Chunks of the stream that may wait for a slow client.
-const CHUNKS: usize = 16;
+const CHUNKS: usize = 4;
 
 /// Most samples in one chunk.
-const BATCH: usize = 512;
+const BATCH: usize = 128;
+
+/// What the samples are served from.
+#[derive(Clone, Debug)]
+struct Served {
+    hub: Arc<Hub>,
+    streams: Arc<Streams>,
+    counts: Arc<HttpCounts>,
+}
 
 /// Makes the router of `/watch`.
-pub(super) fn router(hub: Arc<Hub>) -> Router {
-    Router::new().route("/watch", get(watch)).with_state(hub)
+pub(super) fn router(hub: Arc<Hub>, counts: Arc<HttpCounts>) -> Router {
+    let streams = Arc::default();
+    let served = Served {
+        hub,
+        streams,
+        counts,
+    };
+    Router::new().route("/watch", get(watch)).with_state(served)
 }
 
 /// One line of the stream `/api/v1/watch`.
@@ -50,12 +69,20 @@ pub enum StreamLine {
     },
 }
 
-async fn watch(State(hub): State<Arc<Hub>>) -> Response {
+async fn watch(State(served): State<Served>, Extension(peer): Extension<Peer>) -> Response {
+    let Some(place) = served.streams.open(&peer) else {
+        served.counts.refuse(HttpRefusal::Streams);
+        return unavailable("too many clients watch samples: end one, or ask again later\n");
+    };
     let (sender, chunks) = mpsc::channel(CHUNKS);
-    let watcher = hub.watch();
-    tokio::spawn(send_samples(watcher, sender));
+    let watcher = served.hub.watch();
+    tokio::spawn(async move {
+        send_samples(watcher, sender).await;
+        drop(place);
+    });
     let body = Body::from_stream(ReceiverStream::new(chunks));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (Extension(Endless), kind, body).into_response()
 }
 
 /// Sends lines until the client disconnects.

@@ -8,6 +8,7 @@ use std::{
 use clap::{Args, Subcommand};
 
 use crate::{
+    api::web_config::WebConfig,
     config::Config as Configuration,
     identity::names_file::{self, PrefixMap},
 };
@@ -20,7 +21,7 @@ pub(super) struct Config {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Check a configuration, and the names file that it points to.
+    /// Check a configuration, and the names file and web configuration that it points to.
     Check {
         /// The configuration.
         file: PathBuf,
@@ -62,6 +63,11 @@ impl Config {
 fn check(file: &std::path::Path) -> anyhow::Result<String> {
     let config = Configuration::read(file)?;
     let names = config.names.as_deref().map(PrefixMap::read).transpose()?;
+    config
+        .web_config
+        .as_deref()
+        .map(WebConfig::read)
+        .transpose()?;
     let names = names.map_or(String::new(), |names| format!(", {} names", names.len()));
     Ok(format!(
         "{}: the configuration is valid{names}",

@@ -14,6 +14,7 @@ mod run;
 mod show;
 mod signals;
 mod top;
+mod unix;
 mod watch;
 
 use std::{
@@ -68,6 +69,7 @@ On SIGHUP, or when the files change, the agent applies new names and rules witho
     #[command(after_help = "Examples:
   lpm top                                        all interfaces, by the built-in rules
   lpm top --agent http://127.0.0.1:9477          what a running agent sees
+  lpm top --agent unix:/run/lpm/lpm.sock         the same, by the agent's Unix socket
   kubectl exec -it AGENT -- /lpm top             the same: in an agent's container it is the default
   lpm top -i eth0 --once --format json           one table as JSON, then exit")]
     Top(top::Top),

@@ -3,7 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    config::Config,
+    api,
+    config::{Config, Enabled},
     kernel::{
         detach,
         netns::{Netns, Place},
@@ -17,13 +18,22 @@ fn needs(config: &Config, file: Option<&Path>) -> Needs {
     let kubernetes = config.identity.kubernetes();
     let kubeconfig = kubernetes.and_then(|settings| settings.kubeconfig);
     let names = config.names.as_deref();
-    let reads = [file, names, kubeconfig.as_deref()];
+    let web = config.web_config.as_deref();
+    let tokens = (config.auth.tokens.iter()).filter_map(|token| token.file.as_deref());
+    let reads = [file, names, kubeconfig.as_deref(), web]
+        .into_iter()
+        .flatten();
     let pins = config.pins.enabled.then(|| config.pins.path.clone());
+    let socket = (config.socket.enabled != Enabled::Always(false)).then(|| &config.socket.path);
+    let socket = socket.and_then(|path| path.parent());
+    let ports = [Some(config.listen), config.health.listen]
+        .into_iter()
+        .flatten();
     Needs {
         keep: config.privileges,
-        reads: reads.into_iter().flatten().map(Path::to_owned).collect(),
-        writes: pins.into_iter().collect(),
-        ports: vec![config.listen.port()],
+        reads: reads.chain(tokens).map(Path::to_owned).collect(),
+        writes: pins.into_iter().chain(socket.map(Path::to_owned)).collect(),
+        ports: ports.map(|address| address.port()).collect(),
         // A kubeconfig may name a program that gets credentials.
         executes: kubeconfig.is_some(),
     }
@@ -40,6 +50,9 @@ pub(super) fn give_up(
     file: Option<&Path>,
 ) -> anyhow::Result<(Reduced, Option<Arc<Place>>)> {
     let needs = needs(config, file);
+    if config.socket.enabled != Enabled::Always(false) {
+        api::prepare_socket(&config.socket);
+    }
     if config.pins.enabled {
         // Landlock's rules are for directories that exist.
         pins::prepare(&config.pins.path)?;

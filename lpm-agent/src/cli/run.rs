@@ -12,9 +12,9 @@ use clap::Args;
 
 use super::{Measure, measuring, memory, rights, runtime, signals};
 use crate::{
-    api::{self, App, Server},
-    config::{Config, node_name},
-    export::{Metrics, agent::ConfigHash, collect::Collectors},
+    api::{Access, App, Listeners},
+    config::{Config, Enabled, node_name},
+    export::{Metrics, agent::ConfigHash, collect::Collectors, http::HttpCounts},
     kernel::{netns::Place, privileges::Reduced},
     session::{Notice, Options, Passive, Session},
     shutdown::{OnExit, SuccessorCheck},
@@ -30,6 +30,12 @@ pub(super) struct Run {
     /// Address and port of the HTTP server.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Web configuration file: TLS, client certificates, users with passwords.
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
+    /// Serve the API to this machine at this Unix socket, too.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// Keep the data path for the next agent, pinned in this directory of a BPF file system.
     #[arg(long, value_name = "PATH")]
     pins: Option<PathBuf>,
@@ -42,6 +48,11 @@ impl Run {
     /// Where it serves, if the command line says so.
     pub(super) fn listens(&self) -> Option<SocketAddr> {
         self.listen
+    }
+
+    /// The Unix socket where it serves, if the command line says so.
+    pub(super) fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
     }
 
     /// The configuration file.
@@ -65,7 +76,9 @@ impl Run {
     ) -> anyhow::Result<()> {
         let mut end = signals::End::new(false)?;
         // The port comes first: a second agent must not touch an interface.
-        let server = Server::bind(config.listen).await?;
+        let listeners = Listeners::bind(config.listen, config.health.listen, &config.socket)?;
+        let http = Arc::<HttpCounts>::default();
+        let access = Access::new(&config, Arc::clone(&http)).await?;
         let hash = Arc::new(ConfigHash::new(config.hash()));
         let farewell = farewell(&config);
         let mut files = Files::new(self.measure.config.clone(), config.names.clone());
@@ -78,27 +91,28 @@ impl Run {
         };
         let session = Session::start(options, |notice| log(&notice))?;
         let passive = measuring(&session)?;
-        let app = app(passive, &hash);
+        let nodes = Arc::clone(session.registry().publisher());
+        let access = Arc::new(access.with_nodes(nodes));
         rights::tell(&rights);
-        tracing::info!("metrics at http://{}/metrics", server.address());
-        let serving = server.serve(api::router(app), async move { end.wait().await });
-        tokio::pin!(serving);
+        let serving = listeners.serve(app(passive, &hash, http, Arc::clone(&access)));
         let mut hangup = signals::reload()?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
-                done = &mut serving => {
-                    done?;
-                    break;
+                () = end.wait() => break,
+                _ = hangup.recv() => {
+                    access.reload();
+                    self.reload(netns, &session, &hash, &mut files);
                 }
-                _ = hangup.recv() => self.reload(netns, &session, &hash, &mut files),
                 _ = look.tick() => {
+                    access.reload();
                     if files.changed() {
                         self.reload(netns, &session, &hash, &mut files);
                     }
                 }
             }
         }
+        serving.end().await;
         let leaving = match farewell {
             Some(farewell) => farewell.ask().await,
             None if passive.is_pinned() => OnExit::KeepPinned("they are pinned".to_owned()),
@@ -117,8 +131,15 @@ impl Run {
         if let Some(path) = &self.pins {
             config.pins.enabled = true;
             config.pins.path.clone_from(path);
-            config.check()?;
         }
+        if let Some(path) = &self.web_config {
+            config.web_config = Some(path.clone());
+        }
+        if let Some(path) = &self.socket {
+            config.socket.enabled = Enabled::Always(true);
+            config.socket.path.clone_from(path);
+        }
+        config.check()?;
         Ok(config)
     }
 
@@ -149,11 +170,17 @@ impl Run {
 }
 
 /// What the HTTP server shows of a session.
-fn app(passive: &Passive, hash: &Arc<ConfigHash>) -> App {
+fn app(
+    passive: &Passive,
+    hash: &Arc<ConfigHash>,
+    counts: Arc<HttpCounts>,
+    access: Arc<Access>,
+) -> App {
     let metrics = Metrics::new(Collectors::of_agent(
         passive.hub().shared_model(),
         Arc::clone(hash),
         passive.program_times(),
+        Arc::clone(&counts),
     ));
     let metrics = match passive.counting_since() {
         Some(since) => metrics.counting_since(since),
@@ -162,8 +189,10 @@ fn app(passive: &Passive, hash: &Arc<ConfigHash>) -> App {
     App {
         metrics: Arc::new(metrics),
         hub: Arc::clone(passive.hub()),
+        counts,
         // The session has dealt with every interface that was there.
         ready: Arc::new(AtomicBool::new(true)),
+        access,
     }
 }
 

@@ -12,7 +12,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Measure, client::Agent, here, measuring, output, runtime, show, signals};
+use super::{
+    Measure,
+    client::{Address, Agent},
+    here, measuring, output, runtime, show, signals,
+};
 use crate::{
     api::{StreamLine, sample::SampleRecord, stream::Watcher, tunnel::place},
     passive::clock::wall_clock,
@@ -29,7 +33,7 @@ pub(super) struct Watch {
     /// How a sample is printed.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Show what the agent at this URL measures, instead of measuring.
+    /// Show what the agent at this URL or Unix socket (unix:PATH) measures, instead of measuring.
     #[arg(long, value_name = "URL", conflicts_with_all = ["config", "interface", "names", "attach"])]
     agent: Option<String>,
     /// End after this time.
@@ -65,9 +69,10 @@ impl Watch {
         let mut printer = Printer::new(self.format, self.count.unwrap_or(u64::MAX));
         let mut missed = None;
         let here = || here::agent(&self.measure, netns).inspect(|_| output::end_when_stuck());
-        let outcome = match self.agent.clone().or_else(here) {
-            Some(url) => {
-                let lines = Agent::new(&url).watch()?;
+        let given = self.agent.as_deref().map(Address::of);
+        let outcome = match given.or_else(here) {
+            Some(agent) => {
+                let lines = Agent::new(agent).watch()?;
                 follow_agent(lines, &mut printer, &mut missed, &mut end, limit).await
             }
             None => {

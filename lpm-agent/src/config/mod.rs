@@ -1,7 +1,9 @@
 //! The configuration: one YAML file, every key with a default, unknown keys refused.
 
+mod auth;
 mod conntrack;
 mod error;
+mod health;
 mod identity;
 mod method;
 mod pins;
@@ -24,8 +26,10 @@ use lpm_common::{layout, parse::tunnel::TunnelPorts};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use auth::{Auth, SOCKET, Socket, Token, TokenReviews};
 pub use conntrack::Conntrack;
 pub use error::ConfigError;
+pub use health::Health;
 pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use method::Method;
 pub use pins::Pins;
@@ -53,6 +57,16 @@ pub struct Config {
     /// Address and port of the HTTP server. Only a loopback address keeps `/api` to this machine.
     #[schemars(with = "String", regex(pattern = r":[0-9]{1,5}$"))]
     pub listen: SocketAddr,
+    /// A web configuration file of Prometheus' exporters: TLS, client certificates, users with
+    /// passwords, response headers, a limit of requests. It and the files that it names are read
+    /// again when they change. A relative path starts at the configuration's directory.
+    pub web_config: Option<PathBuf>,
+    /// Who may use `/api`, and whether `/metrics` needs credentials.
+    pub auth: Auth,
+    /// The Unix socket at which `lpm top` and `lpm watch` ask the agent of this machine.
+    pub socket: Socket,
+    /// Where health checks have a listener of their own.
+    pub health: Health,
     /// What to watch on the nodes of a known CNI. The rules of the preset come after those of
     /// `interfaces`. It also sets `tunnels`, unless they are given. Takes effect without a restart.
     pub preset: Option<Preset>,
@@ -135,6 +149,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9477)),
+            web_config: None,
+            auth: Auth::default(),
+            socket: Socket::default(),
+            health: Health::default(),
             preset: None,
             interfaces: Vec::new(),
             tunnels: Tunnels::default(),
@@ -162,7 +180,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a file. A relative `names` is resolved against the file's directory.
+    /// Reads a file. Relative paths are resolved against the file's directory.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
@@ -171,7 +189,9 @@ impl Config {
         let mut config = Self::parse(&text, path)?;
         if let Some(directory) = path.parent() {
             let kubeconfig = &mut config.identity.kubernetes.kubeconfig;
-            for file in [&mut config.names, kubeconfig].into_iter().flatten() {
+            let tokens = config.auth.tokens.iter_mut().map(|token| &mut token.file);
+            let files = [&mut config.names, kubeconfig, &mut config.web_config];
+            for file in files.into_iter().chain(tokens).flatten() {
                 *file = directory.join(&*file);
             }
         }
@@ -326,6 +346,8 @@ mod tests {
     fn values_that_cannot_work_are_refused_by_key() {
         for (text, key) in [
             ("flows: 1000\n", "flows"),
+            ("health: {listen: \"127.0.0.1:9477\"}\n", "health.listen"),
+            ("health: {port: 9478}\n", "port"),
             ("rows: 1\n", "rows"),
             ("stripes: 3\n", "stripes"),
             ("levels: {top: 0}\n", "levels.top"),

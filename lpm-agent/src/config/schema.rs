@@ -16,6 +16,9 @@ pub(super) const LABEL: &str = concat!(
     "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 );
 
+/// Pattern of a SHA-256 digest in hexadecimal.
+pub(super) const SHA256: &str = "^[0-9A-Fa-f]{64}$";
+
 /// The powers of two in this range.
 pub(super) fn powers_of_two(range: RangeInclusive<u32>) -> Vec<u32> {
     (0..u32::BITS)

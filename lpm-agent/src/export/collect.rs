@@ -7,6 +7,7 @@ use super::{
     counters::KernelCounters,
     families::Families,
     flows::Flows,
+    http::{Http, HttpCounts},
     identity::Identity,
     info_metrics::Infos,
     interfaces::Interfaces,
@@ -49,6 +50,7 @@ impl Collectors {
         model: &Arc<Model>,
         config_hash: Arc<ConfigHash>,
         program_times: ProgramTimes,
+        http: Arc<HttpCounts>,
     ) -> Self {
         let mut all = Self::default();
         all.register(RoundTrips::new(Arc::clone(model)));
@@ -60,6 +62,7 @@ impl Collectors {
         all.register(Ports(Arc::clone(model)));
         all.register(Interfaces(Arc::clone(model)));
         all.register(Agent::new(config_hash, program_times));
+        all.register(Http(http));
         all.register(Process);
         all
     }
@@ -155,7 +158,7 @@ mod tests {
         let model = Arc::new(model(tables));
         let mut recorder = Recorder::default();
         let times: ProgramTimes = Box::new(Vec::new);
-        Collectors::of_agent(&model, Arc::default(), times)
+        Collectors::of_agent(&model, Arc::default(), times, Arc::default())
             .collect(&mut recorder)
             .expect("all is read");
         let families = recorder.0.iter();

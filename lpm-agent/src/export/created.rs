@@ -34,7 +34,7 @@ enum Counted {
 
 /// Counters of each family, by the beginning of its name. The first that fits decides. A family
 /// that is missing here has no time.
-const BY: [(&str, Counted); 25] = [
+const BY: [(&str, Counted); 26] = [
     ("lpm_rtt_seconds", Counted::Maps),
     ("lpm_flow_rtt_seconds", Counted::Maps),
     ("lpm_workload_rtt_seconds", Counted::Maps),
@@ -58,6 +58,7 @@ const BY: [(&str, Counted); 25] = [
     ("lpm_map_drops_total", Counted::Maps),
     ("lpm_parse_skipped_total", Counted::Maps),
     ("lpm_identity_", Counted::Agent),
+    ("lpm_http_", Counted::Agent),
     ("lpm_segment_", Counted::Agent),
     ("process_", Counted::Agent),
 ];

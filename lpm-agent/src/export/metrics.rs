@@ -107,4 +107,4 @@ impl Collector for Bridge {
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -7,6 +7,7 @@ mod created;
 pub mod families;
 mod flows;
 mod histograms;
+pub mod http;
 mod identity;
 mod info_metrics;
 mod interfaces;

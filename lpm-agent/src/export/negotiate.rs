@@ -143,6 +143,37 @@ pub fn format<'a>(accept: impl IntoIterator<Item = &'a [u8]>) -> Option<Format> 
     }
 }
 
+/// True if the client names gzip in the lines of the header `Accept-Encoding`, and does not prefer
+/// the plain page (RFC 9110 section 12.5.3).
+#[must_use]
+pub fn gzip<'a>(accept: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    let lines: Vec<_> = accept.into_iter().map(String::from_utf8_lossy).collect();
+    let codings = lines.iter().flat_map(|line| line.split(','));
+    let (mut gzip, mut identity) = (0, 0);
+    for coding in codings.take(RANGES) {
+        let (name, parameter) = coding.split_once(';').unwrap_or((coding, "q=1"));
+        let weight = parameter.split_once('=');
+        let weight = weight.filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+        let weight = weight.and_then(|(_, value)| quality(value.trim()));
+        let name = name.trim();
+        if name.eq_ignore_ascii_case("gzip") {
+            gzip = weight.unwrap_or(0);
+        } else if name.eq_ignore_ascii_case("identity") {
+            identity = weight.unwrap_or(0);
+        }
+    }
+    gzip > 0 && gzip >= identity
+}
+
+/// True if a line of the header `Cache-Control` has `no-cache`.
+#[must_use]
+pub fn no_cache<'a>(control: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    control.into_iter().any(|line| {
+        let mut directives = line.split(|byte| *byte == b',');
+        directives.any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-cache"))
+    })
+}
+
 /// Splits where a separator is not in a quoted string.
 fn split(text: &str, separator: char) -> Vec<&str> {
     let (mut parts, mut from) = (Vec::new(), 0);
@@ -197,6 +228,36 @@ fn quality(value: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gzip_is_sent_to_those_who_ask_for_it() {
+        for (accept, packed) in [
+            ("gzip", true),
+            ("deflate;q=0.5, GZIP", true),
+            ("gzip ; Q=0.3", true),
+            ("gzip;q=0.3, identity;q=0.5", false),
+            ("gzip;q=0, *", false),
+            ("gzip;q=", false),
+            ("gzip;x=1", false),
+            ("*", false),
+            ("br", false),
+            ("", false),
+        ] {
+            assert_eq!(gzip([accept.as_bytes()]), packed, "{accept:?}");
+        }
+        assert!(!gzip([]) && gzip([&b"br"[..], b"gzip"]));
+    }
+
+    #[test]
+    fn a_page_of_ones_own_is_asked_for_by_name() {
+        for (control, own) in [
+            ("max-age=0, No-Cache", true),
+            ("no-cached", false),
+            ("", false),
+        ] {
+            assert_eq!(no_cache([control.as_bytes()]), own, "{control:?}");
+        }
+    }
 
     const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
 

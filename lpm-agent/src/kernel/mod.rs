@@ -17,6 +17,7 @@ pub mod check;
 pub mod conntrack;
 mod contest;
 mod counters;
+mod credentials;
 pub mod detach;
 mod detour;
 mod events;
@@ -48,3 +49,4 @@ mod worker;
 pub mod xdp;
 
 pub use bpf::Direction;
+pub use credentials::peer_groups;

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use procfs::{
     ProcResult, boot_time_secs, page_size,
     process::{LimitValue, MountInfo, Process},
@@ -15,6 +16,9 @@ use procfs::{
 /// A limit of a version 1 control group from here on is none. The kernel shows the most that it can
 /// count, in pages.
 const NO_LIMIT: u64 = 1 << 62;
+
+/// Open files that a process may be expected to have where the kernel does not tell its limit.
+const LEAST_OPEN_FILES: u64 = 1024;
 
 /// Resources of this process, as the kernel reports them. None: not reported, or without a limit.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,6 +47,23 @@ pub struct MemoryLimit {
     /// Bytes in use, without those that the kernel can drop at once (files that nobody has read
     /// again). The kubelet calls it the working set.
     pub used: u64,
+}
+
+/// Raises the soft limit of open files to the hard one, and returns what then holds. An agent that
+/// watches many interfaces needs more than the usual 1,024, and no library of ours uses `select(2)`,
+/// for which that number was chosen.
+#[must_use]
+pub fn raise_open_files() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return LEAST_OPEN_FILES;
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(error) => {
+            tracing::warn!("the limit of open files stays at {soft}: {error}");
+            soft
+        }
+    }
 }
 
 impl OwnProcess {

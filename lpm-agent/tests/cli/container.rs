@@ -139,12 +139,16 @@ fn the_first_process_of_a_container_is_asked() {
         return;
     }
     let (node, _pod) = node_with_pod("va");
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("lpm.sock");
     // In the node's network namespace, as with `hostNetwork`.
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--net={}", path_of(&node)))
         .args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .args([env!("CARGO_BIN_EXE_lpm"), "run", "--listen", "0.0.0.0:9477"])
+        .arg("--socket")
+        .arg(&socket)
         .env_remove("LPM_LOG")
         .stdin(Stdio::null());
     let agent = Lpm::spawn(&node, &mut command);
@@ -157,11 +161,18 @@ fn the_first_process_of_a_container_is_asked() {
     exec.args(["-t", first, "-p", "-m", "-n", env!("CARGO_BIN_EXE_lpm")])
         .args(["top", "--once", "--tab", "links", "--seconds", "0.2"])
         .env_remove("LPM_AGENT");
-    let output = lpm::output(&mut exec);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("the agent of this container"), "{said}");
-    assert!(said.contains("http://127.0.0.1:9477"), "{said}");
+    // Where there is no socket, by TCP.
+    for address in [
+        format!("unix:{}", socket.display()),
+        "http://127.0.0.1:9477".to_owned(),
+    ] {
+        let output = lpm::output(&mut exec);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("the agent of this container"), "{said}");
+        assert!(said.contains(&address), "{said}");
+        let _ = std::fs::remove_file(&socket);
+    }
     let ended = agent.end(Signal::SIGKILL);
     assert!(!ended.success());
 }

@@ -1,9 +1,11 @@
 //! What the agent serves: metrics, flows, samples, and what a real Prometheus makes of them.
 
 mod alert_rules;
+mod hostile;
 mod metrics;
 mod prometheus;
 mod row_reuse;
 mod scrape;
+mod securing;
 #[path = "../support/mod.rs"]
 mod support;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lpm_agent::{
-    api::names,
+    api::{Admission, Door, Limits, Purpose, Server, names},
     identity::{kubernetes::OfNode, peers::NamePublisher},
 };
 use tokio::runtime::Runtime;
@@ -77,12 +77,13 @@ impl Agent {
     /// Answers whoever comes there, as long as what is returned is kept.
     pub(crate) fn serve_at(&self, listener: TcpListener) -> Runtime {
         let runtime = Runtime::new().expect("a runtime");
-        listener.set_nonblocking(true).expect("non-blocking");
         let router = names::router(Arc::clone(&self.publisher));
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let limits = Limits::within(1 << 16);
+        let admission = Admission::new(limits.shares, Arc::clone(&self.publisher), Arc::default());
+        let door = Door::new(router, limits, Arc::default());
         runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-            axum::serve(listener, service).await.expect("serve");
+            let server = Server::over(listener, Purpose::Everybody).expect("a listener");
+            server.serve(door, admission).await;
         });
         runtime
     }

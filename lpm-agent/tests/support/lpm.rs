@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
     sync::{
         Arc, Mutex,
@@ -147,6 +147,9 @@ impl Lpm {
 pub struct Agent {
     pub lpm: Lpm,
     pub url: String,
+    /// Its Unix socket, unless it is of another build. The machine's own is another agent's.
+    pub socket: PathBuf,
+    _directory: Option<tempfile::TempDir>,
 }
 
 impl Agent {
@@ -159,21 +162,36 @@ impl Agent {
     pub fn start_with(node: &Netns, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = lpm();
         command.envs(environment.iter().copied());
-        Self::of(command, node, arguments)
+        Self::of(command, node, arguments, true)
     }
 
     /// Starts that of another build.
     pub fn start_of(program: &Path, node: &Netns, arguments: &[&str]) -> Self {
         let mut command = Command::new(program);
         command.stdin(Stdio::null());
-        Self::of(command, node, arguments)
+        Self::of(command, node, arguments, false)
     }
 
-    fn of(mut command: Command, node: &Netns, arguments: &[&str]) -> Self {
+    /// One that serves at this URL, and has no socket of its own.
+    pub fn at(lpm: Lpm, url: String) -> Self {
+        Self {
+            lpm,
+            url,
+            socket: PathBuf::new(),
+            _directory: None,
+        }
+    }
+
+    fn of(mut command: Command, node: &Netns, arguments: &[&str], has_socket: bool) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("lpm.sock");
         command
             .args(["--netns", node.path().to_str().expect("a path")])
             .args(["run", "--listen", "127.0.0.1:0"])
             .args(arguments);
+        if has_socket {
+            command.arg("--socket").arg(&socket);
+        }
         let lpm = Lpm::spawn(node, &mut command);
         lpm.wait_for("/metrics\n");
         let said = lpm.said();
@@ -182,6 +200,8 @@ impl Agent {
         let agent = Self {
             url: url.to_owned(),
             lpm,
+            socket,
+            _directory: Some(directory),
         };
         eventually("the agent is ready", || {
             ureq::get(format!("{}/readyz", agent.url)).call().is_ok()
@@ -192,7 +212,9 @@ impl Agent {
     /// What a path answers, to whoever asks for this type.
     pub fn get(&self, path: &str, accept: &str) -> (String, Vec<u8>) {
         let url = format!("{}{path}", self.url);
-        let mut response = ureq::get(&url).header("Accept", accept).call().expect(path);
+        // What was counted until now, not a page that another client got within this second.
+        let request = ureq::get(&url).header("Cache-Control", "no-cache");
+        let mut response = request.header("Accept", accept).call().expect(path);
         let kind = response.headers()["content-type"]
             .to_str()
             .expect("text")

@@ -6,7 +6,9 @@
     reason = "each test binary uses its own part"
 )]
 
+pub mod authority;
 pub mod bpffs;
+pub mod curl;
 pub mod gate;
 pub mod kernel;
 pub mod lpm;

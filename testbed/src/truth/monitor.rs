@@ -342,7 +342,8 @@ fn await_address(log: &mut impl BufRead, shared: &Shared) -> Result<String, Erro
 }
 
 fn get(url: &str) -> Result<ureq::Body, Error> {
-    match ureq::get(url).call() {
+    // What was counted until now, not the page that another client got within this second.
+    match ureq::get(url).header("Cache-Control", "no-cache").call() {
         Ok(response) => Ok(response.into_body()),
         Err(error) => Err(agent("does not answer", &format!("{url}: {error}"))),
     }

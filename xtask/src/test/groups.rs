@@ -9,7 +9,7 @@ use super::{
     output::{CargoTests, Tally},
     runner, upgrade,
 };
-use crate::{image, process, setup};
+use crate::{build, image, paths, process, setup};
 
 /// What must be there before a group runs; each includes the one before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,8 +116,11 @@ pub(crate) const WORKSPACE: [&str; 2] = ["--workspace", "--exclude=xtask"];
 /// The group that takes minutes to make an image and to start clusters.
 pub(crate) const CLUSTER: &str = "cluster";
 
+/// The group that occupies the machine with hostile clients.
+pub(crate) const HOSTILE: &str = "hostile";
+
 /// All groups. Those that may run beside others are neighbours, the longest first.
-pub(crate) const GROUPS: [Group; 20] = [
+pub(crate) const GROUPS: [Group; 21] = [
     Group::new(
         "format",
         "rustfmt has nothing to change",
@@ -239,6 +242,13 @@ pub(crate) const GROUPS: [Group; 20] = [
         upgrade::run,
     ),
     Group::new(
+        HOSTILE,
+        "a thousand hostile HTTP clients of each kind for a minute, under the chart's memory limit; \
+         only on request",
+        Needs::Programs,
+        hostile,
+    ),
+    Group::new(
         kernel::NAME,
         "the programs on the oldest supported kernel, emulated; only on request",
         Needs::Programs,
@@ -269,6 +279,17 @@ fn unit() -> Result<Tally> {
     let mut tally = cargo_test(&UNIT, limit)?;
     tally.add(cargo_test_of(&["--package=xtask"], limit)?);
     Ok(tally)
+}
+
+/// Runs the test of hostile clients in full, on the agent that is built for release.
+fn hostile() -> Result<Tally> {
+    build::release_agent()?;
+    let program = paths::release_binary("lpm");
+    cargo_test_with(
+        &["--package=lpm-agent", "--test=export", "hostile::"],
+        &[("LPM_HOSTILE", &program)],
+        Duration::from_mins(15),
+    )
 }
 
 fn cargo_test(targets: &[&str], limit: Duration) -> Result<Tally> {
@@ -304,7 +325,6 @@ mod tests {
     use std::{collections::BTreeSet, fs};
 
     use super::*;
-    use crate::paths;
 
     /// The test binaries that cargo finds in a crate.
     fn binaries(of: &str) -> Vec<String> {

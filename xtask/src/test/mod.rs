@@ -142,7 +142,7 @@ fn run_groups(chosen: &[&Group]) -> Result<Tally> {
 }
 
 /// Groups that run only when asked for, and why: they take their time.
-const OPT_IN: [(&str, &str); 3] = [
+const OPT_IN: [(&str, &str); 4] = [
     (
         groups::CLUSTER,
         "it starts whole clusters, for a quarter of an hour",
@@ -150,6 +150,10 @@ const OPT_IN: [(&str, &str); 3] = [
     (
         upgrade::NAME,
         "it builds another commit, for ten minutes the first time",
+    ),
+    (
+        groups::HOSTILE,
+        "it occupies the machine with thousands of clients, for two minutes",
     ),
     (kernel::NAME, "it emulates machines, for some minutes each"),
 ];

@@ -35,9 +35,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.multusResults | default (ternary "/var/lib/cni/multus/results" "" (eq .Values.preset "l2sm")) }}
 {{- end }}
 
+{{- /* The Unix socket in the container. A pod's own volume is open to all in the pod; the agent makes a
+directory in it that is not. */ -}}
+{{- define "lpm.socket" -}}
+{{ ternary "/run/lpm/lpm.sock" "/run/lpm/agent/lpm.sock" (ne .Values.socket.hostPath "") }}
+{{- end }}
+
 {{- /* Keys of lpm.yaml that would part the agent from what the chart makes around it. */ -}}
 {{- define "lpm.ownKeys" -}}
-listen: set `listenAddress` and `port`, which the probes use too
+listen: set `listenAddress` and `port`
+health.listen: set `healthPort`, which the probes use
+web_config: set `webConfig.secret`
+auth.kubernetes.enabled: set `auth.kubernetes`, which also grants the rights that it needs
+socket.enabled: the commands in the agents' containers need the socket
+socket.path: set `socket.hostPath`
 names: give the names themselves, as the value `names`
 netns: the agents watch their node's network
 node_name: each agent gets its node's name
@@ -62,7 +73,14 @@ identity.kubernetes.kubeconfig: the agents use their service account
 {{- /* lpm.yaml: what the values say, under what `config` says. */ -}}
 {{- define "lpm.config" -}}
 {{- include "lpm.refuseOwnKeys" . -}}
+{{- if eq (int .Values.port) (int .Values.healthPort) -}}
+{{- fail "healthPort is the same as port: give the probes a port of their own" -}}
+{{- end -}}
 {{- $config := dict "listen" (printf "%s:%v" .Values.listenAddress .Values.port) -}}
+{{- $_ := set $config "health" (dict "listen" (printf "127.0.0.1:%v" .Values.healthPort)) -}}
+{{- $_ := set $config "socket" (dict "enabled" true "path" (include "lpm.socket" .)) -}}
+{{- if .Values.webConfig.secret }}{{ $_ := set $config "web_config" (printf "/etc/lpm-web/%s" .Values.webConfig.file) }}{{ end -}}
+{{- if .Values.auth.kubernetes }}{{ $_ := set $config "auth" (dict "kubernetes" (dict "enabled" true)) }}{{ end -}}
 {{- with .Values.preset }}{{ $_ := set $config "preset" . }}{{ end -}}
 {{- if ne .Values.scope "cluster" }}{{ $_ := set $config "identity" (dict "kubernetes" (dict "scope" .Values.scope)) }}{{ end -}}
 {{- if .Values.pins.enabled }}{{ $_ := set $config "pins" (dict "enabled" true "path" "/run/bpf/lpm") }}{{ end -}}

@@ -13,7 +13,11 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{Measure, client::Agent, here, output, runtime, signals};
+use super::{
+    Measure,
+    client::{Address, Agent},
+    here, output, runtime, signals,
+};
 use crate::session::{Notice, Session};
 
 use snapshot::{Snapshot, Source};
@@ -23,7 +27,7 @@ use table::{Sort, Tab};
 pub(super) struct Top {
     #[command(flatten)]
     measure: Measure,
-    /// Show what the agent at this URL sees, instead of measuring.
+    /// Show what the agent at this URL or Unix socket (unix:PATH) sees, instead of measuring.
     #[arg(long, value_name = "URL", conflicts_with_all = ["config", "interface", "names", "attach"])]
     agent: Option<String>,
     /// Measure for a while (--seconds), print one table and end.
@@ -68,8 +72,9 @@ impl Top {
             let mut end = signals::End::new(true)?;
             let (notify, notices) = mpsc::unbounded_channel();
             let here = || here::agent(&self.measure, netns).inspect(|_| output::end_when_stuck());
-            let mut source = if let Some(url) = self.agent.clone().or_else(here) {
-                Source::Agent(Agent::new(&url))
+            let given = self.agent.as_deref().map(Address::of);
+            let mut source = if let Some(agent) = given.or_else(here) {
+                Source::Agent(Agent::new(agent))
             } else {
                 let options = self.measure.options(netns)?;
                 let session = Session::start(options, move |notice| drop(notify.send(notice)))?;

@@ -1,8 +1,30 @@
 //! What is served to others.
 
-use super::{Key, Section};
+use super::{Config, ConfigError, Key, Section, wrong};
 
 pub(super) const SECTION: Section = Section {
-    keys: &[Key::cold("listen", |a, b| a.listen != b.listen)],
-    check: |config| config.identity.check_listens(config.listen),
+    keys: &[
+        Key::cold("listen", |a, b| a.listen != b.listen),
+        Key::cold("health", |a, b| a.health != b.health),
+        // What is in the file is taken over while the agent runs. So are the files of tokens.
+        Key::cold("web_config", |a, b| a.web_config != b.web_config),
+        Key::cold("auth", |a, b| a.auth != b.auth),
+        Key::cold("socket", |a, b| a.socket != b.socket),
+    ],
+    check,
 };
+
+fn check(config: &Config) -> Result<(), ConfigError> {
+    config.auth.check()?;
+    config.socket.check()?;
+    config.identity.check_listens(config.listen)?;
+    match config.health.listen {
+        // Port 0 is another port for each listener.
+        Some(health) if health.port() != 0 && health.port() == config.listen.port() => wrong(
+            "health.listen",
+            health.to_string(),
+            "give it another port than `listen`, such as 127.0.0.1:9478",
+        ),
+        _ => Ok(()),
+    }
+}

@@ -89,7 +89,7 @@ struct Metric {
 fn metrics() -> BTreeMap<String, Metric> {
     let times: ProgramTimes = Box::new(|| vec![("lpm_from_local", Duration::from_secs(1))]);
     let model = Arc::new(everything());
-    let mut sources = Collectors::of_agent(&model, Arc::default(), times);
+    let mut sources = Collectors::of_agent(&model, Arc::default(), times, Arc::default());
     // In place of this machine's.
     sources.register(Machine);
     sources.register(Process);

@@ -20,10 +20,11 @@ pub(in crate::export) fn metrics_of(model: &Arc<Model>) -> Metrics {
 
 fn with_times(model: &Arc<Model>, times: ProgramTimes) -> Metrics {
     let hash = Arc::new(ConfigHash::new("0123".to_owned()));
-    Metrics::new(Collectors::of_agent(model, hash, times))
+    Metrics::new(Collectors::of_agent(model, hash, times, Arc::default()))
 }
 
-fn metrics() -> Metrics {
+/// The metrics of one pair of namespaces.
+pub(crate) fn metrics() -> Metrics {
     let name = |namespace| NameValue::new(NameId::new(namespace, 0), PeerKind::Pod);
     let tables = tables(&[PairKey::new(Vantage::Pod as u8, name(1), name(2))]);
     observe(&tables, 1, Leg::Remote, Echo::Data as usize, 30_000_000);
@@ -72,7 +73,7 @@ fn all_counters_and_histograms_tell_since_when_they_count() {
         let counts = matches!(kind, "counter" | "histogram");
         assert_eq!(created.is_some(), counts, "{name} {kind}");
         let Some(created) = created else { continue };
-        let agents = ["process_", "lpm_segment_"];
+        let agents = ["process_", "lpm_segment_", "lpm_http_"];
         let of_maps = !agents.iter().any(|agents| name.starts_with(agents));
         assert_eq!(created.ends_with(" 1234.567"), of_maps, "{created}");
     }

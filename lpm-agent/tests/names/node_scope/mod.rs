@@ -96,10 +96,8 @@ fn start_with(api: &ApiServer, pair: &Pair, port: u16, more: &str) -> Agent {
     fs::write(&file, config).expect("a configuration");
     let file = file.to_str().expect("a path");
     let arguments = ["run", "-c", file, "-i", Pair::POD_INTERFACE];
-    let agent = Agent {
-        lpm: Lpm::start(&pair.node, &arguments),
-        url: format!("http://{listen}"),
-    };
+    let lpm = Lpm::start(&pair.node, &arguments);
+    let agent = Agent::at(lpm, format!("http://{listen}"));
     agent.lpm.wait_for("/metrics\n");
     agent
 }

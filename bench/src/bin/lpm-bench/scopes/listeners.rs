@@ -2,14 +2,17 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use lpm_agent::{api::names, identity::peers::PATH};
+use lpm_agent::{
+    api::{Admission, Door, Limits, Purpose, Server, names},
+    identity::peers::PATH,
+};
 use lpm_testbed::kubernetes::ApiServer;
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -37,11 +40,19 @@ pub(crate) struct Listeners {
 pub(crate) fn measure(api: &ApiServer) -> Result<Listeners> {
     let agent = Agent::start(api, true)?;
     let runtime = tokio::runtime::Runtime::new().context("a runtime")?;
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+    let listener = TcpListener::bind("127.0.0.1:0").context("bind")?;
     let at = listener.local_addr()?;
-    let service = names::router(Arc::clone(&agent.publisher))
-        .into_make_service_with_connect_info::<SocketAddr>();
-    runtime.spawn(async move { axum::serve(listener, service).await });
+    let mut limits = Limits::within(1 << 16);
+    // The listeners are all on this machine, in place of one on each node.
+    limits.shares.loopback = limits.shares.nodes;
+    let publisher = Arc::clone(&agent.publisher);
+    let admission = Admission::new(limits.shares, Arc::clone(&publisher), Arc::default());
+    let door = Door::new(names::router(publisher), limits, Arc::default());
+    runtime.spawn(async move {
+        let server = Server::over(listener, Purpose::Everybody)?;
+        server.serve(door, admission).await;
+        std::io::Result::Ok(())
+    });
     let (_one, first) = listen(at)?;
     let quiet = spent(LONG)?;
     let before = anonymous()?;
