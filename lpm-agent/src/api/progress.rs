@@ -124,7 +124,8 @@ impl Progress {
     /// Waits until the connection is overdue.
     pub(super) async fn overdue(&self, limits: &Limits) -> Overdue {
         // A stage that begins meanwhile may have a nearer deadline.
-        let look_again = limits.header.min(limits.unread) / 5;
+        let of_stages = limits.header.min(limits.idle).min(limits.response);
+        let look_again = of_stages.min(limits.unread) / 5;
         loop {
             match self.deadline(limits) {
                 Some((deadline, why)) if deadline <= Instant::now() => return why,
