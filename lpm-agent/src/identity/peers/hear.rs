@@ -26,7 +26,7 @@ pub fn hear<'a>(
     };
     let mut peers = Peers::new("".into(), 9477, |_, _: &Arc<str>, _| None::<PeerConnection>);
     let (now, mut changes) = (Instant::now(), Vec::new());
-    peers.want([range.addr()], home, (now, &mut changes));
+    peers.want([range.addr()], home, now, &mut changes);
     let Some(number) = peers.number(&node) else {
         return changes;
     };
@@ -39,7 +39,7 @@ pub fn hear<'a>(
             if line.node != node {
                 return changes;
             }
-            peers.take(number, line, home, (now, &mut changes));
+            peers.take(number, line, home, now, &mut changes);
         }
     }
     changes
