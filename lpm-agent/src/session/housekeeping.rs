@@ -21,6 +21,7 @@ use crate::{
         external::{self, External},
         merge::{Delta, Merge, Moved, News, Origin},
         names_file,
+        permits::Permits,
     },
     kernel::netns::Netns,
     passive::Model,
@@ -68,6 +69,8 @@ pub(super) struct Configured {
     pub(super) external: Vec<External>,
     /// Ranges of the cluster itself (`identity.cluster_ranges`).
     pub(super) within: Vec<IpNet>,
+    /// Further networks of pods whose addresses count. A running agent does not change them.
+    pub(super) permits: Permits,
     /// The name of this node.
     pub(super) node: Option<Arc<str>>,
     /// True: no source will add more names.
@@ -99,8 +102,8 @@ impl Housekeeping {
                     .map_err(Into::into);
                 let mut state = State {
                     model,
+                    merge: Merge::permitting(configured.permits.clone()),
                     configured: Configured::default(),
-                    merge: Merge::default(),
                     own: Vec::new(),
                     settled: false,
                     times,
@@ -229,7 +232,7 @@ impl State {
             Update::News(News::Changes(changes)) => {
                 let merge = &mut self.merge;
                 let deltas = changes.into_iter();
-                deltas.filter_map(|change| merge.apply(change)).collect()
+                deltas.flat_map(|change| merge.apply(change)).collect()
             }
             Update::News(News::Moved(moved)) => {
                 self.moved.extend(moved);
@@ -301,7 +304,9 @@ impl State {
                 let moved = std::mem::take(&mut self.moved);
                 self.model.count_late(&moved)?;
             }
-            self.model.registry().apply(&deltas);
+            let registry = self.model.registry();
+            registry.apply(&deltas);
+            registry.status().set_outranked(self.merge.outranked());
             self.model.ids().follow(self.model.tables(), &deltas)?;
         }
         if self.configured.complete && !self.settled {

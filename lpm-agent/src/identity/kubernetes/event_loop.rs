@@ -89,6 +89,7 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
             let (count, synced) = (self.world.count(*kind), self.world.is_synced(*kind));
             self.status.set_objects(*kind, count, synced);
         }
+        self.status.set_claims(self.world.pods().claims());
         if let Some(near) = near.as_deref_mut() {
             let from = changes.len();
             near.changed(&self.world, &moved, &mut changes);
@@ -189,6 +190,9 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
             if let Some(hint) = self.no_range() {
                 tracing::info!("{hint}");
             }
+            if let Some(hint) = self.refused() {
+                tracing::info!("{hint}");
+            }
             self.status.set_complete();
         }
         if !told || std::mem::replace(&mut self.told, true) {
@@ -213,6 +217,17 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
             name.namespace.as_deref().unwrap_or_default(),
             name.pod.as_deref().unwrap_or_default(),
         ))
+    }
+
+    /// A sentence about addresses in annotations that do not count. None: there are none.
+    fn refused(&self) -> Option<String> {
+        let refused = self.world.pods().claims().refused;
+        (!refused.is_empty()).then(|| {
+            format!(
+                "addresses in pods' annotations that do not count: {refused}. If they are of \
+                 networks that you know, give these as identity.kubernetes.networks"
+            )
+        })
     }
 
     fn say(&mut self, changes: Vec<Change>) -> bool {

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::Path};
 
-use lpm_agent::identity::kubernetes::{Outlook, Watched, check_scope};
+use lpm_agent::identity::{
+    kubernetes::{Outlook, Watched, check_scope},
+    permits::Permits,
+};
 use lpm_testbed::kubernetes::ApiServer;
 use serde_json::json;
 
@@ -43,8 +46,8 @@ fn no_node(api: &ApiServer, number: u8) {
 /// What `lpm check` says of a node.
 fn outlook(kubeconfig: &Path, node: &str) -> Outlook {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let examined = runtime.block_on(check_scope(Some(kubeconfig), node));
-    examined.expect("a kubeconfig")
+    let examined = check_scope(Some(kubeconfig), node, Permits::default());
+    runtime.block_on(examined).expect("a kubeconfig").0
 }
 
 /// Two agents, on the nodes 1 and 2.
@@ -187,19 +190,17 @@ fn the_scope_goes_back_when_its_reason_is_gone() {
     one.follower.wait_for(there, "pod default store");
     let scope = || one.follower.status.scope().expect("a scope");
     assert_eq!((scope().now, scope().why), ("node", None));
-    // A pod comes to this node that is in another network, and goes.
-    let networks = r#"[{"name": "blue", "ips": ["198.19.5.1/24"]}]"#;
-    let pod = json!({"metadata": {"name": "meshed", "annotations": {"l2sm/networks": networks}},
-        "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "none"}]}});
-    api.create(PODS, &pod).expect("a pod");
+    // A pod comes to this node whose address is of no node's range, and goes.
+    api.create_pod("default", "stray", "n1", &["198.19.5.1"])
+        .expect("a pod");
     eventually("all pods are followed", || scope().now == "cluster");
     let why = scope().why.expect("a reason");
     assert!(
-        why.contains("default/meshed") && why.contains("blue"),
+        why.contains("default/stray") && why.contains("198.19.5.1"),
         "{why}"
     );
     one.follower.wait_for_all();
-    delete_pod(&api, "default", "meshed");
+    delete_pod(&api, "default", "stray");
     eventually("the reason is gone", || {
         let why = scope().why.unwrap_or_default();
         why.contains("the reason is gone")
