@@ -178,7 +178,7 @@ impl Detach {
         } else {
             report.to_string()
         };
-        writeln!(io::stdout(), "{}", text.trim_end())?;
+        writeln!(Plain(io::stdout()), "{}", text.trim_end())?;
         if !report.is_clean() {
             bail!("some of what former agents left could not be removed: see above");
         }

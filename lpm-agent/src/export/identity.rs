@@ -124,6 +124,13 @@ fn peers(status: &Status, out: &mut Families<'_>) -> fmt::Result {
         "Names known from the agents of other nodes",
         [names],
     )?;
+    out.counters(
+        "identity_peer_names_refused",
+        "Names from the agents of other nodes that were refused, because a node or all nodes together \
+         have too many or too long ones",
+        None,
+        [(Vec::new(), agents.refused)],
+    )?;
     let errors = agents.errors.into_iter();
     out.counters(
         "identity_peer_errors",

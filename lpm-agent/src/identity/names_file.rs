@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    fmt, fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,13 +11,16 @@ use std::{
 use ipnet::IpNet;
 use lpm_common::layout::PeerKind;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, SeqAccess, Visitor},
+};
 use serde_saphyr::Spanned;
 use thiserror::Error;
 
 use super::HOST;
 pub use super::ranges::{PrefixMap, bits};
-use crate::yaml;
+use crate::{text::LONGEST_NAME, yaml};
 
 /// The owner of an address or a range. Names share texts that many of them have (namespaces,
 /// nodes): a cluster has 100,000 names.
@@ -132,7 +135,62 @@ struct Entry {
     node: Option<String>,
 }
 
+/// Most entries of a names file: as many as the kernel's map of names holds.
+pub const MOST: usize = 1 << 16;
+
+/// Keys and values of an entry.
+const NODES: usize = 16;
+
+/// The entries of a names file.
+struct Entries(Vec<Spanned<Entry>>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(EntriesVisitor)
+    }
+}
+
+struct EntriesVisitor;
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("a list of entries")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Entries, S::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = list.next_element::<Spanned<Entry>>()? {
+            if entries.len() == MOST {
+                let line = entry.referenced.line();
+                return Err(S::Error::custom(format!(
+                    "line {line} has entry {}, and the kernel's map holds {MOST}: join addresses \
+                     with one owner to ranges (`cidr`)",
+                    MOST + 1
+                )));
+            }
+            entries.push(entry);
+        }
+        Ok(Entries(entries))
+    }
+}
+
 impl Entry {
+    /// The first text that is longer than a name may be, by its key.
+    fn too_long(&self) -> Option<&'static str> {
+        let texts = [
+            ("namespace", &self.namespace),
+            ("pod", &self.pod),
+            ("workload", &self.workload),
+            ("service", &self.service),
+            ("node", &self.node),
+        ];
+        let is_long = |text: &Option<String>| text.as_ref().is_some_and(|t| t.len() > LONGEST_NAME);
+        let (key, _) = texts.into_iter().find(|(_, text)| is_long(text))?;
+        Some(key)
+    }
+
     fn kind(&self) -> Kind {
         self.kind.unwrap_or(
             match (&self.pod, &self.workload, &self.service, &self.node) {
@@ -212,11 +270,11 @@ impl PrefixMap {
         {
             return Ok(names);
         }
-        let entries: Vec<Spanned<Entry>> =
-            yaml::read(text).map_err(|reason| NamesError::Parse {
-                path: path.to_owned(),
-                reason,
-            })?;
+        let read = yaml::read_list(text, (MOST, NODES));
+        let Entries(entries) = read.map_err(|reason| NamesError::Parse {
+            path: path.to_owned(),
+            reason,
+        })?;
         let mut lines = HashMap::new();
         for Spanned {
             value: entry,
@@ -230,6 +288,11 @@ impl PrefixMap {
                 line,
                 reason,
             };
+            if let Some(key) = entry.too_long() {
+                return Err(wrong(format!(
+                    "`{key}` is longer than {LONGEST_NAME} bytes: shorten it"
+                )));
+            }
             let range = entry.range().map_err(|reason| wrong(reason.to_owned()))?;
             if let Some(first) = lines.insert(range, line) {
                 return Err(wrong(format!(
@@ -345,6 +408,40 @@ mod tests {
                 .expect_err("an unknown key");
         let text = error.to_string();
         assert!(text.contains("namspace") && text.contains('3'), "{text}");
+    }
+
+    /// A file with this many entries, each with every key that it may have.
+    fn large(entries: usize) -> String {
+        let entry = |number: usize| {
+            let (a, b, c) = (number >> 16, (number >> 8) & 255, number & 255);
+            format!(
+                "- {{address: 10.{a}.{b}.{c}, kind: pod, namespace: shop, pod: p{number}, workload: w, \
+                 service: s, node: n}}\n"
+            )
+        };
+        (0..entries).map(entry).collect()
+    }
+
+    #[test]
+    fn a_file_has_as_many_entries_as_the_kernels_map() {
+        assert_eq!(parse(&large(MOST)).expect("a names file").len(), MOST);
+        let error = parse(&large(MOST + 1)).expect_err("too many").to_string();
+        for word in ["65537", "65536", "`cidr`", "names.yaml"] {
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_not_longer_than_names_are() {
+        let named = |length: usize| {
+            let pod = "x".repeat(length);
+            parse(&format!("- {{address: 198.18.0.1, pod: {pod}}}\n"))
+        };
+        assert!(named(LONGEST_NAME).is_ok());
+        for length in [LONGEST_NAME + 1, 100_000] {
+            let error = named(length).expect_err("too long").to_string();
+            assert!(error.contains("line 1: `pod` is longer"), "{error}");
+        }
     }
 
     #[test]

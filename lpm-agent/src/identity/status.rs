@@ -39,6 +39,8 @@ pub struct Peers {
     pub in_place: usize,
     /// Number of names from other agents.
     pub names: usize,
+    /// Number of names that were refused so far, because there were too many.
+    pub refused: u64,
     /// Connections that failed or broke, by reason.
     pub errors: BTreeMap<&'static str, u64>,
 }
@@ -145,6 +147,7 @@ impl Status {
             silent: report.silent,
             in_place: report.in_place,
             names: report.names,
+            refused: report.refused,
             errors: errors.into_iter().collect(),
         });
     }

@@ -14,7 +14,10 @@ use clap::{Args, ValueEnum};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{Measure, client::Agent, here, output, runtime, signals};
-use crate::session::{Notice, Session};
+use crate::{
+    session::{Notice, Session},
+    text::Plain,
+};
 
 use snapshot::{Snapshot, Source};
 use table::{Sort, Tab};
@@ -92,7 +95,7 @@ impl Top {
     ) -> anyhow::Result<()> {
         while let Ok(notice) = notices.try_recv() {
             // Without stderr there is nobody to tell.
-            let _ = writeln!(io::stderr(), "lpm: {notice}");
+            let _ = writeln!(Plain(io::stderr()), "lpm: {notice}");
         }
         let mut snapshot = source.look(None)?;
         tokio::select! {
@@ -100,11 +103,14 @@ impl Top {
             () = end.wait() => {}
         }
         snapshot = source.look(Some(&snapshot))?;
-        let text = match self.format {
-            Format::Json => serde_json::to_string(&snapshot)?,
-            Format::Text => self.as_text(&snapshot),
-        };
-        writeln!(io::stdout(), "{}", text.trim_end())?;
+        match self.format {
+            Format::Json => writeln!(io::stdout(), "{}", serde_json::to_string(&snapshot)?)?,
+            Format::Text => writeln!(
+                Plain(io::stdout()),
+                "{}",
+                self.as_text(&snapshot).trim_end()
+            )?,
+        }
         Ok(())
     }
 

@@ -14,6 +14,7 @@
 //! [`NamePublisher`] sends this agent's names, and `Peers` decides which agents are asked and which
 //! names are believed. The room `mesh` calls the other agents and listens to them.
 
+mod limits;
 mod line;
 mod publisher;
 mod table;
