@@ -5,3 +5,4 @@ mod container;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
+mod terminal;

@@ -378,6 +378,45 @@ fn an_agent_that_lies_or_falls_silent() {
 }
 
 #[test]
+fn an_agent_that_says_too_much_is_not_listened_to() {
+    let Some(api) = ApiServer::start_or_skip() else {
+        return;
+    };
+    let port = free_port();
+    node(&api, 1, Some("198.18.1.0/24"));
+    node(&api, 2, Some("198.18.2.0/24"));
+    node(&api, 3, Some("198.18.3.0/24"));
+    api.create_pod("default", "web", "n1", &["198.18.1.10"])
+        .expect("a pod");
+    let named =
+        |address: &str, name: &str| json!({"address": address, "kind": "pod", "namespace": name});
+    let line = |node: &str, all: Vec<_>| json!({"schema": 1, "node": node, "all": all}).to_string();
+    let many = vec![named("198.18.2.10", "evil"); 3000];
+    says_once(SocketAddr::new(node_address(2), port), line("n2", many));
+    let long = vec![named("198.18.3.10", &"x".repeat(70_000))];
+    says_once(SocketAddr::new(node_address(3), port), line("n3", long));
+    let Some(kubeconfig) = account(&api, "node") else {
+        return;
+    };
+    let one = Agent::start(&kubeconfig, 1, port);
+    one.talks_with("198.18.2.10");
+    one.talks_with("198.18.3.10");
+    eventually("both are refused", || {
+        let peers = one.follower.status.peers().expect("peers");
+        peers
+            .errors
+            .get("excessive")
+            .is_some_and(|count| *count >= 2)
+            && peers.in_place == 2
+    });
+    for address in ["198.18.2.10", "198.18.3.10"] {
+        let said = one.follower.said_of(address);
+        assert!(said.iter().all(|who| who == "pod unknown -"), "{said:?}");
+        assert_eq!(one.follower.who(address), "pod unknown -");
+    }
+}
+
+#[test]
 fn on_a_flat_network_all_pods_are_followed() {
     let Some(api) = ApiServer::start_or_skip() else {
         return;
