@@ -55,7 +55,7 @@ struct Held {
     space: Space,
 }
 
-/// Whose an address is.
+/// The owner of an address in further networks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Holder<'a> {
     Nobody,
@@ -127,7 +127,7 @@ impl Outside {
         held.map(|held| held.address).collect()
     }
 
-    /// Whose an address is.
+    /// The owner of an address in further networks.
     pub(super) fn holder(&self, address: IpAddr) -> Holder<'_> {
         let claims = || {
             let pods = self

@@ -38,7 +38,7 @@ impl Size {
         self.names < most.names && self.bytes + bytes <= most.bytes
     }
 
-    /// Both together.
+    /// Adds another size.
     pub(super) fn with(self, other: Self) -> Self {
         Self {
             names: self.names + other.names,
@@ -46,7 +46,7 @@ impl Size {
         }
     }
 
-    /// This, after a part of it has become another.
+    /// Returns the size after a part of it has changed from `before` to `after`.
     pub(super) fn moved(self, before: Self, after: Self) -> Self {
         Self {
             names: self.names + after.names - before.names,
