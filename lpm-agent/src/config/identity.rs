@@ -57,6 +57,7 @@ pub struct Kubernetes {
     /// annotation counts. An address counts if Multus reports it
     /// (`k8s.v1.cni.cncf.io/network-status`), and a network of this list has it and the name. A
     /// preset may set this key; `[]` permits nothing.
+    #[schemars(length(max = 256))]
     pub networks: Vec<Network>,
     /// Labels of pods to show beside their names, and in `lpm_pod_info` and `lpm_workload_info` if
     /// those `levels` are on; at most 20.

@@ -76,11 +76,12 @@ fn claims(status: &Status, out: &mut Families<'_>) -> fmt::Result {
     let Some(claims) = status.claims() else {
         return Ok(());
     };
-    let outranked = status.outranked().min(claims.counted);
+    let outranked = status.outranked();
+    let named = claims.counted.saturating_sub(claims.contested + outranked);
     out.gauges(
         "identity_claims",
         "Addresses in further networks that pods' annotations name, and that name their pods",
-        [(Vec::new(), (claims.counted - outranked) as u64)],
+        [(Vec::new(), named as u64)],
     )?;
     let refused = claims.refused.all();
     let refused = refused.map(|(reason, count)| (reason.as_str(), u64::from(count)));

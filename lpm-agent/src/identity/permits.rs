@@ -23,6 +23,7 @@ const MOST: usize = 256;
     Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
 pub struct Network {
     /// Name of the network: Multus' (`namespace/name`), or that in `l2sm/networks`. `*` matches any
     /// characters and `?` matches one. If absent: every name. An annotation may hold any name, so
@@ -38,7 +39,7 @@ pub struct Network {
         deserialize_with = "super::cidr::some",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", regex(pattern = super::ranges::CIDR))]
     pub cidr: Option<IpNet>,
 }
 
