@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(plain("a\tb\nc é ✓"), "a\tb\nc é ✓");
         assert_eq!(plain_line("a\tb\nc"), "a\u{fffd}b\u{fffd}c");
         let mut out = Plain(Vec::new());
-        write!(out, "{hostile}\n").expect("a vector");
+        writeln!(out, "{hostile}").expect("a vector");
         assert_eq!(out.0, format!("{shown}\n").as_bytes());
     }
 

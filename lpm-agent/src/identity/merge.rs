@@ -244,8 +244,8 @@ mod tests {
         }
     }
 
-    fn namespace(delta: Vec<Delta>) -> Option<String> {
-        let [(_, name)] = &delta[..] else {
+    fn namespace(delta: &[Delta]) -> Option<String> {
+        let [(_, name)] = delta else {
             panic!("one change");
         };
         let name = name.as_ref();
@@ -260,17 +260,17 @@ mod tests {
         }
         let range = "198.18.0.1/32";
         let delta = merge.apply(change(Origin::File, range, Some("file")));
-        assert_eq!(namespace(delta).as_deref(), Some("file"));
+        assert_eq!(namespace(&delta).as_deref(), Some("file"));
         let delta = merge.apply(change(Origin::Derived, range, Some("unknown")));
         assert_eq!(delta, [], "the file's still holds");
         let delta = merge.apply(change(Origin::Pod, range, Some("pod")));
-        assert_eq!(namespace(delta).as_deref(), Some("pod"));
+        assert_eq!(namespace(&delta).as_deref(), Some("pod"));
         let delta = merge.apply(change(Origin::Pod, range, None));
-        assert_eq!(namespace(delta).as_deref(), Some("file"));
+        assert_eq!(namespace(&delta).as_deref(), Some("file"));
         let delta = merge.apply(change(Origin::File, range, None));
-        assert_eq!(namespace(delta).as_deref(), Some("unknown"));
+        assert_eq!(namespace(&delta).as_deref(), Some("unknown"));
         let delta = merge.apply(change(Origin::Derived, range, None));
-        assert_eq!(namespace(delta), None);
+        assert_eq!(namespace(&delta), None);
     }
 
     #[test]

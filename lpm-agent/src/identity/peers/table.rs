@@ -73,7 +73,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         (now, out): (Instant, &mut Vec<Change>),
     ) {
         let agents = addresses.into_iter().filter_map(home);
-        forget(self.agents.want(agents, now), out);
+        forget(&self.agents.want(agents, now), out);
     }
 
     /// Applies a message of the connection with this number.
@@ -199,13 +199,13 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
     /// fallen silent.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Change>) -> Vec<Arc<str>> {
         let (silent, said) = self.agents.tick(now);
-        forget(said, out);
+        forget(&said, out);
         silent
     }
 
     /// Ends all connections.
     pub(crate) fn end(&mut self, out: &mut Vec<Change>) {
-        forget(self.agents.end(), out);
+        forget(&self.agents.end(), out);
     }
 
     /// The state of the connections.
@@ -256,7 +256,7 @@ fn set(names: &mut Names, address: IpAddr, name: Option<Arc<Name>>, out: &mut Ve
 }
 
 /// Nothing of this is believed any more.
-fn forget(said: Vec<Names>, out: &mut Vec<Change>) {
+fn forget(said: &[Names], out: &mut Vec<Change>) {
     let addresses = said.iter().flat_map(Names::addresses);
     out.extend(addresses.map(|address| Change {
         origin: Origin::Peer,

@@ -66,8 +66,8 @@ fn what_is_not_permitted_or_not_attached_names_nothing() {
     let off = Follower::start(&api.kubeconfig());
     let on = Follower::permitting(&api.kubeconfig(), None, permits("198.19.0.0/16"));
     let web = "198.19.5.1".to_owned();
-    let status = network("l2sm-system/overlay-veth1", &[web.clone()]);
-    let asked = network("blue", &[web.clone()]);
+    let status = network("l2sm-system/overlay-veth1", std::slice::from_ref(&web));
+    let asked = network("blue", std::slice::from_ref(&web));
     annotated(
         &api,
         "web-0",
