@@ -49,7 +49,7 @@ fn of_node(config: &Config, model: &Arc<Model>) -> Option<OfNode> {
         // A machine without a name is no node: then the whole cluster is followed.
         node: node_name(config.node_name.as_deref()).unwrap_or_default(),
         port: config.listen.port(),
-        board: Arc::clone(model.registry().board()),
+        publisher: Arc::clone(model.registry().publisher()),
         addresses: Arc::new(addresses),
     })
 }

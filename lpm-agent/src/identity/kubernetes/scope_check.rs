@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     objects::{Node, Pod},
-    pod_addressing::{Ground, PodAddressing},
+    pod_addressing::{AddressingCheck, PodAddressing},
     state::{ClusterState, StateEvent, Watched},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     kube::{ConnectError, Event, Failure, connect},
 };
 
-/// A time that is longer than any patience of [`Ground`].
+/// A time that is longer than any patience of [`AddressingCheck`].
 const LATER: Duration = Duration::from_mins(1);
 
 /// The scope that this node would get.
@@ -55,31 +55,31 @@ pub async fn check_scope(
     permits: Permits,
 ) -> Result<(Outlook, NodeClaims), ConnectError> {
     let client = connect(kubeconfig).await?;
-    let mut world = ClusterState::of_a_node(&[]).permitting(permits);
+    let mut state = ClusterState::of_a_node(&[]).permitting(permits);
     let (this, its) = (
         format!("metadata.name={node}"),
         format!("spec.nodeName={node}"),
     );
     let read = async {
         let nodes = Watched::Nodes;
-        list::<Node>(&client, (nodes, StateEvent::Node), &this, &mut world).await?;
-        list::<Pod>(&client, (Watched::Pods, StateEvent::Pod), &its, &mut world).await
+        list::<Node>(&client, (nodes, StateEvent::Node), &this, &mut state).await?;
+        list::<Pod>(&client, (Watched::Pods, StateEvent::Pod), &its, &mut state).await
     };
     if let Err(sentence) = read.await {
         return Ok((Outlook::Unanswered(sentence), NodeClaims::default()));
     }
-    let (mut ground, now) = (Ground::new(node.into()), Instant::now());
-    ground.look(&world, now);
-    let outlook = match ground.look(&world, now + LATER) {
+    let (mut addressing, now) = (AddressingCheck::new(node.into()), Instant::now());
+    addressing.look(&state, now);
+    let outlook = match addressing.look(&state, now + LATER) {
         PodAddressing::PerNode => Outlook::Holds,
         PodAddressing::Unknown => Outlook::NoPods,
         PodAddressing::Flat(why) => Outlook::Cluster(why),
     };
-    Ok((outlook, claims(&world)))
+    Ok((outlook, claims(&state)))
 }
 
-fn claims(world: &ClusterState) -> NodeClaims {
-    let refused = world.pods().refused().map(|(name, refused)| {
+fn claims(state: &ClusterState) -> NodeClaims {
+    let refused = state.pods().refused().map(|(name, refused)| {
         let namespace = name.namespace.as_deref().unwrap_or_default();
         let pod = name.pod.as_deref().unwrap_or_default();
         format!("{namespace}/{pod}: {refused}")
@@ -88,7 +88,7 @@ fn claims(world: &ClusterState) -> NodeClaims {
     refused.sort();
     refused.truncate(NAMED);
     NodeClaims {
-        claims: world.pods().claims(),
+        claims: state.pods().claims(),
         refused,
     }
 }
@@ -97,7 +97,7 @@ async fn list<K>(
     client: &Client,
     (kind, wrap): (Watched, fn(Event<K>) -> StateEvent),
     fields: &str,
-    world: &mut ClusterState,
+    state: &mut ClusterState,
 ) -> Result<(), String>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -114,7 +114,7 @@ where
     let objects = found.items.into_iter().map(Event::InitApply);
     let events = [Event::Init].into_iter().chain(objects);
     for event in events.chain([Event::InitDone]) {
-        world.take(wrap(event), &mut Vec::new());
+        state.take(wrap(event), &mut Vec::new());
     }
     Ok(())
 }

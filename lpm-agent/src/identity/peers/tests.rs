@@ -196,13 +196,13 @@ fn change(origin: Origin, at: &str, name: Option<Arc<Name>>) -> Change {
 
 #[test]
 fn the_board_tells_of_its_own_nodes_pods() {
-    let board = Arc::<NamePublisher>::default();
-    assert_eq!(board.listen().err(), Some(Refusal::Closed));
-    board.open("n2".into());
+    let publisher = Arc::<NamePublisher>::default();
+    assert_eq!(publisher.listen().err(), Some(Refusal::Closed));
+    publisher.open("n2".into());
     let name = |at| named(at, "shop").name;
     let mut other = name("198.18.3.1");
     Arc::make_mut(&mut other).node = Some("n3".into());
-    board.take(
+    publisher.take(
         &[
             change(Origin::Pod, "198.18.2.1", Some(name("198.18.2.1"))),
             change(Origin::Pod, "198.18.3.1", Some(other.clone())),
@@ -210,9 +210,9 @@ fn the_board_tells_of_its_own_nodes_pods() {
         ],
         &[],
     );
-    assert_eq!(board.listen().err(), Some(Refusal::NotYet));
-    board.set_whole(true);
-    let mut lines = pin!(board.listen().expect("lines"));
+    assert_eq!(publisher.listen().err(), Some(Refusal::NotYet));
+    publisher.set_whole(true);
+    let mut lines = pin!(publisher.listen().expect("lines"));
     let mut next = || {
         let line = lines.next().now_or_never()?.expect("no end");
         Some(serde_json::from_slice::<Line>(&line).expect("a line"))
@@ -224,9 +224,9 @@ fn the_board_tells_of_its_own_nodes_pods() {
         address: [198, 18, 2, last].into(),
         since: None,
     });
-    board.take(&[change(Origin::Pod, "198.18.2.1", None)], &moved);
-    board.take(&[change(Origin::Pod, "198.18.2.1", Some(other))], &[]);
-    board.alive();
+    publisher.take(&[change(Origin::Pod, "198.18.2.1", None)], &moved);
+    publisher.take(&[change(Origin::Pod, "198.18.2.1", Some(other))], &[]);
+    publisher.alive();
     let gone = Line {
         gone: vec![address("198.18.2.1")],
         moved: moved[..1].to_vec(),
@@ -236,19 +236,19 @@ fn the_board_tells_of_its_own_nodes_pods() {
     assert_eq!(next(), Some(Line::of(&"n2".into())));
     // A slow listener gets all names again. Once it is no node any more, the agent sends nothing.
     for _ in 0..100 {
-        board.alive();
+        publisher.alive();
     }
     assert_eq!(next(), Some(all(Vec::new())));
-    board.set_whole(false);
-    board.alive();
+    publisher.set_whole(false);
+    publisher.alive();
     assert_eq!(next(), None);
-    assert_eq!(board.listeners(), 1);
+    assert_eq!(publisher.listeners(), 1);
 }
 
 #[test]
 fn nodes_may_ask_and_nobody_else() {
-    let board = NamePublisher::default();
-    board.admit([address("198.19.0.2")].into());
+    let publisher = NamePublisher::default();
+    publisher.admit([address("198.19.0.2")].into());
     for (client, may) in [
         ("198.19.0.2", true),
         ("::ffff:198.19.0.2", true),
@@ -256,7 +256,7 @@ fn nodes_may_ask_and_nobody_else() {
         ("198.19.0.3", false),
         ("::ffff:198.19.0.3", false),
     ] {
-        assert_eq!(board.admits(address(client)).is_ok(), may, "{client}");
+        assert_eq!(publisher.admits(address(client)).is_ok(), may, "{client}");
     }
 }
 

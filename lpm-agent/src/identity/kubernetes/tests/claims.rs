@@ -29,7 +29,7 @@ fn permits(networks: &[(Option<&str>, Option<&str>)]) -> Permits {
 impl Cluster {
     fn permitting(permits: Permits) -> Self {
         let mut cluster = Self::new();
-        cluster.world = std::mem::take(&mut cluster.world).permitting(permits.clone());
+        cluster.state = std::mem::take(&mut cluster.state).permitting(permits.clone());
         cluster.merge = Merge::permitting(permits);
         cluster
     }
@@ -51,7 +51,7 @@ impl Cluster {
     }
 
     fn refused(&self, reason: Refused) -> u32 {
-        let refused = self.world.pods().claims().refused;
+        let refused = self.state.pods().claims().refused;
         let mut all = refused.all();
         all.find(|(one, _)| *one == reason).expect("each reason").1
     }
@@ -87,7 +87,7 @@ fn without_a_permission_no_annotation_counts() {
     }
     assert_eq!(cluster.refused(Refused::NotPermitted), 1);
     assert_eq!(cluster.refused(Refused::NotAttached), 1);
-    let pods = cluster.world.pods().refused();
+    let pods = cluster.state.pods().refused();
     let pods: Vec<_> = pods.filter_map(|(name, _)| name.pod.as_deref()).collect();
     assert_eq!(pods.len(), 2, "{pods:?}");
     cluster.no_pod(attached("mallory", "x", &["198.19.5.1"]));
@@ -107,7 +107,7 @@ fn addresses_in_other_networks_bear_the_network() {
     // Another network may use the same address. Then its owner cannot be told.
     cluster.pod(meshed("two", "lab/green"));
     assert_eq!(cluster.who("198.19.5.1"), "pod unknown - - - - -");
-    assert_eq!(cluster.world.pods().claims().contested, 1);
+    assert_eq!(cluster.state.pods().claims().contested, 1);
     cluster.no_pod(meshed("two", "lab/green"));
     assert_eq!(cluster.who("198.19.5.1"), "pod evil one - - n1 lab/blue");
     cluster.pod(meshed("one", "other/blue"));
@@ -166,7 +166,7 @@ fn a_claim_takes_no_address_of_the_cluster() {
     cluster.list_pods(vec![victim.clone()]);
     let forged = || attached("mallory", "x", &["198.18.1.5", "198.18.7.9", "198.18.0.1"]);
     let event = StateEvent::Pod(Event::Apply(read(forged())));
-    assert_eq!(cluster.world.moved(&event), [], "nothing changes hands");
+    assert_eq!(cluster.state.moved(&event), [], "nothing changes hands");
     cluster.pod(forged());
     assert_eq!(cluster.who("198.18.1.5"), "pod shop web-0 - - n1 -");
     cluster.no_pod(victim);
@@ -232,7 +232,7 @@ fn many_addresses_crowd_nobody_out() {
         let mallory = pod(&name, "evil", &["198.18.1.66"]);
         cluster.pod(with(mallory, "/metadata/annotations", annotations));
     }
-    assert_eq!(cluster.world.pods().claims().counted, 21 * 16);
+    assert_eq!(cluster.state.pods().claims().counted, 21 * 16);
     assert_eq!(cluster.refused(Refused::TooMany), 21 * (13_000 - 16));
     // As many pods as it takes to reach the bound of all.
     for number in 100..100 + u32::try_from(MOST).expect("fits") / 16 {
@@ -245,7 +245,7 @@ fn many_addresses_crowd_nobody_out() {
             json!({STATUS: text}),
         ));
     }
-    assert_eq!(cluster.world.pods().claims().counted, MOST);
+    assert_eq!(cluster.state.pods().claims().counted, MOST);
     assert_eq!(cluster.names.len(), MOST + 1, "and the address of one pod");
 }
 
