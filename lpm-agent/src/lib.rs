@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod export;
 mod fnv;
+mod glob;
 pub mod identity;
 pub mod kernel;
 pub mod kube;
@@ -14,6 +15,7 @@ pub mod passive;
 pub mod replay;
 pub mod session;
 pub mod shutdown;
+mod text;
 mod yaml;
 
 #[cfg(test)]

@@ -45,6 +45,24 @@ pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_saphyr::from_str(text).map_err(|error| error.render_with_formatter(&Words))
 }
 
+/// Reads a text that is a list of at most `entries` elements, each with at most `nodes` keys and
+/// values. The library's own bound is made for smaller files.
+///
+/// # Errors
+/// What is wrong, with line and column.
+pub(crate) fn read_list<T: DeserializeOwned>(
+    text: &str,
+    (entries, nodes): (usize, usize),
+) -> Result<T, String> {
+    // A list and an element begin and end. One element more is read, to be refused in our words.
+    let all = (entries + 2) * (nodes + 2);
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_nodes: all, max_events: all },
+    };
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| error.render_with_formatter(&Words))
+}
+
 /// The line of a key, such as `levels.top`, or of the longest part of its path that exists. None:
 /// not even the first part exists.
 pub(crate) fn line_of(text: &str, key: &str) -> Option<u64> {

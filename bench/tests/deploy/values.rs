@@ -114,6 +114,14 @@ fn a_configuration_that_the_agent_refuses_is_not_installed() {
             json!({"identity": {"kubernetes": {"labels": ["a b"]}}}),
             "/labels/0",
         ),
+        (
+            json!({"identity": {"kubernetes": {"networks": [{}]}}}),
+            "/networks/0",
+        ),
+        (
+            json!({"identity": {"kubernetes": {"networks": [{"cidr": "198.18.0.0"}]}}}),
+            "/networks/0/cidr",
+        ),
     ] {
         let set = format!("config={bad}");
         let Some(said) = refused(&["--set-json", &set]) else {

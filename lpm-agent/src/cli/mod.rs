@@ -18,6 +18,7 @@ mod unix;
 mod watch;
 
 use std::{
+    fmt,
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
@@ -27,12 +28,14 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use tracing_subscriber::EnvFilter;
+use tracing::field::Field;
+use tracing_subscriber::{EnvFilter, field::MakeExt as _, fmt::format};
 
 use crate::{
     config::Config,
     kernel::attach::Mode,
     session::{Options, Passive, Session},
+    text::{Plain, plain},
 };
 
 /// Environment variable with the filter of log lines, such as `debug` or `lpm_agent=trace`.
@@ -196,7 +199,11 @@ pub fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Without stderr there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "lpm: {}", shortened(&error.to_string()));
+            let _ = writeln!(
+                Plain(io::stderr()),
+                "lpm: {}",
+                shortened(&error.to_string())
+            );
             ExitCode::FAILURE
         }
     }
@@ -226,8 +233,20 @@ fn log(agent: bool) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
+        .fmt_fields(format::debug_fn(field).delimited(" "))
         .with_writer(io::stderr)
         .init();
+}
+
+/// Writes the message of a log line, or a field of it, without characters that a terminal obeys: it
+/// may hold names from anywhere. Further lines are indented, so that none looks like one of the log.
+fn field(to: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    let text = plain(&text).replace('\n', "\n  ");
+    match field.name() {
+        "message" => to.write_str(&text),
+        name => write!(to, "{name}={text}"),
+    }
 }
 
 /// True if the error is a closed output pipe: the reader had enough, which is no failure.
@@ -262,4 +281,54 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .thread_name("lpm-async")
         .enable_all()
         .build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Logged(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Logged {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn log_lines_hold_nothing_that_a_terminal_obeys() {
+        let logged = Logged::default();
+        let writer = logged.clone();
+        let log = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .fmt_fields(format::debug_fn(field).delimited(" "))
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(log, || {
+            let name = "\u{1b}]0;x\u{7}\u{9b}31m\u{202e}";
+            tracing::error!(interface = %name, "the agent of {name} says\n2026 ERROR forged");
+        });
+        let text = logged.0.lock().expect("not poisoned").clone();
+        let text = String::from_utf8(text).expect("UTF-8");
+        assert!(
+            !text.contains(|c: char| c.is_control() && c != '\n' || c == '\u{202e}'),
+            "{text:?}"
+        );
+        assert!(
+            text.contains(" interface=\u{fffd}]0;x") && text.contains("\n  2026"),
+            "{text}"
+        );
+    }
 }

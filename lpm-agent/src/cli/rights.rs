@@ -24,7 +24,7 @@ fn needs(config: &Config, file: Option<&Path>) -> Needs {
         .into_iter()
         .flatten();
     let pins = config.pins.enabled.then(|| config.pins.path.clone());
-    let socket = (config.socket.enabled != Enabled::Always(false)).then(|| &config.socket.path);
+    let socket = (config.socket.enabled != Enabled::Always(false)).then_some(&config.socket.path);
     let socket = socket.and_then(|path| path.parent());
     let ports = [Some(config.listen), config.health.listen]
         .into_iter()

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::identity::Name;
+use crate::{identity::Name, text};
 
 /// Formats a time in nanoseconds with three digits and a unit.
 pub(super) fn time(ns: u64) -> String {
@@ -46,6 +46,25 @@ pub(super) fn end(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
+/// Most characters of a cell of a table: two names, two processes, and what stands between.
+const LONGEST_CELL: usize = 1200;
+
+/// A text as a cell of a table: without characters that a terminal obeys, and not longer than any
+/// that this agent would make.
+pub(super) fn cell(text: &str) -> String {
+    text::plain_line(text).chars().take(LONGEST_CELL).collect()
+}
+
+/// A cell as wide as its column, of any width: what `format!` pads ends at 65,535.
+pub(super) fn padded(cell: &str, width: usize, right: bool) -> String {
+    let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
+    if right {
+        pad + cell
+    } else {
+        cell.to_owned() + &pad
+    }
+}
+
 /// The shortest text that identifies the owner of an address.
 pub(super) fn who(name: &Name) -> String {
     let thing = [&name.pod, &name.workload, &name.service, &name.node];
@@ -60,6 +79,15 @@ pub(super) fn who(name: &Name) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cells_hold_what_is_shown() {
+        assert_eq!(cell("\u{1b}[31mx\n"), "\u{fffd}[31mx\u{fffd}");
+        assert_eq!(cell(&"x".repeat(100_000)).len(), LONGEST_CELL);
+        assert_eq!(padded("é", 3, true), "  é");
+        assert_eq!(padded("é", 3, false), "é  ");
+        assert_eq!(padded("x", 70_000, false).len(), 70_000);
+    }
 
     #[test]
     fn three_digits() {

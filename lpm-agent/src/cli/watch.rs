@@ -21,6 +21,7 @@ use crate::{
     api::{StreamLine, sample::SampleRecord, stream::Watcher, tunnel::place},
     passive::clock::wall_clock,
     session::{Notice, Session},
+    text::{Plain, plain_line},
 };
 
 /// Further than any `--seconds`: a year.
@@ -136,7 +137,7 @@ impl Watch {
 
 fn tell(notice: &Notice) {
     // Without stderr there is nobody to tell.
-    let _ = writeln!(io::stderr(), "lpm: {notice}");
+    let _ = writeln!(Plain(io::stderr()), "lpm: {notice}");
 }
 
 /// Prints the samples of an agent.
@@ -250,7 +251,7 @@ pub(super) fn text(record: &SampleRecord) -> String {
     };
     let rcode = record.rcode.as_ref();
     let rcode = rcode.map(|rcode| format!(" {rcode}")).unwrap_or_default();
-    format!(
+    let line = format!(
         "{} {} {:<6} {:<6} {:>8} {}{} > {}{}{}",
         record.time,
         place(&record.interface, &record.tunnels),
@@ -262,7 +263,8 @@ pub(super) fn text(record: &SampleRecord) -> String {
         show::end(record.dst, record.dport),
         name(&record.dst_name).unwrap_or_default(),
         rcode,
-    )
+    );
+    plain_line(&line).into_owned()
 }
 
 /// Formats a sample as pping's option for ppviz does.
@@ -307,6 +309,26 @@ mod tests {
         assert_eq!(
             ppviz(&record()),
             "1767323045.000000006 0.000012000 TCP 198.18.5.1:41140+198.18.5.2:5301"
+        );
+    }
+
+    #[test]
+    fn a_line_holds_nothing_that_a_terminal_obeys() {
+        let mut record = record();
+        record.interface = "\u{1b}]0;x\u{7}".to_owned();
+        record.src_name = Some(crate::identity::Name {
+            namespace: Some("a\u{9b}31m\u{202e}\n".into()),
+            ..crate::identity::Name::default()
+        });
+        let line = text(&record);
+        assert!(
+            !line.contains(char::is_control) && !line.contains('\u{202e}'),
+            "{line:?}"
+        );
+        let json = serde_json::to_string(&record).expect("JSON");
+        assert!(
+            !json.contains(['\u{1b}', '\n']),
+            "JSON escapes by itself: {json}"
         );
     }
 

@@ -16,6 +16,7 @@ use crate::{
     identity::{
         external::{self, External},
         kubernetes, labels,
+        permits::{self, Network, Permits},
     },
     kube::in_cluster,
 };
@@ -51,6 +52,13 @@ pub struct Kubernetes {
     /// Which pods the agent follows at the API server: those of the whole `cluster`, or those of
     /// its own `node`.
     pub scope: Scope,
+    /// Further networks of pods (L2S-M, Multus) whose addresses count. Pods' annotations name these
+    /// addresses, and whoever may create a pod may write any address there, so without this key no
+    /// annotation counts. An address counts if Multus reports it
+    /// (`k8s.v1.cni.cncf.io/network-status`), and a network of this list has it and the name. A
+    /// preset may set this key; `[]` permits nothing.
+    #[schemars(length(max = 256))]
+    pub networks: Vec<Network>,
     /// Labels of pods to show beside their names, and in `lpm_pod_info` and `lpm_workload_info` if
     /// those `levels` are on; at most 20.
     #[schemars(length(max = 20), inner(regex(pattern = schema::LABEL)), extend("uniqueItems" = true))]
@@ -96,7 +104,7 @@ pub enum Scope {
     Cluster,
     /// The pods of the agent's own node. It asks the agents of other nodes for the names of their
     /// pods, over the port of `listen`. It acts as `cluster` if pods have addresses outside their
-    /// nodes' ranges (`spec.podCIDRs`), or are in networks of L2S-M or Multus.
+    /// nodes' ranges (`spec.podCIDRs`). Addresses of `networks` on other nodes are `unknown`.
     Node,
 }
 
@@ -106,6 +114,21 @@ impl Identity {
             return Err(ConfigError::Value {
                 key: "identity.external",
                 value: range.cidr.to_string(),
+                remedy,
+            });
+        }
+        let networks = &self.kubernetes.networks;
+        let no_range = || networks.iter().find(|network| network.cidr.is_none());
+        let is_node = self.kubernetes.scope == Scope::Node;
+        let beyond = is_node.then(no_range).flatten().map(|network| {
+            let remedy = "give its cidr: with identity.kubernetes.scope node its addresses on \
+                          other nodes are unknown, and without a range nobody can say which they are";
+            (network, remedy)
+        });
+        if let Some((network, remedy)) = permits::wrong(networks).or(beyond) {
+            return Err(ConfigError::Value {
+                key: "identity.kubernetes.networks",
+                value: network.to_string(),
                 remedy,
             });
         }
@@ -136,8 +159,48 @@ impl Identity {
             kubeconfig: kubeconfig.clone(),
             labels: labels.clone(),
             ranges: self.cluster_ranges.clone(),
+            permits: self.permits(),
             of_node: None,
         })
+    }
+
+    /// The further networks of pods whose addresses count.
+    #[must_use]
+    pub fn permits(&self) -> Permits {
+        Permits::new(&self.kubernetes.networks)
+    }
+
+    /// The ranges of which an address without a name is an unknown pod's. With node scope these are
+    /// also the further networks: only their pods on the agent's own node are known.
+    #[must_use]
+    pub fn cluster_ranges(&self) -> Vec<IpNet> {
+        let networks = self.kubernetes.networks.iter();
+        let networks = networks.filter(|_| self.kubernetes.scope == Scope::Node);
+        let ranges = self.cluster_ranges.iter().copied();
+        ranges
+            .chain(networks.filter_map(|network| network.cidr))
+            .collect()
+    }
+
+    /// True if the text of a configuration without errors has the key `identity.kubernetes.networks`.
+    pub(super) fn gives_networks(text: &str) -> bool {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Given {
+            identity: GivenIdentity,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct GivenIdentity {
+            kubernetes: GivenKubernetes,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct GivenKubernetes {
+            networks: Option<Vec<Network>>,
+        }
+        let given = serde_saphyr::from_str::<Given>(text);
+        given.is_ok_and(|given| given.identity.kubernetes.networks.is_some())
     }
 
     /// Checks that other agents can reach this one, if they are asked for names: they listen at the
@@ -216,6 +279,19 @@ mod tests {
                 "identity: {kubernetes: {scope: node}}",
                 "listen is 127.0.0.1",
             ),
+            (
+                "identity: {kubernetes: {networks: [{}]}}",
+                "identity.kubernetes.networks is {}: give its name, its cidr, or both",
+            ),
+            (
+                "listen: 0.0.0.0:1\nidentity: {kubernetes: {scope: node, networks: [{name: blue}]}}",
+                "give its cidr",
+            ),
+            (
+                "identity: {kubernetes: {networks: [{cidr: 1.2.3.4}]}}",
+                "1.2.3.4/32",
+            ),
+            ("identity: {kubernetes: {networks: [{nmae: x}]}}", "nmae"),
             ("identity: {external: [{cidr: x, name: a}]}", "cidr"),
             (
                 "identity: {cluster_ranges: [198.18.0.0/33]}",

@@ -68,7 +68,8 @@ pub struct Config {
     /// Where health checks have a listener of their own.
     pub health: Health,
     /// What to watch on the nodes of a known CNI. The rules of the preset come after those of
-    /// `interfaces`. It also sets `tunnels`, unless they are given. Takes effect without a restart.
+    /// `interfaces`. It also sets `tunnels` and `identity.kubernetes.networks`, unless they are
+    /// given. Takes effect without a restart, but for `identity.kubernetes.networks`.
     pub preset: Option<Preset>,
     /// Which interfaces are watched, and as which vantage. The first matching rule decides; the
     /// rules of the preset and the built-in rules come after these. By the built-in rules, veths
@@ -209,6 +210,11 @@ impl Config {
             && !tunnels::given(text)
         {
             config.tunnels = preset.tunnels();
+        }
+        if let Some(preset) = config.preset
+            && !Identity::gives_networks(text)
+        {
+            config.identity.kubernetes.networks = preset.networks();
         }
         config.check().map_err(|error| error.within(text, path))?;
         Ok(config)

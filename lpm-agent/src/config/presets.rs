@@ -10,7 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Tunnels;
-use crate::kernel::rules::{Rule, Watch};
+use crate::{
+    identity::permits::Network,
+    kernel::rules::{Rule, Watch},
+};
 
 /// A network that LPM knows.
 #[derive(
@@ -116,6 +119,20 @@ impl Preset {
         rules.iter().map(rule).collect()
     }
 
+    /// The further networks of pods that the preset permits.
+    #[must_use]
+    pub fn networks(self) -> Vec<Network> {
+        let networks: &[(&str, &str)] = match self {
+            Self::L2sm => &L2SM,
+            Self::AksAzureCni | Self::AksCilium | Self::Flannel | Self::Calico => &[],
+        };
+        let network = |(name, cidr): &(&str, &str)| Network {
+            name: Some((*name).to_owned()),
+            cidr: cidr.parse().ok(),
+        };
+        networks.iter().map(network).collect()
+    }
+
     /// The tunnel ports of the preset's network.
     #[must_use]
     pub fn tunnels(self) -> Tunnels {
@@ -131,6 +148,15 @@ impl Preset {
         }
     }
 }
+
+/// The namespace of L2S-M's networks at Multus, and the ranges that private networks use (RFC 1918,
+/// RFC 4193). So no annotation gives a public address another name.
+const L2SM: [(&str, &str); 4] = [
+    ("l2sm-system/*", "10.0.0.0/8"),
+    ("l2sm-system/*", "172.16.0.0/12"),
+    ("l2sm-system/*", "192.168.0.0/16"),
+    ("l2sm-system/*", "fc00::/7"),
+];
 
 impl fmt::Display for Preset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -317,6 +343,24 @@ mod tests {
         for preset in Preset::ALL {
             assert_eq!(config(&format!("preset: {preset}\n")).preset, Some(preset));
         }
+    }
+
+    #[test]
+    fn networks_are_the_presets_unless_given() {
+        let networks = |text: &str| config(text).identity.kubernetes.networks;
+        let l2sm = networks("preset: l2sm\n");
+        assert_eq!(l2sm.len(), L2SM.len());
+        assert!(
+            l2sm.iter()
+                .all(|one| one.name.is_some() && one.cidr.is_some())
+        );
+        assert_eq!(networks("preset: flannel\n"), []);
+        let none = "preset: l2sm\nidentity: {kubernetes: {networks: []}}\n";
+        assert_eq!(networks(none), []);
+        let own = "preset: l2sm\nidentity: {kubernetes: {networks: [{cidr: 198.18.0.0/15}]}}\n";
+        assert_eq!(networks(own).len(), 1);
+        let shown = config(none).to_yaml().expect("YAML");
+        assert_eq!(config(&shown), config(none), "{shown}");
     }
 
     #[test]

@@ -40,6 +40,7 @@ impl Collect for Identity {
              cluster on a network where an address does not show the node",
             scope,
         )?;
+        claims(status, out)?;
         peers(status, out)?;
         let errors = status.errors().into_iter().map(|((kind, reason), count)| {
             let mut labels = label(kind.as_str());
@@ -70,6 +71,36 @@ impl Collect for Identity {
     }
 }
 
+/// Writes how many addresses pods' annotations claim. Writes nothing before Kubernetes has answered.
+fn claims(status: &Status, out: &mut Families<'_>) -> fmt::Result {
+    let Some(claims) = status.claims() else {
+        return Ok(());
+    };
+    let outranked = status.outranked();
+    let named = claims.counted.saturating_sub(claims.contested + outranked);
+    out.gauges(
+        "identity_claims",
+        "Addresses in further networks that pods' annotations name, and that name their pods",
+        [(Vec::new(), named as u64)],
+    )?;
+    let refused = claims.refused.all();
+    let refused = refused.map(|(reason, count)| (reason.as_str(), u64::from(count)));
+    let others = [
+        ("contested", claims.contested as u64),
+        ("outranked", outranked as u64),
+    ];
+    out.gauges(
+        "identity_claims_refused",
+        "Addresses in pods' annotations that do not name their pods: identity.kubernetes.networks \
+         does not permit them, there are too many, the pod has no node, Multus does not report them, \
+         their network's name is too long, they cannot be read, another pod claims them too \
+         (contested), or another source names them (outranked)",
+        refused
+            .chain(others)
+            .map(|(reason, count)| (vec![("reason", reason.to_owned())], count)),
+    )
+}
+
 /// Writes the connections to the agents of other nodes. Writes nothing if those agents are not
 /// asked.
 fn peers(status: &Status, out: &mut Families<'_>) -> fmt::Result {
@@ -93,6 +124,13 @@ fn peers(status: &Status, out: &mut Families<'_>) -> fmt::Result {
         "identity_peer_names",
         "Names known from the agents of other nodes",
         [names],
+    )?;
+    out.counters(
+        "identity_peer_names_refused",
+        "Names from the agents of other nodes that were refused, because a node or all nodes together \
+         have too many or too long ones",
+        None,
+        [(Vec::new(), agents.refused)],
     )?;
     let errors = agents.errors.into_iter();
     out.counters(

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Name, names_file::Kind};
+use crate::text::LONGEST_NAME;
 
 /// A range and its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,7 +19,7 @@ pub struct External {
     #[serde(deserialize_with = "super::cidr::one")]
     pub cidr: IpNet,
     /// Name of the range: the value of the label `peer_namespace`, beside `peer_kind="external"`.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
@@ -43,6 +44,9 @@ pub fn wrong(ranges: &[External]) -> Option<(&External, &'static str)> {
     ranges.iter().find_map(|external| {
         if external.name.is_empty() {
             return Some((external, "give it a name"));
+        }
+        if external.name.len() > LONGEST_NAME {
+            return Some((external, "give it a name of at most 253 bytes"));
         }
         let twice = !seen.insert(external.cidr.trunc());
         twice.then_some((external, "the range is given twice: remove one of the two"))
@@ -80,5 +84,7 @@ mod tests {
         assert_eq!(which.name, "office");
         assert!(why.contains("twice"));
         assert!(wrong(&[range("0.0.0.0/0", "")]).is_some());
+        let (_, why) = wrong(&[range("0.0.0.0/0", &"x".repeat(254))]).expect("too long");
+        assert!(why.contains("253"));
     }
 }

@@ -1,11 +1,16 @@
 //! Merges several sources of names into one.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::{Name, permits::Permits};
 
 /// Source of a name. Of two names for the same range, that of the earlier origin in this order
 /// holds. Of two ranges the longer one holds, whatever its origin.
@@ -21,8 +26,6 @@ pub enum Origin {
     Peer,
     /// Virtual and external addresses of services.
     Service,
-    /// Addresses of pods in other networks (L2S-M, Multus).
-    Overlay,
     /// All addresses, while Kubernetes has not answered: an address without a name is not known to
     /// be external.
     Waiting,
@@ -30,6 +33,10 @@ pub enum Origin {
     File,
     /// Ranges that the configuration names.
     External,
+    /// Addresses of pods in other networks (L2S-M, Multus), which pods' annotations claim. A range
+    /// around the address goes before it, too, if it is at least as long as the range in which the
+    /// configuration permits the claim.
+    Overlay,
     /// Ranges of the cluster itself, from the configuration.
     Within,
     /// Conclusions from other facts: an address without a pod, in a node's pod range, belongs to an
@@ -44,10 +51,10 @@ impl Origin {
         Self::Pod,
         Self::Peer,
         Self::Service,
-        Self::Overlay,
         Self::Waiting,
         Self::File,
         Self::External,
+        Self::Overlay,
         Self::Within,
         Self::Derived,
     ];
@@ -89,29 +96,66 @@ pub enum News {
 /// A change for those who look up names.
 pub type Delta = (IpNet, Option<Arc<Name>>);
 
+/// Sources whose ranges go before claims within them.
+const BEFORE_CLAIMS: [Origin; 4] = [
+    Origin::File,
+    Origin::External,
+    Origin::Within,
+    Origin::Derived,
+];
+
 /// The names of each source, and the names that hold.
 #[derive(Debug, Default)]
 pub struct Merge {
     said: [HashMap<IpNet, Arc<Name>>; Origin::ALL.len()],
+    permits: Permits,
+    /// Claims that give way to another source.
+    outranked: HashSet<IpNet>,
 }
 
 impl Merge {
-    /// Applies a source's change. Returns the change of the name that holds, if there is one.
-    pub fn apply(&mut self, change: Change) -> Option<Delta> {
+    /// Starts without names. Claims of pods' annotations were permitted by these networks.
+    #[must_use]
+    pub fn permitting(permits: Permits) -> Self {
+        Self {
+            permits,
+            ..Self::default()
+        }
+    }
+
+    /// Number of claims that give way to another source.
+    #[must_use]
+    pub fn outranked(&self) -> usize {
+        self.outranked.len()
+    }
+
+    /// Applies a source's change. Returns the changes of the names that hold: that of the range, and
+    /// those of claims within it.
+    pub fn apply(&mut self, change: Change) -> Vec<Delta> {
         let Change {
             origin,
             range,
             name,
         } = change;
         let range = range.trunc();
-        let before = self.holds(range).cloned();
+        let mut touched = self.claims_within(origin, range);
+        touched.push(range);
+        let before: Vec<_> = touched
+            .iter()
+            .map(|one| self.holds(*one).cloned())
+            .collect();
         let said = &mut self.said[origin as usize];
         match name {
             Some(name) => said.insert(range, name),
             None => said.remove(&range),
         };
-        let after = self.holds(range).cloned();
-        (before != after).then_some((range, after))
+        let both = touched.into_iter().zip(before);
+        both.filter_map(|(range, before)| {
+            let after = self.holds(range).cloned();
+            self.note_claim(range, after.as_ref());
+            (before != after).then_some((range, after))
+        })
+        .collect()
     }
 
     /// Replaces all names of a source. Its old names that are not among the new ones are removed.
@@ -125,7 +169,7 @@ impl Merge {
         let gone = gone.into_iter().map(|range| (range, None));
         let said = names.into_iter().map(|(range, name)| (range, Some(name)));
         gone.chain(said)
-            .filter_map(|(range, name)| {
+            .flat_map(|(range, name)| {
                 self.apply(Change {
                     origin,
                     range,
@@ -136,7 +180,50 @@ impl Merge {
     }
 
     fn holds(&self, range: IpNet) -> Option<&Arc<Name>> {
-        self.said.iter().find_map(|said| said.get(&range))
+        Origin::ALL.into_iter().find_map(|origin| {
+            let name = self.said[origin as usize].get(&range)?;
+            let holds = origin != Origin::Overlay || !self.is_outranked(range);
+            holds.then_some(name)
+        })
+    }
+
+    /// The claims that a source's range contains.
+    fn claims_within(&self, origin: Origin, range: IpNet) -> Vec<IpNet> {
+        let is_one = range.prefix_len() == range.max_prefix_len();
+        if is_one || !BEFORE_CLAIMS.contains(&origin) {
+            return Vec::new();
+        }
+        let claims = self.said[Origin::Overlay as usize].keys();
+        claims
+            .filter(|claim| range.contains(*claim))
+            .copied()
+            .collect()
+    }
+
+    /// True if a range that goes before a claim contains it. A range of the cluster does so only if
+    /// it is longer than the permitted one, which the configuration gives, too.
+    fn is_outranked(&self, claim: IpNet) -> bool {
+        let floor = self.permits.floor(claim.addr());
+        (floor..=claim.prefix_len()).any(|length| {
+            let Ok(range) = IpNet::new(claim.addr(), length) else {
+                return false;
+            };
+            let range = range.trunc();
+            BEFORE_CLAIMS.into_iter().any(|origin| {
+                let counts = origin != Origin::Within || length > floor;
+                counts && self.said[origin as usize].contains_key(&range)
+            })
+        })
+    }
+
+    /// Keeps the set of claims that give way.
+    fn note_claim(&mut self, range: IpNet, holds: Option<&Arc<Name>>) {
+        let claim = self.said[Origin::Overlay as usize].get(&range);
+        if claim.is_some() && claim != holds {
+            self.outranked.insert(range);
+        } else {
+            self.outranked.remove(&range);
+        }
     }
 }
 
@@ -157,8 +244,11 @@ mod tests {
         }
     }
 
-    fn namespace(delta: Option<Delta>) -> Option<String> {
-        let (_, name) = delta.expect("a change");
+    fn namespace(delta: &[Delta]) -> Option<String> {
+        let [(_, name)] = delta else {
+            panic!("one change");
+        };
+        let name = name.as_ref();
         Some(name?.namespace.as_deref()?.to_owned())
     }
 
@@ -170,25 +260,25 @@ mod tests {
         }
         let range = "198.18.0.1/32";
         let delta = merge.apply(change(Origin::File, range, Some("file")));
-        assert_eq!(namespace(delta).as_deref(), Some("file"));
+        assert_eq!(namespace(&delta).as_deref(), Some("file"));
         let delta = merge.apply(change(Origin::Derived, range, Some("unknown")));
-        assert_eq!(delta, None, "the file's still holds");
+        assert_eq!(delta, [], "the file's still holds");
         let delta = merge.apply(change(Origin::Pod, range, Some("pod")));
-        assert_eq!(namespace(delta).as_deref(), Some("pod"));
+        assert_eq!(namespace(&delta).as_deref(), Some("pod"));
         let delta = merge.apply(change(Origin::Pod, range, None));
-        assert_eq!(namespace(delta).as_deref(), Some("file"));
+        assert_eq!(namespace(&delta).as_deref(), Some("file"));
         let delta = merge.apply(change(Origin::File, range, None));
-        assert_eq!(namespace(delta).as_deref(), Some("unknown"));
+        assert_eq!(namespace(&delta).as_deref(), Some("unknown"));
         let delta = merge.apply(change(Origin::Derived, range, None));
-        assert_eq!(namespace(delta), None);
+        assert_eq!(namespace(&delta), None);
     }
 
     #[test]
     fn what_is_said_again_changes_nothing() {
         let mut merge = Merge::default();
         let said = change(Origin::Pod, "198.18.0.1/32", Some("a"));
-        assert!(merge.apply(said.clone()).is_some());
-        assert_eq!(merge.apply(said), None);
+        assert_eq!(merge.apply(said.clone()).len(), 1);
+        assert_eq!(merge.apply(said), []);
     }
 
     #[test]

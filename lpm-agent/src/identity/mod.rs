@@ -7,6 +7,7 @@
 
 pub mod addresses;
 pub(crate) mod cidr;
+pub mod claims;
 pub mod cluster_ranges;
 pub mod cni;
 pub mod external;
@@ -16,6 +17,7 @@ pub mod labels;
 pub mod merge;
 pub mod names_file;
 pub mod peers;
+pub mod permits;
 pub mod processes;
 pub mod ranges;
 pub mod registry;

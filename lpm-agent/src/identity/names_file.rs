@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    fmt, fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,13 +11,16 @@ use std::{
 use ipnet::IpNet;
 use lpm_common::layout::PeerKind;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, SeqAccess, Visitor},
+};
 use serde_saphyr::Spanned;
 use thiserror::Error;
 
 use super::HOST;
 pub use super::ranges::{PrefixMap, bits};
-use crate::yaml;
+use crate::{text::LONGEST_NAME, yaml};
 
 /// The owner of an address or a range. Names share texts that many of them have (namespaces,
 /// nodes): a cluster has 100,000 names.
@@ -132,7 +135,62 @@ struct Entry {
     node: Option<String>,
 }
 
+/// Most entries of a names file: as many as the kernel's map of names holds.
+pub const MOST: usize = 1 << 16;
+
+/// Keys and values of an entry.
+const NODES: usize = 16;
+
+/// The entries of a names file.
+struct Entries(Vec<Spanned<Entry>>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(EntriesVisitor)
+    }
+}
+
+struct EntriesVisitor;
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("a list of entries")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Entries, S::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = list.next_element::<Spanned<Entry>>()? {
+            if entries.len() == MOST {
+                let line = entry.referenced.line();
+                return Err(S::Error::custom(format!(
+                    "line {line} has entry {}, and the kernel's map holds {MOST}: join addresses \
+                     with one owner to ranges (`cidr`)",
+                    MOST + 1
+                )));
+            }
+            entries.push(entry);
+        }
+        Ok(Entries(entries))
+    }
+}
+
 impl Entry {
+    /// The first text that is longer than a name may be, by its key.
+    fn too_long(&self) -> Option<&'static str> {
+        let texts = [
+            ("namespace", &self.namespace),
+            ("pod", &self.pod),
+            ("workload", &self.workload),
+            ("service", &self.service),
+            ("node", &self.node),
+        ];
+        let is_long = |text: &Option<String>| text.as_ref().is_some_and(|t| t.len() > LONGEST_NAME);
+        let (key, _) = texts.into_iter().find(|(_, text)| is_long(text))?;
+        Some(key)
+    }
+
     fn kind(&self) -> Kind {
         self.kind.unwrap_or(
             match (&self.pod, &self.workload, &self.service, &self.node) {
@@ -212,11 +270,11 @@ impl PrefixMap {
         {
             return Ok(names);
         }
-        let entries: Vec<Spanned<Entry>> =
-            yaml::read(text).map_err(|reason| NamesError::Parse {
-                path: path.to_owned(),
-                reason,
-            })?;
+        let read = yaml::read_list(text, (MOST, NODES));
+        let Entries(entries) = read.map_err(|reason| NamesError::Parse {
+            path: path.to_owned(),
+            reason,
+        })?;
         let mut lines = HashMap::new();
         for Spanned {
             value: entry,
@@ -230,6 +288,11 @@ impl PrefixMap {
                 line,
                 reason,
             };
+            if let Some(key) = entry.too_long() {
+                return Err(wrong(format!(
+                    "`{key}` is longer than {LONGEST_NAME} bytes: shorten it"
+                )));
+            }
             let range = entry.range().map_err(|reason| wrong(reason.to_owned()))?;
             if let Some(first) = lines.insert(range, line) {
                 return Err(wrong(format!(
@@ -262,102 +325,4 @@ impl PrefixMap {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<PrefixMap, NamesError> {
-        PrefixMap::parse(text, Path::new("names.yaml"))
-    }
-
-    #[test]
-    fn the_longest_prefix_wins() {
-        let names = parse(
-            "- {cidr: 198.18.0.0/16, namespace: wide}\n\
-             - {cidr: 198.18.5.0/24, namespace: narrow}\n\
-             - {address: 198.18.5.7, namespace: one, pod: p}\n\
-             - {cidr: \"fd00:1::/32\", namespace: six}\n\
-             - {cidr: \"::/0\", namespace: rest}\n",
-        )
-        .expect("a names file");
-        for (address, namespace) in [
-            ("198.18.9.9", "wide"),
-            ("198.18.5.9", "narrow"),
-            ("198.18.5.7", "one"),
-            ("fd00:1::9", "six"),
-            ("fd00:2::9", "rest"),
-        ] {
-            let name = names
-                .lookup(address.parse().expect("an address"))
-                .expect(address);
-            assert_eq!(name.namespace.as_deref(), Some(namespace), "{address}");
-        }
-        assert_eq!(names.len(), 5);
-    }
-
-    #[test]
-    fn what_has_no_range_has_no_name() {
-        let names = parse("- {cidr: 198.18.0.0/16, namespace: a}\n").expect("a names file");
-        assert!(names.lookup(IpAddr::from([198, 19, 0, 1])).is_none());
-        assert!(parse("").expect("an empty file").is_empty());
-        assert!(parse("# nothing yet\n").expect("comments only").is_empty());
-    }
-
-    #[test]
-    fn kinds_follow_from_what_is_named() {
-        let names = parse(
-            "- {address: 198.18.0.1, node: n1}\n\
-             - {address: 198.18.0.2, service: api, namespace: shop}\n\
-             - {address: 198.18.0.3, namespace: shop, pod: p, node: n1}\n\
-             - {address: 198.18.0.4, kind: node, namespace: edge}\n",
-        )
-        .expect("a names file");
-        for (last, kind) in [
-            (1, Kind::Node),
-            (2, Kind::Service),
-            (3, Kind::Pod),
-            (4, Kind::Node),
-        ] {
-            let address = IpAddr::from([198, 18, 0, last]);
-            assert_eq!(
-                names.lookup(address).expect("named").kind,
-                kind,
-                "{address}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_duplicate_is_refused_by_line() {
-        let error = parse(
-            "- {cidr: 198.18.5.0/24, namespace: a}\n\
-             - {address: 198.18.5.1, namespace: a}\n\
-             - {cidr: 198.18.5.9/24, namespace: b}\n",
-        )
-        .expect_err("a duplicate");
-        let text = error.to_string();
-        assert!(text.contains("line 3") && text.contains("line 1"), "{text}");
-    }
-
-    #[test]
-    fn unknown_keys_are_refused_by_name_and_line() {
-        let error =
-            parse("- {cidr: 198.18.5.0/24, namespace: a}\n- cidr: 198.18.6.0/24\n  namspace: b\n")
-                .expect_err("an unknown key");
-        let text = error.to_string();
-        assert!(text.contains("namspace") && text.contains('3'), "{text}");
-    }
-
-    #[test]
-    fn an_entry_needs_one_range() {
-        for (text, word) in [
-            ("- {namespace: a}\n", "neither"),
-            (
-                "- {namespace: a, address: 198.18.0.1, cidr: 198.18.0.0/16}\n",
-                "both",
-            ),
-        ] {
-            let error = parse(text).expect_err(text).to_string();
-            assert!(error.contains(word) && error.contains("line 1"), "{error}");
-        }
-    }
-}
+mod tests;

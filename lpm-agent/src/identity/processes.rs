@@ -9,6 +9,8 @@ use std::{collections::HashMap, fs, net::SocketAddr, os::unix::fs::MetadataExt, 
 use procfs::process::{FDTarget, Process, all_processes};
 use serde::{Deserialize, Serialize};
 
+use crate::text::cut;
+
 /// Directory where `ip netns` keeps its named network namespaces.
 const NAMED: &str = "/run/netns";
 
@@ -52,9 +54,9 @@ impl Sockets {
             for fd in process.fd().into_iter().flatten().flatten() {
                 if let FDTarget::Socket(inode) = fd.target {
                     let container = container.get_or_insert_with(|| container_of(process.pid));
-                    by_inode
-                        .entry(inode)
-                        .or_insert_with(|| (process.pid, stat.comm.clone(), container.clone()));
+                    by_inode.entry(inode).or_insert_with(|| {
+                        (process.pid, cut(&stat.comm).to_owned(), container.clone())
+                    });
                 }
             }
             if let Ok(namespace) = fs::metadata(format!("/proc/{}/ns/net", process.pid)) {
@@ -100,7 +102,7 @@ fn named_namespaces() -> HashMap<u64, String> {
         .flatten()
         .filter_map(|entry| {
             let inode = fs::metadata(entry.path()).ok()?.ino();
-            Some((inode, entry.file_name().into_string().ok()?))
+            Some((inode, cut(entry.file_name().to_str()?).to_owned()))
         })
         .collect()
 }

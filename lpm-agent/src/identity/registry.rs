@@ -142,7 +142,7 @@ mod tests {
                 range: range.parse().expect("a range"),
                 name,
             };
-            registry.apply(&merge.apply(change).into_iter().collect::<Vec<_>>());
+            registry.apply(&merge.apply(change));
         };
         let namespace = |address: &str| {
             let name = registry.lookup(address.parse().expect("an address"))?;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{kubernetes::Watched, peers::Report};
+use super::{claims::Claims, kubernetes::Watched, peers::Report};
 
 /// State of the watch of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Peers {
     pub in_place: usize,
     /// Number of names from other agents.
     pub names: usize,
+    /// Number of names that were refused so far, because there were too many.
+    pub refused: u64,
     /// Connections that failed or broke, by reason.
     pub errors: BTreeMap<&'static str, u64>,
 }
@@ -60,6 +62,8 @@ struct Inner {
     complete: bool,
     scope: Option<Scope>,
     peers: Option<Peers>,
+    claims: Option<Claims>,
+    outranked: usize,
 }
 
 #[derive(Debug)]
@@ -143,8 +147,30 @@ impl Status {
             silent: report.silent,
             in_place: report.in_place,
             names: report.names,
+            refused: report.refused,
             errors: errors.into_iter().collect(),
         });
+    }
+
+    pub(super) fn set_claims(&self, claims: Claims) {
+        self.inner().claims = Some(claims);
+    }
+
+    /// Records how many claims of pods' annotations give way to other sources of names.
+    pub fn set_outranked(&self, claims: usize) {
+        self.inner().outranked = claims;
+    }
+
+    /// What pods' annotations claim. None: Kubernetes is not asked, or has not answered.
+    #[must_use]
+    pub fn claims(&self) -> Option<Claims> {
+        self.inner().claims
+    }
+
+    /// Number of claims that count and give way to other sources of names.
+    #[must_use]
+    pub fn outranked(&self) -> usize {
+        self.inner().outranked
     }
 
     /// Scope of the followed pods. None: Kubernetes is not asked.
@@ -201,6 +227,7 @@ impl Status {
             now: "cluster",
             why: None,
         });
+        self.set_claims(Claims::default());
         self.inner().peers = Some(Peers {
             errors: [("unreachable", 1)].into(),
             ..Peers::default()

@@ -19,6 +19,14 @@ pub(crate) trait MeshLine: DeserializeOwned {
 
     /// The node of the agent that sent it.
     fn node(&self) -> &Arc<str>;
+
+    /// Checks that the line is not more than an agent may say.
+    ///
+    /// # Errors
+    /// What there is too much of.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Assembles lines from pieces.
@@ -44,16 +52,23 @@ impl<L: MeshLine> Lines<L> {
         let mut pieces = data.split(|byte| *byte == b'\n');
         let mut piece = pieces.next().unwrap_or_default();
         for next in pieces {
-            self.begun.extend_from_slice(piece);
+            self.add(piece)?;
             lines.push(read(&self.begun)?);
             self.begun.clear();
             piece = next;
         }
-        self.begun.extend_from_slice(piece);
-        if self.begun.len() > LONGEST {
-            return Err(Trouble::Unreadable("a line is too long".to_owned()));
-        }
+        self.add(piece)?;
         Ok(lines)
+    }
+
+    /// Adds a piece without a line feed.
+    fn add(&mut self, piece: &[u8]) -> Result<(), Trouble> {
+        if self.begun.len() + piece.len() > LONGEST {
+            let why = format!("a line is longer than {LONGEST} bytes");
+            return Err(Trouble::Excessive(why));
+        }
+        self.begun.extend_from_slice(piece);
+        Ok(())
     }
 }
 
@@ -63,6 +78,7 @@ fn read<L: MeshLine>(text: &[u8]) -> Result<L, Trouble> {
     if line.schema() != L::SCHEMA {
         return Err(unreadable(&format!("it sends schema {}", line.schema())));
     }
+    line.check().map_err(Trouble::Excessive)?;
     Ok(line)
 }
 
@@ -111,6 +127,11 @@ mod tests {
             assert_eq!(error.reason(), "unreadable");
         }
         let endless = vec![b'x'; LONGEST + 1];
-        assert!(Lines::default().take(&endless).is_err());
+        let error = Lines::default().take(&endless).expect_err("too long");
+        assert_eq!(error.reason(), "excessive");
+        let mut lines = Lines::default();
+        lines.take(&endless[..LONGEST]).expect("a beginning");
+        let error = lines.take(b"x\n").expect_err("too long");
+        assert_eq!(error.reason(), "excessive", "also where its end comes");
     }
 }

@@ -58,6 +58,9 @@ pub(crate) enum Trouble {
     /// The agent sends lines that are not valid.
     #[error("its answer cannot be read: {0}")]
     Unreadable(String),
+    /// The agent sends more than an agent may.
+    #[error("it sends more than an agent of LPM does, so it is not listened to: {0}")]
+    Excessive(String),
     /// The agent belongs to another node, with this name.
     #[error("it says it is the agent of node {0}")]
     Other(Arc<str>),
@@ -71,6 +74,7 @@ impl Trouble {
             Self::Silent => "silent",
             Self::Refused(_) => "refused",
             Self::Unreadable(_) => "unreadable",
+            Self::Excessive(_) => "excessive",
             Self::Other(_) => "other",
         }
     }

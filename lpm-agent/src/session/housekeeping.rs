@@ -21,6 +21,7 @@ use crate::{
         external::{self, External},
         merge::{Delta, Merge, Moved, News, Origin},
         names_file,
+        permits::Permits,
     },
     kernel::netns::Netns,
 };
@@ -52,6 +53,8 @@ pub(super) struct Configured {
     pub(super) external: Vec<External>,
     /// Ranges of the cluster itself (`identity.cluster_ranges`).
     pub(super) within: Vec<IpNet>,
+    /// Further networks of pods whose addresses count. A running agent does not change them.
+    pub(super) permits: Permits,
     /// The name of this node.
     pub(super) node: Option<Arc<str>>,
     /// True: no source will add more names.
@@ -80,7 +83,7 @@ impl Housekeeping {
             registry,
             chores,
             configured: Configured::default(),
-            merge: Merge::default(),
+            merge: Merge::permitting(configured.permits.clone()),
             own: Vec::new(),
             settled: false,
             moved: Vec::new(),
@@ -203,7 +206,7 @@ impl State {
             Update::News(News::Changes(changes)) => {
                 let merge = &mut self.merge;
                 let deltas = changes.into_iter();
-                deltas.filter_map(|change| merge.apply(change)).collect()
+                deltas.flat_map(|change| merge.apply(change)).collect()
             }
             Update::News(News::Moved(moved)) => {
                 self.moved.extend(moved);
@@ -251,6 +254,8 @@ impl State {
                 chores.count_late(&moved)?;
             }
             self.registry.apply(&deltas);
+            let outranked = self.merge.outranked();
+            self.registry.status().set_outranked(outranked);
             chores.map_or(Ok(()), |chores| chores.follow(&deltas))?;
         }
         if self.configured.complete && !self.settled {

@@ -77,7 +77,8 @@ pub(super) fn configured(config: &Config) -> Result<Configured, NamesError> {
     Ok(Configured {
         file: file.map_or_else(|| Ok(PrefixMap::default()), PrefixMap::read)?,
         external: config.identity.external.clone(),
-        within: config.identity.cluster_ranges.clone(),
+        within: config.identity.cluster_ranges(),
+        permits: config.identity.permits(),
         node: node_name(config.node_name.as_deref()),
         complete: config.identity.kubernetes().is_none(),
     })

@@ -6,3 +6,4 @@ mod privileges;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
+mod terminal;

@@ -10,7 +10,8 @@ use std::{
 use lpm_agent::identity::{
     Name, PrefixMap,
     kubernetes::{Kubernetes, OfNode, Settings, Watched},
-    merge::{Merge, News},
+    merge::{Delta, Merge, News},
+    permits::Permits,
     status::Status,
 };
 
@@ -35,20 +36,23 @@ impl Known {
     fn take(&mut self, news: News) {
         let News::Changes(changes) = news else { return };
         for change in changes {
-            let Some((range, name)) = self.merge.apply(change) else {
-                continue;
-            };
-            match name {
-                Some(name) => self.names.insert(range, name),
-                None => drop(self.names.remove(range)),
+            for delta in self.merge.apply(change) {
+                self.change(delta);
             }
-            if range.prefix_len() == range.max_prefix_len() {
-                let said = self.names.lookup(range.addr()).map(|name| words(name));
-                let said = said.unwrap_or_else(|| "nobody".to_owned());
-                let all = self.said.entry(range.addr()).or_default();
-                if all.last() != Some(&said) {
-                    all.push(said);
-                }
+        }
+    }
+
+    fn change(&mut self, (range, name): Delta) {
+        match name {
+            Some(name) => self.names.insert(range, name),
+            None => drop(self.names.remove(range)),
+        }
+        if range.prefix_len() == range.max_prefix_len() {
+            let said = self.names.lookup(range.addr()).map(|name| words(name));
+            let said = said.unwrap_or_else(|| "nobody".to_owned());
+            let all = self.said.entry(range.addr()).or_default();
+            if all.last() != Some(&said) {
+                all.push(said);
             }
         }
     }
@@ -77,10 +81,17 @@ impl Follower {
 
     /// Follows a cluster, or one node's pods.
     pub(crate) fn start_of(kubeconfig: &Path, of_node: Option<OfNode>) -> Self {
+        Self::permitting(kubeconfig, of_node, Permits::default())
+    }
+
+    /// Follows a cluster, or one node's pods, and lets addresses in further networks count.
+    pub(crate) fn permitting(kubeconfig: &Path, of_node: Option<OfNode>, permits: Permits) -> Self {
         let (status, known) = (Arc::<Status>::default(), Arc::<Mutex<Known>>::default());
+        known.lock().expect("not poisoned").merge = Merge::permitting(permits.clone());
         let settings = Settings {
             kubeconfig: Some(kubeconfig.to_owned()),
             labels: vec!["team".to_owned()],
+            permits,
             of_node,
             ..Settings::default()
         };

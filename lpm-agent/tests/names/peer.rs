@@ -11,7 +11,7 @@ use std::{
 
 use lpm_agent::{
     api::{Admission, Door, Limits, Purpose, Server, names},
-    identity::{kubernetes::OfNode, peers::NamePublisher},
+    identity::{kubernetes::OfNode, peers::NamePublisher, permits::Permits},
 };
 use tokio::runtime::Runtime;
 
@@ -40,6 +40,11 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts the agent of the node `n<number>`; it serves its names to other agents.
     pub(crate) fn start(kubeconfig: &Path, number: u8, port: u16) -> Self {
+        Self::permitting(kubeconfig, number, port, Permits::default())
+    }
+
+    /// Starts the agent of a node, which lets addresses in further networks count.
+    pub(crate) fn permitting(kubeconfig: &Path, number: u8, port: u16, permits: Permits) -> Self {
         let (publisher, talks) = (
             Arc::<NamePublisher>::default(),
             Arc::<Mutex<Vec<IpAddr>>>::default(),
@@ -52,7 +57,7 @@ impl Agent {
             addresses: Arc::new(move || talking.lock().expect("not poisoned").clone()),
         };
         let mut agent = Self {
-            follower: Follower::start_of(kubeconfig, Some(of_node)),
+            follower: Follower::permitting(kubeconfig, Some(of_node), permits),
             publisher,
             at: SocketAddr::new(node_address(number), port),
             talks,

@@ -73,7 +73,11 @@ impl Kept {
     fn take(&mut self, event: StateEvent) {
         let mut changes: Vec<Change> = Vec::new();
         self.state.take(event, &mut changes);
-        for (range, name) in changes.into_iter().filter_map(|c| self.merge.apply(c)) {
+        for (range, name) in changes
+            .into_iter()
+            .flat_map(|c| self.merge.apply(c))
+            .collect::<Vec<_>>()
+        {
             match name {
                 Some(name) => self.names.insert(range, name),
                 None => drop(self.names.remove(range)),

@@ -32,6 +32,7 @@ use crate::{
         Anonymizer, Capture, Choice, Input, LocalEnd, Replay as Run, ReplayError, Settings,
         anonymize::Key, order,
     },
+    text::Plain,
 };
 
 /// Packets between two updates of the progress bar.
@@ -220,7 +221,8 @@ impl Replay {
         };
         output.finish(run.places())?;
         // A report that cannot be written is no failure.
-        let _ = io::stderr().write_all(report::text(&shown, &run, &output).as_bytes());
+        let report = report::text(&shown, &run, &output);
+        let _ = Plain(io::stderr()).write_all(report.as_bytes());
         ended?;
         if run.unreadable() {
             bail!(

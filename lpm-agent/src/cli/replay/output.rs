@@ -1,6 +1,6 @@
 //! Output of a replay: round trips as lines on stdout when they are found, tables at the end.
 
-use std::io::{self, BufWriter, Stdout, Write as _};
+use std::io::{self, BufWriter, Stdout, Write};
 
 use lpm_common::layout::Sample;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use crate::{
     identity::{PrefixMap, Resolver},
     passive::{Clock, Flow},
     replay::{Anonymizer, ByClass, Flows, Interfaces, Sink, sparse_histogram::Class},
+    text::Plain,
 };
 
 /// One round trip as a line of CSV. New columns are only added at the end. Any other change is a
@@ -96,7 +97,11 @@ impl Output {
         if let Some(lines) = &mut self.lines {
             return lines.flush();
         }
-        let mut out = BufWriter::new(io::stdout());
+        let out: Box<dyn Write> = match self.format {
+            Format::Text => Box::new(Plain(io::stdout())),
+            _ => Box::new(io::stdout()),
+        };
+        let mut out = BufWriter::new(out);
         if let Some(flows) = &self.flows {
             let anonymizer = self.anonymizer.as_mut();
             let names = &self.names;
@@ -152,7 +157,7 @@ impl Sink for Output {
 
     fn warning(&mut self, text: &str) {
         // Without stderr there is nobody to tell.
-        let _ = writeln!(io::stderr(), "lpm: {text}");
+        let _ = writeln!(Plain(io::stderr()), "lpm: {text}");
     }
 }
 

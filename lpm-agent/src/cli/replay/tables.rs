@@ -312,16 +312,14 @@ pub(super) fn table(
     rows: &[Vec<String>],
 ) -> io::Result<()> {
     let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].len());
+        let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([headings[column].0.len()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let mut line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut text = String::new();
         for ((cell, width), (_, right)) in cells.zip(&widths).zip(headings) {
-            let pad = " ".repeat(width - cell.len());
-            let (before, after) = if *right { (&*pad, "") } else { ("", &*pad) };
-            text.extend([before, cell, after, "  "]);
+            text.extend([&show::padded(cell, *width, *right), "  "]);
         }
         writeln!(out, "{}", text.trim_end())
     };

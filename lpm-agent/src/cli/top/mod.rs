@@ -18,7 +18,10 @@ use super::{
     client::{Address, Agent},
     here, output, runtime, signals,
 };
-use crate::session::{Notice, Session};
+use crate::{
+    session::{Notice, Session},
+    text::Plain,
+};
 
 use snapshot::{Snapshot, Source};
 use table::{Sort, Tab};
@@ -97,7 +100,7 @@ impl Top {
     ) -> anyhow::Result<()> {
         while let Ok(notice) = notices.try_recv() {
             // Without stderr there is nobody to tell.
-            let _ = writeln!(io::stderr(), "lpm: {notice}");
+            let _ = writeln!(Plain(io::stderr()), "lpm: {notice}");
         }
         let mut snapshot = source.look(None)?;
         tokio::select! {
@@ -105,11 +108,14 @@ impl Top {
             () = end.wait() => {}
         }
         snapshot = source.look(Some(&snapshot))?;
-        let text = match self.format {
-            Format::Json => serde_json::to_string(&snapshot)?,
-            Format::Text => self.as_text(&snapshot),
-        };
-        writeln!(io::stdout(), "{}", text.trim_end())?;
+        match self.format {
+            Format::Json => writeln!(io::stdout(), "{}", serde_json::to_string(&snapshot)?)?,
+            Format::Text => writeln!(
+                Plain(io::stdout()),
+                "{}",
+                self.as_text(&snapshot).trim_end()
+            )?,
+        }
         Ok(())
     }
 

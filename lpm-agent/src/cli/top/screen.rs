@@ -16,7 +16,10 @@ use super::{
     snapshot::{Snapshot, Source},
     table::{Sort, Tab, Table, table},
 };
-use crate::{cli::signals, session::Notice};
+use crate::{
+    cli::{show, signals},
+    session::Notice,
+};
 
 /// State of the view between two drawings.
 struct View {
@@ -77,7 +80,7 @@ pub(super) async fn run(
                     return Ok(());
                 }
             }
-            Some(notice) = notices.recv() => view.status = notice.to_string(),
+            Some(notice) = notices.recv() => view.status = show::cell(&notice.to_string()),
             () = end.wait() => return Ok(()),
         }
     }

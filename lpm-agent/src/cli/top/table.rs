@@ -102,20 +102,15 @@ const LINKS: [Heading; 8] = [
 
 /// Makes a table from a snapshot.
 pub(super) fn table(snapshot: &Snapshot, tab: Tab, sort: Sort) -> Table {
-    match tab {
-        Tab::Flows => Table {
-            headings: FLOWS.to_vec(),
-            rows: flows(&snapshot.flows, sort),
-        },
-        Tab::Namespaces => Table {
-            headings: NAMESPACES.to_vec(),
-            rows: namespaces(snapshot),
-        },
-        Tab::Links => Table {
-            headings: LINKS.to_vec(),
-            rows: links(snapshot),
-        },
+    let (headings, mut rows) = match tab {
+        Tab::Flows => (FLOWS.to_vec(), flows(&snapshot.flows, sort)),
+        Tab::Namespaces => (NAMESPACES.to_vec(), namespaces(snapshot)),
+        Tab::Links => (LINKS.to_vec(), links(snapshot)),
+    };
+    for cell in rows.iter_mut().flatten() {
+        *cell = show::cell(cell);
     }
+    Table { headings, rows }
 }
 
 fn flows(flows: &[Rated], sort: Sort) -> Vec<Vec<String>> {
@@ -269,13 +264,7 @@ impl Table {
         for row in std::iter::once(&headings).chain(&self.rows) {
             let cells = row.iter().zip(&self.headings).zip(&widths);
             let line: Vec<String> = cells
-                .map(|((cell, (_, right)), width)| {
-                    if *right {
-                        format!("{cell:>width$}")
-                    } else {
-                        format!("{cell:<width$}")
-                    }
-                })
+                .map(|((cell, (_, right)), width)| show::padded(cell, *width, *right))
                 .collect();
             text.push_str(line.join("  ").trim_end());
             text.push('\n');

@@ -18,6 +18,8 @@ struct Claim {
 pub(super) struct AddressOwners {
     by_address: HashMap<IpAddr, Vec<Claim>>,
     sequence: u64,
+    /// Claims beyond the first one of each address.
+    contested: usize,
 }
 
 impl AddressOwners {
@@ -31,6 +33,7 @@ impl AddressOwners {
             .entry(address)
             .or_insert_with(|| Vec::with_capacity(1));
         if claims.iter().all(|claim| claim.uid != uid) {
+            self.contested += usize::from(!claims.is_empty());
             claims.push(Claim { order, uid });
             claims.sort_by_key(|claim| claim.order);
         }
@@ -39,8 +42,11 @@ impl AddressOwners {
     /// Removes an object's claim to an address.
     pub(super) fn release(&mut self, address: IpAddr, uid: u128) {
         if let Some(claims) = self.by_address.get_mut(&address) {
+            let before = claims.len();
             claims.retain(|claim| claim.uid != uid);
-            if claims.is_empty() {
+            let left = claims.len();
+            self.contested -= before.saturating_sub(1) - left.saturating_sub(1);
+            if left == 0 {
                 self.by_address.remove(&address);
             }
         }
@@ -51,7 +57,12 @@ impl AddressOwners {
         Some(self.by_address.get(&address)?.last()?.uid)
     }
 
-    /// All objects that claim an address.
+    /// Number of claims to an address that another object claims, too.
+    pub(super) fn contested(&self) -> usize {
+        self.contested
+    }
+
+    /// All objects that claim an address, the earliest claim first.
     pub(super) fn all(&self, address: IpAddr) -> impl Iterator<Item = u128> {
         let claims = self.by_address.get(&address).map_or(&[][..], Vec::as_slice);
         claims.iter().map(|claim| claim.uid)
@@ -74,11 +85,13 @@ mod tests {
         assert_eq!(claims.holder(ADDRESS), Some(3));
         claims.claim(ADDRESS, 1, None);
         assert_eq!(claims.holder(ADDRESS), Some(3), "1 had it before");
+        assert_eq!(claims.contested(), 2);
         claims.release(ADDRESS, 1);
         claims.release(ADDRESS, 3);
         assert_eq!(claims.holder(ADDRESS), Some(2));
         claims.release(ADDRESS, 2);
         assert_eq!(claims.holder(ADDRESS), None);
         assert_eq!(claims.all(ADDRESS).count(), 0);
+        assert_eq!(claims.contested(), 0);
     }
 }

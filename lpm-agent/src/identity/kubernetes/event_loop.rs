@@ -97,6 +97,7 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
             let (count, synced) = (self.state.count(*kind), self.state.is_synced(*kind));
             self.status.set_objects(*kind, count, synced);
         }
+        self.status.set_claims(self.state.pods().claims());
         if let Some(node_scope) = node_scope.as_deref_mut() {
             let from = changes.len();
             node_scope.changed(&self.state, &moved, &mut changes);
@@ -197,6 +198,9 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
             if let Some(hint) = self.no_range() {
                 tracing::info!("{hint}");
             }
+            if let Some(hint) = self.refused() {
+                tracing::info!("{hint}");
+            }
             self.status.set_complete();
         }
         if !told || std::mem::replace(&mut self.told, true) {
@@ -221,6 +225,17 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
             name.namespace.as_deref().unwrap_or_default(),
             name.pod.as_deref().unwrap_or_default(),
         ))
+    }
+
+    /// A sentence about addresses in annotations that do not count. None: there are none.
+    fn refused(&self) -> Option<String> {
+        let refused = self.state.pods().claims().refused;
+        (!refused.is_empty()).then(|| {
+            format!(
+                "addresses in pods' annotations that do not count: {refused}. If they are of \
+                 networks that you know, give these as identity.kubernetes.networks"
+            )
+        })
     }
 
     fn say(&mut self, changes: Vec<Change>) -> bool {

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use crate::text::cut;
+
 /// With fewer texts than this, none is thrown away.
 const FEW: usize = 1024;
 
@@ -13,8 +15,9 @@ pub(super) struct Interner {
 }
 
 impl Interner {
-    /// The shared copy of a text.
+    /// The shared copy of a name, which is cut if it is longer than any may be.
     pub(super) fn share(&mut self, text: &str) -> Arc<str> {
+        let text = cut(text);
         if let Some(known) = self.known.get(text) {
             return Arc::clone(known);
         }
@@ -42,5 +45,6 @@ mod tests {
         }
         assert!(texts.known.len() <= FEW + 1, "{}", texts.known.len());
         assert!(Arc::ptr_eq(&first, &texts.share("shop")));
+        assert_eq!(texts.share(&"x".repeat(70_000)).len(), 253);
     }
 }

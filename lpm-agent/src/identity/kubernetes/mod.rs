@@ -12,6 +12,7 @@ mod networks;
 mod node_scope;
 mod nodes;
 mod objects;
+mod outside;
 mod owners;
 mod pod_addressing;
 mod pods;
@@ -50,12 +51,12 @@ use event_loop::EventLoop;
 pub use node_scope::OfNode;
 use node_scope::{Api, NodeScope, TICK};
 pub use objects::{CSINode, EndpointSlice, Job, Node, Pod, ReplicaSet, Service};
-pub use scope_check::{Outlook, check_scope};
+pub use scope_check::{NodeClaims, Outlook, check_scope};
 pub use state::{ClusterState, StateEvent, Watched};
 use watch_set::{Message, WatchSet};
 use width::Turn;
 
-use super::{merge::News, status::Status};
+use super::{merge::News, permits::Permits, status::Status};
 use crate::kube::{ConnectError, connect};
 
 /// Events that may wait for the event loop. A watch with more events waits itself.
@@ -73,6 +74,8 @@ pub struct Settings {
     pub labels: Vec<String>,
     /// Pod ranges that are known without the nodes.
     pub ranges: Vec<IpNet>,
+    /// Further networks of pods whose addresses count.
+    pub permits: Permits,
     /// Node scope: follow the pods of one node only, and ask the other agents. None: follow the
     /// whole cluster.
     pub of_node: Option<OfNode>,
@@ -128,6 +131,7 @@ impl Kubernetes {
                         Some(_) => ClusterState::of_a_node(&settings.labels),
                         None => ClusterState::new(&settings.labels),
                     };
+                    let state = state.permitting(settings.permits);
                     let reader = EventLoop::new((state, settings.ranges), status, tell);
                     let api = Api {
                         client: client.clone(),

@@ -7,43 +7,181 @@
 //! annotation exists already, it does nothing). So Multus knows the network as
 //! `l2sm-system/overlay-veth3` on one node and as another port elsewhere. Multus' status has the
 //! addresses, and L2S-M's annotation has the name.
+//!
+//! Both annotations are claims of whoever wrote the pod. What is read of them is bounded, and
+//! nothing counts that the configuration does not permit ([`crate::identity::permits`]).
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 
 use super::objects::{L2SM_NETWORKS, NETWORK_STATUS, NETWORKS};
+use crate::{
+    identity::claims::{Refusals, Refused},
+    text::LONGEST_NAME,
+};
 
-/// Most networks of a pod that are read.
+/// Most networks of an annotation that are read.
 const MOST: usize = 256;
+
+/// Most addresses of a pod that count.
+pub(super) const MOST_ADDRESSES: usize = 16;
+
+/// What a pod's annotations claim: at most [`MOST_ADDRESSES`] addresses.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Claimed {
+    pub(super) addresses: Vec<Claim>,
+    /// Addresses that do not count, whatever the configuration permits.
+    pub(super) refused: Refusals,
+}
+
+/// A claim: that the pod has an address in a network.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) address: IpAddr,
+    /// What Multus calls the network.
+    pub(super) status: Arc<str>,
+    /// What people call the network: L2S-M's name of it, else Multus'.
+    pub(super) name: Arc<str>,
+}
 
 /// A network in one of the annotations.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Network {
-    name: String,
+    name: Text,
     namespace: Option<String>,
-    ips: Vec<String>,
+    ips: Addresses,
     /// True: the cluster's own network.
     default: bool,
 }
 
-impl Network {
-    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.ips.iter().filter_map(|text| address(text))
+/// A name. None: it is longer than any name may be.
+#[derive(Clone, Debug)]
+struct Text(Option<Arc<str>>);
+
+impl Default for Text {
+    fn default() -> Self {
+        Self(Some("".into()))
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self((text.len() <= LONGEST_NAME).then(|| text.into()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(|text| text.as_str().into())
+    }
+}
+
+/// The first addresses of a network, and how many more there are.
+#[derive(Clone, Debug, Default)]
+struct Addresses {
+    some: Vec<IpAddr>,
+    beyond: usize,
+    unreadable: usize,
+}
+
+impl Addresses {
+    fn count(&self) -> usize {
+        self.some.len() + self.beyond + self.unreadable
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(AddressesVisitor)
+    }
+}
+
+struct AddressesVisitor;
+
+impl<'de> Visitor<'de> for AddressesVisitor {
+    type Value = Addresses;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("a list of addresses")
     }
 
+    fn visit_unit<E>(self) -> Result<Addresses, E> {
+        Ok(Addresses::default())
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Addresses, S::Error> {
+        let mut found = Addresses::default();
+        while found.some.len() < MOST_ADDRESSES {
+            let Some(text) = list.next_element::<String>()? else {
+                return Ok(found);
+            };
+            match address(&text) {
+                Some(address) => found.some.push(address),
+                None => found.unreadable += 1,
+            }
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            found.beyond += 1;
+        }
+        Ok(found)
+    }
+}
+
+/// The first networks of an annotation, how many there are in all, and how many addresses the others
+/// have.
+#[derive(Clone, Debug, Default)]
+struct List {
+    networks: Vec<Network>,
+    length: usize,
+    beyond: usize,
+}
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(ListVisitor)
+    }
+}
+
+struct ListVisitor;
+
+impl<'de> Visitor<'de> for ListVisitor {
+    type Value = List;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("a list of networks")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<List, S::Error> {
+        let mut found = List::default();
+        while let Some(network) = list.next_element::<Network>()? {
+            found.length += 1;
+            if found.networks.len() < MOST {
+                found.networks.push(network);
+            } else {
+                found.beyond += network.ips.count();
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Network {
     /// True if both have an address in common.
     fn meets(&self, other: &Self) -> bool {
-        self.addresses()
-            .any(|address| other.addresses().any(|one| one == address))
+        let mut all = self.ips.some.iter();
+        all.any(|address| other.ips.some.contains(address))
     }
 
     /// True unless both name addresses and have none in common: they may be the same network.
     fn may_be(&self, other: &Self) -> bool {
-        let names = |network: &Self| network.addresses().next().is_some();
+        let names = |network: &Self| !network.ips.some.is_empty();
         !names(self) || !names(other) || self.meets(other)
     }
 
@@ -53,41 +191,69 @@ impl Network {
             .rsplit_once('/')
             .map_or((None, status), |(namespace, name)| (Some(namespace), name));
         let asked = self.namespace.as_deref();
-        name == self.name && (namespace.is_none() || asked.is_none() || namespace == asked)
+        self.name.0.as_deref() == Some(name)
+            && (namespace.is_none() || asked.is_none() || namespace == asked)
     }
 }
 
-/// Addresses of a pod in further networks, and the networks' names. Where Multus reports what it
-/// did, addresses come from there only. An annotation that cannot be read names nothing.
-pub(super) fn read(metadata: &ObjectMeta) -> Vec<(IpAddr, String)> {
+/// What a pod's annotations claim. Addresses come from what Multus reports (`network-status`) and
+/// from nowhere else; what L2S-M was asked for (`l2sm/networks`) gives the networks' names.
+pub(super) fn read(metadata: &ObjectMeta) -> Claimed {
+    let mut found = Claimed::default();
     let annotation = |key: &str| metadata.annotations.as_ref()?.get(key);
-    let wanted = annotation(L2SM_NETWORKS).map_or_else(Vec::new, |text| list(text));
-    let attached = annotation(NETWORK_STATUS).map(|text| {
-        // Multus never writes names alone here.
-        let networks: Vec<Network> = serde_json::from_str(text).unwrap_or_default();
-        let others = networks.into_iter().filter(|network| !network.default);
-        others.take(MOST).collect::<Vec<_>>()
-    });
+    let wanted = annotation(L2SM_NETWORKS).map_or_else(List::default, |text| list(text));
+    let Some(status) = annotation(NETWORK_STATUS) else {
+        let asked = wanted.networks.iter().map(|network| network.ips.count());
+        let asked = asked.sum::<usize>() + wanted.beyond;
+        found.refused.add(Refused::NotAttached, asked);
+        return found;
+    };
+    // Multus never writes names alone here.
+    let Ok(mut attached) = serde_json::from_str::<List>(status) else {
+        found.refused.add(Refused::Unreadable, 1);
+        return found;
+    };
+    attached.networks.retain(|network| !network.default);
     // L2S-M writes JSON there.
-    let asked: Option<Vec<Network>> =
+    let asked: Option<List> =
         annotation(NETWORKS).map(|text| serde_json::from_str(text).unwrap_or_default());
-    let mut found: Vec<(IpAddr, String)> = Vec::new();
-    let networks = attached.as_ref().unwrap_or(&wanted);
-    for (place, network) in networks.iter().enumerate() {
-        let name = match &attached {
-            Some(attached) => {
-                let at = (place, attached.len());
-                named(network, at, asked.as_deref(), &wanted).unwrap_or(&network.name)
-            }
-            None => &network.name,
+    let asked = asked.as_ref();
+    for (place, network) in attached.networks.iter().enumerate() {
+        let at = (place, attached.networks.len());
+        let name = named(network, at, asked, &wanted).unwrap_or(&network.name);
+        found.take(network, name);
+    }
+    found.refused.add(Refused::TooMany, attached.beyond);
+    found
+}
+
+impl Claimed {
+    /// Adds the addresses of a network, as far as they are new and there is room.
+    fn take(&mut self, network: &Network, name: &Text) {
+        let Network {
+            ips, name: status, ..
+        } = network;
+        let (Some(status), Some(name)) = (&status.0, &name.0) else {
+            self.refused.add(Refused::LongName, ips.count());
+            return;
         };
-        for address in network.addresses() {
-            if found.iter().all(|(known, _)| *known != address) {
-                found.push((address, name.clone()));
+        self.refused.add(Refused::Unreadable, ips.unreadable);
+        self.refused.add(Refused::TooMany, ips.beyond);
+        for address in &ips.some {
+            if self.addresses.iter().any(|known| known.address == *address) {
+                continue;
             }
+            if self.addresses.len() == MOST_ADDRESSES {
+                self.refused.add(Refused::TooMany, 1);
+                continue;
+            }
+            self.addresses.push(Claim {
+                address: *address,
+                status: Arc::clone(status),
+                name: Arc::clone(name),
+            });
         }
     }
-    found
 }
 
 /// L2S-M's name of a network that Multus has attached as the `place`-th of `all`. None: it is not a
@@ -95,42 +261,54 @@ pub(super) fn read(metadata: &ObjectMeta) -> Vec<(IpAddr, String)> {
 fn named<'a>(
     network: &Network,
     (place, all): (usize, usize),
-    asked: Option<&[Network]>,
-    wanted: &'a [Network],
-) -> Option<&'a String> {
+    asked: Option<&List>,
+    wanted: &'a List,
+) -> Option<&'a Text> {
     // The match is by an address that only one network has: another may use the same.
-    let mut meeting = wanted.iter().filter(|wanted| wanted.meets(network));
+    let mut meeting = wanted
+        .networks
+        .iter()
+        .filter(|wanted| wanted.meets(network));
     if let (Some(only), None) = (meeting.next(), meeting.next()) {
         return Some(&only.name);
     }
     // L2S-M asks Multus for as many networks as it was asked for, in the same order.
     let place = match asked {
-        Some(asked) => asked
-            .iter()
-            .position(|asked| asked.is_called(&network.name)),
+        Some(asked) => {
+            let status = network.name.0.as_deref()?;
+            let mut asked = asked.networks.iter();
+            asked.position(|asked| asked.is_called(status))
+        }
         None => Some(place),
     }?;
-    let as_many = asked.map_or(all, <[Network]>::len) == wanted.len();
-    let named = wanted.get(place).filter(|_| as_many)?;
+    let as_many = asked.map_or(all, |asked| asked.length) == wanted.length;
+    let named = wanted.networks.get(place).filter(|_| as_many)?;
     named.may_be(network).then_some(&named.name)
 }
 
 /// Parses networks in the forms that L2S-M accepts: JSON, or names alone with commas between.
-fn list(text: &str) -> Vec<Network> {
-    if let Ok(networks) = serde_json::from_str::<Vec<Network>>(text) {
-        return networks.into_iter().take(MOST).collect();
+fn list(text: &str) -> List {
+    if let Ok(networks) = serde_json::from_str(text) {
+        return networks;
     }
     // Broken JSON is not taken for names.
     if text.contains(['{', '[', '"']) {
-        return Vec::new();
+        return List::default();
     }
     let names = text.split(',').map(str::trim);
-    let names = names.filter(|name| !name.is_empty()).take(MOST);
+    let names = names.filter(|name| !name.is_empty());
     let network = |name: &str| Network {
-        name: name.to_owned(),
+        name: name.into(),
         ..Network::default()
     };
-    names.map(network).collect()
+    let mut found = List::default();
+    for name in names {
+        found.length += 1;
+        if found.networks.len() < MOST {
+            found.networks.push(network(name));
+        }
+    }
+    found
 }
 
 /// Parses an address, with or without a prefix length.
@@ -141,115 +319,4 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn pod(annotations: &[(&str, &str)]) -> Vec<(String, String)> {
-        let own = |text: &str| text.to_owned();
-        let annotations: BTreeMap<String, String> = annotations
-            .iter()
-            .map(|(key, value)| (own(key), own(value)))
-            .collect();
-        let found = read(&ObjectMeta {
-            annotations: Some(annotations),
-            ..ObjectMeta::default()
-        });
-        let text = found.into_iter();
-        text.map(|(address, network)| (address.to_string(), network))
-            .collect()
-    }
-
-    #[test]
-    fn networks_beyond_the_clusters_own() {
-        let status = r#"[
-            {"name": "cbr0", "interface": "eth0", "ips": ["198.18.1.2"], "default": true},
-            {"name": "default/blue", "interface": "net1", "ips": ["198.19.1.2", "fd00::2"], "mac": "aa"},
-            {"name": "default/green", "interface": "net2"}
-        ]"#;
-        let blue = |address: &str| (address.to_owned(), "default/blue".to_owned());
-        assert_eq!(
-            pod(&[(NETWORK_STATUS, status)]),
-            [blue("198.19.1.2"), blue("fd00::2")]
-        );
-        // Multus has not attached it, so nobody has the address.
-        let wanted = r#"[{"name": "red", "ips": ["198.19.2.3/24"]}]"#;
-        let found = pod(&[(L2SM_NETWORKS, wanted), (NETWORK_STATUS, status)]);
-        assert_eq!(found, [blue("198.19.1.2"), blue("fd00::2")]);
-        let found = pod(&[(L2SM_NETWORKS, wanted)]);
-        assert_eq!(found, [("198.19.2.3".to_owned(), "red".to_owned())]);
-    }
-
-    /// Annotations as L2S-M's webhook and Multus write them. The ports are those that were free on
-    /// the pod's node.
-    fn attached(ports: [u8; 2], host: u8) -> (String, String) {
-        let [a, b] = ports.map(|port| format!("overlay-veth{port}"));
-        let (ip, link) = (format!("198.19.1.{host}"), format!("198.19.2.{host}"));
-        let asked = format!(
-            r#"[{{"name":"{a}","namespace":"l2sm-system","ips":["{ip}/24"]}},
-            {{"name":"{b}","namespace":"l2sm-system","ips":["{link}/24"]}}]"#
-        );
-        let status = format!(
-            r#"[{{"name":"cbr0","interface":"eth0","ips":["198.18.1.2"],"default":true}},
-            {{"name":"l2sm-system/{a}","interface":"net1","ips":["{ip}"]}},
-            {{"name":"l2sm-system/{b}","interface":"net2","ips":["{link}"]}}]"#
-        );
-        (asked, status)
-    }
-
-    #[test]
-    fn both_ends_of_a_network_of_l2sm_have_its_name() {
-        let with_addresses = r#"[{"name":"blue","ips":["198.19.1.5/24"]},{"name":"green"}]"#;
-        for (wanted, ports, host) in [
-            ("blue, green", [3, 1], 4),
-            (r#"[{"name": "blue"}, {"name": "green"}]"#, [1, 2], 7),
-            (with_addresses, [9, 10], 5),
-        ] {
-            let (asked, status) = attached(ports, host);
-            let expected = [
-                (format!("198.19.1.{host}"), "blue".to_owned()),
-                (format!("198.19.2.{host}"), "green".to_owned()),
-            ];
-            let status = (NETWORK_STATUS, status.as_str());
-            let found = pod(&[(L2SM_NETWORKS, wanted), status, (NETWORKS, &asked)]);
-            assert_eq!(found, expected, "{wanted}");
-            assert_eq!(pod(&[(L2SM_NETWORKS, wanted), status]), expected);
-        }
-    }
-
-    #[test]
-    fn what_multus_attached_by_itself_keeps_its_name() {
-        let status = r#"[{"name":"lab/macvlan","interface":"net1","ips":["198.19.7.2"]}]"#;
-        let own = ("198.19.7.2".to_owned(), "lab/macvlan".to_owned());
-        // L2S-M leaves a pod alone that asks Multus itself.
-        for wanted in [r#"[{"name":"video","ips":["198.19.1.2/24"]}]"#, "a", "a, b"] {
-            let found = pod(&[
-                (L2SM_NETWORKS, wanted),
-                (NETWORKS, "macvlan"),
-                (NETWORK_STATUS, status),
-            ]);
-            assert_eq!(found, std::slice::from_ref(&own), "{wanted}");
-        }
-        // Two networks have the same address, in the order in which they were asked for.
-        let same =
-            r#"[{"name":"a/one","ips":["198.19.1.2"]},{"name":"a/two","ips":["198.19.1.2"]}]"#;
-        let wanted =
-            r#"[{"name":"red","ips":["198.19.1.2/24"]},{"name":"blue","ips":["198.19.1.2/24"]}]"#;
-        let found = pod(&[(L2SM_NETWORKS, wanted), (NETWORK_STATUS, same)]);
-        assert_eq!(found, [("198.19.1.2".to_owned(), "red".to_owned())]);
-    }
-
-    #[test]
-    fn what_cannot_be_read_names_nothing() {
-        for text in [
-            "",
-            "blue",
-            "blue, green",
-            "{",
-            r#"[{"name":"x","ips":["nowhere"]}]"#,
-        ] {
-            assert!(pod(&[(L2SM_NETWORKS, text)]).is_empty(), "{text}");
-        }
-    }
-}
+mod tests;

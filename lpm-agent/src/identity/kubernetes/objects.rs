@@ -9,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
+use super::networks::{self, Claimed};
+
 /// Annotation of Multus: the networks that a pod is in.
 pub(super) const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 
@@ -69,12 +71,42 @@ macro_rules! resource {
 
 /// A pod that services may select.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(from = "SentPod")]
 pub struct Pod {
-    #[serde(deserialize_with = "metadata")]
+    /// Metadata without annotations: a pod's may be 256 KiB, and some thousand events wait at once.
     pub(super) metadata: ObjectMeta,
+    /// What the annotations claim of further networks.
+    pub(super) claimed: Claimed,
     pub(super) spec: PodSpec,
     pub(super) status: PodStatus,
+}
+
+/// A pod as the API server sends it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct SentPod {
+    #[serde(deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+    spec: PodSpec,
+    status: PodStatus,
+}
+
+impl From<SentPod> for Pod {
+    fn from(sent: SentPod) -> Self {
+        let SentPod {
+            mut metadata,
+            spec,
+            status,
+        } = sent;
+        let claimed = networks::read(&metadata);
+        metadata.annotations = None;
+        Self {
+            metadata,
+            claimed,
+            spec,
+            status,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -281,6 +313,19 @@ impl Pod {
     /// True if the pod has returned its addresses, though its object may still show them.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    /// True if the pod was asked to end.
+    pub(super) fn is_going(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Name of the pod's node. None: nothing runs.
+    pub(super) fn node(&self) -> Option<&str> {
+        self.spec
+            .node_name
+            .as_deref()
+            .filter(|name| !name.is_empty())
     }
 
     /// When the pod was asked to end, if the event is the first to say so: the writer of its end

@@ -1,8 +1,8 @@
 //! Pod addressing: decides whether a pod's address identifies its node, by the nodes' pod ranges.
 //!
-//! On a flat network (Azure CNI's, for one) it does not, and then there is no agent to ask. It does
-//! not either in the networks of L2S-M and Multus: those span nodes, and their addresses are of no
-//! node's range.
+//! On a flat network (Azure CNI's, for one) it does not, and then there is no agent to ask. Addresses
+//! in further networks (L2S-M, Multus) decide nothing here: a pod's annotations claim them, and a
+//! claim must not make an agent follow the whole cluster.
 
 use std::{
     net::IpAddr,
@@ -85,15 +85,6 @@ impl AddressingCheck {
             }
             self.seen = true;
         }
-        let mut outside = state.pods().outside();
-        if let Some((name, address, network)) = outside.find(|(name, ..)| is_here(name)) {
-            let namespace = name.namespace.as_deref().unwrap_or_default();
-            let pod = name.pod.as_deref().unwrap_or_default();
-            return PodAddressing::Flat(format!(
-                "pod {namespace}/{pod} has the address {address} in the network {network}, and only \
-                 the API server knows the other pods of that network"
-            ));
-        }
         let late = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
         let bare = state.nodes().bare().any(|(_, since)| late(since));
         if self.seen && !bare {
@@ -167,24 +158,25 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_in_an_overlay_makes_it_flat() {
-        let (mut state, mut addressing, now) =
-            (state(), AddressingCheck::new("n1".into()), Instant::now());
+    fn no_annotation_makes_it_flat() {
+        let network = crate::identity::permits::Network {
+            cidr: Some("198.19.0.0/16".parse().expect("a range")),
+            name: None,
+        };
+        let permits = crate::identity::permits::Permits::new(&[network]);
+        let mut state = state().permitting(permits);
+        let (mut addressing, now) = (AddressingCheck::new("n1".into()), Instant::now());
         node(&mut state, "n1", &["198.18.1.0/24"]);
         pod(&mut state, &["198.18.1.2"]);
-        assert_eq!(addressing.look(&state, now), PodAddressing::PerNode);
-        let networks = r#"[{"name": "blue", "ips": ["198.19.5.1/24"]}]"#;
+        let networks = r#"[{"name": "blue", "ips": ["198.19.5.1", "198.51.100.1"]}]"#;
         let object = json!({"metadata": {"name": "meshed", "namespace": "shop", "uid": "m",
-            "annotations": {"l2sm/networks": networks}}, "spec": {"nodeName": "n1"},
-            "status": {"phase": "Running", "podIP": "198.18.1.3"}});
+            "annotations": {"l2sm/networks": networks,
+                "k8s.v1.cni.cncf.io/network-status": networks}},
+            "spec": {"nodeName": "n1"}, "status": {"phase": "Running", "podIP": "198.18.1.3"}});
         let object = serde_json::from_value(object).expect("a pod");
         state.take(StateEvent::Pod(Event::Apply(object)), &mut Vec::new());
-        let PodAddressing::Flat(why) = addressing.look(&state, now) else {
-            panic!("the other pods of the network are anywhere");
-        };
-        for word in ["shop/meshed", "198.19.5.1", "blue"] {
-            assert!(why.contains(word), "{why}");
-        }
+        assert_eq!(state.pods().claims().counted, 1, "one is permitted");
+        assert_eq!(addressing.look(&state, now), PodAddressing::PerNode);
     }
 
     #[test]

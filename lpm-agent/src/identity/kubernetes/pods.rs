@@ -10,20 +10,23 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp
 
 use super::{
     address_owners::AddressOwners,
-    address_reuse::moved,
+    address_reuse,
     intern::Interner,
-    networks,
     objects::{Pod, PodStatus},
+    outside::{Holder, Outside, remember},
     owners::{Owners, Workload},
 };
 use crate::{
     identity::{
         Name,
+        claims::{Claims, Refusals},
         cluster_ranges::unknown_pod,
         merge::{Change, Moved, Origin},
         names_file::Kind,
+        permits::Permits,
     },
     kube::{Event, uid_of},
+    text::cut,
 };
 
 /// A service that an address is behind. The first in order gives the address its name.
@@ -42,8 +45,6 @@ pub(super) struct Backend {
 struct Known {
     name: Arc<Name>,
     addresses: Box<[IpAddr]>,
-    /// Addresses in further networks, with the networks' names.
-    overlay: Box<[(IpAddr, Arc<str>)]>,
     /// Owner that would confirm the pod's workload. None: nothing is missing.
     awaits: Option<u128>,
 }
@@ -58,7 +59,7 @@ pub(super) struct Pods {
     labels: Vec<Arc<str>>,
     known: HashMap<u128, Known>,
     claims: AddressOwners,
-    overlay: AddressOwners,
+    outside: Outside,
     backends: HashMap<IpAddr, Vec<Backend>>,
     waiting: HashMap<u128, HashSet<u128>>,
     /// When pods were asked to end.
@@ -76,6 +77,11 @@ impl Pods {
         }
     }
 
+    /// Lets addresses in these further networks count.
+    pub(super) fn permit(&mut self, permits: Permits) {
+        self.outside = Outside::new(permits);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }
@@ -90,13 +96,15 @@ impl Pods {
         pods.flat_map(|pod| pod.addresses.iter().map(|address| (&*pod.name, *address)))
     }
 
-    /// All addresses in further networks, with the names of their pods and of the networks.
-    pub(super) fn outside(&self) -> impl Iterator<Item = (&Name, IpAddr, &str)> {
-        let pods = self.known.values();
-        pods.flat_map(|pod| {
-            let all = pod.overlay.iter();
-            all.map(|(address, network)| (&*pod.name, *address, &**network))
-        })
+    /// The numbers of claims to addresses in further networks.
+    pub(super) fn claims(&self) -> Claims {
+        self.outside.numbers()
+    }
+
+    /// The pods of whose claims to addresses some do not count.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&Name, &Refusals)> {
+        let all = self.outside.refused();
+        all.filter_map(|(uid, refused)| Some((&*self.known.get(&uid)?.name, refused)))
     }
 
     /// Forgets all services that addresses are behind.
@@ -111,44 +119,38 @@ impl Pods {
             return Vec::new();
         };
         let uid = uid_of(&pod.metadata);
-        let holder = |address| {
-            let inside = self.claims.holder(address);
-            inside.or_else(|| self.overlay.holder(address))
-        };
-        let outside = networks::read(&pod.metadata)
-            .into_iter()
-            .map(|(address, _)| address);
-        let mut all: Vec<IpAddr> = outside.collect();
-        if !pod.spec.host_network {
-            all.extend(addresses(&pod.status));
-        }
-        // A pod that had the address before and is still reported has lost it.
-        let claims = |address| {
-            let mut all = self.claims.all(address).chain(self.overlay.all(address));
-            all.any(|claimant| claimant == uid)
-        };
-        let others = |address| {
-            let held = holder(address).is_some() || self.endless.contains(&address);
-            held && !claims(address)
-        };
         let asked = match (pod.asked_to_go(), self.asked.get(&uid)) {
             (_, Some(asked)) => Some(*asked),
             (asked, None) => asked,
         };
-        let moved = moved((event, asked), all, others, |address| {
-            holder(address) == Some(uid)
+        let inside = if pod.spec.host_network {
+            Box::default()
+        } else {
+            addresses(&pod.status)
+        };
+        // A pod that had the address before and is still reported has lost it.
+        let others = |address| {
+            let held = self.claims.holder(address).is_some() || self.endless.contains(&address);
+            held && !self.claims.all(address).any(|claimant| claimant == uid)
+        };
+        let mut moved = address_reuse::moved((event, asked), inside, others, |address| {
+            self.claims.holder(address) == Some(uid)
         });
+        remember(&mut self.endless, &moved, ENDLESS);
+        // Nobody takes an address of the cluster's network by a claim.
+        let outside = self.outside.permitted(pod).into_iter();
+        let outside = outside.filter(|address| self.claims.holder(*address).is_none());
+        let others = |address| self.outside.is_free(address) && !self.outside.claims(address, uid);
+        let taken = address_reuse::moved(
+            (event, asked),
+            outside,
+            others,
+            |address| matches!(self.outside.holder(address), Holder::Pod(holder, _) if holder == uid),
+        );
+        self.outside.remember(&taken);
+        moved.extend(taken);
         if let Some(asked) = asked {
             self.asked.insert(uid, asked);
-        }
-        if self.endless.len() > ENDLESS {
-            self.endless.clear();
-        }
-        for Moved { address, since } in &moved {
-            match since {
-                Some(_) => self.endless.remove(address),
-                None => self.endless.insert(*address),
-            };
         }
         moved
     }
@@ -161,19 +163,17 @@ impl Pods {
         (owners, texts): (&Owners, &mut Interner),
         out: &mut Vec<Change>,
     ) {
-        let now = self.read(pod, owners, texts);
         let since = listing.then(|| since(pod));
+        let own = own_addresses(pod);
+        let outside = self.outside.apply((uid, pod), &own, since, texts);
+        let now = self.read((uid, pod), own, owners, texts);
         for address in &now.addresses {
             self.claims.claim(*address, uid, since);
-        }
-        for (address, _) in &now.overlay {
-            self.overlay.claim(*address, uid, since);
         }
         if let Some(owner) = now.awaits {
             self.waiting.entry(owner).or_default().insert(uid);
         }
         let mut touched: Vec<IpAddr> = now.addresses.to_vec();
-        let mut outside: Vec<IpAddr> = now.overlay.iter().map(|(address, _)| *address).collect();
         if let Some(before) = self.known.remove(&uid) {
             if before.awaits != now.awaits {
                 self.await_no_more(&before, uid);
@@ -182,12 +182,6 @@ impl Pods {
                 if !touched.contains(address) {
                     self.claims.release(*address, uid);
                     touched.push(*address);
-                }
-            }
-            for (address, _) in &before.overlay {
-                if !outside.contains(address) {
-                    self.overlay.release(*address, uid);
-                    outside.push(*address);
                 }
             }
         }
@@ -205,10 +199,7 @@ impl Pods {
         for address in &gone.addresses {
             self.claims.release(*address, uid);
         }
-        for (address, _) in &gone.overlay {
-            self.overlay.release(*address, uid);
-        }
-        let outside: Vec<IpAddr> = gone.overlay.iter().map(|(address, _)| *address).collect();
+        let outside = self.outside.remove(uid);
         self.say(&gone.addresses, &outside, out);
     }
 
@@ -230,7 +221,7 @@ impl Pods {
             }
             pod.name = Arc::new(name);
             let inside = pod.addresses.to_vec();
-            let outside: Vec<IpAddr> = pod.overlay.iter().map(|(address, _)| *address).collect();
+            let outside = self.outside.addresses(uid);
             self.say(&inside, &outside, out);
         }
     }
@@ -303,50 +294,43 @@ impl Pods {
         }))
     }
 
-    /// The name of an address in further networks. These may use the same addresses. Flows are not
-    /// told apart by network, so an address that two pods have has no owner.
+    /// The name of an address in further networks.
     fn name_outside(&self, address: IpAddr) -> Option<Arc<Name>> {
-        let mut claims = self.overlay.all(address);
-        let pod = self.known.get(&claims.next()?)?;
-        if claims.next().is_some() {
-            return Some(unknown_pod());
-        }
-        let network = pod.overlay.iter().find(|(known, _)| *known == address);
+        let (uid, network) = match self.outside.holder(address) {
+            Holder::Nobody => return None,
+            Holder::Several => return Some(unknown_pod()),
+            Holder::Pod(uid, network) => (uid, network),
+        };
         Some(Arc::new(Name {
-            network: network.map(|(_, network)| Arc::clone(network)),
-            ..(*pod.name).clone()
+            network: Some(Arc::clone(network)),
+            ..(*self.known.get(&uid)?.name).clone()
         }))
     }
 
-    fn read(&self, pod: &Pod, owners: &Owners, texts: &mut Interner) -> Known {
+    fn read(
+        &self,
+        (uid, pod): (u128, &Pod),
+        addresses: Box<[IpAddr]>,
+        owners: &Owners,
+        texts: &mut Interner,
+    ) -> Known {
         let metadata = &pod.metadata;
         let node = pod.spec.node_name.as_deref();
         let (workload, awaits) = owners.of(metadata, node, texts);
         let name = Name {
             kind: Kind::Pod,
             namespace: metadata.namespace.as_deref().map(|text| texts.share(text)),
-            pod: metadata.name.as_deref().map(Arc::from),
+            pod: metadata.name.as_deref().map(|name| cut(name).into()),
             workload: Some(workload.name),
             workload_type: Some(workload.kind),
             node: node.map(|node| texts.share(node)),
             labels: self.chosen(metadata, texts),
             ..Name::default()
         };
-        let addresses = own_addresses(pod);
-        let overlay = if pod.has_ended() {
-            Box::default()
-        } else {
-            networks::read(metadata)
-                .into_iter()
-                .filter(|(address, _)| !addresses.contains(address))
-                .map(|(address, network)| (address, texts.share(&network)))
-                .collect()
-        };
-        let nowhere = addresses.is_empty() && overlay.is_empty();
+        let nowhere = addresses.is_empty() && self.outside.addresses(uid).is_empty();
         Known {
             name: Arc::new(name),
             addresses,
-            overlay,
             awaits: awaits.filter(|_| !nowhere),
         }
     }

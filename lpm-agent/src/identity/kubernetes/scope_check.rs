@@ -14,7 +14,10 @@ use super::{
     pod_addressing::{AddressingCheck, PodAddressing},
     state::{ClusterState, StateEvent, Watched},
 };
-use crate::kube::{ConnectError, Event, Failure, connect};
+use crate::{
+    identity::{claims::Claims, permits::Permits},
+    kube::{ConnectError, Event, Failure, connect},
+};
 
 /// A time that is longer than any patience of [`AddressingCheck`].
 const LATER: Duration = Duration::from_mins(1);
@@ -32,10 +35,27 @@ pub enum Outlook {
     Unanswered(String),
 }
 
-/// Asks the API server for a node and its pods.
-pub async fn check_scope(kubeconfig: Option<&Path>, node: &str) -> Result<Outlook, ConnectError> {
+/// What the annotations of a node's pods claim of further networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeClaims {
+    /// All of the node's pods together.
+    pub claims: Claims,
+    /// The first pods, by name, of whose addresses some do not count, with a sentence about these.
+    pub refused: Vec<String>,
+}
+
+/// Most pods with refused addresses that are named.
+const NAMED: usize = 5;
+
+/// Asks the API server for a node and its pods. Addresses in further networks count as `permits`
+/// says. Returns the scope that the node would get, and what its pods' annotations claim.
+pub async fn check_scope(
+    kubeconfig: Option<&Path>,
+    node: &str,
+    permits: Permits,
+) -> Result<(Outlook, NodeClaims), ConnectError> {
     let client = connect(kubeconfig).await?;
-    let mut state = ClusterState::of_a_node(&[]);
+    let mut state = ClusterState::of_a_node(&[]).permitting(permits);
     let (this, its) = (
         format!("metadata.name={node}"),
         format!("spec.nodeName={node}"),
@@ -46,15 +66,31 @@ pub async fn check_scope(kubeconfig: Option<&Path>, node: &str) -> Result<Outloo
         list::<Pod>(&client, (Watched::Pods, StateEvent::Pod), &its, &mut state).await
     };
     if let Err(sentence) = read.await {
-        return Ok(Outlook::Unanswered(sentence));
+        return Ok((Outlook::Unanswered(sentence), NodeClaims::default()));
     }
     let (mut addressing, now) = (AddressingCheck::new(node.into()), Instant::now());
     addressing.look(&state, now);
-    Ok(match addressing.look(&state, now + LATER) {
+    let outlook = match addressing.look(&state, now + LATER) {
         PodAddressing::PerNode => Outlook::Holds,
         PodAddressing::Unknown => Outlook::NoPods,
         PodAddressing::Flat(why) => Outlook::Cluster(why),
-    })
+    };
+    Ok((outlook, claims(&state)))
+}
+
+fn claims(state: &ClusterState) -> NodeClaims {
+    let refused = state.pods().refused().map(|(name, refused)| {
+        let namespace = name.namespace.as_deref().unwrap_or_default();
+        let pod = name.pod.as_deref().unwrap_or_default();
+        format!("{namespace}/{pod}: {refused}")
+    });
+    let mut refused: Vec<String> = refused.collect();
+    refused.sort();
+    refused.truncate(NAMED);
+    NodeClaims {
+        claims: state.pods().claims(),
+        refused,
+    }
 }
 
 async fn list<K>(

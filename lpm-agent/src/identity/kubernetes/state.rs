@@ -16,7 +16,10 @@ use super::{
     services::{Moved, Services, Slices},
 };
 use crate::{
-    identity::merge::{self, Change, Origin},
+    identity::{
+        merge::{self, Change, Origin},
+        permits::Permits,
+    },
     kube::{Event, FollowedKind, Relist, Step},
 };
 
@@ -142,6 +145,14 @@ impl ClusterState {
             pods: Pods::new(labels),
             ..Self::default()
         }
+    }
+
+    /// Lets the addresses of these further networks count, which pods' annotations name. Call it
+    /// before the first event.
+    #[must_use]
+    pub fn permitting(mut self, permits: Permits) -> Self {
+        self.pods.permit(permits);
+        self
     }
 
     /// A cluster of which only one node's pods are followed, without endpoint slices, replica sets

@@ -1,5 +1,6 @@
 //! Tests of the cluster state, with hand-made objects as the API server sends them.
 
+mod claims;
 mod owners;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -39,7 +40,15 @@ impl Cluster {
     fn take(&mut self, event: StateEvent) {
         let mut changes = Vec::new();
         self.state.take(event, &mut changes);
-        for (range, name) in changes.into_iter().filter_map(|c| self.merge.apply(c)) {
+        self.apply(changes);
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) {
+        for (range, name) in changes
+            .into_iter()
+            .flat_map(|c| self.merge.apply(c))
+            .collect::<Vec<_>>()
+        {
             match name {
                 Some(name) => self.names.insert(range, name),
                 None => drop(self.names.remove(range)),
@@ -375,38 +384,17 @@ fn nodes_and_their_ranges_of_pods() {
 }
 
 #[test]
-fn addresses_in_other_networks_bear_the_network() {
-    let mut cluster = Cluster::new();
-    let meshed = |name, address: &str| {
-        let networks = format!(r#"[{{"name": "blue", "ips": ["{address}/24"]}}]"#);
-        with(
-            pod(name, "a", &["198.18.1.1"]),
-            "/metadata/annotations",
-            json!({"l2sm/networks": networks}),
-        )
-    };
-    cluster.pod(meshed("one", "198.19.5.1"));
-    assert_eq!(cluster.who("198.19.5.1"), "pod a one - - n1 blue");
-    assert_eq!(cluster.who("198.18.1.1"), "pod a one - - n1 -");
-    // Another network may use the same address. Then its owner cannot be told.
-    cluster.pod(meshed("two", "198.19.5.1"));
-    assert_eq!(cluster.who("198.19.5.1"), "pod unknown - - - - -");
-    cluster.no_pod(meshed("two", "198.19.5.1"));
-    assert_eq!(cluster.who("198.19.5.1"), "pod a one - - n1 blue");
-}
-
-#[test]
 fn until_all_is_known_nothing_is_outside() {
     let mut merge = Merge::default();
     let state: Vec<_> = everything_unknown(true);
-    let deltas: Vec<_> = state.into_iter().filter_map(|c| merge.apply(c)).collect();
+    let deltas: Vec<_> = state.into_iter().flat_map(|c| merge.apply(c)).collect();
     assert_eq!(deltas.len(), 2);
     let internet = Change {
         origin: Origin::External,
         range: "0.0.0.0/0".parse().expect("a range"),
         name: Some(Arc::default()),
     };
-    assert_eq!(merge.apply(internet), None, "it might be a pod");
+    assert_eq!(merge.apply(internet), [], "it might be a pod");
     let known = everything_unknown(false).into_iter();
-    assert_eq!(known.filter_map(|c| merge.apply(c)).count(), 2);
+    assert_eq!(known.flat_map(|c| merge.apply(c)).count(), 2);
 }

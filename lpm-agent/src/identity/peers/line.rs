@@ -51,6 +51,10 @@ impl MeshLine for Line {
     fn node(&self) -> &Arc<str> {
         &self.node
     }
+
+    fn check(&self) -> Result<(), String> {
+        super::limits::check(self)
+    }
 }
 
 impl Line {

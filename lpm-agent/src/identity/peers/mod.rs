@@ -15,6 +15,7 @@
 //! names are believed. The room `mesh` calls the other agents and listens to them.
 
 mod hear;
+mod limits;
 mod line;
 mod publisher;
 mod table;

@@ -1,13 +1,16 @@
 //! The table of peers: which agents are asked, and which of their names are believed.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Instant,
 };
 
-use super::{Line, Named};
+use super::{
+    Line, Named,
+    limits::{IN_ALL, Names, OF_NODE, Size, bytes},
+};
 use crate::{
     identity::{
         Name,
@@ -40,15 +43,16 @@ pub(crate) struct Report {
     pub(crate) in_place: usize,
     /// Number of names from other agents.
     pub(crate) names: usize,
+    /// Number of names that were refused so far, because there were too many.
+    pub(crate) refused: u64,
 }
-
-/// What one agent says: names of its node's pods.
-type Names = BTreeMap<IpAddr, Arc<Name>>;
 
 /// The agents that are asked for names. Pure, but for what `begin` does.
 #[derive(Debug)]
 pub(crate) struct Peers<B> {
     agents: Agents<B, Names>,
+    /// Number of names that were refused.
+    refused: u64,
 }
 
 impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
@@ -57,6 +61,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
     pub(crate) fn new(own: Arc<str>, port: u16, begin: B) -> Self {
         Self {
             agents: Agents::new(own, port, begin),
+            refused: 0,
         }
     }
 
@@ -69,7 +74,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         out: &mut Vec<Change>,
     ) {
         let agents = addresses.into_iter().filter_map(home);
-        forget(self.agents.want(agents, now), out);
+        forget(&self.agents.want(agents, now), out);
     }
 
     /// Applies a message of the connection with this number.
@@ -81,12 +86,14 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         now: Instant,
         out: &mut Vec<Change>,
     ) {
-        let Some((node, peer)) = self.agents.by_number(number) else {
-            return;
-        };
         let Line {
             all, changed, gone, ..
         } = line;
+        let says = all.is_some() || !changed.is_empty();
+        let mut sum = if says { self.size() } else { Size::default() };
+        let Some((node, peer)) = self.agents.by_number(number) else {
+            return;
+        };
         // Changes mean nothing to a listener that has not received all names.
         if all.is_none() && !peer.is_heard() {
             return;
@@ -95,9 +102,10 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         let names = &mut peer.said;
         if let Some(all) = &all {
             let kept: HashSet<IpAddr> = all.iter().map(|named| named.address).collect();
-            let before: Vec<IpAddr> = names.keys().copied().collect();
-            for address in before.into_iter().filter(|known| !kept.contains(known)) {
-                set(names, address, None, out);
+            for address in names.addresses() {
+                if !kept.contains(&address) {
+                    set(names, address, None, out);
+                }
             }
         }
         for address in gone {
@@ -107,7 +115,15 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
             let is_its = || home(address).is_some_and(|home| home.node == *node);
             let is_pod = name.kind == Kind::Pod;
             let name = (is_pod && is_its()).then(|| of_node(&name, node));
-            set(names, address, name, out);
+            let fits = |name: &Arc<Name>| {
+                let bytes = bytes(name);
+                names.has_room(address, bytes, OF_NODE) && sum.has_room(bytes, IN_ALL)
+            };
+            let refused = name.as_ref().is_some_and(|name| !fits(name));
+            self.refused += u64::from(refused);
+            let before = names.size();
+            set(names, address, name.filter(|_| !refused), out);
+            sum = sum.moved(before, names.size());
         }
     }
 
@@ -130,7 +146,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
                 let now = &named.name;
                 (&before.namespace, &before.pod) == (&now.namespace, &now.pod)
             };
-            if let Some(before) = peer.said.get(&named.address).filter(is_same) {
+            if let Some(before) = peer.said.get(named.address).filter(is_same) {
                 named.name = Arc::clone(before);
             }
         }
@@ -170,7 +186,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         out: &mut Vec<Change>,
     ) {
         for (node, peer) in self.agents.iter_mut() {
-            let addresses: Vec<IpAddr> = peer.said.keys().copied().collect();
+            let addresses = peer.said.addresses();
             let is_its = |home: Agent| home.node == *node && home.address == peer.address();
             let moved = addresses
                 .into_iter()
@@ -186,13 +202,13 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
     /// fallen silent.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Change>) -> Vec<Arc<str>> {
         let (silent, said) = self.agents.tick(now);
-        forget(said, out);
+        forget(&said, out);
         silent
     }
 
     /// Ends all connections.
     pub(crate) fn end(&mut self, out: &mut Vec<Change>) {
-        forget(self.agents.end(), out);
+        forget(&self.agents.end(), out);
     }
 
     /// The state of the connections.
@@ -204,14 +220,21 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
             } else {
                 &mut silent
             } += 1;
-            names += peer.said.len();
+            names += peer.said.size().names;
         }
         Report {
             answering,
             silent,
             in_place: 0,
             names,
+            refused: self.refused,
         }
+    }
+
+    /// Number and size of all names.
+    fn size(&self) -> Size {
+        let all = self.agents.iter().map(|peer| peer.said.size());
+        all.fold(Size::default(), Size::with)
     }
 
     /// The node of the connection with this number.
@@ -224,7 +247,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
 fn set(names: &mut Names, address: IpAddr, name: Option<Arc<Name>>, out: &mut Vec<Change>) {
     let before = match &name {
         Some(name) => names.insert(address, Arc::clone(name)),
-        None => names.remove(&address),
+        None => names.remove(address),
     };
     if before != name {
         out.push(Change {
@@ -236,8 +259,8 @@ fn set(names: &mut Names, address: IpAddr, name: Option<Arc<Name>>, out: &mut Ve
 }
 
 /// Nothing of this is believed any more.
-fn forget(said: Vec<Names>, out: &mut Vec<Change>) {
-    let addresses = said.into_iter().flat_map(Names::into_keys);
+fn forget(said: &[Names], out: &mut Vec<Change>) {
+    let addresses = said.iter().flat_map(Names::addresses);
     out.extend(addresses.map(|address| Change {
         origin: Origin::Peer,
         range: address.into(),

@@ -261,3 +261,84 @@ fn nodes_may_ask_and_nobody_else() {
         assert_eq!(publisher.admits(address(client)).is_ok(), may, "{client}");
     }
 }
+
+#[test]
+fn an_agent_that_says_too_much_is_not_listened_to() {
+    use crate::mesh::MeshLine as _;
+
+    let mut line = Line {
+        changed: vec![named("198.18.2.1", "shop"); limits::OF_NODE.names],
+        ..Line::of(&"n2".into())
+    };
+    assert_eq!(line.check(), Ok(()));
+    line.all = Some(vec![named("198.18.2.1", "shop")]);
+    let why = line.check().expect_err("too many");
+    assert!(why.contains("2049 names"), "{why}");
+    for (length, good) in [(253, true), (254, false), (70_000, false)] {
+        let line = Line {
+            changed: vec![named("198.18.2.1", &"x".repeat(length))],
+            ..Line::of(&"n2".into())
+        };
+        assert_eq!(line.check().is_ok(), good, "{length}");
+    }
+    let gone = Line {
+        gone: vec![address("198.18.2.1"); limits::OF_NODE.names + 1],
+        ..Line::of(&"n2".into())
+    };
+    assert!(gone.check().is_err());
+}
+
+#[test]
+fn names_beyond_the_bound_of_a_node_are_refused_and_counted() {
+    let now = Instant::now();
+    let home = |_| {
+        Some(Agent {
+            node: "n2".into(),
+            address: IpAddr::from([198, 19, 0, 2]),
+        })
+    };
+    let mut peers = Peers::new("n1".into(), 1, |_, _: &Arc<str>, _| None);
+    let mut out = Vec::new();
+    peers.want([address("198.18.2.1")], home, now, &mut out);
+    let number = peers.number(&"n2".into()).expect("it is asked");
+    let at = |number: usize| {
+        format!(
+            "198.{}.{}.{}",
+            18 + number / 65_536,
+            number / 256 % 256,
+            number % 256
+        )
+    };
+    let most = limits::OF_NODE.names;
+    let said = |from: usize, text: &str| (from..from + most).map(|n| named(&at(n), text)).collect();
+    let all = Line {
+        all: Some(said(0, "shop")),
+        ..Line::of(&"n2".into())
+    };
+    peers.take(number, all, home, now, &mut out);
+    assert_eq!(peers.report().names, most);
+    // Further addresses, by a line that is not too long itself.
+    let more = Line {
+        changed: said(most, "shop"),
+        ..Line::of(&"n2".into())
+    };
+    out.clear();
+    peers.take(number, more, home, now, &mut out);
+    assert_eq!((peers.report().names, peers.report().refused), (most, 2048));
+    assert!(out.is_empty(), "nothing else has changed");
+    // Longer names in place of the known ones: as many as fit.
+    let long = Line {
+        changed: said(0, &"x".repeat(253)),
+        ..Line::of(&"n2".into())
+    };
+    peers.take(number, long, home, now, &mut out);
+    assert_eq!(peers.report().names, most, "253 bytes each are no 2 MiB");
+    // A name that goes makes room.
+    let gone = Line {
+        gone: vec![address(&at(0))],
+        changed: vec![named(&at(9_999), "shop")],
+        ..Line::of(&"n2".into())
+    };
+    peers.take(number, gone, home, now, &mut out);
+    assert_eq!((peers.report().names, peers.report().refused), (most, 2048));
+}

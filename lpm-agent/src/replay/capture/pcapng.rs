@@ -13,6 +13,7 @@ use super::{
     CaptureError, Interface, Packet,
     buffer::{Buffer, LONGEST},
 };
+use crate::text::{cut, plain_line};
 
 /// Block type of a section header, in either byte order.
 pub(super) const SECTION: u32 = 0x0a0d_0d0a;
@@ -200,9 +201,9 @@ impl PcapNg {
         self.clocks.push(clock);
         let name = block.if_name().and_then(Result::ok);
         interfaces.push(Interface {
-            // Control characters would reach the reader's terminal.
+            // A terminal may be where the name goes.
             name: name
-                .map(|name| name.chars().filter(|c| !c.is_control()).collect())
+                .map(|name| cut(&plain_line(name)).to_owned())
                 .filter(|name: &String| !name.is_empty()),
             link: u16::try_from(block.linktype.0).unwrap_or(u16::MAX),
         });

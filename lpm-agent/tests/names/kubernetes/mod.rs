@@ -1,5 +1,6 @@
 //! Names from a real kube-apiserver and etcd.
 
+mod claims;
 mod rights;
 mod scope;
 

@@ -1,8 +1,11 @@
 //! Scope `node`: each agent follows its own node's pods and asks the others.
 
-use std::{net::SocketAddr, path::Path};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 
-use lpm_agent::identity::kubernetes::{Outlook, Watched, check_scope};
+use lpm_agent::identity::{
+    kubernetes::{Outlook, Watched, check_scope},
+    permits::Permits,
+};
 use lpm_testbed::kubernetes::ApiServer;
 use serde_json::json;
 
@@ -43,8 +46,8 @@ fn no_node(api: &ApiServer, number: u8) {
 /// What `lpm check` says of a node.
 fn outlook(kubeconfig: &Path, node: &str) -> Outlook {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let examined = runtime.block_on(check_scope(Some(kubeconfig), node));
-    examined.expect("a kubeconfig")
+    let examined = check_scope(Some(kubeconfig), node, Permits::default());
+    runtime.block_on(examined).expect("a kubeconfig").0
 }
 
 /// Two agents, on the nodes 1 and 2.
@@ -187,19 +190,17 @@ fn the_scope_goes_back_when_its_reason_is_gone() {
     one.follower.wait_for(there, "pod default store");
     let scope = || one.follower.status.scope().expect("a scope");
     assert_eq!((scope().now, scope().why), ("node", None));
-    // A pod comes to this node that is in another network, and goes.
-    let networks = r#"[{"name": "blue", "ips": ["198.19.5.1/24"]}]"#;
-    let pod = json!({"metadata": {"name": "meshed", "annotations": {"l2sm/networks": networks}},
-        "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "none"}]}});
-    api.create(PODS, &pod).expect("a pod");
+    // A pod comes to this node whose address is of no node's range, and goes.
+    api.create_pod("default", "stray", "n1", &["198.19.5.1"])
+        .expect("a pod");
     eventually("all pods are followed", || scope().now == "cluster");
     let why = scope().why.expect("a reason");
     assert!(
-        why.contains("default/meshed") && why.contains("blue"),
+        why.contains("default/stray") && why.contains("198.19.5.1"),
         "{why}"
     );
     one.follower.wait_for_all();
-    delete_pod(&api, "default", "meshed");
+    delete_pod(&api, "default", "stray");
     eventually("the reason is gone", || {
         let why = scope().why.unwrap_or_default();
         why.contains("the reason is gone")
@@ -373,6 +374,42 @@ fn an_agent_that_lies_or_falls_silent() {
             "{address}: {said:?}"
         );
         assert_eq!(one.follower.who(address), who);
+    }
+}
+
+#[test]
+fn an_agent_that_says_too_much_is_not_listened_to() {
+    let Some(api) = ApiServer::start_or_skip() else {
+        return;
+    };
+    let port = free_port();
+    node(&api, 1, Some("198.18.1.0/24"));
+    node(&api, 2, Some("198.18.2.0/24"));
+    node(&api, 3, Some("198.18.3.0/24"));
+    api.create_pod("default", "web", "n1", &["198.18.1.10"])
+        .expect("a pod");
+    let named =
+        |address: &str, name: &str| json!({"address": address, "kind": "pod", "namespace": name});
+    let line = |node: &str, all: Vec<_>| json!({"schema": 1, "node": node, "all": all}).to_string();
+    let many = vec![named("198.18.2.10", "evil"); 3000];
+    says_once(SocketAddr::new(node_address(2), port), line("n2", many));
+    let long = vec![named("198.18.3.10", &"x".repeat(70_000))];
+    says_once(SocketAddr::new(node_address(3), port), line("n3", long));
+    let Some(kubeconfig) = account(&api, "node") else {
+        return;
+    };
+    let one = Agent::start(&kubeconfig, 1, port);
+    one.talks_with("198.18.2.10");
+    one.talks_with("198.18.3.10");
+    eventually("both are refused", || {
+        let count = |reasons: &BTreeMap<&str, u64>| reasons.get("excessive").copied();
+        let peers = one.follower.status.peers();
+        peers.and_then(|peers| count(&peers.errors)) >= Some(2)
+    });
+    for address in ["198.18.2.10", "198.18.3.10"] {
+        let said = one.follower.said_of(address);
+        assert!(said.iter().all(|who| who == "pod unknown -"), "{said:?}");
+        assert_eq!(one.follower.who(address), "pod unknown -");
     }
 }
 

@@ -149,7 +149,11 @@ impl Kept {
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
-        for (range, name) in changes.into_iter().filter_map(|c| self.merge.apply(c)) {
+        for (range, name) in changes
+            .into_iter()
+            .flat_map(|c| self.merge.apply(c))
+            .collect::<Vec<_>>()
+        {
             match name {
                 Some(name) => self.names.insert(range, name),
                 None => drop(self.names.remove(range)),
