@@ -7,8 +7,8 @@ use std::{
 };
 
 /// Rooms from the lowest to the highest. A room uses only rooms that stand before it.
-const ORDER: [&str; 15] = [
-    "fnv", "yaml", "backoff", "kube", "mesh", "identity", "kernel", "config", "passive",
+const ORDER: [&str; 16] = [
+    "fnv", "yaml", "backoff", "kube", "mesh", "identity", "kernel", "config", "passive", "active",
     "shutdown", "export", "api", "replay", "session", "cli",
 ];
 

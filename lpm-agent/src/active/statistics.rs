@@ -1,0 +1,344 @@
+//! Figures of a session's packets: pure, packets in and figures out.
+//!
+//! Delays are in nanoseconds. What no packet shows is None.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Delays in ascending order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Distribution(Vec<i64>);
+
+impl FromIterator<i64> for Distribution {
+    fn from_iter<T: IntoIterator<Item = i64>>(delays: T) -> Self {
+        let mut delays: Vec<i64> = delays.into_iter().collect();
+        delays.sort_unstable();
+        Self(delays)
+    }
+}
+
+impl Distribution {
+    /// How many delays there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The least delay.
+    #[must_use]
+    pub fn min(&self) -> Option<i64> {
+        self.0.first().copied()
+    }
+
+    /// The largest delay.
+    #[must_use]
+    pub fn max(&self) -> Option<i64> {
+        self.0.last().copied()
+    }
+
+    /// The arithmetic mean, rounded towards zero.
+    #[must_use]
+    pub fn mean(&self) -> Option<i64> {
+        let sum: i128 = self.0.iter().copied().map(i128::from).sum();
+        let mean = sum.checked_div(i128::try_from(self.0.len()).ok()?)?;
+        i64::try_from(mean).ok()
+    }
+
+    /// The percentile by nearest rank: the least delay that so many hundredths of the delays do not
+    /// exceed (RFC 2330 section 11.3).
+    #[must_use]
+    pub fn percentile(&self, hundredths: u8) -> Option<i64> {
+        let rank = (self.0.len() * usize::from(hundredths)).div_ceil(100);
+        self.0.get(rank.saturating_sub(1)).copied()
+    }
+
+    /// Packet delay variation (RFC 5481 section 4.2): each delay less the least one. An offset
+    /// between clocks that does not change falls out, so it is exact for one way, too.
+    #[must_use]
+    pub fn variation(&self) -> Self {
+        let least = self.min().unwrap_or_default();
+        Self(
+            self.0
+                .iter()
+                .map(|delay| delay.saturating_sub(least))
+                .collect(),
+        )
+    }
+}
+
+/// Interarrival jitter (RFC 3550 section 6.4.1, appendix A.8) of transit times in the order of
+/// arrival, in nanoseconds: each time's difference to the one before counts a sixteenth.
+///
+/// Transit times may be off by a clock's offset, which falls out. None: fewer than two packets.
+#[must_use]
+pub fn jitter(transits: impl IntoIterator<Item = i64>) -> Option<f64> {
+    let mut transits = transits.into_iter();
+    let mut last = transits.next()?;
+    let mut jitter = None;
+    for transit in transits {
+        let difference = apart(transit, last);
+        let before = jitter.unwrap_or_default();
+        jitter = Some(before + (difference - before) / 16.0);
+        last = transit;
+    }
+    jitter
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "differences of transit times are far below 2^53 ns"
+)]
+fn apart(a: i64, b: i64) -> f64 {
+    a.abs_diff(b) as f64
+}
+
+/// An answer to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The sender's sequence number of the packet.
+    pub packet: u32,
+    /// The reflector's sequence number of the answer, if it keeps state for the session: it counts
+    /// the packets that the reflector received.
+    pub reflected: Option<u32>,
+}
+
+/// What became of a session's packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets of which at least one answer came.
+    pub received: u64,
+    /// Packets that the reflector did not receive.
+    pub lost_forward: u64,
+    /// Packets whose answer was lost.
+    pub lost_backward: u64,
+    /// Packets without an answer, of which the way cannot be told: the reflector keeps no state, or
+    /// no later answer shows its count.
+    pub lost: u64,
+    /// Packets that the reflector received more than once.
+    pub duplicates_forward: u64,
+    /// Answers that the sender received more than once.
+    pub duplicates_backward: u64,
+    /// Further answers of a reflector that keeps no state: the way cannot be told.
+    pub duplicates: u64,
+}
+
+/// Tells the losses of a session that sent packets 0 to `sent` - 1, from the answers in the order of
+/// arrival. Packets that can still be answered must not count as sent yet.
+///
+/// The reflector's count tells the ways apart: of the packets up to the latest answered one it
+/// received as many as it counted. An answer that was lost of a packet that the reflector received
+/// twice shows as a packet more that was received, so losses each way are exact as long as no packet
+/// is duplicated on the way there and one of its answers lost on the way back.
+#[must_use]
+pub fn losses(sent: u32, answers: &[Answer]) -> Losses {
+    let mut losses = Losses {
+        sent: u64::from(sent),
+        ..Losses::default()
+    };
+    // Per packet the reflector's numbers of its answers.
+    let mut seen: BTreeMap<u32, BTreeSet<Option<u32>>> = BTreeMap::new();
+    for answer in answers.iter().filter(|answer| answer.packet < sent) {
+        let of_packet = seen.entry(answer.packet).or_default();
+        let is_first = of_packet.is_empty();
+        if !of_packet.insert(answer.reflected) {
+            match answer.reflected {
+                Some(_) => losses.duplicates_backward += 1,
+                None => losses.duplicates += 1,
+            }
+        } else if !is_first {
+            losses.duplicates_forward += 1;
+        }
+    }
+    losses.received = seen.len() as u64;
+    let missing = losses.sent - losses.received;
+    // The reflector's highest count, and the latest packet that was answered with it.
+    let latest = (seen.iter())
+        .filter_map(|(packet, counts)| counts.iter().flatten().max().map(|count| (*count, *packet)))
+        .max();
+    let Some((count, _)) = latest else {
+        losses.lost = missing;
+        return losses;
+    };
+    let highest = seen.keys().next_back().copied().unwrap_or_default();
+    // Behind the latest answered packet nothing shows what the reflector received.
+    losses.lost = u64::from(sent - 1 - highest);
+    let within = missing - losses.lost;
+    let reflected = u64::from(count) + 1;
+    let answered = losses.received + losses.duplicates_forward;
+    losses.lost_backward = reflected.saturating_sub(answered).min(within);
+    losses.lost_forward = within - losses.lost_backward;
+    losses
+}
+
+/// Reordering of a stream of sequence numbers (RFC 4737).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reordering {
+    /// Packets that arrived, each counted once.
+    pub received: u64,
+    /// Packets of which a later one arrived before them (section 3.3).
+    pub reordered: u64,
+    /// The largest extent of a reordered packet: how many arrivals lie between it and the first
+    /// later one (section 4.2.1).
+    pub extent: u64,
+}
+
+/// Tells the reordering of sequence numbers in the order of arrival. Further copies of a packet do
+/// not count (RFC 4737 section 3.3).
+#[must_use]
+pub fn reordering(arrivals: impl IntoIterator<Item = u32>) -> Reordering {
+    let mut reordering = Reordering::default();
+    let mut seen = BTreeSet::new();
+    // Sequence numbers that were higher than all before them, with their places. Both ascend.
+    let mut records: Vec<(u32, u64)> = Vec::new();
+    for number in arrivals {
+        if !seen.insert(number) {
+            continue;
+        }
+        let place = reordering.received;
+        reordering.received += 1;
+        let earlier = records.partition_point(|(record, _)| *record < number);
+        if let Some((_, first)) = records.get(earlier) {
+            reordering.reordered += 1;
+            reordering.extent = reordering.extent.max(place - first);
+        } else {
+            records.push((number, place));
+        }
+    }
+    reordering
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn percentiles_are_delays_that_occurred() {
+        let delays: Distribution = (1..=10).map(|nth| nth * 100).collect();
+        assert_eq!(delays.percentile(50), Some(500));
+        assert_eq!(delays.percentile(90), Some(900));
+        assert_eq!(delays.percentile(99), Some(1_000));
+        assert_eq!(delays.percentile(0), Some(100));
+        assert_eq!(delays.mean(), Some(550));
+        assert_eq!(delays.variation().max(), Some(900));
+        assert_eq!(Distribution::default().mean(), None);
+        assert_eq!(Distribution::default().percentile(50), None);
+    }
+
+    /// RFC 3550 appendix A.8, worked by hand: differences 16, 16 and 0.
+    #[test]
+    fn jitter_gains_a_sixteenth_of_each_difference() {
+        assert_eq!(jitter([100, 116, 100, 100]), Some(1.816_406_25));
+        assert_eq!(jitter([100]), None);
+        assert_eq!(jitter([5, 5, 5]), Some(0.0));
+    }
+
+    /// RFC 4737 section 7.1, example: 1, 2, 3, 7, 4, 5, 6, 8, 9, 10. Packets 4, 5 and 6 are
+    /// reordered with extents 1, 2 and 3.
+    #[test]
+    fn reordering_is_that_of_rfc_4737() {
+        let expected = Reordering {
+            received: 10,
+            reordered: 3,
+            extent: 3,
+        };
+        assert_eq!(reordering([1, 2, 3, 7, 4, 5, 6, 8, 9, 10]), expected);
+        let none = reordering([1, 2, 2, 3, 1, 9]);
+        assert_eq!((none.received, none.reordered, none.extent), (4, 0, 0));
+    }
+
+    #[test]
+    fn without_state_losses_have_no_way() {
+        let answer = |packet| Answer {
+            packet,
+            reflected: None,
+        };
+        let losses = losses(5, &[answer(0), answer(3), answer(3)]);
+        assert_eq!((losses.received, losses.lost, losses.duplicates), (2, 3, 1));
+        assert_eq!((losses.lost_forward, losses.lost_backward), (0, 0));
+    }
+
+    #[test]
+    fn nothing_that_came_back_tells_no_way() {
+        assert_eq!(losses(20, &[]).lost, 20);
+        assert_eq!(losses(0, &[]), Losses::default());
+    }
+
+    proptest! {
+        /// A path that loses and duplicates: each packet's fate is told as it was.
+        #[test]
+        fn losses_are_those_of_the_path(
+            fates in proptest::collection::vec(0_u8..5, 1..200),
+        ) {
+            let (mut count, mut answers) = (0, Vec::new());
+            let mut truth = Losses::default();
+            for (packet, fate) in (0..).zip(&fates) {
+                let answer = |count| Answer { packet, reflected: Some(count) };
+                truth.sent += 1;
+                match fate {
+                    // Lost on the way there.
+                    0 => truth.lost_forward += 1,
+                    // Lost on the way back.
+                    1 => {
+                        truth.lost_backward += 1;
+                        count += 1;
+                    }
+                    // Twice on the way there.
+                    2 => {
+                        truth.duplicates_forward += 1;
+                        answers.extend([answer(count), answer(count + 1)]);
+                        count += 2;
+                    }
+                    // Twice on the way back.
+                    3 => {
+                        truth.duplicates_backward += 1;
+                        answers.extend([answer(count), answer(count)]);
+                        count += 1;
+                    }
+                    _ => {
+                        answers.push(answer(count));
+                        count += 1;
+                    }
+                }
+                if *fate > 1 {
+                    truth.received += 1;
+                }
+            }
+            // What is lost behind the last answer has no way.
+            let tail = fates.iter().rev().take_while(|fate| **fate < 2);
+            for fate in tail {
+                truth.lost += 1;
+                if *fate == 0 {
+                    truth.lost_forward -= 1;
+                } else {
+                    truth.lost_backward -= 1;
+                }
+            }
+            let sent = u32::try_from(fates.len()).expect("below 200");
+            prop_assert_eq!(losses(sent, &answers), truth);
+        }
+
+        /// An independent reading of RFC 4737 section 3.3 and 4.2.1, packet by packet.
+        #[test]
+        fn reordering_is_that_of_a_plain_reading(
+            numbers in proptest::collection::vec(0_u32..60, 0..60),
+        ) {
+            let mut once: Vec<u32> = Vec::new();
+            for number in numbers.iter().copied() {
+                if !once.contains(&number) {
+                    once.push(number);
+                }
+            }
+            let mut expected = Reordering { received: once.len() as u64, ..Reordering::default() };
+            for (at, number) in once.iter().enumerate() {
+                if let Some(first) = once[..at].iter().position(|other| other > number) {
+                    expected.reordered += 1;
+                    expected.extent = expected.extent.max((at - first) as u64);
+                }
+            }
+            prop_assert_eq!(reordering(numbers), expected);
+        }
+    }
+}
