@@ -4,6 +4,7 @@
 //! between two clocks and each way's delay, [`statistics`] makes figures of packets.
 
 pub mod offset;
+pub mod socket;
 pub mod statistics;
 
 /// The four times of a packet and its answer, in nanoseconds since 1970, each by its own end's
