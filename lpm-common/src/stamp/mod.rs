@@ -9,6 +9,7 @@
 //! Bytes that a peer wrote are hostile: no function here panics on them, and an answer is never
 //! longer than the packet that it answers.
 
+pub mod agent;
 mod location;
 pub mod packet;
 mod protection;

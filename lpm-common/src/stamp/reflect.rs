@@ -4,7 +4,9 @@
 use core::net::SocketAddr;
 
 use super::{
-    ErrorEstimate, Mode, ReflectorPacket, SHORTEST, SenderPacket, Timestamp, array,
+    ErrorEstimate, Mode, ReflectorPacket, SHORTEST, SenderPacket, Timestamp,
+    agent::AgentInfo,
+    array,
     location::locate,
     protection::{Mac, Protection, verify_base},
     put,
@@ -86,6 +88,8 @@ pub struct Facts {
     /// Packets of the measured traffic received and sent, for the Direct Measurement TLV; zeros if
     /// they are not known.
     pub counters: [u32; 2],
+    /// What the agent knows of its times.
+    pub agent: AgentInfo,
     /// The DSCPs that an answer may be given on request: bit N for DSCP N.
     pub permitted: u64,
 }
@@ -227,6 +231,7 @@ impl Processing<'_> {
         if row.iter().all(|byte| *byte == 0) {
             return;
         }
+        let facts = self.facts;
         let mut at = 0;
         while let Some(next) = next(row, at) {
             let Next::Whole { kind, length } = next else {
@@ -238,6 +243,11 @@ impl Processing<'_> {
                 return;
             };
             let flags = match tlv::length_is_valid(kind, length) {
+                // Another implementation may use the number, too.
+                None if kind == kind::AGENT && AgentInfo::is_one(value) => {
+                    facts.agent.write(value);
+                    0
+                }
                 // An access network's report is for a reflector that steers traffic. This one does
                 // not, so it says that it does not understand.
                 None | Some(true) if kind == kind::ACCESS_REPORT => flag::UNRECOGNIZED,

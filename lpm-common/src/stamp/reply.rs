@@ -4,7 +4,9 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
-    Mode, ReflectorPacket, Timestamp, array,
+    Mode, ReflectorPacket, Timestamp,
+    agent::AgentInfo,
+    array,
     location::place,
     protection::{Mac, Protection, verify_base},
     reflect::{FollowUp, Refusal, Stamping},
@@ -33,6 +35,8 @@ pub struct Extensions {
     pub counters: Option<[u32; 3]>,
     /// The addresses that the reflector saw.
     pub location: Option<Location>,
+    /// What an agent says of its times. None: the reflector is not an agent.
+    pub agent: Option<AgentInfo>,
     /// TLVs whose type the reflector does not know.
     pub unrecognized: u16,
     /// The reflector, or this end, found a TLV malformed. What follows it was not read.
@@ -139,6 +143,7 @@ impl Extensions {
                     method: value.get(12).copied().unwrap_or(0),
                 });
             }
+            (kind::AGENT, _) => self.agent = AgentInfo::read(value),
             _ => {}
         }
     }

@@ -10,6 +10,7 @@ use sha2::Sha256;
 
 use super::{
     ErrorEstimate, Format, Mac, Mode, ReflectorPacket, SenderPacket, Timestamp,
+    agent::{AgentInfo, StampSource},
     reflect::{Facts, FollowUp, Reflected, Refusal, Stamping, method, reflect},
     reply::{self, Class, Location},
     tlv::{Tlvs, Writer, flag, kind},
@@ -73,6 +74,12 @@ fn facts() -> Facts {
             method: method::SOFTWARE,
         }),
         counters: [5, 6],
+        agent: AgentInfo {
+            receive: StampSource::Kernel,
+            previous: StampSource::Hardware,
+            clock_changes: 3,
+            drift: 500_000,
+        },
         permitted: 1 << 46,
     }
 }
@@ -304,6 +311,23 @@ fn each_tlv_is_answered_byte_by_byte() {
     assert_eq!(extensions.location, Some(location));
     assert_eq!(extensions.unrecognized, 2);
     assert!(!extensions.is_malformed && !extensions.is_doubtful);
+}
+
+#[test]
+fn an_agent_says_more_of_its_times() {
+    let ask = AgentInfo::question();
+    let other = [0; 12];
+    let tlvs: [(u8, &[u8]); 2] = [(kind::AGENT, &ask), (kind::AGENT, &other)];
+    let request = packet(Mode::Unauthenticated, &tlvs);
+    let (answer, _) =
+        answer_to(&request, Mode::Unauthenticated, NO_KEY, &facts()).expect("an answer");
+    let expected = hex("00fb000c 4c504d01 02010003 0007a120 80fb000c 00000000 00000000 00000000");
+    assert_eq!(answer[44..], expected);
+    let read = reply::read(&answer, Mode::Unauthenticated, NO_KEY).expect("an answer");
+    assert_eq!(read.extensions.agent, Some(facts().agent));
+    // A reflector that is none copies the TLV with flag U.
+    let read = reply::read(&request, Mode::Unauthenticated, NO_KEY).expect("an answer");
+    assert_eq!(read.extensions.agent, None);
 }
 
 #[test]

@@ -33,6 +33,9 @@ pub mod kind {
     pub const FOLLOW_UP_TELEMETRY: u8 = 7;
     /// Protects the TLVs before it.
     pub const HMAC: u8 = 8;
+    /// Asks an agent for more of its times ([`AgentInfo`](super::super::agent::AgentInfo)); of the
+    /// range for experiments.
+    pub const AGENT: u8 = 251;
 }
 
 /// Whether the value of a TLV may have this many bytes.
