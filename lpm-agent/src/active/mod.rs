@@ -1,11 +1,20 @@
 //! The active half: probes between two ends, and what their times mean.
 //!
-//! So far the pure part, which needs no socket and no kernel program: [`offset`] bounds the offset
-//! between two clocks and each way's delay, [`statistics`] makes figures of packets.
+//! [`reflector`] answers probes. [`socket`] has the kernel's times of packets, [`clock`] what this
+//! machine's clock claims. The rest is pure and needs no socket: [`offset`] bounds the offset between
+//! two clocks and each way's delay, [`statistics`] makes figures of packets. Nothing here needs a
+//! kernel program.
 
+pub mod clock;
+pub mod mac;
 pub mod offset;
+pub mod rate;
+pub mod reflector;
+pub mod sender;
+pub mod sessions;
 pub mod socket;
 pub mod statistics;
+pub mod summary;
 
 /// The four times of a packet and its answer, in nanoseconds since 1970, each by its own end's
 /// clock.

@@ -5,6 +5,7 @@
 //! queue, with the number of the packet on this socket (`OPT_ID`): 0 for the first.
 
 use std::{
+    ffi::OsString,
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
@@ -156,6 +157,15 @@ impl StampedSocket {
         Ok(Self { socket, is_v6 })
     }
 
+    /// Sends and receives by one interface only (`SO_BINDTODEVICE`).
+    ///
+    /// # Errors
+    /// There is no such interface, or a kernel before 5.7 asks for the capability `NET_RAW`.
+    pub fn bind_to_interface(&self, name: &str) -> io::Result<()> {
+        let name = OsString::from(name);
+        Ok(setsockopt(&self.socket, sockopt::BindToDevice, &name)?)
+    }
+
     /// The address that the socket is bound to.
     ///
     /// # Errors
@@ -273,11 +283,8 @@ impl StampedSocket {
     /// The socket failed.
     pub fn notice(&self) -> io::Result<Option<Notice>> {
         loop {
-            let mut space = cmsg_space!(
-                [TimeSpec; 3],
-                (libc::sock_extended_err, libc::sockaddr_in6),
-                libc::in6_pktinfo
-            );
+            // An error has the packet's other control messages, too.
+            let mut space = cmsg_space!([u8; 512]);
             let mut buffer = [0; 8];
             let mut slices = [IoSliceMut::new(&mut buffer)];
             let message = match recvmsg::<SockaddrStorage>(

@@ -171,6 +171,53 @@ pub fn losses(sent: u32, answers: &[Answer]) -> Losses {
     losses
 }
 
+/// Packets in a row that have no answer, between two that have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The first packet without an answer.
+    pub first: u32,
+    /// How many there are.
+    pub missing: u32,
+    /// How many of them the reflector received. None: it cannot be told.
+    pub received: Option<u32>,
+}
+
+/// Tells the gaps between answered packets, and how many packets of each the reflector received by
+/// its own count. Answers in any order. Packets behind the last answered one are in no gap.
+#[must_use]
+pub fn gaps(answers: &[Answer]) -> Vec<Gap> {
+    // Per packet the lowest and the highest count of its answers.
+    let mut counts: BTreeMap<u32, Option<(u32, u32)>> = BTreeMap::new();
+    for answer in answers {
+        let of_packet = counts.entry(answer.packet).or_default();
+        if let Some(count) = answer.reflected {
+            let (low, high) = of_packet.unwrap_or((count, count));
+            *of_packet = Some((low.min(count), high.max(count)));
+        }
+    }
+    let mut gaps = Vec::new();
+    // Before the first packet the reflector had received none.
+    let (mut next, mut count) = (0, Some(0));
+    for (packet, of_packet) in counts {
+        let missing = packet.saturating_sub(next);
+        if missing > 0 {
+            let received = count.zip(of_packet).and_then(|(before, (low, _))| {
+                // More than are missing: a packet overtook another, or was duplicated.
+                low.checked_sub(before)
+                    .filter(|received| *received <= missing)
+            });
+            gaps.push(Gap {
+                first: next,
+                missing,
+                received,
+            });
+        }
+        next = packet.saturating_add(1);
+        count = of_packet.map(|(_, high)| high.saturating_add(1));
+    }
+    gaps
+}
+
 /// Reordering of a stream of sequence numbers (RFC 4737).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reordering {
@@ -258,6 +305,34 @@ mod tests {
         let losses = losses(5, &[answer(0), answer(3), answer(3)]);
         assert_eq!((losses.received, losses.lost, losses.duplicates), (2, 3, 1));
         assert_eq!((losses.lost_forward, losses.lost_backward), (0, 0));
+    }
+
+    #[test]
+    fn a_gap_tells_how_many_of_its_packets_arrived() {
+        let answer = |packet, reflected| Answer { packet, reflected };
+        let gap = |first, missing, received| Gap {
+            first,
+            missing,
+            received,
+        };
+        let answers = [
+            answer(1, Some(0)),
+            answer(4, Some(3)),
+            answer(4, Some(4)),
+            answer(8, Some(6)),
+            answer(10, None),
+        ];
+        let expected = [
+            gap(0, 1, Some(0)),
+            gap(2, 2, Some(2)),
+            gap(5, 3, Some(1)),
+            gap(9, 1, None),
+        ];
+        assert_eq!(gaps(&answers), expected);
+        assert_eq!(
+            gaps(&[answer(0, Some(0)), answer(2, Some(9))])[0].received,
+            None
+        );
     }
 
     #[test]
