@@ -1,8 +1,7 @@
 //! `lpm probe`: the round trip to a reflector, as ping shows it, and more.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     process::ExitCode,
     str::FromStr,

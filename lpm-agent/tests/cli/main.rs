@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod container;
+mod probe;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
