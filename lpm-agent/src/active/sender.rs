@@ -31,6 +31,7 @@ use super::{
     mac::Key,
     offset::{ClockOffset, Delays},
     socket::{KeepStamping, Notice, Outgoing, Source, Stage, Stamp, StampedSocket},
+    statistics,
 };
 
 /// Where packets are closer together than this, the next one fetches the time of sending.
@@ -157,6 +158,8 @@ pub enum Report {
     Lost {
         /// The probe's number, from 0.
         probe: u32,
+        /// The packet's number on the wire.
+        sequence: u32,
     },
     /// An answer came after the timeout. The probe was reported as lost before.
     Late {
@@ -182,18 +185,12 @@ pub enum Report {
 pub struct Answered {
     /// The probe's number, from 0.
     pub probe: u32,
-    /// The packet's number on the wire, which counts fetching packets too.
-    pub sequence: u32,
-    /// The reflector's number of the answer, if it counts by itself.
-    pub reflected: u32,
     /// The four times. None: a clock was set meanwhile, or they are impossible.
     pub stamps: Option<Stamps>,
     /// Where the times come from.
     pub sources: Sources,
     /// Each way's delay. None: nothing is known of the offset between the clocks.
     pub delays: Option<Delays>,
-    /// Whether the reflector counts packets by itself.
-    pub is_stateful: bool,
     /// TTL or hop limit with which the packet arrived at the reflector.
     pub ttl: u8,
     /// DSCP with which the packet arrived there. None: the reflector does not tell.
@@ -251,6 +248,10 @@ pub struct Sender {
     changes_there: Option<u16>,
     /// The latest packets that are reported, with their probes.
     reported: VecDeque<((u32, Timestamp), Option<u32>)>,
+    /// The numbers of all answers, in the order of their arrival.
+    answers: Vec<statistics::Answer>,
+    /// Whether the reflector counts packets by itself.
+    counts: bool,
     /// Answers that belong to no packet.
     foreign: u64,
     _keep: KeepStamping,
@@ -284,6 +285,8 @@ impl Sender {
             follows_up: None,
             changes_there: None,
             reported: VecDeque::new(),
+            answers: Vec::new(),
+            counts: false,
             foreign: 0,
             plan,
             _keep: KeepStamping::start()?,
@@ -294,6 +297,17 @@ impl Sender {
     #[must_use]
     pub fn foreign(&self) -> u64 {
         self.foreign
+    }
+
+    /// The numbers of all answers, also to packets that only fetched a time, in the order of their
+    /// arrival. A reflector that does not count by itself has none of its own.
+    #[must_use]
+    pub fn answers(&self) -> Vec<statistics::Answer> {
+        let own = |answer: &statistics::Answer| statistics::Answer {
+            reflected: answer.reflected.filter(|_| self.counts),
+            ..*answer
+        };
+        self.answers.iter().map(own).collect()
     }
 
     /// Sends and receives until all probes are reported, or `end` becomes readable.
@@ -488,6 +502,7 @@ impl Sender {
     ) -> io::Result<()> {
         let reply = answer.reply;
         self.take_follow_up(&reply);
+        self.take_number(&reply);
         let found = self.flights.iter_mut().find(|flight| {
             flight.sequence == reply.packet.sender_sequence
                 && flight.written == reply.packet.sender_timestamp
@@ -523,6 +538,21 @@ impl Sender {
             let _ = self.send(None);
         }
         Ok(())
+    }
+
+    fn take_number(&mut self, reply: &Reply) {
+        let packet = &reply.packet;
+        if packet.session != self.plan.session || packet.sender_sequence >= self.sequence {
+            return;
+        }
+        self.answers.push(statistics::Answer {
+            packet: packet.sender_sequence,
+            reflected: Some(packet.sequence),
+        });
+        // It says so, it knows its last answer, or its number is not a copy of the packet's.
+        self.counts |= reply.extensions.agent.is_some()
+            || reply.extensions.previous.is_some()
+            || packet.sequence != packet.sender_sequence;
     }
 
     /// The probe of an answer whose packet was reported already. None: the answer is not to a probe
@@ -601,7 +631,8 @@ impl Sender {
             if flight.answer.is_none() && !flight.is_lost && now >= flight.sent_at + timeout {
                 flight.is_lost = true;
                 if let Some(probe) = flight.probe {
-                    report(Report::Lost { probe })?;
+                    let sequence = flight.sequence;
+                    report(Report::Lost { probe, sequence })?;
                 }
             }
         }
@@ -669,8 +700,6 @@ impl Sender {
         });
         Answered {
             probe,
-            sequence: flight.sequence,
-            reflected: packet.sequence,
             stamps,
             sources: Sources {
                 sent: At::of(flight.sent.source),
@@ -679,7 +708,6 @@ impl Sender {
                 received: At::of(answer.received.source),
             },
             delays,
-            is_stateful: agent.is_some() || answer.follow_up.is_some(),
             ttl: packet.ttl,
             dscp_forward: extensions.class.map(|class| class.dscp),
             dscp_backward: answer.class.map(|class| class >> 2),

@@ -101,76 +101,6 @@ pub struct Answer {
     pub reflected: Option<u32>,
 }
 
-/// What became of a session's packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Packets sent.
-    pub sent: u64,
-    /// Packets of which at least one answer came.
-    pub received: u64,
-    /// Packets that the reflector did not receive.
-    pub lost_forward: u64,
-    /// Packets whose answer was lost.
-    pub lost_backward: u64,
-    /// Packets without an answer, of which the way cannot be told: the reflector keeps no state, or
-    /// no later answer shows its count.
-    pub lost: u64,
-    /// Packets that the reflector received more than once.
-    pub duplicates_forward: u64,
-    /// Answers that the sender received more than once.
-    pub duplicates_backward: u64,
-    /// Further answers of a reflector that keeps no state: the way cannot be told.
-    pub duplicates: u64,
-}
-
-/// Tells the losses of a session that sent packets 0 to `sent` - 1, from the answers in the order of
-/// arrival. Packets that can still be answered must not count as sent yet.
-///
-/// The reflector's count tells the ways apart: of the packets up to the latest answered one it
-/// received as many as it counted. An answer that was lost of a packet that the reflector received
-/// twice shows as a packet more that was received, so losses each way are exact as long as no packet
-/// is duplicated on the way there and one of its answers lost on the way back.
-#[must_use]
-pub fn losses(sent: u32, answers: &[Answer]) -> Losses {
-    let mut losses = Losses {
-        sent: u64::from(sent),
-        ..Losses::default()
-    };
-    // Per packet the reflector's numbers of its answers.
-    let mut seen: BTreeMap<u32, BTreeSet<Option<u32>>> = BTreeMap::new();
-    for answer in answers.iter().filter(|answer| answer.packet < sent) {
-        let of_packet = seen.entry(answer.packet).or_default();
-        let is_first = of_packet.is_empty();
-        if !of_packet.insert(answer.reflected) {
-            match answer.reflected {
-                Some(_) => losses.duplicates_backward += 1,
-                None => losses.duplicates += 1,
-            }
-        } else if !is_first {
-            losses.duplicates_forward += 1;
-        }
-    }
-    losses.received = seen.len() as u64;
-    let missing = losses.sent - losses.received;
-    // The reflector's highest count, and the latest packet that was answered with it.
-    let latest = (seen.iter())
-        .filter_map(|(packet, counts)| counts.iter().flatten().max().map(|count| (*count, *packet)))
-        .max();
-    let Some((count, _)) = latest else {
-        losses.lost = missing;
-        return losses;
-    };
-    let highest = seen.keys().next_back().copied().unwrap_or_default();
-    // Behind the latest answered packet nothing shows what the reflector received.
-    losses.lost = u64::from(sent - 1 - highest);
-    let within = missing - losses.lost;
-    let reflected = u64::from(count) + 1;
-    let answered = losses.received + losses.duplicates_forward;
-    losses.lost_backward = reflected.saturating_sub(answered).min(within);
-    losses.lost_forward = within - losses.lost_backward;
-    losses
-}
-
 /// Packets in a row that have no answer, between two that have one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -297,17 +227,6 @@ mod tests {
     }
 
     #[test]
-    fn without_state_losses_have_no_way() {
-        let answer = |packet| Answer {
-            packet,
-            reflected: None,
-        };
-        let losses = losses(5, &[answer(0), answer(3), answer(3)]);
-        assert_eq!((losses.received, losses.lost, losses.duplicates), (2, 3, 1));
-        assert_eq!((losses.lost_forward, losses.lost_backward), (0, 0));
-    }
-
-    #[test]
     fn a_gap_tells_how_many_of_its_packets_arrived() {
         let answer = |packet, reflected| Answer { packet, reflected };
         let gap = |first, missing, received| Gap {
@@ -335,40 +254,39 @@ mod tests {
         );
     }
 
-    #[test]
-    fn nothing_that_came_back_tells_no_way() {
-        assert_eq!(losses(20, &[]).lost, 20);
-        assert_eq!(losses(0, &[]), Losses::default());
-    }
-
     proptest! {
-        /// A path that loses and duplicates: each packet's fate is told as it was.
+        /// A path that loses and duplicates: each gap tells how many packets arrived.
         #[test]
-        fn losses_are_those_of_the_path(
+        fn gaps_are_those_of_the_path(
             fates in proptest::collection::vec(0_u8..5, 1..200),
         ) {
             let (mut count, mut answers) = (0, Vec::new());
-            let mut truth = Losses::default();
+            let (mut truth, mut gap) = (Vec::new(), None);
             for (packet, fate) in (0..).zip(&fates) {
                 let answer = |count| Answer { packet, reflected: Some(count) };
-                truth.sent += 1;
-                match fate {
-                    // Lost on the way there.
-                    0 => truth.lost_forward += 1,
-                    // Lost on the way back.
-                    1 => {
-                        truth.lost_backward += 1;
+                if *fate < 2 {
+                    let open: &mut Gap = gap.get_or_insert(Gap {
+                        first: packet,
+                        missing: 0,
+                        received: Some(0),
+                    });
+                    open.missing += 1;
+                    // Lost on the way back: the reflector received it.
+                    if *fate == 1 {
+                        open.received = open.received.map(|received| received + 1);
                         count += 1;
                     }
+                    continue;
+                }
+                truth.extend(gap.take());
+                match fate {
                     // Twice on the way there.
                     2 => {
-                        truth.duplicates_forward += 1;
                         answers.extend([answer(count), answer(count + 1)]);
                         count += 2;
                     }
                     // Twice on the way back.
                     3 => {
-                        truth.duplicates_backward += 1;
                         answers.extend([answer(count), answer(count)]);
                         count += 1;
                     }
@@ -377,22 +295,8 @@ mod tests {
                         count += 1;
                     }
                 }
-                if *fate > 1 {
-                    truth.received += 1;
-                }
             }
-            // What is lost behind the last answer has no way.
-            let tail = fates.iter().rev().take_while(|fate| **fate < 2);
-            for fate in tail {
-                truth.lost += 1;
-                if *fate == 0 {
-                    truth.lost_forward -= 1;
-                } else {
-                    truth.lost_backward -= 1;
-                }
-            }
-            let sent = u32::try_from(fates.len()).expect("below 200");
-            prop_assert_eq!(losses(sent, &answers), truth);
+            prop_assert_eq!(gaps(&answers), truth);
         }
 
         /// An independent reading of RFC 4737 section 3.3 and 4.2.1, packet by packet.

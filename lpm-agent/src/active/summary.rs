@@ -23,18 +23,9 @@ pub struct Session {
     pub unreachable: u64,
     /// Answers over which a clock was set, or whose times are impossible.
     pub void: u64,
-    lost: Vec<u32>,
-    answers: Vec<Numbers>,
+    /// Probes without an answer, and their packets' numbers on the wire.
+    lost: Vec<(u32, u32)>,
     classes: BTreeMap<Sources, Class>,
-}
-
-/// The numbers of an answered packet, in the order of the reports.
-#[derive(Clone, Copy, Debug)]
-struct Numbers {
-    probe: u32,
-    sequence: u32,
-    reflected: u32,
-    is_stateful: bool,
 }
 
 /// The delays of the packets of one class of stamps, in nanoseconds.
@@ -86,13 +77,13 @@ impl Session {
                 self.received += 1;
                 self.take_answer(answered);
             }
-            Report::Lost { probe } => {
+            Report::Lost { probe, sequence } => {
                 self.sent += 1;
-                self.lost.push(*probe);
+                self.lost.push((*probe, *sequence));
             }
             Report::Late { probe } => {
                 self.late += 1;
-                self.lost.retain(|lost| lost != probe);
+                self.lost.retain(|(lost, _)| lost != probe);
             }
             Report::Duplicate { .. } => self.duplicates += 1,
             Report::Unreachable { .. } => {
@@ -103,12 +94,6 @@ impl Session {
     }
 
     fn take_answer(&mut self, answered: &Answered) {
-        self.answers.push(Numbers {
-            probe: answered.probe,
-            sequence: answered.sequence,
-            reflected: answered.reflected,
-            is_stateful: answered.is_stateful,
-        });
         let Some(stamps) = answered.stamps else {
             self.void += 1;
             return;
@@ -143,63 +128,52 @@ impl Session {
             .collect()
     }
 
-    /// Whether the reflector counts packets by itself: it says so, or a number differs from the
-    /// packet's.
+    /// What was lost on which way, by the numbers of all answers
+    /// ([`Sender::answers`](super::sender::Sender::answers)).
     #[must_use]
-    pub fn counts(&self) -> bool {
-        (self.answers.iter())
-            .any(|answer| answer.is_stateful || answer.sequence != answer.reflected)
-    }
-
-    /// What was lost on which way, of the probes that were reported.
-    ///
-    /// Between two answered probes the reflector's numbers say how many packets it received. A packet
-    /// that only fetched a time counts among them, so a probe is told wrong where the fetching packet
-    /// before it was lost, too.
-    #[must_use]
-    pub fn losses(&self) -> Lost {
-        let mut lost = Lost::default();
-        if !self.counts() {
-            lost.unknown = self.lost.len() as u64;
-            return lost;
-        }
-        let mut answers = self.answers.clone();
-        answers.sort_by_key(|answer| answer.probe);
-        for probe in &self.lost {
-            let at = answers.partition_point(|answer| answer.probe < *probe);
-            let before = at.checked_sub(1).and_then(|at| answers.get(at));
-            match (before, answers.get(at)) {
-                (Some(before), Some(after)) => {
-                    // Packets on the wire between the two, and how many of them arrived there.
-                    let missing = after.sequence.wrapping_sub(before.sequence).wrapping_sub(1);
-                    let arrived = after
-                        .reflected
-                        .wrapping_sub(before.reflected)
-                        .wrapping_sub(1);
-                    // Those between that were answered all the same only fetched a time.
-                    let probes = after.probe - before.probe - 1;
-                    let fetches = missing.saturating_sub(probes);
-                    if arrived <= fetches {
-                        lost.forward += 1;
-                    } else if arrived == missing {
-                        lost.backward += 1;
-                    } else {
-                        lost.unknown += 1;
-                    }
-                }
-                _ => lost.unknown += 1,
-            }
+    pub fn losses(&self, answers: &[statistics::Answer]) -> Lost {
+        let mut lost = Lost {
+            unknown: self.lost.len() as u64,
+            ..Lost::default()
+        };
+        for gap in statistics::gaps(answers) {
+            let packets = gap.first..gap.first.saturating_add(gap.missing);
+            let probes = self
+                .lost
+                .iter()
+                .filter(|(_, packet)| packets.contains(packet));
+            let probes = probes.count() as u64;
+            let (missing, received) = (u64::from(gap.missing), gap.received.map(u64::from));
+            let (forward, backward) = match received {
+                // Other packets than probes are missing, too. Only one way for all tells.
+                Some(0) => (probes, 0),
+                Some(received) if received == missing => (0, probes),
+                Some(received) if probes == missing => (missing - received, received),
+                _ => continue,
+            };
+            lost.forward += forward;
+            lost.backward += backward;
+            lost.unknown -= probes;
         }
         lost
     }
+}
 
-    /// Reordering of the packets on their way to the reflector, as far as it counts by itself.
-    #[must_use]
-    pub fn reordered_forward(&self) -> Reordering {
-        let mut answers = self.answers.clone();
-        answers.sort_by_key(|answer| answer.reflected);
-        statistics::reordering(answers.iter().map(|answer| answer.sequence))
-    }
+/// Reordering of the packets on their way to the reflector, as far as it counts by itself.
+#[must_use]
+pub fn reordered_forward(answers: &[statistics::Answer]) -> Reordering {
+    let numbers = answers
+        .iter()
+        .filter_map(|answer| Some((answer.reflected?, answer.packet)));
+    let mut numbers: Vec<(u32, u32)> = numbers.collect();
+    numbers.sort_unstable();
+    statistics::reordering(numbers.into_iter().map(|(_, packet)| packet))
+}
+
+/// Reordering of the answers on their way back, as far as the reflector counts by itself.
+#[must_use]
+pub fn reordered_backward(answers: &[statistics::Answer]) -> Reordering {
+    statistics::reordering(answers.iter().filter_map(|answer| answer.reflected))
 }
 
 /// The mean of bounds: the means of their ends.

@@ -135,7 +135,7 @@ pub(super) fn enter(netns: Option<&String>) -> anyhow::Result<()> {
 trait Printer {
     fn begin(&mut self, plan: &Plan) -> io::Result<()>;
     fn packet(&mut self, report: &Report) -> io::Result<()>;
-    fn end(&mut self, session: &Session, foreign: u64) -> io::Result<()>;
+    fn end(&mut self, session: &Session, sender: &Sender) -> io::Result<()>;
 }
 
 impl Probe {
@@ -161,7 +161,7 @@ impl Probe {
             session.take(&report);
             printer.packet(&report)
         })?;
-        printer.end(&session, sender.foreign())?;
+        printer.end(&session, &sender)?;
         Ok(if session.received + session.late > 0 {
             ExitCode::SUCCESS
         } else {

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use super::Printer;
 use crate::active::{
     offset::Bounds,
-    sender::{Answered, Plan, Report, Sources},
+    sender::{Answered, Plan, Report, Sender, Sources},
     statistics::Distribution,
-    summary::{Figures, Session},
+    summary::{Figures, Session, reordered_backward, reordered_forward},
 };
 
 /// Version of the records.
@@ -43,7 +43,7 @@ impl<W: Write> Printer for Json<W> {
         let plain = |probe: &u32, result: &str| json!({"schema": SCHEMA, "type": "packet", "seq": probe, "result": result});
         let record = match report {
             Report::Answered(answered) => packet(answered),
-            Report::Lost { probe } => plain(probe, "lost"),
+            Report::Lost { probe, .. } => plain(probe, "lost"),
             Report::Late { probe } => plain(probe, "late"),
             Report::Duplicate { probe } => plain(probe, "duplicate"),
             Report::Unreachable { probe, error } => {
@@ -55,8 +55,8 @@ impl<W: Write> Printer for Json<W> {
         self.line(&record)
     }
 
-    fn end(&mut self, session: &Session, foreign: u64) -> io::Result<()> {
-        let record = summary(session, foreign, self.target);
+    fn end(&mut self, session: &Session, sender: &Sender) -> io::Result<()> {
+        let record = summary(session, sender, self.target);
         self.line(&record)
     }
 }
@@ -104,8 +104,10 @@ fn sources(sources: &Sources) -> Value {
     })
 }
 
-fn summary(session: &Session, foreign: u64, target: SocketAddr) -> Value {
-    let losses = session.losses();
+fn summary(session: &Session, sender: &Sender, target: SocketAddr) -> Value {
+    let answers = sender.answers();
+    let losses = session.losses(&answers);
+    let counts = answers.iter().any(|answer| answer.reflected.is_some());
     let mut record = json!({
         "schema": SCHEMA,
         "type": "summary",
@@ -116,15 +118,16 @@ fn summary(session: &Session, foreign: u64, target: SocketAddr) -> Value {
         "late": session.late,
         "unreachable": session.unreachable,
         "duplicates": session.duplicates,
-        "foreign": foreign,
+        "foreign": sender.foreign(),
         "void": session.void,
     });
-    if session.counts() {
+    if counts {
         record["lost_forward"] = losses.forward.into();
         record["lost_backward"] = losses.backward.into();
-        record["reordered"] = session.reordered_forward().reordered.into();
+        let ways = [reordered_forward(&answers), reordered_backward(&answers)];
+        record["reordered"] = ways.iter().map(|way| way.reordered).sum::<u64>().into();
     }
-    if losses.unknown > 0 || !session.counts() {
+    if losses.unknown > 0 || !counts {
         record["lost"] = losses.unknown.into();
     }
     let mut all = session.figures().into_iter().map(|class| figures(&class));

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::active::{
     offset::Bounds,
-    sender::{Answered, At, Plan, Report},
+    sender::{Answered, At, Plan, Report, Sender},
     statistics::Distribution,
-    summary::{Figures, Session},
+    summary::{Figures, Session, reordered_backward, reordered_forward},
 };
 
 pub(super) struct Text<W> {
@@ -50,7 +50,7 @@ impl<W: Write> Printer for Text<W> {
         let out = &mut self.out;
         match report {
             Report::Answered(answered) => answer(out, answered)?,
-            Report::Lost { probe } => writeln!(out, "seq={probe} lost")?,
+            Report::Lost { probe, .. } => writeln!(out, "seq={probe} lost")?,
             Report::Late { probe } => writeln!(out, "seq={probe} late")?,
             Report::Duplicate { probe } => writeln!(out, "seq={probe} duplicate")?,
             Report::Unreachable { probe, error } => {
@@ -60,10 +60,11 @@ impl<W: Write> Printer for Text<W> {
         out.flush()
     }
 
-    fn end(&mut self, session: &Session, foreign: u64) -> io::Result<()> {
+    fn end(&mut self, session: &Session, sender: &Sender) -> io::Result<()> {
+        let answers = sender.answers();
         let out = &mut self.out;
         writeln!(out, "\n--- {} ---", self.target)?;
-        let losses = session.losses();
+        let losses = session.losses(&answers);
         let lost = losses.forward + losses.backward + losses.unknown;
         write!(
             out,
@@ -77,9 +78,10 @@ impl<W: Write> Printer for Text<W> {
             (session.late, "late"),
             (session.duplicates, "duplicate"),
             (session.unreachable, "unreachable"),
-            (session.reordered_forward().reordered, "reordered"),
+            (reordered_forward(&answers).reordered, "reordered there"),
+            (reordered_backward(&answers).reordered, "reordered back"),
             (session.void, "void (a clock was set, or impossible times)"),
-            (foreign, "answers of others"),
+            (sender.foreign(), "answers of others"),
         ] {
             if count > 0 {
                 write!(out, ", {count} {what}")?;
