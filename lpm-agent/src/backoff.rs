@@ -2,33 +2,40 @@
 
 use std::time::Duration;
 
+/// The lengths of pauses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pauses {
+    /// The pause after the first failure.
+    pub(crate) first: Duration,
+    /// The longest pause.
+    pub(crate) longest: Duration,
+}
+
 /// Pauses between failed attempts. Each is twice as long as the one before, up to a longest one.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    first: Duration,
-    longest: Duration,
+    pauses: Pauses,
     next: Duration,
 }
 
 impl Backoff {
-    /// Pauses between these two lengths: the first and the longest one.
-    pub(crate) fn new((first, longest): (Duration, Duration)) -> Self {
+    /// Starts with the first pause.
+    pub(crate) fn new(pauses: Pauses) -> Self {
         Self {
-            first,
-            longest,
-            next: first,
+            pauses,
+            next: pauses.first,
         }
     }
 
     /// Starts again with the first pause, after an attempt that succeeded.
     pub(crate) fn reset(&mut self) {
-        self.next = self.first;
+        self.next = self.pauses.first;
     }
 
     /// Waits for the next pause, spread by [`spread`]. The pause after it is twice as long.
     pub(crate) async fn wait(&mut self) {
         tokio::time::sleep(spread(self.next)).await;
-        self.next = (self.next * 2).min(self.longest);
+        self.next = (self.next * 2).min(self.pauses.longest);
     }
 
     /// Shortens the next pause to at most this.
@@ -53,7 +60,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_up_to_the_longest_one() {
-        let mut backoff = Backoff::new((seconds(1), seconds(3)));
+        let mut backoff = Backoff::new(Pauses {
+            first: seconds(1),
+            longest: seconds(3),
+        });
         for pause in [1, 2, 3, 3].map(seconds) {
             assert_eq!(backoff.next, pause);
             let begun = tokio::time::Instant::now();

@@ -23,7 +23,7 @@
     reason = "header fields and hashes are cut to the bits that are meant"
 )]
 
-#[cfg(any(test, feature = "model"))]
+#[cfg(any(test, feature = "host"))]
 extern crate std;
 
 pub mod atomic;
@@ -32,7 +32,7 @@ pub mod counter;
 pub mod env;
 pub mod hash;
 pub mod histogram;
-#[cfg(any(test, feature = "model"))]
+#[cfg(any(test, feature = "host"))]
 pub mod host;
 pub mod layout;
 pub mod matcher;
@@ -43,6 +43,6 @@ pub mod query;
 pub mod rows;
 pub mod stamp;
 pub mod table;
-#[cfg(any(test, feature = "model"))]
+#[cfg(any(test, feature = "host"))]
 pub mod testing;
 pub mod vlan;

@@ -135,35 +135,35 @@ fn forwarded(ctx: *mut __sk_buff) {
 
 global! {
     fn lpm_pods_from(ctx: *mut __sk_buff) {
-        queries_of(ctx, Direction::FromLocal, 0, |ctx| lpm_joined_from(ctx) != 0);
+        queries_of(ctx, Direction::FromLocal, 0, |ctx| lpm_node_query_from(ctx) != 0);
         0
     }
 }
 
 global! {
     fn lpm_pods_to(ctx: *mut __sk_buff) {
-        queries_of(ctx, Direction::ToLocal, 1, |_| lpm_joined_to() != 0);
+        queries_of(ctx, Direction::ToLocal, 1, |_| lpm_node_query_to() != 0);
         0
     }
 }
 
 #[inline(always)]
-fn joined_question(ifindex: u32, direction: Direction) -> u32 {
+fn node_query(ifindex: u32, direction: Direction) -> u32 {
     let Some(scratch) = scratch() else { return 0 };
     let query = &mut scratch.query;
     u32::from(node::take_query(query, ifindex, direction, &Store))
 }
 
 global! {
-    fn lpm_joined_from(ctx: *mut __sk_buff) {
-        joined_question(ctx.ifindex(), Direction::FromLocal)
+    fn lpm_node_query_from(ctx: *mut __sk_buff) {
+        node_query(ctx.ifindex(), Direction::FromLocal)
     }
 }
 
 global! {
     /// Moves the query or answer to the node vantage. The address that the
     /// packet goes to tells the pod; the interface does not.
-    fn lpm_joined_to() {
-        joined_question(0, Direction::ToLocal)
+    fn lpm_node_query_to() {
+        node_query(0, Direction::ToLocal)
     }
 }

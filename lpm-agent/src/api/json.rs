@@ -155,7 +155,7 @@ impl FlowRecord {
         let remote = (flow.remote, flow.remote_port);
         let holder = |one, other| {
             sockets
-                .and_then(|sockets| sockets.holder(one, other))
+                .and_then(|sockets| sockets.holder(SocketAddr::from(one), SocketAddr::from(other)))
                 .cloned()
         };
         let end = |(address, port), name: Option<&Arc<Name>>, holder| End {

@@ -37,7 +37,7 @@ pub struct App {
 
 /// Joins the routers of all paths.
 pub fn router(app: App) -> Router {
-    let names = names::router(Arc::clone(app.hub.model().registry().board()));
+    let names = names::router(Arc::clone(app.hub.model().registry().publisher()));
     let api = flows::router(Arc::clone(&app.hub))
         .merge(watch::router(app.hub))
         .layer(middleware::from_fn_with_state(Access::ThisMachine, guard));

@@ -24,11 +24,16 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
-use crate::{config::Config, kernel::attach::Mode, session::Options};
+use crate::{
+    config::Config,
+    kernel::attach::Mode,
+    session::{Options, Passive, Session},
+};
 
 /// Environment variable with the filter of log lines, such as `debug` or `lpm_agent=trace`.
 const LOG: &str = "LPM_LOG";
@@ -167,8 +172,15 @@ impl Measure {
             config,
             only: self.interface.clone(),
             layout_version: None,
+            passive: true,
         })
     }
+}
+
+/// The part of a session that measures.
+fn measuring(session: &Session) -> anyhow::Result<&Passive> {
+    let passive = session.passive();
+    passive.context("this session gives names only; start it with Options::passive to measure")
 }
 
 fn mode(text: &str) -> Result<Mode, String> {

@@ -10,12 +10,12 @@ use std::{
 
 use clap::Args;
 
-use super::{Measure, memory, runtime, signals};
+use super::{Measure, measuring, memory, runtime, signals};
 use crate::{
     api::{self, App, Server},
     config::{Config, node_name},
     export::{Metrics, agent::ConfigHash, collect::Collectors},
-    session::{Notice, Options, Session},
+    session::{Notice, Options, Passive, Session},
     shutdown::{OnExit, SuccessorCheck},
 };
 
@@ -65,23 +65,11 @@ impl Run {
             config,
             only: self.measure.interface.clone(),
             layout_version: self.layout_version,
+            passive: true,
         };
         let session = Session::start(options, |notice| log(&notice))?;
-        let metrics = Metrics::new(Collectors::of_agent(
-            session.hub().shared_model(),
-            Arc::clone(&hash),
-            session.program_times(),
-        ));
-        let metrics = match session.counting_since() {
-            Some(since) => metrics.counting_since(since),
-            None => metrics,
-        };
-        let app = App {
-            metrics: Arc::new(metrics),
-            hub: Arc::clone(session.hub()),
-            // The session has dealt with every interface that was there.
-            ready: Arc::new(AtomicBool::new(true)),
-        };
+        let passive = measuring(&session)?;
+        let app = app(passive, &hash);
         tracing::info!("metrics at http://{}/metrics", server.address());
         let serving = server.serve(api::router(app), async move { end.wait().await });
         tokio::pin!(serving);
@@ -103,7 +91,7 @@ impl Run {
         }
         let leaving = match farewell {
             Some(farewell) => farewell.ask().await,
-            None if session.is_pinned() => OnExit::KeepPinned("they are pinned".to_owned()),
+            None if passive.is_pinned() => OnExit::KeepPinned("they are pinned".to_owned()),
             None => OnExit::Detach("nothing is pinned".to_owned()),
         };
         tracing::info!("{leaving}");
@@ -147,6 +135,25 @@ impl Run {
             ),
             Err(error) => tracing::error!("nothing is changed: {error}"),
         }
+    }
+}
+
+/// What the HTTP server shows of a session.
+fn app(passive: &Passive, hash: &Arc<ConfigHash>) -> App {
+    let metrics = Metrics::new(Collectors::of_agent(
+        passive.hub().shared_model(),
+        Arc::clone(hash),
+        passive.program_times(),
+    ));
+    let metrics = match passive.counting_since() {
+        Some(since) => metrics.counting_since(since),
+        None => metrics,
+    };
+    App {
+        metrics: Arc::new(metrics),
+        hub: Arc::clone(passive.hub()),
+        // The session has dealt with every interface that was there.
+        ready: Arc::new(AtomicBool::new(true)),
     }
 }
 

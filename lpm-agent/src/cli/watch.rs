@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Measure, client::Agent, here, output, runtime, show, signals};
+use super::{Measure, client::Agent, here, measuring, output, runtime, show, signals};
 use crate::{
     api::{StreamLine, sample::SampleRecord, stream::Watcher, tunnel::place},
     passive::clock::wall_clock,
@@ -95,7 +95,7 @@ impl Watch {
         let (notify, mut notices) = mpsc::unbounded_channel();
         let options = self.measure.options(netns)?;
         let session = Session::start(options, move |notice| drop(notify.send(notice)))?;
-        let mut watcher = session.hub().watch();
+        let mut watcher = measuring(&session)?.hub().watch();
         // The notices come only now, because from now on no sample is lost.
         while let Ok(notice) = notices.try_recv() {
             tell(&notice);

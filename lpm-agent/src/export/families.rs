@@ -39,7 +39,8 @@ impl<'a> Families<'a> {
     ) -> fmt::Result {
         let series = series.into_iter();
         let series = series.map(|(labels, value)| (labels, value.into()));
-        self.family((name, help, unit), series, |sink, family, series| {
+        let about = Family { name, help, unit };
+        self.family(about, series, |sink, family, series| {
             sink.counter(family, series)
         })
     }
@@ -56,7 +57,12 @@ impl<'a> Families<'a> {
     ) -> fmt::Result {
         let series = series.into_iter();
         let series = series.map(|(labels, value)| (labels, value.into()));
-        self.family((name, help, None), series, |sink, family, series| {
+        let about = Family {
+            name,
+            help,
+            unit: None,
+        };
+        self.family(about, series, |sink, family, series| {
             sink.gauge(family, series)
         })
     }
@@ -71,8 +77,9 @@ impl<'a> Families<'a> {
         help: &str,
         series: impl IntoIterator<Item = (LabelSet, Counts)>,
     ) -> fmt::Result {
-        let family = (name, help, Some(Unit::Seconds));
-        self.family(family, series, |sink, family, series| {
+        let unit = Some(Unit::Seconds);
+        let about = Family { name, help, unit };
+        self.family(about, series, |sink, family, series| {
             sink.histogram(family, series)
         })
     }
@@ -87,7 +94,12 @@ impl<'a> Families<'a> {
         help: &str,
         series: impl IntoIterator<Item = InfoLabels>,
     ) -> fmt::Result {
-        self.family((name, help, None), series, |sink, family, series| {
+        let about = Family {
+            name,
+            help,
+            unit: None,
+        };
+        self.family(about, series, |sink, family, series| {
             sink.info(family, series)
         })
     }
@@ -102,10 +114,10 @@ impl<'a> Families<'a> {
         self.infos(name, help, [labels.collect::<InfoLabels>()])
     }
 
-    /// Hands over a family unless it has no series.
+    /// Hands over a family unless it has no series. Its name is still without the prefix.
     fn family<T>(
         &mut self,
-        (name, help, unit): (&str, &str, Option<Unit>),
+        about: Family<'_>,
         series: impl IntoIterator<Item = T>,
         write: impl FnOnce(&mut dyn Sink, &Family<'_>, &mut dyn Iterator<Item = T>) -> fmt::Result,
     ) -> fmt::Result {
@@ -113,7 +125,7 @@ impl<'a> Families<'a> {
         if series.peek().is_none() {
             return Ok(());
         }
-        let name = &format!("{}_{name}", self.prefix);
-        write(self.sink, &Family { name, help, unit }, &mut series)
+        let name = &format!("{}_{}", self.prefix, about.name);
+        write(self.sink, &Family { name, ..about }, &mut series)
     }
 }

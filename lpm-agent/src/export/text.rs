@@ -93,7 +93,7 @@ impl Writer {
             metric.untyped.as_ref().map(|untyped| untyped.value),
         ];
         for value in plain.into_iter().flatten() {
-            self.line((name, ""), &labels, &Value(value));
+            self.line(name, "", &labels, &Value(value));
         }
         let mut created = metric
             .counter
@@ -108,7 +108,7 @@ impl Writer {
         if let (Dialect::OpenMetrics, Some((seconds, nanos))) = (self.dialect, created) {
             let millis = nanos / 1_000_000;
             let time = format_args!("{seconds}.{millis:03}");
-            self.line((stem, "_created"), &labels, &time);
+            self.line(stem, "_created", &labels, &time);
         }
     }
 
@@ -125,12 +125,12 @@ impl Writer {
                 "{name}_bucket{{le=\"{bound}\"{after}{labels}}} {count}"
             );
         }
-        self.line((name, "_sum"), labels, &Value(histogram.sample_sum));
-        self.line((name, "_count"), labels, &histogram.sample_count);
+        self.line(name, "_sum", labels, &Value(histogram.sample_sum));
+        self.line(name, "_count", labels, &histogram.sample_count);
     }
 
     /// Writes one line. `labels` is the result of [`labels`].
-    fn line(&mut self, (name, suffix): (&str, &str), labels: &str, value: &dyn Display) {
+    fn line(&mut self, name: &str, suffix: &str, labels: &str, value: &dyn Display) {
         // Writing to a string does not fail.
         let _ = if labels.is_empty() {
             writeln!(self.out, "{name}{suffix} {value}")

@@ -4,13 +4,7 @@
 //! each network namespace shows that namespace's sockets. The descriptors of all processes show who
 //! holds which.
 
-use std::{
-    collections::HashMap,
-    fs,
-    net::{IpAddr, SocketAddr},
-    os::unix::fs::MetadataExt,
-    path::Path,
-};
+use std::{collections::HashMap, fs, net::SocketAddr, os::unix::fs::MetadataExt, path::Path};
 
 use procfs::process::{FDTarget, Process, all_processes};
 use serde::{Deserialize, Serialize};
@@ -88,9 +82,8 @@ impl Sockets {
 
     /// The process that holds the socket with these ends.
     #[must_use]
-    pub fn holder(&self, local: (IpAddr, u16), remote: (IpAddr, u16)) -> Option<&Holder> {
-        self.by_ends
-            .get(&(SocketAddr::from(local), SocketAddr::from(remote)))
+    pub fn holder(&self, local: SocketAddr, remote: SocketAddr) -> Option<&Holder> {
+        self.by_ends.get(&(local, remote))
     }
 }
 
@@ -139,9 +132,7 @@ mod tests {
         let local = stream.local_addr().expect("address");
         let remote = stream.peer_addr().expect("address");
         let sockets = Sockets::scan();
-        let holder = sockets
-            .holder((local.ip(), local.port()), (remote.ip(), remote.port()))
-            .expect("the socket is there");
+        let holder = sockets.holder(local, remote).expect("the socket is there");
         assert_eq!(holder.pid, i32::try_from(std::process::id()).ok());
     }
 

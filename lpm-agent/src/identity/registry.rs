@@ -31,7 +31,7 @@ pub struct Registry {
     /// Names of this node's pods.
     here: RwLock<BTreeMap<IpNet, Arc<Name>>>,
     status: Arc<Status>,
-    board: Arc<NamePublisher>,
+    publisher: Arc<NamePublisher>,
 }
 
 impl Registry {
@@ -69,8 +69,8 @@ impl Registry {
 
     /// The publisher of this node's pods, which other nodes' agents listen to.
     #[must_use]
-    pub fn board(&self) -> &Arc<NamePublisher> {
-        &self.board
+    pub fn publisher(&self) -> &Arc<NamePublisher> {
+        &self.publisher
     }
 
     /// The name of an address.

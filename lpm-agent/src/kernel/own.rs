@@ -122,13 +122,13 @@ fn group(process: &Process) -> ProcResult<Option<Group>> {
         Version::Two => mount.fs_type == "cgroup2",
     };
     let mount = mounts.iter().find(fits);
-    Ok(mount.map(|mount| Group::at(version, &group.pathname, (&mount.root, &mount.mount_point))))
+    Ok(mount.map(|mount| Group::at(version, &group.pathname, &mount.root, &mount.mount_point)))
 }
 
 impl Group {
     /// A group by its path in the hierarchy, of which a part is mounted. In a container the path
     /// may be the host's, and the mount the container's own group.
-    fn at(version: Version, path: &str, (root, mount_point): (&str, &Path)) -> Self {
+    fn at(version: Version, path: &str, root: &str, mount_point: &Path) -> Self {
         let below = Path::new(path).strip_prefix(root);
         let below = below.ok().filter(|below| {
             let mut parts = below.components();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn nearest(version: Version, top: &Path, path: &str) -> Option<MemoryLimit> {
-        Group::at(version, path, ("/", top)).nearest()
+        Group::at(version, path, "/", top).nearest()
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_directory_is_where_the_mount_has_it() {
-        let at = |path, root| Group::at(Version::Two, path, (root, Path::new("/mnt"))).directory;
+        let at = |path, root| Group::at(Version::Two, path, root, Path::new("/mnt")).directory;
         assert_eq!(at("/a/b", "/"), Path::new("/mnt/a/b"));
         assert_eq!(at("/", "/"), Path::new("/mnt"));
         // The mount is of the group itself, or of one above.

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
 use super::{Event, Failure};
-use crate::backoff::{Backoff, spread};
+use crate::backoff::{Backoff, Pauses, spread};
 
 /// Objects per page of a list, which the server and the agent hold at once.
 const PAGE: u32 = 500;
@@ -30,7 +30,10 @@ const WATCH: u32 = 290;
 const DEAD: Duration = Duration::from_secs(295);
 
 /// First and longest pause after a failure.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(20));
+const PAUSES: Pauses = Pauses {
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(20),
+};
 
 /// A message of the watch of a kind `W`.
 #[derive(Debug)]
@@ -82,7 +85,7 @@ where
     }
 
     async fn follow(&self, api: &Api<K>) -> Result<std::convert::Infallible, Over> {
-        let mut pause = Backoff::new(PAUSE);
+        let mut pause = Backoff::new(PAUSES);
         let mut version = None;
         loop {
             let from = match version.take() {

@@ -17,13 +17,19 @@ use tokio::{
 };
 
 use super::{LEASE, MeshLine, PeerConnection, Trouble, lines::Lines};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Pauses};
 
-/// First and longest pause after a failure.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(20));
+/// Pauses after failures.
+const PAUSES: Pauses = Pauses {
+    first: Duration::from_millis(250),
+    longest: Duration::from_secs(20),
+};
 
-/// Time within which an agent that is replaced is back, and the longest pause during that time.
-const REPLACED: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(1));
+/// Time within which an agent that is replaced is back.
+const REPLACED: Duration = Duration::from_mins(1);
+
+/// Longest pause within [`REPLACED`].
+const REPLACED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Most bytes that are read of a refusal.
 const REASON: usize = 200;
@@ -46,10 +52,10 @@ pub(crate) async fn subscribe<L: MeshLine, M>(
     to: Sender<M>,
     wrap: impl Fn(Result<L, Trouble>) -> M,
 ) {
-    let (mut pause, mut since) = (Backoff::new(PAUSE), Instant::now());
+    let (mut pause, mut since) = (Backoff::new(PAUSES), Instant::now());
     loop {
         let mut heard = false;
-        let Err(trouble) = listen(&target, (&to, &wrap), &mut heard).await;
+        let Err(trouble) = listen(&target, &to, &wrap, &mut heard).await;
         if heard {
             pause.reset();
             since = Instant::now();
@@ -64,17 +70,18 @@ pub(crate) async fn subscribe<L: MeshLine, M>(
 
 /// The longest pause when an agent has not answered for this long.
 fn longest(silent: Duration) -> Duration {
-    if silent < REPLACED.0 {
-        REPLACED.1
+    if silent < REPLACED {
+        REPLACED_PAUSE
     } else {
-        PAUSE.1
+        PAUSES.longest
     }
 }
 
 /// Listens to an agent until the stream breaks, or the receiver of messages has gone.
 async fn listen<L: MeshLine, M>(
     target: &Target,
-    (to, wrap): (&Sender<M>, &impl Fn(Result<L, Trouble>) -> M),
+    to: &Sender<M>,
+    wrap: &impl Fn(Result<L, Trouble>) -> M,
     heard: &mut bool,
 ) -> Result<Infallible, Trouble> {
     let Target { at, node, path } = target;

@@ -68,7 +68,37 @@ pub struct LegTimes {
     pub samples: u32,
 }
 
+/// What tells a flow from all others in the course of time, those with the same addresses and ports
+/// included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowIdentity {
+    /// Identifies the flow for as long as it has its entry.
+    pub fingerprint: u64,
+    /// When the flow was first seen, jiffies.
+    pub first_seen: u32,
+}
+
+impl FlowIdentity {
+    /// The identity of the flow with this fingerprint, which has the entry.
+    #[must_use]
+    pub fn of(fingerprint: u64, entry: &FlowEntry) -> Self {
+        Self {
+            fingerprint,
+            first_seen: entry.cold.first_seen.load(Ordering::Relaxed),
+        }
+    }
+}
+
 impl Flow {
+    /// What tells the flow from all others.
+    #[must_use]
+    pub fn identity(&self) -> FlowIdentity {
+        FlowIdentity {
+            fingerprint: self.fingerprint,
+            first_seen: self.first_seen,
+        }
+    }
+
     /// Copies an entry. None: the entry is free, or changes flows again and again.
     #[must_use]
     pub fn read(index: usize, entry: &FlowEntry) -> Option<Self> {

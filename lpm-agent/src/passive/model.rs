@@ -24,7 +24,10 @@ use lpm_common::{
     layout::{Echo, Family, Leg, NameId, PairKey, PeerKind, Traffic, Vantage},
 };
 
-use self::{backends::Backends, levels::Levelled};
+use self::{
+    backends::Backends,
+    levels::{Counted, Levelled, RowLabels},
+};
 pub use self::{
     queries::{Answers, Echoes},
     requests::Requests,
@@ -202,12 +205,16 @@ impl Model {
         (0..self.tables.flow_count())
             .filter_map(|index| Flow::read(index, self.tables.flow(index)?))
             .map(|mut flow| {
-                let of = (flow.fingerprint, flow.first_seen);
-                for (leg, before) in flow.legs.iter_mut().zip(windows.minima(flow.index, of)) {
+                let identity = flow.identity();
+                for (leg, before) in flow
+                    .legs
+                    .iter_mut()
+                    .zip(windows.minima(flow.index, identity))
+                {
                     leg.min = leg.min.into_iter().chain(before).min();
                 }
                 KnownFlow {
-                    traffic: windows.traffic(flow.index, of, flow.traffic),
+                    traffic: windows.traffic(flow.index, identity, flow.traffic),
                     active: !flow.closed && clock.age(flow.last_seen) < self.idle,
                     flow,
                 }
@@ -244,8 +251,13 @@ impl Model {
                     if let Some(labels) = labels.as_ref().filter(|_| !counts.is_empty()) {
                         let all = found.by_labels.entry((labels.clone(), leg, echo));
                         all.or_default().add(&counts);
-                        let what = (leg, echo, &counts);
-                        found.levelled.add(self, (row, pair), labels, what);
+                        let counted = Counted {
+                            leg,
+                            echo,
+                            counts: &counts,
+                        };
+                        let of_row = RowLabels { row, pair, labels };
+                        found.levelled.add(self, &of_row, counted);
                     }
                 }
             }

@@ -9,7 +9,7 @@ use std::{
 use lpm_common::layout::{FlowEntry, Traffic, UNIT_NS};
 
 use super::{
-    flow::{duration, interface_of},
+    flow::{FlowIdentity, duration, interface_of},
     histogram,
     segments::Segments,
 };
@@ -34,9 +34,7 @@ pub struct Windows {
 /// An entry at the last look.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    fingerprint: u64,
-    /// Tells the flow from an earlier one with the same addresses and ports.
-    born: u32,
+    flow: FlowIdentity,
     /// The entry's packed [`Traffic`], by direction.
     words: [u64; 2],
     /// Traffic that wrapping removed from these words, by direction.
@@ -67,11 +65,11 @@ impl Windows {
                 continue;
             }
             let words = words(entry);
-            let born = entry.cold.first_seen.load(Ordering::Relaxed);
+            let flow = FlowIdentity::of(fingerprint, entry);
             let minima = take_minima(tables, entry);
             fence(Ordering::Acquire);
             if entry.fingerprint.load(Ordering::Relaxed) == fingerprint {
-                let active = self.carry(index, (fingerprint, born), words);
+                let active = self.carry(index, flow, words);
                 let seen = &mut self.seen[index].minima;
                 *seen = [seen[0].min(minima[0]), seen[1].min(minima[1])];
                 if active {
@@ -90,12 +88,11 @@ impl Windows {
     }
 
     /// Detects that a flow's words wrapped. Returns whether it had packets since the last look.
-    fn carry(&mut self, index: usize, (fingerprint, born): (u64, u32), words: [u64; 2]) -> bool {
+    fn carry(&mut self, index: usize, flow: FlowIdentity, words: [u64; 2]) -> bool {
         let seen = &mut self.seen[index];
-        if (seen.fingerprint, seen.born) != (fingerprint, born) {
+        if seen.flow != flow {
             *seen = Seen {
-                fingerprint,
-                born,
+                flow,
                 words,
                 lost: [Traffic::default(); 2],
                 minima: [u32::MAX; 2],
@@ -114,9 +111,9 @@ impl Windows {
 
     /// A flow's traffic by direction, from the words in its entry, as if they did not wrap.
     #[must_use]
-    pub fn traffic(&self, index: usize, of: (u64, u32), words: [u64; 2]) -> [Traffic; 2] {
-        let mut traffic = self.beyond_carried(index, of, words);
-        if let Some(seen) = self.seen_as(index, of) {
+    pub fn traffic(&self, index: usize, flow: FlowIdentity, words: [u64; 2]) -> [Traffic; 2] {
+        let mut traffic = self.beyond_carried(index, flow, words);
+        if let Some(seen) = self.seen_as(index, flow) {
             traffic[0] += seen.lost[0];
             traffic[1] += seen.lost[1];
         }
@@ -125,15 +122,20 @@ impl Windows {
 
     /// A flow's smallest round trip by leg in the windows that have ended. None: not measured.
     #[must_use]
-    pub fn minima(&self, index: usize, of: (u64, u32)) -> [Option<Duration>; 2] {
-        self.seen_as(index, of)
+    pub fn minima(&self, index: usize, flow: FlowIdentity) -> [Option<Duration>; 2] {
+        self.seen_as(index, flow)
             .map_or([None; 2], |seen| seen.minima.map(duration))
     }
 
     /// The part of a flow's traffic that [`Self::carried`] does not hold.
     #[must_use]
-    pub fn beyond_carried(&self, index: usize, of: (u64, u32), words: [u64; 2]) -> [Traffic; 2] {
-        let seen = self.seen_as(index, of);
+    pub fn beyond_carried(
+        &self,
+        index: usize,
+        flow: FlowIdentity,
+        words: [u64; 2],
+    ) -> [Traffic; 2] {
+        let seen = self.seen_as(index, flow);
         [0, 1].map(|way: usize| {
             let mut traffic = Traffic::unpack(words[way]);
             if let Some(seen) = seen {
@@ -143,10 +145,8 @@ impl Windows {
         })
     }
 
-    fn seen_as(&self, index: usize, of: (u64, u32)) -> Option<&Seen> {
-        self.seen
-            .get(index)
-            .filter(|seen| (seen.fingerprint, seen.born) == of)
+    fn seen_as(&self, index: usize, flow: FlowIdentity) -> Option<&Seen> {
+        self.seen.get(index).filter(|seen| seen.flow == flow)
     }
 
     /// Packets and bytes that no entry holds any more and the kernel did not count as evicted.
@@ -276,6 +276,13 @@ mod tests {
             .collect()
     }
 
+    fn identity(fingerprint: u64, first_seen: u32) -> FlowIdentity {
+        FlowIdentity {
+            fingerprint,
+            first_seen,
+        }
+    }
+
     #[test]
     fn a_minimum_is_one_observation() {
         let tables = Memory::new(8, 4, 1);
@@ -296,7 +303,7 @@ mod tests {
             tables.flows[5].slots[0].window_min.load(Ordering::Relaxed),
             u32::MAX
         );
-        let of = |born| windows.minima(5, (77, born));
+        let of = |born| windows.minima(5, identity(77, born));
         assert_eq!(of(0), [Some(Duration::from_micros(64)), None]);
         assert_eq!(of(1), [None; 2], "another flow with the same ports");
     }
@@ -318,16 +325,16 @@ mod tests {
             word.fetch_add(step.pack(), Ordering::Relaxed);
             truth += step;
             let now = word.load(Ordering::Relaxed);
-            assert_eq!(windows.traffic(0, (77, 0), [0, now])[1], truth);
+            assert_eq!(windows.traffic(0, identity(77, 0), [0, now])[1], truth);
         }
         windows.take(&tables);
         let now = word.load(Ordering::Relaxed);
-        assert_eq!(windows.traffic(0, (77, 0), [0, now])[1], truth);
+        assert_eq!(windows.traffic(0, identity(77, 0), [0, now])[1], truth);
         let mut all = windows.carried();
         all += Traffic::unpack(now);
         assert_eq!(all, truth);
         let other = Traffic::unpack(5);
-        assert_eq!(windows.traffic(0, (78, 0), [0, 5])[1], other);
+        assert_eq!(windows.traffic(0, identity(78, 0), [0, 5])[1], other);
         // Another flow in the entry, or the same ports again, has smaller counts without having
         // wrapped.
         let carried = windows.carried();

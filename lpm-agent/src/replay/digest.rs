@@ -137,11 +137,11 @@ impl Digester {
         let kept = if ip.protocol == UDP { 0 } else { ports };
         let way = usize::from((ip.src, kept >> 16) > (ip.dst, kept & 0xffff));
         let conversation = if way == 0 {
-            self.name(&ip, (ip.src, ip.dst), kept)
+            self.name(&ip, ip.src, ip.dst, kept)
         } else {
-            self.name(&ip, (ip.dst, ip.src), kept.rotate_left(16))
+            self.name(&ip, ip.dst, ip.src, kept.rotate_left(16))
         };
-        let direction = self.name(&ip, (ip.src, ip.dst), ports);
+        let direction = self.name(&ip, ip.src, ip.dst, ports);
         let repeats = self.repeats(&ip, ports);
         let packet = repeats.map_or(0, |_| {
             let mut hasher = self.content.build_hasher();
@@ -167,7 +167,7 @@ impl Digester {
         })
     }
 
-    fn name(&self, ip: &Ip<'_>, (from, to): ([u32; 4], [u32; 4]), ports: u32) -> u64 {
+    fn name(&self, ip: &Ip<'_>, from: [u32; 4], to: [u32; 4], ports: u32) -> u64 {
         let addresses = if ip.v6 {
             hash::v6(&self.seeds, from, to)
         } else {

@@ -42,6 +42,15 @@ pub struct Spot {
     epoch: u16,
 }
 
+/// The interface of a packet, as the capture has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CaptureInterface {
+    /// Number of the capture's interface.
+    pub number: usize,
+    /// Interface index in a cooked header. 0: the packet has none.
+    pub cooked: u32,
+}
+
 /// A source of packets: an interface of the capture.
 #[derive(Clone, Copy, Debug)]
 struct Source {
@@ -54,8 +63,8 @@ struct Source {
 #[derive(Debug, Default)]
 pub struct Interfaces {
     choice: Choice,
-    by_source: HashMap<(usize, u32), Source>,
-    last: Option<((usize, u32), Source)>,
+    by_source: HashMap<CaptureInterface, Source>,
+    last: Option<(CaptureInterface, Source)>,
     spots: Vec<Spot>,
     /// Index of the interface for each of [`Choice::joins`], once there are packets.
     joined: Vec<Option<usize>>,
@@ -87,10 +96,9 @@ impl Interfaces {
         }
     }
 
-    /// The index in [`Self::all`] of the interface that a packet passed. `source` is the number of
-    /// the capture's interface and that in a cooked header. None: the interface was not asked for,
-    /// or is beyond the most interfaces.
-    pub fn find(&mut self, source: (usize, u32), interface: &Interface) -> Option<usize> {
+    /// The index in [`Self::all`] of the interface that a packet passed. None: the interface was not
+    /// asked for, or is beyond the most interfaces.
+    pub fn find(&mut self, source: CaptureInterface, interface: &Interface) -> Option<usize> {
         let found = match self.last {
             Some((last, found)) if last == source => found,
             _ => match self.by_source.get(&source) {
@@ -133,7 +141,7 @@ impl Interfaces {
         })
     }
 
-    fn add(&mut self, source: (usize, u32), interface: &Interface) -> Source {
+    fn add(&mut self, source: CaptureInterface, interface: &Interface) -> Source {
         let name = self.name(source, interface);
         let join = self.choice.join(&name);
         let shown = join.map_or_else(|| name.clone(), |join| self.choice.joins[join].join("+"));
@@ -166,12 +174,13 @@ impl Interfaces {
         found
     }
 
-    fn name(&self, (number, ifindex): (usize, u32), interface: &Interface) -> String {
+    fn name(&self, source: CaptureInterface, interface: &Interface) -> String {
+        let CaptureInterface { number, cooked } = source;
         match (&interface.name, self.choice.only.as_slice()) {
-            (Some(name), _) if ifindex == 0 => name.clone(),
-            (None, [only]) if ifindex == 0 && self.choice.joins.is_empty() => only.clone(),
-            _ if ifindex == 0 => format!("if{number}"),
-            _ => format!("if{ifindex}"),
+            (Some(name), _) if cooked == 0 => name.clone(),
+            (None, [only]) if cooked == 0 && self.choice.joins.is_empty() => only.clone(),
+            _ if cooked == 0 => format!("if{number}"),
+            _ => format!("if{cooked}"),
         }
     }
 
@@ -260,6 +269,10 @@ mod tests {
         }
     }
 
+    fn source(number: usize, cooked: u32) -> CaptureInterface {
+        CaptureInterface { number, cooked }
+    }
+
     fn at(entry: Option<Entry>) -> Place {
         match entry {
             Some(Entry::At(place)) => place,
@@ -271,7 +284,7 @@ mod tests {
     fn a_clock_that_is_set_back_begins_anew() {
         let mut places = Interfaces::default();
         let interface = interface(None);
-        let place = places.find((0, 0), &interface).expect("a place");
+        let place = places.find(source(0, 0), &interface).expect("a place");
         let mut enter = |now| at(places.enter(place, now));
         let first = enter(100 * SECOND);
         let late = enter(100 * SECOND - DISORDER_NS);
@@ -291,7 +304,7 @@ mod tests {
     fn numbers_that_are_used_up_say_so() {
         let mut places = Interfaces::default();
         let interface = interface(None);
-        let index = places.find((0, 0), &interface).expect("a place");
+        let index = places.find(source(0, 0), &interface).expect("a place");
         let entries = (0..=65_536_u64).filter_map(|i| {
             let now = (1_000_000 - i) * SECOND;
             places.enter(index, now)
@@ -312,18 +325,18 @@ mod tests {
             ],
             joins: Vec::new(),
         });
-        assert_eq!(places.find((0, 0), &interface(Some("vetha"))), None);
-        let index = places.find((1, 0), &interface(Some("vethb")));
+        assert_eq!(places.find(source(0, 0), &interface(Some("vetha"))), None);
+        let index = places.find(source(1, 0), &interface(Some("vethb")));
         let place = at(places.enter(index.expect("a place"), SECOND));
         assert_eq!(place.vantage, Vantage::Pod as u8);
-        let index = places.find((2, 0), &interface(None));
+        let index = places.find(source(2, 0), &interface(None));
         let unnamed = at(places.enter(index.expect("a place"), SECOND));
         assert_ne!(unnamed.ifindex, place.ifindex);
         assert_eq!(names(&places), ["vetha", "vethb", "vethb"]);
 
         let mut places = Interfaces::default();
         for ifindex in [3, 9] {
-            places.find((0, ifindex), &interface(Some("any")));
+            places.find(source(0, ifindex), &interface(Some("any")));
         }
         assert_eq!(
             names(&places),
@@ -344,8 +357,9 @@ mod tests {
             vantages: vec![(Some("west".to_owned()), Vantage::Nic)],
             ..Choice::default()
         });
-        let find =
-            |places: &mut Interfaces, number, name| places.find((number, 0), &interface(name));
+        let find = |places: &mut Interfaces, number, name| {
+            places.find(source(number, 0), &interface(name))
+        };
         let east = find(&mut places, 0, Some("east"));
         assert_eq!(find(&mut places, 1, Some("west")), east);
         assert_ne!(find(&mut places, 2, None), east);

@@ -44,7 +44,7 @@ use self::{
     capture::Packet,
     copies::{Copies, Verdict},
     digest::{Digest, Digester},
-    interfaces::Entry,
+    interfaces::{CaptureInterface, Entry},
     link::View,
     order::Order,
 };
@@ -161,9 +161,8 @@ impl<R: Read> Replay<R> {
     /// The results cannot be written.
     pub fn end(&mut self, sink: &mut impl Sink) -> io::Result<()> {
         for (lane, held) in self.order.drain() {
-            let at = (lane, held.time_ns);
-            self.way
-                .measure(at, &held.view(), held.digest.as_ref(), sink)?;
+            let (view, digest) = (held.view(), held.digest.as_ref());
+            self.way.measure(lane, held.time_ns, &view, digest, sink)?;
         }
         hand_out(&self.way.engine, sink);
         Ok(())
@@ -194,7 +193,10 @@ impl<R: Read> Replay<R> {
                 return Ok(true);
             }
         };
-        let source = (packet.interface, view.ifindex);
+        let source = CaptureInterface {
+            number: packet.interface,
+            cooked: view.ifindex,
+        };
         let Some(lane) = self.way.places.find(source, interface) else {
             self.seen.elsewhere += 1;
             return Ok(true);
@@ -203,8 +205,8 @@ impl<R: Read> Replay<R> {
         let order = &mut self.order;
         if order.window_ns() == 0 {
             order.watch(lane, digest.as_ref(), packet.time_ns);
-            let at = (lane, packet.time_ns);
-            self.way.measure(at, &view, digest.as_ref(), sink)
+            let digest = digest.as_ref();
+            self.way.measure(lane, packet.time_ns, &view, digest, sink)
         } else {
             order.push(lane, &view, digest, packet.time_ns);
             self.way.wait(order, lane, sink)
@@ -318,14 +320,12 @@ impl Way {
     /// Measures the packets that need not wait any longer.
     fn wait(&mut self, order: &mut Order, lane: usize, sink: &mut impl Sink) -> io::Result<()> {
         while let Some(held) = order.next(lane) {
-            let at = (lane, held.time_ns);
-            self.measure(at, &held.view(), held.digest.as_ref(), sink)?;
+            self.measure(lane, held.time_ns, &held.view(), held.digest.as_ref(), sink)?;
         }
         // Other interfaces hold all the memory.
         if order.is_full() {
             for (lane, held) in order.drain() {
-                let at = (lane, held.time_ns);
-                self.measure(at, &held.view(), held.digest.as_ref(), sink)?;
+                self.measure(lane, held.time_ns, &held.view(), held.digest.as_ref(), sink)?;
             }
         }
         Ok(())
@@ -334,7 +334,8 @@ impl Way {
     /// Measures a packet whose turn it is.
     fn measure(
         &mut self,
-        (lane, time_ns): (usize, u64),
+        lane: usize,
+        time_ns: u64,
         view: &View<'_>,
         digest: Option<&Digest>,
         sink: &mut impl Sink,

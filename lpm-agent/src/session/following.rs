@@ -26,20 +26,7 @@ pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
             model.link_attached(interface.interface.index, link(&interface));
             None
         }
-        Event::Detached { interface, gone } => {
-            if let Err(error) = model.link_detached(interface.interface.index) {
-                let interface = &interface.interface.name;
-                tracing::error!(interface, %error, "the flows of this interface could not be removed: they stay in the table until they are evicted");
-            }
-            model.set_blind(interface.interface.index, None);
-            if gone {
-                model.set_one_sided(interface.interface.index, None);
-            }
-            Some(Notice::Detached {
-                interface: interface.interface.name,
-                gone,
-            })
-        }
+        Event::Detached { interface, gone } => Some(detached(model, interface, gone)),
         Event::Adopted { interfaces } => Some(Notice::Adopted { interfaces }),
         Event::Abandoned { index } => {
             if let Err(error) = model.link_detached(index) {
@@ -78,6 +65,22 @@ pub(super) fn follow(model: &Model, event: Event) -> Option<Notice> {
         | Event::GivenUp { .. }
         | Event::Overtaken { .. }
         | Event::Blind { .. } => not_measured(model, event),
+    }
+}
+
+/// Takes the end of an interface's hooks into the model. `gone`: the interface itself has ended.
+fn detached(model: &Model, interface: AttachedInterface, gone: bool) -> Notice {
+    let (index, name) = (interface.interface.index, interface.interface.name);
+    if let Err(error) = model.link_detached(index) {
+        tracing::error!(interface = name, %error, "the flows of this interface could not be removed: they stay in the table until they are evicted");
+    }
+    model.set_blind(index, None);
+    if gone {
+        model.set_one_sided(index, None);
+    }
+    Notice::Detached {
+        interface: name,
+        gone,
     }
 }
 

@@ -3,24 +3,22 @@
 
 use std::sync::Arc;
 
+use super::open_netns;
 use crate::{
-    config,
+    config::{Config, node_name},
     identity::UNKNOWN,
-    kernel::{conntrack::Conntrack, netns::Netns, ports::Ports},
+    kernel::{conntrack::Conntrack, netns::NetnsError, ports::Ports},
     passive::Model,
 };
 
-/// Gives the model the tracked connections and the ports, each from its own network namespace.
-pub(super) fn follow(
-    model: &Model,
-    (connections, conntrack): (Option<Netns>, &config::Conntrack),
-    ports: Option<Netns>,
-    node: Option<Arc<str>>,
-) {
+/// Gives the model the tracked connections and the ports. Each is read in the watched network
+/// namespace.
+pub(super) fn follow(model: &Model, config: &Config) -> Result<(), NetnsError> {
+    let conntrack = &config.conntrack;
     if conntrack.enabled {
         let backends = Arc::clone(model.backends());
         let hears = move |news| backends.hear(news);
-        match Conntrack::start(connections, conntrack.most as usize, hears) {
+        match Conntrack::start(open_netns(config)?, conntrack.most as usize, hears) {
             Ok(connections) => model.follow_translated(connections),
             // Most machines without services have no connection tracking either.
             Err(error) => {
@@ -28,10 +26,14 @@ pub(super) fn follow(
             }
         }
     }
-    match Ports::open(ports) {
-        Ok(ports) => model.read_ports(ports, node.unwrap_or_else(|| UNKNOWN.into())),
+    match Ports::open(open_netns(config)?) {
+        Ok(ports) => {
+            let node = node_name(config.node_name.as_deref());
+            model.read_ports(ports, node.unwrap_or_else(|| UNKNOWN.into()));
+        }
         Err(error) => {
             tracing::warn!(%error, "the traffic counters of the interfaces cannot be read");
         }
     }
+    Ok(())
 }

@@ -1,5 +1,5 @@
-//! The housekeeping thread: ends the windows, reclaims rows, and keeps the names and the node's own
-//! addresses current.
+//! The housekeeping thread: keeps the names and the node's own addresses current. In a session that
+//! measures it also does the [chores](super::passive_chores) of the passive half.
 
 use std::{
     io,
@@ -14,27 +14,22 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{ADDRESSES_EVERY, SessionError};
+use super::{SessionError, passive_chores::PassiveChores};
 use crate::{
     identity::{
-        PrefixMap, addresses, cluster_ranges,
+        PrefixMap, Registry, addresses, cluster_ranges,
         external::{self, External},
         merge::{Delta, Merge, Moved, News, Origin},
         names_file,
     },
     kernel::netns::Netns,
-    passive::Model,
 };
 
 /// Time for which changes are gathered. Each new set of names makes all flows look up theirs again.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// Longest time between two searches for rows of what is gone.
-const RECYCLE_EVERY: Duration = Duration::from_mins(1);
-
-/// Shortest time between two runs that match connections to services with backends, when names
-/// change.
-const MATCH_EVERY: Duration = Duration::from_secs(1);
+/// Longest time until a change of the node's addresses is noticed.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(2);
 
 /// Most changes that are applied at once.
 const AT_ONCE: usize = 20_000;
@@ -46,17 +41,6 @@ pub(super) enum Update {
     Configured(Configured),
     /// News from a source of names.
     News(News),
-}
-
-/// Intervals and lifetimes of housekeeping.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
-    /// Length of a window: each flow's minimum in this time is one observation.
-    pub(super) window: Duration,
-    /// How long the kernel programs work without a sign of life from the agent.
-    pub(super) keep: Duration,
-    /// How long the rows of namespaces, workloads and pods that are gone are kept.
-    pub(super) keep_gone: Duration,
 }
 
 /// Names that the configuration gives.
@@ -82,44 +66,30 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Starts the thread. Returns once the names are in the kernel.
+    /// Starts the thread. Returns once the names are in the registry, and in the kernel if there are
+    /// chores of a passive half.
     pub(super) fn start(
-        model: Arc<Model>,
+        registry: Arc<Registry>,
+        chores: Option<PassiveChores>,
         configured: Configured,
         netns: Option<Netns>,
-        times: Times,
     ) -> Result<Self, SessionError> {
         let (sender, receiver) = mpsc::channel();
         let (ready, started) = mpsc::channel();
+        let state = State {
+            registry,
+            chores,
+            configured: Configured::default(),
+            merge: Merge::default(),
+            own: Vec::new(),
+            settled: false,
+            moved: Vec::new(),
+        };
         let thread = thread::Builder::new()
-            .name("lpm-keeper".to_owned())
-            .spawn(move || {
-                let begun = netns
-                    .map_or(Ok(()), |netns| netns.enter())
-                    .map_err(Into::into);
-                let mut state = State {
-                    model,
-                    configured: Configured::default(),
-                    merge: Merge::default(),
-                    own: Vec::new(),
-                    settled: false,
-                    times,
-                    looked: Instant::now(),
-                    renamed: false,
-                    matched: Instant::now(),
-                    moved: Vec::new(),
-                };
-                let first = state.configure(configured);
-                let begun = begun.and_then(|()| state.refresh(first).map_err(SessionError::Maps));
-                let well = begun.is_ok();
-                // The send fails only if the caller died.
-                let _ = ready.send(begun);
-                if well {
-                    state.run(&receiver);
-                }
-            })
+            .name("lpm-housekeep".to_owned())
+            .spawn(move || state.live(netns, configured, &ready, &receiver))
             .map_err(SessionError::Thread)?;
-        let died = || SessionError::Thread(io::Error::other("the keeper panicked"));
+        let died = || SessionError::Thread(io::Error::other("the housekeeping thread panicked"));
         started.recv().map_err(|_| died())??;
         Ok(Self {
             updates: Some(sender),
@@ -150,61 +120,65 @@ impl Drop for Housekeeping {
             .take()
             .is_some_and(|thread| thread.join().is_err())
         {
-            tracing::error!("the thread that updates names and windows panicked");
+            tracing::error!("the housekeeping thread panicked");
         }
     }
 }
 
 struct State {
-    model: Arc<Model>,
+    registry: Arc<Registry>,
+    /// None: this process measures nothing.
+    chores: Option<PassiveChores>,
     configured: Configured,
     merge: Merge,
     own: Vec<IpAddr>,
-    /// The names that an earlier agent left in the kernel have been removed.
+    /// All names are known, and those that an earlier agent left in the kernel have been removed.
     settled: bool,
-    times: Times,
-    /// When rows of what is gone were last searched for.
-    looked: Instant,
-    /// Names have changed since connections were last matched with backends.
-    renamed: bool,
-    /// When connections were last matched with backends.
-    matched: Instant,
     /// Addresses that changed owners earlier. They get their new names now.
     moved: Vec<Moved>,
 }
 
 impl State {
+    /// The thread: enters the network namespace, applies the first names, reports on `ready`, and
+    /// works until all senders are gone.
+    fn live(
+        mut self,
+        netns: Option<Netns>,
+        configured: Configured,
+        ready: &Sender<Result<(), SessionError>>,
+        updates: &Receiver<Update>,
+    ) {
+        let begun = netns
+            .map_or(Ok(()), |netns| netns.enter())
+            .map_err(Into::into);
+        let first = self.configure(configured);
+        let begun = begun.and_then(|()| self.refresh(first).map_err(SessionError::Maps));
+        let well = begun.is_ok();
+        // The send fails only if the caller died.
+        let _ = ready.send(begun);
+        if well {
+            self.run(updates);
+        }
+    }
+
     /// Works until all senders are gone.
     fn run(&mut self, updates: &Receiver<Update>) {
-        let window = self.times.window;
-        let mut window_ends = Instant::now() + window;
         loop {
-            let now = Instant::now();
-            if now >= window_ends {
-                if let Err(error) = self.model.end_window() {
-                    tracing::error!(%error, "the kernel's clocks cannot be read");
-                }
-                if let Err(error) = self.tell_apart() {
-                    tracing::error!(%error, "the busiest workloads, services and pods could not be selected");
-                }
-                if let Err(error) = self.recycle() {
-                    tracing::error!(%error, "the histogram rows of deleted objects could not be freed");
-                }
-                window_ends += window;
-                continue;
-            }
-            let deltas = match updates.recv_timeout((window_ends - now).min(ADDRESSES_EVERY)) {
+            let settled = self.settled;
+            let chores = self.chores.as_mut();
+            let window_left = chores.map(|chores| chores.end_windows(settled));
+            let wait = window_left.map_or(ADDRESSES_EVERY, |left| left.min(ADDRESSES_EVERY));
+            let deltas = match updates.recv_timeout(wait) {
                 Ok(update) => self.gather(update, updates),
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            self.renamed |= !deltas.is_empty();
+            let renamed = !deltas.is_empty();
             if let Err(error) = self.refresh(deltas) {
                 tracing::error!(%error, "the names in the kernel could not be updated");
             }
-            if self.renamed && self.matched.elapsed() >= MATCH_EVERY {
-                (self.renamed, self.matched) = (false, Instant::now());
-                self.model.backends().refresh();
+            if let Some(chores) = &mut self.chores {
+                chores.match_backends(renamed);
             }
         }
     }
@@ -254,36 +228,11 @@ impl State {
         deltas
     }
 
-    /// Reclaims the rows of what is gone, at intervals. It does nothing before all names are known.
-    fn recycle(&mut self) -> io::Result<()> {
-        let keep_gone = self.times.keep_gone;
-        let every = (keep_gone / 10).min(RECYCLE_EVERY);
-        let now = Instant::now();
-        let Some(since) = now.checked_sub(keep_gone) else {
-            return Ok(());
-        };
-        if !self.settled || now - self.looked < every {
-            return Ok(());
-        }
-        self.looked = now;
-        self.model.recycle(since)
-    }
-
-    /// Chooses which workloads and pods are told apart where not all can be: those with the most
-    /// packets.
-    fn tell_apart(&self) -> io::Result<()> {
-        let ids = self.model.ids();
-        if !ids.levels().any() {
-            return Ok(());
-        }
-        let packets = self.model.packets_by_address(&self.model.clock()?);
-        ids.tell_apart(self.model.tables(), &packets)
-    }
-
-    /// Tells the kernel programs that the agent lives, reads the node's addresses, and writes new
-    /// names into the kernel.
+    /// Tells the kernel programs that the agent lives, reads the node's addresses, and applies new
+    /// names: to the registry, and to the kernel's maps if this process measures.
     fn refresh(&mut self, mut deltas: Vec<Delta>) -> io::Result<()> {
-        self.model.tables().stay_awake(self.times.keep)?;
+        let chores = self.chores.as_ref();
+        chores.map_or(Ok(()), PassiveChores::stay_awake)?;
         let own = addresses::own()?;
         let begins = self.own.is_empty();
         if begins || own != self.own {
@@ -297,15 +246,15 @@ impl State {
             self.own = own;
         }
         if begins || !deltas.is_empty() {
-            if !self.moved.is_empty() {
-                let moved = std::mem::take(&mut self.moved);
-                self.model.count_late(&moved)?;
+            let moved = std::mem::take(&mut self.moved);
+            if let Some(chores) = chores.filter(|_| !moved.is_empty()) {
+                chores.count_late(&moved)?;
             }
-            self.model.registry().apply(&deltas);
-            self.model.ids().follow(self.model.tables(), &deltas)?;
+            self.registry.apply(&deltas);
+            chores.map_or(Ok(()), |chores| chores.follow(&deltas))?;
         }
         if self.configured.complete && !self.settled {
-            self.model.ids().settle(self.model.tables())?;
+            chores.map_or(Ok(()), PassiveChores::settle)?;
             self.settled = true;
         }
         Ok(())

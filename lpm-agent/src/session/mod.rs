@@ -1,4 +1,5 @@
-//! One running monitor: the kernel programs, the model over their maps, the names, the samples.
+//! One running agent: names, and in a process that measures the kernel programs, the model over
+//! their maps and the samples.
 //!
 //! `lpm run`, `lpm top` and `lpm watch` are each a session and something that shows it. Ending a
 //! session (dropping it) detaches everything, but for what `lpm run` pins for its successor.
@@ -9,46 +10,36 @@ mod housekeeping;
 mod interface_owner;
 mod kubernetes;
 mod learnt;
+mod names;
 mod notice;
 mod one_sided;
+mod passive;
+mod passive_chores;
 mod program_log;
 mod ring;
 
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
 };
 
-use aya::programs::loaded_programs;
 use thiserror::Error;
 
 use crate::{
-    api::Hub,
-    config::{Config, node_name},
-    export::agent::ProgramTimes,
-    identity::{
-        PrefixMap, Registry,
-        kubernetes::{Kubernetes, KubernetesError},
-        labels::Chosen,
-        names_file::NamesError,
-    },
+    config::Config,
+    identity::{Registry, kubernetes::KubernetesError, names_file::NamesError},
     kernel::{
-        hotplug::{AttachedInterface, Hotplug, Settings, StartError},
-        load::{Kernel, LoadError, LoadSettings, Programs, agreement},
+        hotplug::{AttachedInterface, Hotplug, StartError},
+        load::LoadError,
         netns::{Netns, NetnsError},
-        pins::{PATIENCE, PinError, Pins},
-        tables::KernelTables,
+        pins::PinError,
     },
-    passive::{Model, NameIds},
 };
 
-use following::follow;
-use housekeeping::{Configured, Housekeeping, Times};
-use interface_owner::LocalEnds;
+use names::Names;
 pub use notice::Notice;
-use one_sided::OneSided;
-use program_log::ProgramLog;
+use passive::Loaded;
+pub use passive::Passive;
 
 /// Keys that [`Session::reload`] applies: names, and rules for interfaces. The sections of the
 /// configuration say the same of them.
@@ -60,9 +51,6 @@ const RELOADED: [&str; 5] = [
     "identity.external",
     "identity.cluster_ranges",
 ];
-
-/// 1 while the kernel measures the run time of programs.
-const STATS_ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// Why a session could not begin.
 #[derive(Debug, Error)]
@@ -97,7 +85,7 @@ pub enum SessionError {
 }
 
 /// What a session is started with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The configuration.
     pub config: Config,
@@ -105,244 +93,192 @@ pub struct Options {
     pub only: Vec<String>,
     /// In place of the version of the maps' layout, for tests of upgrades.
     pub layout_version: Option<u32>,
+    /// True: measure. False: give names only. Then no kernel program is loaded, and no privilege is
+    /// needed unless the configuration names a network namespace.
+    pub passive: bool,
 }
 
-/// A running monitor.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            only: Vec::new(),
+            layout_version: None,
+            passive: true,
+        }
+    }
+}
+
+/// A running agent.
 #[derive(Debug)]
 pub struct Session {
-    // Fields are dropped in this order: the hooks are detached first, then the reading ends.
-    hotplug: Hotplug,
-    // The source of names ends before the housekeeping thread that it reports to.
-    _kubernetes: Option<Kubernetes>,
-    keeper: Housekeeping,
-    hub: Arc<Hub>,
-    programs: Arc<Programs>,
+    // Fields are dropped in this order: the hooks are detached first. Then the names end, Kubernetes
+    // before housekeeping, and last what reads the kernel's maps and keeps their pins.
+    hotplug: Option<Hotplug>,
+    names: Names,
+    passive: Option<Passive>,
     only: Vec<String>,
     config: Mutex<Config>,
-    _log: Option<ProgramLog>,
-    pins: Option<Arc<Pins>>,
 }
 
 impl Session {
-    /// Loads the programs, attaches them and starts reading. Returns once every existing interface
-    /// has been handled. `notify` is called in the hotplug thread.
+    /// Starts the names, and in a session that measures loads the programs, attaches them and starts
+    /// reading. Returns once the names are known and every existing interface has been handled.
+    /// `notify` is called in the hotplug thread.
+    ///
+    /// # Errors
+    /// The configuration's names cannot be read, or no thread can be started. In a session that
+    /// measures: the kernel refuses the programs, their maps or their pins.
     pub fn start(
-        Options {
+        options: Options,
+        notify: impl FnMut(Notice) + Send + 'static,
+    ) -> Result<Self, SessionError> {
+        let Options {
             config,
             only,
             layout_version,
-        }: Options,
-        mut notify: impl FnMut(Notice) + Send + 'static,
-    ) -> Result<Self, SessionError> {
-        let configured = configured(&config)?;
-        let open = || config.netns.as_deref().map(Netns::open).transpose();
-        let netns = (open()?, open()?);
-        let settings = load_settings(&config);
-        let pins = open_pins(&config, &settings, layout_version)?.map(Arc::new);
-        let mut kernel = match &pins {
-            Some(pins) => Kernel::load_pinned(&settings, pins)?,
-            None => Kernel::load(&settings)?,
-        };
-        let log = ProgramLog::start(&mut kernel).map_err(SessionError::Thread)?;
-        let programs = Arc::new(kernel.programs()?);
-        let interfaces = kernel.interfaces()?;
-        let (homes, forwarded) = (kernel.take("HOMES")?, kernel.take("FORWARDED")?);
-        let ring = ring::SampleRing::new(kernel.take("SAMPLES")?);
-        let model = Arc::new(model(&config, KernelTables::new(kernel)?)?);
+            passive,
+        } = options;
+        let configured = names::configured(&config)?;
+        let netns = open_netns(&config)?;
+        let registry = names::registry(&config);
+        let load = || Loaded::load(&config, layout_version, Arc::clone(&registry));
+        let loaded = passive.then(load).transpose()?;
+        let model = loaded.as_ref().map(Loaded::model);
         // Names come first: a flow that appears before its names would be counted without them.
-        let keeper = Housekeeping::start(Arc::clone(&model), configured, netns.0, times(&config))?;
-        let kubernetes = kubernetes::follow(&config, &model, &keeper)?;
-        host_sources::follow(
-            &model,
-            (open()?, &config.conntrack),
-            open()?,
-            node_name(config.node_name.as_deref()),
-        );
-        let hub = Hub::start(Arc::clone(&model), ring).map_err(SessionError::Thread)?;
-        let settings = Settings {
-            mode: config.attach,
-            netns: netns.1,
-            describe: Box::new(LocalEnds::new(
-                Arc::clone(&model),
-                [config.cni_results.clone(), config.multus_results.clone()],
-            )),
-            evidence: Some(Box::new(OneSided::new(
-                Arc::clone(&model),
-                homes,
-                forwarded,
-            ))),
-            pins: pins.clone(),
-            ..Settings::new(config.rules(&only))
-        };
-        let on_event = move |event| {
-            if let Some(notice) = follow(&model, event) {
-                notify(notice);
-            }
-        };
-        let hotplug = Hotplug::start(settings, Arc::clone(&programs), interfaces, on_event)?;
+        let names = Names::start(&config, configured, netns, registry, model)?;
+        let attach = |loaded: Loaded| loaded.attach(&config, &only, notify);
+        let (hotplug, passive) = loaded.map(attach).transpose()?.unzip();
         Ok(Self {
             hotplug,
-            _kubernetes: kubernetes,
-            keeper,
-            hub,
-            programs,
+            names,
+            passive,
             only,
             config: Mutex::new(config),
-            _log: log,
-            pins,
         })
     }
 
-    /// Whether the data path can outlive this session: whether it is pinned.
+    /// Names of addresses.
     #[must_use]
-    pub fn is_pinned(&self) -> bool {
-        self.pins.is_some()
+    pub fn registry(&self) -> &Arc<Registry> {
+        self.names.registry()
     }
 
-    /// When the maps in use were made, if an earlier agent made them. None: this session made them.
+    /// What measures. None: the session was started without it.
     #[must_use]
-    pub fn counting_since(&self) -> Option<SystemTime> {
-        self.pins.as_ref()?.made()
+    pub fn passive(&self) -> Option<&Passive> {
+        self.passive.as_ref()
     }
 
     /// Ends the session and detaches everything, pinned or not. Dropping the session leaves what is
     /// pinned to the next agent.
     pub fn detach(self) {
-        if let Some(pins) = &self.pins {
-            pins.keep(false);
+        if let Some(passive) = &self.passive {
+            passive.unpin();
         }
-    }
-
-    /// The hub that distributes the samples.
-    #[must_use]
-    pub fn hub(&self) -> &Arc<Hub> {
-        &self.hub
-    }
-
-    /// The model over the kernel's maps.
-    #[must_use]
-    pub fn model(&self) -> &Model {
-        self.hub.model()
     }
 
     /// The interfaces that are watched now.
     #[must_use]
     pub fn attached(&self) -> Vec<AttachedInterface> {
-        self.hotplug.attached()
+        let hotplug = self.hotplug.as_ref();
+        hotplug.map_or_else(Vec::new, Hotplug::attached)
     }
 
     /// Applies the parts of another configuration that can change while running: names and rules.
     /// Returns the keys that differ and need a restart.
+    ///
+    /// # Errors
+    /// The configuration's names cannot be read. Then nothing is changed.
     pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, SessionError> {
-        self.keeper.configure(configured(&config)?);
-        self.hotplug.set_rules(config.rules(&self.only));
+        self.names.configure(names::configured(&config)?);
+        if let Some(hotplug) = &self.hotplug {
+            hotplug.set_rules(config.rules(&self.only));
+        }
         let mut current = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let cold = current.needs_restart(&config);
         *current = config;
         Ok(cold)
     }
-
-    /// A function that gives the run time of each program, while the kernel measures it.
-    #[must_use]
-    pub fn program_times(&self) -> ProgramTimes {
-        let programs = Arc::clone(&self.programs);
-        Box::new(move || {
-            let enabled = std::fs::read_to_string(STATS_ENABLED);
-            if enabled.map_or(true, |enabled| enabled.trim() != "1") {
-                return Vec::new();
-            }
-            loaded_programs()
-                .flatten()
-                .filter_map(|info| {
-                    let program = programs.iter().find(|program| program.id == info.id())?;
-                    // A program that never ran has no run time, which is not a run time of 0.
-                    (info.run_count() > 0).then(|| (program.name, info.run_time()))
-                })
-                .collect()
-        })
-    }
 }
 
-/// Makes the model over the kernel's maps. It knows the names that the last agent left in them.
-fn model(config: &Config, tables: KernelTables) -> Result<Model, SessionError> {
-    let labels = Chosen::new(&config.identity.kubernetes.labels);
-    let node = node_name(config.node_name.as_deref());
-    let registry = Arc::new(Registry::on_node(node, labels));
-    let ids = NameIds::new(config.levels.clone(), registry);
-    ids.resume(&tables).map_err(SessionError::Maps)?;
-    let model = Model::new(Arc::new(tables), Arc::new(ids), config.flow_idle);
-    let model = model.map_err(SessionError::Maps)?;
-    model.begin_levels().map_err(SessionError::Maps)?;
-    Ok(model)
+/// Opens the network namespace that is watched. None: it is this process's.
+fn open_netns(config: &Config) -> Result<Option<Netns>, NetnsError> {
+    config.netns.as_deref().map(Netns::open).transpose()
 }
-
-fn times(config: &Config) -> Times {
-    Times {
-        window: config.window,
-        keep: config.pins.keep,
-        keep_gone: config.keep_gone,
-    }
-}
-
-fn open_pins(
-    config: &Config,
-    settings: &LoadSettings,
-    version: Option<u32>,
-) -> Result<Option<Pins>, SessionError> {
-    if !config.pins.enabled {
-        return Ok(None);
-    }
-    let agreement = agreement(settings, config.attach, config.netns.as_deref(), version)?;
-    Ok(Some(Pins::open(&config.pins.path, &agreement, PATIENCE)?))
-}
-
-fn load_settings(config: &Config) -> LoadSettings {
-    let defaults = LoadSettings::new();
-    LoadSettings {
-        // An entry takes memory only once it is used.
-        names: if config.identity.kubernetes().is_some() {
-            NAMES_OF_A_CLUSTER
-        } else {
-            defaults.names
-        },
-        flow_entries: config.flows,
-        query_entries: config.queries,
-        rows: config.rows,
-        stripes: config.stripes,
-        idle_seconds: u32::try_from(config.flow_idle.as_secs()).unwrap_or(u32::MAX),
-        methods: config.method_set(),
-        tunnels: config.looked_into(),
-        xdp: config.by_xdp(),
-        ..defaults
-    }
-}
-
-/// Reads the names that the configuration gives.
-fn configured(config: &Config) -> Result<Configured, NamesError> {
-    let file = config.names.as_deref();
-    Ok(Configured {
-        file: file.map_or_else(|| Ok(PrefixMap::default()), PrefixMap::read)?,
-        external: config.identity.external.clone(),
-        within: config.identity.cluster_ranges.clone(),
-        node: node_name(config.node_name.as_deref()),
-        complete: config.identity.kubernetes().is_none(),
-    })
-}
-
-/// Entries for names in the kernel where Kubernetes is asked: 100,000 pods with two addresses each,
-/// and services.
-const NAMES_OF_A_CLUSTER: u32 = 1 << 18;
-
-/// Longest time until a change of the node's addresses is noticed.
-const ADDRESSES_EVERY: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        net::IpAddr,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use caps::CapSet;
+
     use super::*;
 
     /// A key that the sections call hot and `reload` forgets would never be applied, in silence.
     #[test]
     fn every_hot_key_is_reloaded() {
         assert_eq!(Config::hot_keys(), RELOADED);
+    }
+
+    /// Runs this in a thread without any capability, as in a container that has none.
+    fn unprivileged(runs: impl FnOnce() + Send + 'static) {
+        let thread = thread::spawn(move || {
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                caps::clear(None, set).expect("capabilities can be given up");
+            }
+            runs();
+        });
+        thread.join().expect("the thread without capabilities");
+    }
+
+    /// A process without BPF gives names, and a session that measures does not start there.
+    #[test]
+    fn names_without_privileges() {
+        unprivileged(|| {
+            let directory = tempfile::tempdir().expect("a directory");
+            let file = directory.path().join("names.yaml");
+            let write = |namespace: &str| {
+                let text = format!("- {{address: 198.18.0.1, namespace: {namespace}}}\n");
+                fs::write(&file, text).expect("a names file");
+            };
+            write("shop");
+            let options = Options {
+                config: Config {
+                    names: Some(file.clone()),
+                    ..Config::default()
+                },
+                ..Options::default()
+            };
+            let measuring = Session::start(options.clone(), drop);
+            assert!(
+                matches!(measuring, Err(SessionError::Load(_))),
+                "{measuring:?}"
+            );
+            let config = options.config.clone();
+            let without = Options {
+                passive: false,
+                ..options
+            };
+            let session = Session::start(without, drop).expect("a session of names");
+            let namespace = || {
+                let name = session.registry().lookup(IpAddr::from([198, 18, 0, 1]));
+                name.and_then(|name| name.namespace.as_deref().map(str::to_owned))
+            };
+            assert_eq!(namespace().as_deref(), Some("shop"));
+            assert!(session.passive().is_none() && session.attached().is_empty());
+            write("media");
+            assert_eq!(session.reload(config).expect("a names file"), [""; 0]);
+            let patience = Instant::now() + Duration::from_mins(1);
+            while namespace().as_deref() != Some("media") {
+                assert!(Instant::now() < patience, "the new name is never given");
+                thread::yield_now();
+            }
+        });
     }
 }

@@ -72,24 +72,7 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Attached(AttachedInterface {
-                interface,
-                vantage,
-                mode,
-                extras,
-                note,
-                ..
-            }) => {
-                write!(
-                    f,
-                    "attached to {} ({}, {})",
-                    interface.name,
-                    vantage.as_str(),
-                    mode.as_str()
-                )?;
-                write!(f, "{extras}")?;
-                note.iter().try_for_each(|note| write!(f, ": {note}"))
-            }
+            Self::Attached(attached) => attached_text(f, attached),
             Self::Detached {
                 interface,
                 gone: true,
@@ -98,17 +81,13 @@ impl fmt::Display for Notice {
                 interface,
                 gone: false,
             } => write!(f, "detached from {interface}"),
-            Self::Failed { error, retry } => {
-                write!(
-                    f,
-                    "{error}{}",
-                    if *retry {
-                        "; the agent will try again"
-                    } else {
-                        ""
-                    }
-                )
+            Self::Failed { error, retry: true } => {
+                write!(f, "{error}; the agent will try again")
             }
+            Self::Failed {
+                error,
+                retry: false,
+            } => write!(f, "{error}"),
             Self::OneSided {
                 interface,
                 vantage,
@@ -118,17 +97,7 @@ impl fmt::Display for Notice {
                 interface,
                 direction,
                 others,
-            } => {
-                write!(
-                    f,
-                    "{interface}: our program is first at its {direction} again; it now runs \
-                     before"
-                )?;
-                for (place, other) in others.iter().enumerate() {
-                    write!(f, "{} {other}", if place == 0 { "" } else { ";" })?;
-                }
-                f.write_str(", which still runs")
-            }
+            } => overtaken_text(f, interface, *direction, others),
             Self::Blind {
                 interface,
                 blind: Some(blind),
@@ -150,6 +119,37 @@ impl fmt::Display for Notice {
             }
         }
     }
+}
+
+fn attached_text(f: &mut fmt::Formatter<'_>, attached: &AttachedInterface) -> fmt::Result {
+    let AttachedInterface {
+        interface,
+        vantage,
+        mode,
+        extras,
+        note,
+        ..
+    } = attached;
+    let (vantage, mode) = (vantage.as_str(), mode.as_str());
+    write!(f, "attached to {} ({vantage}, {mode})", interface.name)?;
+    write!(f, "{extras}")?;
+    note.iter().try_for_each(|note| write!(f, ": {note}"))
+}
+
+fn overtaken_text(
+    f: &mut fmt::Formatter<'_>,
+    interface: &str,
+    direction: Direction,
+    others: &[Other],
+) -> fmt::Result {
+    write!(
+        f,
+        "{interface}: our program is first at its {direction} again; it now runs before"
+    )?;
+    for (place, other) in others.iter().enumerate() {
+        write!(f, "{} {other}", if place == 0 { "" } else { ";" })?;
+    }
+    f.write_str(", which still runs")
 }
 
 fn one_sided_text(

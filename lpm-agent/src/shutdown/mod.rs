@@ -64,20 +64,21 @@ impl Membership {
     /// # Errors
     /// The API server does not answer, or it refuses: without it the data path is always left.
     pub async fn find(api: &impl ObjectReader, node: &str) -> Result<Option<Self>, NoAnswer> {
-        let Some((namespace, pod)) = of_environment() else {
+        let Some(pod) = OwnPod::of_environment() else {
             return Ok(None);
         };
-        Self::of_pod(api, (&namespace, &pod), node).await
+        Self::of_pod(api, &pod, node).await
     }
 
     async fn of_pod(
         api: &impl ObjectReader,
-        (namespace, pod): (&str, &str),
+        pod: &OwnPod,
         node: &str,
     ) -> Result<Option<Self>, NoAnswer> {
         // A list with one element: pods may be listed, but not read one by one.
+        let OwnPod { namespace, name } = pod;
         let path =
-            format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name%3D{pod}");
+            format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name%3D{name}");
         let pods: List<Pod> = read(api, &path).await?;
         let owners = pods
             .items
@@ -90,7 +91,7 @@ impl Membership {
             return Ok(None);
         };
         let found = Self {
-            namespace: namespace.to_owned(),
+            namespace: namespace.clone(),
             set: owner.name,
             node: node.to_owned(),
         };
@@ -144,10 +145,21 @@ impl Membership {
     }
 }
 
-/// Reads namespace and name of this pod from the downward API.
-fn of_environment() -> Option<(String, String)> {
-    let of = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    Some((of("POD_NAMESPACE")?, of("POD_NAME")?))
+/// The pod that this process runs in.
+struct OwnPod {
+    namespace: String,
+    name: String,
+}
+
+impl OwnPod {
+    /// Reads it from the downward API.
+    fn of_environment() -> Option<Self> {
+        let of = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        Some(Self {
+            namespace: of("POD_NAMESPACE")?,
+            name: of("POD_NAME")?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -237,7 +249,11 @@ mod tests {
             let pods =
                 json!({"items": [{"metadata": {"name": "lpm-x", "ownerReferences": owners}}]});
             let answers = Answers(BTreeMap::from([(PODS, Ok(pods)), (SET, set)]));
-            block_on(Membership::of_pod(&answers, ("lpm", "lpm-x"), "n1"))
+            let pod = OwnPod {
+                namespace: "lpm".to_owned(),
+                name: "lpm-x".to_owned(),
+            };
+            block_on(Membership::of_pod(&answers, &pod, "n1"))
         };
         let owner = json!([{"kind": "DaemonSet", "name": "lpm", "controller": true}]);
         let found = find(owner.clone(), Ok(set())).expect("an answer");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::{task::JoinHandle, time::timeout};
 
-use super::{Membership, OnExit, PATIENCE, of_environment};
+use super::{Membership, OnExit, OwnPod, PATIENCE};
 use crate::kube::{ConnectError, NoAnswer, Server, connect};
 
 /// Knows the DaemonSet of this agent, and asks about a successor at the end.
@@ -21,7 +21,7 @@ impl SuccessorCheck {
     /// None: this process is no pod.
     #[must_use]
     pub fn prepare(kubeconfig: Option<PathBuf>, node: String) -> Option<Self> {
-        of_environment()?;
+        OwnPod::of_environment()?;
         let here = node.clone();
         let known = tokio::spawn(async move {
             let server = connect(kubeconfig.as_deref()).await.map(Server::new);

@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use lpm_testbed::truth::{Laboratory, Method, Plan, Report};
+use lpm_testbed::truth::{Method, Plan, Report, Runner};
 
 use crate::support::kernel::kernel_is_usable;
 
@@ -26,7 +26,7 @@ fn samples_show_the_wires_delay(method: Method) {
         return;
     }
     let lpm = Path::new(env!("CARGO_BIN_EXE_lpm"));
-    let laboratory = Laboratory::new(lpm, method).expect("a laboratory");
+    let runner = Runner::new(lpm, method).expect("a runner");
     let measure = |milliseconds| {
         let delay = Duration::from_millis(milliseconds);
         let plan = Plan {
@@ -35,15 +35,15 @@ fn samples_show_the_wires_delay(method: Method) {
             samples: 200,
             ..Plan::new(delay)
         };
-        laboratory.run(&plan).expect("an outcome")
+        runner.run(&plan).expect("a result")
     };
-    let outcomes = [0, 5, 20].map(measure);
-    for outcome in &outcomes {
+    let results = [0, 5, 20].map(measure);
+    for result in &results {
         // These two are of the same packets, so that no load can tell them apart.
-        let off = outcome.beyond_log;
+        let off = result.beyond_log;
         println!(
             "{} ns: {} prompt samples, {:.1} us beyond the wire's log",
-            outcome.delay_ns,
+            result.delay_ns,
             off.count,
             off.p50 / 1e3
         );
@@ -57,7 +57,7 @@ fn samples_show_the_wires_delay(method: Method) {
             "a node costs less than a millisecond: {off:?}"
         );
     }
-    let report = Report::new(outcomes.into(), Some(BAND));
+    let report = Report::new(results.into(), Some(BAND));
     println!("{report}");
     assert!(report.holds(), "see the list above");
 }

@@ -15,7 +15,7 @@ use lpm_testbed::{
     traffic::{
         Background, Limit, PORT, PacedConfig, PacedSize, RequestConfig, Server, paced, requests,
     },
-    truth::{Echo, Ledger, Leg, Method, Monitor, Sample, Spread},
+    truth::{Echo, Leg, Method, Monitor, Sample, Spread, WireTruth},
 };
 
 use crate::support::kernel::kernel_is_usable;
@@ -78,9 +78,9 @@ impl Scene {
         // A SYN-ACK is always prompt.
         samples.retain(|sample| sample.method == Method::Ts);
         assert_eq!(self.pair.wire().missed().expect("a count"), 0);
-        let ledger = Ledger::new(&self.pair.wire().take_records());
+        let wire = WireTruth::new(&self.pair.wire().take_records());
         for sample in samples.iter().filter(|sample| sample.leg == Leg::Remote) {
-            let truth = ledger.truth(sample);
+            let truth = wire.truth(sample);
             assert!(truth.is_some(), "a false sample: {sample:?}");
         }
         move |echo| {

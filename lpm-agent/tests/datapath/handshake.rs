@@ -15,7 +15,7 @@ use lpm_testbed::{
         wire::{Loss, TcpIdentity},
     },
     traffic::Server,
-    truth::{Echo, Ledger, Leg, Method, Monitor, Sample},
+    truth::{Echo, Leg, Method, Monitor, Sample, WireTruth},
 };
 
 use crate::support::kernel::kernel_is_usable;
@@ -78,11 +78,11 @@ impl Scene {
             .expect("a marker's sample");
         self.monitor.settle().expect("all samples");
         assert_eq!(self.pair.wire().missed().expect("a count"), 0);
-        let ledger = Ledger::new(&self.pair.wire().take_records());
+        let wire = WireTruth::new(&self.pair.wire().take_records());
         let mut samples = self.monitor.take_samples();
         samples.retain(|s| s.method == Method::Handshake && [s.sport, s.dport].contains(&port));
         let remote = samples.iter().filter(|s| s.leg == Leg::Remote);
-        let beyond = remote.map(|sample| beyond_truth(sample, &ledger)).min();
+        let beyond = remote.map(|sample| beyond_truth(sample, &wire)).min();
         // What the node costs, at its best: a wrong pair is off by the wire's delay.
         assert!(
             beyond.is_none_or(|ns| u128::from(ns) < DELAY.as_nanos()),
@@ -123,8 +123,8 @@ fn connect(from: &Netns, to: IpAddr, port: u16, patience: Duration) -> io::Resul
 
 /// What a sample shows beyond the truth, which begins behind the hook, ns.
 #[track_caller]
-fn beyond_truth(sample: &Sample, ledger: &Ledger) -> u64 {
-    let truth = ledger.truth(sample);
+fn beyond_truth(sample: &Sample, wire: &WireTruth) -> u64 {
+    let truth = wire.truth(sample);
     let truth = truth.unwrap_or_else(|| panic!("the wire knows nothing of {sample:?}"));
     println!("{} ns of {} ns: {sample:?}", sample.rtt_ns, truth.beyond_ns);
     // The log reads another clock, a few microseconds off at the worst.

@@ -14,7 +14,7 @@ use lpm_testbed::{
         RedirectedPod,
     },
     traffic::{Limit, PORT, Server},
-    truth::{Echo, Ledger, Leg, Method, Monitor, Sample},
+    truth::{Echo, Leg, Method, Monitor, Sample, WireTruth},
 };
 
 use crate::support::paths::{
@@ -102,7 +102,7 @@ fn from_the_network_card_into_the_pod_and_back_again() {
         monitor.settle().expect("all samples");
         let samples = monitor.take_samples();
         assert_eq!(pair.wire().missed().expect("a count"), 0);
-        let wire = Ledger::new(&pair.wire().take_records());
+        let wire = WireTruth::new(&pair.wire().take_records());
         let found = of(&samples, interface, [own, far]);
         let remote = true_by(&wire, &found);
         let prompt = spread(&found, Leg::Remote, Echo::Prompt).expect("prompt echoes");
@@ -232,7 +232,7 @@ fn between_pods_of_a_node_and_across_the_overlay() {
     talk(&b0.netns, second, 60);
     monitor.settle().expect("all samples");
     let samples = monitor.take_samples();
-    let wire = Ledger::new(&overlay.wire.take_records());
+    let wire = WireTruth::new(&overlay.wire.take_records());
     let at = |interface: &str, ends| of(&samples, interface, ends);
 
     // Across the overlay: true by the wire's log, also where the pod is the server.

@@ -16,7 +16,7 @@ use lpm_testbed::{
         DelayLine, Flavour, Impairment, Netns, Overlay, OverlayConfig, WireEnd, wait_reachable,
     },
     traffic::{Background, BulkConfig, Limit, PORT, RequestConfig, Server, bulk, requests},
-    truth::{Echo, Ledger, Leg, Monitor, Sample, Spread, Tunnel},
+    truth::{Echo, Leg, Monitor, Sample, Spread, Tunnel, WireTruth},
 };
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
@@ -114,7 +114,7 @@ fn at_the_card(flavour: Flavour, tunnels: &str) {
         monitor.settle().expect("all samples");
         let samples = monitor.take_samples();
         assert_eq!(overlay.wire.missed().expect("a count"), 0);
-        let wire = Ledger::new(&overlay.wire.take_records());
+        let wire = WireTruth::new(&overlay.wire.take_records());
         let inner: Vec<&Sample> = samples
             .iter()
             .filter(|s| s.interface == "eth0" && between(s, own, other))

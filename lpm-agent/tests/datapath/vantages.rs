@@ -14,7 +14,7 @@ use lpm_testbed::{
     traffic::{
         Background, Limit, PORT, PacedConfig, PacedSize, RequestConfig, Server, paced, requests,
     },
-    truth::{Echo, Ledger, Leg, Monitor, Sample, Spread},
+    truth::{Echo, Leg, Monitor, Sample, Spread, WireTruth},
 };
 
 use crate::support::kernel::kernel_is_usable;
@@ -66,7 +66,7 @@ fn spread(samples: &[&Sample], leg: Leg, echo: Echo) -> Option<Spread> {
 
 /// A vantage before the wire: the remote leg has the wire's delay and is true
 /// by its log, the local leg has none of it.
-fn beyond_is_the_wire(what: &str, samples: &[&Sample], vantage: &str, wire: &Ledger) {
+fn beyond_is_the_wire(what: &str, samples: &[&Sample], vantage: &str, wire: &WireTruth) {
     let prompt = spread(samples, Leg::Remote, Echo::Prompt)
         .unwrap_or_else(|| panic!("{what}: no prompt sample among {}", samples.len()));
     println!("{what}: {} samples, prompt {prompt:?}", samples.len());
@@ -100,9 +100,9 @@ fn beyond_is_the_wire(what: &str, samples: &[&Sample], vantage: &str, wire: &Led
     );
 }
 
-fn ledger(wire: &DelayLine) -> Ledger {
+fn wire_truth(wire: &DelayLine) -> WireTruth {
     assert_eq!(wire.missed().expect("a count"), 0, "the log is complete");
-    Ledger::new(&wire.take_records())
+    WireTruth::new(&wire.take_records())
 }
 
 /// Pods `a0` and `a1` on one node, `b0` beyond the wire; the agent on the node
@@ -127,7 +127,7 @@ fn overlay(flavour: Flavour) {
         talk(&client.netns, other);
         monitor.settle().expect("all samples");
         let samples = monitor.take_samples();
-        let wire = ledger(&overlay.wire);
+        let wire = wire_truth(&overlay.wire);
         for (interface, vantage) in [(&*client.interface, "pod"), (flavour.vxlan(), "overlay")] {
             let found = of(&samples, interface, [own, other]);
             let what = format!("{flavour:?} {own} at {interface}");
@@ -190,7 +190,7 @@ fn tagged_frames() {
                 .first()
                 .map_or("", |s| s.vantage.as_str())
                 .to_owned();
-            beyond_is_the_wire(&what, &samples, &vantage, &ledger(&pair.far));
+            beyond_is_the_wire(&what, &samples, &vantage, &wire_truth(&pair.far));
         }
         let differ = ids[0] != ids[1];
         let metrics = monitor.metrics().expect("metrics");
@@ -225,7 +225,7 @@ fn a_direction_in_two_vlans_is_said() {
     pair.from_client_in(&[31]);
     asking.join().expect("it ends well");
     monitor.settle().expect("all samples");
-    let wire = ledger(&pair.far);
+    let wire = wire_truth(&pair.far);
     let samples = monitor.take_samples();
     for sample in samples.iter().filter(|s| s.leg == Leg::Remote) {
         assert!(wire.truth(sample).is_some(), "a false sample: {sample:?}");

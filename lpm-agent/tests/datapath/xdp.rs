@@ -9,7 +9,7 @@ use lpm_agent::kernel::load::{Kernel, LoadSettings};
 use lpm_testbed::{
     testbed::{Impairment, Netns, Pair, PairConfig},
     traffic::{Background, BulkConfig, Limit, PORT, RequestConfig, Server, bulk, requests},
-    truth::{Ledger, Leg, Monitor, Sample},
+    truth::{Leg, Monitor, Sample, WireTruth},
 };
 use serde_json::Value;
 
@@ -90,7 +90,7 @@ fn as_by_tc(mode: &str) {
     for monitor in [&by_tc, &by_xdp] {
         monitor.settle().expect("all samples");
     }
-    let wire = Ledger::new(&pair.wire().take_records());
+    let wire = WireTruth::new(&pair.wire().take_records());
     let (by_tc, by_xdp) = (by_tc.samples(), by_xdp.samples());
     let (tc, xdp) = (identities(&by_tc), identities(&by_xdp));
     let both = tc.keys().filter(|key| xdp.contains_key(*key)).count();

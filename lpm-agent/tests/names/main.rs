@@ -6,5 +6,6 @@ mod kubernetes;
 mod kubernetes_names;
 mod node_scope;
 mod peer;
+mod session;
 #[path = "../support/mod.rs"]
 mod support;

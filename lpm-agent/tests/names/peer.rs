@@ -31,7 +31,7 @@ pub(crate) fn node_address(number: u8) -> IpAddr {
 /// An agent that follows its own node's pods, without a kernel.
 pub(crate) struct Agent {
     pub(crate) follower: Follower,
-    board: Arc<NamePublisher>,
+    publisher: Arc<NamePublisher>,
     at: SocketAddr,
     talks: Arc<Mutex<Vec<IpAddr>>>,
     serving: Option<Runtime>,
@@ -40,7 +40,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts the agent of the node `n<number>`; it serves its names to other agents.
     pub(crate) fn start(kubeconfig: &Path, number: u8, port: u16) -> Self {
-        let (board, talks) = (
+        let (publisher, talks) = (
             Arc::<NamePublisher>::default(),
             Arc::<Mutex<Vec<IpAddr>>>::default(),
         );
@@ -48,12 +48,12 @@ impl Agent {
         let of_node = OfNode {
             node: format!("n{number}").into(),
             port,
-            board: Arc::clone(&board),
+            publisher: Arc::clone(&publisher),
             addresses: Arc::new(move || talking.lock().expect("not poisoned").clone()),
         };
         let mut agent = Self {
             follower: Follower::start_of(kubeconfig, Some(of_node)),
-            board,
+            publisher,
             at: SocketAddr::new(node_address(number), port),
             talks,
             serving: None,
@@ -78,7 +78,7 @@ impl Agent {
     pub(crate) fn serve_at(&self, listener: TcpListener) -> Runtime {
         let runtime = Runtime::new().expect("a runtime");
         listener.set_nonblocking(true).expect("non-blocking");
-        let router = names::router(Arc::clone(&self.board));
+        let router = names::router(Arc::clone(&self.publisher));
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
@@ -95,7 +95,7 @@ impl Agent {
 
     /// Agents that listen to it.
     pub(crate) fn listeners(&self) -> usize {
-        self.board.listeners()
+        self.publisher.listeners()
     }
 }
 

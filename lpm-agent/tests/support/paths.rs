@@ -14,7 +14,7 @@ use lpm_testbed::{
         Background, Limit, PORT, PacedConfig, PacedReport, PacedSize, RequestConfig, RequestReport,
         paced, requests,
     },
-    truth::{Echo, Ledger, Leg, Monitor, Sample, Spread},
+    truth::{Echo, Leg, Monitor, Sample, Spread, WireTruth},
 };
 
 pub use super::ready::{LIMIT, eventually, kernel_is_usable};
@@ -111,7 +111,7 @@ pub fn spread(samples: &[&Sample], leg: Leg, echo: Echo) -> Option<Spread> {
 
 /// Each sample of the remote leg happened, by the wire's log, and is as long as
 /// the wire says at least. Returns how many there are.
-pub fn true_by(wire: &Ledger, samples: &[&Sample]) -> usize {
+pub fn true_by(wire: &WireTruth, samples: &[&Sample]) -> usize {
     let remote = samples.iter().filter(|s| s.leg == Leg::Remote);
     let judged = remote.map(|sample| {
         let truth = wire.truth(sample);

@@ -29,7 +29,7 @@ use crate::{
         self, FastPath, Interfaces, Lookup, PacketContext, ParsedFlowPacket,
         node::{self, PodAddresses},
     },
-    query::{self, Ledger, Queries, Query},
+    query::{self, Queries, Query, QueryRecorder},
     rows::{self, Rows, Slots},
     table::Table,
     vlan::Pairs,
@@ -386,7 +386,7 @@ impl Queries for Model {
     }
 }
 
-impl Ledger for Model {
+impl QueryRecorder for Model {
     fn row(&self, query: &Query) -> u32 {
         query::note(query, &self.control);
         rows::of_query(query, self, self)

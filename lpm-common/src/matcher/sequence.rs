@@ -115,8 +115,8 @@ pub(super) fn may_be_early(at: &FlowPacket<'_>, head: &TcpHead, course: SeqOrder
     // It acknowledges all that has passed, if not more.
     let ahead = head.ack.wrapping_sub(other.seq_end.load(Relaxed));
     let behind = own.seq_end.load(Relaxed).wrapping_sub(head.seq);
-    let near = course == SeqOrder::Next || behind.wrapping_add(WINDOW) <= 2 * WINDOW;
-    at.other_state() & state::HAS_SEQ != 0 && ahead <= WINDOW && near
+    let in_window = course == SeqOrder::Next || behind.wrapping_add(WINDOW) <= 2 * WINDOW;
+    at.other_state() & state::HAS_SEQ != 0 && ahead <= WINDOW && in_window
 }
 
 /// Whether everything that has passed, the packet at hand included, was

@@ -17,7 +17,7 @@ use crate::{
     matcher::{self, FlowPacket, HANDSHAKE, Wire},
     packet::{Direction, Meta, TcpHead},
     parse::{self, Common, Frame, Link, Network, Packet, Skip, number},
-    query::Ledger,
+    query::QueryRecorder,
     table::{self, NewFlow, Table},
     vlan::{self, Placed},
 };
@@ -122,7 +122,7 @@ pub(crate) fn of_flow<E: Env>(
 pub fn measure<B, H, E>(bytes: &B, cx: &PacketContext<'_, H, E>)
 where
     B: Bytes + Prefix,
-    H: Host + Ledger,
+    H: Host + QueryRecorder,
     E: Env,
 {
     if after(cx, |stash| fast_path(bytes, cx, stash)) == FastPath::Uncommon {
@@ -150,7 +150,7 @@ pub fn after<H: Host, E: Env>(
 pub fn slow_path<B, H, E>(bytes: &B, cx: &PacketContext<'_, H, E>)
 where
     B: Bytes,
-    H: Host + Ledger,
+    H: Host + QueryRecorder,
     E: Env,
 {
     let Some(network) = network(bytes, &cx.meta, cx.link, cx.env) else {

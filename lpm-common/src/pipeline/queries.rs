@@ -9,7 +9,7 @@ use crate::{
     layout::Method,
     packet::Direction,
     parse::{Network, Packet},
-    query::{self, Ledger, Query, Rest, Role},
+    query::{self, Query, QueryRecorder, Rest, Role},
     vlan,
 };
 
@@ -115,7 +115,7 @@ pub fn queries<B: Bytes, H, E: Env>(
 }
 
 /// Takes a query or an answer: the last step. Host code calls this.
-pub fn take_query<H: Host + Ledger, E: Env>(query: &Query, host: &H, env: &E) {
+pub fn take_query<H: Host + QueryRecorder, E: Env>(query: &Query, host: &H, env: &E) {
     let mut fingerprint = query.fingerprint(host);
     let tagged = vlan::query::concerns(query, host);
     match query.head.role {

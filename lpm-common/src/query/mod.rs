@@ -119,8 +119,8 @@ pub fn note(query: &Query, control: &Control) {
     }
 }
 
-/// What host code supplies for a query and receives for its answer.
-pub trait Ledger {
+/// Where a host records queries: it supplies each query's row, and receives the samples.
+pub trait QueryRecorder {
     /// The query's row of histograms; 0: none.
     fn row(&self, query: &Query) -> u32;
 

@@ -3,9 +3,9 @@
 //! A pod talks to a remote machine across a [`DelayLine`](crate::testbed::DelayLine),
 //! which logs when each packet came and left. A [`Monitor`] (the real binary, in
 //! a process of its own) watches the pod's veth. Of each of its samples the
-//! [`Ledger`] knows from the log how long the wire really held the stamped
+//! [`WireTruth`] knows from the log how long the wire really held the stamped
 //! packet and its echo; what a sample shows beyond that must not depend on the
-//! delay. [`Laboratory`] runs that for one delay after the other, [`Capture`]
+//! delay. [`Runner`] runs that for one delay after the other, [`Capture`]
 //! compares with a matcher that has no limits, and [`Report`] judges.
 
 mod capture;
@@ -20,8 +20,8 @@ pub use capture::{Capture, Reference, Unlimited};
 pub use error::Error;
 pub use monitor::{Echo, Leg, Method, Monitor, Sample, Tunnel};
 pub use report::{Judgement, Report, machine};
-pub use result::{Client, Outcome, Stamps};
-pub use runner::{Laboratory, Plan};
-pub use wire_truth::{Ledger, Truth};
+pub use result::{Client, RunResult, Stamps};
+pub use runner::{Plan, Runner};
+pub use wire_truth::{Truth, WireTruth};
 
 pub use crate::stats::{Spread, bucket, float};

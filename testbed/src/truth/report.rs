@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
-use super::{Outcome, float};
+use super::{RunResult, float};
 
 /// What a bound allows: 5 % of the round trip, or 10 us.
 const SHARE: f64 = 0.05;
@@ -27,39 +27,39 @@ pub struct Judgement {
     pub holds: bool,
 }
 
-/// The outcomes of a run. The first one is at delay 0.
+/// The results of a run. The first one is at delay 0.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// On what it was measured.
     pub machine: String,
-    /// The outcomes, in the order of their delays.
-    pub outcomes: Vec<Outcome>,
+    /// The results, in the order of their delays.
+    pub results: Vec<RunResult>,
     /// The bounds.
     pub judgements: Vec<Judgement>,
 }
 
 impl Report {
-    /// Judges outcomes, of which the first is at delay 0; `share` and
+    /// Judges results, of which the first is at delay 0; `share` and
     /// `floor_ns` replace the bound of 5 % or 10 us where the machine is not
     /// the measurement's own.
     ///
     /// # Panics
     ///
-    /// If there is no outcome.
+    /// If there is no result.
     #[must_use]
-    pub fn new(outcomes: Vec<Outcome>, band: Option<(f64, f64)>) -> Self {
+    pub fn new(results: Vec<RunResult>, band: Option<(f64, f64)>) -> Self {
         let band = band.unwrap_or((SHARE, FLOOR_NS));
         let mut judgements = Vec::new();
-        let zero = &outcomes[0];
-        for outcome in &outcomes {
-            if outcome.delay_ns > 0 {
-                beside_zero(zero, outcome, band, &mut judgements);
+        let zero = &results[0];
+        for result in &results {
+            if result.delay_ns > 0 {
+                beside_zero(zero, result, band, &mut judgements);
             }
-            samples(outcome, &mut judgements);
+            samples(result, &mut judgements);
         }
         Self {
             machine: machine(),
-            outcomes,
+            results,
             judgements,
         }
     }
@@ -72,17 +72,13 @@ impl Report {
 }
 
 /// What must not depend on the delay, and what the client says.
-fn beside_zero(zero: &Outcome, outcome: &Outcome, band: (f64, f64), into: &mut Vec<Judgement>) {
-    let at = millis(outcome.delay_ns);
+fn beside_zero(zero: &RunResult, result: &RunResult, band: (f64, f64), into: &mut Vec<Judgement>) {
+    let at = millis(result.delay_ns);
     let mut add = |holds, what| into.push(Judgement { what, holds });
-    let allowed = (outcome.rtt.p50 * band.0).max(band.1);
+    let allowed = (result.rtt.p50 * band.0).max(band.1);
     let parts = [
-        (
-            "the wire's delay",
-            &outcome.beyond_delay,
-            &zero.beyond_delay,
-        ),
-        ("the wire's log", &outcome.beyond_log, &zero.beyond_log),
+        ("the wire's delay", &result.beyond_delay, &zero.beyond_delay),
+        ("the wire's log", &result.beyond_log, &zero.beyond_log),
     ];
     for (name, here, there) in parts {
         let off = here.p50 - there.p50;
@@ -98,20 +94,20 @@ fn beside_zero(zero: &Outcome, outcome: &Outcome, band: (f64, f64), into: &mut V
             ),
         );
     }
-    let off = outcome.local.p50 - zero.local.p50;
+    let off = result.local.p50 - zero.local.p50;
     let allowed = LOCAL_NS.max(band.1);
     add(
         off.abs() <= allowed,
         format!(
             "{at}: the local leg shows {:.1} us, {:.1} us at no delay: off by {:+.1} us, {:.1} us \
              allowed",
-            outcome.local.p50 / 1e3,
+            result.local.p50 / 1e3,
             zero.local.p50 / 1e3,
             off / 1e3,
             allowed / 1e3
         ),
     );
-    let client = &outcome.client;
+    let client = &result.client;
     let sum = client.remote.p50 + client.local.p50;
     let off = sum - client.own_p50;
     let allowed = (client.own_p50 * band.0).max(band.1);
@@ -129,17 +125,17 @@ fn beside_zero(zero: &Outcome, outcome: &Outcome, band: (f64, f64), into: &mut V
 }
 
 /// No false samples, and a choice without bias.
-fn samples(outcome: &Outcome, into: &mut Vec<Judgement>) {
-    let at = millis(outcome.delay_ns);
+fn samples(result: &RunResult, into: &mut Vec<Judgement>) {
+    let at = millis(result.delay_ns);
     let mut add = |holds, what| into.push(Judgement { what, holds });
     add(
-        outcome.unlogged == 0,
+        result.unlogged == 0,
         format!(
             "{at}: {} samples of packets that the wire never saw",
-            outcome.unlogged
+            result.unlogged
         ),
     );
-    let Some(unlimited) = &outcome.unlimited else {
+    let Some(unlimited) = &result.unlimited else {
         return;
     };
     add(
@@ -204,10 +200,10 @@ impl Report {
              | delay | samples | measured | truth | beyond the delay (p90) | off from no delay | \
              beyond the log (p99) | wire late p50 / p99 |\n|---|---|---|---|---|---|---|---|\n",
         );
-        let Some(zero) = self.outcomes.first() else {
+        let Some(zero) = self.results.first() else {
             return Ok(text);
         };
-        for o in &self.outcomes {
+        for o in &self.results {
             let us = |ns: f64| ns / 1e3;
             writeln!(
                 text,
@@ -242,7 +238,7 @@ impl Report {
              expired | prompt samples / without limits | mean off | clocks |\n\
              |---|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
-        for o in &self.outcomes {
+        for o in &self.results {
             let stamps = &o.stamps;
             let compared = o.unlimited.as_ref().map_or_else(
                 || "not compared | |".to_owned(),
@@ -284,7 +280,7 @@ impl Report {
              | delay | local (p99) | samples | client | local + remote | off | requests |\n\
              |---|---|---|---|---|---|---|\n",
         );
-        for o in &self.outcomes {
+        for o in &self.results {
             let (us, client) = (|ns: f64| ns / 1e3, &o.client);
             let sum = client.remote.p50 + client.local.p50;
             writeln!(

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Echo, Error, Ledger, Leg, Monitor, Sample, Spread, Unlimited, float};
+use super::{Echo, Error, Leg, Monitor, Sample, Spread, Unlimited, WireTruth, float};
 use crate::testbed::wire::Precision;
 
 /// What became of the `TSval`s that could have been measured.
@@ -37,7 +37,7 @@ pub struct Client {
 
 /// The results at one delay. Times in ns.
 #[derive(Debug, Clone, Serialize)]
-pub struct Outcome {
+pub struct RunResult {
     /// The wire's delay, each way.
     pub delay_ns: u64,
     /// Flows that count.
@@ -71,7 +71,7 @@ pub struct Outcome {
     pub unlimited: Option<Unlimited>,
 }
 
-impl Outcome {
+impl RunResult {
     /// Remote samples of the counted flows per second.
     #[must_use]
     pub fn per_second(&self) -> f64 {
@@ -124,11 +124,11 @@ pub(super) struct Judged {
 
 impl Judged {
     /// Judges samples of the remote leg; the figures are of prompt ones.
-    pub(super) fn of<'a>(samples: impl Iterator<Item = &'a Sample>, ledger: &Ledger) -> Self {
+    pub(super) fn of<'a>(samples: impl Iterator<Item = &'a Sample>, wire: &WireTruth) -> Self {
         let mut judged = Self::default();
         for sample in samples.filter(|sample| sample.leg == Leg::Remote) {
             judged.count[sample.echo as usize] += 1;
-            let Some(truth) = ledger.truth(sample) else {
+            let Some(truth) = wire.truth(sample) else {
                 judged.unlogged += 1;
                 continue;
             };

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Capture, Client, Echo, Error, Ledger, Leg, Method, Monitor, Outcome, Reference, Sample, Spread,
-    Stamps, Unlimited, float,
+    Capture, Client, Echo, Error, Leg, Method, Monitor, Reference, RunResult, Sample, Spread,
+    Stamps, Unlimited, WireTruth, float,
     result::{Judged, times},
 };
 use crate::{
@@ -68,7 +68,7 @@ impl Plan {
 
 /// A pod, a node with an agent, a wire and a remote machine with servers.
 #[derive(Debug)]
-pub struct Laboratory {
+pub struct Runner {
     // The agent first: it ends while its namespace is there.
     monitor: Monitor,
     _servers: [Server; 3],
@@ -76,7 +76,7 @@ pub struct Laboratory {
     method: Method,
 }
 
-impl Laboratory {
+impl Runner {
     /// Lays it out and starts the binary `lpm` at the pod's veth; TCP carries
     /// timestamps if the method is that of timestamps.
     pub fn new(lpm: &Path, method: Method) -> Result<Self, Error> {
@@ -110,7 +110,7 @@ impl Laboratory {
     }
 
     /// Runs traffic at one delay and judges what the agent measured.
-    pub fn run(&self, plan: &Plan) -> Result<Outcome, Error> {
+    pub fn run(&self, plan: &Plan) -> Result<RunResult, Error> {
         self.pair.set_delay(plan.delay);
         self.monitor.settle()?;
         drop(self.monitor.take_samples());
@@ -131,14 +131,14 @@ impl Laboratory {
         let client = self.ask(plan)?;
         self.monitor.settle()?;
         let seconds = plan.round.as_secs_f64() * f64::from(rounds);
-        let mut outcome = self.judge(plan, &client, stamps, seconds)?;
+        let mut result = self.judge(plan, &client, stamps, seconds)?;
         if let Some((capture, scripts)) = capture {
             let reference = Reference::of_capture(&capture, scripts, self.method, &Pair::CLIENT)?;
             let mut samples = self.samples();
             samples.retain(|s| s.dport == PACED_PORT || s.sport == PACED_PORT);
-            outcome.unlimited = Unlimited::compare(&samples, &reference);
+            result.unlimited = Unlimited::compare(&samples, &reference);
         }
-        Ok(outcome)
+        Ok(result)
     }
 
     /// Runs rounds of traffic until there are enough samples; how many.
@@ -211,7 +211,7 @@ impl Laboratory {
         asked: &RequestReport,
         stamps: Stamps,
         seconds: f64,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<RunResult, Error> {
         let wire = self.pair.wire();
         let missed = wire.missed()?;
         if missed > 0 {
@@ -220,13 +220,13 @@ impl Laboratory {
             )));
         }
         let records = wire.take_records();
-        let ledger = Ledger::new(&records);
-        let all = Judged::of(self.monitor.samples().iter(), &ledger);
+        let wire = WireTruth::new(&records);
+        let all = Judged::of(self.monitor.samples().iter(), &wire);
         let samples = self.samples();
-        let judged = Judged::of(samples.iter().filter(|s| s.dport == PACED_PORT), &ledger);
+        let judged = Judged::of(samples.iter().filter(|s| s.dport == PACED_PORT), &wire);
         let nothing = |what: &str| Error::Incomplete(format!("no {what} at {:?}", plan.delay));
         let prompt = || nothing("prompt sample");
-        Ok(Outcome {
+        Ok(RunResult {
             delay_ns: u64::try_from(plan.delay.as_nanos()).unwrap_or(u64::MAX),
             seconds,
             remote: judged.count,

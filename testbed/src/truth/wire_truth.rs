@@ -26,7 +26,7 @@ struct Passage {
 /// What the wire knows about every `TSval`, segment and acknowledgement that
 /// crossed it.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct WireTruth {
     stamps: HashMap<Key, Passage>,
     echoes: HashMap<Key, Passage>,
     /// Segments by the sequence number after them.
@@ -47,11 +47,11 @@ pub struct Truth {
     pub beyond_ns: u64,
 }
 
-impl Ledger {
+impl WireTruth {
     /// Reads a log, which must be in order of arrival.
     #[must_use]
     pub fn new(records: &[Record]) -> Self {
-        let mut ledger = Self::default();
+        let mut wire = Self::default();
         for record in records {
             let (Some(tcp), Some(departure_ns)) = (&record.tcp, record.departure_ns) else {
                 continue;
@@ -60,10 +60,10 @@ impl Ledger {
                 arrival_ns: record.arrival_ns,
                 departure_ns,
             };
-            ledger.timestamps(tcp, passage);
-            ledger.numbers(tcp, passage);
+            wire.timestamps(tcp, passage);
+            wire.numbers(tcp, passage);
         }
-        ledger
+        wire
     }
 
     /// The first one counts, both as stamp and as echo.
@@ -212,17 +212,17 @@ mod tests {
 
     #[test]
     fn the_first_of_each_counts() {
-        let ledger = Ledger::new(&[
+        let wire = WireTruth::new(&[
             record(POD, FAR, [100, 150], (7, 1)),
             record(POD, FAR, [110, 160], (7, 1)),
             record(FAR, POD, [200, 270], (90, 7)),
             record(FAR, POD, [210, 280], (90, 7)),
         ]);
-        let truth = ledger.truth(&sample(7, Leg::Remote)).expect("it happened");
+        let truth = wire.truth(&sample(7, Leg::Remote)).expect("it happened");
         assert_eq!(truth.delay_ns, 50 + 70);
         assert_eq!(truth.beyond_ns, 170);
-        assert_eq!(ledger.truth(&sample(8, Leg::Remote)), None);
-        assert_eq!(ledger.truth(&sample(7, Leg::Local)), None);
+        assert_eq!(wire.truth(&sample(8, Leg::Remote)), None);
+        assert_eq!(wire.truth(&sample(7, Leg::Local)), None);
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
             record
         };
         let last = u32::MAX;
-        let ledger = Ledger::new(&[
+        let wire = WireTruth::new(&[
             numbered(POD, FAR, [100, 150], last, 0, 0, SYN),
             numbered(FAR, POD, [200, 270], 40, 0, 0, SYN | ACK),
             numbered(POD, FAR, [300, 350], 0, 10, 41, ACK),
@@ -244,7 +244,7 @@ mod tests {
             numbered(FAR, POD, [600, 680], 41, 0, 15, ACK),
         ]);
         let of = |method, id| {
-            ledger.truth(&Sample {
+            wire.truth(&Sample {
                 method,
                 ..sample(id, Leg::Remote)
             })

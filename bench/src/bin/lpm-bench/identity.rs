@@ -64,7 +64,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 
 /// What an agent keeps.
 struct Kept {
-    world: ClusterState,
+    state: ClusterState,
     merge: Merge,
     names: PrefixMap,
 }
@@ -72,7 +72,7 @@ struct Kept {
 impl Kept {
     fn take(&mut self, event: StateEvent) {
         let mut changes: Vec<Change> = Vec::new();
-        self.world.take(event, &mut changes);
+        self.state.take(event, &mut changes);
         for (range, name) in changes.into_iter().filter_map(|c| self.merge.apply(c)) {
             match name {
                 Some(name) => self.names.insert(range, name),
@@ -85,7 +85,7 @@ impl Kept {
 fn one(pods: u32) -> Result<()> {
     let before = anonymous()?;
     let mut kept = Kept {
-        world: ClusterState::new(&["team".to_owned()]),
+        state: ClusterState::new(&["team".to_owned()]),
         merge: Merge::default(),
         names: PrefixMap::default(),
     };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use lpm_testbed::truth::{Laboratory, Method, Plan, Report};
+use lpm_testbed::truth::{Method, Plan, Report, Runner};
 
 /// Measured round-trip times against the delay line's own log.
 ///
@@ -97,8 +97,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         );
     }
     let directory = Temporary::new()?;
-    let laboratory = Laboratory::new(&lpm, args.method.method())?;
-    let mut outcomes = Vec::new();
+    let runner = Runner::new(&lpm, args.method.method())?;
+    let mut results = Vec::new();
     for delay in [&[Duration::ZERO], &args.delays[..]].concat() {
         eprintln!("measuring at {delay:?} each way ...");
         let mut plan = Plan::new(delay);
@@ -106,16 +106,16 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         if !args.no_capture {
             plan.unlimited = Some((directory.0.join("hook.pcap"), scripts()));
         }
-        let outcome = laboratory.run(&plan)?;
+        let result = runner.run(&plan)?;
         eprintln!(
             "  {} prompt samples, median {:.1} us, {:.1} us beyond the delay",
-            outcome.rtt.count,
-            outcome.rtt.p50 / 1e3,
-            outcome.beyond_delay.p50 / 1e3
+            result.rtt.count,
+            result.rtt.p50 / 1e3,
+            result.beyond_delay.p50 / 1e3
         );
-        outcomes.push(outcome);
+        results.push(result);
     }
-    let report = Report::new(outcomes, None);
+    let report = Report::new(results, None);
     let text = format!("{} {report}", args.method.title());
     print!("{text}");
     let output = args.output.as_deref();

@@ -43,7 +43,7 @@ pub(super) fn histograms(out: &mut impl Write, format: Format, all: &ByClass) ->
                 let line = HistogramLine {
                     schema: SCHEMA,
                     kind: "histogram",
-                    times: TimesLine::of((class, times)),
+                    times: TimesLine::new(class, times),
                     sum_ns: times.sum_ns(),
                     buckets: buckets
                         .map(|(le_ns, count)| Bucket { le_ns, count })
@@ -79,7 +79,10 @@ pub(super) fn histograms(out: &mut impl Write, format: Format, all: &ByClass) ->
 
 fn histogram_text(out: &mut impl Write, all: &ByClass) -> io::Result<()> {
     const WIDTH: u64 = 50;
-    let rows: Vec<_> = all.iter().map(|line| TimesLine::of(line).cells()).collect();
+    let lines = all
+        .iter()
+        .map(|(class, times)| TimesLine::new(class, times));
+    let rows: Vec<_> = lines.map(|line| line.cells()).collect();
     table(out, &TIMES, &rows)?;
     for (class, times) in all.iter() {
         let kind = class.rcode().unwrap_or_else(|| class.echo());

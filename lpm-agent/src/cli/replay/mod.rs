@@ -21,7 +21,10 @@ use lpm_common::{
     parse::tunnel::TunnelPorts,
 };
 
-use self::{output::Output, progress::Bar};
+use self::{
+    output::{Output, Summaries},
+    progress::Bar,
+};
 use crate::{
     config::{Method, Tunnels},
     identity::PrefixMap,
@@ -272,8 +275,11 @@ impl Replay {
             Some(path) => PrefixMap::read(path)?,
             None => PrefixMap::default(),
         };
-        let (flows, histograms) = (self.summary, self.histograms);
-        Ok(Output::new(format, (flows, histograms), anonymizer, names)?)
+        let summaries = Summaries {
+            flows: self.summary,
+            histograms: self.histograms,
+        };
+        Ok(Output::new(format, summaries, anonymizer, names)?)
     }
 
     fn key(&self) -> anyhow::Result<Key> {

@@ -57,13 +57,23 @@ enum Lines {
     Csv(Box<csv::Writer<Stdout>>),
 }
 
+/// The summaries that are written in place of a line for each round trip.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Summaries {
+    /// One of each flow.
+    pub(super) flows: bool,
+    /// Histograms of all round trips.
+    pub(super) histograms: bool,
+}
+
 impl Output {
     pub(super) fn new(
         format: Format,
-        (flows, histograms): (bool, bool),
+        summaries: Summaries,
         anonymizer: Option<Anonymizer>,
         names: PrefixMap,
     ) -> io::Result<Self> {
+        let Summaries { flows, histograms } = summaries;
         let lines = if flows || histograms {
             None
         } else {
@@ -89,13 +99,8 @@ impl Output {
         let mut out = BufWriter::new(io::stdout());
         if let Some(flows) = &self.flows {
             let anonymizer = self.anonymizer.as_mut();
-            tables::flows(
-                &mut out,
-                self.format,
-                flows,
-                (places, &self.names),
-                anonymizer,
-            )?;
+            let names = &self.names;
+            tables::flows(&mut out, self.format, flows, places, names, anonymizer)?;
         }
         if self.histograms {
             if self.flows.is_some() && self.format == Format::Text {

@@ -9,18 +9,7 @@ use crate::replay::{Replay, order};
 
 /// The report, a few lines.
 pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> String {
-    let seen = run.seen();
-    let span = seen
-        .span_ns
-        .map(|(first, last)| Duration::from_nanos(last - first));
-    let mut text = format!(
-        "lpm: {}: {} packets, {}B in {}; {} samples\n",
-        file.display(),
-        seen.packets,
-        show::count(precise(seen.bytes)),
-        span.map_or_else(|| "no time".to_owned(), |span| show::time(nanos(span))),
-        output.times.count(),
-    );
+    let mut text = headline(file, run, output);
     let mut line = |what: &str, reasons: Vec<(String, u64)>| {
         let reasons: Vec<String> = reasons
             .into_iter()
@@ -38,26 +27,7 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
     line("capture", of_capture(run));
     line("order", of_order(file, run));
     line("copies", of_copies(file, run));
-    let unanswered = run.unanswered();
-    line(
-        "seen",
-        vec![
-            ("retransmissions".to_owned(), run.retransmissions()),
-            ("unanswered DNS queries".to_owned(), unanswered.dns),
-            (
-                "DNS queries that may have been answered in packets that were not captured or \
-                 could not be read to the end"
-                    .to_owned(),
-                unanswered.unknown,
-            ),
-            ("unanswered echo requests".to_owned(), unanswered.icmp),
-            (
-                "answers to queries or echo requests that were sent more than once: no samples"
-                    .to_owned(),
-                run.counter(Counter::DnsAmbiguous) + run.counter(Counter::IcmpAmbiguous),
-            ),
-        ],
-    );
+    line("seen", of_queries(run));
     line(
         "summary",
         vec![(
@@ -75,6 +45,43 @@ pub(super) fn text<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> St
         );
     }
     text
+}
+
+/// The file, and how much is in it.
+fn headline<R: Read>(file: &Path, run: &Replay<R>, output: &Output) -> String {
+    let seen = run.seen();
+    let span = seen
+        .span_ns
+        .map(|(first, last)| Duration::from_nanos(last - first));
+    format!(
+        "lpm: {}: {} packets, {}B in {}; {} samples\n",
+        file.display(),
+        seen.packets,
+        show::count(precise(seen.bytes)),
+        span.map_or_else(|| "no time".to_owned(), |span| show::time(nanos(span))),
+        output.times.count(),
+    )
+}
+
+/// Retransmissions, and queries without an answer.
+fn of_queries<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {
+    let unanswered = run.unanswered();
+    vec![
+        ("retransmissions".to_owned(), run.retransmissions()),
+        ("unanswered DNS queries".to_owned(), unanswered.dns),
+        (
+            "DNS queries that may have been answered in packets that were not captured or could \
+             not be read to the end"
+                .to_owned(),
+            unanswered.unknown,
+        ),
+        ("unanswered echo requests".to_owned(), unanswered.icmp),
+        (
+            "answers to queries or echo requests that were sent more than once: no samples"
+                .to_owned(),
+            run.counter(Counter::DnsAmbiguous) + run.counter(Counter::IcmpAmbiguous),
+        ),
+    ]
 }
 
 fn of_capture<R: Read>(run: &Replay<R>) -> Vec<(String, u64)> {

@@ -66,7 +66,7 @@ pub(super) struct TimesLine {
 }
 
 impl TimesLine {
-    pub(super) fn of((class, times): (Class, &SparseHistogram)) -> Self {
+    pub(super) fn new(class: Class, times: &SparseHistogram) -> Self {
         let [p50_ns, p90_ns, p99_ns] = PERCENTILES.map(|p| times.percentile_ns(p));
         Self {
             method: class.method(),
@@ -156,13 +156,14 @@ pub(super) fn flows(
     out: &mut impl Write,
     format: Format,
     flows: &Flows,
-    (places, names): (&Interfaces, &PrefixMap),
+    places: &Interfaces,
+    names: &PrefixMap,
     mut anonymizer: Option<&mut Anonymizer>,
 ) -> io::Result<()> {
     let sorted = flows.sorted();
     let lines = sorted
         .into_iter()
-        .map(|(id, totals)| flow_line(id, totals, (places, names), anonymizer.as_deref_mut()));
+        .map(|(id, totals)| flow_line(id, totals, places, names, anonymizer.as_deref_mut()));
     match format {
         Format::Json => {
             for line in lines {
@@ -186,7 +187,8 @@ pub(super) fn flows(
 fn flow_line(
     id: &FlowId,
     totals: &FlowTotals,
-    (places, names): (&Interfaces, &PrefixMap),
+    places: &Interfaces,
+    names: &PrefixMap,
     mut anonymizer: Option<&mut Anonymizer>,
 ) -> FlowLine {
     let spot = places.all().get(id.place);
@@ -200,6 +202,7 @@ fn flow_line(
         holder: None,
     };
     let [from, to] = totals.traffic;
+    let times = totals.times.iter();
     FlowLine {
         schema: SCHEMA,
         kind: "flow",
@@ -222,7 +225,9 @@ fn flow_line(
         parts: totals.parts,
         opened: totals.opened,
         closed: totals.closed,
-        rtt: totals.times.iter().map(TimesLine::of).collect(),
+        rtt: times
+            .map(|(class, times)| TimesLine::new(class, times))
+            .collect(),
     }
 }
 

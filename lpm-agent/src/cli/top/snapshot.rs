@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::super::client::Agent;
+use super::super::{client::Agent, measuring};
 use crate::{
     api::{
         json::{self, FlowRecord, LatencyRecord, LinkRecord},
@@ -73,7 +73,7 @@ impl Source {
                 let known = last.and_then(|last| last.sockets.clone());
                 let known = known.filter(|(at, _)| at.elapsed() < SOCKETS_EVERY);
                 let sockets = known.unwrap_or_else(|| (taken, Sockets::scan()));
-                let model = session.model();
+                let model = measuring(session)?.model();
                 let mut flows = json::flows(model, Some(&sockets.1))?;
                 let links = json::links(model, &flows);
                 flows.retain(|flow| flow.active);

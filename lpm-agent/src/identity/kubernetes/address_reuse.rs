@@ -131,11 +131,11 @@ mod tests {
     /// Returns a function that applies events to a new cluster, and gives the reused addresses of
     /// each.
     fn told() -> impl FnMut(Event<Pod>) -> Vec<Moved> {
-        let mut world = ClusterState::new(&[]);
+        let mut state = ClusterState::new(&[]);
         move |event| {
             let event = StateEvent::Pod(event);
-            let moved = world.moved(&event);
-            world.take(event, &mut Vec::new());
+            let moved = state.moved(&event);
+            state.take(event, &mut Vec::new());
             moved
         }
     }

@@ -82,14 +82,14 @@ mod tests {
 
     #[test]
     fn a_node_is_asked_for_when_it_comes_and_when_it_goes() {
-        let mut world = ClusterState::of_a_node(&[]);
+        let mut state = ClusterState::of_a_node(&[]);
         let mut take = |events: Vec<StateEvent>| {
             for event in events {
-                world.take(event, &mut Vec::new());
+                state.take(event, &mut Vec::new());
             }
-            let mut wanted = world.take_nodes();
+            let mut wanted = state.take_nodes();
             wanted.sort();
-            let home = world.nodes().home([198, 18, 1, 7].into());
+            let home = state.nodes().home([198, 18, 1, 7].into());
             (wanted, home.map(|home| home.node.to_string()))
         };
         let (n1, n2) = (
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn a_range_of_two_nodes_is_nobodys() {
-        let mut world = ClusterState::of_a_node(&[]);
+        let mut state = ClusterState::of_a_node(&[]);
         let mut home = |node| {
-            world.take(StateEvent::Node(Event::Apply(node)), &mut Vec::new());
-            let home = world.nodes().home([198, 18, 1, 7].into());
+            state.take(StateEvent::Node(Event::Apply(node)), &mut Vec::new());
+            let home = state.nodes().home([198, 18, 1, 7].into());
             home.map(|home| home.node.to_string())
         };
         assert_eq!(

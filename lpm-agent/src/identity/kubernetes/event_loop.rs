@@ -31,7 +31,7 @@ use crate::{
 const WITH_ADDRESSES: [Watched; 3] = [Watched::Pods, Watched::Services, Watched::Nodes];
 
 pub(super) struct EventLoop<T> {
-    world: ClusterState,
+    state: ClusterState,
     /// Pod ranges from the configuration.
     ranges: Vec<IpNet>,
     status: Arc<Status>,
@@ -48,12 +48,12 @@ pub(super) struct EventLoop<T> {
 
 impl<T: FnMut(News) -> bool> EventLoop<T> {
     pub(super) fn new(
-        (world, ranges): (ClusterState, Vec<IpNet>),
+        (state, ranges): (ClusterState, Vec<IpNet>),
         status: Arc<Status>,
         tell: T,
     ) -> Self {
         Self {
-            world,
+            state,
             ranges,
             status,
             tell,
@@ -65,10 +65,18 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
     }
 
     /// Reports that nothing is known yet. False: the receiver has gone.
-    pub(super) fn begin(&mut self, near: Option<&NodeScope>) -> bool {
+    pub(super) fn begin(&mut self, node_scope: Option<&NodeScope>) -> bool {
         self.status.set_scope(Scope {
-            wanted: if near.is_some() { "node" } else { "cluster" },
-            now: if near.is_some() { "node" } else { "cluster" },
+            wanted: if node_scope.is_some() {
+                "node"
+            } else {
+                "cluster"
+            },
+            now: if node_scope.is_some() {
+                "node"
+            } else {
+                "cluster"
+            },
             why: None,
         });
         self.say(everything_unknown(true))
@@ -79,38 +87,38 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
         &mut self,
         messages: &mut Vec<Message>,
         heard: Option<(u64, PeerMessage)>,
-        mut near: Option<&mut NodeScope>,
+        mut node_scope: Option<&mut NodeScope>,
     ) -> bool {
         let (mut changes, mut moved) = (Vec::new(), Vec::new());
         for message in messages.drain(..) {
             self.message(message, &mut changes, &mut moved);
         }
-        for kind in self.world.followed() {
-            let (count, synced) = (self.world.count(*kind), self.world.is_synced(*kind));
+        for kind in self.state.followed() {
+            let (count, synced) = (self.state.count(*kind), self.state.is_synced(*kind));
             self.status.set_objects(*kind, count, synced);
         }
-        if let Some(near) = near.as_deref_mut() {
+        if let Some(node_scope) = node_scope.as_deref_mut() {
             let from = changes.len();
-            near.changed(&self.world, &moved, &mut changes);
+            node_scope.changed(&self.state, &moved, &mut changes);
             if let Some(heard) = heard {
-                moved.extend(near.take(heard, &self.world, &mut changes));
+                moved.extend(node_scope.take(heard, &self.state, &mut changes));
             }
-            near.tick(&self.world, self.width.asks(), &mut changes);
-            self.world.remember_the_gone(from, &mut changes);
+            node_scope.tick(&self.state, self.width.asks(), &mut changes);
+            self.state.remember_the_gone(from, &mut changes);
         }
         // The reuse of addresses is reported before the names change.
         let listens = moved.is_empty() || (self.tell)(News::Moved(moved));
-        listens && self.settle(near, changes)
+        listens && self.settle(node_scope, changes)
     }
 
     /// Takes the owners to be requested.
     pub(super) fn wanted(&mut self) -> Vec<Wanted> {
-        self.world.take_wanted()
+        self.state.take_wanted()
     }
 
     /// Takes the nodes to be requested.
     pub(super) fn nodes(&mut self) -> Vec<String> {
-        self.world.take_nodes()
+        self.state.take_nodes()
     }
 
     /// The change of scope that is due. None: the followed pods are the right ones.
@@ -119,16 +127,16 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
     }
 
     /// Changes the set of followed pods. False: the receiver has gone.
-    pub(super) fn turned(&mut self, turn: &Turn, near: &mut NodeScope) -> bool {
+    pub(super) fn turned(&mut self, turn: &Turn, node_scope: &mut NodeScope) -> bool {
         let mut changes = Vec::new();
         let scope = self.width.turned(turn);
         match turn {
-            Turn::Widen(_) => self.world.widen(&mut changes),
-            Turn::Narrow => self.world.narrow(&mut changes),
+            Turn::Widen(_) => self.state.widen(&mut changes),
+            Turn::Narrow => self.state.narrow(&mut changes),
         }
         self.status.set_scope(scope);
-        self.status.follow_only(self.world.followed());
-        self.settle(Some(near), changes)
+        self.status.follow_only(self.state.followed());
+        self.settle(Some(node_scope), changes)
     }
 
     fn message(&mut self, message: Message, changes: &mut Vec<Change>, moved: &mut Vec<Moved>) {
@@ -137,8 +145,8 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
                 if let Some(lag) = lag(&event) {
                     self.status.set_lag(lag);
                 }
-                moved.extend(self.world.moved(&event));
-                self.world.take(*event, changes);
+                moved.extend(self.state.moved(&event));
+                self.state.take(*event, changes);
             }
             Message::Alive(kind) => {
                 if let Some(broken) = self.status.alive(kind) {
@@ -152,35 +160,35 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
 
     /// Reports the changes, and whether an address without a name is known to have none. False: the
     /// receiver has gone.
-    fn settle(&mut self, near: Option<&mut NodeScope>, mut changes: Vec<Change>) -> bool {
+    fn settle(&mut self, node_scope: Option<&mut NodeScope>, mut changes: Vec<Change>) -> bool {
         let synced = WITH_ADDRESSES
             .iter()
-            .all(|kind| self.world.is_synced(*kind));
-        let (mut footing, mut told) = (PodAddressing::PerNode, synced);
-        if let Some(near) = near {
-            near.publish(&self.world, synced);
+            .all(|kind| self.state.is_synced(*kind));
+        let (mut addressing, mut told) = (PodAddressing::PerNode, synced);
+        if let Some(node_scope) = node_scope {
+            node_scope.publish(&self.state, synced);
             if !self.width.is_wide() {
-                footing = near.look(&self.world);
-                told = synced && near.have_told();
+                addressing = node_scope.look(&self.state);
+                told = synced && node_scope.have_told();
             } else if synced {
-                if let Some(scope) = self.width.look(|| near.look(&self.world)) {
+                if let Some(scope) = self.width.look(|| node_scope.look(&self.state)) {
                     self.status.set_scope(scope);
                 }
                 if !self.width.asks() {
                     let from = changes.len();
-                    near.end(&mut changes);
-                    self.world.remember_the_gone(from, &mut changes);
+                    node_scope.end(&mut changes);
+                    self.state.remember_the_gone(from, &mut changes);
                 }
             }
-            let (report, errors) = near.report();
+            let (report, errors) = node_scope.report();
             self.status.set_peers(&report, errors);
         }
-        let unknown = !synced || footing != PodAddressing::PerNode;
+        let unknown = !synced || addressing != PodAddressing::PerNode;
         if unknown != self.unknown {
             self.unknown = unknown;
             changes.extend(everything_unknown(unknown));
         }
-        if let PodAddressing::Flat(why) = footing {
+        if let PodAddressing::Flat(why) = addressing {
             self.width.set_flat(why);
         }
         let listens = self.say(changes);
@@ -202,9 +210,9 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
     fn no_range(&self) -> Option<String> {
         let told = |address| {
             let configured = self.ranges.iter().any(|range| range.contains(&address));
-            configured || self.world.nodes().cover(address)
+            configured || self.state.nodes().cover(address)
         };
-        let mut pods = self.world.pods().addresses();
+        let mut pods = self.state.pods().addresses();
         let (name, address) = pods.find(|(_, address)| !told(*address))?;
         Some(format!(
             "pod {}/{} has the address {address}, which is outside all nodes' pod ranges \

@@ -124,18 +124,18 @@ impl Kubernetes {
                 };
                 let _ = ready.send(Ok(()));
                 runtime.block_on(async {
-                    let world = match settings.of_node {
+                    let state = match settings.of_node {
                         Some(_) => ClusterState::of_a_node(&settings.labels),
                         None => ClusterState::new(&settings.labels),
                     };
-                    let reader = EventLoop::new((world, settings.ranges), status, tell);
+                    let reader = EventLoop::new((state, settings.ranges), status, tell);
                     let api = Api {
                         client: client.clone(),
                         labels: settings.labels.into(),
                     };
-                    let near = settings.of_node.map(|of| NodeScope::new(of, api));
+                    let node_scope = settings.of_node.map(|of| NodeScope::new(of, api));
                     tokio::select! {
-                        () = follow(client, reader, near) => {}
+                        () = follow(client, reader, node_scope) => {}
                         _ = stopped => {}
                     }
                 });
@@ -171,18 +171,18 @@ fn prepare(settings: &Settings) -> Result<(Runtime, kube::Client), KubernetesErr
 async fn follow(
     client: kube::Client,
     mut reader: EventLoop<impl FnMut(News) -> bool>,
-    mut near: Option<NodeScope>,
+    mut node_scope: Option<NodeScope>,
 ) {
     let (to, mut from) = mpsc::channel(WAITING);
-    let mut running = Running::begin(WatchSet::new(client, to), near.as_ref());
+    let mut running = Running::begin(WatchSet::new(client, to), node_scope.as_ref());
     let mut messages = Vec::new();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut listens = reader.begin(near.as_ref());
+    let mut listens = reader.begin(node_scope.as_ref());
     while listens {
         let hear = async {
-            match &mut near {
-                Some(near) => near.recv().await,
+            match &mut node_scope {
+                Some(node_scope) => node_scope.recv().await,
                 None => pending().await,
             }
         };
@@ -192,21 +192,21 @@ async fn follow(
             said = hear => heard = Some(said),
             _ = ticks.tick() => {}
         }
-        listens = reader.take(&mut messages, heard, near.as_mut());
+        listens = reader.take(&mut messages, heard, node_scope.as_mut());
         for wanted in reader.wanted() {
             running.watches.ask_for(wanted);
         }
         for node in reader.nodes() {
             running.watches.ask_for_node(node);
         }
-        let Some(near) = near.as_mut().filter(|_| listens) else {
+        let Some(node_scope) = node_scope.as_mut().filter(|_| listens) else {
             continue;
         };
         if let Some(turn) = reader.turn() {
             running.end(&turn, &mut from, &mut messages).await;
-            listens = reader.take(&mut messages, None, Some(near));
-            listens = listens && reader.turned(&turn, near);
-            running.follow(&turn, near);
+            listens = reader.take(&mut messages, None, Some(node_scope));
+            listens = listens && reader.turned(&turn, node_scope);
+            running.follow(&turn, node_scope);
         }
     }
 }
@@ -219,9 +219,9 @@ struct Running {
 }
 
 impl Running {
-    fn begin(watches: WatchSet, near: Option<&NodeScope>) -> Self {
-        let rest = match near {
-            Some(near) => watches.of_a_node(near.node()),
+    fn begin(watches: WatchSet, node_scope: Option<&NodeScope>) -> Self {
+        let rest = match node_scope {
+            Some(node_scope) => watches.of_a_node(node_scope.node()),
             None => watches.of_all(),
         };
         Self {
@@ -253,11 +253,11 @@ impl Running {
         }
     }
 
-    fn follow(&mut self, turn: &Turn, near: &NodeScope) {
+    fn follow(&mut self, turn: &Turn, node_scope: &NodeScope) {
         match turn {
             Turn::Widen(_) => self.rest = self.watches.of_all(),
             Turn::Narrow => {
-                self.rest = self.watches.of_a_node(near.node());
+                self.rest = self.watches.of_a_node(node_scope.node());
                 self.services = Some(self.watches.services());
             }
         }

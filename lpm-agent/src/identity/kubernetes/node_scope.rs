@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    pod_addressing::{Ground, PodAddressing},
+    pod_addressing::{AddressingCheck, PodAddressing},
     standin::{self, stand_in},
     state::ClusterState,
 };
@@ -42,7 +42,7 @@ pub struct OfNode {
     /// Port of all agents.
     pub port: u16,
     /// Publisher of this node's pods, which other agents listen to.
-    pub board: Arc<NamePublisher>,
+    pub publisher: Arc<NamePublisher>,
     /// Function that gives the remote addresses of current flows.
     pub addresses: Arc<dyn Fn() -> Vec<IpAddr> + Send + Sync>,
 }
@@ -62,7 +62,7 @@ type Begin = Box<dyn FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>
 /// The running state of node scope.
 pub(super) struct NodeScope {
     of: OfNode,
-    ground: Ground,
+    addressing: AddressingCheck,
     peers: Peers<Begin>,
     hears: Receiver<(u64, PeerMessage)>,
     to: Sender<(u64, PeerMessage)>,
@@ -90,9 +90,9 @@ pub(super) struct Api {
 impl NodeScope {
     pub(super) fn new(of: OfNode, api: Api) -> Self {
         let (to, hears) = mpsc::channel(WAITING);
-        of.board.open(Arc::clone(&of.node));
+        of.publisher.open(Arc::clone(&of.node));
         Self {
-            ground: Ground::new(Arc::clone(&of.node)),
+            addressing: AddressingCheck::new(Arc::clone(&of.node)),
             peers: Peers::new(Arc::clone(&of.node), of.port, begin(to.clone())),
             hears,
             to,
@@ -121,7 +121,7 @@ impl NodeScope {
     pub(super) fn take(
         &mut self,
         (number, said): (u64, PeerMessage),
-        world: &ClusterState,
+        state: &ClusterState,
         out: &mut Vec<Change>,
     ) -> Vec<Moved> {
         let mut moved = Vec::new();
@@ -133,12 +133,12 @@ impl NodeScope {
                         tracing::info!("the agent of node {node} answers");
                     }
                 }
-                moved = self.line(number, line, world, out);
+                moved = self.line(number, line, state, out);
             }
             // The stand-in's message may be older than the agent's first answer.
             PeerMessage::InPlace(line) if self.stand_ins.contains_key(&line.node) => {
                 let number = self.peers.number(&line.node).unwrap_or_default();
-                moved = self.line(number, line, world, out);
+                moved = self.line(number, line, state, out);
             }
             PeerMessage::InPlace(_) => {}
             PeerMessage::Nothing(trouble) => {
@@ -148,8 +148,8 @@ impl NodeScope {
                 }
             }
         }
-        if !self.ground.is_seen() && self.peers.report().names > 0 {
-            self.ground.others_stand();
+        if !self.addressing.is_seen() && self.peers.report().names > 0 {
+            self.addressing.others_named();
         }
         moved
     }
@@ -158,16 +158,16 @@ impl NodeScope {
         &mut self,
         number: u64,
         line: Line,
-        world: &ClusterState,
+        state: &ClusterState,
         out: &mut Vec<Change>,
     ) -> Vec<Moved> {
-        let home = |address| world.nodes().home(address);
+        let home = |address| state.nodes().home(address);
         let moved = self.peers.moved(number, &line, home);
-        let at = (Instant::now(), out);
+        let now = Instant::now();
         if self.stand_ins.contains_key(&line.node) {
-            self.peers.take_in_place(line, home, at);
+            self.peers.take_in_place(line, home, now, out);
         } else {
-            self.peers.take(number, line, home, at);
+            self.peers.take(number, line, home, now, out);
         }
         moved
     }
@@ -198,28 +198,28 @@ impl NodeScope {
     }
 
     /// Applies changes of the cluster state.
-    pub(super) fn changed(&mut self, world: &ClusterState, moved: &[Moved], out: &mut Vec<Change>) {
-        self.of.board.take(out, moved);
-        let nodes = world.nodes();
+    pub(super) fn changed(&mut self, state: &ClusterState, moved: &[Moved], out: &mut Vec<Change>) {
+        self.of.publisher.take(out, moved);
+        let nodes = state.nodes();
         if nodes.version() != self.nodes {
             self.nodes = nodes.version();
             // Nodes that could not be asked before may be known now.
             self.wanted = None;
-            self.of.board.admit(nodes.addresses());
+            self.of.publisher.admit(nodes.addresses());
             self.peers.nodes_changed(|address| nodes.home(address), out);
         }
     }
 
     /// Does what is due. Call it every [`TICK`].
-    pub(super) fn tick(&mut self, world: &ClusterState, asks: bool, out: &mut Vec<Change>) {
+    pub(super) fn tick(&mut self, state: &ClusterState, asks: bool, out: &mut Vec<Change>) {
         let now = Instant::now();
         if is_due(&mut self.alive, now) {
-            self.of.board.alive();
+            self.of.publisher.alive();
         }
         if asks && is_due(&mut self.wanted, now) {
             let addresses = (self.of.addresses)();
-            let home = |address| world.nodes().home(address);
-            self.peers.want(addresses, home, (now, out));
+            let home = |address| state.nodes().home(address);
+            self.peers.want(addresses, home, now, out);
         }
         for node in self.peers.tick(now, out) {
             self.count(&node, &Trouble::Silent);
@@ -238,13 +238,13 @@ impl NodeScope {
     }
 
     /// Publishes this node's pods, if all are known and the node still exists.
-    pub(super) fn publish(&self, world: &ClusterState, complete: bool) {
-        let is_node = world.nodes().ranges_of(&self.of.node).is_some();
-        self.of.board.set_whole(complete && is_node);
+    pub(super) fn publish(&self, state: &ClusterState, complete: bool) {
+        let is_node = state.nodes().ranges_of(&self.of.node).is_some();
+        self.of.publisher.set_whole(complete && is_node);
     }
 
-    pub(super) fn look(&mut self, world: &ClusterState) -> PodAddressing {
-        self.ground.look(world, Instant::now())
+    pub(super) fn look(&mut self, state: &ClusterState) -> PodAddressing {
+        self.addressing.look(state, Instant::now())
     }
 
     /// Ends all connections to other agents.

@@ -29,7 +29,7 @@ pub(super) enum PodAddressing {
 
 /// The observations of one node.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(super) struct AddressingCheck {
     node: Arc<str>,
     /// True: a pod was seen with an address of its node's range.
     seen: bool,
@@ -37,7 +37,7 @@ pub(super) struct Ground {
     missing: Option<Instant>,
 }
 
-impl Ground {
+impl AddressingCheck {
     pub(super) fn new(node: Arc<str>) -> Self {
         Self {
             node,
@@ -52,17 +52,17 @@ impl Ground {
     }
 
     /// Records that another node's agent has named pods of its range.
-    pub(super) fn others_stand(&mut self) {
+    pub(super) fn others_named(&mut self) {
         self.seen = true;
     }
 
     /// Evaluates a cluster state in which this node's pods are followed, and maybe others'.
-    pub(super) fn look(&mut self, world: &ClusterState, now: Instant) -> PodAddressing {
-        if !world.is_synced(Watched::Nodes) {
+    pub(super) fn look(&mut self, state: &ClusterState, now: Instant) -> PodAddressing {
+        if !state.is_synced(Watched::Nodes) {
             return PodAddressing::Unknown;
         }
         let node = &self.node;
-        let Some(ranges) = world.nodes().ranges_of(node) else {
+        let Some(ranges) = state.nodes().ranges_of(node) else {
             let why = format!("the cluster has no node {node}: give this node's name as node_name");
             return self.wait(now, why);
         };
@@ -73,7 +73,7 @@ impl Ground {
         self.missing = None;
         let within = |address: IpAddr| ranges.iter().any(|range| range.contains(&address));
         let is_here = |name: &Name| name.node.as_ref() == Some(node);
-        let here = world.pods().addresses();
+        let here = state.pods().addresses();
         for (name, address) in here.filter(|(name, _)| is_here(name)) {
             if !within(address) {
                 let namespace = name.namespace.as_deref().unwrap_or_default();
@@ -85,7 +85,7 @@ impl Ground {
             }
             self.seen = true;
         }
-        let mut outside = world.pods().outside();
+        let mut outside = state.pods().outside();
         if let Some((name, address, network)) = outside.find(|(name, ..)| is_here(name)) {
             let namespace = name.namespace.as_deref().unwrap_or_default();
             let pod = name.pod.as_deref().unwrap_or_default();
@@ -95,7 +95,7 @@ impl Ground {
             ));
         }
         let late = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
-        let bare = world.nodes().bare().any(|(_, since)| late(since));
+        let bare = state.nodes().bare().any(|(_, since)| late(since));
         if self.seen && !bare {
             PodAddressing::PerNode
         } else {
@@ -120,43 +120,44 @@ mod tests {
     use super::{super::state::StateEvent, *};
     use crate::kube::Event;
 
-    fn node(world: &mut ClusterState, name: &str, ranges: &[&str]) {
+    fn node(state: &mut ClusterState, name: &str, ranges: &[&str]) {
         let object = json!({"metadata": {"name": name, "uid": name}, "spec": {"podCIDRs": ranges}});
         let node = serde_json::from_value(object).expect("a node");
-        world.take(StateEvent::Node(Event::Apply(node)), &mut Vec::new());
+        state.take(StateEvent::Node(Event::Apply(node)), &mut Vec::new());
     }
 
-    fn pod(world: &mut ClusterState, addresses: &[&str]) {
+    fn pod(state: &mut ClusterState, addresses: &[&str]) {
         let ips: Vec<Value> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
         let object = json!({"metadata": {"name": "web", "namespace": "shop", "uid": "web"},
             "spec": {"nodeName": "n1"}, "status": {"phase": "Running", "podIPs": ips}});
         let pod = serde_json::from_value(object).expect("a pod");
-        world.take(StateEvent::Pod(Event::Apply(pod)), &mut Vec::new());
+        state.take(StateEvent::Pod(Event::Apply(pod)), &mut Vec::new());
     }
 
-    fn world() -> ClusterState {
-        let mut world = ClusterState::of_a_node(&[]);
-        world.take(StateEvent::Node(Event::Init), &mut Vec::new());
-        world.take(StateEvent::Node(Event::InitDone), &mut Vec::new());
-        world
+    fn state() -> ClusterState {
+        let mut state = ClusterState::of_a_node(&[]);
+        state.take(StateEvent::Node(Event::Init), &mut Vec::new());
+        state.take(StateEvent::Node(Event::InitDone), &mut Vec::new());
+        state
     }
 
     #[test]
     fn a_pod_within_its_nodes_range_proves_it() {
-        let (mut world, mut ground, now) = (world(), Ground::new("n1".into()), Instant::now());
-        node(&mut world, "n1", &["198.18.1.0/24", "fd00:1::/64"]);
-        assert_eq!(ground.look(&world, now), PodAddressing::Unknown);
-        pod(&mut world, &["198.18.1.2", "fd00:1::2"]);
-        assert_eq!(ground.look(&world, now), PodAddressing::PerNode);
+        let (mut state, mut addressing, now) =
+            (state(), AddressingCheck::new("n1".into()), Instant::now());
+        node(&mut state, "n1", &["198.18.1.0/24", "fd00:1::/64"]);
+        assert_eq!(addressing.look(&state, now), PodAddressing::Unknown);
+        pod(&mut state, &["198.18.1.2", "fd00:1::2"]);
+        assert_eq!(addressing.look(&state, now), PodAddressing::PerNode);
         // A node without range may have pods anywhere, once it is not new any more.
-        node(&mut world, "n2", &[]);
-        assert_eq!(ground.look(&world, now), PodAddressing::PerNode);
+        node(&mut state, "n2", &[]);
+        assert_eq!(addressing.look(&state, now), PodAddressing::PerNode);
         let later = now + 2 * PATIENCE;
-        assert_eq!(ground.look(&world, later), PodAddressing::Unknown);
-        node(&mut world, "n2", &["198.18.2.0/24"]);
-        assert_eq!(ground.look(&world, later), PodAddressing::PerNode);
-        pod(&mut world, &["198.18.1.2", "fd00:2::2"]);
-        let PodAddressing::Flat(why) = ground.look(&world, now) else {
+        assert_eq!(addressing.look(&state, later), PodAddressing::Unknown);
+        node(&mut state, "n2", &["198.18.2.0/24"]);
+        assert_eq!(addressing.look(&state, later), PodAddressing::PerNode);
+        pod(&mut state, &["198.18.1.2", "fd00:2::2"]);
+        let PodAddressing::Flat(why) = addressing.look(&state, now) else {
             panic!("one of its addresses is of no range");
         };
         assert!(
@@ -167,17 +168,18 @@ mod tests {
 
     #[test]
     fn a_pod_in_an_overlay_makes_it_flat() {
-        let (mut world, mut ground, now) = (world(), Ground::new("n1".into()), Instant::now());
-        node(&mut world, "n1", &["198.18.1.0/24"]);
-        pod(&mut world, &["198.18.1.2"]);
-        assert_eq!(ground.look(&world, now), PodAddressing::PerNode);
+        let (mut state, mut addressing, now) =
+            (state(), AddressingCheck::new("n1".into()), Instant::now());
+        node(&mut state, "n1", &["198.18.1.0/24"]);
+        pod(&mut state, &["198.18.1.2"]);
+        assert_eq!(addressing.look(&state, now), PodAddressing::PerNode);
         let networks = r#"[{"name": "blue", "ips": ["198.19.5.1/24"]}]"#;
         let object = json!({"metadata": {"name": "meshed", "namespace": "shop", "uid": "m",
             "annotations": {"l2sm/networks": networks}}, "spec": {"nodeName": "n1"},
             "status": {"phase": "Running", "podIP": "198.18.1.3"}});
         let object = serde_json::from_value(object).expect("a pod");
-        world.take(StateEvent::Pod(Event::Apply(object)), &mut Vec::new());
-        let PodAddressing::Flat(why) = ground.look(&world, now) else {
+        state.take(StateEvent::Pod(Event::Apply(object)), &mut Vec::new());
+        let PodAddressing::Flat(why) = addressing.look(&state, now) else {
             panic!("the other pods of the network are anywhere");
         };
         for word in ["shop/meshed", "198.19.5.1", "blue"] {
@@ -188,16 +190,17 @@ mod tests {
     #[test]
     fn a_node_that_stays_without_range_or_unknown_is_flat() {
         for known in [true, false] {
-            let (mut world, mut ground, now) = (world(), Ground::new("n1".into()), Instant::now());
+            let (mut state, mut addressing, now) =
+                (state(), AddressingCheck::new("n1".into()), Instant::now());
             if known {
-                node(&mut world, "n1", &[]);
+                node(&mut state, "n1", &[]);
             }
             assert_eq!(
-                ground.look(&world, now),
+                addressing.look(&state, now),
                 PodAddressing::Unknown,
                 "it may be new"
             );
-            let PodAddressing::Flat(why) = ground.look(&world, now + PATIENCE) else {
+            let PodAddressing::Flat(why) = addressing.look(&state, now + PATIENCE) else {
                 panic!("it has no range");
             };
             assert_eq!(why.contains("spec.podCIDRs"), known, "{why}");

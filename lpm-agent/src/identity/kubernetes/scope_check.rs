@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 
 use super::{
     objects::{Node, Pod},
-    pod_addressing::{Ground, PodAddressing},
+    pod_addressing::{AddressingCheck, PodAddressing},
     state::{ClusterState, StateEvent, Watched},
 };
 use crate::kube::{ConnectError, Event, Failure, connect};
 
-/// A time that is longer than any patience of [`Ground`].
+/// A time that is longer than any patience of [`AddressingCheck`].
 const LATER: Duration = Duration::from_mins(1);
 
 /// The scope that this node would get.
@@ -35,22 +35,22 @@ pub enum Outlook {
 /// Asks the API server for a node and its pods.
 pub async fn check_scope(kubeconfig: Option<&Path>, node: &str) -> Result<Outlook, ConnectError> {
     let client = connect(kubeconfig).await?;
-    let mut world = ClusterState::of_a_node(&[]);
+    let mut state = ClusterState::of_a_node(&[]);
     let (this, its) = (
         format!("metadata.name={node}"),
         format!("spec.nodeName={node}"),
     );
     let read = async {
         let nodes = Watched::Nodes;
-        list::<Node>(&client, (nodes, StateEvent::Node), &this, &mut world).await?;
-        list::<Pod>(&client, (Watched::Pods, StateEvent::Pod), &its, &mut world).await
+        list::<Node>(&client, (nodes, StateEvent::Node), &this, &mut state).await?;
+        list::<Pod>(&client, (Watched::Pods, StateEvent::Pod), &its, &mut state).await
     };
     if let Err(sentence) = read.await {
         return Ok(Outlook::Unanswered(sentence));
     }
-    let (mut ground, now) = (Ground::new(node.into()), Instant::now());
-    ground.look(&world, now);
-    Ok(match ground.look(&world, now + LATER) {
+    let (mut addressing, now) = (AddressingCheck::new(node.into()), Instant::now());
+    addressing.look(&state, now);
+    Ok(match addressing.look(&state, now + LATER) {
         PodAddressing::PerNode => Outlook::Holds,
         PodAddressing::Unknown => Outlook::NoPods,
         PodAddressing::Flat(why) => Outlook::Cluster(why),
@@ -61,7 +61,7 @@ async fn list<K>(
     client: &Client,
     (kind, wrap): (Watched, fn(Event<K>) -> StateEvent),
     fields: &str,
-    world: &mut ClusterState,
+    state: &mut ClusterState,
 ) -> Result<(), String>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -78,7 +78,7 @@ where
     let objects = found.items.into_iter().map(Event::InitApply);
     let events = [Event::Init].into_iter().chain(objects);
     for event in events.chain([Event::InitDone]) {
-        world.take(wrap(event), &mut Vec::new());
+        state.take(wrap(event), &mut Vec::new());
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ const WAITING: usize = 256;
 /// State of a stand-in: the pods of one node.
 struct View {
     node: Arc<str>,
-    world: ClusterState,
+    state: ClusterState,
     names: BTreeMap<IpAddr, Arc<Name>>,
     /// True: the watch works, as far as is known.
     works: bool,
@@ -90,7 +90,7 @@ impl View {
     fn new(node: Arc<str>, labels: &[String]) -> Self {
         Self {
             node,
-            world: ClusterState::of_a_node(labels),
+            state: ClusterState::of_a_node(labels),
             names: BTreeMap::new(),
             works: false,
             moved: Vec::new(),
@@ -101,8 +101,8 @@ impl View {
         match message {
             Message::Event(event) => {
                 let mut changes = Vec::new();
-                self.moved.extend(self.world.moved(&event));
-                self.world.take(*event, &mut changes);
+                self.moved.extend(self.state.moved(&event));
+                self.state.take(*event, &mut changes);
                 for change in changes {
                     self.change(change);
                 }
@@ -132,7 +132,7 @@ impl View {
 
     /// All names of the node's pods. None: they are not known, or may not be true any more.
     fn line(&mut self) -> Option<Line> {
-        if !self.works || !self.world.is_synced(Watched::Pods) {
+        if !self.works || !self.state.is_synced(Watched::Pods) {
             return None;
         }
         let named = self.names.iter().map(|(address, name)| Named {

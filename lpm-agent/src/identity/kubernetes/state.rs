@@ -148,10 +148,10 @@ impl ClusterState {
     /// and jobs.
     #[must_use]
     pub fn of_a_node(labels: &[String]) -> Self {
-        let mut world = Self::new(labels);
-        world.owners.set_asks(true);
-        world.narrow = Some(Narrow::default());
-        world
+        let mut state = Self::new(labels);
+        state.owners.set_asks(true);
+        state.narrow = Some(Narrow::default());
+        state
     }
 
     /// Follows all pods of the cluster from now on. The known ones stay until the pods are listed.

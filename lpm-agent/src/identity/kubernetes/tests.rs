@@ -18,7 +18,7 @@ use crate::{
 
 /// A cluster state, and the names that it has given.
 struct Cluster {
-    world: ClusterState,
+    state: ClusterState,
     merge: Merge,
     names: PrefixMap,
 }
@@ -30,7 +30,7 @@ fn read<K: DeserializeOwned>(object: Value) -> K {
 impl Cluster {
     fn new() -> Self {
         Self {
-            world: ClusterState::new(&["team".to_owned()]),
+            state: ClusterState::new(&["team".to_owned()]),
             merge: Merge::default(),
             names: PrefixMap::default(),
         }
@@ -38,7 +38,7 @@ impl Cluster {
 
     fn take(&mut self, event: StateEvent) {
         let mut changes = Vec::new();
-        self.world.take(event, &mut changes);
+        self.state.take(event, &mut changes);
         for (range, name) in changes.into_iter().filter_map(|c| self.merge.apply(c)) {
             match name {
                 Some(name) => self.names.insert(range, name),
@@ -154,7 +154,7 @@ fn pods_without_an_address_of_their_own_name_none() {
     ));
     cluster.pod(pod("odd", "shop", &["nowhere"]));
     assert!(cluster.names.is_empty(), "{:?}", cluster.names);
-    assert_eq!(cluster.world.count(Watched::Pods), 4);
+    assert_eq!(cluster.state.count(Watched::Pods), 4);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn a_new_list_keeps_the_names_until_it_is_complete() {
         pod("goes", "a", &["198.18.1.8"]),
     );
     cluster.list_pods(vec![stays.clone(), goes]);
-    assert!(cluster.world.is_synced(Watched::Pods));
+    assert!(cluster.state.is_synced(Watched::Pods));
     cluster.take(StateEvent::Pod(Event::Init));
     cluster.take(StateEvent::Pod(Event::InitApply(read(stays))));
     assert_eq!(cluster.who("198.18.1.8"), "pod a goes - - n1 -");
@@ -398,8 +398,8 @@ fn addresses_in_other_networks_bear_the_network() {
 #[test]
 fn until_all_is_known_nothing_is_outside() {
     let mut merge = Merge::default();
-    let world: Vec<_> = everything_unknown(true);
-    let deltas: Vec<_> = world.into_iter().filter_map(|c| merge.apply(c)).collect();
+    let state: Vec<_> = everything_unknown(true);
+    let deltas: Vec<_> = state.into_iter().filter_map(|c| merge.apply(c)).collect();
     assert_eq!(deltas.len(), 2);
     let internet = Change {
         origin: Origin::External,

@@ -78,17 +78,21 @@ impl Width {
     }
 
     /// Checks at intervals whether the reason is gone. Returns the scope to report, if it is new.
-    pub(super) fn look(&mut self, footing: impl FnOnce() -> PodAddressing) -> Option<Scope> {
-        self.look_at(Instant::now(), footing)
+    pub(super) fn look(&mut self, addressing: impl FnOnce() -> PodAddressing) -> Option<Scope> {
+        self.look_at(Instant::now(), addressing)
     }
 
-    fn look_at(&mut self, now: Instant, footing: impl FnOnce() -> PodAddressing) -> Option<Scope> {
+    fn look_at(
+        &mut self,
+        now: Instant,
+        addressing: impl FnOnce() -> PodAddressing,
+    ) -> Option<Scope> {
         let early = |looked: Instant| now.saturating_duration_since(looked) < LOOK;
         if self.looked.is_some_and(early) {
             return None;
         }
         self.looked = Some(now);
-        let why = match footing() {
+        let why = match addressing() {
             PodAddressing::PerNode => {
                 self.steady.get_or_insert(now);
                 format!(

@@ -151,17 +151,17 @@ impl NamePublisher {
         let state = (Arc::clone(self), first);
         Ok(stream::unfold(
             state,
-            |(board, (said, mut lines))| async move {
+            |(publisher, (said, mut lines))| async move {
                 if let Some(said) = said {
-                    return Some((said, (board, (None, lines))));
+                    return Some((said, (publisher, (None, lines))));
                 }
                 match lines.recv().await {
-                    Ok(line) => Some((line, (board, (None, lines)))),
+                    Ok(line) => Some((line, (publisher, (None, lines)))),
                     Err(RecvError::Closed) => None,
                     // The listener missed some lines, so it gets all names again.
                     Err(RecvError::Lagged(_)) => {
-                        let (said, lines) = board.first().ok()?;
-                        Some((said?, (board, (None, lines))))
+                        let (said, lines) = publisher.first().ok()?;
+                        Some((said?, (publisher, (None, lines))))
                     }
                 }
             },

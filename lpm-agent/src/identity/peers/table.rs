@@ -65,7 +65,8 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         &mut self,
         addresses: impl IntoIterator<Item = IpAddr>,
         home: impl Fn(IpAddr) -> Option<Agent>,
-        (now, out): (Instant, &mut Vec<Change>),
+        now: Instant,
+        out: &mut Vec<Change>,
     ) {
         let agents = addresses.into_iter().filter_map(home);
         forget(self.agents.want(agents, now), out);
@@ -77,7 +78,8 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         number: u64,
         line: Line,
         home: impl Fn(IpAddr) -> Option<Agent>,
-        (now, out): (Instant, &mut Vec<Change>),
+        now: Instant,
+        out: &mut Vec<Change>,
     ) {
         let Some((node, peer)) = self.agents.by_number(number) else {
             return;
@@ -116,7 +118,8 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
         &mut self,
         mut line: Line,
         home: impl Fn(IpAddr) -> Option<Agent>,
-        (now, out): (Instant, &mut Vec<Change>),
+        now: Instant,
+        out: &mut Vec<Change>,
     ) {
         let Some(peer) = self.agents.get(&line.node) else {
             return;
@@ -131,7 +134,7 @@ impl<B: FnMut(SocketAddr, &Arc<str>, u64) -> Option<PeerConnection>> Peers<B> {
                 named.name = Arc::clone(before);
             }
         }
-        self.take(number, line, home, (now, out));
+        self.take(number, line, home, now, out);
     }
 
     /// The number of a node's connection. None: the node is not asked.

@@ -88,7 +88,7 @@ fn each_node_is_asked_once_while_something_talks_with_it() {
         "198.19.9.9",
     ];
     for _ in 0..2 {
-        peers.want(talks.map(address), home, (now, &mut out));
+        peers.want(talks.map(address), home, now, &mut out);
     }
     let asked = begun.lock().expect("not poisoned").clone();
     assert_eq!(asked, ["1 n2 198.19.0.2:9477", "2 n3 198.19.0.3:9477"]);
@@ -96,13 +96,14 @@ fn each_node_is_asked_once_while_something_talks_with_it() {
         1,
         all(vec![named("198.18.2.1", "shop")]),
         home,
-        (now, &mut out),
+        now,
+        &mut out,
     );
     assert_eq!(words(&out), ["198.18.2.1 shop"]);
     out.clear();
     // Nothing talks with the node any more, though its agent still says that its names hold.
     let later = now + Duration::from_mins(6);
-    peers.take(1, Line::of(&"n2".into()), home, (later, &mut out));
+    peers.take(1, Line::of(&"n2".into()), home, later, &mut out);
     peers.tick(later, &mut out);
     assert_eq!(words(&out), ["198.18.2.1 -"]);
     assert_eq!(peers.report(), Report::default());
@@ -112,16 +113,16 @@ fn each_node_is_asked_once_while_something_talks_with_it() {
 fn what_is_not_heard_for_too_long_is_unknown() {
     let (mut peers, begun) = peers();
     let (now, mut out) = (Instant::now(), Vec::new());
-    peers.want([address("198.18.2.1")], home, (now, &mut out));
+    peers.want([address("198.18.2.1")], home, now, &mut out);
     let line = || {
         all(vec![
             named("198.18.2.1", "shop"),
             named("198.18.2.2", "shop"),
         ])
     };
-    peers.take(1, line(), home, (now, &mut out));
+    peers.take(1, line(), home, now, &mut out);
     out.clear();
-    peers.take(1, Line::of(&"n2".into()), home, (now + LEASE / 2, &mut out));
+    peers.take(1, Line::of(&"n2".into()), home, now + LEASE / 2, &mut out);
     peers.tick(now + LEASE, &mut out);
     assert_eq!(words(&out), [""; 0], "it was heard meanwhile");
     peers.tick(now + LEASE / 2 + LEASE, &mut out);
@@ -129,14 +130,14 @@ fn what_is_not_heard_for_too_long_is_unknown() {
     assert_eq!(begun.lock().expect("not poisoned").len(), 2, "asked again");
     out.clear();
     // Messages of the old connection are ignored. Changes mean nothing without all names.
-    peers.take(1, line(), home, (now, &mut out));
+    peers.take(1, line(), home, now, &mut out);
     let changed = Line {
         changed: vec![named("198.18.2.1", "shop")],
         ..Line::of(&"n2".into())
     };
-    peers.take(2, changed, home, (now, &mut out));
+    peers.take(2, changed, home, now, &mut out);
     assert_eq!(words(&out), [""; 0]);
-    peers.take(2, line(), home, (now, &mut out));
+    peers.take(2, line(), home, now, &mut out);
     assert_eq!(out.len(), 2);
 }
 
@@ -144,7 +145,7 @@ fn what_is_not_heard_for_too_long_is_unknown() {
 fn an_agents_word_is_for_its_own_node() {
     let (mut peers, _) = peers();
     let (now, mut out) = (Instant::now(), Vec::new());
-    peers.want([address("198.18.2.1")], home, (now, &mut out));
+    peers.want([address("198.18.2.1")], home, now, &mut out);
     let moved = ["198.18.2.1", "198.18.3.1", "198.19.0.1"].map(|at| Moved {
         address: address(at),
         since: None,
@@ -164,7 +165,7 @@ fn an_agents_word_is_for_its_own_node() {
         named("198.19.0.1", "evil"),
         node,
     ];
-    peers.take(1, all(lies), home, (now, &mut out));
+    peers.take(1, all(lies), home, now, &mut out);
     assert_eq!(words(&out), ["198.18.2.1 shop"]);
     out.clear();
     // A list replaces the earlier names. Then the range goes to another node.
@@ -172,7 +173,8 @@ fn an_agents_word_is_for_its_own_node() {
         1,
         all(vec![named("198.18.2.2", "media")]),
         home,
-        (now, &mut out),
+        now,
+        &mut out,
     );
     assert_eq!(words(&out), ["198.18.2.1 -", "198.18.2.2 media"]);
     out.clear();
@@ -196,13 +198,13 @@ fn change(origin: Origin, at: &str, name: Option<Arc<Name>>) -> Change {
 
 #[test]
 fn the_board_tells_of_its_own_nodes_pods() {
-    let board = Arc::<NamePublisher>::default();
-    assert_eq!(board.listen().err(), Some(Refusal::Closed));
-    board.open("n2".into());
+    let publisher = Arc::<NamePublisher>::default();
+    assert_eq!(publisher.listen().err(), Some(Refusal::Closed));
+    publisher.open("n2".into());
     let name = |at| named(at, "shop").name;
     let mut other = name("198.18.3.1");
     Arc::make_mut(&mut other).node = Some("n3".into());
-    board.take(
+    publisher.take(
         &[
             change(Origin::Pod, "198.18.2.1", Some(name("198.18.2.1"))),
             change(Origin::Pod, "198.18.3.1", Some(other.clone())),
@@ -210,9 +212,9 @@ fn the_board_tells_of_its_own_nodes_pods() {
         ],
         &[],
     );
-    assert_eq!(board.listen().err(), Some(Refusal::NotYet));
-    board.set_whole(true);
-    let mut lines = pin!(board.listen().expect("lines"));
+    assert_eq!(publisher.listen().err(), Some(Refusal::NotYet));
+    publisher.set_whole(true);
+    let mut lines = pin!(publisher.listen().expect("lines"));
     let mut next = || {
         let line = lines.next().now_or_never()?.expect("no end");
         Some(serde_json::from_slice::<Line>(&line).expect("a line"))
@@ -224,9 +226,9 @@ fn the_board_tells_of_its_own_nodes_pods() {
         address: [198, 18, 2, last].into(),
         since: None,
     });
-    board.take(&[change(Origin::Pod, "198.18.2.1", None)], &moved);
-    board.take(&[change(Origin::Pod, "198.18.2.1", Some(other))], &[]);
-    board.alive();
+    publisher.take(&[change(Origin::Pod, "198.18.2.1", None)], &moved);
+    publisher.take(&[change(Origin::Pod, "198.18.2.1", Some(other))], &[]);
+    publisher.alive();
     let gone = Line {
         gone: vec![address("198.18.2.1")],
         moved: moved[..1].to_vec(),
@@ -236,19 +238,19 @@ fn the_board_tells_of_its_own_nodes_pods() {
     assert_eq!(next(), Some(Line::of(&"n2".into())));
     // A slow listener gets all names again. Once it is no node any more, the agent sends nothing.
     for _ in 0..100 {
-        board.alive();
+        publisher.alive();
     }
     assert_eq!(next(), Some(all(Vec::new())));
-    board.set_whole(false);
-    board.alive();
+    publisher.set_whole(false);
+    publisher.alive();
     assert_eq!(next(), None);
-    assert_eq!(board.listeners(), 1);
+    assert_eq!(publisher.listeners(), 1);
 }
 
 #[test]
 fn nodes_may_ask_and_nobody_else() {
-    let board = NamePublisher::default();
-    board.admit([address("198.19.0.2")].into());
+    let publisher = NamePublisher::default();
+    publisher.admit([address("198.19.0.2")].into());
     for (client, may) in [
         ("198.19.0.2", true),
         ("::ffff:198.19.0.2", true),
@@ -256,6 +258,6 @@ fn nodes_may_ask_and_nobody_else() {
         ("198.19.0.3", false),
         ("::ffff:198.19.0.3", false),
     ] {
-        assert_eq!(board.admits(address(client)).is_ok(), may, "{client}");
+        assert_eq!(publisher.admits(address(client)).is_ok(), may, "{client}");
     }
 }

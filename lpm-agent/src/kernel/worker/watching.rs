@@ -103,13 +103,14 @@ impl Worker {
                 watch.contest.undisturbed(now, watch.passes);
                 false
             } else {
-                self.come_first(&shown, hook, (watch, others), now)
+                self.come_first(&shown, hook, watch, others, now)
             };
             if let Some(packets) = &outlook.packets
                 && hook.slot != Slot::Joined
                 && !watch.contest.is_contested()
             {
-                self.listen_at(&shown, hook, (watch, behind), (packets, now));
+                let packets = packets.get(&shown.interface.name);
+                self.listen_at(&shown, hook, watch, behind, packets, now);
             }
             blind = blind.or(watch.reason(behind).map(|reason| Blind {
                 reason,
@@ -127,7 +128,8 @@ impl Worker {
         &mut self,
         shown: &AttachedInterface,
         hook: &mut Hook,
-        (watch, others): (&mut Watch, Vec<Other>),
+        watch: &mut Watch,
+        others: Vec<Other>,
         now: Instant,
     ) -> bool {
         if watch.others != others {
@@ -161,16 +163,18 @@ impl Worker {
         }
     }
 
-    /// Checks whether packets reach a hook. `behind`: another program is in front.
+    /// Checks whether packets reach a hook. `behind`: another program is in front. `packets`: those
+    /// that the interface has counted, if they are known.
     fn listen_at(
         &mut self,
         shown: &AttachedInterface,
         hook: &mut Hook,
-        (watch, behind): (&mut Watch, bool),
-        (packets, now): (&HashMap<String, Packets>, Instant),
+        watch: &mut Watch,
+        behind: bool,
+        packets: Option<&Packets>,
+        now: Instant,
     ) {
         let (interface, direction) = (&shown.interface, hook.slot.direction());
-        let packets = packets.get(&interface.name);
         let sides = self.sides.get(&interface.index).copied();
         // The interface also counts the packets that another's XDP program drops or redirects.
         let judged = self.evidence.is_some()

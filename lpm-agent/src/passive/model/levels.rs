@@ -76,6 +76,25 @@ pub struct PodLabels {
 /// Histograms by labels, leg and echo.
 pub type By<L> = BTreeMap<(L, Leg, Echo), Counts>;
 
+/// A row of histograms, and the labels that all its levels share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowLabels<'a> {
+    /// Number of the row.
+    pub(super) row: usize,
+    /// The row's label set. None: it is the overflow row.
+    pub(super) pair: Option<PairKey>,
+    /// The namespaces, and the kind of the remote end.
+    pub(super) labels: &'a Labels,
+}
+
+/// One histogram of a row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted<'a> {
+    pub(super) leg: Leg,
+    pub(super) echo: Echo,
+    pub(super) counts: &'a Counts,
+}
+
 /// The round trips of the levels that are switched on.
 #[derive(Clone, Debug, Default)]
 pub struct Levelled {
@@ -102,13 +121,9 @@ impl Levelled {
     }
 
     /// Adds the counts of a row.
-    pub(super) fn add(
-        &mut self,
-        model: &Model,
-        (row, pair): (usize, Option<PairKey>),
-        labels: &Labels,
-        (leg, echo, counts): (Leg, Echo, &Counts),
-    ) {
+    pub(super) fn add(&mut self, model: &Model, row: &RowLabels<'_>, counted: Counted<'_>) {
+        let RowLabels { row, pair, labels } = *row;
+        let Counted { leg, echo, counts } = counted;
         let levels = model.ids.levels();
         let ends = pair.map(|pair| (pair.local(), pair.remote()));
         let overflown = row == OVERFLOW_ROW;
@@ -132,7 +147,7 @@ impl Levelled {
             insert(&mut self.services, (labels, leg, echo), counts);
         }
         if levels.pod
-            && let Some(pod) = pod(model, ends.map(|ends| ends.0), (overflown, self.overflown))
+            && let Some(pod) = pod(model, ends.map(|ends| ends.0), overflown, self.overflown)
         {
             let labels = labels.clone();
             insert(
@@ -183,7 +198,7 @@ fn service(model: &Model, end: Option<NameValue>, overflown: bool) -> Option<Arc
 
 /// The pod that is the local end. None: the local end is no pod, is gone, or no interface
 /// identifies it. `any`: some member could not be told apart, and this one may be such.
-fn pod(model: &Model, end: Option<NameValue>, (overflown, any): (bool, bool)) -> Option<Arc<str>> {
+fn pod(model: &Model, end: Option<NameValue>, overflown: bool, any: bool) -> Option<Arc<str>> {
     let Some(end) = end else {
         return overflown.then(|| OVERFLOW.into());
     };

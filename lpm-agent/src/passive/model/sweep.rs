@@ -11,7 +11,11 @@ use lpm_common::{
 };
 
 use super::Model;
-use crate::passive::{Clock, flow::is_closed, window::words};
+use crate::passive::{
+    Clock,
+    flow::{FlowIdentity, is_closed},
+    window::words,
+};
 
 /// Sums over all flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,8 +51,8 @@ impl Model {
             if fingerprint == 0 {
                 continue;
             }
-            let of = (fingerprint, entry.cold.first_seen.load(Ordering::Relaxed));
-            for traffic in windows.beyond_carried(index, of, words(entry)) {
+            let flow = FlowIdentity::of(fingerprint, entry);
+            for traffic in windows.beyond_carried(index, flow, words(entry)) {
                 all += traffic;
             }
             if self.is_active(entry, clock)

@@ -9,7 +9,7 @@ use lpm_common::{
     layout::{Method, NOWHERE, Phase, QueryEntry, timeout_ns},
     packet::{Direction, FlowKey, Meta},
     parse::Network,
-    query::{self, Ledger, Queries, Query, Rest, dns},
+    query::{self, Queries, Query, QueryRecorder, Rest, dns},
     table,
 };
 
@@ -149,7 +149,7 @@ impl Queries for Engine {
     }
 }
 
-impl Ledger for Engine {
+impl QueryRecorder for Engine {
     fn row(&self, query: &Query) -> u32 {
         // There are no names here. A row identifies the query's method and its ends.
         if query.head.method == Method::Dns as u8 {

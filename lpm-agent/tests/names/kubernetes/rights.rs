@@ -166,7 +166,7 @@ fn of_a_node(kubeconfig: &Path) -> Follower {
     let of_node = OfNode {
         node: "n1".into(),
         port: 1,
-        board: std::sync::Arc::default(),
+        publisher: std::sync::Arc::default(),
         addresses: std::sync::Arc::new(Vec::new),
     };
     Follower::start_of(kubeconfig, Some(of_node))

@@ -100,24 +100,27 @@ impl Drop for Rest {
     }
 }
 
+/// The programs that a cluster consists of, and those that they start.
+const PROGRAMS: [&str; 12] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kubectl",
+    "containerd",
+    "ctr",
+    "runc",
+    "iptables",
+    "conntrack",
+];
+
 impl Cluster {
     /// Starts a cluster and waits until both nodes are ready.
     pub fn up(config: &ClusterConfig) -> Result<Self, Error> {
         let programs = Programs::new();
-        for program in [
-            "etcd",
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kube-scheduler",
-            "kubelet",
-            "kube-proxy",
-            "kubectl",
-            "containerd",
-            "ctr",
-            "runc",
-            "iptables",
-            "conntrack",
-        ] {
+        for program in PROGRAMS {
             programs.find(program)?;
         }
         Self::remove_stale()?;

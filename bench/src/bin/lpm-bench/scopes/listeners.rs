@@ -39,8 +39,8 @@ pub(crate) fn measure(api: &ApiServer) -> Result<Listeners> {
     let runtime = tokio::runtime::Runtime::new().context("a runtime")?;
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
     let at = listener.local_addr()?;
-    let service =
-        names::router(Arc::clone(&agent.board)).into_make_service_with_connect_info::<SocketAddr>();
+    let service = names::router(Arc::clone(&agent.publisher))
+        .into_make_service_with_connect_info::<SocketAddr>();
     runtime.spawn(async move { axum::serve(listener, service).await });
     let (_one, first) = listen(at)?;
     let quiet = spent(LONG)?;

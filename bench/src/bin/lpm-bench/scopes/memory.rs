@@ -51,7 +51,7 @@ pub(crate) fn alone(nodes: u32, scope: &str) -> Result<()> {
     let before = anonymous()?;
     let labels = ["team".to_owned()];
     let mut kept = Kept {
-        world: if scope == "node" {
+        state: if scope == "node" {
             ClusterState::of_a_node(&labels)
         } else {
             ClusterState::new(&labels)
@@ -74,7 +74,7 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 struct Kept {
-    world: ClusterState,
+    state: ClusterState,
     merge: Merge,
     names: PrefixMap,
 }
@@ -144,7 +144,7 @@ impl Kept {
 
     fn take(&mut self, event: StateEvent) {
         let mut changes = Vec::new();
-        self.world.take(event, &mut changes);
+        self.state.take(event, &mut changes);
         self.apply(changes);
     }
 

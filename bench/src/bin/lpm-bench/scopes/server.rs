@@ -48,17 +48,17 @@ pub(crate) struct Cost {
 /// A running agent, without a kernel.
 pub(crate) struct Agent {
     _kubernetes: Kubernetes,
-    pub(crate) board: Arc<NamePublisher>,
+    pub(crate) publisher: Arc<NamePublisher>,
 }
 
 impl Agent {
     /// Starts one; returns when it knows all that it follows.
     pub(crate) fn start(api: &ApiServer, narrow: bool) -> Result<Self> {
-        let (status, board) = (Arc::<Status>::default(), Arc::<NamePublisher>::default());
+        let (status, publisher) = (Arc::<Status>::default(), Arc::<NamePublisher>::default());
         let of_node = narrow.then(|| OfNode {
             node: objects::node_name(0).into(),
             port: 9477,
-            board: Arc::clone(&board),
+            publisher: Arc::clone(&publisher),
             addresses: Arc::new(Vec::<IpAddr>::new),
         });
         let settings = Settings {
@@ -82,7 +82,7 @@ impl Agent {
             if followed() {
                 return Ok(Self {
                     _kubernetes: kubernetes,
-                    board,
+                    publisher,
                 });
             }
             let held = told.0.lock().expect("not poisoned");
