@@ -1,5 +1,6 @@
 //! The agent: loads the kernel programs, reads what they measured, names it and serves it.
 
+pub mod active;
 pub mod api;
 mod backoff;
 pub mod cli;

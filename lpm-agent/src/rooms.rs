@@ -7,9 +7,9 @@ use std::{
 };
 
 /// Rooms from the lowest to the highest. A room uses only rooms that stand before it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "fnv", "glob", "text", "yaml", "backoff", "kube", "mesh", "identity", "kernel", "config",
-    "passive", "shutdown", "export", "api", "replay", "session", "cli",
+    "passive", "active", "shutdown", "export", "api", "replay", "session", "cli",
 ];
 
 /// Rust files below a directory.

@@ -41,6 +41,7 @@ pub mod parse;
 pub mod pipeline;
 pub mod query;
 pub mod rows;
+pub mod stamp;
 pub mod table;
 #[cfg(any(test, feature = "host"))]
 pub mod testing;

@@ -6,8 +6,10 @@ mod config;
 mod here;
 mod memory;
 mod output;
+mod probe;
 #[cfg(test)]
 mod reference;
+mod reflect;
 mod replay;
 mod rights;
 mod run;
@@ -86,6 +88,12 @@ On SIGHUP, or when the files change, the agent applies new names and rules witho
     /// Measure the packets of a capture (pcap or pcapng) as if they passed now.
     #[command(after_help = replay::EXAMPLES)]
     Replay(Box<replay::Replay>),
+    /// Measure the round trip to a reflector, and each way's delay, with probes (STAMP, RFC 8762).
+    #[command(after_help = probe::EXAMPLES)]
+    Probe(probe::Probe),
+    /// Answer the probes of others (STAMP, RFC 8762).
+    #[command(after_help = reflect::EXAMPLES)]
+    Reflect(reflect::Reflect),
     /// Show what this machine supports, with a fix for each missing thing.
     #[command(after_help = "Examples:
   lpm check                      kernel, BTF, capabilities, interfaces
@@ -194,8 +202,13 @@ fn mode(text: &str) -> Result<Mode, String> {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log(matches!(cli.command, Command::Run(_)));
+    // As ping does: 1 is for no answer, 2 for an error.
+    let failure = match cli.command {
+        Command::Probe(_) => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    };
     match execute(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Without stderr there is nobody left to tell.
@@ -204,18 +217,20 @@ pub fn main() -> ExitCode {
                 "lpm: {}",
                 shortened(&error.to_string())
             );
-            ExitCode::FAILURE
+            failure
         }
     }
 }
 
-fn execute(cli: Cli) -> anyhow::Result<()> {
+fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     let netns = cli.netns.as_ref();
     match cli.command {
         Command::Run(run) => run.execute(netns),
         Command::Top(top) => top.execute(netns),
         Command::Watch(watch) => watch.execute(netns),
         Command::Replay(replay) => replay.execute(),
+        Command::Probe(probe) => return probe.execute(netns),
+        Command::Reflect(reflect) => reflect.execute(netns),
         Command::Check(check) => check.execute(netns),
         Command::Detach(detach) => detach.execute(netns),
         Command::Config(config) => config.execute(),
@@ -225,6 +240,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             Ok(io::stdout().write_all(&script)?)
         }
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 fn log(agent: bool) {

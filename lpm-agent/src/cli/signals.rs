@@ -1,7 +1,14 @@
 //! Signals and other events that end a command.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
+use nix::sys::{
+    signal::SigSet,
+    signalfd::{SfdFlags, SignalFd},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::Gone;
@@ -48,4 +55,35 @@ impl End {
 /// A stream of SIGHUP signals, which ask to read the files again.
 pub(super) fn reload() -> io::Result<Signal> {
     signal(SignalKind::hangup())
+}
+
+/// Ctrl-C and SIGTERM as a descriptor that becomes readable, for commands without a runtime.
+#[derive(Debug)]
+pub(super) struct BlockedSignals(SignalFd);
+
+impl BlockedSignals {
+    /// Blocks the signals in this thread and in those that it starts. From here on they do not kill
+    /// the process any more.
+    pub(super) fn new() -> io::Result<Self> {
+        let mut mask = SigSet::empty();
+        mask.add(nix::sys::signal::Signal::SIGINT);
+        mask.add(nix::sys::signal::Signal::SIGTERM);
+        mask.thread_block()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(SignalFd::with_flags(&mask, flags)?))
+    }
+
+    /// Another descriptor for the same signals: both become readable, and neither is read.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        let fd = self.0.as_fd().try_clone_to_owned()?;
+        // SAFETY: the descriptor is a signalfd, and nobody else owns it.
+        let fd = unsafe { SignalFd::from_owned_fd(fd) };
+        Ok(Self(fd))
+    }
+}
+
+impl AsFd for BlockedSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

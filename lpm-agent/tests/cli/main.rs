@@ -3,6 +3,7 @@
 mod bad_input;
 mod container;
 mod privileges;
+mod probe;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,0 +1,379 @@
+//! The offset between two clocks, and each way's delay, as bounds.
+//!
+//! One packet there and back bounds the offset (reflector minus sender): neither way takes less than
+//! nothing, so the offset lies in [T3 - T4, T2 - T1], an interval as wide as the packet's round
+//! trip. Clocks drift apart by no more than an allowance, so each packet's interval holds for other
+//! times too if it is widened by the allowance. What all packets allow is the intersection.
+//!
+//! A clock's own claim to be right never narrows the bounds. It only chooses a best estimate within
+//! them.
+
+use super::Stamps;
+
+/// Drift in parts per billion.
+const BILLION: i128 = 1_000_000_000;
+
+/// Bounds in nanoseconds, both possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The least that is possible.
+    pub lower: i64,
+    /// The most that is possible.
+    pub upper: i64,
+}
+
+impl Bounds {
+    /// What both allow. None: they exclude each other.
+    #[must_use]
+    pub fn meet(self, other: Self) -> Option<Self> {
+        let lower = self.lower.max(other.lower);
+        let upper = self.upper.min(other.upper);
+        (lower <= upper).then_some(Self { lower, upper })
+    }
+
+    /// Whether a value is possible.
+    #[must_use]
+    pub fn contains(self, value: i64) -> bool {
+        (self.lower..=self.upper).contains(&value)
+    }
+
+    /// The middle: off by at most half of the width.
+    #[must_use]
+    pub fn middle(self) -> i64 {
+        self.lower.midpoint(self.upper)
+    }
+
+    fn widened(self, by: i64) -> Self {
+        Self {
+            lower: self.lower.saturating_sub(by),
+            upper: self.upper.saturating_add(by),
+        }
+    }
+}
+
+/// What one packet says of the offset.
+#[derive(Clone, Copy, Debug)]
+struct Observation {
+    /// When, in nanoseconds of the sender's monotonic clock.
+    at: i64,
+    bounds: Bounds,
+}
+
+/// What is known of the offset between a sender's and a reflector's clock.
+#[derive(Clone, Debug)]
+pub struct ClockOffset {
+    /// Most by which the clocks drift apart, in parts per billion: both ends' allowances together.
+    drift: u32,
+    /// All packets before the latest train, by the two that bound most. Later times widen both by
+    /// the same, so no other packet matters.
+    before: Option<[Observation; 2]>,
+    /// The latest train.
+    train: Vec<Observation>,
+}
+
+/// Why the window began anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// The packets exclude each other: a clock was set, or drifts beyond its allowance.
+    Contradiction,
+}
+
+impl ClockOffset {
+    /// Nothing is known yet. `drift` is the sum of both ends' allowances in parts per billion.
+    #[must_use]
+    pub fn new(drift: u32) -> Self {
+        Self {
+            drift,
+            before: None,
+            train: Vec::new(),
+        }
+    }
+
+    /// Forgets all packets: a clock was set, or its rate left the allowance.
+    pub fn restart(&mut self) {
+        self.before = None;
+        self.train.clear();
+    }
+
+    /// Takes a train: packets with the sender's monotonic time at which each was sent, in
+    /// nanoseconds, oldest first. Packets whose times are impossible are left out.
+    ///
+    /// If the packets contradict the earlier ones, only the train counts from now on. If they
+    /// contradict each other, nothing is known any more.
+    pub fn take(&mut self, train: impl IntoIterator<Item = (i64, Stamps)>) -> Result<(), Restart> {
+        self.fold();
+        let drift = self.drift;
+        self.train = (train.into_iter())
+            .filter_map(|(at, stamps)| {
+                stamps.round_trip()?;
+                let bounds = Bounds {
+                    lower: stamps.backward().saturating_neg(),
+                    upper: stamps.forward(),
+                };
+                // The bounds are of the moments T3 and T2, which come after `at`.
+                let bounds = bounds.widened(drifted(drift, stamps.whole()));
+                Some(Observation { at, bounds })
+            })
+            .collect();
+        let Some(last) = self.train.last().copied() else {
+            return Ok(());
+        };
+        if self.at(last.at).is_some() {
+            return Ok(());
+        }
+        self.before = None;
+        if self.at(last.at).is_none() {
+            self.train.clear();
+        }
+        Err(Restart::Contradiction)
+    }
+
+    /// Keeps of the latest train the packets that bound most, and of those before.
+    fn fold(&mut self) {
+        let all = self
+            .before
+            .into_iter()
+            .flatten()
+            .chain(self.train.drain(..));
+        let all: Vec<Observation> = all.collect();
+        // For any later time t the bounds are lower - (t - at) * drift: the packet with the largest
+        // lower + at * drift stays the best. The same holds for the upper bounds.
+        let drift = i128::from(self.drift);
+        let slope = |observation: &Observation| i128::from(observation.at) * drift / BILLION;
+        let lower = (all.iter()).max_by_key(|one| i128::from(one.bounds.lower) + slope(one));
+        let upper = (all.iter()).min_by_key(|one| i128::from(one.bounds.upper) - slope(one));
+        self.before = lower.copied().zip(upper.copied()).map(|(a, b)| [a, b]);
+    }
+
+    /// The offset at a time of the sender's monotonic clock, in nanoseconds: reflector minus sender.
+    ///
+    /// None: no packet has come back, or the packets exclude each other.
+    #[must_use]
+    pub fn at(&self, at: i64) -> Option<Bounds> {
+        let all = self.before.iter().flatten().chain(&self.train);
+        all.map(|one| {
+            let age = i128::from(at) - i128::from(one.at);
+            Some(one.bounds.widened(drifted(self.drift, age)))
+        })
+        .reduce(|a, b| a?.meet(b?))?
+    }
+
+    /// Each way's delay of a packet that was sent at a time of the sender's monotonic clock.
+    ///
+    /// None: the packet's times are impossible, or nothing is known of the offset.
+    #[must_use]
+    pub fn delays(&self, at: i64, stamps: &Stamps) -> Option<Delays> {
+        let offset = self.at(at)?.widened(drifted(self.drift, stamps.whole()));
+        let round_trip = stamps.round_trip()?;
+        let possible = Bounds {
+            lower: 0,
+            upper: round_trip,
+        };
+        let forward = Bounds {
+            lower: stamps.forward().saturating_sub(offset.upper),
+            upper: stamps.forward().saturating_sub(offset.lower),
+        };
+        let backward = Bounds {
+            lower: stamps.backward().saturating_add(offset.lower),
+            upper: stamps.backward().saturating_add(offset.upper),
+        };
+        Some(Delays {
+            forward: forward.meet(possible)?,
+            backward: backward.meet(possible)?,
+        })
+    }
+}
+
+/// The most that clocks drift apart in `time` nanoseconds. Rounded up: bounds may be too wide, never
+/// too narrow.
+fn drifted(drift: u32, time: i128) -> i64 {
+    let drifted = time.unsigned_abs() * u128::from(drift);
+    i64::try_from(drifted.div_ceil(BILLION.unsigned_abs())).unwrap_or(i64::MAX)
+}
+
+/// Bounds of each way's delay, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delays {
+    /// From the sender to the reflector.
+    pub forward: Bounds,
+    /// From the reflector to the sender.
+    pub backward: Bounds,
+}
+
+/// A best estimate of the offset within its bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// Reflector minus sender, in nanoseconds.
+    pub offset: i64,
+    /// What the estimate rests on.
+    pub basis: Basis,
+}
+
+/// What a best estimate rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// On the clocks' claims, which the bounds do not refute.
+    Claim,
+    /// On nothing: it is the middle of the bounds. There is no claim.
+    Unproven,
+    /// On nothing: the bounds refute the clocks' claims.
+    Refuted,
+}
+
+/// Chooses a best estimate within the bounds. `claim` is how far off both clocks claim to be at
+/// most, together, in nanoseconds. None: one of them claims nothing.
+#[must_use]
+pub fn estimate(bounds: Bounds, claim: Option<i64>) -> Estimate {
+    let unproven = |basis| Estimate {
+        offset: bounds.middle(),
+        basis,
+    };
+    let Some(claim) = claim else {
+        return unproven(Basis::Unproven);
+    };
+    let claimed = Bounds {
+        lower: claim.saturating_neg(),
+        upper: claim,
+    };
+    match bounds.meet(claimed) {
+        Some(both) => Estimate {
+            offset: both.middle(),
+            basis: Basis::Claim,
+        },
+        None => unproven(Basis::Refuted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    /// A packet over a path with known delays, to a clock that is `offset` ahead.
+    fn packet(at: i64, forward: i64, backward: i64, offset: i64) -> (i64, Stamps) {
+        let sent = 1_800_000_000_000_000_000 + at;
+        let there = sent + forward;
+        let back = there + 5_000;
+        let stamps = Stamps {
+            sent,
+            reflector_received: there + offset,
+            reflector_sent: back + offset,
+            received: back + backward,
+        };
+        (at, stamps)
+    }
+
+    /// 2 ms there and 10 ms back, with clocks that agree.
+    #[test]
+    fn without_a_claim_each_way_is_bounded_by_the_round_trip() {
+        let mut offset = ClockOffset::new(0);
+        let (at, stamps) = packet(0, 2 * MS, 10 * MS, 0);
+        assert_eq!(offset.take([(at, stamps)]), Ok(()));
+        let delays = offset.delays(at, &stamps).expect("bounds");
+        let all = Bounds {
+            lower: 0,
+            upper: 12 * MS,
+        };
+        assert_eq!((delays.forward, delays.backward), (all, all));
+        let bounds = offset.at(at).expect("bounds");
+        let (lower, upper) = (-10 * MS, 2 * MS);
+        assert_eq!(bounds, Bounds { lower, upper });
+        let estimate = estimate(bounds, None);
+        assert_eq!(estimate.basis, Basis::Unproven);
+        assert_eq!(estimate.offset, -4 * MS);
+    }
+
+    #[test]
+    fn a_claim_chooses_within_the_bounds_and_never_narrows_them() {
+        let bounds = Bounds {
+            lower: -10 * MS,
+            upper: 2 * MS,
+        };
+        let believed = estimate(bounds, Some(50_000));
+        assert_eq!((believed.basis, believed.offset), (Basis::Claim, 0));
+        // A silent error of 3 ms on a line of 1 ms.
+        let bounds = Bounds {
+            lower: 2 * MS + MS / 2,
+            upper: 3 * MS + MS / 2,
+        };
+        let refuted = estimate(bounds, Some(50_000));
+        assert_eq!((refuted.basis, refuted.offset), (Basis::Refuted, 3 * MS));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_begins_the_window_anew() {
+        let mut offset = ClockOffset::new(1_000);
+        assert_eq!(offset.take([packet(0, 50_000, 50_000, 0)]), Ok(()));
+        let moved = packet(1_000 * MS, 50_000, 50_000, 5 * MS);
+        assert_eq!(offset.take([moved]), Err(Restart::Contradiction));
+        let bounds = offset.at(moved.0).expect("the train itself");
+        assert!(bounds.contains(5 * MS) && !bounds.contains(0));
+        // Set in mid-train: nothing is known.
+        let stepped = [
+            packet(2_000 * MS, 50_000, 50_000, 0),
+            packet(2_001 * MS, 50_000, 50_000, 9 * MS),
+        ];
+        assert_eq!(offset.take(stepped), Err(Restart::Contradiction));
+        assert_eq!(offset.at(2_001 * MS), None);
+    }
+
+    #[test]
+    fn impossible_times_count_for_nothing() {
+        let mut offset = ClockOffset::new(0);
+        let (at, mut stamps) = packet(0, MS, MS, 0);
+        stamps.reflector_sent += 3 * MS;
+        assert_eq!(
+            stamps.round_trip(),
+            None,
+            "a dwell longer than the round trip"
+        );
+        assert_eq!(offset.take([(at, stamps)]), Ok(()));
+        assert_eq!(offset.at(at), None);
+        stamps.reflector_sent = i64::MIN;
+        assert_eq!(stamps.dwell(), None);
+        assert_eq!(offset.delays(at, &stamps), None);
+    }
+
+    proptest! {
+        /// Whatever the delays are, as long as the clock keeps to its allowance: the bounds contain
+        /// the truth, at each packet of each train.
+        #[test]
+        fn the_bounds_contain_the_truth(
+            first in -200 * MS..200 * MS,
+            drift in -200_000_i64..=200_000,
+            trains in proptest::collection::vec(
+                (1_i64..100_000, proptest::collection::vec((0..3 * MS, 0..3 * MS), 1..20)),
+                1..20,
+            ),
+        ) {
+            let mut offset = ClockOffset::new(200_000);
+            let mut at = 0;
+            for (pause, delays) in trains {
+                at += pause * MS;
+                let truth = |at: i64| {
+                    let moved = i128::from(at) * i128::from(drift) / BILLION;
+                    first + i64::try_from(moved).expect("a small offset")
+                };
+                let train: Vec<_> = (0_i64..).zip(&delays)
+                    .map(|(nth, (there, back))| {
+                        let at = at + nth * MS;
+                        (packet(at, *there, *back, truth(at)), *there, *back)
+                    })
+                    .collect();
+                prop_assert_eq!(offset.take(train.iter().map(|(packet, ..)| *packet)), Ok(()));
+                for ((at, stamps), there, back) in &train {
+                    let bounds = offset.at(*at).expect("bounds");
+                    prop_assert!(bounds.contains(truth(*at)));
+                    let round_trip = there + back;
+                    // The allowance over a round trip of 6 ms is 1.2 us.
+                    prop_assert!(bounds.upper - bounds.lower <= round_trip + 2 * 1_202);
+                    let ways = offset.delays(*at, stamps).expect("bounds");
+                    prop_assert!(ways.forward.contains(*there) && ways.backward.contains(*back));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! A Session-Reflector (RFC 8762 section 4.3) on one socket: it answers, and tells with each answer
+//! when the kernel sent the one before.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+use ipnet::IpNet;
+use lpm_common::stamp::{
+    ErrorEstimate, Format, Mode, SenderPacket, Timestamp,
+    agent::{AgentInfo, StampSource},
+    reflect::{Facts, FollowUp, Refusal, Stamping, method, reflect},
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{
+    clock::{self, Claim, DRIFT, SetWatch},
+    mac::Key,
+    rate::Rates,
+    sessions::{SessionKey, Sessions},
+    socket::{KeepStamping, Notice, Outgoing, Received, Source, Stage, Stamp, StampedSocket},
+};
+
+/// Bytes of the longest packet that is answered: what fits an Ethernet jumbo frame.
+const LONGEST: usize = 9216;
+
+/// Answers whose time of sending is still awaited.
+const AWAITED: usize = 1024;
+
+/// Packets that are answered before the error queue is read and the end is looked for.
+const BATCH: usize = 32;
+
+/// Synchronization source of a clock that nobody synchronizes, and of one by NTP or something else
+/// that adjtimex(2) does not tell apart (RFC 8972 section 5.4).
+const LOCAL: u8 = 5;
+const NTP: u8 = 1;
+
+/// How a reflector answers.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The clients that get answers.
+    pub allow: Vec<IpNet>,
+    /// Answers per second and client.
+    pub rate: u32,
+    /// Keys by session number. With any, packets are authenticated, and other sessions get no
+    /// answer.
+    pub keys: HashMap<u16, Key>,
+}
+
+/// What became of the packets.
+#[derive(Debug, Default)]
+pub struct Counts([AtomicU64; Fate::ALL.len()]);
+
+/// What can become of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was answered.
+    Answered,
+    /// Its sender is not allowed.
+    NotAllowed,
+    /// Its sender sends too many.
+    Rate,
+    /// It is shorter than an answer.
+    Short,
+    /// It is longer than what a frame can hold.
+    Long,
+    /// It has no HMAC for which there is a key, or the HMAC is wrong.
+    Forged,
+    /// It was answered before.
+    Replayed,
+    /// The answer could not be sent.
+    NotSent,
+    /// It was answered without a session, of which there are too many.
+    Stateless,
+    /// The kernel took no time of its arrival. It was answered with a time of this program.
+    NoReceiveTime,
+}
+
+impl Fate {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Answered,
+        Self::NotAllowed,
+        Self::Rate,
+        Self::Short,
+        Self::Long,
+        Self::Forged,
+        Self::Replayed,
+        Self::NotSent,
+        Self::Stateless,
+        Self::NoReceiveTime,
+    ];
+
+    /// What a person reads.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::NotAllowed => "from clients that are not allowed",
+            Self::Rate => "above the client's rate",
+            Self::Short => "too short to answer",
+            Self::Long => "too long",
+            Self::Forged => "without a valid HMAC",
+            Self::Replayed => "seen before",
+            Self::NotSent => "whose answer could not be sent",
+            Self::Stateless => "answered without a session (too many sessions)",
+            Self::NoReceiveTime => "without a kernel time of arrival",
+        }
+    }
+}
+
+impl Counts {
+    fn add(&self, fate: Fate) {
+        if let Some(count) = self.0.get(fate as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many packets this became of.
+    #[must_use]
+    pub fn of(&self, fate: Fate) -> u64 {
+        self.0
+            .get(fate as usize)
+            .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+}
+
+/// An answer whose time of sending is awaited.
+#[derive(Debug)]
+struct Awaited {
+    /// The packet's number on the socket.
+    packet: u32,
+    session: SessionKey,
+    sequence: u32,
+}
+
+/// A reflector.
+#[derive(Debug)]
+pub struct Reflector {
+    socket: StampedSocket,
+    settings: Settings,
+    sessions: Sessions,
+    rates: Rates,
+    awaited: VecDeque<Awaited>,
+    /// The number on the socket of the next packet that is sent.
+    packet: u32,
+    clock: SetWatch,
+    claim: Claim,
+    claimed: Instant,
+    source_of_previous: StampSource,
+    _keep: KeepStamping,
+}
+
+impl Reflector {
+    /// Binds an address. `shares` lets several reflectors of this process share it.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn bind(address: SocketAddr, shares: bool, settings: Settings) -> io::Result<Self> {
+        Ok(Self {
+            socket: StampedSocket::bind(address, shares)?,
+            sessions: Sessions::default(),
+            rates: Rates::new(settings.rate),
+            settings,
+            awaited: VecDeque::new(),
+            packet: 0,
+            clock: SetWatch::start()?,
+            claim: Claim::ask(),
+            claimed: Instant::now(),
+            source_of_previous: StampSource::None,
+            _keep: KeepStamping::start()?,
+        })
+    }
+
+    /// The address that the reflector answers at.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.address()
+    }
+
+    /// Answers until `end` becomes readable.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn serve(&mut self, counts: &Counts, end: &impl AsFd) -> io::Result<()> {
+        let mut buffers = Buffers::default();
+        loop {
+            let mut fds = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(end.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
+            }
+            if fds[1].any() == Some(true) {
+                return Ok(());
+            }
+            self.work(counts, &mut buffers)?;
+        }
+    }
+
+    /// Answers the packets that have arrived, at most [`BATCH`], and reads the times of sending.
+    fn work(&mut self, counts: &Counts, buffers: &mut Buffers) -> io::Result<()> {
+        let now = Instant::now();
+        if now.duration_since(self.claimed).as_secs() >= 1 {
+            (self.claim, self.claimed) = (Claim::ask(), now);
+        }
+        for _ in 0..BATCH {
+            let received = match self.socket.receive(&mut buffers.request) {
+                Ok(Some(received)) => received,
+                Ok(None) => break,
+                // An ICMP error about an earlier answer.
+                Err(error) if is_about_a_peer(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let fate = self.answer(&received, buffers, counts, now);
+            counts.add(fate);
+            self.take_notices()?;
+        }
+        self.take_notices()
+    }
+
+    fn answer(
+        &mut self,
+        received: &Received,
+        buffers: &mut Buffers,
+        counts: &Counts,
+        now: Instant,
+    ) -> Fate {
+        let arrived = received.stamp.unwrap_or_else(|| {
+            counts.add(Fate::NoReceiveTime);
+            Stamp {
+                nanoseconds: clock::real(),
+                source: Source::User,
+            }
+        });
+        let client = received.from.ip().to_canonical();
+        if !self.settings.allow.iter().any(|net| net.contains(&client)) {
+            return Fate::NotAllowed;
+        }
+        if !self.rates.admit(client, now) {
+            return Fate::Rate;
+        }
+        if received.is_cut {
+            return Fate::Long;
+        }
+        let Some(request) = buffers.request.get(..received.length) else {
+            return Fate::Long;
+        };
+        let mode = if self.settings.keys.is_empty() {
+            Mode::Unauthenticated
+        } else {
+            Mode::Authenticated
+        };
+        let Some(sender) = SenderPacket::read(request, mode) else {
+            return Fate::Short;
+        };
+        let session = SessionKey {
+            sender: received.from,
+            reflector: received.to,
+            session: sender.session,
+        };
+        let state = self
+            .sessions
+            .get(&session)
+            .map(|state| (state.next, state.previous));
+        let (sequence, previous) = state.unwrap_or((0, None));
+        let facts = self.facts(received, arrived, sequence, previous);
+        let key = self.settings.keys.get(&sender.session);
+        let reflected = match reflect(request, mode, key, &facts, &mut buffers.answer) {
+            Ok(reflected) => reflected,
+            Err(Refusal::Short) => return Fate::Short,
+            Err(Refusal::Long) => return Fate::Long,
+            Err(Refusal::NoKey | Refusal::Forged) => return Fate::Forged,
+        };
+        // Only a packet that is valid begins a session.
+        let Some(state) = self.sessions.of(session, now) else {
+            return Fate::Stateless;
+        };
+        if mode == Mode::Authenticated && !state.is_new(sender.sequence) {
+            return Fate::Replayed;
+        }
+        state.next = state.next.wrapping_add(1);
+        let how = Outgoing {
+            from: received.to.filter(|to| !to.is_multicast()),
+            traffic_class: reflected.dscp << 2,
+        };
+        let answer = buffers.answer.get(..reflected.length).unwrap_or_default();
+        if self.socket.send(answer, received.from, how).is_err() {
+            return Fate::NotSent;
+        }
+        if self.awaited.len() >= AWAITED {
+            self.awaited.pop_front();
+        }
+        self.awaited.push_back(Awaited {
+            packet: self.packet,
+            session,
+            sequence,
+        });
+        self.packet = self.packet.wrapping_add(1);
+        Fate::Answered
+    }
+
+    fn facts(
+        &mut self,
+        received: &Received,
+        arrived: Stamp,
+        sequence: u32,
+        previous: Option<FollowUp>,
+    ) -> Facts {
+        let timestamp = |nanoseconds: i64| {
+            Timestamp::from_unix(u64::try_from(nanoseconds).unwrap_or(0), Format::Ntp)
+        };
+        let error = self.claim.error.and_then(|error| u64::try_from(error).ok());
+        let source = if error.is_some() { NTP } else { LOCAL };
+        let class = received.traffic_class.unwrap_or(0);
+        let here = received.to.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+        Facts {
+            receive: timestamp(arrived.nanoseconds),
+            send: timestamp(clock::real()),
+            error: ErrorEstimate::new(
+                error.is_some(),
+                Format::Ntp,
+                error.unwrap_or(16_000_000_000),
+            ),
+            stamping: Stamping {
+                source_in: source,
+                method_in: method_of(arrived.source),
+                source_out: source,
+                method_out: method::CONTROL_PLANE,
+            },
+            ttl: received.ttl.unwrap_or(0),
+            dscp: class >> 2,
+            ecn: class & 3,
+            source: SocketAddr::new(received.from.ip().to_canonical(), received.from.port()),
+            destination: SocketAddr::new(here, self.socket.address().map_or(0, |at| at.port())),
+            sequence: Some(sequence),
+            previous,
+            counters: [0; 2],
+            agent: AgentInfo {
+                receive: source_of(arrived.source),
+                previous: previous.map_or(StampSource::None, |_| self.source_of_previous),
+                clock_changes: self.clock.changes(),
+                drift: DRIFT,
+            },
+            permitted: u64::MAX,
+        }
+    }
+
+    /// Reads the times of sending. The last answer's time goes with the session's next answer.
+    fn take_notices(&mut self) -> io::Result<()> {
+        while let Some(notice) = self.socket.notice()? {
+            let Notice::Sent {
+                packet,
+                stage: Stage::Sent,
+                stamp,
+            } = notice
+            else {
+                continue;
+            };
+            // Answers before this one have no time: theirs would have come first.
+            while let Some(awaited) = self.awaited.front() {
+                let ahead = awaited.packet.wrapping_sub(packet);
+                if ahead != 0 && ahead < u32::MAX / 2 {
+                    break;
+                }
+                let Some(awaited) = self.awaited.pop_front() else {
+                    break;
+                };
+                if ahead == 0
+                    && let Some(session) = self.sessions.get(&awaited.session)
+                {
+                    self.source_of_previous = source_of(stamp.source);
+                    session.previous = Some(FollowUp {
+                        sequence: awaited.sequence,
+                        timestamp: Timestamp::from_unix(
+                            u64::try_from(stamp.nanoseconds).unwrap_or(0),
+                            Format::Ntp,
+                        ),
+                        method: method_of(stamp.source),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Memory for a packet and its answer.
+#[derive(Debug)]
+struct Buffers {
+    request: Box<[u8]>,
+    answer: Box<[u8]>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        let buffer = || vec![0; LONGEST].into_boxed_slice();
+        Self {
+            request: buffer(),
+            answer: buffer(),
+        }
+    }
+}
+
+/// Whether an error is of a peer that cannot be reached, and not of the socket.
+fn is_about_a_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied};
+    let kinds = [
+        ConnectionRefused,
+        HostUnreachable,
+        NetworkUnreachable,
+        PermissionDenied,
+    ];
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::EMSGSIZE)
+}
+
+fn method_of(source: Source) -> u8 {
+    match source {
+        Source::Hardware => method::HARDWARE,
+        Source::Kernel => method::SOFTWARE,
+        Source::User => method::CONTROL_PLANE,
+    }
+}
+
+fn source_of(source: Source) -> StampSource {
+    match source {
+        Source::Hardware => StampSource::Hardware,
+        Source::Kernel => StampSource::Kernel,
+        Source::User => StampSource::User,
+    }
+}

@@ -1,0 +1,251 @@
+//! `lpm probe`: the round trip to a reflector, as ping shows it, and more.
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    process::ExitCode,
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use lpm_common::stamp::PORT;
+
+use self::{json::Json, text::Text};
+use super::signals::BlockedSignals;
+use crate::{
+    active::{
+        mac,
+        sender::{LONGEST, Plan, Report, Sender},
+        summary::Session,
+    },
+    kernel::netns::Netns,
+};
+
+mod json;
+mod text;
+
+pub(super) const EXAMPLES: &str = "Examples:
+  lpm probe node-2                               until Ctrl-C, once a second
+  lpm probe -c 20 -i 0.01 198.18.9.2:8620        20 packets, 10 ms apart, another port
+  lpm probe -c 5 --format json node-2 | jq .rtt_ns
+The other end runs `lpm reflect` or another STAMP reflector. Exit status: 0 with an answer, 1 without
+any, 2 on an error.";
+
+/// Options of `lpm probe`.
+#[derive(Debug, Args)]
+pub(super) struct Probe {
+    /// The reflector: a name or an address, and a port if it is not 862.
+    #[arg(value_name = "TARGET[:PORT]")]
+    target: String,
+    /// How many probes; without it, until Ctrl-C.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// Seconds between two probes, from 0.0001 to 86400.
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    interval: Duration,
+    /// Bytes of a packet behind the UDP header, as far as it is not longer anyway.
+    #[arg(short, long, value_name = "BYTES", default_value_t = 0, value_parser = size)]
+    size: usize,
+    /// DSCP of the packets, and asked for of the answers.
+    #[arg(short = 'Q', long, value_name = "DSCP", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..64))]
+    dscp: u8,
+    /// The interface to send by, or the address to send from.
+    #[arg(short = 'I', long, value_name = "INTERFACE|ADDRESS")]
+    from: Option<String>,
+    /// Seconds after which a packet without an answer is lost.
+    #[arg(short = 'W', long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    timeout: Duration,
+    /// The session's number and its key, as hexadecimal digits in a file.
+    #[arg(long, value_name = "SSID:FILE")]
+    key: Option<Key>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people, as ping does.
+    Text,
+    /// A JSON object per line, for programs.
+    Json,
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds = text.parse::<f64>().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_micros(100)..=Duration::from_hours(24);
+    seconds(text)
+        .filter(|interval| range.contains(interval))
+        .ok_or_else(|| "give seconds from 0.0001 to 86400".to_owned())
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| *size <= LONGEST);
+    size.ok_or_else(|| format!("give bytes from 0 to {LONGEST}"))
+}
+
+/// A session's key.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub(super) session: u16,
+    pub(super) key: mac::Key,
+}
+
+impl FromStr for Key {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (session, file) = text.split_once(':').ok_or("give SSID:FILE")?;
+        let session = session.parse().ok().filter(|session| *session != 0);
+        let session = session.ok_or("the SSID is a number from 1 to 65535")?;
+        let digits = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+        let digits: Vec<u8> = digits
+            .bytes()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .collect();
+        let byte = |pair: &[u8]| {
+            let text = std::str::from_utf8(pair).ok()?;
+            (pair.len() == 2).then(|| u8::from_str_radix(text, 16).ok())?
+        };
+        let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
+        let bytes = bytes.filter(|bytes| bytes.len() >= 16).ok_or_else(|| {
+            format!("{file}: a key has at least 32 hexadecimal digits (`openssl rand -hex 32`)")
+        })?;
+        let key = mac::Key::new(&bytes);
+        Ok(Self { session, key })
+    }
+}
+
+/// Moves into the network namespace that the command line names.
+pub(super) fn enter(netns: Option<&String>) -> anyhow::Result<()> {
+    if let Some(netns) = netns {
+        Netns::open(netns)?.enter()?;
+    }
+    Ok(())
+}
+
+/// What prints.
+trait Printer {
+    fn begin(&mut self, plan: &Plan) -> io::Result<()>;
+    fn packet(&mut self, report: &Report) -> io::Result<()>;
+    fn end(&mut self, session: &Session, sender: &Sender) -> io::Result<()>;
+}
+
+impl Probe {
+    pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<ExitCode> {
+        enter(netns)?;
+        let signals = BlockedSignals::new().context("cannot wait for signals")?;
+        let plan = self.plan()?;
+        let target = plan.target;
+        let mut printer: Box<dyn Printer> = match self.format {
+            Format::Text => Box::new(Text::new(io::stdout())),
+            Format::Json => Box::new(Json::new(io::stdout(), target)),
+        };
+        let mut session = Session::default();
+        let mut sender = Sender::open(plan.clone()).with_context(|| match &self.from {
+            Some(from) => format!(
+                "cannot send from {from}: give an interface (`ip link`) or an address of this \
+                 machine with -I"
+            ),
+            None => format!("cannot open a socket to {target}"),
+        })?;
+        printer.begin(&plan)?;
+        sender.run(&signals, |report| {
+            session.take(&report);
+            printer.packet(&report)
+        })?;
+        printer.end(&session, &sender)?;
+        Ok(if session.received + session.late > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    fn plan(&self) -> anyhow::Result<Plan> {
+        let (mut from, mut interface) = (None, None);
+        if let Some(text) = &self.from {
+            match text.parse::<IpAddr>() {
+                Ok(address) => from = Some(address),
+                Err(_) => interface = Some(text.clone()),
+            }
+        }
+        let target = resolve(&self.target, from)?;
+        if from.is_some_and(|from| from.is_ipv4() != target.is_ipv4()) {
+            bail!(
+                "-I and {} are of different families of addresses",
+                self.target
+            );
+        }
+        Ok(Plan {
+            target,
+            from,
+            interface,
+            count: self.count,
+            interval: self.interval,
+            size: self.size,
+            dscp: self.dscp,
+            timeout: self.timeout,
+            session: (self.key.as_ref()).map_or_else(|| fastrand::u16(1..), |key| key.session),
+            key: self.key.as_ref().map(|key| key.key.clone()),
+        })
+    }
+}
+
+/// Finds the address of a target: `host`, `host:port`, `address`, `[address]:port`.
+fn resolve(text: &str, from: Option<IpAddr>) -> anyhow::Result<SocketAddr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, PORT));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => {
+            let port = port.parse().ok().filter(|port| *port != 0);
+            let port = port.with_context(|| format!("{text}: the port is a number to 65535"))?;
+            (host, port)
+        }
+        None => (text, PORT),
+    };
+    let mut found = (host, port).to_socket_addrs().with_context(|| {
+        format!("cannot find {host}: give an address, or check the name (`getent hosts {host}`)")
+    })?;
+    found
+        .find(|address| from.is_none_or(|from| from.is_ipv4() == address.is_ipv4()))
+        .with_context(|| format!("{host} has no address of the family that -I asks for"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_may_have_a_port() {
+        let of = |text| resolve(text, None).map(|address| address.to_string()).ok();
+        assert_eq!(of("198.18.0.1").as_deref(), Some("198.18.0.1:862"));
+        assert_eq!(of("198.18.0.1:8620").as_deref(), Some("198.18.0.1:8620"));
+        assert_eq!(of("fd00::1").as_deref(), Some("[fd00::1]:862"));
+        assert_eq!(of("[fd00::1]:99").as_deref(), Some("[fd00::1]:99"));
+        assert_eq!(of("localhost:0"), None);
+        let error = resolve("no.such.host.invalid", None).expect_err("no such host");
+        assert!(format!("{error}").contains("no.such.host.invalid"));
+    }
+
+    #[test]
+    fn intervals_and_sizes_have_bounds() {
+        assert_eq!(interval("0.2"), Ok(Duration::from_millis(200)));
+        for wrong in ["0", "-1", "NaN", "inf", "31536000", "x"] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(size("9216"), Ok(9216));
+        assert!(size("9217").is_err());
+    }
+}
