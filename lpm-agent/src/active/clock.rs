@@ -1,4 +1,4 @@
-//! This machine's clock: what it says, what it claims, and whether it was set.
+//! The clock of this machine: what it says, what it claims, and whether it was set.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

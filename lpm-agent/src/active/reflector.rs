@@ -61,9 +61,9 @@ pub struct Counts([AtomicU64; Fate::ALL.len()]);
 pub enum Fate {
     /// It was answered.
     Answered,
-    /// Its sender is not allowed.
+    /// The sender is not allowed.
     NotAllowed,
-    /// Its sender sends too many.
+    /// The sender sends too many.
     Rate,
     /// It is shorter than an answer.
     Short,

@@ -96,13 +96,13 @@ impl Plan {
 /// Where each of a packet's four times comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sources {
-    /// Of T1.
+    /// The source of T1.
     pub sent: At,
-    /// Of T2.
+    /// The source of T2.
     pub reflector_received: At,
-    /// Of T3.
+    /// The source of T3.
     pub reflector_sent: At,
-    /// Of T4.
+    /// The source of T4.
     pub received: At,
 }
 

@@ -31,7 +31,7 @@ pub enum Source {
     Hardware,
     /// The kernel, where it hands a packet to a device or takes it from one.
     Kernel,
-    /// This program, some microseconds from what the packet did.
+    /// The program itself, some microseconds from what the packet did.
     User,
 }
 

@@ -58,7 +58,7 @@ fn each_has(pid: u32, wanted: u64) {
         "lpm",
         "lpm-async",
         "lpm-hotplug",
-        "lpm-keeper",
+        "lpm-housekeep",
         "lpm-samples",
     ] {
         assert!(names.contains(name), "no {name} among {names:?}");
@@ -296,8 +296,11 @@ fn it_listens_where_it_is_told_and_nowhere_else() {
         .filter_map(|line| line.get(7).copied())
         .collect();
     assert!(
-        !names.is_empty() && names.iter().all(|name| name.starts_with("@lpm-agent")),
-        "signs of life only: {names:?}"
+        names.iter().any(|name| name.starts_with("@lpm-agent"))
+            && names
+                .iter()
+                .all(|name| name.starts_with("@lpm-agent") || Path::new(name) == agent.socket),
+        "signs of life, and the socket for this machine: {names:?}"
     );
     for name in ["packet", "raw", "raw6"] {
         // A kernel without such sockets has no such table.

@@ -262,7 +262,8 @@ fn local_processes_are_named() {
     if !kernel_is_usable() {
         return;
     }
-    let site = Site::new("10s");
+    // Otherwise the agent gives up the sight of other users' processes.
+    let site = Site::with("window: 10s\nrows: 16\nprivileges: process_names\n");
     let connect = format!("exec 3<>/dev/tcp/{}/{PORT}; read -r _ <&3", Pair::SERVER[0]);
     let client = &site.pair.client;
     let mut shell = client.command("bash");

@@ -9,8 +9,10 @@ use std::{
     time::Duration,
 };
 
+use axum::middleware;
 use lpm_agent::{
-    api::{Admission, Door, Limits, Purpose, Server, names},
+    api::{Access, Admission, Door, Limits, Purpose, Server, access::guard, names},
+    config::Config,
     identity::{kubernetes::OfNode, peers::NamePublisher, permits::Permits},
 };
 use tokio::runtime::Runtime;
@@ -82,7 +84,12 @@ impl Agent {
     /// Answers whoever comes there, as long as what is returned is kept.
     pub(crate) fn serve_at(&self, listener: TcpListener) -> Runtime {
         let runtime = Runtime::new().expect("a runtime");
-        let router = names::router(Arc::clone(&self.publisher));
+        let config = Config::default();
+        let access = runtime.block_on(Access::new(&config, Arc::default()));
+        let access = access.expect("what nodes may ask");
+        let access = access.with_nodes(Arc::clone(&self.publisher));
+        let router = names::router(Arc::clone(&self.publisher))
+            .layer(middleware::from_fn_with_state(Arc::new(access), guard));
         let limits = Limits::within(1 << 16);
         let admission = Admission::new(limits.shares, Arc::clone(&self.publisher), Arc::default());
         let door = Door::new(router, limits, Arc::default());

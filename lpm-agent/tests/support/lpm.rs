@@ -147,7 +147,7 @@ impl Lpm {
 pub struct Agent {
     pub lpm: Lpm,
     pub url: String,
-    /// Its Unix socket, unless it is of another build. The machine's own is another agent's.
+    /// The agent's Unix socket, unless it is of another build. The machine's own is another agent's.
     pub socket: PathBuf,
     _directory: Option<tempfile::TempDir>,
 }
