@@ -16,7 +16,8 @@ from oracle import ACK, FIN, RST, SYN, VOID_NS
 class Sent:
     """A SYN or a SYN-ACK that waits for its answer."""
 
-    def __init__(self, p, sure=True):
+    def __init__(self, p, sure=True, anew=False):
+        self.anew = anew                                          # on the ports of a connection that was not seen to end
         self.t, self.seq, self.token, self.sure, self.open = p["t"], p["seq"], (p["seq"] + 1) % 2**32, sure, True
         self.reach = (self.token + p["len"]) % 2**32              # of a SYN with data (RFC 7413)
 
@@ -25,13 +26,19 @@ class Handshake:
     def __init__(self, local):
         self.local, self.flows, self.samples = local, {}, []      # flows: ends -> (SYN by sender, SYN-ACK by sender)
         self.early = {}                                           # ends -> what was acknowledged before it passed, by sender
+        self.living = set()                                       # ends whose connection is open, as far as was seen
 
     def packet(self, p):
         """Takes the next packet of the capture."""
         key = tuple(sorted((p["src"], p["dst"])))
         kind = p["flags"] & (SYN | ACK | RST)
+        lived = key in self.living
+        if p["flags"] & (FIN | RST | SYN):
+            self.living.discard(key)
+        elif kind == ACK:
+            self.living.add(key)
         if kind == SYN:
-            self.syn(p, key)
+            self.syn(p, key, lived)
             return
         syns, synacks = self.flows.setdefault(key, ({}, {}))
         early = self.early.setdefault(key, {})
@@ -57,7 +64,7 @@ class Handshake:
         elif kind == ACK and syns.get(p["src"]):
             early[p["src"]] = p["ack"]
 
-    def syn(self, p, key):
+    def syn(self, p, key, lived):
         syns, synacks = self.flows.get(key, ({}, {}))
         mine, theirs = syns.get(p["src"]), syns.get(p["dst"])
         early = self.early.setdefault(key, {})
@@ -72,7 +79,9 @@ class Handshake:
             theirs.sure = False
             syns[p["src"]] = Sent(p, sure=False)
         else:
-            self.flows[key] = ({p["src"]: Sent(p)}, {})
+            # An end takes no SYN while the connection lives (RFC 5961 4), so who only watches may wait for both ends' word
+            # that it is another one.
+            self.flows[key] = ({p["src"]: Sent(p, sure=not lived, anew=lived)}, {})
             early.clear()
 
     @staticmethod
@@ -82,7 +91,7 @@ class Handshake:
             before.open = False
         elif p["src"] not in syns:                                # else its number was sent before, in a SYN of its own
             plain = asked is not None and p["ack"] in (asked.token, asked.reach)
-            synacks[p["src"]] = Sent(p, sure=plain and before is None)
+            synacks[p["src"]] = Sent(p, sure=plain and before is None and not asked.anew)
 
     def answer(self, p, sent, echo, sure):
         rtt = p["t"] - sent.t
