@@ -6,10 +6,13 @@
 //! kernel program.
 
 pub mod clock;
+pub mod fate;
 pub mod mac;
 pub mod offset;
+pub mod plan;
 pub mod rate;
 pub mod reflector;
+pub mod report;
 pub mod sender;
 pub mod sessions;
 pub mod socket;

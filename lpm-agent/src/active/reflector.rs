@@ -6,7 +6,6 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
-    sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
 
@@ -20,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
     clock::{self, Claim, DRIFT, SetWatch},
+    fate::{Counts, Fate},
     mac::Key,
     rate::Rates,
     sessions::{SessionKey, Sessions},
@@ -50,84 +50,6 @@ pub struct Settings {
     /// Keys by session number. With any, packets are authenticated, and other sessions get no
     /// answer.
     pub keys: HashMap<u16, Key>,
-}
-
-/// What became of the packets.
-#[derive(Debug, Default)]
-pub struct Counts([AtomicU64; Fate::ALL.len()]);
-
-/// What can become of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It was answered.
-    Answered,
-    /// The sender is not allowed.
-    NotAllowed,
-    /// The sender sends too many.
-    Rate,
-    /// It is shorter than an answer.
-    Short,
-    /// It is longer than what a frame can hold.
-    Long,
-    /// It has no HMAC for which there is a key, or the HMAC is wrong.
-    Forged,
-    /// It was answered before.
-    Replayed,
-    /// The answer could not be sent.
-    NotSent,
-    /// It was answered without a session, of which there are too many.
-    Stateless,
-    /// The kernel took no time of its arrival. It was answered with a time of this program.
-    NoReceiveTime,
-}
-
-impl Fate {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Answered,
-        Self::NotAllowed,
-        Self::Rate,
-        Self::Short,
-        Self::Long,
-        Self::Forged,
-        Self::Replayed,
-        Self::NotSent,
-        Self::Stateless,
-        Self::NoReceiveTime,
-    ];
-
-    /// What a person reads.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::NotAllowed => "from clients that are not allowed",
-            Self::Rate => "above the client's rate",
-            Self::Short => "too short to answer",
-            Self::Long => "too long",
-            Self::Forged => "without a valid HMAC",
-            Self::Replayed => "seen before",
-            Self::NotSent => "whose answer could not be sent",
-            Self::Stateless => "answered without a session (too many sessions)",
-            Self::NoReceiveTime => "without a kernel time of arrival",
-        }
-    }
-}
-
-impl Counts {
-    fn add(&self, fate: Fate) {
-        if let Some(count) = self.0.get(fate as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// How many packets this became of.
-    #[must_use]
-    pub fn of(&self, fate: Fate) -> u64 {
-        self.0
-            .get(fate as usize)
-            .map_or(0, |count| count.load(Ordering::Relaxed))
-    }
 }
 
 /// An answer whose time of sending is awaited.

@@ -14,10 +14,8 @@ use std::{
 };
 
 use lpm_common::stamp::{
-    ErrorEstimate, Format, Mac as _, Mode, SenderPacket, Timestamp,
-    agent::{AgentInfo, StampSource},
+    Format, Timestamp,
     reply::{self, Reply},
-    tlv::{HEADER, Writer, kind},
 };
 use nix::{
     errno::Errno,
@@ -26,178 +24,21 @@ use nix::{
 };
 
 use super::{
-    Stamps,
     clock::{self, Claim, DRIFT, SetWatch},
-    mac::Key,
-    offset::{ClockOffset, Delays},
+    offset::ClockOffset,
+    plan::{LONGEST, Plan},
+    report::{At, Report},
     socket::{KeepStamping, Notice, Outgoing, Source, Stage, Stamp, StampedSocket},
     statistics,
 };
 
+mod judge;
+
 /// Where packets are closer together than this, the next one fetches the time of sending.
 const FETCH_ABOVE: Duration = Duration::from_millis(100);
 
-/// Bytes of the TLVs that each packet has: Follow-Up Telemetry, Class of Service, and the agent's.
-const TLVS: usize = (HEADER + 16) + (HEADER + 4) + (HEADER + 12);
-
-/// Bytes of an HMAC TLV.
-const HMAC_TLV: usize = HEADER + 16;
-
 /// Packets whose further answers are known as duplicates after their report.
 const REPORTED: usize = 1024;
-
-/// Bytes of the longest packet.
-pub const LONGEST: usize = 9216;
-
-/// What is sent, and to whom.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The reflector.
-    pub target: SocketAddr,
-    /// The address to send from. None: the routing chooses.
-    pub from: Option<IpAddr>,
-    /// The interface to send by. None: the routing chooses.
-    pub interface: Option<String>,
-    /// How many probes. None: until the end is asked for.
-    pub count: Option<u32>,
-    /// Time between two probes.
-    pub interval: Duration,
-    /// Bytes of a packet behind the UDP header. Fewer than the packet needs become as many as it
-    /// needs.
-    pub size: usize,
-    /// DSCP of the packets, and asked for of the answers: 6 bits.
-    pub dscp: u8,
-    /// Time after which a packet without an answer is lost.
-    pub timeout: Duration,
-    /// The session's number (SSID).
-    pub session: u16,
-    /// The session's key. With one, packets are authenticated.
-    pub key: Option<Key>,
-}
-
-impl Plan {
-    /// The mode of the packets.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        match self.key {
-            Some(_) => Mode::Authenticated,
-            None => Mode::Unauthenticated,
-        }
-    }
-
-    /// Bytes of a packet behind the UDP header.
-    #[must_use]
-    pub fn length(&self) -> usize {
-        let hmac = if self.key.is_some() { HMAC_TLV } else { 0 };
-        self.size.max(self.mode().base() + TLVS + hmac).min(LONGEST)
-    }
-}
-
-/// Where each of a packet's four times comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sources {
-    /// The source of T1.
-    pub sent: At,
-    /// The source of T2.
-    pub reflector_received: At,
-    /// The source of T3.
-    pub reflector_sent: At,
-    /// The source of T4.
-    pub received: At,
-}
-
-/// Where a time comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum At {
-    /// A network card.
-    Hardware,
-    /// A kernel.
-    Kernel,
-    /// A program.
-    User,
-    /// A reflector that does not say where it takes its times.
-    Peer,
-}
-
-impl At {
-    /// The word in the output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hardware => "hardware",
-            Self::Kernel => "kernel",
-            Self::User => "user",
-            Self::Peer => "peer",
-        }
-    }
-
-    fn of(source: Source) -> Self {
-        match source {
-            Source::Hardware => Self::Hardware,
-            Source::Kernel => Self::Kernel,
-            Source::User => Self::User,
-        }
-    }
-
-    fn of_agent(source: StampSource) -> Self {
-        match source {
-            StampSource::Hardware => Self::Hardware,
-            StampSource::Kernel => Self::Kernel,
-            StampSource::User => Self::User,
-            StampSource::None => Self::Peer,
-        }
-    }
-}
-
-/// What became of a probe.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Report {
-    /// It was answered.
-    Answered(Answered),
-    /// No answer came within the timeout.
-    Lost {
-        /// The probe's number, from 0.
-        probe: u32,
-        /// The packet's number on the wire.
-        sequence: u32,
-    },
-    /// An answer came after the timeout. The probe was reported as lost before.
-    Late {
-        /// The probe's number.
-        probe: u32,
-    },
-    /// A further answer came.
-    Duplicate {
-        /// The probe's number.
-        probe: u32,
-    },
-    /// The network, or this machine, refused the probe.
-    Unreachable {
-        /// The probe's number.
-        probe: u32,
-        /// Why.
-        error: Errno,
-    },
-}
-
-/// A probe that was answered.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answered {
-    /// The probe's number, from 0.
-    pub probe: u32,
-    /// The four times. None: a clock was set meanwhile, or they are impossible.
-    pub stamps: Option<Stamps>,
-    /// Where the times come from.
-    pub sources: Sources,
-    /// Each way's delay. None: nothing is known of the offset between the clocks.
-    pub delays: Option<Delays>,
-    /// TTL or hop limit with which the packet arrived at the reflector.
-    pub ttl: u8,
-    /// DSCP with which the packet arrived there. None: the reflector does not tell.
-    pub dscp_forward: Option<u8>,
-    /// DSCP with which the answer arrived here. None: the kernel did not tell.
-    pub dscp_backward: Option<u8>,
-}
 
 /// A packet on its way.
 #[derive(Debug)]
@@ -391,7 +232,7 @@ impl Sender {
         let sent_at = Instant::now();
         let real = clock::real();
         let written = Timestamp::from_unix(u64::try_from(real).unwrap_or(0), Format::Ntp);
-        let packet = self.packet(written);
+        let packet = self.plan.packet(self.sequence, written, self.claim);
         let how = Outgoing {
             from: self.plan.from,
             traffic_class: self.plan.dscp << 2,
@@ -415,41 +256,6 @@ impl Sender {
         self.packet = self.packet.wrapping_add(1);
         self.sequence = self.sequence.wrapping_add(1);
         Ok(())
-    }
-
-    /// Makes the next packet.
-    fn packet(&self, written: Timestamp) -> Vec<u8> {
-        let plan = &self.plan;
-        let mode = plan.mode();
-        let error = self.claim.error.and_then(|error| u64::try_from(error).ok());
-        let head = SenderPacket {
-            sequence: self.sequence,
-            timestamp: written,
-            error: ErrorEstimate::new(
-                error.is_some(),
-                Format::Ntp,
-                error.unwrap_or(16_000_000_000),
-            ),
-            session: plan.session,
-        };
-        let mut bytes = vec![0; plan.length()];
-        head.write(mode, &mut bytes);
-        let mut writer = Writer::new(&mut bytes, mode.base());
-        // The packet has room for these: Plan::length counts them.
-        let _ = writer.push(kind::FOLLOW_UP_TELEMETRY, &[0; 16]);
-        let _ = writer.push(kind::CLASS_OF_SERVICE, &[plan.dscp << 2, 0, 0, 0]);
-        let _ = writer.push(kind::AGENT, &AgentInfo::question());
-        let before_hmac = writer.length();
-        if plan.key.is_some() {
-            let _ = writer.push(kind::HMAC, &[0; 16]);
-        }
-        let _ = writer.pad(plan.length());
-        let length = writer.length();
-        bytes.truncate(length);
-        if let Some(key) = &plan.key {
-            sign(key, mode, before_hmac, &mut bytes);
-        }
-        bytes
     }
 
     /// Takes all answers and times of sending that have come.
@@ -664,82 +470,5 @@ impl Sender {
             }
         }
         Ok(())
-    }
-
-    /// Makes of an answer what is known of the probe.
-    fn judge(&mut self, probe: u32, flight: &Flight, answer: &Answer) -> Answered {
-        let packet = &answer.reply.packet;
-        let extensions = &answer.reply.extensions;
-        let near = u64::try_from(answer.received.nanoseconds).unwrap_or(0);
-        let read = |timestamp: Timestamp| {
-            let nanoseconds = timestamp.to_unix(packet.error.format(), near)?;
-            i64::try_from(nanoseconds).ok()
-        };
-        let agent = extensions.agent;
-        let (sent_there, sent_source) = match answer.follow_up {
-            Some((timestamp, source)) => (timestamp, source),
-            None => (packet.timestamp, agent.map_or(At::Peer, |_| At::User)),
-        };
-        let is_set = self.was_set(flight, answer);
-        let stamps = (|| {
-            let stamps = Stamps {
-                sent: flight.sent.nanoseconds,
-                reflector_received: read(packet.receive)?,
-                reflector_sent: read(sent_there)?,
-                received: answer.received.nanoseconds,
-            };
-            stamps.round_trip()?;
-            (!is_set).then_some(stamps)
-        })();
-        let delays = stamps.and_then(|stamps| {
-            // A contradiction begins the window anew, and this packet is its first.
-            let _ = self.offset.take([(flight.monotonic, stamps)]);
-            self.offset.delays(flight.monotonic, &stamps)
-        });
-        Answered {
-            probe,
-            stamps,
-            sources: Sources {
-                sent: At::of(flight.sent.source),
-                reflector_received: agent.map_or(At::Peer, |agent| At::of_agent(agent.receive)),
-                reflector_sent: sent_source,
-                received: At::of(answer.received.source),
-            },
-            delays,
-            ttl: packet.ttl,
-            dscp_forward: extensions.class.map(|class| class.dscp),
-            dscp_backward: answer.class.map(|class| class >> 2),
-        }
-    }
-
-    /// Whether a clock was set while the packet was on its way. Then the window begins anew.
-    fn was_set(&mut self, flight: &Flight, answer: &Answer) -> bool {
-        let mut is_set = flight.changes != answer.changes;
-        if let Some(agent) = answer.reply.extensions.agent {
-            let before = self.changes_there.replace(agent.clock_changes);
-            is_set |= before.is_some_and(|before| before != agent.clock_changes);
-        }
-        if is_set {
-            self.offset.restart();
-        }
-        is_set
-    }
-}
-
-/// Writes the HMACs of a packet whose HMAC TLV begins at `at`.
-fn sign(key: &Key, mode: Mode, at: usize, bytes: &mut [u8]) {
-    let base = mode.base();
-    let tag = match (bytes.get(..4), bytes.get(base..at)) {
-        (Some(sequence), Some(covered)) => key.tag(&[sequence, covered]),
-        _ => return,
-    };
-    if let Some(place) = bytes.get_mut(at + HEADER..at + HMAC_TLV) {
-        place.copy_from_slice(&tag);
-    }
-    if let Some(covered) = mode.covered()
-        && let Some((covered, rest)) = bytes.split_at_mut_checked(covered)
-        && let Some(place) = rest.get_mut(..16)
-    {
-        place.copy_from_slice(&key.tag(&[covered]));
     }
 }

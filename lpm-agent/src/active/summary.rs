@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     offset::{Bounds, Delays},
-    sender::{Answered, Report, Sources},
+    report::{Answered, Report, Sources},
     statistics::{self, Distribution, Reordering},
 };
 

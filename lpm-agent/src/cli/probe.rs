@@ -17,7 +17,9 @@ use super::signals::BlockedSignals;
 use crate::{
     active::{
         mac,
-        sender::{LONGEST, Plan, Report, Sender},
+        plan::{LONGEST, Plan},
+        report::Report,
+        sender::Sender,
         summary::Session,
     },
     kernel::netns::Netns,

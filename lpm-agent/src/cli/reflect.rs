@@ -17,7 +17,10 @@ use super::{
     probe::{Key, enter},
     signals::BlockedSignals,
 };
-use crate::active::reflector::{Counts, Fate, Reflector, Settings};
+use crate::active::{
+    fate::{Counts, Fate},
+    reflector::{Reflector, Settings},
+};
 
 pub(super) const EXAMPLES: &str = "Examples:
   lpm reflect --allow 198.18.0.0/15              answer these clients at port 862 of every address

@@ -10,7 +10,9 @@ use serde_json::{Map, Value, json};
 use super::Printer;
 use crate::active::{
     offset::Bounds,
-    sender::{Answered, Plan, Report, Sender, Sources},
+    plan::Plan,
+    report::{Answered, Report, Sources},
+    sender::Sender,
     statistics::Distribution,
     summary::{Figures, Session, reordered_backward, reordered_forward},
 };

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::active::{
     offset::Bounds,
-    sender::{Answered, At, Plan, Report, Sender},
+    plan::Plan,
+    report::{Answered, At, Report},
+    sender::Sender,
     statistics::Distribution,
     summary::{Figures, Session, reordered_backward, reordered_forward},
 };
