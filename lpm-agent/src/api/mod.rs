@@ -24,7 +24,7 @@ mod router;
 pub mod sample;
 mod serving;
 pub mod stream;
-mod streams;
+mod stream_limits;
 mod tls;
 pub mod tunnel;
 mod unix;

@@ -19,7 +19,7 @@ use super::{
     router::unavailable,
     sample::{SCHEMA, SampleRecord},
     stream::Watcher,
-    streams::Streams,
+    stream_limits::Streams,
 };
 use crate::{
     export::http::{HttpCounts, HttpRefusal},
