@@ -125,13 +125,25 @@ impl FlowPacket<'_> {
             .load(Relaxed)
     }
 
-    /// Counts the packet.
+    /// Notes when the flow was last seen, and counts the packet.
     #[inline(always)]
     fn count<E: Env>(&self, env: &E) {
+        self.see(env);
+        self.count_traffic(env);
+    }
+
+    /// Notes when the flow was last seen.
+    #[inline(always)]
+    fn see<E: Env>(&self, env: &E) {
         let now = env.jiffies();
         if self.entry.last_seen.load(Relaxed) != now {
             self.entry.last_seen.store(now, Relaxed);
         }
+    }
+
+    /// Adds the packet to its direction's traffic.
+    #[inline(always)]
+    fn count_traffic<E: Env>(&self, env: &E) {
         let traffic = Traffic {
             packets: u64::from(self.wire.segments),
             bytes: self.wire.bytes,
@@ -162,10 +174,14 @@ pub fn fast_ts<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> bool {
         && (head.payload == 0 || head.seq == own.seq_end.load(Relaxed))
         && !head.has_any(flag::SYN | flag::FIN | flag::RST);
     if quiet {
-        // Counted, it would make the flow look as if it had not been silent, and the next packet
-        // would be timed by stamps whose times have wrapped.
-        if is_silent(at, env) {
-            return false;
+        let now = env.jiffies();
+        if at.entry.last_seen.load(Relaxed) != now {
+            // Counted, it would make the flow look as if it had not been silent, and the next
+            // packet would be timed by stamps whose times have wrapped.
+            if is_silent(at, env) {
+                return false;
+            }
+            at.entry.last_seen.store(now, Relaxed);
         }
         if head.payload != 0 {
             let end = head.seq.wrapping_add(head.payload);
@@ -194,8 +210,9 @@ pub fn fast_ts<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> bool {
             env,
             env.hide_from_verifier(state),
         );
+        at.see(env);
     }
-    at.count(env);
+    at.count_traffic(env);
     true
 }
 
