@@ -266,9 +266,9 @@ pub(super) fn is_odd(at: &FlowPacket<'_>, head: &TcpHead, last: Last, state: u32
     let ahead = last.other_tsval.wrapping_sub(head.tsecr) & if_set(state::HAS_TSVAL);
     let before = last.tsval.wrapping_sub(other.tsecr.load(Relaxed)) & if_set(state::HAS_TSECR);
     let own = (state & (OTHERS | KNOWN)) ^ KNOWN;
-    let others = (last.other_state & (OTHERS | state::HAS_SEQ)) ^ state::HAS_SEQ;
+    let others = last.other_state & OTHERS;
     let flags = u32::from(head.flags & (flag::SYN | flag::RST));
-    let outside = window::outside(at, head);
+    let outside = window::outside(at, head, last.other_state);
     older & JUMP_BITS | (ahead | before) & SIGN | own | others | flags | outside != 0
 }
 

@@ -52,16 +52,18 @@ const FAST_SEQ: u32 = LATE;
 const FAST_ACK: u32 = 1 << 27;
 
 /// Bits that are set if one of the numbers is out of the fast path's windows.
+/// Of a flow with one direction only, the acknowledgment number says nothing.
 /// It has no jump: to the verifier each jump would be one more path.
 #[inline(always)]
-pub(super) fn outside(at: &FlowPacket<'_>, head: &TcpHead) -> u32 {
+pub(super) fn outside(at: &FlowPacket<'_>, head: &TcpHead, other_state: u32) -> u32 {
     let own = &at.entry.hot[at.direction.index()];
     let other = &at.entry.hot[at.direction.reverse().index()];
     let seq = head.seq.wrapping_sub(own.seq_end.load(Relaxed));
     let ack = head.ack.wrapping_sub(other.seq_end.load(Relaxed));
     let seq = seq.wrapping_add(FAST_SEQ) & !(2 * FAST_SEQ - 1);
     let ack = ack.wrapping_add(FAST_ACK - FAST_SEQ) & !(FAST_ACK - 1);
-    seq | ack
+    let known = other_state >> state::HAS_SEQ.trailing_zeros() & 1;
+    seq | ack & known.wrapping_neg()
 }
 
 /// Whether a number is at most `behind` before and at most `ahead` after what
