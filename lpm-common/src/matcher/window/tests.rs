@@ -2,13 +2,16 @@
 
 use proptest::prelude::*;
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use crate::{
     counter::Counter,
     host::{Arrival, Model, Settings},
-    layout::Methods,
+    layout::{FlowEntry, Methods},
+    matcher::{FlowPacket, Wire, fast_ts},
     packet::{
         Direction::{self, FromLocal, ToLocal},
-        flag,
+        TcpHead, flag,
     },
     parse::Link,
     testing::{frame::Frame, vectors},
@@ -16,6 +19,45 @@ use crate::{
 
 const MS: u64 = 1_000_000;
 const BOTH: u8 = flag::ACK;
+
+/// Where the other direction goes another way, each packet of a busy flow is on the fast path.
+#[test]
+fn a_flow_with_one_direction_only_is_on_the_fast_path() {
+    let mut talk = Talk::new([1_000, 0], true);
+    talk.model = Model::new(talk.model.settings);
+    for number in 0..4 {
+        talk.now += 100 * MS;
+        talk.pass(
+            ToLocal,
+            BOTH,
+            [5_000 + 10 * number, 0xfff_ffff],
+            10,
+            [100 + number, 7],
+        );
+    }
+    let is_used = |entry: &&FlowEntry| entry.fingerprint.load(Relaxed) != 0;
+    let entry = talk.model.flows.iter().find(is_used).expect("the flow");
+    let at = FlowPacket {
+        entry,
+        fingerprint: entry.fingerprint.load(Relaxed),
+        direction: ToLocal,
+        wire: Wire::new(100, 1, 66),
+    };
+    let head = TcpHead {
+        seq: 5_040,
+        ack: 0xfff_ffff,
+        payload: 10,
+        tsval: 104,
+        tsecr: 7,
+        headers: 66,
+        options: 12,
+        flags: BOTH,
+        has_timestamp: true,
+        sack: false,
+        mss: 0,
+    };
+    assert!(fast_ts(&at, &head, &talk.model));
+}
 
 /// A conversation that begins at these sequence numbers.
 struct Talk {
