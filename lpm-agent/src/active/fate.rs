@@ -25,8 +25,9 @@ pub enum Fate {
     Replayed,
     /// The answer could not be sent.
     NotSent,
-    /// It was answered without a session, of which there are too many.
-    Stateless,
+    /// It would begin a session, and there are too many. It got no answer: a copied number would
+    /// look like a count.
+    Crowded,
     /// The kernel took no time of its arrival. It was answered with a time of this program.
     NoReceiveTime,
 }
@@ -42,7 +43,7 @@ impl Fate {
         Self::Forged,
         Self::Replayed,
         Self::NotSent,
-        Self::Stateless,
+        Self::Crowded,
         Self::NoReceiveTime,
     ];
 
@@ -58,7 +59,7 @@ impl Fate {
             Self::Forged => "without a valid HMAC",
             Self::Replayed => "seen before",
             Self::NotSent => "whose answer could not be sent",
-            Self::Stateless => "answered without a session (too many sessions)",
+            Self::Crowded => "of new sessions, of which there are too many",
             Self::NoReceiveTime => "without a kernel time of arrival",
         }
     }

@@ -158,6 +158,9 @@ impl Reflector {
         counts: &Counts,
         now: Instant,
     ) -> Fate {
+        if let Err(fate) = self.admit(received, now) {
+            return fate;
+        }
         let arrived = received.stamp.unwrap_or_else(|| {
             counts.add(Fate::NoReceiveTime);
             Stamp {
@@ -165,16 +168,6 @@ impl Reflector {
                 source: Source::User,
             }
         });
-        let client = received.from.ip().to_canonical();
-        if !self.settings.allow.iter().any(|net| net.contains(&client)) {
-            return Fate::NotAllowed;
-        }
-        if !self.rates.admit(client, now) {
-            return Fate::Rate;
-        }
-        if received.is_cut {
-            return Fate::Long;
-        }
         let Some(request) = buffers.request.get(..received.length) else {
             return Fate::Long;
         };
@@ -191,11 +184,8 @@ impl Reflector {
             reflector: received.to,
             session: sender.session,
         };
-        let state = self
-            .sessions
-            .get(&session)
-            .map(|state| (state.next, state.previous));
-        let (sequence, previous) = state.unwrap_or((0, None));
+        let state = self.sessions.get(&session);
+        let (sequence, previous) = state.map_or((0, None), |state| (state.next, state.previous));
         let facts = self.facts(received, arrived, sequence, previous);
         let key = self.settings.keys.get(&sender.session);
         let reflected = match reflect(request, mode, key, &facts, &mut buffers.answer) {
@@ -206,7 +196,7 @@ impl Reflector {
         };
         // Only a packet that is valid begins a session.
         let Some(state) = self.sessions.of(session, now) else {
-            return Fate::Stateless;
+            return Fate::Crowded;
         };
         if mode == Mode::Authenticated && !state.is_new(sender.sequence) {
             return Fate::Replayed;
@@ -220,6 +210,27 @@ impl Reflector {
         if self.socket.send(answer, received.from, how).is_err() {
             return Fate::NotSent;
         }
+        self.await_time(session, sequence);
+        Fate::Answered
+    }
+
+    /// Whether the sender of a packet may have an answer. The error says why not.
+    fn admit(&mut self, received: &Received, now: Instant) -> Result<(), Fate> {
+        let client = received.from.ip().to_canonical();
+        if !self.settings.allow.iter().any(|net| net.contains(&client)) {
+            return Err(Fate::NotAllowed);
+        }
+        if !self.rates.admit(client, now) {
+            return Err(Fate::Rate);
+        }
+        if received.is_cut {
+            return Err(Fate::Long);
+        }
+        Ok(())
+    }
+
+    /// Awaits the time of sending of the answer that was sent last.
+    fn await_time(&mut self, session: SessionKey, sequence: u32) {
         if self.awaited.len() >= AWAITED {
             self.awaited.pop_front();
         }
@@ -229,7 +240,6 @@ impl Reflector {
             sequence,
         });
         self.packet = self.packet.wrapping_add(1);
-        Fate::Answered
     }
 
     fn facts(
@@ -359,5 +369,55 @@ fn source_of(source: Source) -> StampSource {
         Source::Hardware => StampSource::Hardware,
         Source::Kernel => StampSource::Kernel,
         Source::User => StampSource::User,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use lpm_common::stamp::{Mode, ReflectorPacket};
+
+    use super::*;
+    use crate::active::sessions::MOST;
+
+    /// A session that finds no place gets no answer: a copied number would look like a count.
+    #[test]
+    fn a_session_too_many_gets_no_answer_and_is_counted() {
+        let settings = Settings {
+            allow: vec!["127.0.0.0/8".parse().expect("a range")],
+            rate: 1_000_000,
+            keys: HashMap::new(),
+        };
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let mut reflector = Reflector::bind(address, false, settings).expect("a reflector");
+        let client = UdpSocket::bind(address).expect("a socket");
+        client
+            .connect(reflector.address().expect("an address"))
+            .expect("connect");
+        client.set_nonblocking(true).expect("it does not block");
+        let (counts, mut buffers) = (Counts::default(), Buffers::default());
+        let mut ask = |session: u16| {
+            let mut packet = [0; 44];
+            let sender = SenderPacket {
+                sequence: 7,
+                timestamp: Timestamp(1),
+                error: ErrorEstimate(1),
+                session,
+            };
+            sender.write(Mode::Unauthenticated, &mut packet);
+            client.send(&packet).expect("sent");
+            // On the loopback device it has arrived by then.
+            reflector.work(&counts, &mut buffers).expect("a socket");
+            let length = client.recv(&mut packet).ok()?;
+            let answer = ReflectorPacket::read(&packet[..length], Mode::Unauthenticated)?;
+            Some(answer.sequence)
+        };
+        let most = u16::try_from(MOST).expect("below 65,536");
+        assert!((1..=most).all(|session| ask(session) == Some(0)));
+        assert_eq!(ask(most + 1), None);
+        assert_eq!(ask(1), Some(1), "a session that is there goes on");
+        assert_eq!(counts.of(Fate::Crowded), 1);
+        assert_eq!(counts.of(Fate::Answered), u64::from(most) + 1);
     }
 }

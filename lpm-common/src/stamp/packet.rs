@@ -172,14 +172,13 @@ impl ReflectorPacket {
     /// `bytes` is left out.
     pub fn write(&self, mode: Mode, bytes: &mut [u8]) {
         let fields = mode.fields();
-        bytes
-            .iter_mut()
-            .take(mode.base())
-            .for_each(|byte| *byte = 0);
-        put(bytes, 0, &self.sequence.to_be_bytes());
-        put(bytes, fields.timestamp, &self.timestamp.0.to_be_bytes());
-        put(bytes, fields.error, &self.error.0.to_be_bytes());
-        put(bytes, fields.session, &self.session.to_be_bytes());
+        let head = SenderPacket {
+            sequence: self.sequence,
+            timestamp: self.timestamp,
+            error: self.error,
+            session: self.session,
+        };
+        head.write(mode, bytes);
         put(bytes, fields.receive, &self.receive.0.to_be_bytes());
         put(
             bytes,

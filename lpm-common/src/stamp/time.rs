@@ -144,3 +144,6 @@ impl ErrorEstimate {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
