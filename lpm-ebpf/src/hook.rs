@@ -93,7 +93,8 @@ pub trait Hook {
     fn fast_path(ctx: Self::Context) -> FastPath {
         let bytes = DirectAccess::new(ctx);
         let env = Self::env(ctx);
-        pipeline::fast_path(&bytes, &Self::around(ctx, &env), stash)
+        let meta = || Self::meta(ctx);
+        pipeline::fast_path(&bytes, &Self::around(ctx, &env), meta, stash)
     }
 
     /// The packet's metadata, as they stand in flow keys.

@@ -33,7 +33,8 @@ impl<C: Context, W: Way> Hook for Tunnel<C, W> {
     fn fast_path(ctx: C) -> FastPath {
         let bytes = DirectAccess::new(ctx);
         let env = KernelEnv::new(ctx);
-        tunnel::fast_path(&bytes, &Self::around(ctx, &env), &Ports, stash)
+        let meta = || ctx.meta();
+        tunnel::fast_path(&bytes, &Self::around(ctx, &env), &Ports, meta, stash)
     }
 
     #[inline(always)]

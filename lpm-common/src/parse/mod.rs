@@ -8,7 +8,9 @@ mod full;
 mod options;
 pub mod tunnel;
 
-pub use common::{Common, CommonTcp, Frame, common, common_head};
+pub use common::{
+    Common, CommonTcp, CommonTimes, Frame, common, common_head, common_seq, common_times,
+};
 pub use full::{Network, network, transport};
 
 use crate::{

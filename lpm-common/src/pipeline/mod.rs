@@ -9,14 +9,19 @@ pub mod tunnel;
 pub use context::{Host, PacketContext};
 pub use queries::{datagram, further, message, queries, take_query};
 
+use core::{
+    hint::cold_path,
+    sync::atomic::{Ordering::Acquire, compiler_fence},
+};
+
 use crate::{
     bytes::{Bytes, Prefix},
     env::Env,
     hash,
-    layout::{InterfaceConfig, Method, Vantage},
+    layout::{FlowEntry, InterfaceConfig, Method, Vantage},
     matcher::{self, FlowPacket, HANDSHAKE, Wire},
     packet::{Direction, Meta, TcpHead},
-    parse::{self, Common, Frame, Link, Network, Packet, Skip, number},
+    parse::{self, Common, CommonTcp, Frame, Link, Network, Packet, Skip, number},
     query::QueryRecorder,
     table::{self, NewFlow, Table},
     vlan::{self, Placed},
@@ -54,24 +59,27 @@ pub enum FastPath {
     Known = 2,
 }
 
-/// Measures a packet of the common layout whose flow has an entry.
+/// Measures a packet of the common layout whose flow has an entry. `meta` reads the metadata in `cx`
+/// anew: what is needed late is read late, for a kernel program has few registers.
 #[inline(always)]
 pub fn fast_path<P: Prefix, H: Host, E: Env>(
     bytes: &P,
     cx: &PacketContext<'_, H, E>,
+    meta: impl Fn() -> Meta,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
-    let (meta, direction, seeds) = (&cx.meta, cx.direction, cx.host);
+    let (direction, seeds) = (cx.direction, cx.host);
     let frame = Frame {
-        len: meta.len,
         link: cx.link,
         direction,
-        methods: cx.env.methods(),
+        methods: || cx.env.methods(),
     };
     let packet = match parse::common(bytes, &frame, seeds) {
         Common::Tcp(packet) => packet,
         Common::Skip(skip) => {
-            cx.env.count(skip.counter(), u64::from(meta.segments));
+            // Without the fence the metadata would be read once, at the beginning.
+            compiler_fence(Acquire);
+            cx.env.count(skip.counter(), u64::from(meta().segments));
             return FastPath::Measured;
         }
         Common::Uncommon => return FastPath::Uncommon,
@@ -80,38 +88,73 @@ pub fn fast_path<P: Prefix, H: Host, E: Env>(
         seeds,
         packet.addresses,
         packet.ports,
-        meta.ifindex,
-        meta.vlan,
+        cx.meta.ifindex,
+        cx.meta.vlan,
     );
     let Some(entry) = table::find(cx.host, fingerprint) else {
         return FastPath::Uncommon;
     };
-    let Some(head) = parse::common_head(&bytes.after(packet.l4), &packet) else {
-        return FastPath::Uncommon;
-    };
-    let at = FlowPacket {
+    let known = KnownFlow {
         entry,
         fingerprint,
         direction,
-        wire: Wire::new(meta.len, meta.segments, head.headers),
+        packet,
     };
-    of_flow(&at, &head, cx.env, stash)
+    of_flow(&known, &bytes.after(packet.l4), meta, cx.env, stash)
 }
 
-/// Ends the fast path with a packet whose flow has an entry.
+/// A packet of the common layout and the entry of its flow.
+pub(crate) struct KnownFlow<'e> {
+    pub(crate) entry: &'e FlowEntry,
+    pub(crate) fingerprint: u64,
+    pub(crate) direction: Direction,
+    pub(crate) packet: CommonTcp,
+}
+
+/// Ends the fast path with a packet whose flow has an entry. `tcp` begins with the TCP header.
 #[inline(always)]
-pub(crate) fn of_flow<E: Env>(
-    at: &FlowPacket<'_>,
-    head: &TcpHead,
+pub(crate) fn of_flow<P: Prefix, E: Env>(
+    known: &KnownFlow<'_>,
+    tcp: &P,
+    meta: impl Fn() -> Meta,
     env: &E,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
-    if matcher::fast_ts(at, head, env) {
+    let (methods, Meta { len, segments, .. }) = (env.methods(), meta());
+    if known.packet.exceeds(len) || known.packet.may_be_dns(methods) {
+        return FastPath::Uncommon;
+    }
+    let at = |headers: u16| FlowPacket {
+        entry: known.entry,
+        fingerprint: known.fingerprint,
+        direction: known.direction,
+        wire: Wire::new(len, segments, headers),
+    };
+    if methods.allow_fast_path()
+        && let Some(times) = parse::common_times(tcp, &known.packet)
+        && matcher::has_nothing_new(
+            &at(times.headers as u16),
+            &times,
+            || parse::common_seq(tcp),
+            env,
+        )
+    {
+        return FastPath::Measured;
+    }
+    // What was read of the packet is read again on purpose: kept, it would take registers from the
+    // packets that have nothing new, and those would use the stack.
+    cold_path();
+    compiler_fence(Acquire);
+    let Some(head) = parse::common_head(tcp, &known.packet) else {
+        return FastPath::Uncommon;
+    };
+    let at = at(head.headers);
+    if matcher::fast_ts(&at, &head, env) {
         return FastPath::Measured;
     }
     stash(&ParsedFlowPacket {
         fingerprint: at.fingerprint,
-        head: *head,
+        head,
         wire: at.wire,
         next: 0,
     });
@@ -125,7 +168,7 @@ where
     H: Host + QueryRecorder,
     E: Env,
 {
-    if after(cx, |stash| fast_path(bytes, cx, stash)) == FastPath::Uncommon {
+    if after(cx, |stash| fast_path(bytes, cx, || cx.meta, stash)) == FastPath::Uncommon {
         slow_path(bytes, cx);
     }
 }
