@@ -61,6 +61,8 @@ pub struct CommonTimes {
     pub payload: u32,
     /// Offset of the payload in the frame, bytes.
     pub headers: u32,
+    /// Length of the TCP options, bytes.
+    pub options: u32,
 }
 
 /// What [`common`] found.
@@ -243,6 +245,7 @@ pub fn common_times<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<CommonTi
         tsecr: bytes.be32(28),
         payload: packet.end - headers,
         headers,
+        options: length - TCP_HEADER as u32,
     })
 }
 
@@ -250,6 +253,34 @@ pub fn common_times<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<CommonTi
 #[inline(always)]
 pub fn common_seq<P: Prefix>(bytes: &P) -> u32 {
     bytes.be32(4)
+}
+
+/// Reads the rest of a TCP header with timestamps.
+#[inline(always)]
+pub fn common_rest<P: Prefix>(bytes: &P, times: &CommonTimes) -> TcpHead {
+    let options = times.options as u8;
+    TcpHead {
+        seq: common_seq(bytes),
+        ack: bytes.be32(8),
+        payload: times.payload,
+        tsval: times.tsval,
+        tsecr: times.tsecr,
+        headers: times.headers as u16,
+        options,
+        flags: bytes.byte(13),
+        has_timestamp: true,
+        sack: has_sack(bytes, options),
+        mss: 0,
+    }
+}
+
+/// Whether blocks of SACK follow timestamps in the way of common stacks. Other ways are not looked
+/// for: only packets whose timestamps are not used need to know.
+#[inline(always)]
+fn has_sack<P: Prefix>(bytes: &P, options: u8) -> bool {
+    usize::from(options) > TIMESTAMP
+        && bytes.covers(TCP_HEADER + TIMESTAMP + 4)
+        && bytes.be32(32) >> 8 == number::SACK_NEXT
 }
 
 /// Reads the TCP header, whose bytes `bytes` begins with. Call it after the
@@ -284,12 +315,7 @@ pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> 
         head.has_timestamp = true;
         head.tsval = bytes.be32(24);
         head.tsecr = bytes.be32(28);
-        // Common stacks put blocks beside timestamps in this way. Other ways
-        // are not looked for here: only packets whose timestamps are not used
-        // need to know.
-        if length > (TCP_HEADER + TIMESTAMP) as u32 && bytes.covers(TCP_HEADER + TIMESTAMP + 4) {
-            head.sack = bytes.be32(32) >> 8 == number::SACK_NEXT;
-        }
+        head.sack = has_sack(bytes, head.options);
     } else if length != TCP_HEADER as u32 {
         return None;
     }

@@ -9,7 +9,8 @@ mod options;
 pub mod tunnel;
 
 pub use common::{
-    Common, CommonTcp, CommonTimes, Frame, common, common_head, common_seq, common_times,
+    Common, CommonTcp, CommonTimes, Frame, common, common_head, common_rest, common_seq,
+    common_times,
 };
 pub use full::{Network, network, transport};
 

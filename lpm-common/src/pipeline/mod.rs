@@ -9,10 +9,7 @@ pub mod tunnel;
 pub use context::{Host, PacketContext};
 pub use queries::{datagram, further, message, queries, take_query};
 
-use core::{
-    hint::cold_path,
-    sync::atomic::{Ordering::Acquire, compiler_fence},
-};
+use core::sync::atomic::{Ordering::Acquire, compiler_fence};
 
 use crate::{
     bytes::{Bytes, Prefix},
@@ -130,23 +127,23 @@ pub(crate) fn of_flow<P: Prefix, E: Env>(
         direction: known.direction,
         wire: Wire::new(len, segments, headers),
     };
-    if methods.allow_fast_path()
-        && let Some(times) = parse::common_times(tcp, &known.packet)
-        && matcher::has_nothing_new(
-            &at(times.headers as u16),
-            &times,
-            || parse::common_seq(tcp),
-            env,
-        )
-    {
-        return FastPath::Measured;
-    }
-    // What was read of the packet is read again on purpose: kept, it would take registers from the
-    // packets that have nothing new, and those would use the stack.
-    cold_path();
-    compiler_fence(Acquire);
-    let Some(head) = parse::common_head(tcp, &known.packet) else {
-        return FastPath::Uncommon;
+    let times = if methods.allow_fast_path() {
+        parse::common_times(tcp, &known.packet)
+    } else {
+        None
+    };
+    let head = match times {
+        Some(times) => {
+            let at = at(times.headers as u16);
+            if matcher::has_nothing_new(&at, &times, || parse::common_seq(tcp), env) {
+                return FastPath::Measured;
+            }
+            parse::common_rest(tcp, &times)
+        }
+        None => match parse::common_head(tcp, &known.packet) {
+            Some(head) => head,
+            None => return FastPath::Uncommon,
+        },
     };
     let at = at(head.headers);
     if matcher::fast_ts(&at, &head, env) {
