@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{
     checks, demo, kernel,
     output::{CargoTests, Tally},
-    runner, upgrade,
+    reproducible, runner, upgrade,
 };
 use crate::{build, image, paths, process, setup};
 
@@ -120,7 +120,7 @@ pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const HOSTILE: &str = "hostile";
 
 /// All groups. Those that may run beside others are neighbours, the longest first.
-pub(crate) const GROUPS: [Group; 21] = [
+pub(crate) const GROUPS: [Group; 22] = [
     Group::new(
         "format",
         "rustfmt has nothing to change",
@@ -150,6 +150,12 @@ pub(crate) const GROUPS: [Group; 21] = [
         "the kernel object has no instruction that Linux 5.10 lacks",
         Needs::Programs,
         checks::object,
+    ),
+    Group::new(
+        reproducible::OBJECTS,
+        "the kernel objects have the same bytes when they are built again elsewhere",
+        Needs::Programs,
+        reproducible::objects,
     ),
     Group {
         targets: &UNIT,

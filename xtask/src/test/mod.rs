@@ -10,6 +10,7 @@ mod groups;
 mod kernel;
 mod lanes;
 mod output;
+mod reproducible;
 mod runner;
 mod skips;
 mod upgrade;
