@@ -68,6 +68,8 @@ pub(crate) enum Part {
     Prometheus,
     /// The fuzzers
     Fuzz,
+    /// Looking for known flaws of the dependencies
+    Advisories,
 }
 
 /// One thing that must be on the machine.
@@ -229,6 +231,9 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
     if parts.contains(&Part::Fuzz) {
         needs.push(Box::new(CargoTool::FUZZ));
         needs.push(Installed::boxed("c++", "g++", "compiles libFuzzer"));
+    }
+    if parts.contains(&Part::Advisories) {
+        needs.push(Box::new(CargoTool::DENY));
     }
     if parts.contains(&Part::Cluster) {
         needs.extend(cluster());

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::Result;
 
 use super::{
-    checks, demo, kernel,
+    advisories, checks, demo, kernel,
     output::{CargoTests, Tally},
     reproducible, runner, upgrade,
 };
@@ -120,7 +120,7 @@ pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const HOSTILE: &str = "hostile";
 
 /// All groups. Those that may run beside others are neighbours, the longest first.
-pub(crate) const GROUPS: [Group; 22] = [
+pub(crate) const GROUPS: [Group; 23] = [
     Group::new(
         "format",
         "rustfmt has nothing to change",
@@ -132,6 +132,12 @@ pub(crate) const GROUPS: [Group; 22] = [
         "licences, duplicates and sources (cargo-deny, deny.toml)",
         Needs::Tools,
         checks::dependencies,
+    ),
+    Group::new(
+        "advisories",
+        "known flaws of dependencies are reported; `cargo xtask advisories` fails for one",
+        Needs::Tools,
+        advisories::group,
     ),
     Group::new(
         "lints",

@@ -4,6 +4,7 @@
 //! never as passed. `.ci/expected-skips` lists what a kernel or hardware may lack; any other skip
 //! fails the run in CI and is a loud warning elsewhere.
 
+pub(crate) mod advisories;
 mod checks;
 mod demo;
 mod groups;
