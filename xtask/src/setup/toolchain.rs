@@ -72,6 +72,13 @@ impl Toolchain {
         command
     }
 
+    /// The compiler's release, such as `1.96.0`.
+    pub(crate) fn release(&self) -> Result<String> {
+        let text = process::output(Command::new(&self.rustc).arg("-vV"))?;
+        let release = field(&text, "release").context("rustc does not report its release")?;
+        Ok(release.to_owned())
+    }
+
     /// Directory of the standard library's source.
     pub(crate) fn library_source(&self) -> PathBuf {
         self.sysroot.join(LIBRARY_SOURCE)

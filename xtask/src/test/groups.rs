@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{
     advisories, checks, demo, kernel,
     output::{CargoTests, Tally},
-    reproducible, runner, upgrade,
+    release, reproducible, runner, upgrade,
 };
 use crate::{build, image, paths, process, setup};
 
@@ -120,7 +120,7 @@ pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const HOSTILE: &str = "hostile";
 
 /// All groups. Those that may run beside others are neighbours, the longest first.
-pub(crate) const GROUPS: [Group; 23] = [
+pub(crate) const GROUPS: [Group; 24] = [
     Group::new(
         "format",
         "rustfmt has nothing to change",
@@ -259,6 +259,13 @@ pub(crate) const GROUPS: [Group; 23] = [
          only on request",
         Needs::Programs,
         hostile,
+    ),
+    Group::new(
+        release::NAME,
+        "the image as it is released: the same bytes when it is built again elsewhere; its lists are \
+         valid and agree with the binary; only on request",
+        Needs::Rust,
+        release::run,
     ),
     Group::new(
         kernel::NAME,

@@ -29,7 +29,7 @@ pub(super) fn objects() -> Result<Tally> {
 }
 
 /// The result of a group that cannot copy the sources.
-fn no_git(group: &str) -> Tally {
+pub(super) fn no_git(group: &str) -> Tally {
     Tally::one_skip(Skip {
         group: group.to_owned(),
         reason: "no git here, which lists the files of the sources".to_owned(),
@@ -37,7 +37,7 @@ fn no_git(group: &str) -> Tally {
 }
 
 /// Compares what was built twice, and prints where the two differ.
-fn compare(name: &str, first: &[u8], second: &[u8]) -> Tally {
+pub(super) fn compare(name: &str, first: &[u8], second: &[u8]) -> Tally {
     if first == second {
         println!("{name}: {} bytes, the same twice", first.len());
         return Tally::one_pass();
@@ -54,14 +54,14 @@ fn compare(name: &str, first: &[u8], second: &[u8]) -> Tally {
 }
 
 /// A copy of the sources in another directory, which is removed in the end.
-struct Copy {
+pub(super) struct Copy {
     root: PathBuf,
 }
 
 impl Copy {
     /// Copies the files that git knows, as they are now; None without git. They lie deeper than the
     /// originals, below `target`, so git still finds the repository from there.
-    fn make(name: &str) -> Result<Option<Self>> {
+    pub(super) fn make(name: &str) -> Result<Option<Self>> {
         let mut list = Command::new("git");
         list.current_dir(paths::root());
         list.args([
@@ -95,12 +95,12 @@ impl Copy {
     }
 
     /// The root of the copied sources.
-    fn sources(&self) -> PathBuf {
+    pub(super) fn sources(&self) -> PathBuf {
         self.root.join("another/place/sources")
     }
 
     /// A target directory for them.
-    fn target(&self) -> PathBuf {
+    pub(super) fn target(&self) -> PathBuf {
         self.root.join("output")
     }
 
