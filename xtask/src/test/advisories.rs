@@ -75,10 +75,14 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         ..Look::ours(&config)
     };
     let found = match look.run()? {
-        Outcome::NoDatabase(reason) => bail!(
-            "no dependency was looked at: {reason}; `--offline` looks at the database of the last \
-             time"
-        ),
+        Outcome::NoDatabase(reason) => {
+            let remedy = if args.offline {
+                "without `--offline` it is fetched"
+            } else {
+                "`--offline` looks at the database of the last time"
+            };
+            bail!("no dependency was looked at: no database: {reason}; {remedy}");
+        }
         Outcome::Found(found) => found,
     };
     for line in &found {
@@ -155,16 +159,12 @@ impl<'a> Look<'a> {
             // All that it needs is there: the database and, since cargo compiled them, the index.
             check.args(["--offline", "--format=json", "check"]);
             check.args(["--hide-inclusion-graph", "advisories"]);
-            let shown = process::show(&check);
             let output = check.output().context("cannot start cargo-deny")?;
             let text = String::from_utf8_lossy(&output.stderr);
             match read(&text) {
                 Some(lines) => found.extend(lines),
                 None => {
-                    return Ok(Outcome::NoDatabase(format!(
-                        "`{shown}` did not come to its end: {}",
-                        text.trim()
-                    )));
+                    return Ok(Outcome::NoDatabase(complaint(&text)));
                 }
             }
         }
@@ -190,6 +190,17 @@ struct Line {
     #[serde(rename = "type")]
     kind: String,
     fields: serde_json::Value,
+}
+
+/// What cargo-deny says when it does not come to its end.
+fn complaint(text: &str) -> String {
+    let first = text.lines().find(|line| !line.trim().is_empty());
+    let first = first.unwrap_or("cargo-deny said nothing");
+    let message = serde_json::from_str::<Line>(first).ok().and_then(|line| {
+        let message = line.fields.get("message")?.as_str()?;
+        message.lines().next().map(str::to_owned)
+    });
+    message.unwrap_or_else(|| first.to_owned())
 }
 
 /// Reads cargo-deny's lines of JSON: one line of text for each advisory. None if it came to no end,
@@ -320,5 +331,9 @@ mod tests {
         let end = r#"{"fields":{"advisories":{"errors":0}},"type":"summary"}"#;
         assert_eq!(read(end), Some(Vec::new()));
         assert_eq!(read("cargo-deny: killed\n"), None);
+        let log = r#"{"fields":{"level":"ERROR","message":"no HEAD\nfatal: x"},"type":"log"}"#;
+        assert_eq!(read(log), None);
+        assert_eq!(complaint(log), "no HEAD");
+        assert_eq!(complaint("cargo-deny: killed\n"), "cargo-deny: killed");
     }
 }
