@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::{arch::Arch, build, paths, setup};
+use crate::{arch::Arch, build, paths, process, setup};
 
 /// Make a container image of the agent, without a container engine
 #[derive(clap::Args)]
@@ -205,6 +205,12 @@ fn documents(binary: &binary::Binary, arch: Arch, output: &Path) -> Result<Vec<P
     if let Some(dir) = output.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
+    // The lists are made without the network, and ask for packages that no build for this target
+    // has fetched.
+    for manifest in ["Cargo.toml", "lpm-ebpf/Cargo.toml"] {
+        let mut fetch = process::cargo();
+        process::run(fetch.args(["fetch", "--quiet", "--locked", "--manifest-path", manifest]))?;
+    }
     let target = binary.target.clone().unwrap_or_else(|| arch.gnu());
     sbom::write(binary, &target, archive::time(), &sbom)?;
     licences::write(binary, &target, &licences)?;
@@ -225,7 +231,6 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::process;
 
     #[test]
     fn a_release_is_built_on_a_base_with_a_digest() {
