@@ -65,6 +65,9 @@ impl Arch {
     }
 }
 
+/// The compiler's flag for a program that loads no library.
+pub(crate) const STATIC: &str = "-Ctarget-feature=+crt-static";
+
 /// Directory of the compiler's standard library for `target`, if the compiler has it.
 pub(crate) fn std_library(target: &str) -> Option<PathBuf> {
     let mut rustc = Command::new("rustc");
@@ -80,10 +83,7 @@ pub(crate) fn compile_for(cargo: &mut Command, arch: Arch, target: &str) {
     let key = target.to_uppercase().replace('-', "_");
     // With a target named, this is for the agent only, not for build scripts and macros, which
     // cannot be static.
-    cargo.env(
-        format!("CARGO_TARGET_{key}_RUSTFLAGS"),
-        "-Ctarget-feature=+crt-static",
-    );
+    cargo.env(format!("CARGO_TARGET_{key}_RUSTFLAGS"), STATIC);
     cargo.env_remove("RUSTFLAGS");
     if !arch.is_host() {
         cargo.env(format!("CARGO_TARGET_{key}_LINKER"), arch.c_compiler());

@@ -1,7 +1,11 @@
 //! `cargo xtask build`: the kernel programs with the eBPF toolchain, then the agent, which embeds
 //! them.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -124,12 +128,9 @@ fn programs(debug: bool) -> Result<()> {
     let mut build = cargo_bpf("build")?;
     build.args(if debug { &["--features=log"][..] } else { &[] });
     process::run(&mut build)?;
-    let release = paths::target()
-        .join("bpf-build")
-        .join(BPF_TARGET)
-        .join("release");
     for name in OBJECTS {
-        put(&release.join(name), &paths::kernel_object(name))?;
+        let object = shipped_object(&bpf_target(), name)?;
+        put(&object, &paths::kernel_object(name))?;
         println!("build: {}", paths::kernel_object(name).display());
     }
     let found = object_check::check(&paths::kernel_object("lpm"))?;
@@ -143,10 +144,21 @@ fn programs(debug: bool) -> Result<()> {
     Ok(())
 }
 
-/// Makes the cargo command with the given subcommand (`build`, `check`) for the kernel programs. No
-/// other place holds their compiler flags.
+/// Cargo's target directory for the kernel programs.
+fn bpf_target() -> PathBuf {
+    paths::target().join("bpf-build")
+}
+
+/// Makes the cargo command with the given subcommand (`build`, `check`) for the kernel programs.
 pub(crate) fn cargo_bpf(subcommand: &str) -> Result<Command> {
-    if !paths::root().join("lpm-ebpf/Cargo.toml").is_file() {
+    cargo_bpf_of(paths::root(), &bpf_target(), subcommand)
+}
+
+/// Makes the cargo command for the kernel programs of the sources below `root`, with a target
+/// directory. No other place holds their compiler flags.
+pub(crate) fn cargo_bpf_of(root: &Path, target: &Path, subcommand: &str) -> Result<Command> {
+    let programs = root.join("lpm-ebpf");
+    if !programs.join("Cargo.toml").is_file() {
         bail!("there is no lpm-ebpf/Cargo.toml: this checkout lacks the kernel programs");
     }
     let toolchain = toolchain::find()
@@ -158,13 +170,19 @@ pub(crate) fn cargo_bpf(subcommand: &str) -> Result<Command> {
     // What kernels from 5.10 on understand: 32-bit ALU and jumps, nothing of BPF version 4; rustc
     // hands the CPU on to the linker. BTF
     // comes from the debug information.
-    let flags = [
+    let mut flags = vec![
         format!("-Clinker={}", linker.display()),
         "-Clink-arg=--btf".to_owned(),
         "-Ctarget-cpu=v3".to_owned(),
         "-Cdebuginfo=2".to_owned(),
     ];
+    flags.extend(remapped(&[
+        (Some(root.to_owned()), "/lpm"),
+        (process::cargo_home(), "/cargo"),
+        (Some(toolchain.library_source()), "/rust/library"),
+    ]));
     let mut command = toolchain.cargo();
+    command.current_dir(&programs);
     command.args([
         subcommand,
         "--release",
@@ -174,24 +192,45 @@ pub(crate) fn cargo_bpf(subcommand: &str) -> Result<Command> {
     ]);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     command.env_remove("RUSTFLAGS");
-    command.env("CARGO_TARGET_DIR", paths::target().join("bpf-build"));
+    command.env("RUSTC_WRAPPER", programs.join("rustc-wrapper"));
+    command.env("CARGO_TARGET_DIR", target);
     Ok(command)
 }
 
-/// Copies an object to where the agent takes it from, without the sections for debuggers, which
-/// stay in the built object. If the copy is equal already, it is left alone, so that the agent's
-/// build script does not run in vain.
-fn put(from: &Path, to: &Path) -> Result<()> {
-    let built = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-    let built = strip::without_debug_sections(&built)
-        .with_context(|| format!("cannot strip {}", from.display()))?;
-    if fs::read(to).is_ok_and(|present| present == built) {
+/// The compiler's flags that write other directories in place of these into what is built, so that
+/// its bytes do not depend on where it was built. Messages keep the paths.
+pub(crate) fn remapped(places: &[(Option<PathBuf>, &str)]) -> Vec<String> {
+    let mut flags = vec!["--remap-path-scope=macro,debuginfo,object".to_owned()];
+    for (from, to) in places {
+        let Some(from) = from else { continue };
+        // Cargo and the compiler name a file by a link's path or by the path behind the link.
+        let real = from.canonicalize().ok().filter(|real| real != from);
+        for from in [Some(from), real.as_ref()].into_iter().flatten() {
+            flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+        }
+    }
+    flags
+}
+
+/// The object `name` as it is shipped, of the programs that were built into `target`: without the
+/// sections for debuggers.
+pub(crate) fn shipped_object(target: &Path, name: &str) -> Result<Vec<u8>> {
+    let file = target.join(BPF_TARGET).join("release").join(name);
+    let built = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    strip::without_debug_sections(&built)
+        .with_context(|| format!("cannot strip {}", file.display()))
+}
+
+/// Writes an object to where the agent takes it from. If the file is equal already, it is left
+/// alone, so that the agent's build script does not run in vain.
+fn put(object: &[u8], to: &Path) -> Result<()> {
+    if fs::read(to).is_ok_and(|present| present == object) {
         return Ok(());
     }
     if let Some(dir) = to.parent() {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
-    fs::write(to, built).with_context(|| format!("cannot write {}", to.display()))
+    fs::write(to, object).with_context(|| format!("cannot write {}", to.display()))
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! `cargo xtask image`: the agent as a container image, without a container engine.
 //!
 //! The image holds one static binary and no more than it takes to run as any user: `/tmp`, two
-//! users, the order of name resolution. If `cargo xtask build` has left a binary, the image takes
+//! users, the order of name resolution; besides, the lists of what it is made of and of the licences
+//! ([`sbom`], [`licences`]). If `cargo xtask build` has left a binary, the image takes
 //! that one with the libraries that it loads, so nothing is compiled twice. The archive has the
 //! format of `docker save`, which every engine imports.
 
 mod archive;
 mod binary;
+mod licences;
+mod sbom;
+mod system;
 
 use std::{
     fs,
@@ -16,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::{arch::Arch, build, paths, setup};
+use crate::{arch::Arch, build, paths, process, setup};
 
 /// Make a container image of the agent, without a container engine
 #[derive(clap::Args)]
@@ -24,7 +28,8 @@ use crate::{arch::Arch, build, paths, setup};
     cargo xtask image                             target/image/lpm.tar\n  \
     cargo xtask image --tag lpm:next --output /tmp/next.tar\n  \
     cargo xtask image --arch amd64 --arch arm64   one archive for each\n  \
-    cargo xtask image --static                    without libraries, whatever is built already\n  \
+    cargo xtask image --static                    as released: without libraries, the same bytes again\n  \
+    cargo xtask image --bare                      to try out: without the lists for who gets it\n  \
     ctr -n k8s.io images import target/image/lpm.tar")]
 pub(crate) struct Args {
     /// The image's name and tag [default: lpm:VERSION]
@@ -46,6 +51,29 @@ pub(crate) struct Args {
     /// Compile a static binary even if `cargo xtask build` has built one that is not static
     #[arg(long = "static")]
     is_static: bool,
+    /// Without the lists of contents (CycloneDX) and of licences, and without the list of packages
+    /// in the binary: for an image that nobody else gets
+    #[arg(long)]
+    bare: bool,
+    /// Write the image's files below this directory, and no archive
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "tag"])]
+    layout: Option<PathBuf>,
+}
+
+impl Args {
+    /// The arguments for the image as it is released, to be written to `output`.
+    pub(crate) fn released(output: PathBuf) -> Self {
+        Self {
+            tag: None,
+            output: Some(output),
+            arch: Vec::new(),
+            profile: Profile::Release,
+            keep_programs: false,
+            is_static: true,
+            bare: false,
+            layout: None,
+        }
+    }
 }
 
 /// A profile of cargo's.
@@ -77,12 +105,10 @@ impl Profile {
 /// Makes the image for tests in a cluster.
 pub(crate) fn for_tests() -> Result<()> {
     main(&Args {
-        tag: None,
-        output: Some(paths::target().join("image/test.tar")),
-        arch: Vec::new(),
         profile: Profile::Dev,
-        keep_programs: false,
         is_static: false,
+        bare: true,
+        ..Args::released(paths::target().join("image/test.tar"))
     })
 }
 
@@ -93,8 +119,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         archs.push(Arch::host()?);
     }
     archs.dedup();
-    if args.output.is_some() && archs.len() > 1 {
-        bail!("--output names one archive, but each --arch makes its own: remove --output");
+    if (args.output.is_some() || args.layout.is_some()) && archs.len() > 1 {
+        bail!(
+            "--output and --layout name one place, but each --arch makes an image: name one --arch"
+        );
+    }
+    if !args.bare {
+        setup::ensure(&[setup::Part::Image])?;
     }
     // The same bytes for every architecture.
     if !args.keep_programs || !paths::kernel_object("lpm").is_file() {
@@ -127,26 +158,64 @@ fn make(args: &Args, arch: Arch) -> Result<()> {
     if work.exists() {
         fs::remove_dir_all(&work).with_context(|| format!("cannot empty {}", work.display()))?;
     }
-    let written = binary::built(args.profile, arch, args.is_static, &work).and_then(|binary| {
+    let written = (|| {
+        let binary = binary::built(args, arch, &work)?;
+        let documents = if args.bare {
+            Vec::new()
+        } else {
+            documents(&binary, arch, &output)?
+        };
         let image = archive::Image {
             tag: &tag,
             architecture: arch.name(),
             binary: &binary.program,
             libraries: &binary.libraries,
+            documents: &documents,
         };
-        image.write(&work, &output)?;
+        match &args.layout {
+            Some(root) => image.lay_out(root)?,
+            None => image.write(&work, &output)?,
+        }
         size(&binary.program)
-    });
+    })();
     // Nothing of it is needed afterwards, whether it worked or not.
     let _ = fs::remove_dir_all(&work);
+    let written = written?;
+    if let Some(root) = &args.layout {
+        println!(
+            "image: the files for linux/{} below {}",
+            arch.name(),
+            root.display()
+        );
+        return Ok(());
+    }
     println!(
-        "image: {tag}, {} ({} of it the binary), linux/{}: {}",
+        "image: {tag}, {} ({written} of it the binary), linux/{}: {}",
         size(&output)?,
-        written?,
         arch.name(),
         output.display()
     );
     Ok(())
+}
+
+/// Writes the list of contents and the licences beside the archive. Both also go into the image.
+fn documents(binary: &binary::Binary, arch: Arch, output: &Path) -> Result<Vec<PathBuf>> {
+    let sbom = output.with_extension("cdx.json");
+    let licences = output.with_extension("licenses.txt");
+    if let Some(dir) = output.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    // The lists are made without the network, and ask for packages that no build for this target
+    // has fetched.
+    for manifest in ["Cargo.toml", "lpm-ebpf/Cargo.toml"] {
+        let mut fetch = process::cargo();
+        process::run(fetch.args(["fetch", "--quiet", "--locked", "--manifest-path", manifest]))?;
+    }
+    let target = binary.target.clone().unwrap_or_else(|| arch.gnu());
+    sbom::write(binary, &target, archive::time(), &sbom)?;
+    licences::write(binary, &target, &licences)?;
+    println!("image: {}, {}", sbom.display(), licences.display());
+    Ok(vec![sbom, licences])
 }
 
 fn size(file: &Path) -> Result<String> {
@@ -159,7 +228,46 @@ fn size(file: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn a_release_is_built_on_a_base_with_a_digest() {
+        let pinned = |version: &str, image: &str| {
+            let script = paths::root().join("deploy/pinned.sh");
+            process::output(Command::new(script).args([version, image]))
+        };
+        let digest = format!("rust:1@sha256:{}", "0a".repeat(32));
+        assert!(pinned("dev", "rust:1").is_ok());
+        assert!(pinned("0.1.0", &digest).is_ok());
+        let wrong = digest.replace('a', "g");
+        for image in ["rust:1", "rust:1@sha256:0a0a", wrong.as_str()] {
+            let error = pinned("0.1.0", image).unwrap_err().to_string();
+            assert!(error.contains("imagetools inspect"), "{image}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_dockerfile_asks_before_it_builds_and_ends_with_nothing_else_in_the_image() {
+        let file = paths::root().join("deploy/Dockerfile");
+        let text = fs::read_to_string(file).unwrap();
+        let lines = |word: &str| {
+            let lines = text.lines().filter(|line| line.starts_with(word));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            lines("RUN ")[0],
+            r#"RUN /pinned.sh "$VERSION" "$RUST_IMAGE""#
+        );
+        assert_eq!(
+            lines("FROM "),
+            [
+                "FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS build",
+                "FROM scratch"
+            ]
+        );
+    }
 
     #[test]
     fn sizes_are_in_mebibytes() {

@@ -47,6 +47,8 @@ enum Command {
     Run(demo::Args),
     /// Test everything that this machine can test
     Test(test::Args),
+    /// Look for known flaws of the dependencies
+    Advisories(test::advisories::Args),
     /// Look for input that breaks what strangers can reach
     Fuzz(fuzz::Args),
     /// Make a container image of the agent, without a container engine
@@ -73,6 +75,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Build(args) => build::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => demo::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => test::main(&args),
+        Command::Advisories(args) => test::advisories::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),
         Command::Image(args) => image::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Cluster(args) => cluster::main(&args),

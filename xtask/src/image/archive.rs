@@ -32,7 +32,12 @@ pub(super) struct Image<'a> {
     pub(super) binary: &'a Path,
     /// The libraries that the program loads, at the paths that they also have in the image.
     pub(super) libraries: &'a [PathBuf],
+    /// Files about the image, for those who get it.
+    pub(super) documents: &'a [PathBuf],
 }
+
+/// Directory of these files in the image. Scanners read `*.cdx.json` wherever it lies.
+const DOCUMENTS: &str = "usr/share/doc/lpm";
 
 impl Image<'_> {
     /// Writes the archive `output`. `work` is a directory for intermediate files; it must not hold
@@ -43,7 +48,10 @@ impl Image<'_> {
         self.lay_out(&work.join("root"))?;
         tar(&work.join("root"), &parts.join("layer.tar"))?;
         let layer = sha256(&parts.join("layer.tar"))?;
-        write(&parts.join("config.json"), &self.config(&layer).to_string())?;
+        write(
+            &parts.join("config.json"),
+            &self.config(&layer)?.to_string(),
+        )?;
         let manifest = json!([{
             "Config": "config.json",
             "RepoTags": [self.tag],
@@ -54,7 +62,7 @@ impl Image<'_> {
     }
 
     /// Writes the image's file system below `root`.
-    fn lay_out(&self, root: &Path) -> Result<()> {
+    pub(super) fn lay_out(&self, root: &Path) -> Result<()> {
         for (name, mode) in [("", 0o755), ("etc", 0o755), ("tmp", 0o1777)] {
             let dir = root.join(name);
             fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -72,26 +80,33 @@ impl Image<'_> {
             }
             put(library, &place)?;
         }
+        if self.documents.is_empty() {
+            return Ok(());
+        }
+        let directory = root.join(DOCUMENTS);
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        for document in self.documents {
+            let extension = document.extension().unwrap_or_default();
+            let name = if extension == "json" {
+                "lpm.cdx.json"
+            } else {
+                "licenses.txt"
+            };
+            copy(document, &directory.join(name), 0o644)?;
+        }
         Ok(())
     }
 
-    fn config(&self, layer: &str) -> serde_json::Value {
+    fn config(&self, layer: &str) -> Result<serde_json::Value> {
         // A checkout without git has no revision to tell.
-        let git = |args: &[&str]| {
-            let mut git = Command::new("git");
-            git.current_dir(paths::root()).args(args);
-            process::output(&mut git).map(|text| text.trim().to_owned())
-        };
-        let revision = git(&["rev-parse", "HEAD"]).unwrap_or_default();
-        let created = git(&[
-            "log",
-            "-1",
-            "--format=%cd",
-            "--date=format:%Y-%m-%dT%H:%M:%SZ",
-        ])
-        .unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned());
+        let mut git = Command::new("git");
+        git.current_dir(paths::root()).args(["rev-parse", "HEAD"]);
+        let revision = process::output(&mut git).unwrap_or_default();
+        let revision = revision.trim();
+        let created = rfc3339(time())?;
         let title = self.tag.split([':', '@']).next().unwrap_or("lpm");
-        json!({
+        Ok(json!({
             "architecture": self.architecture,
             "os": "linux",
             "created": created,
@@ -110,19 +125,43 @@ impl Image<'_> {
             },
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
             "history": [{"created": created, "created_by": "cargo xtask image"}],
-        })
+        }))
     }
 }
 
 /// Copies a program or a library.
 fn put(from: &Path, to: &Path) -> Result<()> {
+    copy(from, to, 0o755)
+}
+
+fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("cannot change {}", to.display()))
+    set_mode(to, mode)
 }
 
 fn write(file: &Path, text: &str) -> Result<()> {
-    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    set_mode(file, 0o644)
+}
+
+/// Sets the mode, whatever the umask of this process is.
+fn set_mode(file: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(file, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot change {}", file.display()))
+}
+
+/// The time that an image bears, in seconds since 1970: `SOURCE_DATE_EPOCH`, else that of the commit,
+/// else 0.
+pub(super) fn time() -> u64 {
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok();
+    let of_commit = || {
+        let mut git = Command::new("git");
+        git.current_dir(paths::root())
+            .args(["log", "-1", "--format=%ct"]);
+        process::output(&mut git).ok()
+    };
+    let text = given.or_else(of_commit).unwrap_or_default();
+    text.trim().parse().unwrap_or_default()
 }
 
 /// Archives everything below `directory`. The same files make the same bytes.
@@ -138,7 +177,16 @@ fn tar(directory: &Path, archive: &Path) -> Result<()> {
     process::run(tar.arg("--directory").arg(directory).arg("."))
 }
 
-fn sha256(file: &Path) -> Result<String> {
+/// Seconds since 1970 as images write a time.
+fn rfc3339(seconds: u64) -> Result<String> {
+    let mut date = Command::new("date");
+    date.args(["--utc", "+%Y-%m-%dT%H:%M:%SZ"]);
+    let text = process::output(date.arg(format!("--date=@{seconds}")))?;
+    Ok(text.trim().to_owned())
+}
+
+/// SHA-256 of a file, in hexadecimal digits.
+pub(super) fn sha256(file: &Path) -> Result<String> {
     let text = process::output(Command::new("sha256sum").arg(file))?;
     let sum = text.split_whitespace().next();
     Ok(sum.context("sha256sum printed nothing")?.to_owned())
@@ -151,11 +199,15 @@ mod tests {
     fn made(dir: &Path, name: &str) -> Vec<u8> {
         let binary = dir.join("binary");
         fs::write(&binary, "not really a program").unwrap();
+        for document in ["a.cdx.json", "a.licenses.txt"] {
+            fs::write(dir.join(document), document).unwrap();
+        }
         let image = Image {
             tag: "registry.example/lpm:1.2.3",
             architecture: "arm64",
             binary: &binary,
             libraries: &[dir.join("binary")],
+            documents: &[dir.join("a.cdx.json"), dir.join("a.licenses.txt")],
         };
         let (work, output) = (dir.join("work"), dir.join(name));
         image.write(&work, &output).unwrap();
@@ -206,6 +258,16 @@ mod tests {
         );
         let library = format!(".{}", dir.join("binary").display());
         assert!(list.contains(&library), "{library} in {list}");
+        for document in ["lpm.cdx.json", "licenses.txt"] {
+            let place = format!("./usr/share/doc/lpm/{document}");
+            assert!(list.contains(&place), "{place} in {list}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_written_as_images_have_it() {
+        assert_eq!(rfc3339(0).unwrap(), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400).unwrap(), "2000-02-29T00:00:00Z");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _};
 
-use super::Profile;
+use super::{Args, Profile};
 use crate::{
     arch::{self, Arch},
     build, paths, process,
@@ -21,15 +21,18 @@ pub(super) struct Binary {
     pub(super) program: PathBuf,
     /// The shared libraries that it loads and its loader, at the paths where it looks for them.
     pub(super) libraries: Vec<PathBuf>,
+    /// The target that it was compiled for by name; None: this machine's own.
+    pub(super) target: Option<String>,
 }
 
 /// Builds `lpm`; `work` is a directory for what this makes. Cargo compiles only what has changed.
-pub(super) fn built(profile: Profile, arch: Arch, is_static: bool, work: &Path) -> Result<Binary> {
+pub(super) fn built(args: &Args, arch: Arch, work: &Path) -> Result<Binary> {
+    let profile = args.profile;
     let target = target(arch);
     let plain = paths::target().join(profile.directory()).join("lpm");
     let other = arch::output_of(&target, profile.directory()).join("lpm");
-    if is_static || !arch.is_host() || other.is_file() || !plain.is_file() {
-        return static_binary(profile, arch, &target, &other);
+    if args.is_static || !arch.is_host() || other.is_file() || !plain.is_file() {
+        return static_binary(args, arch, &target, &other);
     }
     println!(
         "image: using {}, which is built already; `--static` compiles a binary that needs no \
@@ -55,7 +58,11 @@ pub(super) fn built(profile: Profile, arch: Arch, is_static: bool, work: &Path) 
             .arg(&plain),
     )?;
     let libraries = libraries(&program)?;
-    Ok(Binary { program, libraries })
+    Ok(Binary {
+        program,
+        libraries,
+        target: None,
+    })
 }
 
 /// The libraries that a program loads, and its loader; none if it is static.
@@ -89,7 +96,12 @@ fn target(arch: Arch) -> String {
 }
 
 /// Builds `lpm` without any shared library, as `binary`.
-fn static_binary(profile: Profile, arch: Arch, target: &str, binary: &Path) -> Result<Binary> {
+///
+/// A release has the same bytes wherever it is built: no path of the machine is in it. Unless the
+/// image is to be bare, cargo-auditable writes into it which packages it was built of; it wraps the
+/// compiler for the packages of the workspace, so no other is compiled again for that.
+fn static_binary(args: &Args, arch: Arch, target: &str, binary: &Path) -> Result<Binary> {
+    let profile = args.profile;
     let time = if binary.is_file() {
         "what has changed since the last one"
     } else {
@@ -100,9 +112,22 @@ fn static_binary(profile: Profile, arch: Arch, target: &str, binary: &Path) -> R
         profile.as_str()
     );
     let mut cargo = process::cargo();
-    cargo.args(["build", "--package=lpm-agent", "--bin=lpm"]);
+    if !args.bare {
+        cargo.arg("auditable");
+    }
+    cargo.args(["build", "--locked", "--package=lpm-agent", "--bin=lpm"]);
     cargo.args(["--profile", profile.as_str()]);
     arch::compile_for(&mut cargo, arch, target);
+    if profile == Profile::Release {
+        let mut flags = vec![arch::STATIC.to_owned()];
+        flags.extend(build::remapped(&[
+            (Some(paths::root().to_owned()), "/lpm"),
+            (Some(paths::target()), "/target"),
+            (process::cargo_home(), "/cargo"),
+        ]));
+        // Comes before the flags of the target, and takes paths with spaces.
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    }
     let key = profile.as_str().to_uppercase();
     cargo.env(format!("CARGO_PROFILE_{key}_STRIP"), "debuginfo");
     process::run(&mut cargo)?;
@@ -110,6 +135,7 @@ fn static_binary(profile: Profile, arch: Arch, target: &str, binary: &Path) -> R
     Ok(Binary {
         program: binary.to_owned(),
         libraries: Vec::new(),
+        target: Some(target.to_owned()),
     })
 }
 

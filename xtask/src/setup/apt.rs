@@ -254,6 +254,8 @@ impl Need for Unpacked {
 pub(crate) struct CargoTool {
     program: &'static str,
     version: &'static str,
+    /// Cargo's arguments for features that are not on by themselves.
+    features: &'static [&'static str],
     why: &'static str,
 }
 
@@ -262,6 +264,7 @@ impl CargoTool {
     pub(crate) const DENY: Self = Self {
         program: "cargo-deny",
         version: "0.20.2",
+        features: &[],
         why: "checks licences, duplicates and sources of the dependencies",
     };
 
@@ -269,7 +272,40 @@ impl CargoTool {
     pub(crate) const FUZZ: Self = Self {
         program: "cargo-fuzz",
         version: "0.13.2",
+        features: &[],
         why: "builds and runs the fuzzers",
+    };
+
+    /// Makes the need for cargo-auditable.
+    pub(crate) const AUDITABLE: Self = Self {
+        program: "cargo-auditable",
+        version: "0.7.7",
+        features: &[],
+        why: "writes into the agent which packages it was built of",
+    };
+
+    /// Makes the need for cargo-cyclonedx.
+    pub(crate) const CYCLONEDX: Self = Self {
+        program: "cargo-cyclonedx",
+        version: "0.5.9",
+        features: &[],
+        why: "lists the packages beside the image",
+    };
+
+    /// Makes the need for the reader of what cargo-auditable wrote.
+    pub(crate) const AUDIT_INFO: Self = Self {
+        program: "rust-audit-info",
+        version: "0.5.4",
+        features: &[],
+        why: "reads which packages the agent was built of",
+    };
+
+    /// Makes the need for cargo-about.
+    pub(crate) const ABOUT: Self = Self {
+        program: "cargo-about",
+        version: "0.9.3",
+        features: &["--features=cli"],
+        why: "collects the licences for the image",
     };
 }
 
@@ -304,6 +340,7 @@ impl Need for CargoTool {
             self.version,
             "--locked",
         ]);
+        install.args(self.features);
         install.env("CARGO_TARGET_DIR", paths::target().join(self.program));
         process::run(&mut install).context("needs crates.io and a C compiler")
     }

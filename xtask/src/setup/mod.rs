@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 pub(crate) use self::{
+    apt::cargo_tool,
     emulator::{busybox, virtiofsd},
     linker::find as find_linker,
 };
@@ -25,7 +26,7 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
 
 /// cargo-deny, on PATH or in cargo's `bin`.
 pub(crate) fn cargo_deny() -> Option<std::path::PathBuf> {
-    apt::cargo_tool("cargo-deny")
+    cargo_tool("cargo-deny")
 }
 use self::{
     apt::{CargoTool, Installed, Unpacked},
@@ -68,6 +69,12 @@ pub(crate) enum Part {
     Prometheus,
     /// The fuzzers
     Fuzz,
+    /// Looking for known flaws of the dependencies
+    Advisories,
+    /// An image for others: its lists of contents and licences
+    Image,
+    /// The tests of an image as it is released
+    Release,
 }
 
 /// One thing that must be on the machine.
@@ -230,6 +237,23 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
         needs.push(Box::new(CargoTool::FUZZ));
         needs.push(Installed::boxed("c++", "g++", "compiles libFuzzer"));
     }
+    if parts.contains(&Part::Advisories) {
+        needs.push(Box::new(CargoTool::DENY));
+    }
+    if parts.contains(&Part::Image) {
+        needs.push(Box::new(CargoTool::AUDITABLE));
+        needs.push(Box::new(CargoTool::CYCLONEDX));
+        needs.push(Box::new(CargoTool::ABOUT));
+    }
+    if parts.contains(&Part::Release) {
+        needs.push(Box::new(CargoTool::AUDIT_INFO));
+        needs.push(Installed::boxed(
+            "python3",
+            "python3",
+            "runs the validator of CycloneDX",
+        ));
+        needs.push(Box::new(PythonVenv));
+    }
     if parts.contains(&Part::Cluster) {
         needs.extend(cluster());
     }
@@ -271,6 +295,35 @@ fn cluster() -> Vec<Box<dyn Need>> {
     ];
     needs.extend(crate::cluster::GoProgram::all());
     needs
+}
+
+/// Python's module for environments, which Debian has in a package of its own.
+struct PythonVenv;
+
+impl Need for PythonVenv {
+    fn name(&self) -> String {
+        "Python's venv".to_owned()
+    }
+
+    fn why(&self) -> &'static str {
+        "holds the validator of CycloneDX apart from the system"
+    }
+
+    fn probe(&self) -> std::result::Result<String, String> {
+        let mut ask = std::process::Command::new("python3");
+        ask.args(["-c", "import venv, ensurepip; print(venv.__file__)"]);
+        let found = crate::process::output(&mut ask);
+        let found = found.map_err(|_| "python3 has no venv or no ensurepip".to_owned())?;
+        Ok(found.trim().to_owned())
+    }
+
+    fn how(&self) -> String {
+        "`apt-get install python3-venv`".to_owned()
+    }
+
+    fn install(&self) -> Result<()> {
+        apt::install(&["python3-venv"])
+    }
 }
 
 /// A component of the active Rust toolchain.

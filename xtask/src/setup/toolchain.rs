@@ -31,6 +31,9 @@ const PACKAGED_LLVM: u32 = 22;
 /// Time that rustup's server may take to answer before it counts as out of reach.
 const REACH_SECONDS: &str = "10";
 
+/// Place of the standard library's source below a compiler's own files.
+const LIBRARY_SOURCE: &str = "lib/rustlib/src/rust/library";
+
 /// A compiler that can build `core` for the BPF target, and the cargo that goes with it.
 #[derive(Debug)]
 pub(crate) struct Toolchain {
@@ -38,6 +41,8 @@ pub(crate) struct Toolchain {
     pub(crate) rustc: PathBuf,
     cargo: Option<PathBuf>,
     clippy: Option<PathBuf>,
+    /// Directory of the compiler's own files.
+    sysroot: PathBuf,
     /// Major version of the compiler's LLVM. The linker must read what this LLVM writes.
     pub(crate) llvm: u32,
     /// The toolchain's name in rustup; None: it is not rustup's.
@@ -67,6 +72,18 @@ impl Toolchain {
         command
     }
 
+    /// The compiler's release, such as `1.96.0`.
+    pub(crate) fn release(&self) -> Result<String> {
+        let text = process::output(Command::new(&self.rustc).arg("-vV"))?;
+        let release = field(&text, "release").context("rustc does not report its release")?;
+        Ok(release.to_owned())
+    }
+
+    /// Directory of the standard library's source.
+    pub(crate) fn library_source(&self) -> PathBuf {
+        self.sysroot.join(LIBRARY_SOURCE)
+    }
+
     /// The clippy that matches this compiler, if there is one.
     pub(crate) fn clippy(&self) -> Option<PathBuf> {
         self.clippy.clone().or_else(|| {
@@ -93,7 +110,7 @@ impl Toolchain {
         let sysroot = process::output(Command::new(rustc).args(["--print", "sysroot"]))
             .map_err(|e| format!("{e:#}"))?;
         let sysroot = Path::new(sysroot.trim());
-        let core = sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs");
+        let core = sysroot.join(LIBRARY_SOURCE).join("core/src/lib.rs");
         if !core.is_file() {
             return Err(format!(
                 "{release} lacks the source of `core` ({})",
@@ -106,6 +123,7 @@ impl Toolchain {
             rustc: rustc.to_owned(),
             cargo: beside("cargo").filter(|_| of_rustup),
             clippy: beside("clippy-driver").filter(|_| of_rustup),
+            sysroot: sysroot.to_owned(),
             llvm,
             name: None,
             stable: !release.contains("nightly"),

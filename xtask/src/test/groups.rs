@@ -5,9 +5,9 @@ use std::{path::Path, time::Duration};
 use anyhow::Result;
 
 use super::{
-    checks, demo, kernel,
+    advisories, checks, demo, kernel,
     output::{CargoTests, Tally},
-    runner, upgrade,
+    release, reproducible, runner, upgrade,
 };
 use crate::{build, image, paths, process, setup};
 
@@ -120,7 +120,7 @@ pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const HOSTILE: &str = "hostile";
 
 /// All groups. Those that may run beside others are neighbours, the longest first.
-pub(crate) const GROUPS: [Group; 21] = [
+pub(crate) const GROUPS: [Group; 24] = [
     Group::new(
         "format",
         "rustfmt has nothing to change",
@@ -132,6 +132,12 @@ pub(crate) const GROUPS: [Group; 21] = [
         "licences, duplicates and sources (cargo-deny, deny.toml)",
         Needs::Tools,
         checks::dependencies,
+    ),
+    Group::new(
+        "advisories",
+        "known flaws of dependencies are reported; `cargo xtask advisories` fails for one",
+        Needs::Tools,
+        advisories::group,
     ),
     Group::new(
         "lints",
@@ -150,6 +156,12 @@ pub(crate) const GROUPS: [Group; 21] = [
         "the kernel object has no instruction that Linux 5.10 lacks",
         Needs::Programs,
         checks::object,
+    ),
+    Group::new(
+        reproducible::OBJECTS,
+        "the kernel objects have the same bytes when they are built again elsewhere",
+        Needs::Programs,
+        reproducible::objects,
     ),
     Group {
         targets: &UNIT,
@@ -247,6 +259,13 @@ pub(crate) const GROUPS: [Group; 21] = [
          only on request",
         Needs::Programs,
         hostile,
+    ),
+    Group::new(
+        release::NAME,
+        "the image as it is released: the same bytes when it is built again elsewhere; its lists are \
+         valid and agree with the binary; only on request",
+        Needs::Rust,
+        release::run,
     ),
     Group::new(
         kernel::NAME,

@@ -4,12 +4,15 @@
 //! never as passed. `.ci/expected-skips` lists what a kernel or hardware may lack; any other skip
 //! fails the run in CI and is a loud warning elsewhere.
 
+pub(crate) mod advisories;
 mod checks;
 mod demo;
 mod groups;
 mod kernel;
 mod lanes;
 mod output;
+mod release;
+mod reproducible;
 mod runner;
 mod skips;
 mod upgrade;
@@ -142,7 +145,7 @@ fn run_groups(chosen: &[&Group]) -> Result<Tally> {
 }
 
 /// Groups that run only when asked for, and why: they take their time.
-const OPT_IN: [(&str, &str); 4] = [
+const OPT_IN: [(&str, &str); 5] = [
     (
         groups::CLUSTER,
         "it starts whole clusters, for a quarter of an hour",
@@ -154,6 +157,10 @@ const OPT_IN: [(&str, &str); 4] = [
     (
         groups::HOSTILE,
         "it occupies the machine with thousands of clients, for two minutes",
+    ),
+    (
+        release::NAME,
+        "it builds the image as it is released twice, for half an hour",
     ),
     (kernel::NAME, "it emulates machines, for some minutes each"),
 ];
