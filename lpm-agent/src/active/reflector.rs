@@ -23,7 +23,7 @@ use super::{
     mac::Key,
     rate::Rates,
     sessions::Sessions,
-    socket::{Errors, Inbox, KeepStamping, Outbox, StampedSocket},
+    socket::{BATCH, Errors, Inbox, KeepStamping, Outbox, StampedSocket},
 };
 
 mod answer;
@@ -35,6 +35,9 @@ use self::follow_up::Awaited;
 
 /// Bytes of the longest packet that is answered: what fits an Ethernet jumbo frame.
 const LONGEST: usize = 9216;
+
+/// Full batches that are answered before the end is looked for.
+const IN_A_ROW: usize = 64;
 
 /// How a reflector answers.
 #[derive(Clone, Debug)]
@@ -159,16 +162,20 @@ impl Reflector {
             if has_news {
                 self.take_notices(counts, &mut boxes.errors)?;
             }
-            self.work(counts, &mut boxes)?;
+            for _ in 0..IN_A_ROW {
+                if self.work(counts, &mut boxes)? < BATCH {
+                    break;
+                }
+            }
         }
     }
 
-    /// Answers the packets that have arrived, one batch at most.
-    fn work(&mut self, counts: &Counts, boxes: &mut Boxes) -> io::Result<()> {
+    /// Answers the packets that have arrived, one batch at most. Returns their number.
+    fn work(&mut self, counts: &Counts, boxes: &mut Boxes) -> io::Result<usize> {
         let received = match self.socket.receive_all(&mut boxes.inbox) {
-            Ok(0) => return Ok(()),
+            Ok(0) => return Ok(0),
             Ok(received) => received,
-            Err(error) if is_about_a_peer(&error) => return Ok(()),
+            Err(error) if is_about_a_peer(&error) => return Ok(0),
             Err(error) => return Err(error),
         };
         let now = Instant::now();
@@ -204,10 +211,10 @@ impl Reflector {
             }
         }
         self.send(counts, outbox);
-        if self.awaited.is_empty() {
-            return Ok(());
+        if !self.awaited.is_empty() {
+            self.take_notices(counts, errors)?;
         }
-        self.take_notices(counts, errors)
+        Ok(received)
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Outgoing {
 pub struct StampedSocket {
     socket: UdpSocket,
     is_v6: bool,
+    /// The address that the socket is bound to. None: any.
+    own: Option<IpAddr>,
     /// What the socket asks for.
     flags: TimestampingFlag,
     /// The number of the next packet whose time of sending is asked for.
@@ -162,11 +164,14 @@ impl StampedSocket {
             setsockopt(&fd, sockopt::ReusePort, &true)?;
         }
         setsockopt(&fd, sockopt::Timestamping, &flags)?;
-        ask_for_headers(&fd, is_v6)?;
+        let own = Some(address.ip().to_canonical()).filter(|own| !own.is_unspecified());
+        // Where the address is known the kernel is spared telling it with each packet.
+        ask_for_headers(&fd, is_v6, own.is_none())?;
         bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
         Ok(Self {
             socket: UdpSocket::from(fd),
             is_v6,
+            own,
             flags,
             next: Cell::new(0),
             is_counted: Cell::new(true),
@@ -212,6 +217,11 @@ impl StampedSocket {
         is_timed: bool,
     ) {
         let times = is_timed.then_some(send_flags().bits());
+        // The kernel takes a packet with few control messages without memory of its own for them.
+        let how = Outgoing {
+            from: how.from.filter(|from| self.own != Some(*from)),
+            ..how
+        };
         outbox.push(length, self.known(to), how, times);
     }
 
@@ -288,20 +298,25 @@ impl StampedSocket {
     /// # Errors
     /// The socket failed.
     pub fn receive_all(&self, inbox: &mut Inbox) -> io::Result<usize> {
-        inbox.fill(self.as_fd())
+        inbox.fill(self.as_fd(), self.own)
     }
 }
 
-/// Asks for what stood in the headers of received packets.
-fn ask_for_headers(fd: &OwnedFd, is_v6: bool) -> io::Result<()> {
+/// Asks for what stood in the headers of received packets. `and_to`: the address that they were sent
+/// to, too.
+fn ask_for_headers(fd: &OwnedFd, is_v6: bool, and_to: bool) -> io::Result<()> {
     // An IPv6 socket receives IPv4 packets, too, with IPv4's control messages.
-    setsockopt(fd, sockopt::Ipv4PacketInfo, &true)?;
     setsockopt(fd, sockopt::Ipv4RecvTtl, &true)?;
     setsockopt(fd, sockopt::IpRecvTos, &true)?;
     if is_v6 {
-        setsockopt(fd, sockopt::Ipv6RecvPacketInfo, &true)?;
         setsockopt(fd, sockopt::Ipv6RecvHopLimit, &true)?;
         setsockopt(fd, sockopt::Ipv6RecvTClass, &true)?;
+    }
+    if and_to {
+        setsockopt(fd, sockopt::Ipv4PacketInfo, &true)?;
+    }
+    if and_to && is_v6 {
+        setsockopt(fd, sockopt::Ipv6RecvPacketInfo, &true)?;
     }
     Ok(())
 }

@@ -205,3 +205,39 @@ fn an_answer_that_cannot_be_sent_leaves_the_others_times_alone() {
         (3, 6)
     );
 }
+
+/// The kernel gives all packets of a session to one of the sockets that share an address, and uses
+/// all of them for many sessions. A client has one rate at all of them.
+#[test]
+fn a_session_stays_on_one_of_several_sockets() {
+    let one = reflector();
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let mut several = Reflector::bind_several(address, 4, &one.settings).expect("reflectors");
+    assert!(several.iter().all(|other| other.bound == several[0].bound));
+    assert!(
+        several
+            .iter()
+            .all(|other| Arc::ptr_eq(&other.rates, &several[0].rates))
+    );
+    let clients: Vec<_> = (0..64).map(|_| client(&several[0])).collect();
+    let (counts, mut boxes) = ([(); 4].map(|()| Counts::default()), Boxes::default());
+    for sequence in 0..3 {
+        for client in &clients {
+            client.send(&probe(5, sequence)).expect("sent");
+        }
+        for (reflector, counts) in several.iter_mut().zip(&counts) {
+            while reflector.work(counts, &mut boxes).expect("a socket") > 0 {}
+        }
+        for client in &clients {
+            let replies = answers(client);
+            let numbers: Vec<u32> = replies.iter().map(|reply| reply.packet.sequence).collect();
+            assert_eq!(numbers, [sequence], "no other socket counts for it");
+        }
+    }
+    let answered = counts.each_ref().map(|counts| counts.of(Fate::Answered));
+    assert_eq!(answered.iter().sum::<u64>(), 3 * 64);
+    assert!(
+        answered.iter().filter(|count| **count > 0).count() > 1,
+        "{answered:?}"
+    );
+}

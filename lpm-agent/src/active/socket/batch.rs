@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSliceMut},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -54,14 +54,15 @@ impl Slot {
         control::read(self.control.get(..self.control_length).unwrap_or_default())
     }
 
-    /// What is known of a received packet. None: it has no sender.
-    pub(super) fn received(&self) -> Option<Received> {
+    /// What is known of a received packet. `own`: the address of the socket, where there is only one.
+    /// None: the packet has no sender.
+    pub(super) fn received(&self, own: Option<IpAddr>) -> Option<Received> {
         let told = self.told();
         Some(Received {
             length: self.length,
             is_cut: self.flags & libc::MSG_TRUNC != 0,
             from: address(self.name.get(..self.name_length)?)?,
-            to: told.to,
+            to: told.to.or(own),
             stamp: told.stamp,
             ttl: told.ttl,
             traffic_class: told.traffic_class,
@@ -178,6 +179,8 @@ pub struct Inbox {
     wholes: Box<[u8]>,
     longest: usize,
     count: usize,
+    /// The address of the socket, where there is only one.
+    own: Option<IpAddr>,
 }
 
 impl Inbox {
@@ -191,12 +194,17 @@ impl Inbox {
             wholes: vec![0; BATCH * longest].into_boxed_slice(),
             longest,
             count: 0,
+            own: None,
         }
     }
 
     /// Receives the packets that have arrived. Returns their number.
-    pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        self.count = 0;
+    pub(super) fn fill(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        own: Option<IpAddr>,
+    ) -> io::Result<usize> {
+        (self.count, self.own) = (0, own);
         let mut heads = self.heads.chunks_exact_mut(SHORT);
         let mut wholes = self.wholes.chunks_exact_mut(self.longest);
         let mut buffers: [[IoSliceMut<'_>; 2]; BATCH] = std::array::from_fn(|_| {
@@ -232,7 +240,7 @@ impl Inbox {
         } else {
             self.heads.get(at * SHORT..)?
         };
-        Some((slot.received()?, bytes.get(..slot.length)?))
+        Some((slot.received(self.own)?, bytes.get(..slot.length)?))
     }
 }
 

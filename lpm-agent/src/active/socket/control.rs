@@ -133,7 +133,9 @@ impl Written {
             length: 0,
         };
         let class = i32::from(how.traffic_class).to_ne_bytes();
-        if is_to_v4 {
+        if how.traffic_class == 0 {
+            // It is what the socket has by itself.
+        } else if is_to_v4 {
             written.push(libc::IPPROTO_IP, libc::IP_TOS, &class);
         } else {
             written.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &class);
