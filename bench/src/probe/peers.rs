@@ -102,6 +102,8 @@ pub(super) struct Turn {
     pub(super) mean: f64,
     /// The round trip of each packet, in the order of sending.
     pub(super) packets: Vec<f64>,
+    /// The median time from the device's queue to the device, where the tool tells it.
+    pub(super) queue: Option<f64>,
 }
 
 impl Turn {
@@ -117,6 +119,7 @@ impl Turn {
             median,
             mean,
             packets,
+            queue: None,
         })
     }
 }
@@ -142,7 +145,10 @@ pub(super) fn lpm(netns: &Netns, lpm: &Path, to: IpAddr, packets: usize) -> Resu
     if kernel.iter().any(|source| **source != "kernel") {
         bail!("not all times are the kernel's: {summary}");
     }
-    Turn::of(trips)
+    Ok(Turn {
+        queue: summary["queue_ns"]["p50"].as_f64(),
+        ..Turn::of(trips)?
+    })
 }
 
 pub(super) fn ping(netns: &Netns, to: IpAddr, packets: usize) -> Result<Turn> {
@@ -212,5 +218,6 @@ pub(super) fn stamp_suite(
         median: of("median_rtt_ms")?,
         mean: of("avg_rtt_ms")?,
         packets: Vec::new(),
+        queue: None,
     })
 }

@@ -104,10 +104,12 @@ pub(super) fn trips(scenes: &[Scene]) -> String {
          (means). Busy: a process on each CPU computes without end. The capture's column is of the \
          packets of `lpm probe`: (client in - client out) - (server out - server in) by AF_PACKET \
          at both ends of the cable, read by tshark; \"above\" is the median of each packet's \
-         difference, and p99 of its size. Dwell: how long the packet was in the server, by the \
+         difference, and p99 of its size. A packet is shown to a capture before the device takes it, \
+         so what the capture does with it counts as the wire's: \"by the capture\" is how much \
+         longer packets are between queue and device with it than without, twice. Dwell: how long the packet was in the server, by the \
          capture.\n\n\
-         | way | CPUs | tool | median | mean | capture's median | above | p99 | dwell, median |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+         | way | CPUs | tool | median | mean | capture's median | above | p99 | by the capture | dwell, median |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
     );
     for scene in scenes {
         let cpus = if scene.is_busy { "busy" } else { "idle" };
@@ -124,16 +126,17 @@ pub(super) fn trips(scenes: &[Scene]) -> String {
                     .map(|above| above.abs())
                     .collect();
                 format!(
-                    "{:.2} | {:.2} | {:.2} | {:.1}",
+                    "{:.2} | {:.2} | {:.2} | {:.2} | {:.1}",
                     median(&captured) / 1e3,
                     median(&scene.above_capture) / 1e3,
                     rank(&size, 0.99) / 1e3,
+                    scene.by_capture / 1e3,
                     median(&dwell) / 1e3,
                 )
             } else if name == "stamp-suite" {
-                format!(" | | | {:.1}", median(&scene.suite_dwell) / 1e3)
+                format!(" | | | | {:.1}", median(&scene.suite_dwell) / 1e3)
             } else {
-                " | | | ".to_owned()
+                " | | | | ".to_owned()
             };
             line!(
                 text,
@@ -169,6 +172,12 @@ fn bars(scenes: &[Scene]) -> String {
             text,
             "| within 3 us of the captures (median) | {way} | {above:.2} us | {} |",
             word(above.abs() <= 3.0)
+        );
+        let rest = above + scene.by_capture / 1e3;
+        line!(
+            text,
+            "| the same, without what the captures add | {way} | {rest:.2} us | {} |",
+            word(rest.abs() <= 3.0)
         );
         if let (Some(ours), Some(ping)) = (of(scene, "lpm probe"), of(scene, "ping")) {
             line!(

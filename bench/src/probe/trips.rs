@@ -22,6 +22,9 @@ pub(super) struct Scene {
     /// Of each packet of `lpm`: its round trip, less that by the captures.
     pub(super) above_capture: Vec<f64>,
     pub(super) captured: Vec<Trip>,
+    /// What the captures themselves add to a round trip, in nanoseconds: a packet is shown to them
+    /// between the device's queue and the device, at both ends.
+    pub(super) by_capture: f64,
     /// How long stamp-suite kept its packets, by the captures, in nanoseconds.
     pub(super) suite_dwell: Vec<f64>,
 }
@@ -72,10 +75,13 @@ fn scene(
         let turn = || peers::stamp_suite(netns, program, to, args.packets);
         tools.push(("stamp-suite".to_owned(), Box::new(turn)));
     }
+    let busy = is_busy.then(Busy::start).transpose()?;
+    let without = (tools[0].1)()?
+        .queue
+        .context("lpm tells the queue's time")?;
     let captures = [&network.client, &network.server].map(Capture::start);
     let [at_client, at_server] = captures;
     let (at_client, at_server) = (at_client?, at_server?);
-    let busy = is_busy.then(Busy::start).transpose()?;
     let mut turns: Vec<Vec<Turn>> = tools.iter().map(|_| Vec::new()).collect();
     for round in 0..args.rounds {
         // Each tool comes first in its turn.
@@ -94,6 +100,9 @@ fn scene(
     let of_suite = capture::trips(peers::STAMP_SUITE, &at_client, &at_server);
     let names = tools.iter().map(|(name, _)| name.clone());
     let ours = turns.first().context("lpm had its turns")?;
+    let mut queues: Vec<f64> = ours.iter().filter_map(|turn| turn.queue).collect();
+    queues.sort_by(f64::total_cmp);
+    let with = queues.get(queues.len() / 2).copied().unwrap_or(without);
     let (above_capture, captured) = beside(ours, &ports, &trips)?;
     Ok(Scene {
         way,
@@ -101,6 +110,7 @@ fn scene(
         tools: names.zip(turns.clone()).collect(),
         above_capture,
         captured,
+        by_capture: 2.0 * (with - without),
         suite_dwell: of_suite.values().map(|trip| trip.dwell).collect(),
     })
 }
