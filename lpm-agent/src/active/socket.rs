@@ -289,7 +289,7 @@ impl StampedSocket {
         Ok(if count == 0 {
             None
         } else {
-            slots[0].received()
+            slots[0].received(self.own)
         })
     }
 
