@@ -10,7 +10,8 @@ use crate::{
     setup::{self, Part},
 };
 
-/// Measure the cost per packet, the error against the ground truth, or how fast captures are read.
+/// Measure the cost per packet, the error against the ground truth, how fast captures are
+/// read, or probes.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask bench cost\n  \
@@ -18,6 +19,7 @@ use crate::{
     cargo xtask bench replay\n  \
     cargo xtask bench truth --method seq     connections without timestamps\n  \
     cargo xtask bench cost --peer NAME=COMMAND     beside another monitor\n  \
+    cargo xtask bench probe --irtt PATH --stamp-suite PATH     beside other tools\n  \
     cargo xtask bench cost -- --help     what the harness itself takes")]
 pub(crate) struct Args {
     /// What to measure
@@ -39,6 +41,8 @@ enum Kind {
     Identity,
     /// What it costs the API server if agents follow the whole cluster, or their own node
     Scopes,
+    /// What a packet costs a reflector, and how near the round trip is to the wire's
+    Probe,
     /// What an agent takes on a node of 250 pods: time of a scrape, memory, share of a core
     Scale,
 }
@@ -53,6 +57,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         Kind::Replay => ("replay", Part::Run),
         Kind::Identity => ("identity", Part::Run),
         Kind::Scopes => ("scopes", Part::Cluster),
+        // Captures, and tshark that reads them.
+        Kind::Probe => ("probe", Part::Test),
         Kind::Scale => ("scale", Part::Run),
     };
     setup::ensure(&[Part::Run, part])?;

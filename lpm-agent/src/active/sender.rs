@@ -27,6 +27,7 @@ use super::{
     clock::{self, Claim, DRIFT, SetWatch},
     offset::ClockOffset,
     plan::{LONGEST, Plan},
+    queueing::Queueing,
     report::{At, Report},
     socket::{KeepStamping, Notice, Outgoing, Source, Stage, Stamp, StampedSocket},
     statistics,
@@ -44,8 +45,8 @@ const REPORTED: usize = 1024;
 #[derive(Debug)]
 struct Flight {
     sequence: u32,
-    /// The number on the socket.
-    packet: u32,
+    /// The number on the socket. None: the kernel will not tell the time of sending.
+    packet: Option<u64>,
     /// None: the packet only fetches a time.
     probe: Option<u32>,
     sent_at: Instant,
@@ -77,7 +78,6 @@ pub struct Sender {
     plan: Plan,
     flights: VecDeque<Flight>,
     sequence: u32,
-    packet: u32,
     probes: u32,
     next: Instant,
     clock: SetWatch,
@@ -95,6 +95,7 @@ pub struct Sender {
     counts: bool,
     /// Answers that belong to no packet.
     foreign: u64,
+    queueing: Queueing,
     _keep: KeepStamping,
 }
 
@@ -117,7 +118,6 @@ impl Sender {
             socket,
             flights: VecDeque::new(),
             sequence: 0,
-            packet: 0,
             probes: 0,
             next: Instant::now(),
             clock: SetWatch::start()?,
@@ -129,6 +129,7 @@ impl Sender {
             answers: Vec::new(),
             counts: false,
             foreign: 0,
+            queueing: Queueing::default(),
             plan,
             _keep: KeepStamping::start()?,
         })
@@ -138,6 +139,12 @@ impl Sender {
     #[must_use]
     pub fn foreign(&self) -> u64 {
         self.foreign
+    }
+
+    /// How long the packets waited in this machine's queues, those that only fetched a time included.
+    #[must_use]
+    pub fn queueing(&self) -> &Queueing {
+        &self.queueing
     }
 
     /// The numbers of all answers, also to packets that only fetched a time, in the order of their
@@ -237,10 +244,10 @@ impl Sender {
             from: self.plan.from,
             traffic_class: self.plan.dscp << 2,
         };
-        self.socket.send(&packet, self.plan.target, how)?;
+        let number = self.socket.send(&packet, self.plan.target, how)?;
         self.flights.push_back(Flight {
             sequence: self.sequence,
-            packet: self.packet,
+            packet: number,
             probe,
             sent_at,
             monotonic,
@@ -253,7 +260,6 @@ impl Sender {
             answer: None,
             is_lost: false,
         });
-        self.packet = self.packet.wrapping_add(1);
         self.sequence = self.sequence.wrapping_add(1);
         Ok(())
     }
@@ -397,13 +403,14 @@ impl Sender {
         report: &mut impl FnMut(Report) -> io::Result<()>,
     ) -> io::Result<()> {
         while let Some(notice) = self.socket.notice()? {
+            self.queueing.take(&notice);
             match notice {
                 Notice::Sent {
                     packet,
                     stage: Stage::Sent,
                     stamp,
                 } => {
-                    let of_packet = |flight: &&mut Flight| flight.packet == packet;
+                    let of_packet = |flight: &&mut Flight| flight.packet == Some(packet);
                     if let Some(flight) = self.flights.iter_mut().find(of_packet) {
                         flight.sent = stamp;
                     }

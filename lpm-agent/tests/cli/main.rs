@@ -4,6 +4,7 @@ mod bad_input;
 mod container;
 mod privileges;
 mod probe;
+mod stamps;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;

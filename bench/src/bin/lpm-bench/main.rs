@@ -8,7 +8,7 @@ mod truth;
 
 use anyhow::Result;
 use clap::Parser;
-use lpm_bench::{cost, scale};
+use lpm_bench::{cost, probe, scale};
 
 /// Benchmarks of LPM.
 #[derive(Parser)]
@@ -16,6 +16,7 @@ use lpm_bench::{cost, scale};
 enum Command {
     Cost(cost::Args),
     Identity(identity::Args),
+    Probe(probe::Args),
     Replay(replay::Args),
     Scopes(scopes::Args),
     Scale(scale::Args),
@@ -26,6 +27,7 @@ fn main() -> Result<()> {
     match Command::parse() {
         Command::Cost(args) => cost::main(&args),
         Command::Identity(args) => identity::main(&args),
+        Command::Probe(args) => probe::main(&args),
         Command::Replay(args) => replay::main(&args),
         Command::Scopes(args) => scopes::main(&args),
         Command::Scale(args) => scale::main(&args),

@@ -132,6 +132,9 @@ fn summary(session: &Session, sender: &Sender, target: SocketAddr) -> Value {
     if losses.unknown > 0 || !counts {
         record["lost"] = losses.unknown.into();
     }
+    if let Some(waited) = distribution(&sender.queueing().waited()) {
+        record["queue_ns"] = waited;
+    }
     let mut all = session.figures().into_iter().map(|class| figures(&class));
     if let Some(Value::Object(first)) = all.next() {
         for (key, value) in first {

@@ -81,7 +81,7 @@ const fn job(topic: &'static str, minutes: u64, tests: &'static [&'static str]) 
 /// half a minute per load on two emulated CPUs, and each test loads the object. Of the oracle's
 /// runs it is the one that judges no times: an emulated CPU that is preempted puts milliseconds
 /// between a hook and the capture beside it.
-const JOBS: [Job; 11] = [
+const JOBS: [Job; 12] = [
     job("budget", 15, &[]),
     job(
         "differential",
@@ -113,6 +113,10 @@ const JOBS: [Job; 11] = [
             20,
             &["the_containers_capabilities", "the_next_agent_takes_over"],
         )
+    },
+    Job {
+        binary: "cli",
+        ..job("stamps", 15, &["on_", "over_", "behind_"])
     },
     job("detach", 15, &["leftovers"]),
     job(
