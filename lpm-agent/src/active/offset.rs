@@ -74,7 +74,14 @@ pub struct ClockOffset {
 /// Why the window began anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
-    /// The packets exclude each other: a clock was set, or drifts beyond its allowance.
+    /// The sender's clock was set.
+    SetHere,
+    /// The sender's clock left its rate.
+    RateHere,
+    /// The reflector says that its clock was set, or left its rate.
+    There,
+    /// The packets exclude each other: a clock was set, or drifts beyond its allowance, and nobody
+    /// said so.
     Contradiction,
 }
 
@@ -93,6 +100,13 @@ impl ClockOffset {
     pub fn restart(&mut self) {
         self.before = None;
         self.train.clear();
+    }
+
+    /// Sets the drift that is allowed: the sum of both ends', in parts per billion. A window in
+    /// which it was more keeps that.
+    pub fn allow(&mut self, drift: u32) {
+        let is_new = self.before.is_none() && self.train.is_empty();
+        self.drift = if is_new { drift } else { self.drift.max(drift) };
     }
 
     /// Takes a train: packets with the sender's monotonic time at which each was sent, in
@@ -214,10 +228,69 @@ pub struct Estimate {
 pub enum Basis {
     /// On the clocks' claims, which the bounds do not refute.
     Claim,
-    /// On nothing: it is the middle of the bounds. There is no claim.
+    /// On nothing: it is the middle of the bounds. There is no claim, or none to believe.
     Unproven,
     /// On nothing: the bounds refute the clocks' claims.
     Refuted,
+}
+
+impl Basis {
+    /// The word in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Unproven => "unproven",
+            Self::Refuted => "refuted",
+        }
+    }
+}
+
+/// How far off each end claims its clock to be at most, in nanoseconds. None: it claims nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// The sender's claim.
+    pub here: Option<i64>,
+    /// The reflector's claim.
+    pub there: Option<i64>,
+}
+
+impl Claims {
+    /// How far apart the clocks are at most if both claims hold.
+    #[must_use]
+    pub fn together(self) -> Option<i64> {
+        self.here?.checked_add(self.there?)
+    }
+}
+
+/// What is known of the offset at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Reflector minus sender, whatever the clocks claim.
+    pub bounds: Bounds,
+    /// A best estimate within the bounds.
+    pub estimate: Estimate,
+}
+
+impl Known {
+    /// Chooses the best estimate for bounds.
+    #[must_use]
+    pub fn new(bounds: Bounds, claims: Claims) -> Self {
+        let estimate = estimate(bounds, claims.together());
+        Self { bounds, estimate }
+    }
+
+    /// The best estimate of each way's delay, forward and backward, in nanoseconds: as good as that
+    /// of the offset.
+    ///
+    /// None: the packet's times are impossible.
+    #[must_use]
+    pub fn ways(&self, stamps: &Stamps) -> Option<[i64; 2]> {
+        let round_trip = stamps.round_trip()?;
+        let forward = stamps.forward().saturating_sub(self.estimate.offset);
+        let forward = forward.clamp(0, round_trip);
+        Some([forward, round_trip - forward])
+    }
 }
 
 /// Chooses a best estimate within the bounds. `claim` is how far off both clocks claim to be at

@@ -18,7 +18,7 @@ use lpm_common::stamp::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
-    clock::{self, Claim, DRIFT, SetWatch},
+    clock::{Claim, Clock},
     fate::{Counts, Fate},
     mac::Key,
     rate::Rates,
@@ -71,7 +71,7 @@ pub struct Reflector {
     awaited: VecDeque<Awaited>,
     /// The number on the socket of the next packet that is sent.
     packet: u32,
-    clock: SetWatch,
+    clock: Clock,
     claim: Claim,
     claimed: Instant,
     source_of_previous: StampSource,
@@ -84,6 +84,19 @@ impl Reflector {
     /// # Errors
     /// What the kernel refused.
     pub fn bind(address: SocketAddr, shares: bool, settings: Settings) -> io::Result<Self> {
+        Self::with_clock(address, shares, settings, Clock::start()?)
+    }
+
+    /// Binds an address, as [`Self::bind`] does; the times are those of a clock.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn with_clock(
+        address: SocketAddr,
+        shares: bool,
+        settings: Settings,
+        clock: Clock,
+    ) -> io::Result<Self> {
         Ok(Self {
             socket: StampedSocket::bind(address, shares)?,
             sessions: Sessions::default(),
@@ -91,8 +104,8 @@ impl Reflector {
             settings,
             awaited: VecDeque::new(),
             packet: 0,
-            clock: SetWatch::start()?,
-            claim: Claim::ask(),
+            claim: clock.claim(),
+            clock,
             claimed: Instant::now(),
             source_of_previous: StampSource::None,
             _keep: KeepStamping::start()?,
@@ -134,7 +147,7 @@ impl Reflector {
     fn work(&mut self, counts: &Counts, buffers: &mut Buffers) -> io::Result<()> {
         let now = Instant::now();
         if now.duration_since(self.claimed).as_secs() >= 1 {
-            (self.claim, self.claimed) = (Claim::ask(), now);
+            (self.claim, self.claimed) = (self.clock.claim(), now);
         }
         for _ in 0..BATCH {
             let received = match self.socket.receive(&mut buffers.request) {
@@ -161,13 +174,16 @@ impl Reflector {
         if let Err(fate) = self.admit(received, now) {
             return fate;
         }
-        let arrived = received.stamp.unwrap_or_else(|| {
-            counts.add(Fate::NoReceiveTime);
-            Stamp {
-                nanoseconds: clock::real(),
-                source: Source::User,
+        let arrived = match received.stamp {
+            Some(stamp) => self.clock.stamp(stamp),
+            None => {
+                counts.add(Fate::NoReceiveTime);
+                Stamp {
+                    nanoseconds: self.clock.real(),
+                    source: Source::User,
+                }
             }
-        });
+        };
         let Some(request) = buffers.request.get(..received.length) else {
             return Fate::Long;
         };
@@ -258,7 +274,7 @@ impl Reflector {
         let here = received.to.unwrap_or(IpAddr::from([0, 0, 0, 0]));
         Facts {
             receive: timestamp(arrived.nanoseconds),
-            send: timestamp(clock::real()),
+            send: timestamp(self.clock.real()),
             error: ErrorEstimate::new(
                 error.is_some(),
                 Format::Ntp,
@@ -282,7 +298,7 @@ impl Reflector {
                 receive: source_of(arrived.source),
                 previous: previous.map_or(StampSource::None, |_| self.source_of_previous),
                 clock_changes: self.clock.changes(),
-                drift: DRIFT,
+                drift: self.clock.drift(),
             },
             permitted: u64::MAX,
         }
@@ -299,6 +315,7 @@ impl Reflector {
             else {
                 continue;
             };
+            let stamp = self.clock.stamp(stamp);
             // Answers before this one have no time: theirs would have come first.
             while let Some(awaited) = self.awaited.front() {
                 let ahead = awaited.packet.wrapping_sub(packet);

@@ -8,3 +8,4 @@ mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
 mod terminal;
+mod truth;
