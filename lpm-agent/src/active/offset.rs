@@ -172,16 +172,24 @@ impl ClockOffset {
         .reduce(|a, b| a?.meet(b?))?
     }
 
+    /// The most by which the clocks can have drifted apart while a packet was on its way, in
+    /// nanoseconds.
+    #[must_use]
+    pub fn drifted(&self, stamps: &Stamps) -> i64 {
+        drifted(self.drift, stamps.whole())
+    }
+
     /// Each way's delay of a packet that was sent at a time of the sender's monotonic clock.
     ///
     /// None: the packet's times are impossible, or nothing is known of the offset.
     #[must_use]
     pub fn delays(&self, at: i64, stamps: &Stamps) -> Option<Delays> {
-        let offset = self.at(at)?.widened(drifted(self.drift, stamps.whole()));
-        let round_trip = stamps.round_trip()?;
+        let drifted = self.drifted(stamps);
+        let offset = self.at(at)?.widened(drifted);
+        // The round trip is told by two clocks, which run at different rates.
         let possible = Bounds {
             lower: 0,
-            upper: round_trip,
+            upper: stamps.round_trip()?.saturating_add(drifted),
         };
         let forward = Bounds {
             lower: stamps.forward().saturating_sub(offset.upper),

@@ -117,10 +117,11 @@ fn scenes(trains: u32) -> u32 {
         ("100 ms off, openly", 150 * MS),
         ("100 ms off, silently", 50_000),
     ] {
-        let scene = Scene::new(None);
-        scene.here.claims(Some(10_000));
-        scene.there.claims(Some(claim));
-        scene.there.set(real(), off);
+        let scene = Scene::new(None, |here, there| {
+            here.claims(Some(10_000));
+            there.claims(Some(claim));
+            there.set(real(), off);
+        });
         let seen = run(name, &scene, trains, |_| false);
         let is_open = claim > off;
         assert_eq!(seen.claimed == trains, is_open, "{name}");
@@ -128,13 +129,14 @@ fn scenes(trains: u32) -> u32 {
         assert_eq!((seen.void, seen.restarts), (0, 0), "{name}");
         sum += seen.trains;
     }
-    for (name, here, there) in [
+    for (name, drift_here, drift_there) in [
         ("drifting by 200 ppm there", 0, 200_000),
         ("drifting apart by 400 ppm", 200_000, -200_000),
     ] {
-        let scene = Scene::new(None);
-        scene.here.drift(here);
-        scene.there.drift(there);
+        let scene = Scene::new(None, |here, there| {
+            here.drift(drift_here);
+            there.drift(drift_there);
+        });
         let seen = run(name, &scene, trains, |_| false);
         assert_eq!(
             (seen.void, seen.restarts),
@@ -147,7 +149,7 @@ fn scenes(trains: u32) -> u32 {
         ("set in mid-train there", false),
         ("set in mid-train here", true),
     ] {
-        let scene = Scene::new(None);
+        let scene = Scene::new(None, |_, _| {});
         let mut random = fastrand::Rng::with_seed(u64::from(trains));
         let seen = run(name, &scene, trains, |scene| {
             let bend = if is_here { &scene.here } else { &scene.there };
@@ -186,7 +188,7 @@ fn the_bounds_contain_the_truth_every_time() {
 fn a_clock_that_leaves_its_rate_begins_a_window() {
     turn::take();
     for is_here in [false, true] {
-        let scene = Scene::new(None);
+        let scene = Scene::new(None, |_, _| {});
         let mut left = 0;
         let seen = run("slewed by 5 % from train 10 on", &scene, 40, |scene| {
             left += 1;

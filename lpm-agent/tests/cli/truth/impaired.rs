@@ -23,7 +23,7 @@ const FRAME: u32 = 14 + 20 + 8 + 88;
 
 /// 25 trains of 20, with a wire that does something there and something else back.
 fn measure(there: Impairment, back: Impairment, edit: impl FnOnce(&mut Plan)) -> Told {
-    let scene = Scene::new(Some([there, back]));
+    let scene = Scene::new(Some([there, back]), |_, _| {});
     let mut plan = scene.plan(25, Train::default(), 40 * MS);
     edit(&mut plan);
     let mut answered = Vec::new();
@@ -147,14 +147,11 @@ fn copies_are_of_their_way() {
             told.session.losses(),
             lpm_agent::active::summary::Lost::default()
         );
-        assert_eq!(
-            told.session.reordering(),
-            Some(
-                [Reordering {
-                    received: 525,
-                    ..Reordering::default()
-                }; 2]
-            )
+        let reordering = told.session.reordering().expect("it counts");
+        assert!(
+            reordering
+                .iter()
+                .all(|way| way.received >= 525 && way.reordered == 0)
         );
     }
 }

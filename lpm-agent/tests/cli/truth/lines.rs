@@ -8,7 +8,7 @@ use lpm_agent::active::{
     plan::Train,
     report::{Answered, Report, TrainEnd},
 };
-use lpm_testbed::testbed::{Direction, wire::Record};
+use lpm_testbed::testbed::{Direction, Impairment, wire::Record};
 
 use super::{Scene, median, ms};
 use crate::support::turn;
@@ -71,12 +71,14 @@ fn assert_bounds(answered: &Answered, [there, back]: [i64; 2]) {
 #[test]
 fn a_claim_gives_each_way_and_without_one_there_are_bounds() {
     turn::take();
-    let scene = Scene::delays(Duration::from_millis(2), Duration::from_millis(10));
-    scene.here.claims(Some(CLAIM));
-    scene.there.claims(Some(CLAIM));
-    // The clocks do not agree, but keep their claims.
-    scene.here.set(real(), -20_000);
-    scene.there.set(real(), 20_000);
+    let wire = [2, 10].map(|delay| Impairment::delay(Duration::from_millis(delay)));
+    let scene = Scene::new(Some(wire), |here, there| {
+        // The clocks do not agree, but keep their claims.
+        for (bend, off) in [(here, -20_000), (there, 20_000)] {
+            bend.claims(Some(CLAIM));
+            bend.set(real(), off);
+        }
+    });
     let (answered, ends) = measure(&scene);
     let (mut there, mut back, mut off) = (Vec::new(), Vec::new(), 0);
     for one in &answered {
@@ -149,10 +151,12 @@ fn a_silent_error_is_refuted_where_the_line_is_short_enough() {
         (micros(500), micros(500), Basis::Refuted),
         (micros(2_000), micros(10_000), Basis::Claim),
     ] {
-        let scene = Scene::delays(there, back);
-        scene.here.claims(Some(CLAIM));
-        scene.there.claims(Some(CLAIM));
-        scene.there.set(real(), 3 * MS);
+        let wire = [there, back].map(Impairment::delay);
+        let scene = Scene::new(Some(wire), |here_clock, there_clock| {
+            here_clock.claims(Some(CLAIM));
+            there_clock.claims(Some(CLAIM));
+            there_clock.set(real(), 3 * MS);
+        });
         let (answered, ends) = measure(&scene);
         let mut off = Vec::new();
         for one in &answered {

@@ -79,8 +79,9 @@ struct Scene {
 }
 
 impl Scene {
-    /// `wire` is what it does there and back. None: a plain veth pair.
-    fn new(wire: Option<[Impairment; 2]>) -> Self {
+    /// `wire` is what it does there and back. None: a plain veth pair. `bend` has the sender's clock
+    /// and the reflector's, before either end starts.
+    fn new(wire: Option<[Impairment; 2]>, bend: impl FnOnce(&Bend, &Bend)) -> Self {
         let config = PairConfig {
             wire: wire.as_ref().map(|_| Impairment::default()),
             ..PairConfig::default()
@@ -95,6 +96,7 @@ impl Scene {
         let (here, there) = (Bend::default(), Bend::default());
         here.claims(None);
         there.claims(None);
+        bend(&here, &there);
         let address = "198.18.2.2:8620".parse().expect("an address");
         Self {
             reflector: Beyond::start(&pair.server, address, &there),
@@ -102,10 +104,6 @@ impl Scene {
             there,
             pair,
         }
-    }
-
-    fn delays(there: Duration, back: Duration) -> Self {
-        Self::new(Some([Impairment::delay(there), Impairment::delay(back)]))
     }
 
     fn plan(&self, trains: u32, train: Train, interval: Duration) -> Plan {
