@@ -2,9 +2,23 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What became of the packets.
+use super::socket::Source;
+
+/// What became of the packets, and where their times come from.
 #[derive(Debug, Default)]
-pub struct Counts([AtomicU64; Fate::ALL.len()]);
+pub struct Counts {
+    fates: [AtomicU64; Fate::ALL.len()],
+    times: [[AtomicU64; 3]; 2],
+}
+
+/// A time that a reflector takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// T2: a packet arrives.
+    Arrival,
+    /// T3: the answer leaves. Only those are counted that are asked for.
+    Sending,
+}
 
 /// What can become of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +44,13 @@ pub enum Fate {
     Crowded,
     /// The kernel took no time of its arrival. It was answered with a time of this program.
     NoReceiveTime,
+    /// The sender asked for the time at which the answer was sent, and the kernel did not tell it.
+    NoSendTime,
 }
 
 impl Fate {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Answered,
         Self::NotAllowed,
         Self::Rate,
@@ -45,6 +61,7 @@ impl Fate {
         Self::NotSent,
         Self::Crowded,
         Self::NoReceiveTime,
+        Self::NoSendTime,
     ];
 
     /// What a person reads.
@@ -61,13 +78,20 @@ impl Fate {
             Self::NotSent => "whose answer could not be sent",
             Self::Crowded => "of new sessions, of which there are too many",
             Self::NoReceiveTime => "without a kernel time of arrival",
+            Self::NoSendTime => "whose answer has no kernel time of sending",
         }
     }
 }
 
 impl Counts {
     pub(super) fn add(&self, fate: Fate) {
-        if let Some(count) = self.0.get(fate as usize) {
+        if let Some(count) = self.fates.get(fate as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn add_time(&self, taken: Taken, source: Source) {
+        if let Some(count) = self.time(taken, source) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -75,8 +99,19 @@ impl Counts {
     /// How many packets this became of.
     #[must_use]
     pub fn of(&self, fate: Fate) -> u64 {
-        self.0
-            .get(fate as usize)
-            .map_or(0, |count| count.load(Ordering::Relaxed))
+        let count = self.fates.get(fate as usize);
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// How many of these times come from this source. Where the kernel tells no time, the source is
+    /// [`Source::User`].
+    #[must_use]
+    pub fn times(&self, taken: Taken, source: Source) -> u64 {
+        let count = self.time(taken, source);
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    fn time(&self, taken: Taken, source: Source) -> Option<&AtomicU64> {
+        self.times.get(taken as usize)?.get(source as usize)
     }
 }

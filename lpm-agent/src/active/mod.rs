@@ -10,6 +10,7 @@ pub mod fate;
 pub mod mac;
 pub mod offset;
 pub mod plan;
+pub mod queueing;
 pub mod rate;
 pub mod reflector;
 pub mod report;

@@ -1,22 +1,22 @@
-//! Token buckets per client address: nobody takes all of a reflector.
+//! Rates per client address: nobody takes all of a reflector.
 
 use std::{collections::HashMap, net::IpAddr, time::Instant};
 
 /// Most clients that are counted at a time.
 const CLIENTS: usize = 4096;
 
-/// A bucket of tokens.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-}
+/// Nanoseconds of what a silent client may send at once.
+const BURST: u64 = 1_000_000_000;
 
-/// The buckets of all clients.
+/// The rates of all clients, by the generic cell rate algorithm (ITU-T I.371): a client has one
+/// number, the time until which its packets would take if they came at their rate.
 #[derive(Debug)]
 pub struct Rates {
-    per_second: f64,
-    clients: HashMap<IpAddr, Bucket>,
+    begun: Instant,
+    /// Nanoseconds that a packet takes.
+    takes: u64,
+    /// Nanoseconds since the beginning, by client.
+    clients: HashMap<[u8; 16], u64>,
 }
 
 impl Rates {
@@ -24,36 +24,46 @@ impl Rates {
     #[must_use]
     pub fn new(per_second: u32) -> Self {
         Self {
-            per_second: f64::from(per_second),
+            begun: Instant::now(),
+            takes: BURST / u64::from(per_second.max(1)),
             clients: HashMap::new(),
         }
     }
 
     /// Whether a client may have one more answer.
     pub fn admit(&mut self, client: IpAddr, now: Instant) -> bool {
-        let per_second = self.per_second;
-        if self.clients.len() >= CLIENTS && !self.clients.contains_key(&client) {
-            // A full bucket says nothing that a new one would not.
-            self.clients.retain(|_, bucket| {
-                let filled = now.duration_since(bucket.filled).as_secs_f64() * per_second;
-                bucket.tokens + filled < per_second
-            });
+        let now = u64::try_from(now.saturating_duration_since(self.begun).as_nanos());
+        let now = now.unwrap_or(u64::MAX);
+        let client = octets(client);
+        if let Some(until) = self.clients.get_mut(&client) {
+            return take(until, now, self.takes);
+        }
+        if self.clients.len() >= CLIENTS {
+            // A client that may send all at once says nothing that a new one would not.
+            self.clients.retain(|_, until| *until > now);
             if self.clients.len() >= CLIENTS {
                 return false;
             }
         }
-        let bucket = self.clients.entry(client).or_insert(Bucket {
-            tokens: per_second,
-            filled: now,
-        });
-        let passed = now.duration_since(bucket.filled).as_secs_f64();
-        bucket.tokens = (bucket.tokens + passed * per_second).min(per_second);
-        bucket.filled = now;
-        let is_admitted = bucket.tokens >= 1.0;
-        if is_admitted {
-            bucket.tokens -= 1.0;
-        }
-        is_admitted
+        take(self.clients.entry(client).or_insert(now), now, self.takes)
+    }
+}
+
+/// Takes one packet of a client.
+fn take(until: &mut u64, now: u64, takes: u64) -> bool {
+    let next = (*until).max(now).saturating_add(takes);
+    let is_admitted = next <= now.saturating_add(BURST);
+    if is_admitted {
+        *until = next;
+    }
+    is_admitted
+}
+
+/// An address as 16 bytes: IPv4 is mapped into IPv6, which takes less memory than both kinds.
+pub(super) fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
     }
 }
 

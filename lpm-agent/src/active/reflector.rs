@@ -1,44 +1,40 @@
 //! A Session-Reflector (RFC 8762 section 4.3) on one socket: it answers, and tells with each answer
 //! when the kernel sent the one before.
+//!
+//! Packets are received, answered and sent in batches. The kernel chooses the socket of a packet by
+//! both ends' addresses and ports (`SO_REUSEPORT`), so all packets of a session reach the same one,
+//! and reflectors that share an address share no session.
 
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::AsFd,
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
 use ipnet::IpNet;
-use lpm_common::stamp::{
-    ErrorEstimate, Format, Mode, SenderPacket, Timestamp,
-    agent::{AgentInfo, StampSource},
-    reflect::{Facts, FollowUp, Refusal, Stamping, method, reflect},
-};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
     clock::{Claim, Clock},
-    fate::{Counts, Fate},
+    fate::Counts,
     mac::Key,
     rate::Rates,
-    sessions::{SessionKey, Sessions},
-    socket::{KeepStamping, Notice, Outgoing, Received, Source, Stage, Stamp, StampedSocket},
+    sessions::Sessions,
+    socket::{Errors, Inbox, KeepStamping, Outbox, StampedSocket},
 };
+
+mod answer;
+mod follow_up;
+#[cfg(test)]
+mod tests;
+
+use self::follow_up::Awaited;
 
 /// Bytes of the longest packet that is answered: what fits an Ethernet jumbo frame.
 const LONGEST: usize = 9216;
-
-/// Answers whose time of sending is still awaited.
-const AWAITED: usize = 1024;
-
-/// Packets that are answered before the error queue is read and the end is looked for.
-const BATCH: usize = 32;
-
-/// Synchronization source of a clock that nobody synchronizes, and of one by NTP or something else
-/// that adjtimex(2) does not tell apart (RFC 8972 section 5.4).
-const LOCAL: u8 = 5;
-const NTP: u8 = 1;
 
 /// How a reflector answers.
 #[derive(Clone, Debug)]
@@ -52,29 +48,23 @@ pub struct Settings {
     pub keys: HashMap<u16, Key>,
 }
 
-/// An answer whose time of sending is awaited.
-#[derive(Debug)]
-struct Awaited {
-    /// The packet's number on the socket.
-    packet: u32,
-    session: SessionKey,
-    sequence: u32,
-}
-
 /// A reflector.
 #[derive(Debug)]
 pub struct Reflector {
     socket: StampedSocket,
+    /// The address that the socket is bound to.
+    bound: SocketAddr,
     settings: Settings,
     sessions: Sessions,
-    rates: Rates,
+    rates: Arc<Mutex<Rates>>,
+    /// Answers that are in the outbox, in its order.
+    waiting: Vec<follow_up::Waiting>,
     awaited: VecDeque<Awaited>,
-    /// The number on the socket of the next packet that is sent.
-    packet: u32,
     clock: Clock,
+    /// The number of the clock, by the last look ([`Clock::changes`]).
+    changes: u16,
     claim: Claim,
     claimed: Instant,
-    source_of_previous: StampSource,
     _keep: KeepStamping,
 }
 
@@ -97,17 +87,56 @@ impl Reflector {
         settings: Settings,
         clock: Clock,
     ) -> io::Result<Self> {
+        let rates = Arc::new(Mutex::new(Rates::new(settings.rate)));
+        Self::open(address, shares, settings, rates, clock)
+    }
+
+    /// Binds an address by so many sockets, one for each thread that is to answer. A client has one
+    /// rate at all of them.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn bind_several(
+        address: SocketAddr,
+        sockets: usize,
+        settings: &Settings,
+    ) -> io::Result<Vec<Self>> {
+        let rates = Arc::new(Mutex::new(Rates::new(settings.rate)));
+        let open = |address| {
+            let rates = Arc::clone(&rates);
+            let clock = Clock::start()?;
+            Self::open(address, sockets > 1, settings.clone(), rates, clock)
+        };
+        let first = open(address)?;
+        // Port 0 is a port of the kernel's choice, and must be the same for all.
+        let bound = first.bound;
+        let mut all = vec![first];
+        for _ in 1..sockets {
+            all.push(open(bound)?);
+        }
+        Ok(all)
+    }
+
+    fn open(
+        address: SocketAddr,
+        shares: bool,
+        settings: Settings,
+        rates: Arc<Mutex<Rates>>,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let socket = StampedSocket::bind_reflector(address, shares)?;
         Ok(Self {
-            socket: StampedSocket::bind(address, shares)?,
+            bound: socket.address()?,
+            socket,
             sessions: Sessions::default(),
-            rates: Rates::new(settings.rate),
+            rates,
             settings,
+            waiting: Vec::new(),
             awaited: VecDeque::new(),
-            packet: 0,
+            changes: 0,
             claim: clock.claim(),
             clock,
             claimed: Instant::now(),
-            source_of_previous: StampSource::None,
             _keep: KeepStamping::start()?,
         })
     }
@@ -117,7 +146,7 @@ impl Reflector {
     /// # Errors
     /// The kernel does not tell.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.address()
+        Ok(self.bound)
     }
 
     /// Answers until `end` becomes readable.
@@ -125,7 +154,7 @@ impl Reflector {
     /// # Errors
     /// The socket failed.
     pub fn serve(&mut self, counts: &Counts, end: &impl AsFd) -> io::Result<()> {
-        let mut buffers = Buffers::default();
+        let mut boxes = Boxes::default();
         loop {
             let mut fds = [
                 PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
@@ -139,224 +168,80 @@ impl Reflector {
             if fds[1].any() == Some(true) {
                 return Ok(());
             }
-            self.work(counts, &mut buffers)?;
+            let has_news = fds[0]
+                .revents()
+                .is_some_and(|revents| revents.contains(PollFlags::POLLERR));
+            if has_news {
+                self.take_notices(counts, &mut boxes.errors)?;
+            }
+            self.work(counts, &mut boxes)?;
         }
     }
 
-    /// Answers the packets that have arrived, at most [`BATCH`], and reads the times of sending.
-    fn work(&mut self, counts: &Counts, buffers: &mut Buffers) -> io::Result<()> {
+    /// Answers the packets that have arrived, one batch at most.
+    fn work(&mut self, counts: &Counts, boxes: &mut Boxes) -> io::Result<()> {
+        let received = match self.socket.receive_all(&mut boxes.inbox) {
+            Ok(0) => return Ok(()),
+            Ok(received) => received,
+            Err(error) if is_about_a_peer(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let now = Instant::now();
         if now.duration_since(self.claimed).as_secs() >= 1 {
             (self.claim, self.claimed) = (self.clock.claim(), now);
         }
-        for _ in 0..BATCH {
-            let received = match self.socket.receive(&mut buffers.request) {
-                Ok(Some(received)) => received,
-                Ok(None) => break,
-                // An ICMP error about an earlier answer.
-                Err(error) if is_about_a_peer(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            let fate = self.answer(&received, buffers, counts, now);
-            counts.add(fate);
-            self.take_notices()?;
-        }
-        self.take_notices()
-    }
-
-    fn answer(
-        &mut self,
-        received: &Received,
-        buffers: &mut Buffers,
-        counts: &Counts,
-        now: Instant,
-    ) -> Fate {
-        if let Err(fate) = self.admit(received, now) {
-            return fate;
-        }
-        let arrived = match received.stamp {
-            Some(stamp) => self.clock.stamp(stamp),
-            None => {
-                counts.add(Fate::NoReceiveTime);
-                Stamp {
-                    nanoseconds: self.clock.real(),
-                    source: Source::User,
-                }
-            }
-        };
-        let Some(request) = buffers.request.get(..received.length) else {
-            return Fate::Long;
-        };
-        let mode = if self.settings.keys.is_empty() {
-            Mode::Unauthenticated
-        } else {
-            Mode::Authenticated
-        };
-        let Some(sender) = SenderPacket::read(request, mode) else {
-            return Fate::Short;
-        };
-        let session = SessionKey {
-            sender: received.from,
-            reflector: received.to,
-            session: sender.session,
-        };
-        let state = self.sessions.get(&session);
-        let (sequence, previous) = state.map_or((0, None), |state| (state.next, state.previous));
-        let facts = self.facts(received, arrived, sequence, previous);
-        let key = self.settings.keys.get(&sender.session);
-        let reflected = match reflect(request, mode, key, &facts, &mut buffers.answer) {
-            Ok(reflected) => reflected,
-            Err(Refusal::Short) => return Fate::Short,
-            Err(Refusal::Long) => return Fate::Long,
-            Err(Refusal::NoKey | Refusal::Forged) => return Fate::Forged,
-        };
-        // Only a packet that is valid begins a session.
-        let Some(state) = self.sessions.of(session, now) else {
-            return Fate::Crowded;
-        };
-        if mode == Mode::Authenticated && !state.is_new(sender.sequence) {
-            return Fate::Replayed;
-        }
-        state.next = state.next.wrapping_add(1);
-        let how = Outgoing {
-            from: received.to.filter(|to| !to.is_multicast()),
-            traffic_class: reflected.dscp << 2,
-        };
-        let answer = buffers.answer.get(..reflected.length).unwrap_or_default();
-        if self.socket.send(answer, received.from, how).is_err() {
-            return Fate::NotSent;
-        }
-        self.await_time(session, sequence);
-        Fate::Answered
-    }
-
-    /// Whether the sender of a packet may have an answer. The error says why not.
-    fn admit(&mut self, received: &Received, now: Instant) -> Result<(), Fate> {
-        let client = received.from.ip().to_canonical();
-        if !self.settings.allow.iter().any(|net| net.contains(&client)) {
-            return Err(Fate::NotAllowed);
-        }
-        if !self.rates.admit(client, now) {
-            return Err(Fate::Rate);
-        }
-        if received.is_cut {
-            return Err(Fate::Long);
-        }
-        Ok(())
-    }
-
-    /// Awaits the time of sending of the answer that was sent last.
-    fn await_time(&mut self, session: SessionKey, sequence: u32) {
-        if self.awaited.len() >= AWAITED {
-            self.awaited.pop_front();
-        }
-        self.awaited.push_back(Awaited {
-            packet: self.packet,
-            session,
-            sequence,
-        });
-        self.packet = self.packet.wrapping_add(1);
-    }
-
-    fn facts(
-        &mut self,
-        received: &Received,
-        arrived: Stamp,
-        sequence: u32,
-        previous: Option<FollowUp>,
-    ) -> Facts {
-        let timestamp = |nanoseconds: i64| {
-            Timestamp::from_unix(u64::try_from(nanoseconds).unwrap_or(0), Format::Ntp)
-        };
-        let error = self.claim.error.and_then(|error| u64::try_from(error).ok());
-        let source = if error.is_some() { NTP } else { LOCAL };
-        let class = received.traffic_class.unwrap_or(0);
-        let here = received.to.unwrap_or(IpAddr::from([0, 0, 0, 0]));
-        Facts {
-            receive: timestamp(arrived.nanoseconds),
-            send: timestamp(self.clock.real()),
-            error: ErrorEstimate::new(
-                error.is_some(),
-                Format::Ntp,
-                error.unwrap_or(16_000_000_000),
-            ),
-            stamping: Stamping {
-                source_in: source,
-                method_in: method_of(arrived.source),
-                source_out: source,
-                method_out: method::CONTROL_PLANE,
-            },
-            ttl: received.ttl.unwrap_or(0),
-            dscp: class >> 2,
-            ecn: class & 3,
-            source: SocketAddr::new(received.from.ip().to_canonical(), received.from.port()),
-            destination: SocketAddr::new(here, self.socket.address().map_or(0, |at| at.port())),
-            sequence: Some(sequence),
-            previous,
-            counters: [0; 2],
-            agent: AgentInfo {
-                receive: source_of(arrived.source),
-                previous: previous.map_or(StampSource::None, |_| self.source_of_previous),
-                clock_changes: self.clock.changes(),
-                drift: self.clock.drift(),
-            },
-            permitted: u64::MAX,
-        }
-    }
-
-    /// Reads the times of sending. The last answer's time goes with the session's next answer.
-    fn take_notices(&mut self) -> io::Result<()> {
-        while let Some(notice) = self.socket.notice()? {
-            let Notice::Sent {
-                packet,
-                stage: Stage::Sent,
-                stamp,
-            } = notice
-            else {
+        self.changes = self.clock.changes();
+        let Boxes {
+            inbox,
+            outbox,
+            errors,
+        } = boxes;
+        for at in 0..received {
+            let Some((packet, bytes)) = inbox.packet(at) else {
                 continue;
             };
-            let stamp = self.clock.stamp(stamp);
-            // Answers before this one have no time: theirs would have come first.
-            while let Some(awaited) = self.awaited.front() {
-                let ahead = awaited.packet.wrapping_sub(packet);
-                if ahead != 0 && ahead < u32::MAX / 2 {
-                    break;
+            let answered = self
+                .admit(&packet, now)
+                .and_then(|()| self.answer(&packet, bytes, outbox, counts, now));
+            match answered {
+                Ok(()) => {}
+                // The answer to the session's packet before must be sent first, so that this one
+                // can tell its time.
+                Err(answer::Refused::NotYet) => {
+                    self.send(counts, outbox);
+                    self.take_notices(counts, errors)?;
+                    // The time is newer than the last look.
+                    self.changes = self.clock.changes();
+                    let again = self.answer(&packet, bytes, outbox, counts, now);
+                    if let Err(answer::Refused::As(fate)) = again {
+                        counts.add(fate);
+                    }
                 }
-                let Some(awaited) = self.awaited.pop_front() else {
-                    break;
-                };
-                if ahead == 0
-                    && let Some(session) = self.sessions.get(&awaited.session)
-                {
-                    self.source_of_previous = source_of(stamp.source);
-                    session.previous = Some(FollowUp {
-                        sequence: awaited.sequence,
-                        timestamp: Timestamp::from_unix(
-                            u64::try_from(stamp.nanoseconds).unwrap_or(0),
-                            Format::Ntp,
-                        ),
-                        method: method_of(stamp.source),
-                    });
-                }
+                Err(answer::Refused::As(fate)) => counts.add(fate),
             }
         }
-        Ok(())
+        self.send(counts, outbox);
+        if self.awaited.is_empty() {
+            return Ok(());
+        }
+        self.take_notices(counts, errors)
     }
 }
 
-/// Memory for a packet and its answer.
+/// Memory for the packets of a batch, their answers, and the news of the error queue.
 #[derive(Debug)]
-struct Buffers {
-    request: Box<[u8]>,
-    answer: Box<[u8]>,
+struct Boxes {
+    inbox: Inbox,
+    outbox: Outbox,
+    errors: Errors,
 }
 
-impl Default for Buffers {
+impl Default for Boxes {
     fn default() -> Self {
-        let buffer = || vec![0; LONGEST].into_boxed_slice();
         Self {
-            request: buffer(),
-            answer: buffer(),
+            inbox: Inbox::new(LONGEST),
+            outbox: Outbox::new(LONGEST),
+            errors: Errors::default(),
         }
     }
 }
@@ -371,70 +256,4 @@ fn is_about_a_peer(error: &io::Error) -> bool {
         PermissionDenied,
     ];
     kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::EMSGSIZE)
-}
-
-fn method_of(source: Source) -> u8 {
-    match source {
-        Source::Hardware => method::HARDWARE,
-        Source::Kernel => method::SOFTWARE,
-        Source::User => method::CONTROL_PLANE,
-    }
-}
-
-fn source_of(source: Source) -> StampSource {
-    match source {
-        Source::Hardware => StampSource::Hardware,
-        Source::Kernel => StampSource::Kernel,
-        Source::User => StampSource::User,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::UdpSocket;
-
-    use lpm_common::stamp::{Mode, ReflectorPacket};
-
-    use super::*;
-    use crate::active::sessions::MOST;
-
-    /// A session that finds no place gets no answer: a copied number would look like a count.
-    #[test]
-    fn a_session_too_many_gets_no_answer_and_is_counted() {
-        let settings = Settings {
-            allow: vec!["127.0.0.0/8".parse().expect("a range")],
-            rate: 1_000_000,
-            keys: HashMap::new(),
-        };
-        let address = "127.0.0.1:0".parse().expect("an address");
-        let mut reflector = Reflector::bind(address, false, settings).expect("a reflector");
-        let client = UdpSocket::bind(address).expect("a socket");
-        client
-            .connect(reflector.address().expect("an address"))
-            .expect("connect");
-        client.set_nonblocking(true).expect("it does not block");
-        let (counts, mut buffers) = (Counts::default(), Buffers::default());
-        let mut ask = |session: u16| {
-            let mut packet = [0; 44];
-            let sender = SenderPacket {
-                sequence: 7,
-                timestamp: Timestamp(1),
-                error: ErrorEstimate(1),
-                session,
-            };
-            sender.write(Mode::Unauthenticated, &mut packet);
-            client.send(&packet).expect("sent");
-            // On the loopback device it has arrived by then.
-            reflector.work(&counts, &mut buffers).expect("a socket");
-            let length = client.recv(&mut packet).ok()?;
-            let answer = ReflectorPacket::read(&packet[..length], Mode::Unauthenticated)?;
-            Some(answer.sequence)
-        };
-        let most = u16::try_from(MOST).expect("below 65,536");
-        assert!((1..=most).all(|session| ask(session) == Some(0)));
-        assert_eq!(ask(most + 1), None);
-        assert_eq!(ask(1), Some(1), "a session that is there goes on");
-        assert_eq!(counts.of(Fate::Crowded), 1);
-        assert_eq!(counts.of(Fate::Answered), u64::from(most) + 1);
-    }
 }

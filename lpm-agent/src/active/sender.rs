@@ -24,6 +24,7 @@ use super::{
     clock::{Claim, Clock, DRIFT},
     offset::{Claims, ClockOffset},
     plan::{LONGEST, Plan},
+    queueing::Queueing,
     report::Report,
     socket::{KeepStamping, Outgoing, Source, Stamp, StampedSocket},
 };
@@ -48,8 +49,6 @@ pub struct Sender {
     flights: VecDeque<Flight>,
     /// The sequence number of the next packet.
     sequence: u32,
-    /// The number of the next packet on the socket: a packet that was refused has none.
-    packet: u32,
     /// The number of the next probe.
     probes: u32,
     /// The number of the next train whose end is to be reported.
@@ -75,6 +74,7 @@ pub struct Sender {
     counts: bool,
     /// Answers that belong to no packet.
     foreign: u64,
+    queueing: Queueing,
     buffer: Vec<u8>,
     _keep: KeepStamping,
 }
@@ -130,7 +130,6 @@ impl Sender {
             },
             flights: VecDeque::new(),
             sequence: 0,
-            packet: 0,
             probes: 0,
             judged: 0,
             claim: clock.claim(),
@@ -144,6 +143,7 @@ impl Sender {
             reported: VecDeque::new(),
             counts: false,
             foreign: 0,
+            queueing: Queueing::default(),
             buffer: vec![0; LONGEST],
             plan,
             _keep: KeepStamping::start()?,
@@ -154,6 +154,12 @@ impl Sender {
     #[must_use]
     pub fn foreign(&self) -> u64 {
         self.foreign
+    }
+
+    /// How long the packets waited in this machine's queues, those that only fetched a time included.
+    #[must_use]
+    pub fn queueing(&self) -> &Queueing {
+        &self.queueing
     }
 
     /// What both clocks claimed last.
@@ -296,7 +302,8 @@ impl Sender {
         let train = self.schedule.train;
         let flight = Flight {
             sequence: self.sequence,
-            packet: self.packet,
+            // A packet that was refused has no number, neither on the socket nor on the wire.
+            packet: self.socket.send(&packet, self.plan.target, how)?,
             probe,
             train,
             sent_at,
@@ -310,10 +317,7 @@ impl Sender {
             answer: None,
             is_lost: false,
         };
-        // A packet that was refused has no number, neither on the socket nor on the wire.
-        self.socket.send(&packet, self.plan.target, how)?;
         self.flights.push_back(flight);
-        self.packet = self.packet.wrapping_add(1);
         self.sequence = self.sequence.wrapping_add(1);
         Ok(())
     }

@@ -2,27 +2,35 @@
 //! Documentation/networking/timestamping.rst).
 //!
 //! A time of receiving comes with its packet. A time of sending comes later, by the socket's error
-//! queue, with the number of the packet on this socket (`OPT_ID`): 0 for the first.
+//! queue, with the number of the packet on this socket (`OPT_ID`): 0 for the first. The kernel counts
+//! the packets whose times are asked for. Where it refuses a packet, its count is no longer known:
+//! until it counts anew, packets have no number, and their times are not told.
 
 use std::{
+    cell::Cell,
     ffi::OsString,
-    io::{self, IoSlice, IoSliceMut},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use nix::{
-    cmsg_space,
-    errno::Errno,
-    sys::{
-        socket::{
-            AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-            SockaddrStorage, TimestampingFlag, Timestamps, bind, recvmsg, sendmsg, setsockopt,
-            socket, sockopt,
-        },
-        time::TimeSpec,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrStorage, TimestampingFlag, bind, setsockopt,
+        socket, sockopt,
     },
 };
+
+use self::batch::Slot;
+pub use self::{
+    batch::{BATCH, Inbox, Outbox},
+    notices::{Errors, Notice, Stage},
+};
+
+mod batch;
+mod control;
+mod notices;
 
 /// Where a time comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,34 +71,6 @@ pub struct Received {
     pub traffic_class: Option<u8>,
 }
 
-/// At which place on its way out a packet's time was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// It entered the queue of a device (`SCHED`).
-    Queued,
-    /// A device took it (`SND`).
-    Sent,
-}
-
-/// News from the error queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// When a packet was sent.
-    Sent {
-        /// The packet's number on this socket.
-        packet: u32,
-        /// Where on its way out.
-        stage: Stage,
-        /// The time.
-        stamp: Stamp,
-    },
-    /// An ICMP error about an earlier packet to this address.
-    Unreachable {
-        /// What the error means.
-        error: Errno,
-    },
-}
-
 /// How a packet is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
@@ -105,30 +85,71 @@ pub struct Outgoing {
 pub struct StampedSocket {
     socket: UdpSocket,
     is_v6: bool,
+    /// What the socket asks for.
+    flags: TimestampingFlag,
+    /// The number of the next packet whose time of sending is asked for.
+    next: Cell<u64>,
+    /// Whether the kernel counts as `next` says.
+    is_counted: Cell<bool>,
 }
 
-/// Asks for software times of receiving and sending, and for the card's, which come only where an
-/// operator switched them on. `SCHED` is absent from the flags that nix names.
-fn flags() -> TimestampingFlag {
-    TimestampingFlag::from_bits_retain(libc::SOF_TIMESTAMPING_TX_SCHED)
-        | TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE
+/// Asks for software times of receiving, and for the card's, which come only where an operator
+/// switched them on. Times of sending that are asked for have numbers, and no copy of the packet.
+fn receive_flags() -> TimestampingFlag {
+    TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE
         | TimestampingFlag::SOF_TIMESTAMPING_RAW_HARDWARE
         | TimestampingFlag::SOF_TIMESTAMPING_RX_SOFTWARE
         | TimestampingFlag::SOF_TIMESTAMPING_RX_HARDWARE
-        | TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE
-        | TimestampingFlag::SOF_TIMESTAMPING_TX_HARDWARE
         | TimestampingFlag::SOF_TIMESTAMPING_OPT_ID
         | TimestampingFlag::SOF_TIMESTAMPING_OPT_TSONLY
 }
 
+/// Asks for the times at which a device takes a packet.
+fn send_flags() -> TimestampingFlag {
+    TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE | TimestampingFlag::SOF_TIMESTAMPING_TX_HARDWARE
+}
+
+/// Asks for the time at which a packet enters a device's queue. nix has no name for it.
+fn queue_flag() -> TimestampingFlag {
+    TimestampingFlag::from_bits_retain(libc::SOF_TIMESTAMPING_TX_SCHED)
+}
+
+/// Bits of a packet's number that the kernel counts. The bits above say how often its count has
+/// begun at 0.
+const COUNTED: u32 = u32::BITS;
+
 impl StampedSocket {
-    /// Binds a socket that does not block. `shares` lets other sockets of this process bind the same
-    /// address and get a part of its packets (`SO_REUSEPORT`).
+    /// Binds a sender's socket, which does not block. All packets have their times of sending, and
+    /// ICMP errors are told. `shares` lets other sockets of this process bind the same address and
+    /// get a part of its packets (`SO_REUSEPORT`).
     ///
     /// # Errors
     /// What the kernel refused: the address is taken or not of this machine, or the kernel knows no
     /// times of packets.
     pub fn bind(address: SocketAddr, shares: bool) -> io::Result<Self> {
+        let bound = Self::open(
+            address,
+            shares,
+            receive_flags() | send_flags() | queue_flag(),
+        )?;
+        setsockopt(&bound.socket, sockopt::Ipv4RecvErr, &true)?;
+        if bound.is_v6 {
+            setsockopt(&bound.socket, sockopt::Ipv6RecvErr, &true)?;
+        }
+        Ok(bound)
+    }
+
+    /// Binds a reflector's socket, which does not block. A packet has a time of sending only if its
+    /// answer asks for it. ICMP errors are not told: the kernel would give one peer's error to the
+    /// answer of another. `shares` is that of [`Self::bind`].
+    ///
+    /// # Errors
+    /// Those of [`Self::bind`].
+    pub fn bind_reflector(address: SocketAddr, shares: bool) -> io::Result<Self> {
+        Self::open(address, shares, receive_flags())
+    }
+
+    fn open(address: SocketAddr, shares: bool, flags: TimestampingFlag) -> io::Result<Self> {
         let is_v6 = address.is_ipv6();
         let family = if is_v6 {
             AddressFamily::Inet6
@@ -140,21 +161,16 @@ impl StampedSocket {
         if shares {
             setsockopt(&fd, sockopt::ReusePort, &true)?;
         }
-        setsockopt(&fd, sockopt::Timestamping, &flags())?;
-        // An IPv6 socket receives IPv4 packets, too, with IPv4's control messages.
-        setsockopt(&fd, sockopt::Ipv4PacketInfo, &true)?;
-        setsockopt(&fd, sockopt::Ipv4RecvTtl, &true)?;
-        setsockopt(&fd, sockopt::IpRecvTos, &true)?;
-        setsockopt(&fd, sockopt::Ipv4RecvErr, &true)?;
-        if is_v6 {
-            setsockopt(&fd, sockopt::Ipv6RecvPacketInfo, &true)?;
-            setsockopt(&fd, sockopt::Ipv6RecvHopLimit, &true)?;
-            setsockopt(&fd, sockopt::Ipv6RecvTClass, &true)?;
-            setsockopt(&fd, sockopt::Ipv6RecvErr, &true)?;
-        }
+        setsockopt(&fd, sockopt::Timestamping, &flags)?;
+        ask_for_headers(&fd, is_v6)?;
         bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-        let socket = UdpSocket::from(fd);
-        Ok(Self { socket, is_v6 })
+        Ok(Self {
+            socket: UdpSocket::from(fd),
+            is_v6,
+            flags,
+            next: Cell::new(0),
+            is_counted: Cell::new(true),
+        })
     }
 
     /// Sends and receives by one interface only (`SO_BINDTODEVICE`).
@@ -174,53 +190,81 @@ impl StampedSocket {
         self.socket.local_addr()
     }
 
-    /// Sends a packet, whose number on this socket is one higher than the last one's.
+    /// Sends a packet. Returns its number on this socket, by which its [`Notice::Sent`] knows it.
+    /// None: its time will not be told, since the kernel's count is not known.
     ///
     /// # Errors
-    /// What the kernel refused. A packet that was refused has no number.
-    pub fn send(&self, packet: &[u8], to: SocketAddr, how: Outgoing) -> io::Result<()> {
-        let to = if self.is_v6 { mapped(to) } else { to };
-        let tos = [how.traffic_class];
-        let class = [i32::from(how.traffic_class)];
-        let (mut info4, mut info6) = (None, None);
-        let mut messages = Vec::with_capacity(2);
-        if to.ip().to_canonical().is_ipv4() {
-            messages.push(ControlMessage::Ipv4Tos(&tos[0]));
-        } else {
-            messages.push(ControlMessage::Ipv6TClass(&class[0]));
+    /// What the kernel refused.
+    pub fn send(&self, packet: &[u8], to: SocketAddr, how: Outgoing) -> io::Result<Option<u64>> {
+        let mut outbox = Outbox::of_one(packet, self.known(to), how);
+        self.send_box(&mut outbox, 0)?;
+        Ok(outbox.number(0))
+    }
+
+    /// Adds a packet to those that are sent together. Its bytes were written into [`Outbox::room`].
+    /// `is_timed`: its time of sending is asked for, of a reflector's socket.
+    pub fn enclose(
+        &self,
+        outbox: &mut Outbox,
+        length: usize,
+        to: SocketAddr,
+        how: Outgoing,
+        is_timed: bool,
+    ) {
+        let times = is_timed.then_some(send_flags().bits());
+        outbox.push(length, self.known(to), how, times);
+    }
+
+    /// Sends the packets of a box from the one at `from` on, until one is refused. Returns how many
+    /// were sent, at least one. Their numbers are in the box then.
+    ///
+    /// # Errors
+    /// What the kernel refused of the first.
+    pub fn send_box(&self, outbox: &mut Outbox, from: usize) -> io::Result<usize> {
+        self.count_anew();
+        let packets = outbox.len() - from.min(outbox.len());
+        let sent = outbox.send(self.as_fd(), from, || self.number());
+        // Kernels differ in whether a packet that they refuse has a number (`__ip_append_data`).
+        if *sent.as_ref().unwrap_or(&0) < packets {
+            self.is_counted.set(false);
         }
-        match how.from.map(|from| from.to_canonical()) {
-            Some(IpAddr::V4(from)) => {
-                let info = info4.insert(libc::in_pktinfo {
-                    ipi_ifindex: 0,
-                    ipi_spec_dst: libc::in_addr {
-                        s_addr: u32::from(from).to_be(),
-                    },
-                    ipi_addr: libc::in_addr { s_addr: 0 },
-                });
-                messages.push(ControlMessage::Ipv4PacketInfo(info));
-            }
-            Some(IpAddr::V6(from)) => {
-                let info = info6.insert(libc::in6_pktinfo {
-                    ipi6_addr: libc::in6_addr {
-                        s6_addr: from.octets(),
-                    },
-                    ipi6_ifindex: 0,
-                });
-                messages.push(ControlMessage::Ipv6PacketInfo(info));
-            }
-            None => {}
+        sent
+    }
+
+    /// The number of a packet that was sent.
+    fn number(&self) -> Option<u64> {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        self.is_counted.get().then_some(number)
+    }
+
+    /// Lets the kernel count from 0 again, if its count is not known. That waits until no packet is
+    /// on its way to a device and no time is in the error queue: they would be taken for others'.
+    fn count_anew(&self) {
+        if self.is_counted.get() || !self.is_quiet() {
+            return;
         }
-        let slices = [IoSlice::new(packet)];
-        let to = SockaddrStorage::from(to);
-        sendmsg(
-            self.socket.as_raw_fd(),
-            &slices,
-            &messages,
-            MsgFlags::empty(),
-            Some(&to),
-        )?;
-        Ok(())
+        // The kernel begins to count where the flag was absent before (`sock_set_timestamping`).
+        let without = self.flags - TimestampingFlag::SOF_TIMESTAMPING_OPT_ID;
+        let set = |flags| setsockopt(&self.socket, sockopt::Timestamping, flags).is_ok();
+        if set(&without) && set(&self.flags) {
+            self.next.set(((self.next.get() >> COUNTED) + 1) << COUNTED);
+            self.is_counted.set(true);
+        }
+    }
+
+    /// Whether no packet is on its way to a device, and the error queue is empty.
+    fn is_quiet(&self) -> bool {
+        let mut unsent: libc::c_int = 0;
+        // SAFETY: the request writes one int, to which the pointer points during the call.
+        let told = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unsent) };
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::empty())];
+        told == 0 && unsent == 0 && poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+    }
+
+    /// Writes an address as this socket knows it.
+    fn known(&self, address: SocketAddr) -> SocketAddr {
+        if self.is_v6 { mapped(address) } else { address }
     }
 
     /// Takes a packet that has arrived. None: there is none.
@@ -229,140 +273,43 @@ impl StampedSocket {
     /// The socket failed, or an ICMP error about an earlier packet came
     /// ([`Self::notice`] tells more of it).
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-        let mut space = cmsg_space!([TimeSpec; 3], libc::in6_pktinfo, i32, i32, libc::in_pktinfo);
-        let mut slices = [IoSliceMut::new(buffer)];
-        let message = match recvmsg::<SockaddrStorage>(
-            self.socket.as_raw_fd(),
-            &mut slices,
-            Some(&mut space),
-            MsgFlags::empty(),
-        ) {
-            Ok(message) => message,
-            Err(Errno::EAGAIN) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let Some(from) = message.address.as_ref().and_then(address_of) else {
-            return Ok(None);
-        };
-        let mut received = Received {
-            length: message.bytes,
-            is_cut: message.flags.contains(MsgFlags::MSG_TRUNC),
-            from,
-            to: None,
-            stamp: None,
-            ttl: None,
-            traffic_class: None,
-        };
-        for control in message.cmsgs()? {
-            match control {
-                ControlMessageOwned::ScmTimestampsns(times) => received.stamp = stamp_of(&times),
-                ControlMessageOwned::Ipv4PacketInfo(info) => {
-                    let address = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
-                    received.to = Some(address.into());
-                }
-                ControlMessageOwned::Ipv6PacketInfo(info) => {
-                    let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                    received.to = Some(IpAddr::from(address).to_canonical());
-                }
-                ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => {
-                    received.ttl = u8::try_from(ttl).ok();
-                }
-                ControlMessageOwned::Ipv4Tos(class) => received.traffic_class = Some(class),
-                ControlMessageOwned::Ipv6TClass(class) => {
-                    received.traffic_class = u8::try_from(class).ok();
-                }
-                _ => {}
-            }
-        }
-        Ok(Some(received))
+        let mut slots = [Slot::default()];
+        let mut buffers = [[IoSliceMut::new(buffer), IoSliceMut::new(&mut [])]];
+        let count = batch::receive(self.as_fd(), &mut slots, &mut buffers, 0)?;
+        Ok(if count == 0 {
+            None
+        } else {
+            slots[0].received()
+        })
     }
 
-    /// Takes the next news from the error queue. None: there is none.
+    /// Takes the packets that have arrived, [`BATCH`] at most. Returns their number.
     ///
     /// # Errors
     /// The socket failed.
-    pub fn notice(&self) -> io::Result<Option<Notice>> {
-        loop {
-            // An error has the packet's other control messages, too.
-            let mut space = cmsg_space!([u8; 512]);
-            let mut buffer = [0; 8];
-            let mut slices = [IoSliceMut::new(&mut buffer)];
-            let message = match recvmsg::<SockaddrStorage>(
-                self.socket.as_raw_fd(),
-                &mut slices,
-                Some(&mut space),
-                MsgFlags::MSG_ERRQUEUE,
-            ) {
-                Ok(message) => message,
-                Err(Errno::EAGAIN) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-            let (mut stamp, mut about) = (None, None);
-            for control in message.cmsgs()? {
-                match control {
-                    ControlMessageOwned::ScmTimestampsns(times) => stamp = stamp_of(&times),
-                    ControlMessageOwned::Ipv4RecvErr(error, _)
-                    | ControlMessageOwned::Ipv6RecvErr(error, _) => about = Some(error),
-                    _ => {}
-                }
-            }
-            if let Some(notice) = about.and_then(|about| notice_of(&about, stamp)) {
-                return Ok(Some(notice));
-            }
-        }
+    pub fn receive_all(&self, inbox: &mut Inbox) -> io::Result<usize> {
+        inbox.fill(self.as_fd())
     }
+}
+
+/// Asks for what stood in the headers of received packets.
+fn ask_for_headers(fd: &OwnedFd, is_v6: bool) -> io::Result<()> {
+    // An IPv6 socket receives IPv4 packets, too, with IPv4's control messages.
+    setsockopt(fd, sockopt::Ipv4PacketInfo, &true)?;
+    setsockopt(fd, sockopt::Ipv4RecvTtl, &true)?;
+    setsockopt(fd, sockopt::IpRecvTos, &true)?;
+    if is_v6 {
+        setsockopt(fd, sockopt::Ipv6RecvPacketInfo, &true)?;
+        setsockopt(fd, sockopt::Ipv6RecvHopLimit, &true)?;
+        setsockopt(fd, sockopt::Ipv6RecvTClass, &true)?;
+    }
+    Ok(())
 }
 
 impl AsFd for StampedSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// Reads a report of the error queue. None: it is of no use here.
-fn notice_of(about: &libc::sock_extended_err, stamp: Option<Stamp>) -> Option<Notice> {
-    match about.ee_origin {
-        libc::SO_EE_ORIGIN_TIMESTAMPING => {
-            let stage = match about.ee_info {
-                // SCM_TSTAMP_SND and SCM_TSTAMP_SCHED of linux/errqueue.h.
-                0 => Stage::Sent,
-                1 => Stage::Queued,
-                _ => return None,
-            };
-            Some(Notice::Sent {
-                packet: about.ee_data,
-                stage,
-                stamp: stamp?,
-            })
-        }
-        libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6 => Some(Notice::Unreachable {
-            error: Errno::from_raw(i32::try_from(about.ee_errno).ok()?),
-        }),
-        _ => None,
-    }
-}
-
-/// Chooses the better of the times in a control message. A time of all zeros is none.
-fn stamp_of(times: &Timestamps) -> Option<Stamp> {
-    let nanoseconds = |time: &TimeSpec| {
-        let whole = time.tv_sec().checked_mul(1_000_000_000)?;
-        whole.checked_add(time.tv_nsec()).filter(|time| *time != 0)
-    };
-    let of = |time, source| {
-        nanoseconds(time).map(|nanoseconds| Stamp {
-            nanoseconds,
-            source,
-        })
-    };
-    of(&times.hw_raw, Source::Hardware).or_else(|| of(&times.system, Source::Kernel))
-}
-
-fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(SocketAddr::from((v4.ip(), v4.port())));
-    }
-    let v6 = address.as_sockaddr_in6()?;
-    Some(SocketAddr::from((v6.ip(), v6.port())))
 }
 
 /// Writes an IPv4 address as an IPv6 socket knows it.

@@ -34,6 +34,9 @@ pub(super) struct Reflect {
     /// Address and port to answer at; may be given several times.
     #[arg(long, value_name = "ADDR:PORT", default_values_t = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT))])]
     listen: Vec<SocketAddr>,
+    /// Sockets per address, each with a thread of its own. The kernel gives a session to one of them.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    threads: u8,
     /// Clients that get answers: an address or a range; may be given several times.
     #[arg(long, value_name = "CIDR", value_parser = range, default_values_t = ["127.0.0.0/8", "::1/128"].map(loopback))]
     allow: Vec<IpNet>,
@@ -74,24 +77,23 @@ impl Reflect {
         };
         let counts = Arc::new(Counts::default());
         let bind = |address: &SocketAddr| {
-            Reflector::bind(*address, false, settings.clone()).with_context(|| {
+            let sockets = usize::from(self.threads);
+            Reflector::bind_several(*address, sockets, &settings).with_context(|| {
                 format!(
                     "cannot answer at {address}: give another address with --listen; ports below \
                      1024 need root or the capability NET_BIND_SERVICE"
                 )
             })
         };
-        let mut reflectors = self
-            .listen
-            .iter()
-            .map(bind)
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let groups = self.listen.iter().map(bind);
+        let groups = groups.collect::<anyhow::Result<Vec<_>>>()?;
         let mut out = io::stderr();
-        for reflector in &reflectors {
+        for reflector in groups.iter().filter_map(|group| group.first()) {
             let allowed: Vec<String> = settings.allow.iter().map(ToString::to_string).collect();
             let allowed = allowed.join(", ");
             writeln!(out, "lpm: answering {allowed} at {}", reflector.address()?)?;
         }
+        let mut reflectors: Vec<_> = groups.into_iter().flatten().collect();
         let last = reflectors
             .pop()
             .context("no address to answer at: give --listen")?;
@@ -113,7 +115,7 @@ impl Reflect {
     }
 }
 
-/// Serves a further address in a thread.
+/// Serves a further socket in a thread.
 fn serve(
     mut reflector: Reflector,
     counts: &Arc<Counts>,

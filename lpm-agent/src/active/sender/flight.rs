@@ -10,8 +10,8 @@ use crate::active::{report::At, socket::Stamp};
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) sequence: u32,
-    /// The number on the socket.
-    pub(super) packet: u32,
+    /// The number on the socket. None: the kernel will not tell the time of sending.
+    pub(super) packet: Option<u64>,
     /// None: the packet only fetches a time.
     pub(super) probe: Option<u32>,
     /// The number of the probe's train.

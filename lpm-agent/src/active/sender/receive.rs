@@ -190,6 +190,7 @@ impl Sender {
 
     fn take_notices(&mut self, report: &mut Take<'_>) -> io::Result<()> {
         while let Some(notice) = self.socket.notice()? {
+            self.queueing.take(&notice);
             match notice {
                 Notice::Sent {
                     packet,
@@ -197,7 +198,7 @@ impl Sender {
                     stamp,
                 } => {
                     let stamp = self.clock.stamp(stamp);
-                    let of_packet = |flight: &&mut Flight| flight.packet == packet;
+                    let of_packet = |flight: &&mut Flight| flight.packet == Some(packet);
                     if let Some(flight) = self.flights.iter_mut().find(of_packet) {
                         flight.sent = stamp;
                     }

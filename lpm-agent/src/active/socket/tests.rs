@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::{
+    errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     time::{ClockId, clock_gettime},
 };
@@ -107,18 +108,126 @@ fn a_closed_port_is_told() {
     assert_eq!(error, Errno::ECONNREFUSED);
 }
 
-/// Recorded control messages of a card: its time goes before the kernel's.
+fn bound() -> StampedSocket {
+    let address = "127.0.0.1:0".parse().expect("an address");
+    StampedSocket::bind(address, false).expect("a socket")
+}
+
+/// Waits for the time at which a packet was handed to a device.
+fn sent(socket: &StampedSocket) -> (u64, i64) {
+    wait(socket, || match socket.notice().expect("a socket") {
+        Some(Notice::Sent {
+            packet,
+            stage: Stage::Sent,
+            stamp,
+        }) => Some((packet, stamp.nanoseconds)),
+        _ => None,
+    })
+}
+
+/// A packet enters the device's queue before the device takes it. Both are told apart.
 #[test]
-fn a_cards_time_is_preferred() {
-    let time = |seconds| TimeSpec::new(seconds, 5);
-    let none = TimeSpec::new(0, 0);
-    let times = |system, hw_raw| Timestamps {
-        system,
-        hw_trans: none,
-        hw_raw,
-    };
-    let of = |system, hw_raw| stamp_of(&times(system, hw_raw)).map(|stamp| stamp.source);
-    assert_eq!(of(time(1), time(2)), Some(Source::Hardware));
-    assert_eq!(of(time(1), none), Some(Source::Kernel));
-    assert_eq!(of(none, none), None);
+fn the_queue_has_a_time_of_its_own() {
+    let _keep = KeepStamping::start().expect("a socket");
+    let (sender, receiver) = (bound(), bound());
+    let to = receiver.address().expect("an address");
+    let number = sender.send(&[1], to, Outgoing::default()).expect("sent");
+    let mut times = Vec::new();
+    while times.len() < 2 {
+        let notice = wait(&sender, || sender.notice().expect("a socket"));
+        let Notice::Sent {
+            packet,
+            stage,
+            stamp,
+        } = notice
+        else {
+            panic!("{notice:?}");
+        };
+        assert_eq!(Some(packet), number);
+        times.push((stamp.nanoseconds, stage));
+    }
+    times.sort_by_key(|(time, _)| *time);
+    assert_eq!([times[0].1, times[1].1], [Stage::Queued, Stage::Sent]);
+}
+
+/// A refused packet may have taken a number or not. Those behind it keep their own times.
+#[test]
+fn numbers_begin_anew_behind_a_refused_packet() {
+    let _keep = KeepStamping::start().expect("a socket");
+    let (sender, receiver) = (bound(), bound());
+    let to = receiver.address().expect("an address");
+    let send = |to| sender.send(&[1], to, Outgoing::default());
+    assert_eq!(send(to).expect("sent"), Some(0));
+    assert_eq!(sent(&sender).0, 0);
+    send(SocketAddr::new(to.ip(), 0)).expect_err("there is no port 0");
+    while sender.notice().expect("a socket").is_some() {}
+    let before = now();
+    let number = send(to).expect("sent").expect("a number");
+    let (packet, time) = sent(&sender);
+    assert_eq!((packet, number), (1 << 32, 1 << 32));
+    assert!((before..=now()).contains(&time));
+    // As long as news of earlier packets wait, their times could be taken for those of later ones.
+    assert!(send(to).expect("sent").is_some());
+    send(SocketAddr::new(to.ip(), 0)).expect_err("there is no port 0");
+    assert_eq!(send(to).expect("sent"), None);
+    while sender.notice().expect("a socket").is_some() {}
+    assert_eq!(send(to).expect("sent"), Some(2 << 32));
+}
+
+/// More packets than a system call takes, of all lengths, with and without a time of sending.
+#[test]
+fn packets_are_sent_and_received_together() {
+    let _keep = KeepStamping::start().expect("a socket");
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let open = || StampedSocket::bind_reflector(address, false).expect("a socket");
+    let (sender, receiver) = (open(), open());
+    let to = receiver.address().expect("an address");
+    let (mut outbox, mut inbox) = (Outbox::new(3000), Inbox::new(3000));
+    let length = |at: usize| [1, 255, 256, 257, 3000][at % 5];
+    for at in 0..BATCH {
+        let fill = u8::try_from(at).expect("a small number");
+        outbox.room()[..length(at)].fill(fill);
+        sender.enclose(
+            &mut outbox,
+            length(at),
+            to,
+            Outgoing::default(),
+            at % 2 == 1,
+        );
+    }
+    assert!(outbox.room().is_empty(), "it is full");
+    assert_eq!(sender.send_box(&mut outbox, 0).expect("sent"), BATCH);
+    sender
+        .send(&[9; 3001], to, Outgoing::default())
+        .expect("sent");
+    let count = |inbox: &mut Inbox| receiver.receive_all(inbox).expect("a socket");
+    assert_eq!(count(&mut inbox), BATCH);
+    for at in 0..BATCH {
+        let (received, bytes) = inbox.packet(at).expect("a packet");
+        assert_eq!((bytes.len(), received.is_cut), (length(at), false));
+        assert!(bytes.iter().all(|byte| usize::from(*byte) == at), "{at}");
+        assert_eq!(received.from, sender.address().expect("an address"));
+        assert_eq!(
+            received.stamp.map(|stamp| stamp.source),
+            Some(Source::Kernel)
+        );
+        let number = (at % 2 == 1).then_some(at as u64 / 2);
+        assert_eq!(outbox.number(at), number);
+    }
+    assert_eq!(count(&mut inbox), 1);
+    let (received, bytes) = inbox.packet(0).expect("a packet");
+    assert_eq!((bytes.len(), received.is_cut), (3000, true));
+    assert!(inbox.packet(1).is_none(), "what came before is gone");
+    assert_eq!(count(&mut inbox), 0);
+    let (mut errors, mut numbers) = (Errors::default(), Vec::new());
+    sender
+        .notices(&mut errors, |notice| match notice {
+            Notice::Sent { packet, stage, .. } => {
+                assert_eq!(stage, Stage::Sent, "nothing else is asked for");
+                numbers.push(packet);
+            }
+            Notice::Unreachable { error } => panic!("{error}"),
+        })
+        .expect("a socket");
+    assert_eq!(numbers, (0..BATCH as u64 / 2).collect::<Vec<_>>());
 }

@@ -228,6 +228,9 @@ fn summary(session: &Session, sender: &Sender, target: SocketAddr) -> Value {
             record["offset_ns"] = offset(&known);
         }
     }
+    if let Some(waited) = distribution(&sender.queueing().waited()) {
+        record["queue_ns"] = waited;
+    }
     let mut all = session.figures().into_iter().map(|class| figures(&class));
     if let Some(Value::Object(first)) = all.next() {
         for (key, value) in first {

@@ -132,6 +132,7 @@ impl<W: Write> Printer for Text<W> {
         for class in session.figures() {
             figures(out, &class)?;
         }
+        row(out, "queue", &sender.queueing().waited())?;
         Ok(())
     }
 }
