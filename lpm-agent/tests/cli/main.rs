@@ -2,8 +2,10 @@
 
 mod bad_input;
 mod container;
+mod guest_clock;
 mod privileges;
 mod probe;
+mod probe_errors;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
