@@ -1,23 +1,25 @@
-//! The clock of this machine: what it says, what it claims, and whether it was set.
+//! The clock of one end: what it says, what it claims, and whether it was set or left its rate.
+//!
+//! All times of a sender or a reflector pass through its [`Clock`]. So a test can [bend](bend) one
+//! end's clock and leave the packets, the sockets and the kernel's times as they are.
 
-use std::os::fd::{AsFd, BorrowedFd};
+pub mod bend;
+mod claim;
+mod watch;
 
 use nix::{
     errno::Errno,
-    sys::{
-        time::{TimeSpec, TimeValLike as _},
-        timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
-    },
+    sys::time::TimeValLike as _,
     time::{ClockId, clock_gettime},
 };
 
-/// Most by which a clock drifts if the kernel claims nothing better, in parts per billion: the
-/// largest correction of frequency that adjtimex(2) takes.
-pub const DRIFT: u32 = 500_000;
-
-/// An error that the kernel claims of a clock that nobody synchronizes, in microseconds
-/// (`NTP_PHASE_LIMIT` of linux/timex.h).
-const SATURATED: i64 = 16_000_000;
+pub use self::claim::{Claim, DRIFT};
+pub use self::watch::{Change, SetWatch};
+use self::{
+    bend::Bend,
+    watch::{Reading, Steady},
+};
+use super::socket::Stamp;
 
 /// Reads a clock, in nanoseconds. The clocks of this module cannot fail.
 fn read(clock: ClockId) -> i64 {
@@ -36,103 +38,136 @@ pub fn monotonic() -> i64 {
     read(ClockId::CLOCK_MONOTONIC)
 }
 
-/// What the kernel says of `CLOCK_REALTIME` (adjtimex(2)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// How far the clock is off at most, in nanoseconds. None: it is not synchronized, or its error
-    /// is beyond what the kernel counts.
-    pub error: Option<i64>,
-}
-
-impl Claim {
-    /// Asks the kernel.
-    #[must_use]
-    pub fn ask() -> Self {
-        // SAFETY: all bits zero are a valid `timex`, and ask for nothing to be changed.
-        let mut timex: libc::timex = unsafe { std::mem::zeroed() };
-        // SAFETY: the pointer is to a whole `timex`, which outlives the call.
-        let state = unsafe { libc::adjtimex(&raw mut timex) };
-        Self::of(state, timex.status, timex.maxerror)
-    }
-
-    /// Judges the kernel's state, status bits and maximum error in microseconds.
-    fn of(state: i32, status: i32, maximum: i64) -> Self {
-        let is_synchronized =
-            state >= 0 && state != libc::TIME_ERROR && status & libc::STA_UNSYNC == 0;
-        let error = (is_synchronized && (0..SATURATED).contains(&maximum))
-            .then_some(maximum.saturating_mul(1_000));
-        Self { error }
-    }
-}
-
-/// Tells whether the clock was set: a timer that the kernel cancels then (`timerfd_create(2)`).
+/// One end's clock.
 #[derive(Debug)]
-pub struct SetWatch {
-    timer: TimerFd,
+pub struct Clock {
+    set: SetWatch,
+    steady: Steady,
+    bend: Option<Bend>,
     changes: u16,
+    last: Option<Change>,
 }
 
-/// Seconds since 1970 at which the timer would expire: the year 2100.
-const NEVER: i64 = 4_102_444_800;
-
-impl SetWatch {
-    /// Begins to watch.
+impl Clock {
+    /// Begins to watch this machine's clock.
     ///
     /// # Errors
     /// The kernel gives no timer.
     pub fn start() -> Result<Self, Errno> {
-        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-        let timer = TimerFd::new(TimerClock::CLOCK_REALTIME, flags)?;
-        let watch = Self { timer, changes: 0 };
-        watch.arm()?;
-        Ok(watch)
+        Self::with(None)
     }
 
-    fn arm(&self) -> Result<(), Errno> {
-        let end = Expiration::OneShot(TimeSpec::new(NEVER, 0));
-        let flags =
-            TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
-        self.timer.set(end, flags)
+    /// Begins to watch a clock that a test bends.
+    ///
+    /// # Errors
+    /// The kernel gives no timer.
+    pub fn bent(bend: &Bend) -> Result<Self, Errno> {
+        Self::with(Some(bend.clone()))
     }
 
-    /// How often the clock was set since the beginning, cut to 16 bits. Settings between two calls
-    /// count once.
-    pub fn changes(&mut self) -> u16 {
-        // Reading blocks unless the timer was cancelled.
-        if self.timer.wait() == Err(Errno::ECANCELED) {
-            self.changes = self.changes.wrapping_add(1);
-            // The clock was set beyond the timer's end at worst. Then the watch ends.
-            let _ = self.arm();
+    fn with(bend: Option<Bend>) -> Result<Self, Errno> {
+        let reading = reading(bend.as_ref());
+        Ok(Self {
+            set: SetWatch::start()?,
+            steady: Steady::new(reading, claim::allowance()),
+            bend,
+            changes: 0,
+            last: None,
+        })
+    }
+
+    /// Nanoseconds since 1970, by `CLOCK_REALTIME`.
+    #[must_use]
+    pub fn real(&self) -> i64 {
+        self.time(real())
+    }
+
+    /// Nanoseconds of `CLOCK_MONOTONIC`, which is never set, but runs at the rate of
+    /// `CLOCK_REALTIME`.
+    #[must_use]
+    pub fn monotonic(&self) -> i64 {
+        let time = monotonic();
+        (self.bend.as_ref()).map_or(time, |bend| bend.monotonic(time))
+    }
+
+    /// What this end's clock says at a time that the kernel took, both in nanoseconds since 1970.
+    #[must_use]
+    pub fn time(&self, kernel: i64) -> i64 {
+        (self.bend.as_ref()).map_or(kernel, |bend| bend.time(kernel))
+    }
+
+    /// A time of a packet, as this end's clock says it.
+    #[must_use]
+    pub fn stamp(&self, stamp: Stamp) -> Stamp {
+        Stamp {
+            nanoseconds: self.time(stamp.nanoseconds),
+            ..stamp
         }
+    }
+
+    /// What the clock claims now.
+    #[must_use]
+    pub fn claim(&self) -> Claim {
+        let bent = self.bend.as_ref().and_then(Bend::claim);
+        bent.unwrap_or_else(Claim::ask)
+    }
+
+    /// Most by which the clock drifts now, in parts per billion. It is more than the allowance while
+    /// somebody slews the clock faster than that.
+    #[must_use]
+    pub fn drift(&self) -> u32 {
+        self.steady.drift()
+    }
+
+    /// Looks whether the clock was set, or left its rate, and tells the number of the clock since
+    /// then, cut to 16 bits. Times between two calls that tell the same even number are of one
+    /// clock.
+    ///
+    /// The call that sees a change tells an odd number, and the next one an even number again. A
+    /// time that the kernel took before the change may come to the program after it: the packets
+    /// beside an odd number are [in doubt](is_in_doubt).
+    pub fn changes(&mut self) -> u16 {
+        let was_set = self.set.was_set();
+        let change = self.steady.take(reading(self.bend.as_ref()));
+        let change = change.or_else(|| was_set.then_some(Change::Set));
+        let by = match (change, is_in_doubt(self.changes)) {
+            (None, false) => 0,
+            (Some(_), true) => 2,
+            _ => 1,
+        };
+        self.last = change.or(self.last);
+        self.changes = self.changes.wrapping_add(by);
         self.changes
+    }
+
+    /// The latest change.
+    #[must_use]
+    pub fn last_change(&self) -> Option<Change> {
+        self.last
     }
 }
 
-impl AsFd for SetWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.timer.as_fd()
+/// Whether [`Clock::changes`] saw a change just when it told this number.
+#[must_use]
+pub const fn is_in_doubt(changes: u16) -> bool {
+    changes % 2 == 1
+}
+
+/// Reads all clocks at once: each pair brackets what lies between.
+fn reading(bend: Option<&Bend>) -> Reading {
+    let raw = || read(ClockId::CLOCK_MONOTONIC_RAW);
+    let begun = raw();
+    let before = monotonic();
+    let real = real();
+    let after = monotonic();
+    let ended = raw();
+    let slow = |time| bend.map_or(time, |bend| bend.monotonic(time));
+    Reading {
+        raw: [begun, ended],
+        monotonic: [slow(before), slow(after)],
+        real: bend.map_or(real, |bend| bend.time(real)),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_without_synchronization_claims_nothing() {
-        let claim = |state, status, maximum| Claim::of(state, status, maximum).error;
-        assert_eq!(claim(libc::TIME_OK, 0, 50), Some(50_000));
-        assert_eq!(claim(libc::TIME_OK, libc::STA_PLL, 0), Some(0));
-        assert_eq!(claim(libc::TIME_ERROR, libc::STA_UNSYNC, 16_000_000), None);
-        assert_eq!(claim(libc::TIME_OK, libc::STA_UNSYNC, 50), None);
-        assert_eq!(claim(libc::TIME_OK, 0, 16_000_000), None, "saturated");
-        assert_eq!(claim(-1, 0, 0), None, "the call failed");
-    }
-
-    #[test]
-    fn a_clock_that_is_left_alone_has_no_changes() {
-        let mut watch = SetWatch::start().expect("a timer");
-        assert_eq!(watch.changes(), 0);
-        assert!(monotonic() > 0 && real() > 1_700_000_000_000_000_000);
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! The active half: probes between two ends, and what their times mean.
 //!
-//! [`reflector`] answers probes. [`socket`] has the kernel's times of packets, [`clock`] what this
-//! machine's clock claims. The rest is pure and needs no socket: [`offset`] bounds the offset between
+//! [`sender`] sends probes, [`reflector`] answers them. [`socket`] has the kernel's times of packets,
+//! [`clock`] what this machine's clock claims, and whether it was set. The rest is pure and needs no socket: [`offset`] bounds the offset between
 //! two clocks and each way's delay, [`statistics`] makes figures of packets. Nothing here needs a
 //! kernel program.
 

@@ -74,7 +74,14 @@ pub struct ClockOffset {
 /// Why the window began anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
-    /// The packets exclude each other: a clock was set, or drifts beyond its allowance.
+    /// The sender's clock was set.
+    SetHere,
+    /// The sender's clock left its rate.
+    RateHere,
+    /// The reflector says that its clock was set, or left its rate.
+    There,
+    /// The packets exclude each other: a clock was set, or drifts beyond its allowance, and nobody
+    /// said so.
     Contradiction,
 }
 
@@ -93,6 +100,13 @@ impl ClockOffset {
     pub fn restart(&mut self) {
         self.before = None;
         self.train.clear();
+    }
+
+    /// Sets the drift that is allowed: the sum of both ends', in parts per billion. A window in
+    /// which it was more keeps that.
+    pub fn allow(&mut self, drift: u32) {
+        let is_new = self.before.is_none() && self.train.is_empty();
+        self.drift = if is_new { drift } else { self.drift.max(drift) };
     }
 
     /// Takes a train: packets with the sender's monotonic time at which each was sent, in
@@ -158,16 +172,24 @@ impl ClockOffset {
         .reduce(|a, b| a?.meet(b?))?
     }
 
+    /// The most by which the clocks can have drifted apart while a packet was on its way, in
+    /// nanoseconds.
+    #[must_use]
+    pub fn drifted(&self, stamps: &Stamps) -> i64 {
+        drifted(self.drift, stamps.whole())
+    }
+
     /// Each way's delay of a packet that was sent at a time of the sender's monotonic clock.
     ///
     /// None: the packet's times are impossible, or nothing is known of the offset.
     #[must_use]
     pub fn delays(&self, at: i64, stamps: &Stamps) -> Option<Delays> {
-        let offset = self.at(at)?.widened(drifted(self.drift, stamps.whole()));
-        let round_trip = stamps.round_trip()?;
+        let drifted = self.drifted(stamps);
+        let offset = self.at(at)?.widened(drifted);
+        // The round trip is told by two clocks, which run at different rates.
         let possible = Bounds {
             lower: 0,
-            upper: round_trip,
+            upper: stamps.round_trip()?.saturating_add(drifted),
         };
         let forward = Bounds {
             lower: stamps.forward().saturating_sub(offset.upper),
@@ -214,10 +236,69 @@ pub struct Estimate {
 pub enum Basis {
     /// On the clocks' claims, which the bounds do not refute.
     Claim,
-    /// On nothing: it is the middle of the bounds. There is no claim.
+    /// On nothing: it is the middle of the bounds. There is no claim, or none to believe.
     Unproven,
     /// On nothing: the bounds refute the clocks' claims.
     Refuted,
+}
+
+impl Basis {
+    /// The word in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Unproven => "unproven",
+            Self::Refuted => "refuted",
+        }
+    }
+}
+
+/// How far off each end claims its clock to be at most, in nanoseconds. None: it claims nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// The sender's claim.
+    pub here: Option<i64>,
+    /// The reflector's claim.
+    pub there: Option<i64>,
+}
+
+impl Claims {
+    /// How far apart the clocks are at most if both claims hold.
+    #[must_use]
+    pub fn together(self) -> Option<i64> {
+        self.here?.checked_add(self.there?)
+    }
+}
+
+/// What is known of the offset at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Reflector minus sender, whatever the clocks claim.
+    pub bounds: Bounds,
+    /// A best estimate within the bounds.
+    pub estimate: Estimate,
+}
+
+impl Known {
+    /// Chooses the best estimate for bounds.
+    #[must_use]
+    pub fn new(bounds: Bounds, claims: Claims) -> Self {
+        let estimate = estimate(bounds, claims.together());
+        Self { bounds, estimate }
+    }
+
+    /// The best estimate of each way's delay, forward and backward, in nanoseconds: as good as that
+    /// of the offset.
+    ///
+    /// None: the packet's times are impossible.
+    #[must_use]
+    pub fn ways(&self, stamps: &Stamps) -> Option<[i64; 2]> {
+        let round_trip = stamps.round_trip()?;
+        let forward = stamps.forward().saturating_sub(self.estimate.offset);
+        let forward = forward.clamp(0, round_trip);
+        Some([forward, round_trip - forward])
+    }
 }
 
 /// Chooses a best estimate within the bounds. `claim` is how far off both clocks claim to be at
@@ -245,135 +326,4 @@ pub fn estimate(bounds: Bounds, claim: Option<i64>) -> Estimate {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const MS: i64 = 1_000_000;
-
-    /// A packet over a path with known delays, to a clock that is `offset` ahead.
-    fn packet(at: i64, forward: i64, backward: i64, offset: i64) -> (i64, Stamps) {
-        let sent = 1_800_000_000_000_000_000 + at;
-        let there = sent + forward;
-        let back = there + 5_000;
-        let stamps = Stamps {
-            sent,
-            reflector_received: there + offset,
-            reflector_sent: back + offset,
-            received: back + backward,
-        };
-        (at, stamps)
-    }
-
-    /// 2 ms there and 10 ms back, with clocks that agree.
-    #[test]
-    fn without_a_claim_each_way_is_bounded_by_the_round_trip() {
-        let mut offset = ClockOffset::new(0);
-        let (at, stamps) = packet(0, 2 * MS, 10 * MS, 0);
-        assert_eq!(offset.take([(at, stamps)]), Ok(()));
-        let delays = offset.delays(at, &stamps).expect("bounds");
-        let all = Bounds {
-            lower: 0,
-            upper: 12 * MS,
-        };
-        assert_eq!((delays.forward, delays.backward), (all, all));
-        let bounds = offset.at(at).expect("bounds");
-        let (lower, upper) = (-10 * MS, 2 * MS);
-        assert_eq!(bounds, Bounds { lower, upper });
-        let estimate = estimate(bounds, None);
-        assert_eq!(estimate.basis, Basis::Unproven);
-        assert_eq!(estimate.offset, -4 * MS);
-    }
-
-    #[test]
-    fn a_claim_chooses_within_the_bounds_and_never_narrows_them() {
-        let bounds = Bounds {
-            lower: -10 * MS,
-            upper: 2 * MS,
-        };
-        let believed = estimate(bounds, Some(50_000));
-        assert_eq!((believed.basis, believed.offset), (Basis::Claim, 0));
-        // A silent error of 3 ms on a line of 1 ms.
-        let bounds = Bounds {
-            lower: 2 * MS + MS / 2,
-            upper: 3 * MS + MS / 2,
-        };
-        let refuted = estimate(bounds, Some(50_000));
-        assert_eq!((refuted.basis, refuted.offset), (Basis::Refuted, 3 * MS));
-    }
-
-    #[test]
-    fn a_clock_that_was_set_begins_the_window_anew() {
-        let mut offset = ClockOffset::new(1_000);
-        assert_eq!(offset.take([packet(0, 50_000, 50_000, 0)]), Ok(()));
-        let moved = packet(1_000 * MS, 50_000, 50_000, 5 * MS);
-        assert_eq!(offset.take([moved]), Err(Restart::Contradiction));
-        let bounds = offset.at(moved.0).expect("the train itself");
-        assert!(bounds.contains(5 * MS) && !bounds.contains(0));
-        // Set in mid-train: nothing is known.
-        let stepped = [
-            packet(2_000 * MS, 50_000, 50_000, 0),
-            packet(2_001 * MS, 50_000, 50_000, 9 * MS),
-        ];
-        assert_eq!(offset.take(stepped), Err(Restart::Contradiction));
-        assert_eq!(offset.at(2_001 * MS), None);
-    }
-
-    #[test]
-    fn impossible_times_count_for_nothing() {
-        let mut offset = ClockOffset::new(0);
-        let (at, mut stamps) = packet(0, MS, MS, 0);
-        stamps.reflector_sent += 3 * MS;
-        assert_eq!(
-            stamps.round_trip(),
-            None,
-            "a dwell longer than the round trip"
-        );
-        assert_eq!(offset.take([(at, stamps)]), Ok(()));
-        assert_eq!(offset.at(at), None);
-        stamps.reflector_sent = i64::MIN;
-        assert_eq!(stamps.dwell(), None);
-        assert_eq!(offset.delays(at, &stamps), None);
-    }
-
-    proptest! {
-        /// Whatever the delays are, as long as the clock keeps to its allowance: the bounds contain
-        /// the truth, at each packet of each train.
-        #[test]
-        fn the_bounds_contain_the_truth(
-            first in -200 * MS..200 * MS,
-            drift in -200_000_i64..=200_000,
-            trains in proptest::collection::vec(
-                (1_i64..100_000, proptest::collection::vec((0..3 * MS, 0..3 * MS), 1..20)),
-                1..20,
-            ),
-        ) {
-            let mut offset = ClockOffset::new(200_000);
-            let mut at = 0;
-            for (pause, delays) in trains {
-                at += pause * MS;
-                let truth = |at: i64| {
-                    let moved = i128::from(at) * i128::from(drift) / BILLION;
-                    first + i64::try_from(moved).expect("a small offset")
-                };
-                let train: Vec<_> = (0_i64..).zip(&delays)
-                    .map(|(nth, (there, back))| {
-                        let at = at + nth * MS;
-                        (packet(at, *there, *back, truth(at)), *there, *back)
-                    })
-                    .collect();
-                prop_assert_eq!(offset.take(train.iter().map(|(packet, ..)| *packet)), Ok(()));
-                for ((at, stamps), there, back) in &train {
-                    let bounds = offset.at(*at).expect("bounds");
-                    prop_assert!(bounds.contains(truth(*at)));
-                    let round_trip = there + back;
-                    // The allowance over a round trip of 6 ms is 1.2 us.
-                    prop_assert!(bounds.upper - bounds.lower <= round_trip + 2 * 1_202);
-                    let ways = offset.delays(*at, stamps).expect("bounds");
-                    prop_assert!(ways.forward.contains(*there) && ways.backward.contains(*back));
-                }
-            }
-        }
-    }
-}
+mod tests;

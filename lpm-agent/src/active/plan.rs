@@ -31,15 +31,19 @@ pub struct Plan {
     pub from: Option<IpAddr>,
     /// The interface to send by. None: the routing chooses.
     pub interface: Option<String>,
-    /// How many probes. None: until the end is asked for.
+    /// How many trains. None: until the end is asked for.
     pub count: Option<u32>,
-    /// Time between two probes.
+    /// Time from the beginning of a train to that of the next one.
     pub interval: Duration,
+    /// The probes that are sent at each interval.
+    pub train: Train,
     /// Bytes of a packet behind the UDP header. Fewer than the packet needs become as many as it
     /// needs.
     pub size: usize,
     /// DSCP of the packets, and asked for of the answers: 6 bits.
     pub dscp: u8,
+    /// ECN of the packets: 2 bits.
+    pub ecn: u8,
     /// Time after which a packet without an answer is lost.
     pub timeout: Duration,
     /// The session's number (SSID).
@@ -48,7 +52,49 @@ pub struct Plan {
     pub key: Option<Key>,
 }
 
+/// Probes in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Train {
+    /// How many, at least one. Behind several, a packet follows that is no probe: it fetches the
+    /// last one's T3.
+    pub probes: u32,
+    /// Time from a probe to the next one.
+    pub spacing: Duration,
+}
+
+impl Train {
+    /// A probe alone, as ping sends it.
+    pub const SINGLE: Self = Self {
+        probes: 1,
+        spacing: Duration::ZERO,
+    };
+
+    /// Time from the first probe to the end of the packet that fetches the last T3.
+    #[must_use]
+    pub fn length(&self) -> Duration {
+        match self.probes {
+            0 | 1 => Duration::ZERO,
+            probes => self.spacing * probes,
+        }
+    }
+}
+
+impl Default for Train {
+    /// 20 probes, 1 ms apart: several bound the offset more than one does.
+    fn default() -> Self {
+        Self {
+            probes: 20,
+            spacing: Duration::from_millis(1),
+        }
+    }
+}
+
 impl Plan {
+    /// The byte of DSCP and ECN.
+    pub(super) fn traffic_class(&self) -> u8 {
+        self.dscp << 2 | self.ecn & 3
+    }
+
     /// The mode of the packets.
     #[must_use]
     pub fn mode(&self) -> Mode {

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
-    clock::{Claim, SetWatch},
+    clock::{Claim, Clock},
     fate::Counts,
     mac::Key,
     rate::Rates,
@@ -63,8 +63,8 @@ pub struct Reflector {
     /// Answers that are in the outbox, in its order.
     waiting: Vec<follow_up::Waiting>,
     awaited: VecDeque<Awaited>,
-    clock: SetWatch,
-    /// How often the clock was set, by the last look.
+    clock: Clock,
+    /// The number of the clock, by the last look ([`Clock::changes`]).
     changes: u16,
     claim: Claim,
     claimed: Instant,
@@ -77,8 +77,21 @@ impl Reflector {
     /// # Errors
     /// What the kernel refused.
     pub fn bind(address: SocketAddr, shares: bool, settings: Settings) -> io::Result<Self> {
+        Self::with_clock(address, shares, settings, Clock::start()?)
+    }
+
+    /// Binds an address, as [`Self::bind`] does; the times are those of a clock.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn with_clock(
+        address: SocketAddr,
+        shares: bool,
+        settings: Settings,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let rates = Arc::new(Mutex::new(Rates::new(settings.rate)));
-        Self::open(address, shares, settings, rates)
+        Self::open(address, shares, settings, rates, clock)
     }
 
     /// Binds an address by so many sockets, one for each thread that is to answer. A client has one
@@ -94,7 +107,8 @@ impl Reflector {
         let rates = Arc::new(Mutex::new(Rates::new(settings.rate)));
         let open = |address| {
             let rates = Arc::clone(&rates);
-            Self::open(address, sockets > 1, settings.clone(), rates)
+            let clock = Clock::start()?;
+            Self::open(address, sockets > 1, settings.clone(), rates, clock)
         };
         let first = open(address)?;
         // Port 0 is a port of the kernel's choice, and must be the same for all.
@@ -111,6 +125,7 @@ impl Reflector {
         shares: bool,
         settings: Settings,
         rates: Arc<Mutex<Rates>>,
+        clock: Clock,
     ) -> io::Result<Self> {
         let socket = StampedSocket::bind_reflector(address, shares)?;
         Ok(Self {
@@ -121,9 +136,9 @@ impl Reflector {
             settings,
             waiting: Vec::new(),
             awaited: VecDeque::new(),
-            clock: SetWatch::start()?,
             changes: 0,
-            claim: Claim::ask(),
+            claim: clock.claim(),
+            clock,
             claimed: Instant::now(),
             _keep: KeepStamping::start()?,
         })
@@ -180,7 +195,7 @@ impl Reflector {
         };
         let now = Instant::now();
         if now.duration_since(self.claimed).as_secs() >= 1 {
-            (self.claim, self.claimed) = (Claim::ask(), now);
+            (self.claim, self.claimed) = (self.clock.claim(), now);
         }
         self.changes = self.clock.changes();
         let Boxes {
@@ -202,6 +217,8 @@ impl Reflector {
                 Err(answer::Refused::NotYet) => {
                     self.send(counts, outbox);
                     self.take_notices(counts, errors)?;
+                    // The time is newer than the last look.
+                    self.changes = self.clock.changes();
                     let again = self.answer(&packet, bytes, outbox, counts, now);
                     if let Err(answer::Refused::As(fate)) = again {
                         counts.add(fate);

@@ -1,102 +1,105 @@
-//! A Session-Sender (RFC 8762 section 4.2): sends packets at an interval, and reports what became of
-//! each once all its times are known.
+//! A Session-Sender (RFC 8762 section 4.2): sends trains of packets at an interval, and reports what
+//! became of each once all its times are known.
 //!
-//! The time at which the reflector's kernel sent an answer (T3) comes with the next answer. Where the
-//! next packet is far off, and behind the last one, a further packet only fetches it. Such a packet is
-//! no probe: it has no report, and no place in the figures.
+//! The time at which the reflector's kernel sent an answer (T3) comes with the next answer. So a
+//! packet that is no probe follows a train, and only fetches the last T3: it has no report, and no
+//! place in the figures. Where a train is one probe and the next one is near, that fetches it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
-    net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
-use lpm_common::stamp::{
-    Format, Timestamp,
-    reply::{self, Reply},
-};
+use lpm_common::stamp::{Format, Timestamp};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
     sys::time::TimeSpec,
 };
 
+use self::flight::Flight;
 use super::{
-    clock::{self, Claim, DRIFT, SetWatch},
-    offset::ClockOffset,
+    clock::{Claim, Clock, DRIFT},
+    offset::{Claims, ClockOffset},
     plan::{LONGEST, Plan},
     queueing::Queueing,
-    report::{At, Report},
-    socket::{KeepStamping, Notice, Outgoing, Source, Stage, Stamp, StampedSocket},
-    statistics,
+    report::Report,
+    socket::{KeepStamping, Outgoing, Source, Stamp, StampedSocket},
 };
 
+mod flight;
 mod judge;
+mod open;
+mod receive;
 
-/// Where packets are closer together than this, the next one fetches the time of sending.
+/// Where single probes are closer together than this, the next one fetches the time of sending.
 const FETCH_ABOVE: Duration = Duration::from_millis(100);
 
-/// Packets whose further answers are known as duplicates after their report.
-const REPORTED: usize = 1024;
-
-/// A packet on its way.
-#[derive(Debug)]
-struct Flight {
-    sequence: u32,
-    /// The number on the socket. None: the kernel will not tell the time of sending.
-    packet: Option<u64>,
-    /// None: the packet only fetches a time.
-    probe: Option<u32>,
-    sent_at: Instant,
-    monotonic: i64,
-    sent: Stamp,
-    /// The timestamp that stands in the packet.
-    written: Timestamp,
-    changes: u16,
-    answer: Option<Answer>,
-    is_lost: bool,
-}
-
-/// The first answer to a packet.
-#[derive(Clone, Copy, Debug)]
-struct Answer {
-    reply: Reply,
-    received: Stamp,
-    at: Instant,
-    class: Option<u8>,
-    /// The kernel's time of sending, by the reflector's follow-up.
-    follow_up: Option<(Timestamp, At)>,
-    changes: u16,
-}
+/// What takes the reports. An error ends the sender.
+pub type Take<'a> = dyn FnMut(Report) -> io::Result<()> + 'a;
 
 /// A sender.
 #[derive(Debug)]
 pub struct Sender {
     socket: StampedSocket,
     plan: Plan,
+    schedule: Schedule,
     flights: VecDeque<Flight>,
+    /// The sequence number of the next packet.
     sequence: u32,
+    /// The number of the next probe.
     probes: u32,
-    next: Instant,
-    clock: SetWatch,
+    /// The number of the next train whose end is to be reported.
+    judged: u32,
+    /// TTL or hop limit of the packets.
+    ttl: Option<u8>,
+    clock: Clock,
     claim: Claim,
+    /// What the reflector's clock claimed last.
+    claim_there: Option<i64>,
     offset: ClockOffset,
+    /// The numbers of both clocks ([`Clock::changes`]) for which the offset holds.
+    epoch: Option<[u16; 2]>,
+    /// How often the offset's window began anew.
+    window: u32,
     /// Whether the reflector tells its times of sending. None: not known yet.
     follows_up: Option<bool>,
-    /// The reflector's count of clock changes, by its last answer.
-    changes_there: Option<u16>,
+    /// The numbers of the reflector's clock by its latest answers' sequence numbers.
+    changes_there: BTreeMap<u32, u16>,
     /// The latest packets that are reported, with their probes.
     reported: VecDeque<((u32, Timestamp), Option<u32>)>,
-    /// The numbers of all answers, in the order of their arrival.
-    answers: Vec<statistics::Answer>,
     /// Whether the reflector counts packets by itself.
     counts: bool,
     /// Answers that belong to no packet.
     foreign: u64,
     queueing: Queueing,
+    buffer: Vec<u8>,
     _keep: KeepStamping,
+}
+
+/// What is sent next, and when.
+#[derive(Debug)]
+struct Schedule {
+    next: Instant,
+    /// When the train began.
+    begun: Instant,
+    /// The number of the train.
+    train: u32,
+    /// Probes of the train that are still to be sent.
+    left: u32,
+    /// Whether a packet that fetches the last T3 is to follow.
+    fetches: bool,
+}
+
+/// How a sender goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Something is to be done at this time, or earlier if the sender's descriptor is readable.
+    Wait(Instant),
+    /// All trains are reported.
+    Done,
 }
 
 impl Sender {
@@ -105,31 +108,43 @@ impl Sender {
     /// # Errors
     /// What the kernel refused.
     pub fn open(plan: Plan) -> io::Result<Self> {
-        let any: IpAddr = match plan.target {
-            SocketAddr::V4(_) => [0, 0, 0, 0].into(),
-            SocketAddr::V6(_) => [0_u16; 8].into(),
-        };
-        let from = SocketAddr::new(plan.from.unwrap_or(any), 0);
-        let socket = StampedSocket::bind(from, false)?;
-        if let Some(interface) = &plan.interface {
-            socket.bind_to_interface(interface)?;
-        }
+        Self::with_clock(plan, Clock::start()?)
+    }
+
+    /// Opens a socket for a plan; its times are those of a clock.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn with_clock(plan: Plan, clock: Clock) -> io::Result<Self> {
+        let socket = open::bind(&plan)?;
+        let now = Instant::now();
         Ok(Self {
+            ttl: open::ttl(&socket, plan.target),
             socket,
+            schedule: Schedule {
+                next: now,
+                begun: now,
+                train: 0,
+                left: plan.train.probes,
+                fetches: false,
+            },
             flights: VecDeque::new(),
             sequence: 0,
             probes: 0,
-            next: Instant::now(),
-            clock: SetWatch::start()?,
-            claim: Claim::ask(),
-            offset: ClockOffset::new(2 * DRIFT),
+            judged: 0,
+            claim: clock.claim(),
+            claim_there: None,
+            offset: ClockOffset::new(clock.drift().saturating_add(DRIFT)),
+            clock,
+            epoch: None,
+            window: 0,
             follows_up: None,
-            changes_there: None,
+            changes_there: BTreeMap::new(),
             reported: VecDeque::new(),
-            answers: Vec::new(),
             counts: false,
             foreign: 0,
             queueing: Queueing::default(),
+            buffer: vec![0; LONGEST],
             plan,
             _keep: KeepStamping::start()?,
         })
@@ -147,18 +162,17 @@ impl Sender {
         &self.queueing
     }
 
-    /// The numbers of all answers, also to packets that only fetched a time, in the order of their
-    /// arrival. A reflector that does not count by itself has none of its own.
+    /// What both clocks claimed last.
     #[must_use]
-    pub fn answers(&self) -> Vec<statistics::Answer> {
-        let own = |answer: &statistics::Answer| statistics::Answer {
-            reflected: answer.reflected.filter(|_| self.counts),
-            ..*answer
-        };
-        self.answers.iter().map(own).collect()
+    pub fn claims(&self) -> Claims {
+        Claims {
+            here: self.claim.error,
+            there: self.claim_there,
+        }
     }
 
-    /// Sends and receives until all probes are reported, or `end` becomes readable.
+    /// Sends and receives until all trains are reported, or `end` becomes readable. What was
+    /// answered by then is reported.
     ///
     /// # Errors
     /// The socket failed, or `report` did.
@@ -167,37 +181,55 @@ impl Sender {
         end: &impl AsFd,
         mut report: impl FnMut(Report) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut buffer = vec![0; LONGEST];
         loop {
-            let now = Instant::now();
-            let is_done = self.plan.count.is_some_and(|count| self.probes >= count);
-            if !is_done && now >= self.next {
-                self.send_probe(now, &mut report)?;
-                continue;
-            }
-            self.report_final(now, &mut report)?;
-            if is_done && self.flights.is_empty() {
+            let Turn::Wait(until) = self.step(&mut report)? else {
                 return Ok(());
-            }
-            let wake = self.wake(is_done);
-            let wait = wake.map_or(Duration::from_secs(1), |wake| {
-                wake.saturating_duration_since(Instant::now())
-            });
+            };
+            let wait = until.saturating_duration_since(Instant::now());
             if self.wait(end, wait)? {
-                return Ok(());
+                return self.finish(&mut report);
             }
-            self.receive(&mut buffer, &mut report)?;
         }
     }
 
+    /// Does what is due, and does not wait. Many senders share a thread this way.
+    ///
+    /// # Errors
+    /// The socket failed, or `report` did.
+    pub fn step(&mut self, report: &mut Take<'_>) -> io::Result<Turn> {
+        self.receive(report)?;
+        if !self.is_sent() && Instant::now() >= self.schedule.next {
+            self.send_next(report)?;
+        }
+        self.report_final(Instant::now(), report)?;
+        if self.is_sent() && self.flights.is_empty() {
+            return Ok(Turn::Done);
+        }
+        Ok(Turn::Wait(self.wake()))
+    }
+
+    /// Whether all trains are sent.
+    fn is_sent(&self) -> bool {
+        let schedule = &self.schedule;
+        let is_last = self.plan.count.is_some_and(|count| schedule.train >= count);
+        is_last && !schedule.fetches
+    }
+
     /// When something is to be done next.
-    fn wake(&self, is_done: bool) -> Option<Instant> {
-        let timeouts = self.flights.iter().filter(|flight| !flight.is_lost);
-        let timeouts = timeouts.map(|flight| {
-            let from = flight.answer.map_or(flight.sent_at, |answer| answer.at);
-            from + self.plan.timeout
-        });
-        timeouts.chain((!is_done).then_some(self.next)).min()
+    fn wake(&self) -> Instant {
+        let timeout = self.plan.timeout;
+        let now = Instant::now();
+        let timeouts = self
+            .flights
+            .iter()
+            .filter_map(|flight| match flight.answer {
+                _ if flight.answer.is_some() && self.is_final(flight, now) => None,
+                Some(answer) => Some(answer.at + timeout),
+                None if flight.is_lost => Some(flight.sent_at + 2 * timeout),
+                None => Some(flight.sent_at + timeout),
+            });
+        let next = (!self.is_sent()).then_some(self.schedule.next);
+        timeouts.chain(next).min().unwrap_or(now)
     }
 
     /// Waits for packets, at most `wait`. True: the end was asked for.
@@ -214,16 +246,39 @@ impl Sender {
         }
     }
 
-    fn send_probe(
-        &mut self,
-        now: Instant,
-        report: &mut impl FnMut(Report) -> io::Result<()>,
-    ) -> io::Result<()> {
+    /// Sends what is due.
+    fn send_next(&mut self, report: &mut Take<'_>) -> io::Result<()> {
+        let now = Instant::now();
+        let train = self.plan.train;
+        if self.schedule.fetches {
+            self.schedule.fetches = false;
+            self.schedule.next = self.schedule.begun + self.plan.interval;
+            // Without it the time stays unknown, and the report says so.
+            let _ = self.send(None);
+            return Ok(());
+        }
+        if self.schedule.left == train.probes {
+            // Late trains do not hurry after one another.
+            self.schedule.begun = self.schedule.next.max(now - self.plan.interval.min(LATE));
+            self.claim = self.clock.claim();
+        }
         let probe = self.probes;
-        self.probes += 1;
-        // Late probes do not hurry after one another.
-        self.next = (self.next + self.plan.interval).max(now);
-        match self.send(Some(probe)) {
+        self.probes = self.probes.wrapping_add(1);
+        let sent = self.send(Some(probe));
+        self.schedule.left = self.schedule.left.saturating_sub(1);
+        if self.schedule.left > 0 {
+            self.schedule.next = (self.schedule.next + train.spacing).max(now);
+        } else {
+            self.schedule.train += 1;
+            self.schedule.left = train.probes;
+            self.schedule.fetches = train.probes > 1 && self.follows_up != Some(false);
+            self.schedule.next = if self.schedule.fetches {
+                now + train.spacing
+            } else {
+                self.schedule.begun + self.plan.interval
+            };
+        }
+        match sent {
             Ok(()) => Ok(()),
             Err(error) => report(Report::Unreachable {
                 probe,
@@ -235,20 +290,22 @@ impl Sender {
     /// Sends a packet.
     fn send(&mut self, probe: Option<u32>) -> io::Result<()> {
         let changes = self.clock.changes();
-        let monotonic = clock::monotonic();
+        let monotonic = self.clock.monotonic();
         let sent_at = Instant::now();
-        let real = clock::real();
+        let real = self.clock.real();
         let written = Timestamp::from_unix(u64::try_from(real).unwrap_or(0), Format::Ntp);
         let packet = self.plan.packet(self.sequence, written, self.claim);
         let how = Outgoing {
             from: self.plan.from,
-            traffic_class: self.plan.dscp << 2,
+            traffic_class: self.plan.traffic_class(),
         };
-        let number = self.socket.send(&packet, self.plan.target, how)?;
-        self.flights.push_back(Flight {
+        let train = self.schedule.train;
+        let flight = Flight {
             sequence: self.sequence,
-            packet: number,
+            // A packet that was refused has no number, neither on the socket nor on the wire.
+            packet: self.socket.send(&packet, self.plan.target, how)?,
             probe,
+            train,
             sent_at,
             monotonic,
             sent: Stamp {
@@ -259,223 +316,18 @@ impl Sender {
             changes,
             answer: None,
             is_lost: false,
-        });
+        };
+        self.flights.push_back(flight);
         self.sequence = self.sequence.wrapping_add(1);
         Ok(())
     }
+}
 
-    /// Takes all answers and times of sending that have come.
-    fn receive(
-        &mut self,
-        buffer: &mut [u8],
-        report: &mut impl FnMut(Report) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.take_notices(report)?;
-        loop {
-            let received = match self.socket.receive(buffer) {
-                Ok(Some(received)) => received,
-                Ok(None) => break,
-                // The error queue tells the same with more detail.
-                Err(error) if error.kind() != io::ErrorKind::InvalidInput => break,
-                Err(error) => return Err(error),
-            };
-            let at = Instant::now();
-            let stamp = received.stamp.unwrap_or_else(|| Stamp {
-                nanoseconds: clock::real(),
-                source: Source::User,
-            });
-            // The time of sending must be known before the answer counts.
-            self.take_notices(report)?;
-            let same = received.from.ip().to_canonical() == self.plan.target.ip().to_canonical()
-                && received.from.port() == self.plan.target.port();
-            let bytes = buffer.get(..received.length).unwrap_or_default();
-            let reply = reply::read(bytes, self.plan.mode(), self.plan.key.as_ref());
-            let (true, Ok(reply)) = (same, reply) else {
-                self.foreign += 1;
-                continue;
-            };
-            let answer = Answer {
-                reply,
-                received: stamp,
-                at,
-                class: received.traffic_class,
-                follow_up: None,
-                changes: self.clock.changes(),
-            };
-            self.take_answer(answer, report)?;
-        }
-        self.take_notices(report)
-    }
-
-    fn take_answer(
-        &mut self,
-        answer: Answer,
-        report: &mut impl FnMut(Report) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let reply = answer.reply;
-        self.take_follow_up(&reply);
-        self.take_number(&reply);
-        let found = self.flights.iter_mut().find(|flight| {
-            flight.sequence == reply.packet.sender_sequence
-                && flight.written == reply.packet.sender_timestamp
-        });
-        let Some(flight) = found else {
-            // Of a packet that was reported before: it can be late, or come again.
-            return match self.probe_before(&reply) {
-                Some(probe) => report(Report::Duplicate { probe }),
-                None => Ok(()),
-            };
-        };
-        let probe = flight.probe;
-        if flight.answer.is_some() {
-            return probe.map_or(Ok(()), |probe| report(Report::Duplicate { probe }));
-        }
-        let is_lost = flight.is_lost;
-        flight.answer = Some(answer);
-        if is_lost {
-            return probe.map_or(Ok(()), |probe| report(Report::Late { probe }));
-        }
-        if reply.extensions.previous.is_some() {
-            self.follows_up = Some(true);
-        } else if probe.is_none() && self.follows_up.is_none() {
-            // This packet asked for nothing else.
-            self.follows_up = Some(false);
-        }
-        let is_end = self.plan.count.is_some_and(|count| self.probes >= count);
-        let fetches = self.follows_up != Some(false)
-            && (is_end || self.plan.interval >= FETCH_ABOVE)
-            && probe.is_some();
-        if fetches {
-            // Without it the time stays unknown, and the report says so.
-            let _ = self.send(None);
-        }
-        Ok(())
-    }
-
-    fn take_number(&mut self, reply: &Reply) {
-        let packet = &reply.packet;
-        if packet.session != self.plan.session || packet.sender_sequence >= self.sequence {
-            return;
-        }
-        self.answers.push(statistics::Answer {
-            packet: packet.sender_sequence,
-            reflected: Some(packet.sequence),
-        });
-        // It says so, it knows its last answer, or its number is not a copy of the packet's.
-        self.counts |= reply.extensions.agent.is_some()
-            || reply.extensions.previous.is_some()
-            || packet.sequence != packet.sender_sequence;
-    }
-
-    /// The probe of an answer whose packet was reported already. None: the answer is not to a probe
-    /// of this session, or the report was too long ago.
-    fn probe_before(&mut self, reply: &Reply) -> Option<u32> {
-        let packet = &reply.packet;
-        let number = (packet.sender_sequence, packet.sender_timestamp);
-        let found = self
-            .reported
-            .iter()
-            .find(|(reported, _)| *reported == number);
-        if let Some((_, probe)) = found {
-            return *probe;
-        }
-        self.foreign += 1;
-        None
-    }
-
-    /// Gives a time of sending to the answer that it is of.
-    fn take_follow_up(&mut self, reply: &Reply) {
-        let Some(previous) = reply.extensions.previous else {
-            return;
-        };
-        let at = (reply.extensions.agent).map_or(At::Peer, |agent| At::of_agent(agent.previous));
-        for flight in &mut self.flights {
-            if let Some(answer) = &mut flight.answer
-                && answer.reply.packet.sequence == previous.sequence
-            {
-                answer.follow_up = Some((previous.timestamp, at));
-            }
-        }
-    }
-
-    fn take_notices(
-        &mut self,
-        report: &mut impl FnMut(Report) -> io::Result<()>,
-    ) -> io::Result<()> {
-        while let Some(notice) = self.socket.notice()? {
-            self.queueing.take(&notice);
-            match notice {
-                Notice::Sent {
-                    packet,
-                    stage: Stage::Sent,
-                    stamp,
-                } => {
-                    let of_packet = |flight: &&mut Flight| flight.packet == Some(packet);
-                    if let Some(flight) = self.flights.iter_mut().find(of_packet) {
-                        flight.sent = stamp;
-                    }
-                }
-                Notice::Sent { .. } => {}
-                Notice::Unreachable { error } => {
-                    // Which packet it was is not told: the oldest one without an answer.
-                    let waiting = |flight: &Flight| flight.answer.is_none() && !flight.is_lost;
-                    let Some(at) = self.flights.iter().position(waiting) else {
-                        continue;
-                    };
-                    if let Some(probe) = self.flights.remove(at).and_then(|flight| flight.probe) {
-                        report(Report::Unreachable { probe, error })?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reports the oldest packets, as far as nothing more is awaited for them.
-    fn report_final(
-        &mut self,
-        now: Instant,
-        report: &mut impl FnMut(Report) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let timeout = self.plan.timeout;
-        for flight in &mut self.flights {
-            if flight.answer.is_none() && !flight.is_lost && now >= flight.sent_at + timeout {
-                flight.is_lost = true;
-                if let Some(probe) = flight.probe {
-                    let sequence = flight.sequence;
-                    report(Report::Lost { probe, sequence })?;
-                }
-            }
-        }
-        while let Some(flight) = self.flights.front() {
-            let is_final = match &flight.answer {
-                Some(answer) => {
-                    answer.follow_up.is_some()
-                        || flight.probe.is_none()
-                        || self.follows_up == Some(false)
-                        || now >= answer.at + timeout
-                }
-                // A lost packet stays for a second timeout, so that a late answer is known as such.
-                None => flight.is_lost && now >= flight.sent_at + 2 * timeout,
-            };
-            if !is_final {
-                return Ok(());
-            }
-            let Some(flight) = self.flights.pop_front() else {
-                return Ok(());
-            };
-            if self.reported.len() >= REPORTED {
-                self.reported.pop_front();
-            }
-            let number = (flight.sequence, flight.written);
-            self.reported.push_back((number, flight.probe));
-            if let (Some(probe), Some(answer), false) =
-                (flight.probe, flight.answer, flight.is_lost)
-            {
-                let answered = self.judge(probe, &flight, &answer);
-                report(Report::Answered(answered))?;
-            }
-        }
-        Ok(())
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
+
+/// Trains that are this late begin a new rhythm.
+const LATE: Duration = Duration::from_secs(1);

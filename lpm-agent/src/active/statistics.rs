@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Stamps;
+
 /// Delays in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distribution(Vec<i64>);
@@ -50,37 +52,77 @@ impl Distribution {
         let rank = (self.0.len() * usize::from(hundredths)).div_ceil(100);
         self.0.get(rank.saturating_sub(1)).copied()
     }
+}
 
-    /// Packet delay variation (RFC 5481 section 4.2): each delay less the least one. An offset
-    /// between clocks that does not change falls out, so it is exact for one way, too.
+/// A packet's transit times, in nanoseconds: the delay of each way and the offset between the
+/// clocks, which falls out of differences within a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transit {
+    /// The number of the window in which the offset did not jump.
+    pub window: u32,
+    /// T2 - T1 and T4 - T3.
+    transit: [i64; 2],
+    /// T2 and T4.
+    arrived: [i64; 2],
+}
+
+/// A way between the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the sender to the reflector.
+    Forward,
+    /// From the reflector to the sender.
+    Backward,
+}
+
+impl Transit {
+    /// Takes the four times of a packet.
     #[must_use]
-    pub fn variation(&self) -> Self {
-        let least = self.min().unwrap_or_default();
-        Self(
-            self.0
-                .iter()
-                .map(|delay| delay.saturating_sub(least))
-                .collect(),
-        )
+    pub fn of(window: u32, stamps: &Stamps) -> Self {
+        Self {
+            window,
+            transit: [stamps.forward(), stamps.backward()],
+            arrived: [stamps.reflector_received, stamps.received],
+        }
     }
 }
 
-/// Interarrival jitter (RFC 3550 section 6.4.1, appendix A.8) of transit times in the order of
-/// arrival, in nanoseconds: each time's difference to the one before counts a sixteenth.
-///
-/// Transit times may be off by a clock's offset, which falls out. None: fewer than two packets.
+/// Packet delay variation of one way (RFC 5481 section 4.2): each delay less the least one of its
+/// window. An offset between the clocks falls out. Clocks that drift apart show as variation, by
+/// their drift over the window.
 #[must_use]
-pub fn jitter(transits: impl IntoIterator<Item = i64>) -> Option<f64> {
-    let mut transits = transits.into_iter();
-    let mut last = transits.next()?;
-    let mut jitter = None;
-    for transit in transits {
-        let difference = apart(transit, last);
-        let before = jitter.unwrap_or_default();
-        jitter = Some(before + (difference - before) / 16.0);
-        last = transit;
+pub fn variation(transits: &[Transit], way: Way) -> Distribution {
+    let mut least: BTreeMap<u32, i64> = BTreeMap::new();
+    for one in transits {
+        let transit = one.transit[way as usize];
+        let least = least.entry(one.window).or_insert(transit);
+        *least = transit.min(*least);
     }
-    jitter
+    let above = |one: &Transit| {
+        let least = least.get(&one.window).copied().unwrap_or_default();
+        one.transit[way as usize].saturating_sub(least)
+    };
+    transits.iter().map(above).collect()
+}
+
+/// Interarrival jitter of one way (RFC 3550 section 6.4.1, appendix A.8), in nanoseconds: in the
+/// order of arrival, each transit time's difference to the one before counts a sixteenth.
+///
+/// An offset between the clocks falls out; packets of two windows have no difference. None: fewer
+/// than two packets of one window.
+#[must_use]
+pub fn jitter(transits: &[Transit], way: Way) -> Option<f64> {
+    let way = way as usize;
+    let mut order: Vec<&Transit> = transits.iter().collect();
+    order.sort_by_key(|one| (one.window, one.arrived[way]));
+    let pairs = order.windows(2).filter_map(|pair| match pair {
+        [a, b] if a.window == b.window => Some(apart(a.transit[way], b.transit[way])),
+        _ => None,
+    });
+    pairs.fold(None, |jitter, difference| {
+        let before: f64 = jitter.unwrap_or_default();
+        Some(before + (difference - before) / 16.0)
+    })
 }
 
 #[allow(
@@ -148,6 +190,25 @@ pub fn gaps(answers: &[Answer]) -> Vec<Gap> {
     gaps
 }
 
+/// Tells the further copies of packets on the way there and on the way back. A copy that reached the
+/// reflector has an answer with a number of its own; a copy of an answer has its number.
+#[must_use]
+pub fn duplicated(answers: &[Answer]) -> [u64; 2] {
+    let (mut packets, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    let mut copies = [0, 0];
+    for answer in answers {
+        let Some(reflected) = answer.reflected else {
+            continue;
+        };
+        if !numbers.insert(reflected) {
+            copies[1] += 1;
+        } else if !packets.insert(answer.packet) {
+            copies[0] += 1;
+        }
+    }
+    copies
+}
+
 /// Reordering of a stream of sequence numbers (RFC 4737).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reordering {
@@ -158,6 +219,15 @@ pub struct Reordering {
     /// The largest extent of a reordered packet: how many arrivals lie between it and the first
     /// later one (section 4.2.1).
     pub extent: u64,
+}
+
+impl Reordering {
+    /// The share of reordered packets, from 0 to 1 (section 4.1.1). None: no packet arrived.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub fn ratio(&self) -> Option<f64> {
+        (self.received > 0).then(|| self.reordered as f64 / self.received as f64)
+    }
 }
 
 /// Tells the reordering of sequence numbers in the order of arrival. Further copies of a packet do
@@ -186,138 +256,4 @@ pub fn reordering(arrivals: impl IntoIterator<Item = u32>) -> Reordering {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn percentiles_are_delays_that_occurred() {
-        let delays: Distribution = (1..=10).map(|nth| nth * 100).collect();
-        assert_eq!(delays.percentile(50), Some(500));
-        assert_eq!(delays.percentile(90), Some(900));
-        assert_eq!(delays.percentile(99), Some(1_000));
-        assert_eq!(delays.percentile(0), Some(100));
-        assert_eq!(delays.mean(), Some(550));
-        assert_eq!(delays.variation().max(), Some(900));
-        assert_eq!(Distribution::default().mean(), None);
-        assert_eq!(Distribution::default().percentile(50), None);
-    }
-
-    /// RFC 3550 appendix A.8, worked by hand: differences 16, 16 and 0.
-    #[test]
-    fn jitter_gains_a_sixteenth_of_each_difference() {
-        assert_eq!(jitter([100, 116, 100, 100]), Some(1.816_406_25));
-        assert_eq!(jitter([100]), None);
-        assert_eq!(jitter([5, 5, 5]), Some(0.0));
-    }
-
-    /// RFC 4737 section 7.1, example: 1, 2, 3, 7, 4, 5, 6, 8, 9, 10. Packets 4, 5 and 6 are
-    /// reordered with extents 1, 2 and 3.
-    #[test]
-    fn reordering_is_that_of_rfc_4737() {
-        let expected = Reordering {
-            received: 10,
-            reordered: 3,
-            extent: 3,
-        };
-        assert_eq!(reordering([1, 2, 3, 7, 4, 5, 6, 8, 9, 10]), expected);
-        let none = reordering([1, 2, 2, 3, 1, 9]);
-        assert_eq!((none.received, none.reordered, none.extent), (4, 0, 0));
-    }
-
-    #[test]
-    fn a_gap_tells_how_many_of_its_packets_arrived() {
-        let answer = |packet, reflected| Answer { packet, reflected };
-        let gap = |first, missing, received| Gap {
-            first,
-            missing,
-            received,
-        };
-        let answers = [
-            answer(1, Some(0)),
-            answer(4, Some(3)),
-            answer(4, Some(4)),
-            answer(8, Some(6)),
-            answer(10, None),
-        ];
-        let expected = [
-            gap(0, 1, Some(0)),
-            gap(2, 2, Some(2)),
-            gap(5, 3, Some(1)),
-            gap(9, 1, None),
-        ];
-        assert_eq!(gaps(&answers), expected);
-        assert_eq!(
-            gaps(&[answer(0, Some(0)), answer(2, Some(9))])[0].received,
-            None
-        );
-    }
-
-    proptest! {
-        /// A path that loses and duplicates: each gap tells how many packets arrived.
-        #[test]
-        fn gaps_are_those_of_the_path(
-            fates in proptest::collection::vec(0_u8..5, 1..200),
-        ) {
-            let (mut count, mut answers) = (0, Vec::new());
-            let (mut truth, mut gap) = (Vec::new(), None);
-            for (packet, fate) in (0..).zip(&fates) {
-                let answer = |count| Answer { packet, reflected: Some(count) };
-                if *fate < 2 {
-                    let open: &mut Gap = gap.get_or_insert(Gap {
-                        first: packet,
-                        missing: 0,
-                        received: Some(0),
-                    });
-                    open.missing += 1;
-                    // Lost on the way back: the reflector received it.
-                    if *fate == 1 {
-                        open.received = open.received.map(|received| received + 1);
-                        count += 1;
-                    }
-                    continue;
-                }
-                truth.extend(gap.take());
-                match fate {
-                    // Twice on the way there.
-                    2 => {
-                        answers.extend([answer(count), answer(count + 1)]);
-                        count += 2;
-                    }
-                    // Twice on the way back.
-                    3 => {
-                        answers.extend([answer(count), answer(count)]);
-                        count += 1;
-                    }
-                    _ => {
-                        answers.push(answer(count));
-                        count += 1;
-                    }
-                }
-            }
-            prop_assert_eq!(gaps(&answers), truth);
-        }
-
-        /// An independent reading of RFC 4737 section 3.3 and 4.2.1, packet by packet.
-        #[test]
-        fn reordering_is_that_of_a_plain_reading(
-            numbers in proptest::collection::vec(0_u32..60, 0..60),
-        ) {
-            let mut once: Vec<u32> = Vec::new();
-            for number in numbers.iter().copied() {
-                if !once.contains(&number) {
-                    once.push(number);
-                }
-            }
-            let mut expected = Reordering { received: once.len() as u64, ..Reordering::default() };
-            for (at, number) in once.iter().enumerate() {
-                if let Some(first) = once[..at].iter().position(|other| other > number) {
-                    expected.reordered += 1;
-                    expected.extent = expected.extent.max((at - first) as u64);
-                }
-            }
-            prop_assert_eq!(reordering(numbers), expected);
-        }
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ use super::signals::BlockedSignals;
 use crate::{
     active::{
         mac,
-        plan::{LONGEST, Plan},
+        plan::{LONGEST, Plan, Train},
         report::Report,
         sender::Sender,
         summary::Session,
@@ -32,6 +32,7 @@ pub(super) const EXAMPLES: &str = "Examples:
   lpm probe node-2                               until Ctrl-C, once a second
   lpm probe -c 20 -i 0.01 198.18.9.2:8620        20 packets, 10 ms apart, another port
   lpm probe -c 5 --format json node-2 | jq .rtt_ns
+  lpm probe --train 20 -i 5 node-2               20 packets, 1 ms apart, every 5 seconds
 The other end runs `lpm reflect` or another STAMP reflector. Exit status: 0 with an answer, 1 without
 any, 2 on an error.";
 
@@ -41,18 +42,24 @@ pub(super) struct Probe {
     /// The reflector: a name or an address, and a port if it is not 862.
     #[arg(value_name = "TARGET[:PORT]")]
     target: String,
-    /// How many probes; without it, until Ctrl-C.
+    /// How many probes, or trains of them; without it, until Ctrl-C.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
-    /// Seconds between two probes, from 0.0001 to 86400.
+    /// Seconds between two probes, or from train to train, from 0.0001 to 86400.
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
     interval: Duration,
+    /// Probes to send at each interval, and the seconds between two of them (0.001 if not given).
+    #[arg(long, value_name = "N[:SECONDS]", value_parser = train)]
+    train: Option<Train>,
     /// Bytes of a packet behind the UDP header, as far as it is not longer anyway.
     #[arg(short, long, value_name = "BYTES", default_value_t = 0, value_parser = size)]
     size: usize,
     /// DSCP of the packets, and asked for of the answers.
     #[arg(short = 'Q', long, value_name = "DSCP", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..64))]
     dscp: u8,
+    /// ECN of the packets: 0, or 1 to 3 to see whether it arrives.
+    #[arg(long, value_name = "ECN", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..4))]
+    ecn: u8,
     /// The interface to send by, or the address to send from.
     #[arg(short = 'I', long, value_name = "INTERFACE|ADDRESS")]
     from: Option<String>,
@@ -86,6 +93,20 @@ fn interval(text: &str) -> Result<Duration, String> {
     seconds(text)
         .filter(|interval| range.contains(interval))
         .ok_or_else(|| "give seconds from 0.0001 to 86400".to_owned())
+}
+
+/// Most probes of a train.
+const MOST: u32 = 1_000;
+
+fn train(text: &str) -> Result<Train, String> {
+    let (probes, spacing) = text.split_once(':').unwrap_or((text, "0.001"));
+    let probes = probes
+        .parse()
+        .ok()
+        .filter(|probes| (1..=MOST).contains(probes));
+    let probes = probes.ok_or_else(|| format!("give 1 to {MOST} probes"))?;
+    let spacing = interval(spacing)?;
+    Ok(Train { probes, spacing })
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -186,8 +207,20 @@ impl Probe {
                 self.target
             );
         }
+        let train = self.train.unwrap_or(Train::SINGLE);
+        if self.train.is_some() && self.interval < train.length() {
+            bail!(
+                "a train of {} probes takes {:?}, longer than the interval of {:?}: give a longer \
+                 one with -i, or a shorter train",
+                train.probes,
+                train.length(),
+                self.interval
+            );
+        }
         Ok(Plan {
             target,
+            train,
+            ecn: self.ecn,
             from,
             interface,
             count: self.count,
@@ -239,6 +272,16 @@ mod tests {
         assert_eq!(of("localhost:0"), None);
         let error = resolve("no.such.host.invalid", None).expect_err("no such host");
         assert!(format!("{error}").contains("no.such.host.invalid"));
+    }
+
+    #[test]
+    fn a_train_has_probes_and_a_spacing() {
+        assert_eq!(train("20"), Ok(Train::default()));
+        let spacing = Duration::from_millis(20);
+        assert_eq!(train("3:0.02"), Ok(Train { probes: 3, spacing }));
+        for wrong in ["0", "1001", "x", "20:", "20:0", "20:31536000", ":1"] {
+            assert!(train(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 mod bad_input;
 mod container;
+mod guest_clock;
 mod privileges;
 mod probe;
+mod probe_errors;
 mod stamps;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
 mod terminal;
+mod truth;

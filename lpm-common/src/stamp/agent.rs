@@ -45,8 +45,9 @@ pub struct AgentInfo {
     pub receive: StampSource,
     /// Where the time in the Follow-Up Telemetry TLV comes from.
     pub previous: StampSource,
-    /// How often the clock was set since the reflector began, cut to 16 bits. If it differs between
-    /// two packets, their times are of different clocks.
+    /// The number of the clock: another one after it was set or left its rate, cut to 16 bits. Times
+    /// of packets with different numbers are of different clocks. An odd number says that the change
+    /// was just seen: the packet's times may be of either clock.
     pub clock_changes: u16,
     /// Most by which the clock drifts, in parts per billion.
     pub drift: u32,

@@ -15,7 +15,6 @@ use lpm_common::stamp::{
 
 use super::{Reflector, follow_up::Waiting};
 use crate::active::{
-    clock::{self, DRIFT},
     fate::{Counts, Fate, Taken},
     sessions::SessionKey,
     socket::{Outbox, Outgoing, Received, Source, Stamp},
@@ -90,10 +89,13 @@ impl Reflector {
             }
             (sequence, previous) = (state.next, state.previous);
         }
-        let arrived = received.stamp.unwrap_or_else(|| Stamp {
-            nanoseconds: clock::real(),
-            source: Source::User,
-        });
+        let arrived = match received.stamp {
+            Some(stamp) => self.clock.stamp(stamp),
+            None => Stamp {
+                nanoseconds: self.clock.real(),
+                source: Source::User,
+            },
+        };
         let facts = self.facts(received, arrived, sequence, previous);
         let mac = self.settings.keys.get(&sender.session);
         let reflected = reflect(request, mode, mac, &facts, outbox.room())?;
@@ -140,7 +142,7 @@ impl Reflector {
         let here = received.to.unwrap_or(IpAddr::from([0, 0, 0, 0]));
         Facts {
             receive: timestamp(arrived.nanoseconds),
-            send: timestamp(clock::real()),
+            send: timestamp(self.clock.real()),
             error: ErrorEstimate::new(
                 error.is_some(),
                 Format::Ntp,
@@ -164,7 +166,7 @@ impl Reflector {
                 receive: source_of(arrived.source),
                 previous: previous.map_or(StampSource::None, |(_, source)| source),
                 clock_changes: self.changes,
-                drift: DRIFT,
+                drift: self.clock.drift(),
             },
             permitted: u64::MAX,
         }

@@ -93,6 +93,7 @@ impl Reflector {
             socket,
             awaited,
             sessions,
+            clock,
             ..
         } = self;
         socket.notices(errors, |notice| {
@@ -124,6 +125,7 @@ impl Reflector {
                 told.sequence.wrapping_sub(previous.sequence) < u32::MAX / 2
             });
             if is_newer {
+                let stamp = clock.stamp(stamp);
                 session.previous = Some((follow_up(told.sequence, stamp), source_of(stamp.source)));
             }
         })

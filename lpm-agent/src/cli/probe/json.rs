@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::Printer;
 use crate::active::{
-    offset::Bounds,
+    offset::{Bounds, Claims, Known, Restart},
     plan::Plan,
-    report::{Answered, Report, Sources},
+    report::{Answered, Report, Seen, Sources},
     sender::Sender,
-    statistics::Distribution,
-    summary::{Figures, Session, reordered_backward, reordered_forward},
+    statistics::{Distribution, Reordering},
+    summary::{Figures, Session},
 };
 
 /// Version of the records.
@@ -23,11 +23,21 @@ const SCHEMA: u32 = 1;
 pub(super) struct Json<W> {
     out: W,
     target: SocketAddr,
+    sent: Sent,
+}
+
+/// What the packets were sent with.
+#[derive(Clone, Copy, Default)]
+struct Sent {
+    dscp: u8,
+    ecn: u8,
+    is_train: bool,
 }
 
 impl<W: Write> Json<W> {
     pub(super) fn new(out: W, target: SocketAddr) -> Self {
-        Self { out, target }
+        let sent = Sent::default();
+        Self { out, target, sent }
     }
 
     fn line(&mut self, record: &Value) -> io::Result<()> {
@@ -37,14 +47,19 @@ impl<W: Write> Json<W> {
 }
 
 impl<W: Write> Printer for Json<W> {
-    fn begin(&mut self, _: &Plan) -> io::Result<()> {
+    fn begin(&mut self, plan: &Plan) -> io::Result<()> {
+        self.sent = Sent {
+            dscp: plan.dscp,
+            ecn: plan.ecn,
+            is_train: plan.train.probes > 1,
+        };
         Ok(())
     }
 
     fn packet(&mut self, report: &Report) -> io::Result<()> {
         let plain = |probe: &u32, result: &str| json!({"schema": SCHEMA, "type": "packet", "seq": probe, "result": result});
         let record = match report {
-            Report::Answered(answered) => packet(answered),
+            Report::Answered(answered) => packet(answered, self.sent),
             Report::Lost { probe, .. } => plain(probe, "lost"),
             Report::Late { probe } => plain(probe, "late"),
             Report::Duplicate { probe } => plain(probe, "duplicate"),
@@ -53,6 +68,8 @@ impl<W: Write> Printer for Json<W> {
                 record["error"] = error.desc().into();
                 record
             }
+            Report::Restarted(restart) => restarted(*restart),
+            Report::Numbered { .. } | Report::Train(_) => return Ok(()),
         };
         self.line(&record)
     }
@@ -64,37 +81,101 @@ impl<W: Write> Printer for Json<W> {
 }
 
 /// Writes the record of an answered probe. What is unknown is left out.
-fn packet(answered: &Answered) -> Value {
+fn packet(answered: &Answered, sent: Sent) -> Value {
     let mut record = json!({
         "schema": SCHEMA,
         "type": "packet",
         "seq": answered.probe,
         "result": "ok",
         "stamps": sources(answered.sources),
-        "ttl_seen": answered.ttl,
+        "ttl_seen": answered.seen.ttl_forward,
+        "dscp_sent": sent.dscp,
+        "ecn_sent": sent.ecn,
     });
-    if let Some(stamps) = answered.stamps {
-        record["rtt_ns"] = stamps.round_trip().into();
-        record["dwell_ns"] = stamps.dwell().into();
+    if sent.is_train {
+        record["train"] = answered.train.into();
+    }
+    match answered.stamps {
+        Ok(stamps) => {
+            record["rtt_ns"] = stamps.round_trip().into();
+            record["dwell_ns"] = stamps.dwell().into();
+            let ways = answered.offset.and_then(|known| known.ways(&stamps));
+            if let Some([there, back]) = ways {
+                record["forward_best_ns"] = there.into();
+                record["backward_best_ns"] = back.into();
+            }
+        }
+        Err(void) => record["void"] = void.as_str().into(),
     }
     if let Some(delays) = answered.delays {
         let ends = |bounds: Bounds| json!([bounds.lower, bounds.upper]);
         record["forward_ns"] = ends(delays.forward);
         record["backward_ns"] = ends(delays.backward);
     }
-    let mut dscp = Map::new();
-    for (way, seen) in [
-        ("forward", answered.dscp_forward),
-        ("backward", answered.dscp_backward),
+    if let Some(known) = answered.offset {
+        record["offset_ns"] = offset(&known);
+    }
+    seen(&mut record, &answered.seen);
+    record
+}
+
+/// Writes what the packets looked like where they arrived.
+fn seen(record: &mut Value, seen: &Seen) {
+    let ways = |forward: Option<u8>, backward: Option<u8>| {
+        let mut ways = Map::new();
+        for (way, seen) in [("forward", forward), ("backward", backward)] {
+            if let Some(seen) = seen {
+                ways.insert(way.to_owned(), seen.into());
+            }
+        }
+        (!ways.is_empty()).then_some(Value::Object(ways))
+    };
+    for (key, value) in [
+        ("dscp_seen", ways(seen.dscp_forward, seen.dscp_backward)),
+        ("ecn_seen", ways(seen.ecn_forward, seen.ecn_backward)),
+        ("hops", ways(seen.hops(), None)),
+        ("ttl_seen_backward", seen.ttl_backward.map(Value::from)),
     ] {
-        if let Some(seen) = seen {
-            dscp.insert(way.to_owned(), seen.into());
+        if let Some(value) = value {
+            record[key] = value;
         }
     }
-    if !dscp.is_empty() {
-        record["dscp_seen"] = dscp.into();
+}
+
+/// Writes the offset of the reflector's clock, as bounds and as a best estimate.
+fn offset(known: &Known) -> Value {
+    json!({
+        "lower": known.bounds.lower,
+        "upper": known.bounds.upper,
+        "best": known.estimate.offset,
+        "basis": known.estimate.basis.as_str(),
+    })
+}
+
+/// Writes that what was known of the offset is so no more.
+fn restarted(restart: Restart) -> Value {
+    let (end, cause) = match restart {
+        Restart::SetHere => (Some("sender"), "set"),
+        Restart::RateHere => (Some("sender"), "rate"),
+        Restart::There => (Some("reflector"), "set_or_rate"),
+        Restart::Contradiction => (None, "contradiction"),
+    };
+    let mut record = json!({"schema": SCHEMA, "type": "clock", "cause": cause});
+    if let Some(end) = end {
+        record["end"] = end.into();
     }
     record
+}
+
+/// Writes what the clocks claim. Who claims nothing is left out.
+fn claims(claims: Claims) -> Value {
+    let mut record = Map::new();
+    for (end, claim) in [("sender", claims.here), ("reflector", claims.there)] {
+        if let Some(claim) = claim {
+            record.insert(end.to_owned(), claim.into());
+        }
+    }
+    record.into()
 }
 
 fn sources(sources: Sources) -> Value {
@@ -107,9 +188,8 @@ fn sources(sources: Sources) -> Value {
 }
 
 fn summary(session: &Session, sender: &Sender, target: SocketAddr) -> Value {
-    let answers = sender.answers();
-    let losses = session.losses(&answers);
-    let counts = answers.iter().any(|answer| answer.reflected.is_some());
+    let losses = session.losses();
+    let counts = session.counts();
     let mut record = json!({
         "schema": SCHEMA,
         "type": "summary",
@@ -121,16 +201,32 @@ fn summary(session: &Session, sender: &Sender, target: SocketAddr) -> Value {
         "unreachable": session.unreachable,
         "duplicates": session.duplicates,
         "foreign": sender.foreign(),
-        "void": session.void,
+        "void": session.clock + session.impossible,
+        "clock": session.clock,
+        "clock_restarts": session.restarts,
+        "claims_refuted": session.refuted,
     });
     if counts {
         record["lost_forward"] = losses.forward.into();
         record["lost_backward"] = losses.backward.into();
-        let ways = [reordered_forward(&answers), reordered_backward(&answers)];
-        record["reordered"] = ways.iter().map(|way| way.reordered).sum::<u64>().into();
+    }
+    if let Some([there, back]) = session.duplicated() {
+        record["duplicates_forward"] = there.into();
+        record["duplicates_backward"] = back.into();
+    }
+    if let Some([there, back]) = session.reordering() {
+        record["reordered"] = (there.reordered + back.reordered).into();
+        record["reordering"] =
+            json!({"forward": reordering(&there), "backward": reordering(&back)});
     }
     if losses.unknown > 0 || !counts {
         record["lost"] = losses.unknown.into();
+    }
+    if let Some(clocks) = session.clocks {
+        record["claims_ns"] = claims(clocks.claims);
+        if let Some(known) = clocks.offset {
+            record["offset_ns"] = offset(&known);
+        }
     }
     if let Some(waited) = distribution(&sender.queueing().waited()) {
         record["queue_ns"] = waited;
@@ -158,14 +254,45 @@ fn figures(class: &Figures) -> Value {
     };
     put("rtt_ns", distribution(&class.round_trips));
     put("dwell_ns", distribution(&class.dwells));
-    let bounds = |bounds: Bounds| json!({"lower": bounds.lower, "upper": bounds.upper});
-    put("forward_ns", class.forward.map(bounds));
-    put("backward_ns", class.backward.map(bounds));
+    let basis = if class.is_unproven {
+        "unproven"
+    } else {
+        "claim"
+    };
+    let way = |bounds: Option<Bounds>, best: Option<i64>| {
+        let bounds = bounds?;
+        let mut way = json!({"lower": bounds.lower, "upper": bounds.upper});
+        if let Some(best) = best {
+            way["best"] = best.into();
+            way["basis"] = basis.into();
+        }
+        Some(way)
+    };
     put(
-        "jitter_ns",
-        class.jitter.map(|jitter| json!(jitter.round())),
+        "forward_ns",
+        way(class.forward, class.best.map(|best| best[0])),
     );
+    put(
+        "backward_ns",
+        way(class.backward, class.best.map(|best| best[1])),
+    );
+    let jitter = |jitter: Option<f64>| jitter.map(|jitter| json!(jitter.round()));
+    put("jitter_ns", jitter(class.jitter));
+    put("jitter_backward_ns", jitter(class.jitter_backward));
     put("pdv_ns", distribution(&class.variation));
+    put("pdv_backward_ns", distribution(&class.variation_backward));
+    record
+}
+
+fn reordering(way: &Reordering) -> Value {
+    let mut record = json!({
+        "received": way.received,
+        "reordered": way.reordered,
+        "extent": way.extent,
+    });
+    if let Some(ratio) = way.ratio() {
+        record["ratio"] = ratio.into();
+    }
     record
 }
 

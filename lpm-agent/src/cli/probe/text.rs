@@ -2,34 +2,47 @@
 
 use std::io::{self, Write};
 
+use nix::errno::Errno;
+
 use super::{
     super::show::{maybe, time},
     Printer,
 };
 use crate::active::{
-    offset::Bounds,
+    offset::{Basis, Bounds, Claims, Restart},
     plan::Plan,
-    report::{Answered, At, Report},
+    report::{Answered, At, Report, TrainEnd, Void},
     sender::Sender,
     statistics::Distribution,
-    summary::{Figures, Session, reordered_backward, reordered_forward},
+    summary::{Figures, Session},
 };
 
 pub(super) struct Text<W> {
     out: W,
     target: String,
+    /// Whether an offset is shown for each train.
+    shows_trains: bool,
 }
 
 impl<W: Write> Text<W> {
     pub(super) fn new(out: W) -> Self {
-        let target = String::new();
-        Self { out, target }
+        Self {
+            out,
+            target: String::new(),
+            shows_trains: false,
+        }
     }
 }
 
 /// Writes nanoseconds as a person reads them.
 fn show(nanoseconds: i64) -> String {
     maybe(u64::try_from(nanoseconds).ok())
+}
+
+/// Writes nanoseconds that may be less than none.
+fn signed(nanoseconds: i64) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "+" };
+    format!("{sign}{}", time(nanoseconds.unsigned_abs()))
 }
 
 fn bounds(bounds: Bounds) -> String {
@@ -41,11 +54,14 @@ impl<W: Write> Printer for Text<W> {
         self.target = plan.target.to_string();
         let interval = u64::try_from(plan.interval.as_nanos()).unwrap_or(u64::MAX);
         let (target, bytes) = (&self.target, plan.length());
-        writeln!(
-            self.out,
-            "STAMP to {target}: {bytes} bytes, every {}",
-            time(interval)
-        )
+        self.shows_trains = plan.train.probes > 1;
+        write!(self.out, "STAMP to {target}: {bytes} bytes, ")?;
+        if self.shows_trains {
+            let spacing = u64::try_from(plan.train.spacing.as_nanos()).unwrap_or(u64::MAX);
+            let probes = plan.train.probes;
+            write!(self.out, "{probes} of them {} apart, ", time(spacing))?;
+        }
+        writeln!(self.out, "every {}", time(interval))
     }
 
     fn packet(&mut self, report: &Report) -> io::Result<()> {
@@ -57,16 +73,24 @@ impl<W: Write> Printer for Text<W> {
             Report::Duplicate { probe } => writeln!(out, "seq={probe} duplicate")?,
             Report::Unreachable { probe, error } => {
                 writeln!(out, "seq={probe} unreachable: {}", error.desc())?;
+                if *error == Errno::EMSGSIZE {
+                    writeln!(
+                        out,
+                        "  the packet is longer than the MTU: give fewer bytes with -s"
+                    )?;
+                }
             }
+            Report::Restarted(restart) => writeln!(out, "{}", restarted(*restart))?,
+            Report::Train(end) if self.shows_trains => clocks(out, end)?,
+            Report::Numbered { .. } | Report::Train(_) => return Ok(()),
         }
         out.flush()
     }
 
     fn end(&mut self, session: &Session, sender: &Sender) -> io::Result<()> {
-        let answers = sender.answers();
         let out = &mut self.out;
         writeln!(out, "\n--- {} ---", self.target)?;
-        let losses = session.losses(&answers);
+        let losses = session.losses();
         let lost = losses.forward + losses.backward + losses.unknown;
         write!(
             out,
@@ -76,13 +100,18 @@ impl<W: Write> Printer for Text<W> {
         if lost > losses.unknown {
             write!(out, " ({} there, {} back)", losses.forward, losses.backward)?;
         }
+        let [there, back] = session.reordering().unwrap_or_default();
         for (count, what) in [
             (session.late, "late"),
             (session.duplicates, "duplicate"),
             (session.unreachable, "unreachable"),
-            (reordered_forward(&answers).reordered, "reordered there"),
-            (reordered_backward(&answers).reordered, "reordered back"),
-            (session.void, "void (a clock was set, or impossible times)"),
+            (there.reordered, "reordered there"),
+            (back.reordered, "reordered back"),
+            (session.clock, "void (a clock was set)"),
+            (
+                session.impossible,
+                "void (the reflector's times are impossible)",
+            ),
             (sender.foreign(), "answers of others"),
         ] {
             if count > 0 {
@@ -90,6 +119,16 @@ impl<W: Write> Printer for Text<W> {
             }
         }
         writeln!(out)?;
+        if let Some(end) = &session.clocks {
+            clocks(out, end)?;
+        }
+        if session.refuted > 0 {
+            let refuted = session.refuted;
+            writeln!(
+                out,
+                "the clocks' claims were refuted {refuted} times: one clock is wrong"
+            )?;
+        }
         for class in session.figures() {
             figures(out, &class)?;
         }
@@ -100,11 +139,12 @@ impl<W: Write> Printer for Text<W> {
 
 fn answer(out: &mut impl Write, answered: &Answered) -> io::Result<()> {
     write!(out, "seq={}", answered.probe)?;
-    let Some(stamps) = answered.stamps else {
-        return writeln!(
-            out,
-            " answered, but a clock was set, or the times are impossible"
-        );
+    let stamps = match answered.stamps {
+        Ok(stamps) => stamps,
+        Err(Void::Clock) => return writeln!(out, " answered, but a clock was set"),
+        Err(Void::Impossible) => {
+            return writeln!(out, " answered, but the reflector's times are impossible");
+        }
     };
     write!(out, " rtt={}", maybe(positive(stamps.round_trip())))?;
     write!(out, " dwell={}", maybe(positive(stamps.dwell())))?;
@@ -112,7 +152,7 @@ fn answer(out: &mut impl Write, answered: &Answered) -> io::Result<()> {
         write!(out, " there={}", bounds(delays.forward))?;
         write!(out, " back={}", bounds(delays.backward))?;
     }
-    write!(out, " ttl={}", answered.ttl)?;
+    write!(out, " ttl={}", answered.seen.ttl_forward)?;
     let times = &answered.sources;
     let all = [
         ("t1", times.sent),
@@ -125,6 +165,41 @@ fn answer(out: &mut impl Write, answered: &Answered) -> io::Result<()> {
         write!(out, " {name}={}", at.as_str())?;
     }
     writeln!(out)
+}
+
+/// Says that what was known of the offset is so no more.
+fn restarted(restart: Restart) -> &'static str {
+    match restart {
+        Restart::SetHere => "this machine's clock was set",
+        Restart::RateHere => "this machine's clock left its rate",
+        Restart::There => "the reflector's clock was set, or left its rate",
+        Restart::Contradiction => {
+            "a clock was set or left its rate, and nobody said so: the times exclude each other"
+        }
+    }
+}
+
+/// Writes the offset between the clocks, and what they claim.
+fn clocks(out: &mut impl Write, end: &TrainEnd) -> io::Result<()> {
+    let Some(known) = end.offset else {
+        return Ok(());
+    };
+    let (lower, upper) = (signed(known.bounds.lower), signed(known.bounds.upper));
+    let best = signed(known.estimate.offset);
+    write!(out, "  the reflector's clock is {lower}..{upper} ahead, ")?;
+    match known.estimate.basis {
+        Basis::Claim => write!(out, "best {best} by the clocks' claims")?,
+        Basis::Unproven => write!(out, "best {best}, unproven")?,
+        Basis::Refuted => write!(out, "best {best}, unproven: the clocks' claims are refuted")?,
+    }
+    let Claims { here, there } = end.claims;
+    let claim = |claim: Option<i64>| claim.map_or_else(|| "nothing".to_owned(), show);
+    writeln!(
+        out,
+        " (claimed here {}, there {})",
+        claim(here),
+        claim(there)
+    )
 }
 
 fn positive(nanoseconds: Option<i64>) -> Option<u64> {
@@ -145,14 +220,20 @@ fn figures(out: &mut impl Write, class: &Figures) -> io::Result<()> {
     row(out, "rtt", &class.round_trips)?;
     row(out, "dwell", &class.dwells)?;
     if let (Some(forward), Some(backward)) = (class.forward, class.backward) {
-        writeln!(
+        write!(
             out,
             "  mean there {}, back {}",
             bounds(forward),
             bounds(backward)
         )?;
+        if let Some([there, back]) = class.best {
+            let unproven = if class.is_unproven { ", unproven" } else { "" };
+            write!(out, "; best {} and {}{unproven}", show(there), show(back))?;
+        }
+        writeln!(out)?;
     }
-    row(out, "variation there", &class.variation)
+    row(out, "variation there", &class.variation)?;
+    row(out, "variation back", &class.variation_backward)
 }
 
 fn row(out: &mut impl Write, name: &str, delays: &Distribution) -> io::Result<()> {

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::neighbour::Neighbour;
 use crate::{arch::Arch, process, setup, test::runner};
 
 /// Time that the file server may take to listen.
@@ -32,6 +33,8 @@ pub(super) struct Machine<'a> {
     /// Directory of the host with programs for the guest. It lies over the guest's root where the
     /// guest cannot run the host's programs.
     pub(super) programs: Option<&'a Path>,
+    /// A neighbour at the other end of the guest's network card. Without one there is no card.
+    pub(super) neighbour: Option<&'a Neighbour>,
 }
 
 impl Machine<'_> {
@@ -56,7 +59,11 @@ impl Machine<'_> {
             .programs
             .map(|root| FileServer::start(root, "programs"))
             .transpose()?;
-        let mut qemu = process::privileged(format!("qemu-system-{}", self.arch.cpu()));
+        let program = format!("qemu-system-{}", self.arch.cpu());
+        let mut qemu = match self.neighbour {
+            Some(neighbour) => neighbour.command(Path::new(&program)),
+            None => process::privileged(program),
+        };
         let parameters = match self.arch {
             Arch::Amd64 => x86(&mut qemu, console),
             Arch::Arm64 => arm(&mut qemu, console),
@@ -66,6 +73,9 @@ impl Machine<'_> {
         qemu.args(["-smp", "2", "-m", MEMORY, "-object", &memory]);
         qemu.args(["-numa", "node,memdev=memory"]);
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+        if self.neighbour.is_some() {
+            Neighbour::connect(&mut qemu);
+        }
         host.connect(&mut qemu);
         if let Some(programs) = &programs {
             programs.connect(&mut qemu);

@@ -14,7 +14,7 @@ use super::packages::Kernel;
 
 /// Kernel modules that booting needs, then those of the tests' networks. A kernel may have some of
 /// them built in, or not at all.
-const MODULES: &str = "virtio_pci virtio_console virtio_rng virtiofs overlay \
+const MODULES: &str = "virtio_pci virtio_console virtio_rng virtio_net virtiofs overlay \
     veth vxlan geneve bridge tun 8021q ifb macvlan dummy \
     sch_ingress cls_bpf cls_u32 cls_matchall act_mirred sch_netem sch_fq sch_tbf \
     nf_tables nft_chain_nat nft_nat nft_masq nft_redir nft_ct nft_compat \

@@ -11,6 +11,7 @@
 mod apt;
 mod guest;
 mod image;
+mod neighbour;
 mod packages;
 mod userland;
 
@@ -25,7 +26,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub(crate) use self::apt::KEYRING;
-use self::userland::Userland;
+use self::{neighbour::Neighbour, userland::Userland};
 use super::{
     output::{CargoTests, Tally},
     skips::Skip,
@@ -125,7 +126,15 @@ const JOBS: [Job; 12] = [
         &["a_restart_loses_nothing", "detach_leaves_nothing"],
     ),
     job("oracle", 25, &["identities::the_same_samples_exist"]),
+    // It sets the guest's clock: the last one.
+    Job {
+        binary: "cli",
+        ..job(CLOCK, 15, &[])
+    },
 ];
+
+/// The topic that needs a neighbour with another clock.
+const CLOCK: &str = "guest_clock";
 
 /// Runs the group: the oldest kernel.
 pub(super) fn group() -> Result<Tally> {
@@ -235,8 +244,14 @@ fn run(series: &str, arch: Arch, chosen: &[&Job]) -> Result<Tally> {
         kernel.version,
         dir.join("console.log").display()
     );
+    let lpm = paths::target().join("debug/lpm");
+    let needs_neighbour = chosen.iter().any(|job| job.topic == CLOCK);
+    let neighbour = needs_neighbour
+        .then(|| Neighbour::start(&lpm, &dir))
+        .transpose()?;
     let machine = guest::Machine {
         arch,
+        neighbour: neighbour.as_ref(),
         image: &kernel.image,
         disk: &disk,
         programs: programs.as_ref().map(|programs| programs.root.as_path()),
@@ -312,6 +327,7 @@ fn jobs(chosen: &[&Job], binaries: &BTreeMap<String, PathBuf>, arch: Arch) -> Re
     };
     writeln!(script, "export PATH={}", quoted(Path::new(&path)))?;
     writeln!(script, "cd {}", quoted(&paths::root().join("lpm-agent")))?;
+    writeln!(script, "export LPM_GUEST_PEER={}", neighbour::ADDRESS)?;
     for job in chosen {
         let binary = binaries
             .get(job.binary)

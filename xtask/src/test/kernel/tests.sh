@@ -28,6 +28,11 @@ run() {
 }
 
 ip link set lo up
+# The card to the neighbour, if there is one.
+if [ -e /sys/class/net/eth0 ]; then
+    ip address add 198.18.254.2/24 dev eth0
+    ip link set eth0 up
+fi
 uname -r | sed 's/^/LPM-GUEST kernel /'
 . /run/lpm-guest/jobs.sh
 echo "LPM-GUEST done after $(seconds) s"
