@@ -254,6 +254,8 @@ impl Need for Unpacked {
 pub(crate) struct CargoTool {
     program: &'static str,
     version: &'static str,
+    /// Cargo's features, with commas between them.
+    features: &'static str,
     why: &'static str,
 }
 
@@ -262,6 +264,7 @@ impl CargoTool {
     pub(crate) const DENY: Self = Self {
         program: "cargo-deny",
         version: "0.20.2",
+        features: "",
         why: "checks licences, duplicates and sources of the dependencies",
     };
 
@@ -269,7 +272,16 @@ impl CargoTool {
     pub(crate) const FUZZ: Self = Self {
         program: "cargo-fuzz",
         version: "0.13.2",
+        features: "",
         why: "builds and runs the fuzzers",
+    };
+
+    /// Makes the need for stamp-suite.
+    pub(crate) const STAMP_SUITE: Self = Self {
+        program: "stamp-suite",
+        version: "1.0.0",
+        features: "ttl-nix,hwtstamp",
+        why: "the STAMP sender and reflector that ours are held against",
     };
 }
 
@@ -303,6 +315,8 @@ impl Need for CargoTool {
             "--version",
             self.version,
             "--locked",
+            "--features",
+            self.features,
         ]);
         install.env("CARGO_TARGET_DIR", paths::target().join(self.program));
         process::run(&mut install).context("needs crates.io and a C compiler")

@@ -142,7 +142,7 @@ fn run_groups(chosen: &[&Group]) -> Result<Tally> {
 }
 
 /// Groups that run only when asked for, and why: they take their time.
-const OPT_IN: [(&str, &str); 4] = [
+const OPT_IN: [(&str, &str); 5] = [
     (
         groups::CLUSTER,
         "it starts whole clusters, for a quarter of an hour",
@@ -154,6 +154,10 @@ const OPT_IN: [(&str, &str); 4] = [
     (
         groups::HOSTILE,
         "it occupies the machine with thousands of clients, for two minutes",
+    ),
+    (
+        groups::INTEROP,
+        "it builds stamp-suite, for some minutes the first time",
     ),
     (kernel::NAME, "it emulates machines, for some minutes each"),
 ];
