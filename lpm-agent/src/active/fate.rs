@@ -30,11 +30,15 @@ pub enum Fate {
     Crowded,
     /// The kernel took no time of its arrival. It was answered with a time of this program.
     NoReceiveTime,
+    /// A TLV is malformed. It was answered with flag M (RFC 8972 section 4).
+    Malformed,
+    /// The HMAC of its TLVs is wrong or missing. It was answered with flag I (RFC 8972 section 4.8).
+    Doubtful,
 }
 
 impl Fate {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Answered,
         Self::NotAllowed,
         Self::Rate,
@@ -45,6 +49,8 @@ impl Fate {
         Self::NotSent,
         Self::Crowded,
         Self::NoReceiveTime,
+        Self::Malformed,
+        Self::Doubtful,
     ];
 
     /// What a person reads.
@@ -61,6 +67,8 @@ impl Fate {
             Self::NotSent => "whose answer could not be sent",
             Self::Crowded => "of new sessions, of which there are too many",
             Self::NoReceiveTime => "without a kernel time of arrival",
+            Self::Malformed => "with a malformed TLV",
+            Self::Doubtful => "with TLVs without a valid HMAC",
         }
     }
 }

@@ -14,6 +14,7 @@ use lpm_common::stamp::{
     ErrorEstimate, Format, Mode, SenderPacket, Timestamp,
     agent::{AgentInfo, StampSource},
     reflect::{Facts, FollowUp, Refusal, Stamping, method, reflect},
+    session_number,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -182,7 +183,7 @@ impl Reflector {
         let session = SessionKey {
             sender: received.from,
             reflector: received.to,
-            session: sender.session,
+            session: session_number(request, mode).unwrap_or_default(),
         };
         let state = self.sessions.get(&session);
         let (sequence, previous) = state.map_or((0, None), |state| (state.next, state.previous));
@@ -200,6 +201,12 @@ impl Reflector {
         };
         if mode == Mode::Authenticated && !state.is_new(sender.sequence) {
             return Fate::Replayed;
+        }
+        if reflected.is_malformed {
+            counts.add(Fate::Malformed);
+        }
+        if reflected.is_doubtful {
+            counts.add(Fate::Doubtful);
         }
         state.next = state.next.wrapping_add(1);
         let how = Outgoing {
