@@ -343,7 +343,7 @@ fn notice_of(about: &libc::sock_extended_err, stamp: Option<Stamp>) -> Option<No
 }
 
 /// Chooses the better of the times in a control message. A time of all zeros is none.
-fn stamp_of(times: &Timestamps) -> Option<Stamp> {
+pub(super) fn stamp_of(times: &Timestamps) -> Option<Stamp> {
     let nanoseconds = |time: &TimeSpec| {
         let whole = time.tv_sec().checked_mul(1_000_000_000)?;
         whole.checked_add(time.tv_nsec()).filter(|time| *time != 0)
@@ -357,7 +357,7 @@ fn stamp_of(times: &Timestamps) -> Option<Stamp> {
     of(&times.hw_raw, Source::Hardware).or_else(|| of(&times.system, Source::Kernel))
 }
 
-fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {
+pub(super) fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = address.as_sockaddr_in() {
         return Some(SocketAddr::from((v4.ip(), v4.port())));
     }
