@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod container;
+mod interop;
 mod privileges;
 mod probe;
 mod startup_errors;
