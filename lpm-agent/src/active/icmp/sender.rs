@@ -24,6 +24,9 @@ use crate::active::{
     socket::{KeepStamping, Source, Stamp},
 };
 
+/// Answers that are taken before the time and the end are looked at.
+const BATCH: usize = 64;
+
 /// Probes whose further answers are known as late or as duplicates after their end.
 const KEPT: usize = 1024;
 
@@ -218,16 +221,12 @@ impl Sender {
             nanoseconds: clock::real(),
             source: Source::User,
         };
-        let mut result = self.socket.send(&message, self.plan.target);
+        let mut result = self.send_message(&message)?;
         if result.is_err() && self.take_notices(reports)? {
-            result = self.socket.send(&message, self.plan.target);
+            result = self.send_message(&message)?;
         }
         let (state, packet) = match result {
-            Ok(()) => {
-                let packet = self.packet;
-                self.packet = packet.wrapping_add(1);
-                (State::Waiting, Some(packet))
-            }
+            Ok(packet) => (State::Waiting, Some(packet)),
             Err(error) => {
                 let by = None;
                 reports.push(Report::Unreachable { probe, error, by });
@@ -245,9 +244,23 @@ impl Sender {
         Ok(())
     }
 
-    /// Takes all answers, times of sending and errors that have come.
+    /// Sends a message, and gives its number on the socket. The inner error: it was refused.
+    fn send_message(&mut self, message: &[u8]) -> Result<Result<u32, Errno>, Errno> {
+        if let Err(error) = self.socket.send(message, self.plan.target) {
+            // Whether the refused message took a number is not known.
+            self.socket.restart_numbers()?;
+            self.packet = 0;
+            self.flights.iter_mut().for_each(|flight| flight.packet = None);
+            return Ok(Err(error));
+        }
+        let packet = self.packet;
+        self.packet = packet.wrapping_add(1);
+        Ok(Ok(packet))
+    }
+
+    /// Takes the answers, times of sending and errors that have come, at most [`BATCH`] answers.
     fn receive(&mut self, buffer: &mut [u8], reports: &mut Vec<Report>) -> Result<(), Errno> {
-        loop {
+        for _ in 0..BATCH {
             // The time of sending must be known before the answer counts.
             self.take_notices(reports)?;
             let received = match self.socket.receive(buffer) {
@@ -260,6 +273,7 @@ impl Sender {
             self.take_notices(reports)?;
             self.take_answer(&received, reports);
         }
+        Ok(())
     }
 
     fn take_answer(&mut self, received: &Received, reports: &mut Vec<Report>) {
@@ -268,11 +282,14 @@ impl Sender {
             source: Source::User,
         });
         let same = received.from.to_canonical() == self.plan.target.ip().to_canonical();
-        let token = self.token;
-        let Some(echo) = received.echo.filter(|echo| same && echo.token == token) else {
-            self.foreign += 1;
+        // A raw socket gets the answers of other programs' requests, too.
+        let Some(echo) = received.echo else {
             return;
         };
+        if !same || echo.token != self.token {
+            self.foreign += 1;
+            return;
+        }
         let is_set = |flight: &Flight, changes| flight.changes != changes;
         let changes = self.clock.changes();
         let probe = echo.probe;
@@ -313,7 +330,10 @@ impl Sender {
             match notice {
                 Notice::Sent { packet, stamp } => {
                     let mut latest_first = self.flights.iter_mut().rev();
-                    if let Some(flight) = latest_first.find(|f| f.packet == Some(packet)) {
+                    // No packet leaves before it was made: such a time is of an earlier number.
+                    if let Some(flight) = latest_first.find(|f| f.packet == Some(packet))
+                        && stamp.nanoseconds >= flight.sent.nanoseconds
+                    {
                         flight.sent = stamp;
                     }
                 }

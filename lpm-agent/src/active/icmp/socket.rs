@@ -56,7 +56,7 @@ pub enum OpenError {
 /// An answer, or what the network says of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// What was received. None: a message that is no answer to this socket.
+    /// What was received. None: a message that is no echo reply, or one to another socket.
     pub echo: Option<Echo>,
     /// Who sent it.
     pub from: IpAddr,
@@ -188,11 +188,24 @@ impl EchoSocket {
     ///
     /// # Errors
     /// What the kernel refused, or an ICMP error about an earlier packet: [`Self::notice`] takes that.
+    /// Whether the message took a number is not known then: one that netfilter or a queue refuses has
+    /// one (`__ip_append_data` of net/ipv4/ip_output.c counts before). See [`Self::restart_numbers`].
     pub fn send(&self, message: &[u8], to: SocketAddr) -> Result<(), Errno> {
         let to = SockaddrStorage::from(to);
         let slices = [IoSlice::new(message)];
         let none = MsgFlags::empty();
         sendmsg(self.fd.as_raw_fd(), &slices, &[], none, Some(&to)).map(drop)
+    }
+
+    /// Begins to count at 0 again: the next message that is sent has the number 0.
+    ///
+    /// # Errors
+    /// The kernel refused it.
+    pub fn restart_numbers(&self) -> Result<(), Errno> {
+        // Asking for numbers anew begins them anew (sock_set_timestamping of net/core/sock.c).
+        let without = stamping() - TimestampingFlag::SOF_TIMESTAMPING_OPT_ID;
+        setsockopt(&self.fd, sockopt::Timestamping, &without)?;
+        setsockopt(&self.fd, sockopt::Timestamping, &stamping())
     }
 
     /// Takes a message that has arrived. None: there is none.

@@ -133,13 +133,18 @@ fn without_capabilities_a_datagram_socket_is_enough() {
 fn what_cannot_be_reached_is_told_with_who_says_so() {
     turn::take();
     let pair = Pair::new(&PairConfig::default()).expect("a wire");
+    // Not by routes: of those the kernel tells five times, then once a second (ip_error).
     pair.node
         .ip_batch(
-            "route add unreachable 198.18.7.0/24\nroute add prohibit 198.18.8.0/24\n\
-             route add unreachable fd00:77::/64",
+            "route add 198.18.7.0/24 via 198.18.2.2\nroute add 198.18.8.0/24 via 198.18.2.2\n\
+             route add fd00:77::/64 via fd00:18:2::2",
         )
         .expect("routes");
-    // Else the node would tell of some of them only.
+    let rules = "table inet t { chain f { type filter hook forward priority 0; \
+                 ip daddr 198.18.7.0/24 reject with icmp host-unreachable; \
+                 ip daddr 198.18.8.0/24 reject with icmp admin-prohibited; \
+                 ip6 daddr fd00:77::/64 reject with icmpv6 no-route; }; }";
+    pair.node.output("nft", &[rules]).expect("rules");
     for key in ["net.ipv4.icmp_ratelimit", "net.ipv6.icmp.ratelimit"] {
         pair.node.sysctl(key, "0").expect("no limit");
     }
@@ -148,7 +153,7 @@ fn what_cannot_be_reached_is_told_with_who_says_so() {
         for (target, error, by) in [
             ("198.18.7.1", "No route to host", "198.18.1.1"),
             ("198.18.8.1", "No route to host", "198.18.1.1"),
-            ("fd00:77::1", "No route to host", "fd00:18:1::1"),
+            ("fd00:77::1", "Network is unreachable", "fd00:18:1::1"),
         ] {
             let netns = path_of(&pair.client);
             let output = lpm()
@@ -172,8 +177,8 @@ fn what_cannot_be_reached_is_told_with_who_says_so() {
                 .collect();
             // Each probe was sent, and each has its own error.
             for (number, record) in records[..3].iter().enumerate() {
-                assert_eq!(record["seq"], number, "{record}");
-                assert_eq!(record["result"], "unreachable", "{record}");
+                assert_eq!(record["seq"], number, "{target}: {record}");
+                assert_eq!(record["result"], "unreachable", "{target}: {record}");
                 assert_eq!(record["by"], by, "{range} {record}");
                 assert_eq!(record["error"], error, "{record}");
             }
@@ -203,6 +208,28 @@ fn what_cannot_be_reached_is_told_with_who_says_so() {
         text.contains("seq=0 unreachable: Network is unreachable\n"),
         "{text}"
     );
+}
+
+/// A packet that netfilter refuses takes a number on the socket. The times of the others must not move.
+#[test]
+fn a_refused_packet_takes_no_others_time() {
+    turn::take();
+    let ends = Ends::new();
+    let rules = "table inet t { chain o { type filter hook output priority 0; \
+                 ip daddr 198.18.1.2 ip protocol icmp numgen inc mod 3 0 drop; }; }";
+    ends.here.output("nft", &[rules]).expect("rules");
+    for range in [NOBODY, ROOT] {
+        ends.here.sysctl(RANGE, range).expect("a range");
+        let records = probe(&ends, &["-c", "30", "-i", "0.002", THERE[0]]);
+        let summary = last(&records);
+        assert_eq!((ns(&summary["unreachable"]), ns(&summary["received"])), (10, 20), "{summary}");
+        for record in records.iter().take(30) {
+            match record["result"].as_str() {
+                Some("ok") => assert_eq!(record["stamps"]["t1"], "kernel", "{record}"),
+                _ => assert_eq!(record["error"], "Operation not permitted", "{record}"),
+            }
+        }
+    }
 }
 
 #[test]
