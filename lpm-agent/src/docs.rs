@@ -139,7 +139,8 @@ fn names_in(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split('`').skip(1).step_by(2);
     words.filter(|word| {
         word.contains(['_', '*'])
-            && (word.chars()).all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_*".contains(c))
+            && (word.chars())
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_*".contains(c))
     })
 }
 
@@ -148,9 +149,13 @@ fn the_conformance_table_names_tests_that_exist() {
     let read = |path: &str| fs::read_to_string(root().join(path)).expect(path);
     let vectors: Vec<serde_json::Value> =
         serde_json::from_str(&read("tests/vectors/stamp.json")).expect("JSON");
-    let code: String = ["lpm-common/src/stamp", "lpm-agent/src", "lpm-agent/tests/cli"]
-        .map(|directory| sources(&root().join(directory)))
-        .concat();
+    let code: String = [
+        "lpm-common/src/stamp",
+        "lpm-agent/src",
+        "lpm-agent/tests/cli",
+    ]
+    .map(|directory| sources(&root().join(directory)))
+    .concat();
     let is_vector = |name: &str| {
         vectors.iter().any(|vector| {
             let vector = vector["name"].as_str().expect("a name");

@@ -250,7 +250,9 @@ impl Sender {
             // Whether the refused message took a number is not known.
             self.socket.restart_numbers()?;
             self.packet = 0;
-            self.flights.iter_mut().for_each(|flight| flight.packet = None);
+            self.flights
+                .iter_mut()
+                .for_each(|flight| flight.packet = None);
             return Ok(Err(error));
         }
         let packet = self.packet;

@@ -222,7 +222,11 @@ fn a_refused_packet_takes_no_others_time() {
         ends.here.sysctl(RANGE, range).expect("a range");
         let records = probe(&ends, &["-c", "30", "-i", "0.002", THERE[0]]);
         let summary = last(&records);
-        assert_eq!((ns(&summary["unreachable"]), ns(&summary["received"])), (10, 20), "{summary}");
+        assert_eq!(
+            (ns(&summary["unreachable"]), ns(&summary["received"])),
+            (10, 20),
+            "{summary}"
+        );
         for record in records.iter().take(30) {
             match record["result"].as_str() {
                 Some("ok") => assert_eq!(record["stamps"]["t1"], "kernel", "{record}"),
