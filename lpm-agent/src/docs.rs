@@ -120,3 +120,61 @@ fn every_link_between_pages_leads_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(links > 50, "links are found: {links}");
 }
+
+/// All text of the Rust files below a directory.
+fn sources(directory: &Path) -> String {
+    let entries = fs::read_dir(directory).expect("a directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .map(|path| match path.extension() {
+            _ if path.is_dir() => sources(&path),
+            Some(extension) if extension == "rs" => fs::read_to_string(&path).expect("a source"),
+            _ => String::new(),
+        })
+        .collect()
+}
+
+/// The words in backticks that can be a test or a vector: `a_name`, or `a_begin*`.
+fn names_in(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split('`').skip(1).step_by(2);
+    words.filter(|word| {
+        word.contains(['_', '*'])
+            && (word.chars())
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_*".contains(c))
+    })
+}
+
+#[test]
+fn the_conformance_table_names_tests_that_exist() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect(path);
+    let vectors: Vec<serde_json::Value> =
+        serde_json::from_str(&read("tests/vectors/stamp.json")).expect("JSON");
+    let code: String = [
+        "lpm-common/src/stamp",
+        "lpm-agent/src",
+        "lpm-agent/tests/cli",
+    ]
+    .map(|directory| sources(&root().join(directory)))
+    .concat();
+    let is_vector = |name: &str| {
+        vectors.iter().any(|vector| {
+            let vector = vector["name"].as_str().expect("a name");
+            match name.split_once('*') {
+                Some((begin, end)) => vector.starts_with(begin) && vector.ends_with(end),
+                None => vector == name,
+            }
+        })
+    };
+    let mut names = 0;
+    for line in read("docs/design/stamp-conformance.md").lines() {
+        let shown = line.trim_end_matches(" |").rsplit(" | ").next();
+        for name in names_in(shown.unwrap_or_default()) {
+            names += 1;
+            assert!(
+                is_vector(name) || code.contains(&format!("fn {name}(")),
+                "{name}: {line}"
+            );
+        }
+    }
+    assert!(names > 50, "names are found: {names}");
+}

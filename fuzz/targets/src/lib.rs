@@ -13,6 +13,7 @@ mod captures;
 mod cluster;
 mod flows;
 mod packet;
+mod stamp;
 mod text;
 
 pub use self::{
@@ -20,6 +21,7 @@ pub use self::{
     cluster::{annotations, peers, pods},
     flows::{flows, queries},
     packet::{packets, parse, tunnels},
+    stamp::stamp,
     text::{accept, config, names},
 };
 
@@ -27,7 +29,7 @@ pub use self::{
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("accept", accept),
     ("annotations", annotations),
     ("capture", capture),
@@ -39,5 +41,6 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("peers", peers),
     ("pods", pods),
     ("queries", queries),
+    ("stamp", stamp),
     ("tunnels", tunnels),
 ];

@@ -46,11 +46,15 @@ pub enum Fate {
     NoReceiveTime,
     /// The sender asked for the time at which the answer was sent, and the kernel did not tell it.
     NoSendTime,
+    /// A TLV is malformed. It was answered with flag M (RFC 8972 section 4).
+    Malformed,
+    /// The HMAC of its TLVs is wrong or missing. It was answered with flag I (RFC 8972 section 4.8).
+    Doubtful,
 }
 
 impl Fate {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Answered,
         Self::NotAllowed,
         Self::Rate,
@@ -62,6 +66,8 @@ impl Fate {
         Self::Crowded,
         Self::NoReceiveTime,
         Self::NoSendTime,
+        Self::Malformed,
+        Self::Doubtful,
     ];
 
     /// What a person reads.
@@ -79,6 +85,8 @@ impl Fate {
             Self::Crowded => "of new sessions, of which there are too many",
             Self::NoReceiveTime => "without a kernel time of arrival",
             Self::NoSendTime => "whose answer has no kernel time of sending",
+            Self::Malformed => "with a malformed TLV",
+            Self::Doubtful => "with TLVs without a valid HMAC",
         }
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod fate;
+pub mod icmp;
 pub mod mac;
 pub mod offset;
 pub mod plan;

@@ -25,6 +25,7 @@ use crate::{
     kernel::netns::Netns,
 };
 
+mod icmp;
 mod json;
 mod text;
 
@@ -33,6 +34,7 @@ pub(super) const EXAMPLES: &str = "Examples:
   lpm probe -c 20 -i 0.01 198.18.9.2:8620        20 packets, 10 ms apart, another port
   lpm probe -c 5 --format json node-2 | jq .rtt_ns
   lpm probe --train 20 -i 5 node-2               20 packets, 1 ms apart, every 5 seconds
+  lpm probe --protocol icmp 198.18.9.2           a machine without a reflector
 The other end runs `lpm reflect` or another STAMP reflector. Exit status: 0 with an answer, 1 without
 any, 2 on an error.";
 
@@ -51,7 +53,8 @@ pub(super) struct Probe {
     /// Probes to send at each interval, and the seconds between two of them (0.001 if not given).
     #[arg(long, value_name = "N[:SECONDS]", value_parser = train)]
     train: Option<Train>,
-    /// Bytes of a packet behind the UDP header, as far as it is not longer anyway.
+    /// Bytes of a packet behind the UDP header, as far as it is not longer anyway; of ICMP the bytes of
+    /// data [default there: 56].
     #[arg(short, long, value_name = "BYTES", default_value_t = 0, value_parser = size)]
     size: usize,
     /// DSCP of the packets, and asked for of the answers.
@@ -69,9 +72,21 @@ pub(super) struct Probe {
     /// The session's number and its key, as hexadecimal digits in a file.
     #[arg(long, value_name = "SSID:FILE")]
     key: Option<Key>,
+    /// What to send. ICMP echo needs no reflector, and tells the round trip only.
+    #[arg(long, value_enum, default_value_t = Protocol::Stamp)]
+    protocol: Protocol,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+/// What to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Protocol {
+    /// STAMP (RFC 8762), which a reflector answers.
+    Stamp,
+    /// ICMP echo, over IPv4 or IPv6, which the kernel of any machine answers.
+    Icmp,
 }
 
 /// How to print.
@@ -126,8 +141,9 @@ impl FromStr for Key {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (session, file) = text.split_once(':').ok_or("give SSID:FILE")?;
-        let session = session.parse().ok().filter(|session| *session != 0);
-        let session = session.ok_or("the SSID is a number from 1 to 65535")?;
+        // 0 stands for senders that know no number (RFC 8762 has none).
+        let session = session.parse().ok();
+        let session = session.ok_or("the SSID is a number from 0 to 65535")?;
         let digits = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
         let digits: Vec<u8> = digits
             .bytes()
@@ -163,6 +179,9 @@ trait Printer {
 
 impl Probe {
     pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<ExitCode> {
+        if self.protocol == Protocol::Icmp {
+            return self.execute_icmp(netns);
+        }
         enter(netns)?;
         let signals = BlockedSignals::new().context("cannot wait for signals")?;
         let plan = self.plan()?;

@@ -3,6 +3,7 @@
 mod bad_input;
 mod container;
 mod guest_clock;
+mod interop;
 mod privileges;
 mod probe;
 mod probe_errors;

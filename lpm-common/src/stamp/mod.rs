@@ -21,7 +21,7 @@ pub mod tlv;
 #[cfg(test)]
 mod tests;
 
-pub use packet::{Mode, ReflectorPacket, SenderPacket};
+pub use packet::{Mode, ReflectorPacket, SenderPacket, session_number};
 pub use protection::Mac;
 pub use time::{ErrorEstimate, Format, Timestamp};
 

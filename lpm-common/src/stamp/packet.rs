@@ -96,7 +96,7 @@ impl SenderPacket {
     /// Reads a packet. Bytes that must be zero are ignored (RFC 8762 section 4.2.1).
     ///
     /// None: the bytes end before the last field. A TWAMP-Light packet is read likewise: its
-    /// session is what its padding begins with.
+    /// session is what its padding begins with ([`session_number`] tells better).
     #[must_use]
     pub fn read(bytes: &[u8], mode: Mode) -> Option<Self> {
         let fields = mode.fields();
@@ -121,6 +121,21 @@ impl SenderPacket {
         put(bytes, fields.error, &self.error.0.to_be_bytes());
         put(bytes, fields.session, &self.session.to_be_bytes());
     }
+}
+
+/// The number by which a reflector tells a sender's sessions apart: the SSID, or 0 if the packet is
+/// one of TWAMP-Light, where padding stands in its place (RFC 5357 section 4.1.2). That padding is
+/// random by default, and must not begin a session with each packet. A packet is of TWAMP-Light if what
+/// is zero in one of STAMP is not.
+///
+/// None: the bytes end before the SSID.
+#[must_use]
+pub fn session_number(bytes: &[u8], mode: Mode) -> Option<u16> {
+    let session = SenderPacket::read(bytes, mode)?.session;
+    let zeros = UNAUTHENTICATED.receive..mode.base();
+    let is_padding = mode == Mode::Unauthenticated
+        && (bytes.iter().take(zeros.end).skip(zeros.start)).any(|byte| *byte != 0);
+    Some(if is_padding { 0 } else { session })
 }
 
 /// What a Session-Reflector writes.

@@ -86,7 +86,8 @@ impl Protection {
     ) -> bool {
         match self {
             Self::Unneeded => true,
-            Self::Missing => mode == Mode::Unauthenticated,
+            // A key in an unauthenticated session is there to protect the TLVs.
+            Self::Missing => mode == Mode::Unauthenticated && mac.is_none(),
             Self::Misplaced => false,
             Self::At(at) => {
                 let parts = (packet.get(..4), row.get(..at), array(row, at + HEADER));

@@ -103,6 +103,8 @@ pub struct Reflected {
     pub dscp: u8,
     /// Whether the TLVs were left alone because their HMAC is wrong or missing.
     pub is_doubtful: bool,
+    /// Whether a TLV is malformed. It and those behind it were left alone.
+    pub is_malformed: bool,
 }
 
 /// Writes the answer to `request` into `answer`. `mac` has the session's key: an authenticated
@@ -145,48 +147,48 @@ pub fn reflect<M: Mac>(
         length: answer.len(),
         dscp: facts.dscp,
         is_doubtful: false,
+        is_malformed: false,
     };
     if let Some((base, row)) = answer.split_at_mut_checked(mode.base()) {
         let before = request.get(mode.base()..).unwrap_or_default();
         let protection = Protection::of(before);
         reflected.is_doubtful = !protection.holds(request, before, mode, mac);
         if reflected.is_doubtful {
-            doubt(row);
+            reflected.is_malformed = doubt(row);
         } else {
             let mut tlvs = Processing { facts, dscp: None };
-            tlvs.process(row);
+            reflected.is_malformed = tlvs.process(row);
             reflected.dscp = tlvs.dscp.unwrap_or(facts.dscp);
+            sign_tlvs(base, row, mac, protection);
         }
-        sign(base, row, mode, mac, protection);
+        sign_base(base, mode, mac);
     }
     Ok(reflected)
 }
 
-/// Writes the HMAC of the TLVs where there is one, and then that of the base packet.
-fn sign<M: Mac>(
-    base: &mut [u8],
-    row: &mut [u8],
-    mode: Mode,
-    mac: Option<&M>,
-    protection: Protection,
-) {
-    let Some(mac) = mac else { return };
-    if let Protection::At(at) = protection
+/// Writes the HMAC of the TLVs where there is one. Only TLVs that were verified get one: with an HMAC
+/// of doubtful TLVs anybody could have his own signed, and send them as a request.
+fn sign_tlvs<M: Mac>(base: &[u8], row: &mut [u8], mac: Option<&M>, protection: Protection) {
+    if let (Some(mac), Protection::At(at)) = (mac, protection)
         && let Some((covered, rest)) = row.split_at_mut_checked(at)
     {
         let sequence: [u8; 4] = array(base, 0).unwrap_or_default();
         put(rest, HEADER, &mac.tag(&[&sequence, covered]));
     }
-    if let Some(covered) = mode.covered()
+}
+
+/// Writes the HMAC of the base packet, if the mode has one.
+fn sign_base<M: Mac>(base: &mut [u8], mode: Mode, mac: Option<&M>) {
+    if let (Some(mac), Some(covered)) = (mac, mode.covered())
         && let Some((covered, rest)) = base.split_at_mut_checked(covered)
     {
         put(rest, 0, &mac.tag(&[covered]));
     }
 }
 
-/// Sets flag I in each TLV. Their values are copied as they are.
-fn doubt(row: &mut [u8]) {
-    let mut at = 0;
+/// Sets flag I in each TLV. Their values are copied as they are. True: the row ends within a TLV.
+fn doubt(row: &mut [u8]) -> bool {
+    let (mut at, mut is_malformed) = (0, false);
     while let Some(next) = next(row, at) {
         let (flags, end) = match next {
             Next::Whole { kind, length } => {
@@ -194,11 +196,15 @@ fn doubt(row: &mut [u8]) {
                 let unrecognized = if known { 0 } else { flag::UNRECOGNIZED };
                 (unrecognized, at + HEADER + length)
             }
-            Next::Cut => (flag::MALFORMED, row.len()),
+            Next::Cut => {
+                is_malformed = true;
+                (flag::MALFORMED, row.len())
+            }
         };
         put(row, at, &[flags | flag::INTEGRITY]);
         at = end;
     }
+    is_malformed
 }
 
 /// What begins at a place in a row of TLVs.
@@ -225,22 +231,23 @@ struct Processing<'a> {
 }
 
 impl Processing<'_> {
-    /// Fills in what the TLVs ask for. A malformed TLV ends that: it and all behind it are copied.
-    fn process(&mut self, row: &mut [u8]) {
+    /// Fills in what the TLVs ask for. A malformed TLV ends that, and it and all behind it are copied:
+    /// true.
+    fn process(&mut self, row: &mut [u8]) -> bool {
         // Zeros behind the base packet are padding of a sender that knows no TLVs.
         if row.iter().all(|byte| *byte == 0) {
-            return;
+            return false;
         }
         let facts = self.facts;
         let mut at = 0;
         while let Some(next) = next(row, at) {
             let Next::Whole { kind, length } = next else {
                 put(row, at, &[flag::MALFORMED]);
-                return;
+                return true;
             };
             let end = at + HEADER + length;
             let Some(value) = row.get_mut(at + HEADER..end) else {
-                return;
+                return true;
             };
             let flags = match tlv::length_is_valid(kind, length) {
                 // Another implementation may use the number, too.
@@ -265,10 +272,11 @@ impl Processing<'_> {
             };
             put(row, at, &[flags]);
             if flags == flag::MALFORMED {
-                return;
+                return true;
             }
             at = end;
         }
+        false
     }
 
     fn fill(&mut self, kind: u8, value: &mut [u8]) {

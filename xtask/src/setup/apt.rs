@@ -307,6 +307,14 @@ impl CargoTool {
         features: &["--features=cli"],
         why: "collects the licences for the image",
     };
+
+    /// Makes the need for stamp-suite.
+    pub(crate) const STAMP_SUITE: Self = Self {
+        program: "stamp-suite",
+        version: "1.0.0",
+        features: &["--features=ttl-nix,hwtstamp"],
+        why: "the STAMP sender and reflector that ours are held against",
+    };
 }
 
 impl Need for CargoTool {

@@ -7,6 +7,7 @@ mod apt;
 mod cross;
 mod emulator;
 mod linker;
+mod scapy;
 pub(crate) mod toolchain;
 
 use std::process::ExitCode;
@@ -22,6 +23,11 @@ pub(crate) use self::{
 /// Installs Debian's packages.
 pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     apt::install(packages)
+}
+
+/// stamp-suite, on PATH or in cargo's `bin`.
+pub(crate) fn stamp_suite() -> Option<std::path::PathBuf> {
+    apt::cargo_tool("stamp-suite")
 }
 
 /// cargo-deny, on PATH or in cargo's `bin`.
@@ -75,6 +81,8 @@ pub(crate) enum Part {
     Image,
     /// The tests of an image as it is released
     Release,
+    /// The tests beside stamp-suite
+    Interop,
 }
 
 /// One thing that must be on the machine.
@@ -221,6 +229,10 @@ fn needs(parts: &[Part]) -> Vec<Box<dyn Need>> {
             "prometheus",
             "checks /metrics as Prometheus would",
         ));
+        needs.push(Box::new(scapy::Scapy));
+    }
+    if parts.contains(&Part::Interop) {
+        needs.push(Box::new(CargoTool::STAMP_SUITE));
     }
     if parts.contains(&Part::Kernel) {
         needs.extend(emulator::needs());

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{
     advisories, checks, demo, kernel,
@@ -119,8 +119,11 @@ pub(crate) const CLUSTER: &str = "cluster";
 /// The group that occupies the machine with hostile clients.
 pub(crate) const HOSTILE: &str = "hostile";
 
+/// The group that takes minutes to build another program that speaks STAMP.
+pub(crate) const INTEROP: &str = "interop";
+
 /// All groups. Those that may run beside others are neighbours, the longest first.
-pub(crate) const GROUPS: [Group; 24] = [
+pub(crate) const GROUPS: [Group; 25] = [
     Group::new(
         "format",
         "rustfmt has nothing to change",
@@ -268,6 +271,12 @@ pub(crate) const GROUPS: [Group; 24] = [
         release::run,
     ),
     Group::new(
+        INTEROP,
+        "probes and reflector beside stamp-suite, in both roles; only on request",
+        Needs::Tools,
+        interop,
+    ),
+    Group::new(
         kernel::NAME,
         "the programs on the oldest supported kernel, emulated; only on request",
         Needs::Programs,
@@ -307,6 +316,22 @@ fn hostile() -> Result<Tally> {
     cargo_test_with(
         &["--package=lpm-agent", "--test=export", "hostile::"],
         &[("LPM_HOSTILE", &program)],
+        Duration::from_mins(15),
+    )
+}
+
+/// Runs the tests beside stamp-suite, which cargo builds first.
+fn interop() -> Result<Tally> {
+    setup::ensure(&[setup::Part::Interop])?;
+    let program = setup::stamp_suite().context("stamp-suite was just installed")?;
+    cargo_test_with(
+        &[
+            "--package=lpm-agent",
+            "--features=stamp-suite",
+            "--test=cli",
+            "interop::",
+        ],
+        &[("LPM_STAMP_SUITE", &program)],
         Duration::from_mins(15),
     )
 }

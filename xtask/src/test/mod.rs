@@ -145,7 +145,7 @@ fn run_groups(chosen: &[&Group]) -> Result<Tally> {
 }
 
 /// Groups that run only when asked for, and why: they take their time.
-const OPT_IN: [(&str, &str); 5] = [
+const OPT_IN: [(&str, &str); 6] = [
     (
         groups::CLUSTER,
         "it starts whole clusters, for a quarter of an hour",
@@ -161,6 +161,10 @@ const OPT_IN: [(&str, &str); 5] = [
     (
         release::NAME,
         "it builds the image as it is released twice, for half an hour",
+    ),
+    (
+        groups::INTEROP,
+        "it builds stamp-suite, for some minutes the first time",
     ),
     (kernel::NAME, "it emulates machines, for some minutes each"),
 ];

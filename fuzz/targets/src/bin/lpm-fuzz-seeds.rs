@@ -78,6 +78,9 @@ fn main() -> io::Result<()> {
     for (number, data) in captures()?.iter().enumerate() {
         write("capture", number, data)?;
     }
+    for (number, data) in stamp()?.iter().enumerate() {
+        write("stamp", number, data)?;
+    }
     let peers = PEERS.map(|text| format!("\x40{text}"));
     let texts: [(&str, Vec<&str>); 6] = [
         ("accept", ACCEPT.to_vec()),
@@ -93,6 +96,25 @@ fn main() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The requests and answers of `tests/vectors/stamp.json`, after the four bytes that choose the rest.
+fn stamp() -> io::Result<Vec<Vec<u8>>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/stamp.json");
+    let cases: serde_json::Value = serde_json::from_reader(fs::File::open(path)?)?;
+    let cases = cases.as_array().into_iter().flatten();
+    let input = |case: &serde_json::Value, field: &str| {
+        let digits = case[field].as_str().unwrap_or_default();
+        let bytes = (0..digits.len())
+            .step_by(2)
+            .filter_map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok());
+        // A key, signed by it, with state.
+        let bits = 0b11_0110 | u8::from(case["mode"] == "authenticated");
+        [bits, 34, 9, 2].into_iter().chain(bytes).collect()
+    };
+    Ok(cases
+        .flat_map(|case| [input(case, "request"), input(case, "answer")])
+        .collect())
 }
 
 /// Frames of each layout, pings and DNS messages, after the three bytes that a target reads first.

@@ -10,6 +10,7 @@ use lpm_common::stamp::{
     ErrorEstimate, Format, Mode, SenderPacket, Timestamp,
     agent::{AgentInfo, StampSource},
     reflect::{Facts, FollowUp, Refusal, Stamping, method, reflect},
+    session_number,
     tlv::{Tlvs, kind},
 };
 
@@ -78,7 +79,8 @@ impl Reflector {
         let Some(sender) = SenderPacket::read(request, mode) else {
             return Err(Refused::As(Fate::Short));
         };
-        let key = SessionKey::new(received.from, received.to, sender.session);
+        let session = session_number(request, mode).unwrap_or_default();
+        let key = SessionKey::new(received.from, received.to, session);
         let place = self.sessions.find(&key);
         let state = place.and_then(|place| self.sessions.at(place));
         let is_timed = asks_for_time(request, mode);
@@ -108,6 +110,12 @@ impl Reflector {
         let state = state.ok_or(Refused::As(Fate::Crowded))?;
         if mode == Mode::Authenticated && !state.is_new(sender.sequence) {
             return Err(Refused::As(Fate::Replayed));
+        }
+        if reflected.is_malformed {
+            counts.add(Fate::Malformed);
+        }
+        if reflected.is_doubtful {
+            counts.add(Fate::Doubtful);
         }
         state.next = state.next.wrapping_add(1);
         state.is_waiting = true;

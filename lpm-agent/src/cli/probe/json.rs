@@ -18,7 +18,7 @@ use crate::active::{
 };
 
 /// Version of the records.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 pub(super) struct Json<W> {
     out: W,
@@ -296,7 +296,7 @@ fn reordering(way: &Reordering) -> Value {
     record
 }
 
-fn distribution(delays: &Distribution) -> Option<Value> {
+pub(super) fn distribution(delays: &Distribution) -> Option<Value> {
     Some(json!({
         "min": delays.min()?,
         "mean": delays.mean()?,

@@ -236,7 +236,7 @@ fn figures(out: &mut impl Write, class: &Figures) -> io::Result<()> {
     row(out, "variation back", &class.variation_backward)
 }
 
-fn row(out: &mut impl Write, name: &str, delays: &Distribution) -> io::Result<()> {
+pub(super) fn row(out: &mut impl Write, name: &str, delays: &Distribution) -> io::Result<()> {
     let (Some(min), Some(mean), Some(max)) = (delays.min(), delays.mean(), delays.max()) else {
         return Ok(());
     };

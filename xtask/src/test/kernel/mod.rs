@@ -82,7 +82,7 @@ const fn job(topic: &'static str, minutes: u64, tests: &'static [&'static str]) 
 /// half a minute per load on two emulated CPUs, and each test loads the object. Of the oracle's
 /// runs it is the one that judges no times: an emulated CPU that is preempted puts milliseconds
 /// between a hook and the capture beside it.
-const JOBS: [Job; 12] = [
+const JOBS: [Job; 13] = [
     job("budget", 15, &[]),
     job(
         "differential",

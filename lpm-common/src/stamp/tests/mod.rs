@@ -11,10 +11,13 @@ use sha2::Sha256;
 use super::{
     ErrorEstimate, Format, Mac, Mode, ReflectorPacket, SenderPacket, Timestamp,
     agent::{AgentInfo, StampSource},
+    packet::session_number,
     reflect::{Facts, FollowUp, Reflected, Refusal, Stamping, method, reflect},
     reply::{self, Class, Location},
     tlv::{Tlvs, Writer, flag, kind},
 };
+
+mod vectors;
 
 /// 28 October 2026, 22:07:29.5 UTC.
 const NOW: u64 = 1_793_225_249_500_000_000;
@@ -273,7 +276,8 @@ fn each_tlv_is_answered_byte_by_byte() {
         Reflected {
             length: request.len(),
             dscp: 46,
-            is_doubtful: false
+            is_doubtful: false,
+            is_malformed: false,
         }
     );
     let mut expected = hex("00070010 00000008 ee8cf0a160000000 02000000 \
@@ -383,6 +387,42 @@ fn a_malformed_tlv_ends_the_processing() {
             answer_to(request, Mode::Unauthenticated, NO_KEY, &facts()).expect("an answer");
         assert_eq!(answer.len(), request.len());
         assert_eq!(answer[44], flag::MALFORMED);
+    }
+}
+
+/// A peer of TWAMP-Light pads with random bytes, which are no session number.
+#[test]
+fn random_padding_is_no_session() {
+    let number = |bytes: &[u8], mode| session_number(bytes, mode);
+    let mut light = packet(Mode::Unauthenticated, &[]);
+    assert_eq!(number(&light, Mode::Unauthenticated), Some(0x1234));
+    light[43] = 1;
+    assert_eq!(number(&light, Mode::Unauthenticated), Some(0));
+    assert_eq!(number(&light[..41], Mode::Unauthenticated), Some(0x1234));
+    light[16] = 1;
+    assert_eq!(number(&light[..41], Mode::Unauthenticated), Some(0));
+    assert_eq!(number(&light[..15], Mode::Unauthenticated), None);
+    // Beyond the base packet are TLVs.
+    let tlvs = packet(Mode::Unauthenticated, &[(kind::EXTRA_PADDING, &[9; 9])]);
+    assert_eq!(number(&tlvs, Mode::Unauthenticated), Some(0x1234));
+    let mut signed = signed(Mode::Authenticated, &[]);
+    signed[40] = 1;
+    assert_eq!(number(&signed, Mode::Authenticated), Some(0x1234));
+}
+
+/// Who has no key must not get his TLVs signed: the answer would be a valid request.
+#[test]
+fn doubtful_tlvs_get_no_hmac() {
+    let key = KEY.expect("the key");
+    for mode in [Mode::Unauthenticated, Mode::Authenticated] {
+        let mut request = signed(mode, &[(kind::CLASS_OF_SERVICE, &[46 << 2, 0, 0, 0])]);
+        let at = request.len() - 16;
+        request[at..].fill(0xee);
+        let (answer, reflected) = answer_to(&request, mode, KEY, &facts()).expect("an answer");
+        assert!(reflected.is_doubtful);
+        assert_eq!(answer[at..], [0xee; 16]);
+        let right = key.tag(&[&answer[..4], &answer[mode.base()..at - 4]]);
+        assert_ne!(answer[at..], right);
     }
 }
 
