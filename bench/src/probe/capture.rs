@@ -49,7 +49,7 @@ impl Capture {
         let capture = Self { child, file };
         // Its socket stands in the namespace once it captures; the file has its head by then.
         let end = Instant::now() + LIMIT;
-        while capture.length()? == 0 || !capture.has_socket(netns)? {
+        while capture.length()? == 0 || !Self::has_socket(netns)? {
             if Instant::now() > end {
                 bail!("tcpdump does not begin");
             }
@@ -63,7 +63,7 @@ impl Capture {
         Ok(metadata.context("look at a capture")?.len())
     }
 
-    fn has_socket(&self, netns: &Netns) -> Result<bool> {
+    fn has_socket(netns: &Netns) -> Result<bool> {
         let sockets = netns.output("cat", &["/proc/net/packet"])?;
         Ok(sockets.lines().count() > 1)
     }

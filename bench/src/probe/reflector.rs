@@ -247,7 +247,7 @@ impl Generator {
                 let answer = ReflectorPacket::read(bytes, Mode::Unauthenticated);
                 let answer = answer.context("an answer is cut")?;
                 self.answered += 1;
-                if self.answered % 64 == 0 {
+                if self.answered.is_multiple_of(64) {
                     self.dwell.extend(dwell(&answer));
                 }
                 self.ready.push(answer.session - 1);

@@ -79,8 +79,7 @@ fn scene(
     let without = (tools[0].1)()?
         .queue
         .context("lpm tells the queue's time")?;
-    let captures = [&network.client, &network.server].map(Capture::start);
-    let [at_client, at_server] = captures;
+    let [at_client, at_server] = [&network.client, &network.server].map(Capture::start);
     let (at_client, at_server) = (at_client?, at_server?);
     let mut turns: Vec<Vec<Turn>> = tools.iter().map(|_| Vec::new()).collect();
     for round in 0..args.rounds {

@@ -109,7 +109,7 @@ impl Session {
 pub struct Sessions {
     begun: Instant,
     places: HashMap<SessionKey, u16>,
-    sessions: Vec<Session>,
+    all: Vec<Session>,
     /// Places of sessions that have ended.
     free: Vec<u16>,
     /// The number of the next session.
@@ -122,7 +122,7 @@ impl Default for Sessions {
             begun: Instant::now(),
             // All at once: growing would leave holes in the memory. Untouched pages take none.
             places: HashMap::with_capacity(MOST),
-            sessions: Vec::with_capacity(MOST),
+            all: Vec::with_capacity(MOST),
             free: Vec::new(),
             id: 0,
         }
@@ -134,7 +134,7 @@ impl Sessions {
     #[must_use]
     pub fn find(&self, key: &SessionKey) -> Option<Place> {
         let at = *self.places.get(key)?;
-        let id = self.sessions.get(usize::from(at))?.id;
+        let id = self.all.get(usize::from(at))?.id;
         Some(Place { at, id })
     }
 
@@ -157,11 +157,11 @@ impl Sessions {
         };
         let at = match self.free.pop() {
             Some(at) => at,
-            None => u16::try_from(self.sessions.len()).ok()?,
+            None => u16::try_from(self.all.len()).ok()?,
         };
-        match self.sessions.get_mut(usize::from(at)) {
+        match self.all.get_mut(usize::from(at)) {
             Some(place) => *place = session,
-            None => self.sessions.push(session),
+            None => self.all.push(session),
         }
         self.places.insert(key, at);
         let id = self.id;
@@ -170,7 +170,7 @@ impl Sessions {
     }
 
     fn end_silent(&mut self, now: u32) {
-        let (sessions, free) = (&self.sessions, &mut self.free);
+        let (sessions, free) = (&self.all, &mut self.free);
         self.places.retain(|_, at| {
             let heard = sessions
                 .get(usize::from(*at))
@@ -185,7 +185,7 @@ impl Sessions {
 
     /// The session at a place. None: it has ended.
     pub fn at(&mut self, place: Place) -> Option<&mut Session> {
-        let session = self.sessions.get_mut(usize::from(place.at))?;
+        let session = self.all.get_mut(usize::from(place.at))?;
         (session.id == place.id).then_some(session)
     }
 
@@ -260,6 +260,6 @@ mod tests {
             assert!(sessions.begin(key(session), later).is_some());
         }
         assert!(sessions.at(ended).is_none(), "its place is another's");
-        assert_eq!(sessions.sessions.len(), MOST, "places are used again");
+        assert_eq!(sessions.all.len(), MOST, "places are used again");
     }
 }

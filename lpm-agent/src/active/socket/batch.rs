@@ -114,6 +114,11 @@ fn fit<T: TryFrom<usize> + Default>(number: usize) -> T {
     T::try_from(number).unwrap_or_default()
 }
 
+/// A length that the C library has in a type of its own.
+fn length_of(length: impl TryInto<usize>) -> usize {
+    length.try_into().unwrap_or_default()
+}
+
 /// An empty `mmsghdr`.
 fn header() -> libc::mmsghdr {
     // SAFETY: all bits zero are a valid `mmsghdr`: null pointers with lengths of 0.
@@ -161,9 +166,9 @@ pub(super) fn receive(
         };
     };
     for (header, slot) in headers.iter().zip(slots).take(received) {
-        slot.name_length = usize::try_from(header.msg_hdr.msg_namelen).unwrap_or(0);
-        slot.control_length = usize::try_from(header.msg_hdr.msg_controllen).unwrap_or(0);
-        slot.length = usize::try_from(header.msg_len).unwrap_or(0);
+        slot.name_length = length_of(header.msg_hdr.msg_namelen);
+        slot.control_length = length_of(header.msg_hdr.msg_controllen);
+        slot.length = length_of(header.msg_len);
         slot.flags = header.msg_hdr.msg_flags;
     }
     Ok(received)

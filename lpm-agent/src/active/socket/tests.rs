@@ -180,8 +180,8 @@ fn packets_are_sent_and_received_together() {
     let _keep = KeepStamping::start().expect("a socket");
     let address = "127.0.0.1:0".parse().expect("an address");
     let open = || StampedSocket::bind_reflector(address, false).expect("a socket");
-    let (sender, receiver) = (open(), open());
-    let to = receiver.address().expect("an address");
+    let (sender, target) = (open(), open());
+    let to = target.address().expect("an address");
     let (mut outbox, mut inbox) = (Outbox::new(3000), Inbox::new(3000));
     let length = |at: usize| [1, 255, 256, 257, 3000][at % 5];
     for at in 0..BATCH {
@@ -200,7 +200,7 @@ fn packets_are_sent_and_received_together() {
     sender
         .send(&[9; 3001], to, Outgoing::default())
         .expect("sent");
-    let count = |inbox: &mut Inbox| receiver.receive_all(inbox).expect("a socket");
+    let count = |inbox: &mut Inbox| target.receive_all(inbox).expect("a socket");
     assert_eq!(count(&mut inbox), BATCH);
     for at in 0..BATCH {
         let (received, bytes) = inbox.packet(at).expect("a packet");
