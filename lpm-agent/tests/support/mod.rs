@@ -7,7 +7,6 @@
 )]
 
 pub mod authority;
-pub mod bpffs;
 pub mod curl;
 pub mod gate;
 pub mod kernel;
