@@ -9,7 +9,7 @@ use super::{
     output::{CargoTests, Tally},
     runner, upgrade,
 };
-use crate::{build, image, paths, process, setup};
+use crate::{build, image, paths, process, setup, soak};
 
 /// What must be there before a group runs; each includes the one before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,7 +120,7 @@ pub(crate) const CLUSTER: &str = "cluster";
 pub(crate) const HOSTILE: &str = "hostile";
 
 /// All groups. Those that may run beside others are neighbours, the longest first.
-pub(crate) const GROUPS: [Group; 21] = [
+pub(crate) const GROUPS: [Group; 22] = [
     Group::new(
         "format",
         "rustfmt has nothing to change",
@@ -179,6 +179,14 @@ pub(crate) const GROUPS: [Group; 21] = [
         "what an agent serves, and what a real Prometheus makes of it",
         &["--test=export"],
         Duration::from_mins(20),
+    )
+    .beside_others(),
+    Group::new(
+        "soak",
+        "agents under mixed load take no more and more, and measure nothing wrong; `cargo xtask soak` \
+         does it for an hour",
+        Needs::Programs,
+        soak::group,
     )
     .beside_others(),
     Group::tests(
