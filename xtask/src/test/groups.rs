@@ -116,7 +116,7 @@ pub(crate) const WORKSPACE: [&str; 2] = ["--workspace", "--exclude=xtask"];
 /// The group that takes minutes to make an image and to start clusters.
 pub(crate) const CLUSTER: &str = "cluster";
 
-/// The group that occupies the machine with hostile clients.
+/// The group that occupies the machine with hostile clients and pods.
 pub(crate) const HOSTILE: &str = "hostile";
 
 /// All groups. Those that may run beside others are neighbours, the longest first.
@@ -251,8 +251,8 @@ pub(crate) const GROUPS: [Group; 22] = [
     ),
     Group::new(
         HOSTILE,
-        "a thousand hostile HTTP clients of each kind for a minute, under the chart's memory limit; \
-         only on request",
+        "a thousand hostile HTTP clients of each kind for a minute, and ten thousand pods, under the \
+         chart's memory limit; only on request",
         Needs::Programs,
         hostile,
     ),
@@ -289,15 +289,23 @@ fn unit() -> Result<Tally> {
     Ok(tally)
 }
 
-/// Runs the test of hostile clients in full, on the agent that is built for release.
+/// Runs the tests of hostile clients and of hostile pods in full, on the agent that is built for
+/// release.
 fn hostile() -> Result<Tally> {
     build::release_agent()?;
     let program = paths::release_binary("lpm");
-    cargo_test_with(
-        &["--package=lpm-agent", "--test=export", "hostile::"],
-        &[("LPM_HOSTILE", &program)],
-        Duration::from_mins(15),
-    )
+    let mut tally = Tally::default();
+    for (binary, topic) in [
+        ("--test=export", "hostile::"),
+        ("--test=names", "kubernetes_names::memory"),
+    ] {
+        tally.add(cargo_test_with(
+            &["--package=lpm-agent", binary, topic],
+            &[("LPM_HOSTILE", &program)],
+            Duration::from_mins(15),
+        )?);
+    }
+    Ok(tally)
 }
 
 fn cargo_test(targets: &[&str], limit: Duration) -> Result<Tally> {
