@@ -1,5 +1,6 @@
 //! The data path outlives the agent: restarts, crashes, upgrades, and what is left in the end.
 
+mod attack;
 mod daemonset;
 mod levels;
 mod site;
@@ -26,7 +27,11 @@ const PACKETS: &str = "lpm_packets_total";
 
 /// Round trips of the two namespaces.
 fn samples(agent: &Agent) -> f64 {
-    let metrics = agent.metrics();
+    samples_in(&agent.metrics())
+}
+
+/// Round trips of the two namespaces in a page of metrics.
+fn samples_in(metrics: &str) -> f64 {
     let of_pair = "lpm_rtt_seconds_count{namespace=\"shop\",peer_namespace=\"db\"";
     metrics
         .lines()
