@@ -3,8 +3,6 @@
 
 use std::path::PathBuf;
 
-use lpm_agent::kernel::attach::Mode;
-
 use super::{
     LONG, PACKETS,
     attack::fewest,
