@@ -67,6 +67,14 @@ pub(crate) fn with_benchmark() -> Result<()> {
     release(&packages, "the agent, the testbed and the benchmarks")
 }
 
+/// Builds the agent as it is shipped, and the testbed beside it.
+pub(crate) fn with_testbed() -> Result<()> {
+    setup::ensure(&[Part::Build])?;
+    programs(false)?;
+    let packages = ["--package=lpm-agent", "--package=lpm-testbed"];
+    release(&packages, "the agent and the testbed")
+}
+
 /// Builds the agent as it is shipped.
 pub(crate) fn release_agent() -> Result<()> {
     release(&["--package=lpm-agent"], "the agent")

@@ -15,6 +15,7 @@ mod paths;
 mod process;
 mod setup;
 mod signals;
+mod soak;
 mod strip;
 mod test;
 #[cfg(test)]
@@ -51,6 +52,8 @@ enum Command {
     Advisories(test::advisories::Args),
     /// Look for input that breaks what strangers can reach
     Fuzz(fuzz::Args),
+    /// Run agents under mixed load for an hour: whether they take more and more, or measure wrong
+    Soak(soak::Args),
     /// Make a container image of the agent, without a container engine
     Image(image::Args),
     /// A real Kubernetes of two nodes on this machine
@@ -77,6 +80,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Test(args) => test::main(&args),
         Command::Advisories(args) => test::advisories::main(&args),
         Command::Fuzz(args) => fuzz::main(&args),
+        Command::Soak(args) => soak::main(&args),
         Command::Image(args) => image::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Cluster(args) => cluster::main(&args),
         Command::Bench(args) => bench::main(&args),

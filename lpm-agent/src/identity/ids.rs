@@ -117,6 +117,8 @@ pub struct Ids {
     overflown: bool,
     /// Ids that are not stored for the next agent yet.
     fresh: Vec<(NameId, String)>,
+    /// Ids of members that may be stored for the next agent, and that nobody has any more.
+    stale: Vec<NameId>,
 }
 
 #[derive(Debug)]
@@ -269,6 +271,22 @@ impl Ids {
         while let Some((id, text)) = self.fresh.last() {
             keep(*id, text)?;
             self.fresh.pop();
+        }
+        Ok(())
+    }
+
+    /// Passes ids of members to `forget` that nobody has any more, so that the next agent does not
+    /// take them over: they would count among those in use until it releases them.
+    ///
+    /// # Errors
+    /// The error of `forget`. An id that it did not take is passed again next time.
+    pub fn forget(&mut self, mut forget: impl FnMut(NameId) -> io::Result<()>) -> io::Result<()> {
+        while let Some(id) = self.stale.last().copied() {
+            // An id that was given again has another meaning.
+            if self.who(id).is_none() {
+                forget(id)?;
+            }
+            self.stale.pop();
         }
         Ok(())
     }

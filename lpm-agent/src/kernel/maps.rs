@@ -142,6 +142,14 @@ pub trait NameMaps: Send + Sync {
     fn remember(&self, _id: NameId, _text: &str) -> io::Result<()> {
         Ok(())
     }
+
+    /// Removes the meaning of an id that nobody has any more. An id that is absent is no error.
+    ///
+    /// # Errors
+    /// The kernel's map cannot be written.
+    fn forget(&self, _id: NameId) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What outlives the agent beside flows and names, if the maps are pinned.

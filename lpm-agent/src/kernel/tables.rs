@@ -273,6 +273,11 @@ impl NameMaps for KernelTables {
             .as_ref()
             .map_or(Ok(()), |kept| kept.remember(id, text))
     }
+
+    fn forget(&self, id: NameId) -> io::Result<()> {
+        let forgotten = self.kept.as_ref().map_or(Ok(()), |kept| kept.forget(id));
+        forgotten.or_else(absent_is_fine)
+    }
 }
 
 impl PinnedState for KernelTables {

@@ -10,7 +10,7 @@ use lpm_agent::kernel::{
     Direction::{Egress, Ingress},
     attach::Mode,
 };
-use lpm_testbed::testbed::Netns;
+use lpm_testbed::testbed::{Bpffs, Netns};
 use nix::sys::signal::Signal;
 
 use crate::support::kernel::{
@@ -286,26 +286,6 @@ fn who_took_our_programs_off_is_not_known_but_where_is() {
     });
 }
 
-/// A BPF file system of our own; unmounted on drop.
-struct Bpffs(tempfile::TempDir);
-
-impl Bpffs {
-    fn mount() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "bpf", "none"]).arg(directory.path());
-        assert!(mount.status().expect("mount").success());
-        Self(directory)
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        // If this fails, so does removing the directory, and both stay to be seen.
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
 /// A hook that was put in front is the one that is pinned.
 #[test]
 fn the_next_agent_takes_over_in_front() {
@@ -314,8 +294,8 @@ fn the_next_agent_takes_over_in_front() {
     }
     for &mode in modes() {
         let (node, _pod) = node_with_pod("va");
-        let bpffs = Bpffs::mount();
-        let pins = bpffs.0.path().join("lpm").display().to_string();
+        let bpffs = Bpffs::mount("mode=0700").expect("a BPF file system");
+        let pins = bpffs.path().join("lpm").display().to_string();
         let arguments = ["--pins", pins.as_str(), "--attach", mode.as_str()];
         let chain = || match mode {
             Mode::Netlink => {

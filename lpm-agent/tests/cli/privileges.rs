@@ -11,13 +11,12 @@ use std::{
 };
 
 use lpm_agent::kernel::{Direction::Ingress, attach::Mode};
-use lpm_testbed::testbed::Netns;
+use lpm_testbed::testbed::{Bpffs, Netns};
 use nix::sys::signal::Signal;
 use procfs::process::{FDTarget, Process};
 use serde_json::Value;
 
 use crate::support::{
-    bpffs::Bpffs,
     kernel::{
         LIMIT, eventually, filters, kernel_is_usable, modes, node_with_pod, path_of, tcx_chain,
     },
@@ -98,7 +97,7 @@ fn each_thread_keeps_three_capabilities_and_the_agent_works() {
     }
     for &mode in modes() {
         let (node, pod) = node_with_pod("va");
-        let bpffs = Bpffs::mount("mode=0700");
+        let bpffs = Bpffs::mount("mode=0700").expect("a BPF file system");
         let pins = bpffs.path().join("lpm");
         let (_directory, file) = configured(&format!(
             "pins: {{enabled: true, path: {}}}\n",

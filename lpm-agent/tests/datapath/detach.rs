@@ -1,6 +1,6 @@
 //! `lpm detach` and what an agent that was killed leaves behind.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use lpm_agent::kernel::{
     Direction::{Egress, Ingress},
@@ -12,7 +12,7 @@ use lpm_agent::kernel::{
     netns,
     rules::Rules,
 };
-use lpm_testbed::testbed::Netns;
+use lpm_testbed::testbed::{Bpffs, Netns};
 
 use crate::support::kernel::{
     Agent, SETTINGS, filters, kernel_is_usable, modes, neighbour::Neighbour, node_with_pod,
@@ -147,34 +147,14 @@ fn files_that_are_no_pins_stay() {
     assert!(file.exists(), "not on a BPF file system");
 }
 
-/// A BPF file system of our own; unmounted on drop.
-struct Bpffs(tempfile::TempDir);
-
-impl Bpffs {
-    fn mount() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let mut command = Command::new("mount");
-        command.args(["-t", "bpf", "none"]).arg(directory.path());
-        assert!(command.status().expect("mount").success());
-        Self(directory)
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        // If this fails, so does removing the directory, and both stay to be seen.
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
 #[test]
 fn pins_are_removed_and_others_stay() {
     if !kernel_is_usable() {
         return;
     }
     let netns = Netns::new("pins").expect("netns");
-    let bpffs = Bpffs::mount();
-    let (ours, other) = (bpffs.0.path().join("lpm"), bpffs.0.path().join("other"));
+    let bpffs = Bpffs::mount("mode=0700").expect("a BPF file system");
+    let (ours, other) = (bpffs.path().join("lpm"), bpffs.path().join("other"));
     let layout = ours.join("v1-0123456789abcdef");
     fs::create_dir_all(&layout).expect("directories");
     let mut kernel = Kernel::load(&SETTINGS).expect("load");

@@ -13,11 +13,10 @@ use lpm_agent::kernel::{
     Direction::{Egress, Ingress},
     attach::Mode,
 };
-use lpm_testbed::testbed::Netns;
+use lpm_testbed::testbed::{Bpffs, Netns};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    bpffs::Bpffs,
     kernel::{
         comes_to, filters, has_tcx, kernel_is_usable, node_with_pod, path_of,
         process::AgentProcess, tcx_chain,
@@ -104,7 +103,7 @@ fn a_directory_of_nobodys_is_refused_at_once() {
         return;
     }
     let (node, _pod) = node_with_pod("va");
-    let bpffs = Bpffs::mount("mode=1777");
+    let bpffs = Bpffs::mount("mode=1777").expect("a BPF file system");
     fs::set_permissions(
         bpffs.path().parent().expect("a parent"),
         fs::Permissions::from_mode(0o755),
@@ -154,7 +153,7 @@ fn a_symbolic_link_is_refused() {
         return;
     }
     let (node, _pod) = node_with_pod("va");
-    let bpffs = Bpffs::mount("mode=0700");
+    let bpffs = Bpffs::mount("mode=0700").expect("a BPF file system");
     let pins = bpffs.path().join("lpm");
     fs::create_dir(bpffs.path().join("others")).expect("a directory");
     std::os::unix::fs::symlink(bpffs.path().join("others"), &pins).expect("a link");
@@ -168,7 +167,7 @@ fn a_lock_of_nobodys_is_no_agent() {
         return;
     }
     let (node, _pod) = node_with_pod("va");
-    let bpffs = Bpffs::mount("mode=0755");
+    let bpffs = Bpffs::mount("mode=0755").expect("a BPF file system");
     let pins = bpffs.path().join("lpm");
     fs::create_dir(&pins).expect("a directory");
     fs::set_permissions(&pins, fs::Permissions::from_mode(0o755)).expect("a mode");
@@ -205,7 +204,7 @@ fn pins_that_were_renamed_are_found() {
         return;
     }
     let (node, _pod) = node_with_pod("va");
-    let bpffs = Bpffs::mount("mode=0700");
+    let bpffs = Bpffs::mount("mode=0700").expect("a BPF file system");
     let pins = bpffs.path().join("lpm");
     killed(&node, &pins);
     fs::rename(only(&pins), pins.join("nothing-of-lpm")).expect("rename");
@@ -223,7 +222,7 @@ fn pins_elsewhere_are_told() {
         return;
     }
     let (node, _pod) = node_with_pod("va");
-    let bpffs = Bpffs::mount("mode=0700");
+    let bpffs = Bpffs::mount("mode=0700").expect("a BPF file system");
     let (pins, other) = (bpffs.path().join("lpm"), bpffs.path().join("other"));
     killed(&node, &pins);
     let ids: Vec<u32> = [Ingress, Egress]

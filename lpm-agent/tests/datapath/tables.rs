@@ -24,7 +24,7 @@ const TABLES: &str = "flows: 4096\nqueries: 1024\nmethods: [ts, handshake, icmp,
 const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 19, 0, 1));
 
 /// A pod behind a veth of the node, and whoever answers it there.
-struct Pod {
+pub(crate) struct Pod {
     address: IpAddr,
     from: Raw,
     to: Raw,
@@ -32,7 +32,7 @@ struct Pod {
 }
 
 impl Pod {
-    fn new(node: &Netns, interface: &str, name: &str, address: Ipv4Addr) -> Self {
+    pub(crate) fn new(node: &Netns, interface: &str, name: &str, address: Ipv4Addr) -> Self {
         let netns = Netns::new(name).expect("netns");
         let quiet = netns.sysctl("net.ipv6.conf.default.disable_ipv6", "1");
         quiet.expect("sysctl");
@@ -91,7 +91,7 @@ struct Tcp {
 }
 
 /// A connection that a pod has opened.
-struct Talk {
+pub(crate) struct Talk {
     port: u16,
     next: [u32; 2],
     clock: u32,
@@ -107,7 +107,8 @@ impl Talk {
         talk
     }
 
-    fn half_open(pod: &Pod, port: u16) -> Self {
+    /// SYN and SYN-ACK, without the ACK.
+    pub(crate) fn half_open(pod: &Pod, port: u16) -> Self {
         let begin = u32::from(port).wrapping_mul(0x9e37_79b1);
         let mut talk = Self {
             port,

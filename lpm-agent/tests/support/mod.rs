@@ -7,10 +7,11 @@
 )]
 
 pub mod authority;
-pub mod bpffs;
+pub mod clients;
 pub mod curl;
 pub mod gate;
 pub mod kernel;
+pub mod limited;
 pub mod lpm;
 pub mod paths;
 pub mod prom;

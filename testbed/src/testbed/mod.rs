@@ -8,6 +8,7 @@
 //! Addresses are of 198.18.0.0/15 and `fd00::/8`; namespaces are named
 //! `lpmt-<pid>-<n>-<label>`, so that topologies run side by side.
 
+mod bpffs;
 mod child;
 mod error;
 mod netns;
@@ -19,6 +20,7 @@ mod segmented;
 mod vlan;
 pub mod wire;
 
+pub use bpffs::Bpffs;
 pub use child::NsChild;
 pub use error::Error;
 pub(crate) use netns::alive;

@@ -267,7 +267,7 @@ fn delete(name: &str) {
 }
 
 /// Runs a command to its end: its output, or what it said against it.
-fn run(command: &mut Command) -> Result<String, Error> {
+pub(super) fn run(command: &mut Command) -> Result<String, Error> {
     let fail = |command: &Command, reason: String| Error::Command {
         command: format!("{command:?}"),
         reason,

@@ -117,6 +117,8 @@ pub struct Monitor {
     threads: Vec<JoinHandle<()>>,
     /// Samples the kernel had counted before the stream was open.
     before: u64,
+    /// Whether the agent was killed on purpose.
+    killed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -154,6 +156,7 @@ impl Monitor {
             shared,
             threads: Vec::new(),
             before: 0,
+            killed: false,
         };
         let shared = Arc::clone(&monitor.shared);
         monitor.thread("monitor-log", move || {
@@ -276,6 +279,27 @@ impl Monitor {
         }
     }
 
+    /// The agent's process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Samples that the stream did not bring.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.shared.missed.load(Ordering::Acquire)
+    }
+
+    /// Kills the agent, which has no time to put anything in order.
+    pub fn kill(mut self) -> Result<(), Error> {
+        self.killed = true;
+        let killed = self.child.signal(Signal::SIGKILL);
+        killed.map_err(Error::io("cannot kill the agent"))?;
+        let ended = self.child.wait(LIMIT);
+        ended.map_err(Error::io("the agent does not die")).map(drop)
+    }
+
     /// What it logged since it was ready.
     #[must_use]
     pub fn said(&self) -> String {
@@ -289,7 +313,8 @@ impl Drop for Monitor {
         // In good order first, so that it detaches by itself; the guard would kill it.
         let _ = self.child.signal(Signal::SIGTERM);
         let ended = self.child.wait(Duration::from_secs(10));
-        if !matches!(&ended, Ok(status) if status.success()) && !thread::panicking() {
+        let well = self.killed || matches!(&ended, Ok(status) if status.success());
+        if !well && !thread::panicking() {
             eprintln!("testbed: the agent did not end well: {ended:?}");
         }
         if ended.is_err() {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use super::{
     output::{PythonTests, Tally},
     runner,
+    skips::Skip,
 };
 use crate::{build, object_check, paths, process, setup};
 
@@ -17,6 +18,23 @@ fn check(command: &mut Command, name: &str) -> Result<Tally> {
         Tally::one_pass()
     } else {
         Tally::one_failure(name)
+    })
+}
+
+/// Runs a command whose exit status is its only result, unless it printed that it skips.
+pub(crate) fn check_with_skips(
+    command: &mut Command,
+    name: &str,
+    limit: Duration,
+) -> Result<Tally> {
+    let mut skip = None;
+    let success = runner::run(command, limit, |line| {
+        skip = skip.take().or(Skip::parse(line));
+    })?;
+    Ok(match skip {
+        Some(skip) if success => Tally::one_skip(skip),
+        _ if success => Tally::one_pass(),
+        _ => Tally::one_failure(name),
     })
 }
 

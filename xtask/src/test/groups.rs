@@ -9,7 +9,7 @@ use super::{
     output::{CargoTests, Tally},
     release, reproducible, runner, upgrade,
 };
-use crate::{build, image, paths, process, setup};
+use crate::{build, image, paths, process, setup, soak};
 
 /// What must be there before a group runs; each includes the one before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,14 +116,14 @@ pub(crate) const WORKSPACE: [&str; 2] = ["--workspace", "--exclude=xtask"];
 /// The group that takes minutes to make an image and to start clusters.
 pub(crate) const CLUSTER: &str = "cluster";
 
-/// The group that occupies the machine with hostile clients.
+/// The group that occupies the machine with hostile clients and pods.
 pub(crate) const HOSTILE: &str = "hostile";
 
 /// The group that takes minutes to build another program that speaks STAMP.
 pub(crate) const INTEROP: &str = "interop";
 
 /// All groups. Those that may run beside others are neighbours, the longest first.
-pub(crate) const GROUPS: [Group; 25] = [
+pub(crate) const GROUPS: [Group; 26] = [
     Group::new(
         "format",
         "rustfmt has nothing to change",
@@ -196,6 +196,14 @@ pub(crate) const GROUPS: [Group; 25] = [
         Duration::from_mins(20),
     )
     .beside_others(),
+    Group::new(
+        "soak",
+        "agents under mixed load take no more and more, and measure nothing wrong; `cargo xtask soak` \
+         does it for an hour",
+        Needs::Programs,
+        soak::group,
+    )
+    .beside_others(),
     Group::tests(
         "cli",
         "the commands: bad input, what an agent needs to start, in its container",
@@ -258,8 +266,8 @@ pub(crate) const GROUPS: [Group; 25] = [
     ),
     Group::new(
         HOSTILE,
-        "a thousand hostile HTTP clients of each kind for a minute, under the chart's memory limit; \
-         only on request",
+        "a thousand hostile HTTP clients of each kind for a minute, and ten thousand pods, under the \
+         chart's memory limit; only on request",
         Needs::Programs,
         hostile,
     ),
@@ -309,15 +317,23 @@ fn unit() -> Result<Tally> {
     Ok(tally)
 }
 
-/// Runs the test of hostile clients in full, on the agent that is built for release.
+/// Runs the tests of hostile clients and of hostile pods in full, on the agent that is built for
+/// release.
 fn hostile() -> Result<Tally> {
     build::release_agent()?;
     let program = paths::release_binary("lpm");
-    cargo_test_with(
-        &["--package=lpm-agent", "--test=export", "hostile::"],
-        &[("LPM_HOSTILE", &program)],
-        Duration::from_mins(15),
-    )
+    let mut tally = Tally::default();
+    for (binary, topic) in [
+        ("--test=export", "hostile::"),
+        ("--test=names", "kubernetes_names::memory"),
+    ] {
+        tally.add(cargo_test_with(
+            &["--package=lpm-agent", binary, topic],
+            &[("LPM_HOSTILE", &program)],
+            Duration::from_mins(15),
+        )?);
+    }
+    Ok(tally)
 }
 
 /// Runs the tests beside stamp-suite, which cargo builds first.

@@ -26,10 +26,9 @@ use anyhow::{Result, bail};
 
 #[cfg(test)]
 pub(crate) use self::groups::WORKSPACE;
-pub(crate) use self::kernel::KEYRING;
+pub(crate) use self::{checks::check_with_skips, kernel::KEYRING, output::Tally};
 use self::{
     groups::{GROUPS, Group, Needs},
-    output::Tally,
     skips::Expected,
 };
 use crate::{

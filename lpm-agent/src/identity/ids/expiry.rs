@@ -163,6 +163,7 @@ impl Ids {
             }
         }
         self.fresh.retain(|(id, _)| !released.contains(id));
+        self.stale.extend(released);
         self.given = self.given.saturating_sub(apart);
         self.release_namespaces(since, borne);
         apart
@@ -191,7 +192,7 @@ impl Ids {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{io, time::Duration};
 
     use super::*;
 
@@ -293,6 +294,28 @@ mod tests {
         let who = ids.who(reduced).expect("a member");
         assert_eq!(who.workload(), (Some(GONE), None));
         assert_eq!(ids.reduce(stays, later), stays);
+    }
+
+    #[test]
+    fn an_id_that_was_released_is_forgotten_unless_it_was_given_again() {
+        let mut ids = Ids::default();
+        let [one, two] = ["web-1", "web-2"].map(|pod| {
+            let pod = member("web", pod);
+            ids.member("a", Some(&pod), 9)
+        });
+        let later = Instant::now() + Duration::from_secs(10);
+        assert_eq!(ids.release(later, &HashSet::new()), 2);
+        let again = ids.member("a", Some(&member("db", "db-1")), 9);
+        let mut forgotten = Vec::new();
+        let refused = ids.forget(|_| Err(io::ErrorKind::Other.into()));
+        assert!(refused.is_err(), "the next attempt passes it again");
+        let forget = ids.forget(|id| {
+            forgotten.push(id);
+            Ok(())
+        });
+        assert!(forget.is_ok());
+        let left = if again == one { two } else { one };
+        assert_eq!(forgotten, [left]);
     }
 
     #[test]

@@ -162,6 +162,15 @@ impl NameMaps for Memory {
         all.push((id, text.to_owned()));
         Ok(())
     }
+
+    fn forget(&self, id: NameId) -> io::Result<()> {
+        let mut all = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(other, _)| *other != id);
+        Ok(())
+    }
 }
 
 impl PinnedState for Memory {}

@@ -146,6 +146,12 @@ impl Persisted {
         ids.insert(id.0, value(text), 0).map_err(io::Error::other)
     }
 
+    /// Removes the meaning of an id: see [`NameMaps::forget`](crate::kernel::maps::NameMaps::forget).
+    pub(crate) fn forget(&self, id: NameId) -> Result<(), MapError> {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.remove(&id.0)
+    }
+
     /// Reads the stored meanings: see
     /// [`NameMaps::remembered`](crate::kernel::maps::NameMaps::remembered).
     pub(crate) fn remembered(&self) -> io::Result<Vec<(NameId, String)>> {

@@ -50,7 +50,7 @@ impl Model {
             .labelled()
             .flat_map(|(_, pair)| [pair.local().id, pair.remote().id])
             .collect();
-        let released = self.ids.release(since, &borne);
+        let released = self.ids.release(&*self.tables, since, &borne);
         if relabelled || released {
             // Flows look up their rows again. Members that were not told apart may get an id.
             self.ids.rename(&*self.tables);

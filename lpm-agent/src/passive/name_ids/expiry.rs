@@ -99,9 +99,13 @@ impl NameIds {
 
     /// Releases the ids of members that were not among the names since `since` and that no row is
     /// labelled with. Returns whether others may be told apart in their place.
-    pub fn release(&self, since: Instant, borne: &HashSet<NameId>) -> bool {
+    pub fn release(&self, tables: &dyn NameMaps, since: Instant, borne: &HashSet<NameId>) -> bool {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
-        ids.release(since, borne) > 0
+        let apart = ids.release(since, borne);
+        // While the lock is held, no id is given again. What cannot be forgotten now is forgotten at
+        // the next release.
+        let _ = ids.forget(|id| tables.forget(id));
+        apart > 0
     }
 
     /// Marks these ids as alive, whatever the names say.

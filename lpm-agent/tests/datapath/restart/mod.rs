@@ -1,5 +1,6 @@
 //! The data path outlives the agent: restarts, crashes, upgrades, and what is left in the end.
 
+mod attack;
 mod daemonset;
 mod levels;
 mod site;
@@ -13,9 +14,9 @@ use lpm_agent::kernel::{
     load::{LoadSettings, agreement},
     pins::Pins,
 };
-use lpm_testbed::testbed::{Netns, Pair};
+use lpm_testbed::testbed::{Bpffs, Netns, Pair};
 use nix::sys::signal::Signal;
-use site::{Bpffs, Site, modes};
+use site::{Site, modes};
 
 use crate::support::lpm::{Agent, eventually, fails, kernel_is_usable, lpm as command, succeeds};
 
@@ -26,7 +27,11 @@ const PACKETS: &str = "lpm_packets_total";
 
 /// Round trips of the two namespaces.
 fn samples(agent: &Agent) -> f64 {
-    let metrics = agent.metrics();
+    samples_in(&agent.metrics())
+}
+
+/// Round trips of the two namespaces in a page of metrics.
+fn samples_in(metrics: &str) -> f64 {
     let of_pair = "lpm_rtt_seconds_count{namespace=\"shop\",peer_namespace=\"db\"";
     metrics
         .lines()
@@ -327,7 +332,7 @@ fn one_agent_at_a_time() {
     if !kernel_is_usable() {
         return;
     }
-    let bpffs = Bpffs::mount("mode=0700");
+    let bpffs = Bpffs::mount("mode=0700").expect("a BPF file system");
     let root = bpffs.path().join("lpm");
     let agreement = agreement(&LoadSettings::new(), Mode::Auto, None, None).expect("an object");
     let open = || Pins::open(&root, &agreement, Duration::ZERO);
@@ -361,7 +366,7 @@ fn places_that_take_no_pins() {
         "{said}"
     );
     assert!(!directory.path().join("lpm").exists());
-    let bpffs = Bpffs::mount("ro");
+    let bpffs = Bpffs::mount("ro").expect("a BPF file system");
     let said = run(&bpffs.path().join("lpm"));
     assert!(said.contains("read-only"), "{said}");
     let said = run(Path::new("pins"));

@@ -6,11 +6,10 @@ use aya::maps::MapData;
 use lpm_agent::kernel::{attach::Mode, mmap::MmapArray};
 use lpm_common::layout::{FlowEntry, Traffic};
 use lpm_testbed::{
-    testbed::{Netns, Pair, PairConfig},
+    testbed::{Bpffs, Netns, Pair, PairConfig},
     traffic::{Background, Limit, PORT, RequestConfig, RequestReport, Server, requests},
 };
 
-pub(crate) use crate::support::bpffs::Bpffs;
 use crate::support::lpm::{Agent, eventually};
 
 /// The pod is in namespace `shop`, the remote machine in `db`.
@@ -46,7 +45,7 @@ impl Site {
         .expect("a testbed");
         let server = Server::start(&pair.server, PORT).expect("a server");
         let directory = tempfile::tempdir().expect("a directory");
-        let bpffs = Bpffs::mount("mode=0700");
+        let bpffs = Bpffs::mount("mode=0700").expect("a BPF file system");
         let config = format!(
             "window: 1s\nnames: names.yaml\nflows: 1024\nrows: 16\n\
              pins: {{enabled: true, path: {}, keep: {keep}}}\n",

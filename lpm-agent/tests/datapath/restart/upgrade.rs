@@ -1,35 +1,15 @@
 //! From another build's agent to this one's and back, under traffic. `LPM_UPGRADE_FROM` names the
 //! other build's `lpm`: `cargo xtask test --only upgrade` builds it.
 
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
-};
-
-use lpm_agent::kernel::attach::Mode;
+use std::path::PathBuf;
 
 use super::{
-    LONG, PACKETS, kernel_is_usable, programs, samples,
+    LONG, PACKETS,
+    attack::fewest,
+    kernel_is_usable, programs, samples,
     site::{Site, modes},
 };
 use crate::support::lpm::{Agent, eventually};
-
-/// The fewest programs that were seen on the hooks while a piece of work was done.
-fn fewest<T>(site: &Site, mode: Mode, work: impl FnOnce() -> T) -> (usize, T) {
-    let (done, fewest) = (AtomicBool::new(false), AtomicUsize::new(usize::MAX));
-    let result = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                fewest.fetch_min(programs(site, mode), Ordering::Relaxed);
-            }
-        });
-        let result = work();
-        done.store(true, Ordering::Relaxed);
-        result
-    });
-    (fewest.into_inner(), result)
-}
 
 /// The counters of an agent go on, or have begun anew once: they never go back while it lives.
 fn grows(agent: &Agent) {

@@ -1,62 +1,23 @@
 //! An agent with few descriptors and little memory, and connections between many addresses.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    io,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
-    process,
+    path::Path,
 };
 
 use lpm_testbed::testbed::{Netns, Pair};
-use nix::sys::{
-    resource::{Resource, setrlimit},
-    signal::Signal,
-};
+use nix::sys::signal::Signal;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
     net::{TcpListener, TcpSocket},
     runtime::{Builder, Runtime},
 };
 
-use crate::support::lpm::Lpm;
-
-/// Descriptors of the agent.
-const DESCRIPTORS: u64 = 1024;
-
-/// A control group with a memory limit. Dropping it removes it.
-struct Group(PathBuf);
-
-impl Group {
-    fn new(bytes: u64) -> Self {
-        let name = format!("lpm-hostile-{}", process::id());
-        let (root, limit) = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-            ("/sys/fs/cgroup", "memory.max")
-        } else {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-        };
-        let group = Self(Path::new(root).join(name));
-        fs::create_dir(&group.0).expect("a control group");
-        fs::write(group.0.join(limit), bytes.to_string()).expect("a memory limit");
-        group
-    }
-
-    /// The file by which a process joins.
-    fn members(&self) -> File {
-        let file = File::options()
-            .write(true)
-            .open(self.0.join("cgroup.procs"));
-        file.expect("the group's processes")
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // A group with a process in it stays, which the next look at the machine shows.
-        let _ = fs::remove_dir(&self.0);
-    }
-}
+use crate::support::{
+    limited::{Group, anonymous, limit},
+    lpm::Lpm,
+};
 
 /// An agent in a node's network namespace. It listens where pods reach it.
 pub(super) struct Limited {
@@ -76,16 +37,7 @@ impl Limited {
         let group = memory.map(Group::new);
         let mut command = node.command(program);
         command.args(["run", "-c", config.to_str().expect("a path")]);
-        let members = group.as_ref().map(Group::members);
-        // SAFETY: setrlimit and write are system calls that allocate nothing, so they are sound
-        // between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS)?;
-                // "0" is the process that writes.
-                (members.as_ref()).map_or(Ok(()), |mut members| members.write_all(b"0"))
-            });
-        }
+        limit(&mut command, group.as_ref());
         let lpm = Lpm::spawn(node, &mut command);
         lpm.wait_for("/metrics\n");
         Self { lpm, _group: group }
@@ -93,16 +45,7 @@ impl Limited {
 
     /// Memory of its own, bytes (`RssAnon` of proc(5)).
     pub(super) fn anonymous(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.lpm.child.id()));
-        let status = status.expect("the agent runs");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"));
-        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        number
-            .and_then(|n| n.parse::<u64>().ok())
-            .expect("a number")
-            << 10
+        anonymous(&self.lpm)
     }
 
     /// Waits until it has said something.

@@ -3,7 +3,6 @@
 //! `cargo xtask test --only hostile` runs the same with a thousand of each kind for a minute, under
 //! the chart's memory limit.
 
-mod clients;
 mod limited;
 
 use std::{
@@ -11,7 +10,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
@@ -19,11 +18,11 @@ use std::{
 use lpm_testbed::testbed::{Netns, Pair, PairConfig};
 use nix::sys::signal::Signal;
 
-use self::{
-    clients::{Clients, Kind, half_open},
-    limited::{Limited, talk},
+use self::limited::{Limited, talk};
+use crate::support::{
+    clients::{Clients, Ended, Kind, half_open},
+    lpm::{eventually, kernel_is_usable, value},
 };
-use crate::support::lpm::{eventually, kernel_is_usable, value};
 
 /// The port of the agent, and that of its health checks.
 const PORT: u16 = 9477;
@@ -186,15 +185,6 @@ fn make_page_large(pair: &Pair) {
     talk(pair, &pods(), &peers());
 }
 
-/// Tells a thread to stop when dropped, so that a failed test ends.
-struct Ended<'a>(&'a AtomicBool);
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn hostile_clients_harm_nobody_else() {
     if !kernel_is_usable() {
@@ -239,10 +229,16 @@ fn hostile_clients_harm_nobody_else() {
             Kind::Silent,
             Kind::Pipelining,
         ];
-        let _strangers = Clients::start(&pair.client, strangers, scale.each, pods(), agent_at());
+        let _strangers = Clients::start(
+            Some(&pair.client),
+            strangers,
+            scale.each,
+            pods(),
+            agent_at(),
+        );
         let here = ([127, 0, 0, 1], PORT).into();
         let local = vec![Ipv4Addr::LOCALHOST];
-        let _watchers = Clients::start(&pair.node, &[Kind::Watcher], scale.each, local, here);
+        let _watchers = Clients::start(Some(&pair.node), &[Kind::Watcher], scale.each, local, here);
         let begun = Instant::now();
         let (veth, name) = under_attack(&mut legitimate, directory.path());
         let reasons = ["client", "header", "unread", "share", "streams"];

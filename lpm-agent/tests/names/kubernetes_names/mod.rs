@@ -1,6 +1,7 @@
 //! Names from a real API server, in the histograms of the kernel.
 
 mod late;
+mod memory;
 mod outage;
 mod scene;
 mod service;

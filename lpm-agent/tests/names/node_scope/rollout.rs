@@ -7,17 +7,14 @@ use std::{
 
 use lpm_testbed::{
     kubernetes::ApiServer,
-    testbed::{Pair, PairConfig},
+    testbed::{Bpffs, Pair, PairConfig},
     traffic::{Background, Limit, PORT, RequestConfig, Server, requests},
 };
 
 use super::{samples, start_with, two_pods};
 use crate::{
     peer,
-    support::{
-        bpffs::Bpffs,
-        lpm::{Agent, eventually, kernel_is_usable},
-    },
+    support::lpm::{Agent, eventually, kernel_is_usable},
 };
 
 /// How long a node is without an agent when a DaemonSet replaces it.
@@ -46,7 +43,7 @@ fn while_agents_are_replaced_few_samples_are_without_names() {
     };
     let (pair, bpffs) = (
         Pair::new(&PairConfig::default()).expect("a testbed"),
-        Bpffs::mount("mode=0700"),
+        Bpffs::mount("mode=0700").expect("a BPF file system"),
     );
     two_pods(&api);
     let more = format!(

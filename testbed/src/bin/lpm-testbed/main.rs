@@ -2,6 +2,7 @@
 
 mod cluster;
 mod lab;
+mod soak;
 mod traffic;
 mod wire;
 
@@ -35,6 +36,8 @@ enum Command {
     Traffic(traffic::Command),
     /// Two nodes of a real Kubernetes, until a signal (`cargo xtask cluster up` starts it).
     Cluster(cluster::Args),
+    /// Agents under mixed load: what they take must not grow, and no sample may be wrong.
+    Soak(soak::Args),
     /// Wait until a signal comes, as the first process of a pod does.
     Pause,
     /// Remove what killed testbeds left behind.
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Command::Vlan(arguments) => lab::vlan(&arguments),
         Command::Traffic(command) => traffic::run(command),
         Command::Cluster(arguments) => cluster::main(&arguments),
+        Command::Soak(arguments) => soak::main(&arguments),
         Command::Pause => lab::wait_for_end(|_| {}),
         Command::Clean => {
             for name in Netns::remove_stale()? {

@@ -1,4 +1,4 @@
-//! Hostile clients, which come again whenever they are cut off.
+//! Hostile HTTP clients, which come again whenever they are cut off.
 
 use std::{
     io,
@@ -30,7 +30,7 @@ const PIPELINED: usize = 200;
 
 /// What a client does to the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// It asks for the metrics and does not read them.
     SlowReader,
     /// It sends a header, byte by byte.
@@ -43,16 +43,17 @@ pub(super) enum Kind {
     Watcher,
 }
 
-/// Clients at work in a namespace. Dropping them ends them.
-pub(super) struct Clients {
+/// Clients at work. Dropping them ends them.
+pub(crate) struct Clients {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Clients {
-    /// Starts as many clients of each kind, at these addresses in turn.
-    pub(super) fn start(
-        netns: &Netns,
+    /// Starts as many clients of each kind in a namespace (None: this process's), at these addresses
+    /// in turn.
+    pub(crate) fn start(
+        netns: Option<&Netns>,
         kinds: &'static [Kind],
         each: usize,
         from: Vec<Ipv4Addr>,
@@ -75,8 +76,13 @@ impl Clients {
                 }
             });
         };
-        let thread = netns.spawn_thread("hostile", work).expect("a thread");
-        let thread = thread::spawn(move || thread.join().expect("clients").expect("a namespace"));
+        let thread = match netns {
+            None => thread::spawn(work),
+            Some(netns) => {
+                let thread = netns.spawn_thread("hostile", work).expect("a thread");
+                thread::spawn(move || thread.join().expect("clients").expect("a namespace"))
+            }
+        };
         Self {
             stop,
             thread: Some(thread),
@@ -150,7 +156,7 @@ async fn act(kind: Kind, mut stream: TcpStream) -> io::Result<()> {
 
 /// Opens connections from an address that then vanishes without a word, again and again until it
 /// is told to stop.
-pub(super) fn half_open(
+pub(crate) fn half_open(
     netns: &Netns,
     count: usize,
     address: Ipv4Addr,
@@ -189,5 +195,14 @@ pub(super) fn half_open(
             thread::sleep(Duration::from_millis(20));
         }
         drop(open);
+    }
+}
+
+/// Tells a thread to stop when dropped, so that a failed test ends.
+pub(crate) struct Ended<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
