@@ -62,6 +62,8 @@ fn probe(session: u16, sequence: u32) -> Vec<u8> {
         interval: Duration::from_secs(1),
         size: 0,
         dscp: 0,
+        ecn: 0,
+        train: crate::active::plan::Train::SINGLE,
         timeout: Duration::from_secs(1),
         session,
         key: None,
