@@ -14,10 +14,10 @@ use std::{
     time::Instant,
 };
 
-use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
+    allow::Allow,
     clock::{Claim, Clock},
     fate::Counts,
     mac::Key,
@@ -40,7 +40,7 @@ const LONGEST: usize = 9216;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The clients that get answers.
-    pub allow: Vec<IpNet>,
+    pub allow: Allow,
     /// Answers per second and client.
     pub rate: u32,
     /// Keys by session number. With any, packets are authenticated, and other sessions get no

@@ -15,14 +15,14 @@ use super::*;
 use crate::active::{
     clock,
     fate::{Fate, Taken},
-    plan::Plan,
+    plan::{Plan, Train},
     sessions::{MOST, SessionKey},
     socket::Source,
 };
 
 fn reflector() -> Reflector {
     let settings = Settings {
-        allow: vec!["127.0.0.0/8".parse().expect("a range")],
+        allow: vec!["127.0.0.0/8".parse().expect("a range")].into(),
         rate: 1_000_000,
         keys: HashMap::new(),
     };
@@ -60,8 +60,10 @@ fn probe(session: u16, sequence: u32) -> Vec<u8> {
         interface: None,
         count: None,
         interval: Duration::from_secs(1),
+        train: Train::SINGLE,
         size: 0,
         dscp: 0,
+        ecn: 0,
         timeout: Duration::from_secs(1),
         session,
         key: None,
