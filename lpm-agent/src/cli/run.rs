@@ -87,6 +87,7 @@ impl Run {
             only: self.measure.interface.clone(),
             layout_version: self.layout_version,
             passive: true,
+            active: true,
             place,
         };
         let session = Session::start(options, |notice| log(&notice))?;
