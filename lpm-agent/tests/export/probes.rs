@@ -255,10 +255,12 @@ fn targets_come_and_go_and_the_others_go_on() {
     assert_eq!(agent.value("packets_total", "n2", ",result=\"lost\""), None);
     // Both reflectors' process goes.
     reflector.agent.stop();
+    // The kernel there sends few ICMP errors a second, and another target may get them all.
     eventually("what is not answered is told", || {
-        agent
-            .value("packets_total", "n2", ",result=\"unreachable\"")
-            .is_some()
+        ["unreachable", "lost"].into_iter().any(|result| {
+            let more = format!(",result=\"{result}\"");
+            agent.value("packets_total", "n2", &more).is_some()
+        })
     });
     let at = agent
         .value("last_success_timestamp_seconds", "n2", "")
