@@ -40,15 +40,15 @@ pub(super) fn measure(args: &Args) -> Result<Vec<Series>> {
         .collect();
     for contender in &mut contenders {
         for _ in 0..BEFORE {
-            for direction in 0..2 {
-                run(contender, direction, &packets[direction], 1)?;
+            for (direction, packet) in packets.iter().enumerate() {
+                run(contender, direction, packet, 1)?;
             }
         }
     }
     for round in 0..ROUNDS {
         for (contender, series) in contenders.iter_mut().zip(&mut series) {
-            for direction in 0..2 {
-                let gross = run(contender, direction, &packets[direction], REPEAT)?;
+            for (direction, packet) in packets.iter().enumerate() {
+                let gross = run(contender, direction, packet, REPEAT)?;
                 if round > 0 {
                     series.gross[direction].push(gross);
                 }

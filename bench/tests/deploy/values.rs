@@ -34,6 +34,9 @@ fn bad_values_are_refused_by_name() {
         ("listenAddress=127.0.0.1", "listenAddress"),
         ("healthPort=80", "healthPort"),
         ("healthPort=9477", "healthPort"),
+        ("reflector.port=862", "/reflector/port"),
+        ("reflector.enabled=auto", "/reflector/enabled"),
+        ("reflector.listen=a", "listen"),
         ("webConfig.file=a/b", "/webConfig/file"),
         ("webConfig.secrets=a", "secrets"),
         ("auth.kubernetes=auto", "/auth/kubernetes"),
@@ -92,6 +95,17 @@ fn a_configuration_that_the_agent_refuses_is_not_installed() {
         (json!({"tunnels": {"vxlan": [1, 2, 3, 4, 5]}}), "/vxlan"),
         (json!({"tunnels": {"geneve": [0]}}), "/geneve/0"),
         (json!({"pins": {"keep": "soon"}}), "/config/pins/keep"),
+        (
+            json!({"reflector": {"allow": ["all"]}}),
+            "/reflector/allow/0",
+        ),
+        (json!({"reflector": {"rate": 0}}), "/reflector/rate"),
+        (json!({"probes": {"classes": [64]}}), "/probes/classes/0"),
+        (
+            json!({"probes": {"train": {"packets": 0}}}),
+            "/train/packets",
+        ),
+        (json!({"probes": {"targets": [{"adress": "a"}]}}), "adress"),
         (json!({"interfaces": [{"name": "a"}]}), "vantage"),
         (
             json!({"auth": {"tokens": [{"name": "a", "sha256": "b"}]}}),
@@ -142,6 +156,11 @@ fn keys_that_are_the_charts_are_refused_with_the_remedy() {
             "health.listen=127.0.0.1:1",
             "config.health.listen",
             "healthPort",
+        ),
+        (
+            "reflector.listen={[::]:1024}",
+            "config.reflector.listen",
+            "`reflector.enabled`",
         ),
         ("web_config=a", "config.web_config", "webConfig.secret"),
         (
@@ -347,4 +366,37 @@ fn with_scope_node_a_policy_lets_the_nodes_ask() {
     arguments.extend(["--set", "networkPolicy.nodeRanges={198.18.0.0/24}"]);
     let nodes = peers(&arguments).expect("helm is there");
     assert_eq!(nodes[1], json!([{"ipBlock": {"cidr": "198.18.0.0/24"}}]));
+}
+
+/// The reflector's port is in the configuration, at the pod, and in the policy; off by default.
+#[test]
+fn the_reflector_has_one_port_everywhere() {
+    let Some(without) = rendered(&[]) else {
+        return;
+    };
+    assert!(!without.contains("UDP") && !without.contains("reflector"));
+    let set = [
+        "reflector.enabled=true,reflector.port=8700",
+        "networkPolicy.enabled=true,networkPolicy.nodeRanges={198.18.0.0/24}",
+        "listenAddress=[::]",
+    ];
+    let arguments: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
+    let all = objects(&rendered(&arguments).expect("helm is there"));
+    let text = object(&all, "ConfigMap", "lpm")["data"]["lpm.yaml"].as_str();
+    let config = Config::parse(text.expect("lpm.yaml"), Path::new("lpm.yaml"));
+    let listen = config.expect("a configuration").reflector.listen;
+    assert_eq!(listen, ["[::]:8700".parse().expect("an address")]);
+    let pod = &object(&all, "DaemonSet", "lpm")["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let port =
+        json!({"name": "probes", "containerPort": 8700, "hostPort": 8700, "protocol": "UDP"});
+    assert_eq!(container["ports"][1], port);
+    let added = &container["securityContext"]["capabilities"]["add"];
+    assert_eq!(*added, json!(["BPF", "NET_ADMIN", "PERFMON"]));
+    let rules = &object(&all, "NetworkPolicy", "lpm")["spec"]["ingress"];
+    assert_eq!(
+        rules[1]["ports"][0],
+        json!({"port": 8700, "protocol": "UDP"})
+    );
+    assert_eq!(rules[1]["from"][0]["ipBlock"]["cidr"], "198.18.0.0/24");
 }

@@ -92,13 +92,13 @@ impl Fate {
 }
 
 impl Counts {
-    pub(super) fn add(&self, fate: Fate) {
+    pub(crate) fn add(&self, fate: Fate) {
         if let Some(count) = self.fates.get(fate as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn add_time(&self, taken: Taken, source: Source) {
+    pub(crate) fn add_time(&self, taken: Taken, source: Source) {
         if let Some(count) = self.time(taken, source) {
             count.fetch_add(1, Ordering::Relaxed);
         }

@@ -5,6 +5,8 @@
 //! two clocks and each way's delay, [`statistics`] makes figures of packets. Nothing here needs a
 //! kernel program.
 
+pub mod agent;
+pub mod allow;
 pub mod clock;
 pub mod fate;
 pub mod icmp;

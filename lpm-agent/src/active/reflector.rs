@@ -14,10 +14,10 @@ use std::{
     time::Instant,
 };
 
-use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
+    allow::Allow,
     clock::{Claim, Clock},
     fate::Counts,
     mac::Key,
@@ -43,7 +43,7 @@ const IN_A_ROW: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The clients that get answers.
-    pub allow: Vec<IpNet>,
+    pub allow: Allow,
     /// Answers per second and client.
     pub rate: u32,
     /// Keys by session number. With any, packets are authenticated, and other sessions get no

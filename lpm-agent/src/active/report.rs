@@ -48,7 +48,7 @@ impl At {
         }
     }
 
-    pub(super) fn of(source: Source) -> Self {
+    pub(crate) fn of(source: Source) -> Self {
         match source {
             Source::Hardware => Self::Hardware,
             Source::Kernel => Self::Kernel,

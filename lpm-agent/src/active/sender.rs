@@ -259,7 +259,8 @@ impl Sender {
         }
         if self.schedule.left == train.probes {
             // Late trains do not hurry after one another.
-            self.schedule.begun = self.schedule.next.max(now - self.plan.interval.min(LATE));
+            let late = now.checked_sub(self.plan.interval.min(LATE)).unwrap_or(now);
+            self.schedule.begun = self.schedule.next.max(late);
             self.claim = self.clock.claim();
         }
         let probe = self.probes;

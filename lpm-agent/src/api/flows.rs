@@ -1,4 +1,4 @@
-//! Serves flows, latencies by pairs of namespaces, and links as JSON.
+//! Serves flows, latencies by pairs of namespaces, links, and the agent's own probes as JSON.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -15,10 +15,14 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::{
     Hub, json,
     pieces::{Pieces, PiecesBody},
+    probes,
     router::{blocking, busy, failed},
     sample::SCHEMA,
 };
-use crate::{export::http::HttpCounts, identity::processes::Sockets, passive::Model};
+use crate::{
+    active::agent::figures::Figures, export::http::HttpCounts, identity::processes::Sockets,
+    passive::Model,
+};
 
 /// Lists that are made, or read by their clients, at the same time.
 const AT_ONCE: usize = 4;
@@ -32,16 +36,27 @@ struct Served {
     hub: Arc<Hub>,
     turns: Arc<Semaphore>,
     counts: Arc<HttpCounts>,
+    /// None: the agent does not probe.
+    probes: Option<Arc<Figures>>,
 }
 
-/// Makes the router of `/flows`, `/latency` and `/links`.
-pub(super) fn router(hub: Arc<Hub>, counts: Arc<HttpCounts>) -> Router {
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let served = Served { hub, turns, counts };
+/// Makes the router of `/flows`, `/latency`, `/links` and `/probes`.
+pub(super) fn router(
+    hub: Arc<Hub>,
+    counts: Arc<HttpCounts>,
+    probes: Option<Arc<Figures>>,
+) -> Router {
+    let served = Served {
+        hub,
+        turns: Arc::new(Semaphore::new(AT_ONCE)),
+        counts,
+        probes,
+    };
     Router::new()
         .route("/flows", get(flows))
         .route("/latency", get(latency))
         .route("/links", get(links))
+        .route("/probes", get(own_probes))
         .with_state(served)
 }
 
@@ -127,6 +142,16 @@ async fn flows(State(served): State<Served>, Query(query): Query<FlowsQuery>) ->
 async fn latency(State(served): State<Served>) -> Response {
     served
         .list(|model| Ok::<_, Infallible>(json::latencies(model)))
+        .await
+}
+
+async fn own_probes(State(served): State<Served>) -> Response {
+    let figures = served.probes.clone();
+    served
+        .list(move |_| {
+            let records = figures.map(|figures| probes::records(&figures));
+            Ok::<_, Infallible>(records.unwrap_or_default())
+        })
         .await
 }
 

@@ -19,6 +19,7 @@ mod pages;
 mod peer;
 mod pieces;
 pub mod ports;
+mod probes;
 mod progress;
 mod router;
 pub mod sample;

@@ -22,9 +22,12 @@ use super::{
     access::{Access, guard},
     flows, metrics, names, watch,
 };
-use crate::export::{
-    Metrics,
-    http::{HttpCounts, HttpRefusal},
+use crate::{
+    active::agent::figures::Figures,
+    export::{
+        Metrics,
+        http::{HttpCounts, HttpRefusal},
+    },
 };
 
 /// State that the routes read.
@@ -34,6 +37,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// The samples, and the model.
     pub hub: Arc<Hub>,
+    /// The figures of the agent's own probes. None: it does not probe.
+    pub probes: Option<Arc<Figures>>,
     /// Counts what is refused.
     pub counts: Arc<HttpCounts>,
     /// True once every existing interface has been handled.
@@ -45,7 +50,7 @@ pub struct App {
 /// Joins the routers of all paths.
 pub fn router(app: App) -> Router {
     let names = names::router(Arc::clone(app.hub.model().registry().publisher()));
-    let api = flows::router(Arc::clone(&app.hub), Arc::clone(&app.counts))
+    let api = flows::router(Arc::clone(&app.hub), Arc::clone(&app.counts), app.probes)
         .merge(watch::router(app.hub, Arc::clone(&app.counts)));
     metrics::router(app.metrics, app.counts)
         .merge(health(app.ready))

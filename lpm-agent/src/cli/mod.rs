@@ -179,6 +179,7 @@ impl Measure {
             only: self.interface.clone(),
             layout_version: None,
             passive: true,
+            active: false,
             place: None,
         })
     }

@@ -1,8 +1,9 @@
 //! `lpm probe`: the round trip to a reflector, as ping shows it, and more.
 
 use std::{
-    fs, io,
+    io,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    path::Path,
     process::ExitCode,
     str::FromStr,
     time::Duration,
@@ -144,20 +145,7 @@ impl FromStr for Key {
         // 0 stands for senders that know no number (RFC 8762 has none).
         let session = session.parse().ok();
         let session = session.ok_or("the SSID is a number from 0 to 65535")?;
-        let digits = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
-        let digits: Vec<u8> = digits
-            .bytes()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
-        let byte = |pair: &[u8]| {
-            let text = std::str::from_utf8(pair).ok()?;
-            (pair.len() == 2).then(|| u8::from_str_radix(text, 16).ok())?
-        };
-        let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
-        let bytes = bytes.filter(|bytes| bytes.len() >= 16).ok_or_else(|| {
-            format!("{file}: a key has at least 32 hexadecimal digits (`openssl rand -hex 32`)")
-        })?;
-        let key = mac::Key::new(&bytes);
+        let key = mac::Key::read(Path::new(file)).map_err(|error| error.to_string())?;
         Ok(Self { session, key })
     }
 }

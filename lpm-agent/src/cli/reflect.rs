@@ -71,7 +71,7 @@ impl Reflect {
             .map(|key| (key.session, key.key))
             .collect();
         let settings = Settings {
-            allow: self.allow,
+            allow: self.allow.clone().into(),
             rate: self.rate,
             keys,
         };
@@ -89,7 +89,7 @@ impl Reflect {
         let groups = groups.collect::<anyhow::Result<Vec<_>>>()?;
         let mut out = io::stderr();
         for reflector in groups.iter().filter_map(|group| group.first()) {
-            let allowed: Vec<String> = settings.allow.iter().map(ToString::to_string).collect();
+            let allowed: Vec<String> = self.allow.iter().map(ToString::to_string).collect();
             let allowed = allowed.join(", ");
             writeln!(out, "lpm: answering {allowed} at {}", reflector.address()?)?;
         }

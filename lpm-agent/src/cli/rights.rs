@@ -20,6 +20,9 @@ fn needs(config: &Config, file: Option<&Path>) -> Needs {
     let names = config.names.as_deref();
     let web = config.web_config.as_deref();
     let tokens = (config.auth.tokens.iter()).filter_map(|token| token.file.as_deref());
+    let keys = config.reflector.keys.iter();
+    let of_targets = (config.probes.targets.iter()).filter_map(|target| target.key.as_ref());
+    let keys = keys.chain(of_targets).map(|key| key.file.as_path());
     let reads = [file, names, kubeconfig.as_deref(), web]
         .into_iter()
         .flatten();
@@ -29,9 +32,14 @@ fn needs(config: &Config, file: Option<&Path>) -> Needs {
     let ports = [Some(config.listen), config.health.listen]
         .into_iter()
         .flatten();
+    let ports = ports.chain(config.reflector.listen.iter().copied());
     Needs {
         keep: config.privileges,
-        reads: reads.chain(tokens).map(Path::to_owned).collect(),
+        reads: reads
+            .chain(tokens)
+            .chain(keys)
+            .map(Path::to_owned)
+            .collect(),
         writes: pins.into_iter().chain(socket.map(Path::to_owned)).collect(),
         ports: ports.map(|address| address.port()).collect(),
         // A kubeconfig may name a program that gets credentials.

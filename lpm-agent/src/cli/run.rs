@@ -87,6 +87,7 @@ impl Run {
             only: self.measure.interface.clone(),
             layout_version: self.layout_version,
             passive: true,
+            active: true,
             place,
         };
         let session = Session::start(options, |notice| log(&notice))?;
@@ -94,7 +95,7 @@ impl Run {
         let nodes = Arc::clone(session.registry().publisher());
         let access = Arc::new(access.with_nodes(nodes));
         rights::tell(&rights);
-        let serving = listeners.serve(app(passive, &hash, http, Arc::clone(&access)));
+        let serving = listeners.serve(app(&session, passive, &hash, http, Arc::clone(&access)));
         let mut hangup = signals::reload()?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
@@ -171,17 +172,22 @@ impl Run {
 
 /// What the HTTP server shows of a session.
 fn app(
+    session: &Session,
     passive: &Passive,
     hash: &Arc<ConfigHash>,
     counts: Arc<HttpCounts>,
     access: Arc<Access>,
 ) -> App {
-    let metrics = Metrics::new(Collectors::of_agent(
+    let mut sources = Collectors::of_agent(
         passive.hub().shared_model(),
         Arc::clone(hash),
         passive.program_times(),
         Arc::clone(&counts),
-    ));
+    );
+    if let Some(active) = session.active() {
+        sources = sources.and_probes(active.figures(), active.answers());
+    }
+    let metrics = Metrics::new(sources);
     let metrics = match passive.counting_since() {
         Some(since) => metrics.counting_since(since),
         None => metrics,
@@ -189,6 +195,7 @@ fn app(
     App {
         metrics: Arc::new(metrics),
         hub: Arc::clone(passive.hub()),
+        probes: session.active().map(|active| Arc::clone(active.figures())),
         counts,
         // The session has dealt with every interface that was there.
         ready: Arc::new(AtomicBool::new(true)),

@@ -2,14 +2,17 @@
 
 mod auth;
 mod conntrack;
+mod durations;
 mod error;
 mod health;
 mod identity;
 mod method;
 mod pins;
 mod presets;
+mod probes;
 #[cfg(test)]
 mod reference;
+mod reflector;
 mod schema;
 mod sections;
 mod tunnels;
@@ -34,8 +37,11 @@ pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use method::Method;
 pub use pins::Pins;
 pub use presets::Preset;
+pub use probes::{Host, Probed, Probes, SESSIONS, Target, Train};
+pub use reflector::{Allowed, Reflector, SessionKey};
 pub use tunnels::Tunnels;
 
+use durations::{humantime_option, humantime_text};
 use sections::tables::{FLOWS, QUERIES, STRIPES};
 
 use crate::{
@@ -134,6 +140,11 @@ pub struct Config {
     /// Directory where the CNI plugins that Multus calls keep their results, for the further
     /// networks of pods (such as L2S-M's).
     pub multus_results: PathBuf,
+    /// The agent's answers to probes (STAMP, RFC 8762), as `lpm reflect` gives them.
+    pub reflector: Reflector,
+    /// What the agent probes, and how. Takes effect without a restart: targets that stay as they
+    /// are go on, and keep their counts.
+    pub probes: Probes,
     /// Whether flows to services show their backends.
     pub conntrack: Conntrack,
     /// Whether the data path outlives the agent, and where it is pinned.
@@ -173,6 +184,8 @@ impl Default for Config {
             keep_gone: Duration::from_mins(10),
             cni_results: cni::RESULTS.into(),
             multus_results: cni::MULTUS_RESULTS.into(),
+            reflector: Reflector::default(),
+            probes: Probes::default(),
             conntrack: Conntrack::default(),
             pins: Pins::default(),
             privileges: Keep::default(),
@@ -192,7 +205,9 @@ impl Config {
             let kubeconfig = &mut config.identity.kubernetes.kubeconfig;
             let tokens = config.auth.tokens.iter_mut().map(|token| &mut token.file);
             let files = [&mut config.names, kubeconfig, &mut config.web_config];
-            for file in files.into_iter().chain(tokens).flatten() {
+            let keys = config.reflector.keys.iter_mut().map(|key| &mut key.file);
+            let files = files.into_iter().chain(tokens).flatten();
+            for file in files.chain(keys).chain(config.probes.files()) {
                 *file = directory.join(&*file);
             }
         }
@@ -287,24 +302,6 @@ impl Config {
     #[cfg(test)]
     pub(crate) fn hot_keys() -> Vec<&'static str> {
         sections::hot()
-    }
-}
-
-/// Durations as `30s`, `1m 30s`.
-mod humantime_text {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&humantime::format_duration(*value))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(from)?;
-        humantime::parse_duration(&text).map_err(|error| {
-            D::Error::custom(format!("{text}: {error}; write a duration as 30s or 1m"))
-        })
     }
 }
 

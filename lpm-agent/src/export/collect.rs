@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{
     agent::{Agent, ConfigHash, ProgramTimes},
+    clock::Clocks,
     counters::KernelCounters,
     families::Families,
     flows::Flows,
@@ -12,12 +13,17 @@ use super::{
     info_metrics::Infos,
     interfaces::Interfaces,
     ports::Ports,
+    probes::Probes,
     process::Process,
+    reflector::Reflector,
     round_trips::RoundTrips,
     segments::Segments,
     sink::Sink,
 };
-use crate::passive::Model;
+use crate::{
+    active::agent::{Answers, figures::Figures},
+    passive::Model,
+};
 
 /// A source of metrics, read at each scrape.
 pub trait Collect {
@@ -65,6 +71,15 @@ impl Collectors {
         all.register(Http(http));
         all.register(Process);
         all
+    }
+
+    /// Registers the sources of an agent that probes, or answers probes.
+    #[must_use]
+    pub fn and_probes(mut self, figures: &Arc<Figures>, answers: &Arc<Answers>) -> Self {
+        self.register(Probes(Arc::clone(figures)));
+        self.register(Clocks::new(Arc::clone(figures)));
+        self.register(Reflector(Arc::clone(answers)));
+        self
     }
 
     /// Adds a source; its families are shown after all others.

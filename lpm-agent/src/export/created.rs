@@ -34,7 +34,7 @@ enum Counted {
 
 /// Counters of each family, by the beginning of its name. The first that fits decides. A family
 /// that is missing here has no time.
-const BY: [(&str, Counted); 26] = [
+const BY: [(&str, Counted); 29] = [
     ("lpm_rtt_seconds", Counted::Maps),
     ("lpm_flow_rtt_seconds", Counted::Maps),
     ("lpm_workload_rtt_seconds", Counted::Maps),
@@ -60,6 +60,9 @@ const BY: [(&str, Counted); 26] = [
     ("lpm_identity_", Counted::Agent),
     ("lpm_http_", Counted::Agent),
     ("lpm_segment_", Counted::Agent),
+    ("lpm_probe_", Counted::Agent),
+    ("lpm_reflector_", Counted::Agent),
+    ("lpm_clock_", Counted::Agent),
     ("process_", Counted::Agent),
 ];
 

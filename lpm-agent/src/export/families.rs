@@ -39,7 +39,7 @@ impl<'a> Families<'a> {
     ) -> fmt::Result {
         let series = series.into_iter();
         let series = series.map(|(labels, value)| (labels, value.into()));
-        let about = Family { name, help, unit };
+        let about = about(name, help, unit);
         self.family(about, series, |sink, family, series| {
             sink.counter(family, series)
         })
@@ -57,11 +57,7 @@ impl<'a> Families<'a> {
     ) -> fmt::Result {
         let series = series.into_iter();
         let series = series.map(|(labels, value)| (labels, value.into()));
-        let about = Family {
-            name,
-            help,
-            unit: None,
-        };
+        let about = about(name, help, None);
         self.family(about, series, |sink, family, series| {
             sink.gauge(family, series)
         })
@@ -77,8 +73,27 @@ impl<'a> Families<'a> {
         help: &str,
         series: impl IntoIterator<Item = (LabelSet, Counts)>,
     ) -> fmt::Result {
-        let unit = Some(Unit::Seconds);
-        let about = Family { name, help, unit };
+        let about = about(name, help, Some(Unit::Seconds));
+        self.family(about, series, |sink, family, series| {
+            sink.histogram(family, series)
+        })
+    }
+
+    /// Hands over a family of histograms of seconds that has series for each of many peers: in the
+    /// classic form with fewer buckets.
+    ///
+    /// # Errors
+    /// The sink cannot write it.
+    pub fn coarse_histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (LabelSet, Counts)>,
+    ) -> fmt::Result {
+        let about = Family {
+            is_coarse: true,
+            ..about(name, help, Some(Unit::Seconds))
+        };
         self.family(about, series, |sink, family, series| {
             sink.histogram(family, series)
         })
@@ -94,11 +109,7 @@ impl<'a> Families<'a> {
         help: &str,
         series: impl IntoIterator<Item = InfoLabels>,
     ) -> fmt::Result {
-        let about = Family {
-            name,
-            help,
-            unit: None,
-        };
+        let about = about(name, help, None);
         self.family(about, series, |sink, family, series| {
             sink.info(family, series)
         })
@@ -127,5 +138,15 @@ impl<'a> Families<'a> {
         }
         let name = &format!("{}_{}", self.prefix, about.name);
         write(self.sink, &Family { name, ..about }, &mut series)
+    }
+}
+
+/// The description of a family whose classic buckets are as usual.
+fn about<'a>(name: &'a str, help: &'a str, unit: Option<Unit>) -> Family<'a> {
+    Family {
+        name,
+        help,
+        unit,
+        is_coarse: false,
     }
 }

@@ -18,6 +18,12 @@ const CLASSIC: [i32; 25] = [
     -24, -16, -8, 0, 8, 16, 24,
 ];
 
+/// Schema indices of the classic buckets' bounds where few must do: whole powers of two from 15 us to
+/// 0.5 s. With `+Inf` that is 17 buckets.
+const COARSE: [i32; 16] = [
+    -128, -120, -112, -104, -96, -88, -80, -72, -64, -56, -48, -40, -32, -24, -16, -8,
+];
+
 /// A run of at most this many empty buckets is written out: a new span costs as much.
 const WIDEST_GAP: usize = 2;
 
@@ -63,10 +69,10 @@ impl Sparse {
 }
 
 /// Upper bounds in seconds and counts (not cumulative) of the classic buckets.
-fn classic(buckets: &[u64; BUCKETS]) -> Vec<(f64, u64)> {
-    let mut classic = Vec::with_capacity(CLASSIC.len() + 1);
+fn classic(buckets: &[u64; BUCKETS], bounds: &[i32]) -> Vec<(f64, u64)> {
+    let mut classic = Vec::with_capacity(bounds.len() + 1);
     let mut from = 0;
-    for index in CLASSIC {
+    for index in bounds {
         let last = usize::try_from(index - ZERO_INDEX).unwrap_or(0);
         classic.push((upper_bound_seconds(last), buckets[from..=last].iter().sum()));
         from = last + 1;
@@ -80,7 +86,9 @@ pub(super) fn encode(
     family: &mut MetricEncoder<'_>,
     labels: &impl EncodeLabelSet,
     counts: &Counts,
+    is_coarse: bool,
 ) -> fmt::Result {
+    let bounds: &[i32] = if is_coarse { &COARSE } else { &CLASSIC };
     let buckets = counts.buckets();
     let sparse = Sparse::of(buckets);
     let native = NativeHistogram {
@@ -102,7 +110,7 @@ pub(super) fn encode(
         .encode_histogram_with_native::<NoLabelSet>(
             counts.sum_seconds(),
             counts.count(),
-            &classic(buckets),
+            &classic(buckets, bounds),
             None,
             native,
         )
@@ -204,7 +212,7 @@ mod tests {
 
     #[test]
     fn bounds_are_the_labels_of_prometheus() {
-        let bounds = classic(Counts::default().buckets());
+        let bounds = classic(Counts::default().buckets(), &CLASSIC);
         let written: Vec<String> = bounds
             .iter()
             .map(|(bound, _)| number::bound(*bound))
@@ -218,7 +226,10 @@ mod tests {
         for ns in [1, 15_258, 15_259, 1_000_000, 8_000_000_000, 8_000_000_001] {
             counts.observe(Duration::from_nanos(ns));
         }
-        let classic = classic(counts.buckets());
+        assert_eq!(classic(counts.buckets(), &COARSE).len(), COARSE.len() + 1);
+        let coarse = classic(counts.buckets(), &COARSE).into_iter();
+        assert_eq!(coarse.map(|(_, count)| count).sum::<u64>(), counts.count());
+        let classic = classic(counts.buckets(), &CLASSIC);
         assert_eq!(classic.len(), 26);
         assert_eq!(
             classic.iter().map(|(_, count)| count).sum::<u64>(),

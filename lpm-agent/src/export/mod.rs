@@ -1,6 +1,7 @@
 //! Metrics: their sources ([`collect`]), the formats they go to ([`sink`]), and those of Prometheus.
 
 pub mod agent;
+mod clock;
 pub mod collect;
 mod counters;
 mod created;
@@ -18,9 +19,11 @@ pub mod metrics;
 pub mod negotiate;
 pub mod number;
 mod ports;
+mod probes;
 mod process;
 mod prometheus;
 mod queries;
+mod reflector;
 mod requests;
 mod round_trips;
 mod segments;

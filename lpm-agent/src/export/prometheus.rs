@@ -63,7 +63,7 @@ impl Sink for Prometheus<'_> {
     fn histogram(&mut self, family: &Family<'_>, series: Series<'_, Counts>) -> fmt::Result {
         let mut encoder = self.begin(family, MetricType::Histogram)?;
         for (labels, counts) in series {
-            histograms::encode(&mut encoder, &labels, &counts)?;
+            histograms::encode(&mut encoder, &labels, &counts, family.is_coarse)?;
         }
         Ok(())
     }

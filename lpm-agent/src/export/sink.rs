@@ -49,6 +49,8 @@ pub struct Family<'a> {
     pub help: &'a str,
     /// The unit of the values.
     pub unit: Option<Unit>,
+    /// Whether few classic buckets do: the family has series for each of many peers.
+    pub is_coarse: bool,
 }
 
 /// The series of a family, each with its labels.

@@ -1,9 +1,10 @@
 //! The registry of names by address. It needs no kernel.
 
 mod local_pods;
+mod nodes;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -30,6 +31,8 @@ pub struct Registry {
     labels: Chosen,
     /// Names of this node's pods.
     here: RwLock<BTreeMap<IpNet, Arc<Name>>>,
+    /// Addresses of nodes.
+    nodes: RwLock<HashMap<IpAddr, Arc<Name>>>,
     status: Arc<Status>,
     publisher: Arc<NamePublisher>,
 }
@@ -41,6 +44,7 @@ impl Registry {
         let now = Arc::make_mut(&mut names);
         for (range, name) in changes {
             self.note_here(*range, name.as_ref());
+            self.note_node(*range, name.as_ref());
             match name {
                 Some(name) => now.insert(*range, Arc::clone(name)),
                 None => drop(now.remove(*range)),

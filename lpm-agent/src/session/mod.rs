@@ -1,5 +1,5 @@
-//! One running agent: names, and in a process that measures the kernel programs, the model over
-//! their maps and the samples.
+//! One running agent: names, in a process that measures the kernel programs, the model over their
+//! maps and the samples, and in one that probes the probes.
 //!
 //! `lpm run`, `lpm top` and `lpm watch` are each a session and something that shows it. Ending a
 //! session (dropping it) detaches everything, but for what `lpm run` pins for its successor.
@@ -26,6 +26,7 @@ use std::{
 use thiserror::Error;
 
 use crate::{
+    active::agent::{Active, ActiveError},
     config::Config,
     identity::{Registry, kubernetes::KubernetesError, names_file::NamesError},
     kernel::{
@@ -41,15 +42,17 @@ pub use notice::Notice;
 use passive::Loaded;
 pub use passive::Passive;
 
-/// Keys that [`Session::reload`] applies: names, and rules for interfaces. The sections of the
+/// Keys that [`Session::reload`] applies: names, rules for interfaces, and probes. The sections of the
 /// configuration say the same of them.
 #[cfg(test)]
-const RELOADED: [&str; 5] = [
+const RELOADED: [&str; 7] = [
     "preset",
     "interfaces",
     "names",
     "identity.external",
     "identity.cluster_ranges",
+    "reflector.allow",
+    "probes",
 ];
 
 /// Why a session could not begin.
@@ -73,6 +76,9 @@ pub enum SessionError {
     /// Kubernetes cannot be asked for names.
     #[error(transparent)]
     Kubernetes(#[from] KubernetesError),
+    /// Probes can be neither sent nor answered.
+    #[error(transparent)]
+    Active(#[from] ActiveError),
     /// The kernel's names or clocks cannot be read or written.
     #[error(
         "cannot prepare the maps of the kernel programs: {0}; run `lpm check` to see what this \
@@ -96,6 +102,8 @@ pub struct Options {
     /// True: measure. False: give names only. Then no kernel program is loaded, and no privilege is
     /// needed unless the configuration names a network namespace.
     pub passive: bool,
+    /// True: answer probes, and probe, as the configuration says. It needs no privilege either.
+    pub active: bool,
     /// A thread in the configured network namespace, for a process that may not enter it any more.
     pub place: Option<Arc<Place>>,
 }
@@ -107,6 +115,7 @@ impl Default for Options {
             only: Vec::new(),
             layout_version: None,
             passive: true,
+            active: false,
             place: None,
         }
     }
@@ -127,8 +136,9 @@ fn within<T: Send + 'static>(
 /// A running agent.
 #[derive(Debug)]
 pub struct Session {
-    // Fields are dropped in this order: the hooks are detached first. Then the names end, Kubernetes
+    // Fields are dropped in this order: probing ends, the hooks are detached. Then the names end, Kubernetes
     // before housekeeping, and last what reads the kernel's maps and keeps their pins.
+    active: Option<Active>,
     hotplug: Option<Hotplug>,
     names: Names,
     passive: Option<Passive>,
@@ -153,6 +163,7 @@ impl Session {
             only,
             layout_version,
             passive,
+            active,
             place,
         } = options;
         let configured = names::configured(&config)?;
@@ -165,7 +176,10 @@ impl Session {
         let names = Names::start(&config, configured, netns, registry, model, place.as_ref())?;
         let attach = |loaded: Loaded| loaded.attach(&config, &only, place.as_ref(), notify);
         let (hotplug, passive) = loaded.map(attach).transpose()?.unzip();
+        let probes = || start_active(&config, names.registry(), place.as_ref());
+        let active = active.then(probes).transpose()?;
         Ok(Self {
+            active,
             hotplug,
             names,
             passive,
@@ -186,6 +200,12 @@ impl Session {
         self.passive.as_ref()
     }
 
+    /// What probes and answers probes. None: the session was started without it.
+    #[must_use]
+    pub fn active(&self) -> Option<&Active> {
+        self.active.as_ref()
+    }
+
     /// Ends the session and detaches everything, pinned or not. Dropping the session leaves what is
     /// pinned to the next agent.
     pub fn detach(self) {
@@ -201,13 +221,17 @@ impl Session {
         hotplug.map_or_else(Vec::new, Hotplug::attached)
     }
 
-    /// Applies the parts of another configuration that can change while running: names and rules.
-    /// Returns the keys that differ and need a restart.
+    /// Applies the parts of another configuration that can change while running: names, rules and
+    /// probes. Returns the keys that differ and need a restart.
     ///
     /// # Errors
-    /// The configuration's names cannot be read. Then nothing is changed.
+    /// The configuration's names, or the keys of probes, cannot be read. Then nothing is changed.
     pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, SessionError> {
-        self.names.configure(names::configured(&config)?);
+        let configured = names::configured(&config)?;
+        if let Some(active) = &self.active {
+            active.apply(Active::prepare(&config)?);
+        }
+        self.names.configure(configured);
         if let Some(hotplug) = &self.hotplug {
             hotplug.set_rules(config.rules(&self.only));
         }
@@ -216,6 +240,18 @@ impl Session {
         *current = config;
         Ok(cold)
     }
+}
+
+/// Starts what probes and answers, in the watched network namespace.
+fn start_active(
+    config: &Config,
+    registry: &Arc<Registry>,
+    place: Option<&Arc<Place>>,
+) -> Result<Active, SessionError> {
+    let netns = open_netns(config)?;
+    let (config, registry) = (config.clone(), Arc::clone(registry));
+    let started = within(place, move || Active::start(&config, &registry, netns));
+    Ok(started?)
 }
 
 /// Opens the network namespace that is watched. None: it is this process's.
@@ -235,6 +271,7 @@ mod tests {
     use caps::CapSet;
 
     use super::*;
+    use crate::active::fate::Fate;
 
     /// A key that the sections call hot and `reload` forgets would never be applied, in silence.
     #[test]
@@ -251,6 +288,43 @@ mod tests {
             runs();
         });
         thread.join().expect("the thread without capabilities");
+    }
+
+    /// A process without BPF and without any privilege answers probes, and probes.
+    #[test]
+    fn probes_without_privileges() {
+        unprivileged(|| {
+            let free = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            let address = free.local_addr().expect("an address");
+            drop(free);
+            let text = format!(
+                "reflector: {{listen: [\"{address}\"]}}\n\
+                 probes: {{interval: 100ms, train: {{packets: 5}}, \
+                 targets: [{{name: self, address: \"{address}\"}}]}}\n"
+            );
+            let config = Config::parse(&text, std::path::Path::new("lpm.yaml"));
+            let options = Options {
+                config: config.expect("a configuration"),
+                passive: false,
+                active: true,
+                ..Options::default()
+            };
+            let session = Session::start(options, drop).expect("a session of probes");
+            let active = session.active().expect("it probes");
+            let patience = Instant::now() + Duration::from_mins(1);
+            loop {
+                let sessions = active.figures().sessions();
+                let counted = sessions.first().map(|one| one.figures().clone());
+                if counted.is_some_and(|one| one.round_trips.count() >= 20 && one.ways.is_some()) {
+                    break;
+                }
+                assert!(Instant::now() < patience, "no answer: {sessions:?}");
+                thread::yield_now();
+            }
+            let answered = active.answers().counts.of(Fate::Answered);
+            assert!(answered >= 20, "{answered}");
+            assert!(session.passive().is_none());
+        });
     }
 
     /// A process without BPF gives names, and a session that measures does not start there.

@@ -222,6 +222,63 @@ fn two_capabilities_clean_a_node() {
     assert_eq!(filters(&node, "va", Ingress), []);
 }
 
+/// Probing and answering take no more than the chart's three capabilities, with the agent's own
+/// filter of system calls on.
+#[test]
+fn the_containers_capabilities_are_enough_to_probe_and_to_answer() {
+    if !kernel_is_usable() {
+        return;
+    }
+    let (node, _pod) = node_with_pod("va");
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("lpm.yaml");
+    let text = "reflector: {listen: [\"127.0.0.1:8620\"]}\n\
+                probes: {interval: 100ms, targets: [{name: self, address: 127.0.0.1}]}\n";
+    std::fs::write(&file, text).expect("write");
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net={}", path_of(&node)))
+        .arg("setpriv")
+        .args([
+            "--bounding-set",
+            &format!("-all,{AGENTS}"),
+            "--inh-caps=-all",
+        ])
+        .args([
+            env!("CARGO_BIN_EXE_lpm"),
+            "run",
+            "--listen",
+            "127.0.0.1:9477",
+            "-c",
+        ])
+        .arg(&file)
+        .env_remove("LPM_LOG")
+        .stdin(Stdio::null());
+    let agent = Lpm::spawn(&node, &mut command);
+    agent.wait_for("metrics at");
+    agent.wait_for("keeps CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, with seccomp");
+    let metrics = || {
+        let page = node.run_in(|| {
+            let page = ureq::get("http://127.0.0.1:9477/metrics").call().ok()?;
+            page.into_body().read_to_string().ok()
+        });
+        page.expect("the namespace").unwrap_or_default()
+    };
+    eventually("round trips by the kernel's times", || {
+        let page = metrics();
+        let kernel = |stage| {
+            let labels = format!(",stage=\"{stage}\",source=\"kernel\"}}");
+            page.lines().any(|line| {
+                line.starts_with("lpm_probe_timestamps_total") && line.contains(&labels)
+            })
+        };
+        ["t1", "t2", "t3", "t4"].into_iter().all(kernel)
+            && page.contains("lpm_probe_rtt_seconds_count")
+            && page.contains("lpm_reflector_packets_total{result=\"answered\"}")
+    });
+    assert!(agent.end(Signal::SIGTERM).success());
+}
+
 /// Looking who is in front, and moving there, takes no more than measuring does.
 #[test]
 fn the_containers_capabilities_are_enough_to_be_first() {

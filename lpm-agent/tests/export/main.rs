@@ -3,6 +3,7 @@
 mod alert_rules;
 mod hostile;
 mod metrics;
+mod probes;
 mod prometheus;
 mod row_reuse;
 mod scrape;

@@ -45,6 +45,7 @@ directory in it that is not. */ -}}
 {{- define "lpm.ownKeys" -}}
 listen: set `listenAddress` and `port`
 health.listen: set `healthPort`, which the probes use
+reflector.listen: set `reflector.enabled` and `reflector.port`
 web_config: set `webConfig.secret`
 auth.kubernetes.enabled: set `auth.kubernetes`, which also grants the rights that it needs
 socket.enabled: the commands in the agents' containers need the socket
@@ -82,6 +83,7 @@ identity.kubernetes.kubeconfig: the agents use their service account
 {{- if .Values.webConfig.secret }}{{ $_ := set $config "web_config" (printf "/etc/lpm-web/%s" .Values.webConfig.file) }}{{ end -}}
 {{- if .Values.auth.kubernetes }}{{ $_ := set $config "auth" (dict "kubernetes" (dict "enabled" true)) }}{{ end -}}
 {{- with .Values.preset }}{{ $_ := set $config "preset" . }}{{ end -}}
+{{- if .Values.reflector.enabled }}{{ $_ := set $config "reflector" (dict "listen" (list (printf "%s:%v" .Values.listenAddress .Values.reflector.port))) }}{{ end -}}
 {{- if ne .Values.scope "cluster" }}{{ $_ := set $config "identity" (dict "kubernetes" (dict "scope" .Values.scope)) }}{{ end -}}
 {{- if .Values.pins.enabled }}{{ $_ := set $config "pins" (dict "enabled" true "path" "/run/bpf/lpm") }}{{ end -}}
 {{- if .Values.names }}{{ $_ := set $config "names" "names.yaml" }}{{ end -}}

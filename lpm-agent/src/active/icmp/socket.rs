@@ -192,7 +192,7 @@ impl EchoSocket {
     /// # Errors
     /// What the kernel refused, or an ICMP error about an earlier packet: [`Self::notice`] takes that.
     /// Whether the message took a number is not known then: one that netfilter or a queue refuses has
-    /// one (`__ip_append_data` of net/ipv4/ip_output.c counts before). See [`Self::restart_numbers`].
+    /// one (`__ip_append_data` of `net/ipv4/ip_output.c` counts before). See [`Self::restart_numbers`].
     pub fn send(&self, message: &[u8], to: SocketAddr) -> Result<(), Errno> {
         let to = SockaddrStorage::from(to);
         let slices = [IoSlice::new(message)];

@@ -49,7 +49,7 @@ impl Reflector {
     /// Whether the sender of a packet may have an answer.
     pub(super) fn admit(&self, received: &Received, now: Instant) -> Result<(), Refused> {
         let client = received.from.ip().to_canonical();
-        if !self.settings.allow.iter().any(|net| net.contains(&client)) {
+        if !self.settings.allow.contains(client) {
             return Err(Refused::As(Fate::NotAllowed));
         }
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);

@@ -22,7 +22,7 @@ use crate::active::{
 
 fn reflector() -> Reflector {
     let settings = Settings {
-        allow: vec!["127.0.0.0/8".parse().expect("a range")],
+        allow: vec!["127.0.0.0/8".parse().expect("a range")].into(),
         rate: 1_000_000,
         keys: HashMap::new(),
     };

@@ -4,6 +4,7 @@
 //! A new key is a field of [`Config`], its default, and a line in the section that owns it. A test
 //! fails for a key that no section owns.
 
+mod active;
 mod conntrack;
 mod hooks;
 mod methods;
@@ -50,12 +51,13 @@ pub(super) struct Section {
 }
 
 /// All sections, in the order in which changes are told.
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 9] = [
     serve::SECTION,
     hooks::SECTION,
     tables::SECTION,
     methods::SECTION,
     names::SECTION,
+    active::SECTION,
     conntrack::SECTION,
     pins::SECTION,
     privileges::SECTION,
@@ -125,6 +127,16 @@ mod tests {
             .filter_map(|key| Some(key.strip_prefix("identity.")?.to_owned()))
             .collect();
         assert_eq!(told, keys_of_schema("/$defs/Identity/properties"));
+    }
+
+    /// Some of `reflector` is hot and some is not, so each of its keys is told.
+    #[test]
+    fn each_key_of_reflector_says_whether_it_is_hot() {
+        let keys = active::SECTION.keys.iter().map(|key| key.name);
+        let told: BTreeSet<_> = keys
+            .filter_map(|key| Some(key.strip_prefix("reflector.")?.to_owned()))
+            .collect();
+        assert_eq!(told, keys_of_schema("/$defs/Reflector/properties"));
     }
 
     #[test]

@@ -40,7 +40,7 @@ struct Beyond {
 impl Beyond {
     fn start(netns: &Netns, address: SocketAddr, bend: &Bend) -> Self {
         let settings = Settings {
-            allow: vec!["198.18.0.0/15".parse().expect("a range")],
+            allow: vec!["198.18.0.0/15".parse().expect("a range")].into(),
             rate: 1_000_000,
             keys: std::collections::HashMap::new(),
         };

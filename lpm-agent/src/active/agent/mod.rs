@@ -1,0 +1,169 @@
+//! The active half of an agent: it answers probes, and probes by itself. It needs no kernel program
+//! and no privilege, but for ports below 1024.
+//!
+//! One thread sends all probes ([`prober`]), and one for each address answers them ([`answering`]).
+//! [`figures`] are shared with those who show them.
+
+mod answering;
+pub mod figures;
+mod losses;
+mod prober;
+mod probing;
+mod resolve;
+mod spec;
+mod train;
+
+use std::{io, sync::Arc};
+
+use ipnet::IpNet;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use thiserror::Error;
+
+use answering::Answering;
+pub use answering::Answers;
+use figures::Figures;
+use prober::Prober;
+
+use super::{allow::Allow, mac::KeyError};
+use crate::{
+    config::{self, Allowed, Config, node_name},
+    identity::{Registry, UNKNOWN},
+    kernel::netns::Netns,
+};
+
+/// Descriptors of a session: its socket, and two that watch the clock and keep the kernel stamping.
+const PER_SESSION: u64 = 3;
+
+/// Descriptors of everything else in an agent.
+const OTHERS: u64 = 1024;
+
+/// Why probes can be neither sent nor answered.
+#[derive(Debug, Error)]
+pub enum ActiveError {
+    /// A key cannot be read.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A thread or a descriptor cannot be had.
+    #[error(
+        "cannot start to probe: {0}; raise the limits of processes and open files (ulimit -u, ulimit -n)"
+    )]
+    Start(#[from] io::Error),
+}
+
+/// The active half of a running agent. Dropping it ends its threads.
+#[derive(Debug)]
+pub struct Active {
+    prober: Prober,
+    _answering: Answering,
+    allow: Allow,
+    registry: Arc<Registry>,
+    figures: Arc<Figures>,
+    answers: Arc<Answers>,
+}
+
+impl Active {
+    /// Starts to answer and to probe what the configuration says. Threads enter the network
+    /// namespace; None: they stay in the caller's.
+    ///
+    /// # Errors
+    /// A key cannot be read, or the kernel gives no thread.
+    pub fn start(
+        config: &Config,
+        registry: &Arc<Registry>,
+        netns: Option<Netns>,
+    ) -> Result<Self, ActiveError> {
+        let node = node_name(config.node_name.as_deref()).unwrap_or_else(|| UNKNOWN.into());
+        let netns = netns.map(Arc::new);
+        let specs = spec::specs(&config.probes)?;
+        make_room(specs.len());
+        let allow = Allow::default();
+        let settings = answering::settings(&config.reflector, allow.clone())?;
+        allow_by(&allow, &config.reflector, registry);
+        let (figures, answers) = (Arc::new(Figures::new(node)), Arc::<Answers>::default());
+        let listen = &config.reflector.listen;
+        let answering = Answering::start(listen, &settings, &answers, netns.as_ref())?;
+        let prober = Prober::start(Arc::clone(&figures), allow.clone(), netns)?;
+        prober.configure(specs);
+        Ok(Self {
+            prober,
+            _answering: answering,
+            allow,
+            registry: Arc::clone(registry),
+            figures,
+            answers,
+        })
+    }
+
+    /// Reads what another configuration wants, without applying it.
+    ///
+    /// # Errors
+    /// A key cannot be read.
+    pub fn prepare(config: &Config) -> Result<Prepared, ActiveError> {
+        Ok(Prepared {
+            specs: spec::specs(&config.probes)?,
+            reflector: config.reflector.clone(),
+        })
+    }
+
+    /// Probes what was prepared, and allows whom it allows. Sessions that stay as they are go on.
+    pub fn apply(&self, prepared: Prepared) {
+        make_room(prepared.specs.len());
+        allow_by(&self.allow, &prepared.reflector, &self.registry);
+        self.prober.configure(prepared.specs);
+    }
+
+    /// The figures of the probes.
+    #[must_use]
+    pub fn figures(&self) -> &Arc<Figures> {
+        &self.figures
+    }
+
+    /// What the reflectors have counted.
+    #[must_use]
+    pub fn answers(&self) -> &Arc<Answers> {
+        &self.answers
+    }
+}
+
+/// What [`Active::apply`] takes.
+#[derive(Debug)]
+pub struct Prepared {
+    specs: Vec<spec::Spec>,
+    reflector: config::Reflector,
+}
+
+/// Raises the limit of open files for so many sessions, as far as the hard limit allows. What finds
+/// no room is told when its socket is opened.
+fn make_room(sessions: usize) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    let wanted = OTHERS + PER_SESSION * sessions as u64;
+    if sessions > 0 && soft < wanted.min(hard) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard);
+    }
+}
+
+/// Allows whom the configuration allows.
+fn allow_by(allow: &Allow, reflector: &config::Reflector, registry: &Arc<Registry>) {
+    let mut ranges: Vec<IpNet> = Vec::new();
+    let (mut nodes, mut peers) = (None, false);
+    for allowed in &reflector.allow {
+        match allowed {
+            Allowed::Local => ranges.extend(local()),
+            Allowed::Nodes => nodes = Some(Arc::clone(registry)),
+            Allowed::Peers => peers = true,
+            Allowed::Range(range) => ranges.push(*range),
+        }
+    }
+    allow.set(ranges, nodes, peers);
+}
+
+/// The loopback addresses.
+fn local() -> [IpNet; 2] {
+    let v4 = IpNet::new_assert([127, 0, 0, 0].into(), 8);
+    [
+        v4,
+        std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST).into(),
+    ]
+}
