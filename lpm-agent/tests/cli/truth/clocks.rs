@@ -84,9 +84,8 @@ fn run(name: &str, scene: &Scene, trains: u32, mut before: impl FnMut(&Scene) ->
             seen.settings += u64::from(before(scene));
         }
         Report::Restarted(_) => seen.restarts += 1,
-        Report::Numbered { .. } => {}
         // A busy machine may lose or delay a packet.
-        Report::Lost { .. } | Report::Late { .. } => {}
+        Report::Numbered { .. } | Report::Lost { .. } | Report::Late { .. } => {}
         other => panic!("{name}: {other:?}"),
     });
     eprintln!(
