@@ -93,8 +93,7 @@ pub trait Hook {
     fn fast_path(ctx: Self::Context) -> FastPath {
         let bytes = DirectAccess::new(ctx);
         let env = Self::env(ctx);
-        let meta = || Self::meta(ctx);
-        pipeline::fast_path(&bytes, &Self::around(ctx, &env), meta, stash)
+        pipeline::fast_path(&bytes, &Self::around(ctx, &env), stash)
     }
 
     /// The packet's metadata, as they stand in flow keys.

@@ -50,10 +50,9 @@ impl<W: Way> Hook for Node<W> {
         let bytes = DirectAccess::new(ctx);
         let env = Self::env(ctx);
         let cx = Self::around(ctx, &env);
-        let meta = || Self::meta(ctx);
         match W::WAY.1 {
-            Direction::FromLocal => pipeline::fast_path(&bytes, &cx, meta, stash),
-            Direction::ToLocal => node::fast_path_to_pod(&bytes, &cx, meta, stash),
+            Direction::FromLocal => pipeline::fast_path(&bytes, &cx, stash),
+            Direction::ToLocal => node::fast_path_to_pod(&bytes, &cx, stash),
         }
     }
 

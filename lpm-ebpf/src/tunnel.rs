@@ -33,8 +33,7 @@ impl<C: Context, W: Way> Hook for Tunnel<C, W> {
     fn fast_path(ctx: C) -> FastPath {
         let bytes = DirectAccess::new(ctx);
         let env = KernelEnv::new(ctx);
-        let meta = || ctx.meta();
-        tunnel::fast_path(&bytes, &Self::around(ctx, &env), &Ports, meta, stash)
+        tunnel::fast_path(&bytes, &Self::around(ctx, &env), &Ports, stash)
     }
 
     #[inline(always)]

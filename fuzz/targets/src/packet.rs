@@ -101,16 +101,14 @@ pub fn parse(data: &[u8]) {
         assert!(head.options <= 40, "{head:?}");
     }
     let known = Frame {
+        len: meta.len,
         link: around.link,
         direction: around.direction,
-        methods: || around.methods,
+        methods: around.methods,
     };
     let Common::Tcp(common) = parse::common(&frame, &known, &SECRETS) else {
         return;
     };
-    if !common.is_whole(meta.len) || common.may_be_dns(around.methods) {
-        return;
-    }
     let Some(head) = parse::common_head(&parse_after(frame, common.l4), &common) else {
         return;
     };

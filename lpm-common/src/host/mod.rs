@@ -194,10 +194,10 @@ impl Model {
         let cx = self.begin(frame, arrival);
         let (cx, direction) = (cx.with(node::meta(&cx.meta)), cx.direction);
         let fast_path = |stash: &mut dyn FnMut(&ParsedFlowPacket)| match direction {
-            Direction::FromLocal => pipeline::fast_path(&frame, &cx, || cx.meta, stash),
+            Direction::FromLocal => pipeline::fast_path(&frame, &cx, stash),
             Direction::ToLocal => {
                 self.quiet.set(true);
-                node::fast_path_to_pod(&frame, &cx, || cx.meta, stash)
+                node::fast_path_to_pod(&frame, &cx, stash)
             }
         };
         let fast_path = pipeline::after(&cx, fast_path);

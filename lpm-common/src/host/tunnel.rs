@@ -12,7 +12,7 @@ use crate::{
 impl Model {
     pub(super) fn packet_inside(&self, frame: &[u8], cx: &PacketContext<'_, Self, Self>) {
         let fast_path = |stash: &mut dyn FnMut(&ParsedFlowPacket)| {
-            tunnel::fast_path(&frame, cx, &self.tunnels, || cx.meta, stash)
+            tunnel::fast_path(&frame, cx, &self.tunnels, stash)
         };
         if pipeline::after(cx, fast_path) != FastPath::Uncommon {
             return;

@@ -19,7 +19,13 @@ mod tests;
 mod ts;
 mod window;
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::{
+    hint::cold_path,
+    sync::atomic::{
+        Ordering::{Acquire, Relaxed},
+        compiler_fence,
+    },
+};
 
 pub use echo::classify;
 pub use statistics::update as update_statistics;
@@ -30,7 +36,6 @@ use crate::{
     env::Env,
     layout::{FlowEntry, Method, RequestEntry, Traffic, UNIT_NS},
     packet::{Direction, TcpHead, flag},
-    parse::CommonTimes,
 };
 
 /// Seconds without a packet after which outstanding stamps are void: their
@@ -148,70 +153,65 @@ impl FlowPacket<'_> {
     }
 }
 
-/// The fast path for packets that have nothing new in them, as nearly all packets of a busy flow:
-/// counts the packet. `seq` reads its sequence number. False: nothing was done.
+/// The fast path for packets with timestamps: counts the packet, stamps it and
+/// matches it. False: nothing was done, because the packet needs the steps from
+/// [`prepare`] on.
 ///
 /// The order is that of the memory: first everything is looked at, so that
-/// the misses of a cold flow's lines overlap; the atomic add, which waits for
-/// all loads before it, comes last.
-#[inline(always)]
-pub fn has_nothing_new<E: Env>(
-    at: &FlowPacket<'_>,
-    times: &CommonTimes,
-    seq: impl Fn() -> u32,
-    env: &E,
-) -> bool {
-    let own = &at.entry.hot[at.direction.index()];
-    if own.state.load(Relaxed) & state::RESTLESS != state::CALM
-        || times.tsval != own.tsval.load(Relaxed)
-        || times.tsecr != own.tsecr.load(Relaxed)
-        || (times.payload != 0 && seq() != own.seq_end.load(Relaxed))
-    {
-        return false;
-    }
-    let now = env.jiffies();
-    if at.entry.last_seen.load(Relaxed) != now {
-        // Counted, it would make the flow look as if it had not been silent, and the next
-        // packet would be timed by stamps whose times have wrapped.
-        if is_silent(at, env) {
-            return false;
-        }
-        at.entry.last_seen.store(now, Relaxed);
-    }
-    if times.payload != 0 {
-        own.seq_end
-            .store(seq().wrapping_add(times.payload), Relaxed);
-    }
-    at.count_traffic(env);
-    true
-}
-
-/// The fast path for other packets with timestamps: counts the packet, stamps
-/// it and matches it. False: nothing was done, because the packet needs the
-/// steps from [`prepare`] on.
+/// the misses of a cold flow's lines overlap; the clock and the atomic adds,
+/// which wait for all loads before them, come last.
 #[inline(always)]
 pub fn fast_ts<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> bool {
+    let own = &at.entry.hot[at.direction.index()];
+    let state = own.state.load(Relaxed);
     if !env.methods().allow_fast_path() || !head.has_timestamp {
         return false;
     }
-    let own = &at.entry.hot[at.direction.index()];
-    let mut state = own.state.load(Relaxed);
-    let last = ts::Last::with(at, own.tsval.load(Relaxed));
-    if ts::is_odd(at, head, last, state) || is_silent(at, env) {
-        return false;
+    // Nearly every packet of a busy flow has nothing new in it.
+    let quiet = state & state::RESTLESS == state::CALM
+        && head.tsval == own.tsval.load(Relaxed)
+        && head.tsecr == own.tsecr.load(Relaxed)
+        && (head.payload == 0 || head.seq == own.seq_end.load(Relaxed))
+        && !head.has_any(flag::SYN | flag::FIN | flag::RST);
+    if quiet {
+        let now = env.jiffies();
+        if at.entry.last_seen.load(Relaxed) != now {
+            // Counted, it would make the flow look as if it had not been silent, and the next
+            // packet would be timed by stamps whose times have wrapped.
+            if is_silent(at, env) {
+                return false;
+            }
+            at.entry.last_seen.store(now, Relaxed);
+        }
+        if head.payload != 0 {
+            let end = head.seq.wrapping_add(head.payload);
+            own.seq_end.store(end, Relaxed);
+        }
+    } else {
+        // The words are loaded again on purpose. Kept since the test above,
+        // they would take registers from the packets that have nothing new,
+        // and some of those would then use the stack.
+        cold_path();
+        compiler_fence(Acquire);
+        let state = own.state.load(Relaxed);
+        let last = ts::Last::with(at, own.tsval.load(Relaxed));
+        if ts::is_odd(at, head, last, state) || is_silent(at, env) {
+            return false;
+        }
+        let mut state = state;
+        if head.has(flag::FIN) {
+            state = close(at, head, env, state);
+        }
+        (_, state) = sequence::note(at, head, env, state);
+        ts::packet(
+            at,
+            head,
+            (Some(last), 0),
+            env,
+            env.hide_from_verifier(state),
+        );
+        at.see(env);
     }
-    if head.has(flag::FIN) {
-        state = close(at, head, env, state);
-    }
-    (_, state) = sequence::note(at, head, env, state);
-    ts::packet(
-        at,
-        head,
-        (Some(last), 0),
-        env,
-        env.hide_from_verifier(state),
-    );
-    at.see(env);
     at.count_traffic(env);
     true
 }

@@ -23,46 +23,8 @@ pub struct CommonTcp {
     pub ports: u32,
     /// Offset of the TCP header.
     pub l4: u32,
-    /// Where the IP header says that the packet ends. Not compared with the length of the frame yet.
+    /// Where the IP header says that the packet ends.
     pub end: u32,
-}
-
-impl CommonTcp {
-    /// Whether the frame, `len` bytes long, has the whole packet.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_whole(&self, len: u32) -> bool {
-        self.l4 < self.end && !self.exceeds(len)
-    }
-
-    /// Whether the IP header says that the packet ends beyond the frame, `len` bytes long.
-    #[inline(always)]
-    #[must_use]
-    pub const fn exceeds(&self, len: u32) -> bool {
-        self.end > len
-    }
-
-    /// Whether the slow path must read the packet for the DNS messages in it.
-    #[inline(always)]
-    #[must_use]
-    pub fn may_be_dns(&self, methods: Methods) -> bool {
-        self.ports as u16 == query::dns::PORT && methods.has(Method::Dns)
-    }
-}
-
-/// What decides whether a packet with timestamps has anything new in it.
-#[derive(Clone, Copy, Debug)]
-pub struct CommonTimes {
-    /// Timestamp value.
-    pub tsval: u32,
-    /// Timestamp echo reply.
-    pub tsecr: u32,
-    /// TCP payload, bytes.
-    pub payload: u32,
-    /// Offset of the payload in the frame, bytes.
-    pub headers: u32,
-    /// Length of the TCP options, bytes.
-    pub options: u32,
 }
 
 /// What [`common`] found.
@@ -83,24 +45,20 @@ const TIMESTAMP: usize = 12;
 
 /// What is known of a frame before it is parsed.
 #[derive(Clone, Copy, Debug)]
-pub struct Frame<M> {
+pub struct Frame {
+    /// Length in bytes, however much of the frame can be read.
+    pub len: u32,
     /// Link layer: what the frame begins with.
     pub link: Link,
     /// Direction of the packet.
     pub direction: Direction,
-    /// Tells the methods that are on. It is asked only where it matters: a kernel program has few
-    /// registers.
-    pub methods: M,
+    /// The methods that are on.
+    pub methods: Methods,
 }
 
-/// Parses a packet of the common layout, as far as the look-up of its flow needs it. The length of
-/// the frame is no part of that; see [`CommonTcp::is_whole`].
+/// Parses a packet of the common layout.
 #[inline(always)]
-pub fn common<P: Prefix, S: Seeds, M: Fn() -> Methods>(
-    bytes: &P,
-    frame: &Frame<M>,
-    seeds: &S,
-) -> Common {
+pub fn common<P: Prefix, S: Seeds>(bytes: &P, frame: &Frame, seeds: &S) -> Common {
     match frame.link {
         Link::Ethernet => {
             const L3: usize = number::ETHERNET_HEADER as usize;
@@ -127,12 +85,7 @@ pub fn common<P: Prefix, S: Seeds, M: Fn() -> Methods>(
 }
 
 #[inline(always)]
-fn v4<P: Prefix, S: Seeds, M: Fn() -> Methods>(
-    bytes: &P,
-    l3: usize,
-    frame: &Frame<M>,
-    seeds: &S,
-) -> Common {
+fn v4<P: Prefix, S: Seeds>(bytes: &P, l3: usize, frame: &Frame, seeds: &S) -> Common {
     if bytes.byte(l3) != 0x45 {
         return Common::Uncommon;
     }
@@ -143,8 +96,10 @@ fn v4<P: Prefix, S: Seeds, M: Fn() -> Methods>(
         }
         return other(bytes, l3 + 9, l3 + IPV4_HEADER, frame);
     }
+    let total = u32::from(bytes.be16(l3 + 2));
     // Any fragment, the first one included: more-fragments bit or an offset.
-    if bytes.be16(l3 + 6) & 0x3fff != 0 {
+    let fragment = bytes.be16(l3 + 6) & 0x3fff != 0;
+    if fragment || total == 0 {
         return Common::Uncommon;
     }
     let (src, dst) = (bytes.word(l3 + 12), bytes.word(l3 + 16));
@@ -152,20 +107,15 @@ fn v4<P: Prefix, S: Seeds, M: Fn() -> Methods>(
         Direction::FromLocal => hash::v4(seeds, src, dst),
         Direction::ToLocal => hash::v4(seeds, dst, src),
     };
-    let end = l3 as u32 + u32::from(bytes.be16(l3 + 2));
-    tcp(bytes, l3 + IPV4_HEADER, end, addresses, frame.direction)
+    let end = l3 as u32 + total;
+    ports(bytes, l3 + IPV4_HEADER, end, addresses, frame)
 }
 
 /// Parses a protocol other than TCP, whose number is at `protocol`. Tells
 /// whether the first bytes can be a query or an answer, or nothing to measure.
 #[inline(always)]
-fn other<P: Prefix, M: Fn() -> Methods>(
-    bytes: &P,
-    protocol: usize,
-    l4: usize,
-    frame: &Frame<M>,
-) -> Common {
-    let (direction, methods) = (frame.direction, (frame.methods)());
+fn other<P: Prefix>(bytes: &P, protocol: usize, l4: usize, frame: &Frame) -> Common {
+    let (direction, methods) = (frame.direction, frame.methods);
     if query::may_be(bytes.byte(protocol), bytes.be32(l4), direction, methods) {
         Common::Uncommon
     } else {
@@ -174,12 +124,7 @@ fn other<P: Prefix, M: Fn() -> Methods>(
 }
 
 #[inline(always)]
-fn v6<P: Prefix, S: Seeds, M: Fn() -> Methods>(
-    bytes: &P,
-    l3: usize,
-    frame: &Frame<M>,
-    seeds: &S,
-) -> Common {
+fn v6<P: Prefix, S: Seeds>(bytes: &P, l3: usize, frame: &Frame, seeds: &S) -> Common {
     if !bytes.covers(l3 + IPV6_HEADER + TCP_HEADER) || bytes.byte(l3) >> 4 != 6 {
         return Common::Uncommon;
     }
@@ -188,6 +133,10 @@ fn v6<P: Prefix, S: Seeds, M: Fn() -> Methods>(
             number::UDP | number::ICMPV6 => other(bytes, l3 + 6, l3 + IPV6_HEADER, frame),
             _ => Common::Uncommon,
         };
+    }
+    let payload = u32::from(bytes.be16(l3 + 4));
+    if payload == 0 {
+        return Common::Uncommon;
     }
     let address = |at: usize| {
         [
@@ -202,85 +151,31 @@ fn v6<P: Prefix, S: Seeds, M: Fn() -> Methods>(
         Direction::FromLocal => hash::v6(seeds, src, dst),
         Direction::ToLocal => hash::v6(seeds, dst, src),
     };
-    let end = (l3 + IPV6_HEADER) as u32 + u32::from(bytes.be16(l3 + 4));
-    tcp(bytes, l3 + IPV6_HEADER, end, addresses, frame.direction)
+    let end = (l3 + IPV6_HEADER) as u32 + payload;
+    ports(bytes, l3 + IPV6_HEADER, end, addresses, frame)
 }
 
 /// Reads the ports. `end` is where the IP header says that the packet ends.
 #[inline(always)]
-fn tcp<P: Prefix>(bytes: &P, l4: usize, end: u32, addresses: u64, direction: Direction) -> Common {
+fn ports<P: Prefix>(bytes: &P, l4: usize, end: u32, addresses: u64, frame: &Frame) -> Common {
+    if end > frame.len {
+        return Common::Uncommon;
+    }
     let ports = bytes.be32(l4);
-    let ports = match direction {
+    let ports = match frame.direction {
         Direction::FromLocal => ports,
         Direction::ToLocal => ports.rotate_left(16),
     };
+    // Read by the slow path, too, for the messages that it carries.
+    if frame.methods.has(Method::Dns) && ports as u16 == query::dns::PORT {
+        return Common::Uncommon;
+    }
     Common::Tcp(CommonTcp {
         addresses,
         ports,
         l4: l4 as u32,
         end,
     })
-}
-
-/// Reads what [`CommonTimes`] has of the TCP header, whose bytes `bytes` begins with. None: the
-/// packet has no timestamps there, or it is a SYN, FIN or RST, or not whole.
-#[inline(always)]
-pub fn common_times<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<CommonTimes> {
-    const EVENTS: u16 = (flag::SYN | flag::FIN | flag::RST) as u16;
-    if !bytes.covers(TCP_HEADER + TIMESTAMP) || bytes.be32(20) != number::TIMESTAMP_FIRST {
-        return None;
-    }
-    // The data offset, and the flags in the low byte.
-    let offset_and_flags = bytes.be16(12);
-    let length = u32::from(offset_and_flags >> 12) * 4;
-    let headers = packet.l4 + length;
-    if offset_and_flags & EVENTS != 0
-        || length < (TCP_HEADER + TIMESTAMP) as u32
-        || headers > packet.end
-    {
-        return None;
-    }
-    Some(CommonTimes {
-        tsval: bytes.be32(24),
-        tsecr: bytes.be32(28),
-        payload: packet.end - headers,
-        headers,
-        options: length - TCP_HEADER as u32,
-    })
-}
-
-/// The sequence number in a TCP header.
-#[inline(always)]
-pub fn common_seq<P: Prefix>(bytes: &P) -> u32 {
-    bytes.be32(4)
-}
-
-/// Reads the rest of a TCP header with timestamps.
-#[inline(always)]
-pub fn common_rest<P: Prefix>(bytes: &P, times: &CommonTimes) -> TcpHead {
-    let options = times.options as u8;
-    TcpHead {
-        seq: common_seq(bytes),
-        ack: bytes.be32(8),
-        payload: times.payload,
-        tsval: times.tsval,
-        tsecr: times.tsecr,
-        headers: times.headers as u16,
-        options,
-        flags: bytes.byte(13),
-        has_timestamp: true,
-        sack: has_sack(bytes, options),
-        mss: 0,
-    }
-}
-
-/// Whether blocks of SACK follow timestamps in the way of common stacks. Other ways are not looked
-/// for: only packets whose timestamps are not used need to know.
-#[inline(always)]
-fn has_sack<P: Prefix>(bytes: &P, options: u8) -> bool {
-    usize::from(options) > TIMESTAMP
-        && bytes.covers(TCP_HEADER + TIMESTAMP + 4)
-        && bytes.be32(32) >> 8 == number::SACK_NEXT
 }
 
 /// Reads the TCP header, whose bytes `bytes` begins with. Call it after the
@@ -315,7 +210,12 @@ pub fn common_head<P: Prefix>(bytes: &P, packet: &CommonTcp) -> Option<TcpHead> 
         head.has_timestamp = true;
         head.tsval = bytes.be32(24);
         head.tsecr = bytes.be32(28);
-        head.sack = has_sack(bytes, head.options);
+        // Common stacks put blocks beside timestamps in this way. Other ways
+        // are not looked for here: only packets whose timestamps are not used
+        // need to know.
+        if length > (TCP_HEADER + TIMESTAMP) as u32 && bytes.covers(TCP_HEADER + TIMESTAMP + 4) {
+            head.sack = bytes.be32(32) >> 8 == number::SACK_NEXT;
+        }
     } else if length != TCP_HEADER as u32 {
         return None;
     }

@@ -8,10 +8,7 @@ mod full;
 mod options;
 pub mod tunnel;
 
-pub use common::{
-    Common, CommonTcp, CommonTimes, Frame, common, common_head, common_rest, common_seq,
-    common_times,
-};
+pub use common::{Common, CommonTcp, Frame, common, common_head};
 pub use full::{Network, network, transport};
 
 use crate::{

@@ -9,16 +9,14 @@ pub mod tunnel;
 pub use context::{Host, PacketContext};
 pub use queries::{datagram, further, message, queries, take_query};
 
-use core::sync::atomic::{Ordering::Acquire, compiler_fence};
-
 use crate::{
     bytes::{Bytes, Prefix},
     env::Env,
     hash,
-    layout::{FlowEntry, InterfaceConfig, Method, Vantage},
+    layout::{InterfaceConfig, Method, Vantage},
     matcher::{self, FlowPacket, HANDSHAKE, Wire},
     packet::{Direction, Meta, TcpHead},
-    parse::{self, Common, CommonTcp, Frame, Link, Network, Packet, Skip, number},
+    parse::{self, Common, Frame, Link, Network, Packet, Skip, number},
     query::QueryRecorder,
     table::{self, NewFlow, Table},
     vlan::{self, Placed},
@@ -56,27 +54,24 @@ pub enum FastPath {
     Known = 2,
 }
 
-/// Measures a packet of the common layout whose flow has an entry. `meta` reads the metadata in `cx`
-/// anew: what is needed late is read late, for a kernel program has few registers.
+/// Measures a packet of the common layout whose flow has an entry.
 #[inline(always)]
 pub fn fast_path<P: Prefix, H: Host, E: Env>(
     bytes: &P,
     cx: &PacketContext<'_, H, E>,
-    meta: impl Fn() -> Meta,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
-    let (direction, seeds) = (cx.direction, cx.host);
+    let (meta, direction, seeds) = (&cx.meta, cx.direction, cx.host);
     let frame = Frame {
+        len: meta.len,
         link: cx.link,
         direction,
-        methods: || cx.env.methods(),
+        methods: cx.env.methods(),
     };
     let packet = match parse::common(bytes, &frame, seeds) {
         Common::Tcp(packet) => packet,
         Common::Skip(skip) => {
-            // Without the fence the metadata would be read once, at the beginning.
-            compiler_fence(Acquire);
-            cx.env.count(skip.counter(), u64::from(meta().segments));
+            cx.env.count(skip.counter(), u64::from(meta.segments));
             return FastPath::Measured;
         }
         Common::Uncommon => return FastPath::Uncommon,
@@ -85,73 +80,38 @@ pub fn fast_path<P: Prefix, H: Host, E: Env>(
         seeds,
         packet.addresses,
         packet.ports,
-        cx.meta.ifindex,
-        cx.meta.vlan,
+        meta.ifindex,
+        meta.vlan,
     );
     let Some(entry) = table::find(cx.host, fingerprint) else {
         return FastPath::Uncommon;
     };
-    let known = KnownFlow {
+    let Some(head) = parse::common_head(&bytes.after(packet.l4), &packet) else {
+        return FastPath::Uncommon;
+    };
+    let at = FlowPacket {
         entry,
         fingerprint,
         direction,
-        packet,
+        wire: Wire::new(meta.len, meta.segments, head.headers),
     };
-    of_flow(&known, &bytes.after(packet.l4), meta, cx.env, stash)
+    of_flow(&at, &head, cx.env, stash)
 }
 
-/// A packet of the common layout and the entry of its flow.
-pub(crate) struct KnownFlow<'e> {
-    pub(crate) entry: &'e FlowEntry,
-    pub(crate) fingerprint: u64,
-    pub(crate) direction: Direction,
-    pub(crate) packet: CommonTcp,
-}
-
-/// Ends the fast path with a packet whose flow has an entry. `tcp` begins with the TCP header.
+/// Ends the fast path with a packet whose flow has an entry.
 #[inline(always)]
-pub(crate) fn of_flow<P: Prefix, E: Env>(
-    known: &KnownFlow<'_>,
-    tcp: &P,
-    meta: impl Fn() -> Meta,
+pub(crate) fn of_flow<E: Env>(
+    at: &FlowPacket<'_>,
+    head: &TcpHead,
     env: &E,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
-    let (methods, Meta { len, segments, .. }) = (env.methods(), meta());
-    if known.packet.exceeds(len) || known.packet.may_be_dns(methods) {
-        return FastPath::Uncommon;
-    }
-    let at = |headers: u16| FlowPacket {
-        entry: known.entry,
-        fingerprint: known.fingerprint,
-        direction: known.direction,
-        wire: Wire::new(len, segments, headers),
-    };
-    let times = if methods.allow_fast_path() {
-        parse::common_times(tcp, &known.packet)
-    } else {
-        None
-    };
-    let head = match times {
-        Some(times) => {
-            let at = at(times.headers as u16);
-            if matcher::has_nothing_new(&at, &times, || parse::common_seq(tcp), env) {
-                return FastPath::Measured;
-            }
-            parse::common_rest(tcp, &times)
-        }
-        None => match parse::common_head(tcp, &known.packet) {
-            Some(head) => head,
-            None => return FastPath::Uncommon,
-        },
-    };
-    let at = at(head.headers);
-    if matcher::fast_ts(&at, &head, env) {
+    if matcher::fast_ts(at, head, env) {
         return FastPath::Measured;
     }
     stash(&ParsedFlowPacket {
         fingerprint: at.fingerprint,
-        head,
+        head: *head,
         wire: at.wire,
         next: 0,
     });
@@ -165,7 +125,7 @@ where
     H: Host + QueryRecorder,
     E: Env,
 {
-    if after(cx, |stash| fast_path(bytes, cx, || cx.meta, stash)) == FastPath::Uncommon {
+    if after(cx, |stash| fast_path(bytes, cx, stash)) == FastPath::Uncommon {
         slow_path(bytes, cx);
     }
 }

@@ -19,11 +19,10 @@ use crate::{
     env::Env,
     hash,
     layout::{Methods, Vantage},
+    matcher::{FlowPacket, Wire},
     packet::{Direction, Meta, flag},
     parse::{self, Common, Frame, Link, Packet},
-    pipeline::{
-        FastPath, Host, Interfaces, KnownFlow, Lookup, PacketContext, ParsedFlowPacket, of_flow,
-    },
+    pipeline::{FastPath, Host, Interfaces, Lookup, PacketContext, ParsedFlowPacket, of_flow},
     query::{self, Query, Role},
     table::{self, NewFlow},
 };
@@ -63,14 +62,14 @@ pub const fn meta(meta: &Meta) -> Meta {
 pub fn fast_path_to_pod<P: Prefix, H: Host, E: Env>(
     bytes: &P,
     cx: &PacketContext<'_, H, E>,
-    meta: impl Fn() -> Meta,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
-    let (seeds, direction) = (cx.host, Direction::ToLocal);
+    let (meta, seeds) = (&cx.meta, cx.host);
     let frame = Frame {
+        len: meta.len,
         link: cx.link,
-        direction,
-        methods: || cx.env.methods(),
+        direction: Direction::ToLocal,
+        methods: cx.env.methods(),
     };
     let packet = match parse::common(bytes, &frame, seeds) {
         Common::Tcp(packet) => packet,
@@ -82,20 +81,22 @@ pub fn fast_path_to_pod<P: Prefix, H: Host, E: Env>(
     let Some(entry) = table::find(cx.host, fingerprint) else {
         const TCP_HEADER: usize = 20;
         let opens = tcp.covers(TCP_HEADER) && tcp.byte(13) & (flag::SYN | flag::ACK) == flag::SYN;
-        let rare = !packet.is_whole(meta().len) || packet.may_be_dns(cx.env.methods());
-        return if opens || rare {
+        return if opens {
             FastPath::Uncommon
         } else {
             FastPath::Measured
         };
     };
-    let known = KnownFlow {
+    let Some(head) = parse::common_head(&tcp, &packet) else {
+        return FastPath::Uncommon;
+    };
+    let at = FlowPacket {
         entry,
         fingerprint,
-        direction,
-        packet,
+        direction: Direction::ToLocal,
+        wire: Wire::new(meta.len, meta.segments, head.headers),
     };
-    of_flow(&known, &tcp, meta, cx.env, stash)
+    of_flow(&at, &head, cx.env, stash)
 }
 
 /// Whether a packet of the common layout goes to a pod and its flow has an
@@ -103,17 +104,18 @@ pub fn fast_path_to_pod<P: Prefix, H: Host, E: Env>(
 #[inline(always)]
 pub fn is_to_known<P: Prefix, H: Host>(bytes: &P, meta: &Meta, link: Link, host: &H) -> bool {
     let frame = Frame {
+        len: meta.len,
         link,
         direction: Direction::ToLocal,
         // No method is on: queries and answers are of no interest here.
-        methods: || Methods(0),
+        methods: Methods(0),
     };
     let found = parse::common(bytes, &frame, host);
     let Common::Tcp(packet) = found else {
         return false;
     };
     let fingerprint = hash::fingerprint(host, packet.addresses, packet.ports, GROUP, 0);
-    packet.is_whole(meta.len) && table::find(host, fingerprint).is_some()
+    table::find(host, fingerprint).is_some()
 }
 
 /// Third step of the slow path: looks for the entry of the packet's flow, and

@@ -177,7 +177,6 @@ pub fn fast_path<P: Prefix, H: Host, T: Tunnels, E: Env>(
     bytes: &P,
     cx: &PacketContext<'_, H, E>,
     tunnels: &T,
-    meta: impl Fn() -> Meta,
     stash: impl FnOnce(&ParsedFlowPacket),
 ) -> FastPath {
     let mut inner = cx.meta;
@@ -199,9 +198,7 @@ pub fn fast_path<P: Prefix, H: Host, T: Tunnels, E: Env>(
     if base != 0 && matches!(cx.link, Link::Ip) {
         return FastPath::Uncommon;
     }
-    let len = inner.len;
-    let meta = || Meta { len, ..meta() };
-    pipeline::fast_path(&bytes.after(base), &cx.with(inner), meta, stash)
+    pipeline::fast_path(&bytes.after(base), &cx.with(inner), stash)
 }
 
 #[cfg(test)]
