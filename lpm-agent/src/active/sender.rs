@@ -259,7 +259,8 @@ impl Sender {
         }
         if self.schedule.left == train.probes {
             // Late trains do not hurry after one another.
-            self.schedule.begun = self.schedule.next.max(now - self.plan.interval.min(LATE));
+            let earliest = now.checked_sub(self.plan.interval.min(LATE));
+            self.schedule.begun = self.schedule.next.max(earliest.unwrap_or(now));
             self.claim = self.clock.claim();
         }
         let probe = self.probes;

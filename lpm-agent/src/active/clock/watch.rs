@@ -50,6 +50,7 @@ impl SetWatch {
     }
 
     /// Whether the clock was set since the last call.
+    #[must_use]
     pub fn was_set(&self) -> bool {
         // Reading blocks unless the timer was cancelled.
         let was_set = self.timer.wait() == Err(Errno::ECANCELED);

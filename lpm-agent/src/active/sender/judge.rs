@@ -141,9 +141,12 @@ impl Sender {
     ) -> (Option<i64>, Vec<Restart>) {
         // The order in which the reflector had them: the numbers of its clock are in order then.
         let counts = self.counts;
-        pairs.sort_by_key(|(flight, answer)| match counts {
-            true => answer.reply.packet.sequence,
-            false => flight.sequence,
+        pairs.sort_by_key(|(flight, answer)| {
+            if counts {
+                answer.reply.packet.sequence
+            } else {
+                flight.sequence
+            }
         });
         if let Some((_, answer)) = pairs.last() {
             let error = answer.reply.packet.error;
