@@ -127,11 +127,22 @@ impl Clock {
     /// time that the kernel took before the change may come to the program after it: the packets
     /// beside an odd number are [in doubt](is_in_doubt).
     pub fn changes(&mut self) -> u16 {
+        self.look(false)
+    }
+
+    /// Looks as [`Self::changes`] does, and stays in doubt: packets from before the change may still
+    /// wait for this end's program.
+    pub fn changes_while_packets_wait(&mut self) -> u16 {
+        self.look(true)
+    }
+
+    fn look(&mut self, stays: bool) -> u16 {
         let was_set = self.set.was_set();
         let change = self.steady.take(reading(self.bend.as_ref()));
         let change = change.or_else(|| was_set.then_some(Change::Set));
         let by = match (change, is_in_doubt(self.changes)) {
             (None, false) => 0,
+            (None, true) if stays => 0,
             (Some(_), true) => 2,
             _ => 1,
         };
