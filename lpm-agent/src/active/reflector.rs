@@ -66,6 +66,8 @@ pub struct Reflector {
     clock: Clock,
     /// The number of the clock, by the last look ([`Clock::changes`]).
     changes: u16,
+    /// Whether packets may have waited while the last batch was answered.
+    is_behind: bool,
     claim: Claim,
     claimed: Instant,
     _keep: KeepStamping,
@@ -137,6 +139,7 @@ impl Reflector {
             waiting: Vec::new(),
             awaited: VecDeque::new(),
             changes: 0,
+            is_behind: false,
             claim: clock.claim(),
             clock,
             claimed: Instant::now(),
@@ -197,7 +200,13 @@ impl Reflector {
         if now.duration_since(self.claimed).as_secs() >= 1 {
             (self.claim, self.claimed) = (self.clock.claim(), now);
         }
-        self.changes = self.clock.changes();
+        // A full batch has left packets that may have come before what this look sees.
+        self.changes = if self.is_behind {
+            self.clock.changes_while_packets_wait()
+        } else {
+            self.clock.changes()
+        };
+        self.is_behind = received >= BATCH;
         let Boxes {
             inbox,
             outbox,
@@ -218,7 +227,7 @@ impl Reflector {
                     self.send(counts, outbox);
                     self.take_notices(counts, errors)?;
                     // The time is newer than the last look.
-                    self.changes = self.clock.changes();
+                    self.changes = self.clock.changes_while_packets_wait();
                     let again = self.answer(&packet, bytes, outbox, counts, now);
                     if let Err(answer::Refused::As(fate)) = again {
                         counts.add(fate);

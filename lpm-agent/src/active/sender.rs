@@ -259,8 +259,8 @@ impl Sender {
         }
         if self.schedule.left == train.probes {
             // Late trains do not hurry after one another.
-            let late = now.checked_sub(self.plan.interval.min(LATE)).unwrap_or(now);
-            self.schedule.begun = self.schedule.next.max(late);
+            let earliest = now.checked_sub(self.plan.interval.min(LATE));
+            self.schedule.begun = self.schedule.next.max(earliest.unwrap_or(now));
             self.claim = self.clock.claim();
         }
         let probe = self.probes;

@@ -61,7 +61,7 @@ pub struct Transit {
     /// The number of the window in which the offset did not jump.
     pub window: u32,
     /// T2 - T1 and T4 - T3.
-    took: [i64; 2],
+    delay: [i64; 2],
     /// T2 and T4.
     arrived: [i64; 2],
 }
@@ -81,7 +81,7 @@ impl Transit {
     pub fn of(window: u32, stamps: &Stamps) -> Self {
         Self {
             window,
-            took: [stamps.forward(), stamps.backward()],
+            delay: [stamps.forward(), stamps.backward()],
             arrived: [stamps.reflector_received, stamps.received],
         }
     }
@@ -94,13 +94,13 @@ impl Transit {
 pub fn variation(transits: &[Transit], way: Way) -> Distribution {
     let mut least: BTreeMap<u32, i64> = BTreeMap::new();
     for one in transits {
-        let transit = one.took[way as usize];
+        let transit = one.delay[way as usize];
         let least = least.entry(one.window).or_insert(transit);
         *least = transit.min(*least);
     }
     let above = |one: &Transit| {
         let least = least.get(&one.window).copied().unwrap_or_default();
-        one.took[way as usize].saturating_sub(least)
+        one.delay[way as usize].saturating_sub(least)
     };
     transits.iter().map(above).collect()
 }
@@ -116,7 +116,7 @@ pub fn jitter(transits: &[Transit], way: Way) -> Option<f64> {
     let mut order: Vec<&Transit> = transits.iter().collect();
     order.sort_by_key(|one| (one.window, one.arrived[way]));
     let pairs = order.windows(2).filter_map(|pair| match pair {
-        [a, b] if a.window == b.window => Some(apart(a.took[way], b.took[way])),
+        [a, b] if a.window == b.window => Some(apart(a.delay[way], b.delay[way])),
         _ => None,
     });
     pairs.fold(None, |jitter, difference| {

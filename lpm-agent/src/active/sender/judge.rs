@@ -226,7 +226,10 @@ impl Sender {
         let number = answer.reply.packet.sequence;
         let before = self.changes_there.range(..number).next_back();
         let behind = answer.follow_up.and_then(|behind| behind.changes);
-        let mut beside = before.map(|(_, before)| *before).into_iter().chain(behind);
+        // Without a follow-up, the time of sending is one of the program's, before the next answer.
+        let next = self.changes_there.range(number.saturating_add(1)..).next();
+        let around = [before, next].into_iter().flatten();
+        let mut beside = around.map(|(_, changes)| *changes).chain(behind);
         let is_one = beside.all(|beside| beside == there) && !is_in_doubt(there);
         is_one.then_some([here, there])
     }

@@ -119,7 +119,8 @@ fn a_claim_gives_each_way_and_without_one_there_are_bounds() {
         let delays = one.delays.expect("bounds");
         let least = one.stamps.expect("times").round_trip().expect("possible");
         for (widest, bounds) in widest.iter_mut().zip([delays.forward, delays.backward]) {
-            assert!(bounds.lower >= 0 && bounds.upper <= least);
+            // The two clocks that tell the round trip may drift apart by 1000 ppm.
+            assert!(bounds.lower >= 0 && bounds.upper <= least + least / 500);
             *widest = bounds.upper.max(*widest);
         }
         // The train's least round trip is the width of what is unknown.
