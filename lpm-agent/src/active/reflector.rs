@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
     allow::Allow,
-    clock::{Claim, Clock},
+    clock::{Claim, Clock, is_in_doubt},
     fate::Counts,
     mac::Key,
     rate::Rates,
@@ -200,13 +200,16 @@ impl Reflector {
         if now.duration_since(self.claimed).as_secs() >= 1 {
             (self.claim, self.claimed) = (self.clock.claim(), now);
         }
+        let before = self.changes;
         // A full batch has left packets that may have come before what this look sees.
         self.changes = if self.is_behind {
             self.clock.changes_while_packets_wait()
         } else {
             self.clock.changes()
         };
-        self.is_behind = received >= BATCH;
+        // So have those that came between taking this batch and this look.
+        let is_news = is_in_doubt(self.changes) && self.changes != before;
+        self.is_behind = received >= BATCH || is_news;
         let Boxes {
             inbox,
             outbox,
