@@ -19,7 +19,7 @@ pub(super) struct Scene {
     pub(super) is_busy: bool,
     /// The tools' names, and their turns.
     pub(super) tools: Vec<(String, Vec<Turn>)>,
-    /// Of each packet of `lpm`: its round trip, less that by the captures.
+    /// The round trip of each packet of `lpm`, less that by the captures.
     pub(super) above_capture: Vec<f64>,
     pub(super) captured: Vec<Trip>,
     /// What the captures themselves add to a round trip, in nanoseconds: a packet is shown to them

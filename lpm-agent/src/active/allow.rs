@@ -19,7 +19,7 @@ pub struct Allow(Arc<RwLock<Lists>>);
 #[derive(Debug, Default)]
 struct Lists {
     ranges: Vec<IpNet>,
-    /// Whose nodes are allowed. None: nobody's.
+    /// The names whose nodes are allowed. None: no node is.
     nodes: Option<Arc<Registry>>,
     /// Addresses of the agent's own targets, and whether they are allowed.
     targets: (bool, HashSet<IpAddr>),

@@ -25,7 +25,7 @@ pub struct Reflector {
     /// too. If empty: none is answered.
     #[schemars(with = "Vec<String>")]
     pub listen: Vec<SocketAddr>,
-    /// Whose probes are answered: addresses, ranges, and the words `local` (this machine by its
+    /// The senders that get answers: addresses, ranges, and the words `local` (this machine by its
     /// loopback addresses), `nodes` (the addresses of this node and of the cluster's nodes, as they
     /// come and go) and `peers` (the targets of `probes`). Nobody else gets an answer. Takes effect
     /// without a restart.
@@ -55,7 +55,7 @@ pub struct SessionKey {
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub enum Allowed {
-    /// This machine, by its loopback addresses.
+    /// The machine itself, by its loopback addresses.
     Local,
     /// Nodes.
     Nodes,
