@@ -113,13 +113,14 @@ impl Losses {
         lost
     }
 
-    /// When [`settle`](Self::settle) has something to do. None: nothing is pending.
+    /// When [`settle`](Self::settle) can have something to do: the first loss decides, because further
+    /// ones may come without end. None: nothing is pending.
     pub(super) fn due(&self) -> Option<Instant> {
-        let (first, last) = (self.pending.front()?, self.pending.back()?);
-        let is_passed = (self.answers.iter()).any(|answer| answer.packet > last.sequence);
+        let first = self.pending.front()?;
+        let is_passed = (self.answers.iter()).any(|answer| answer.packet > first.sequence);
         // The answer to a later packet may still come.
         Some(if is_passed {
-            last.reported + self.timeout
+            first.reported + self.timeout
         } else {
             first.reported + self.patience
         })
@@ -219,5 +220,24 @@ mod tests {
         losses.hear(answers(&[(0, 0), (1, 1), (3, 0)]));
         losses.lost((2, 2), now);
         assert_eq!(losses.settle(now + TIMEOUT), lost(0, 0, 1));
+    }
+
+    /// Losses that come faster than a timeout passes do not put each other off.
+    #[test]
+    fn losses_that_go_on_are_told() {
+        let mut losses = Losses::new(TIMEOUT, INTERVAL);
+        let begin = Instant::now();
+        let mut told = 0;
+        // Every second packet is lost there, and reported 100 ms after the one before.
+        for number in 0..40 {
+            let now = begin + TIMEOUT / 10 * number;
+            let (lost, answered) = (2 * number + 1, 2 * number + 2);
+            losses.lost((lost, lost), now);
+            losses.hear(answers(&[(answered, number + 1)]));
+            if losses.due().is_some_and(|due| due <= now) {
+                told += losses.settle(now).forward;
+            }
+        }
+        assert!(told >= 28, "{told} of 40");
     }
 }

@@ -318,7 +318,7 @@ fn a_range_goes_to_another_node() {
         "pod default old",
         "it says so to nobody"
     );
-    assert_eq!(three.follower.who(address), "pod default new");
+    three.follower.wait_for(address, "pod default new");
     let said = one.follower.said_of(address);
     assert_eq!(
         said,
