@@ -29,7 +29,7 @@ pub struct Reflector {
     /// loopback addresses), `nodes` (the addresses of this node and of the cluster's nodes, as they
     /// come and go) and `peers` (the targets of `probes`). Nobody else gets an answer. Takes effect
     /// without a restart.
-    #[schemars(inner(regex(pattern = ALLOWED)))]
+    #[schemars(with = "Vec<String>", inner(regex(pattern = ALLOWED)))]
     pub allow: Vec<Allowed>,
     /// Answers per second and client.
     #[schemars(range(min = 1, max = RATE_MOST))]
@@ -51,9 +51,8 @@ pub struct SessionKey {
 }
 
 /// An entry of `reflector.allow`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
 pub enum Allowed {
     /// The machine itself, by its loopback addresses.
     Local,

@@ -215,9 +215,12 @@ fn one_table_is_printed_and_all_is_detached() {
         serde_json::from_str(&succeeds(lpm().args(once).args(["--format", "json"]))).expect("JSON");
     assert_eq!(json["schema"], 1);
     assert_eq!(json["links"][0]["interface"], "va");
-    names(
-        &succeeds(lpm().args(["--netns", node.name(), "detach"])),
-        &["no former agent"],
+    let said = succeeds(lpm().args(["--netns", node.name(), "detach"]));
+    // Other tests kill agents meanwhile, whose programs are not this directory's.
+    let of_others = |line: &str| line.starts_with("left program ");
+    assert!(
+        said.contains("no former agent") || said.lines().all(of_others),
+        "{said}"
     );
 }
 

@@ -6,6 +6,7 @@ use std::{
     net::UdpSocket,
     path::Path,
     process::{ChildStderr, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -66,10 +67,13 @@ impl Ends {
         records.last().unwrap_or_else(|| panic!("{said}")).clone()
     }
 
-    /// A socket here, connected to the reflector there.
+    /// A socket here, connected to the reflector there. Each has a port that none had before: with a
+    /// port that is used again, the session that it had would go on.
     pub(super) fn client(&self, from: &str) -> UdpSocket {
+        static PORTS: AtomicU16 = AtomicU16::new(10_000);
         let open = || {
-            let socket = UdpSocket::bind((from, 0)).expect("a socket");
+            let port = PORTS.fetch_add(1, Ordering::Relaxed);
+            let socket = UdpSocket::bind((from, port)).expect("a socket");
             socket.connect((THERE[0], PORT)).expect("connect");
             socket.set_read_timeout(Some(LIMIT)).expect("a timeout");
             socket
