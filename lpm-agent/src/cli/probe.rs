@@ -199,7 +199,11 @@ impl Probe {
         })
     }
 
-    fn plan(&self) -> anyhow::Result<Plan> {
+    /// Finds the target by `resolve`, and reads where to send from.
+    fn ends(
+        &self,
+        resolve: impl Fn(&str, Option<IpAddr>) -> anyhow::Result<SocketAddr>,
+    ) -> anyhow::Result<Ends> {
         let (mut from, mut interface) = (None, None);
         if let Some(text) = &self.from {
             match text.parse::<IpAddr>() {
@@ -214,6 +218,19 @@ impl Probe {
                 self.target
             );
         }
+        Ok(Ends {
+            target,
+            from,
+            interface,
+        })
+    }
+
+    fn plan(&self) -> anyhow::Result<Plan> {
+        let Ends {
+            target,
+            from,
+            interface,
+        } = self.ends(resolve)?;
         let train = self.train.unwrap_or(Train::SINGLE);
         if self.train.is_some() && self.interval < train.length() {
             bail!(
@@ -239,6 +256,15 @@ impl Probe {
             key: self.key.as_ref().map(|key| key.key.clone()),
         })
     }
+}
+
+/// The two ends of a session.
+struct Ends {
+    target: SocketAddr,
+    /// The address to send from. None: the routing chooses.
+    from: Option<IpAddr>,
+    /// The interface to send by. None: the routing chooses.
+    interface: Option<String>,
 }
 
 /// Finds the address of a target: `host`, `host:port`, `address`, `[address]:port`.

@@ -91,13 +91,7 @@ impl Reflector {
             }
             (sequence, previous) = (state.next, state.previous);
         }
-        let arrived = match received.stamp {
-            Some(stamp) => self.clock.stamp(stamp),
-            None => Stamp {
-                nanoseconds: self.clock.real(),
-                source: Source::User,
-            },
-        };
+        let arrived = self.arrival(received);
         let facts = self.facts(received, arrived, sequence, previous);
         let mac = self.settings.keys.get(&sender.session);
         let reflected = reflect(request, mode, mac, &facts, outbox.room())?;
@@ -111,17 +105,17 @@ impl Reflector {
         if mode == Mode::Authenticated && !state.is_new(sender.sequence) {
             return Err(Refused::As(Fate::Replayed));
         }
-        if reflected.is_malformed {
-            counts.add(Fate::Malformed);
-        }
-        if reflected.is_doubtful {
-            counts.add(Fate::Doubtful);
-        }
         state.next = state.next.wrapping_add(1);
         state.is_waiting = true;
         counts.add_time(Taken::Arrival, arrived.source);
-        if arrived.source == Source::User {
-            counts.add(Fate::NoReceiveTime);
+        for (is_so, fate) in [
+            (reflected.is_malformed, Fate::Malformed),
+            (reflected.is_doubtful, Fate::Doubtful),
+            (arrived.source == Source::User, Fate::NoReceiveTime),
+        ] {
+            if is_so {
+                counts.add(fate);
+            }
         }
         let how = Outgoing {
             from: received.to.filter(|to| !to.is_multicast()),
@@ -135,6 +129,17 @@ impl Reflector {
             is_timed,
         });
         Ok(())
+    }
+
+    /// When a packet arrived, by this end's clock.
+    fn arrival(&self, received: &Received) -> Stamp {
+        match received.stamp {
+            Some(stamp) => self.clock.stamp(stamp),
+            None => Stamp {
+                nanoseconds: self.clock.real(),
+                source: Source::User,
+            },
+        }
     }
 
     fn facts(

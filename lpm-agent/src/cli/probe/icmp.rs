@@ -15,7 +15,7 @@ use super::{
         show::{maybe, time},
         signals::BlockedSignals,
     },
-    Format, Probe, enter, json as records,
+    Ends, Format, Probe, enter, json as records,
     text::row,
 };
 use crate::active::{
@@ -82,20 +82,20 @@ impl Probe {
         if self.key.is_some() {
             bail!("ICMP knows no keys: leave out --key, or use --protocol stamp");
         }
-        let (mut from, mut interface) = (None, None);
-        if let Some(text) = &self.from {
-            match text.parse::<IpAddr>() {
-                Ok(address) => from = Some(address),
-                Err(_) => interface = Some(text.clone()),
-            }
+        if self.train.is_some() {
+            bail!("ICMP knows no trains: leave out --train, or use --protocol stamp");
         }
-        let target = resolve(&self.target, from)?;
-        if from.is_some_and(|from| from.is_ipv4() != target.is_ipv4()) {
+        if self.ecn != 0 {
             bail!(
-                "-I and {} are of different families of addresses",
-                self.target
+                "a target's kernel does not tell the ECN that it saw: leave out --ecn, or use \
+                 --protocol stamp"
             );
         }
+        let Ends {
+            target,
+            from,
+            interface,
+        } = self.ends(resolve)?;
         let size = match self.size {
             0 => DATA,
             size => size.clamp(SHORTEST, LONGEST),

@@ -246,6 +246,8 @@ fn what_icmp_does_not_know_is_refused() {
     for (arguments, words) in [
         (vec![with_port.as_str()], "ICMP has no ports"),
         (vec!["--key", &key, THERE[0]], "ICMP knows no keys"),
+        (vec!["--train", "20", THERE[0]], "ICMP knows no trains"),
+        (vec!["--ecn", "1", THERE[0]], "leave out --ecn"),
         (vec!["-I", "nosuch0", THERE[0]], "-I takes an interface"),
         (
             vec!["-I", "198.18.99.9", THERE[0]],
