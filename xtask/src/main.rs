@@ -5,6 +5,7 @@
 
 mod arch;
 mod bench;
+mod btf;
 mod build;
 mod cluster;
 mod demo;
