@@ -52,7 +52,8 @@ pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 /// What is wrong, with line and column.
 pub(crate) fn read_list<T: DeserializeOwned>(
     text: &str,
-    (entries, nodes): (usize, usize),
+    entries: usize,
+    nodes: usize,
 ) -> Result<T, String> {
     // A list and an element begin and end. One element more is read, to be refused in our words.
     let all = (entries + 2) * (nodes + 2);

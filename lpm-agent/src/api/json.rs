@@ -143,7 +143,8 @@ impl FlowRecord {
         known: KnownFlow,
         clock: &Clock,
         interface: String,
-        (whose, backend): (&Resolver, Option<SocketAddr>),
+        whose: &Resolver,
+        backend: Option<SocketAddr>,
         sockets: Option<&Sockets>,
     ) -> Self {
         let KnownFlow {
@@ -273,7 +274,7 @@ pub fn flows(model: &Model, sockets: Option<&Sockets>) -> io::Result<Vec<FlowRec
                 .get(&index)
                 .map_or_else(|| format!("if{index}"), |link| link.name.clone());
             let backend = model.backend(&known.flow);
-            FlowRecord::new(known, &clock, interface, (&whose, backend), sockets)
+            FlowRecord::new(known, &clock, interface, &whose, backend, sockets)
         })
         .collect())
 }

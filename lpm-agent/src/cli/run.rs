@@ -64,15 +64,16 @@ impl Run {
         memory::give_back();
         let config = self.config(netns)?;
         // No other thread runs yet: each inherits what this one still may do.
-        let rights = rights::give_up(&config, self.measure.config.as_deref())?;
-        runtime()?.block_on(self.serve(netns, config, rights))
+        let (rights, place) = rights::give_up(&config, self.measure.config.as_deref())?;
+        runtime()?.block_on(self.serve(netns, config, rights, place))
     }
 
     async fn serve(
         self,
         netns: Option<&String>,
         config: Config,
-        (rights, place): (Reduced, Option<Arc<Place>>),
+        rights: Reduced,
+        place: Option<Arc<Place>>,
     ) -> anyhow::Result<()> {
         let mut end = signals::End::new(false)?;
         // The port comes first: a second agent must not touch an interface.

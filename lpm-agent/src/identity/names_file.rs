@@ -270,7 +270,7 @@ impl PrefixMap {
         {
             return Ok(names);
         }
-        let read = yaml::read_list(text, (MOST, NODES));
+        let read = yaml::read_list(text, MOST, NODES);
         let Entries(entries) = read.map_err(|reason| NamesError::Parse {
             path: path.to_owned(),
             reason,

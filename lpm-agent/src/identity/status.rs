@@ -119,7 +119,8 @@ impl Status {
     pub(super) fn failed(
         &self,
         kind: Watched,
-        (reason, sentence): (&'static str, &str),
+        reason: &'static str,
+        sentence: &str,
         now: Instant,
     ) -> bool {
         let mut inner = self.inner();
@@ -220,7 +221,7 @@ impl Status {
     /// Sets everything that can be known, so that every metric of it has a series.
     pub(crate) fn know_everything(&self) {
         self.set_objects(Watched::Pods, 1, true);
-        self.failed(Watched::Pods, ("unreachable", ""), Instant::now());
+        self.failed(Watched::Pods, "unreachable", "", Instant::now());
         self.set_lag(Duration::from_secs(1));
         self.set_scope(Scope {
             wanted: "node",
@@ -242,13 +243,8 @@ mod tests {
     #[test]
     fn a_reason_is_new_once_until_the_watch_works_again() {
         let status = Status::default();
-        let fail = |reason| {
-            status.failed(
-                Watched::Pods,
-                (reason, "it does not answer"),
-                Instant::now(),
-            )
-        };
+        let fail =
+            |reason| status.failed(Watched::Pods, reason, "it does not answer", Instant::now());
         assert!(fail("unreachable"));
         assert!(!fail("unreachable"));
         assert!(fail("unauthorized"));

@@ -95,7 +95,7 @@ impl fmt::Display for Notice {
                 vantage,
                 one_sided,
                 redirected,
-            } => one_sided_text(f, interface, *vantage, (*one_sided, *redirected)),
+            } => one_sided_text(f, interface, *vantage, *one_sided, *redirected),
             Self::Overtaken {
                 interface,
                 direction,
@@ -159,7 +159,8 @@ fn one_sided_text(
     f: &mut fmt::Formatter<'_>,
     interface: &str,
     vantage: Vantage,
-    (one_sided, redirected): (bool, bool),
+    one_sided: bool,
+    redirected: bool,
 ) -> fmt::Result {
     match (vantage, one_sided) {
         (Vantage::Pod, true) if !redirected => write!(

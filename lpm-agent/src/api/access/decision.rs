@@ -90,7 +90,8 @@ impl Access {
                 need,
                 peer,
                 evidence,
-                (&request.headers, &request.uri),
+                &request.headers,
+                &request.uri,
             ),
         }
     }
@@ -176,7 +177,8 @@ impl Access {
         need: Permission,
         peer: Peer,
         evidence: &Evidence,
-        (headers, uri): (&HeaderMap, &Uri),
+        headers: &HeaderMap,
+        uri: &Uri,
     ) -> Result<Identity, Refusal> {
         // As in exporter-toolkit, a certificate does not replace the password.
         let has_users = !in_force.web.users.is_empty();

@@ -29,21 +29,24 @@ pub(super) fn settings(
     place: Place<'_>,
 ) -> Result<(Option<Arc<ServerConfig>>, Vec<PathBuf>), WebConfigError> {
     let mut files = Vec::new();
-    let mut pem = |inline, file| pem(inline, file, place, &mut files);
+    let mut pem = |key, inline, file_key, file| pem(key, inline, file_key, file, place, &mut files);
     let certificate = pem(
-        ("tls_server_config.cert", keys.cert.as_ref()),
-        ("tls_server_config.cert_file", keys.cert_file.as_ref()),
+        "tls_server_config.cert",
+        keys.cert.as_ref(),
+        "tls_server_config.cert_file",
+        keys.cert_file.as_ref(),
     )?;
     let key = pem(
-        ("tls_server_config.key", keys.key.as_ref()),
-        ("tls_server_config.key_file", keys.key_file.as_ref()),
+        "tls_server_config.key",
+        keys.key.as_ref(),
+        "tls_server_config.key_file",
+        keys.key_file.as_ref(),
     )?;
     let authority = pem(
-        ("tls_server_config.client_ca", keys.client_ca.as_ref()),
-        (
-            "tls_server_config.client_ca_file",
-            keys.client_ca_file.as_ref(),
-        ),
+        "tls_server_config.client_ca",
+        keys.client_ca.as_ref(),
+        "tls_server_config.client_ca_file",
+        keys.client_ca_file.as_ref(),
     )?;
     let (certificate, key) = match (certificate, key) {
         (Some(certificate), Some(key)) => (certificate, key),
@@ -109,8 +112,10 @@ fn asks_for_nothing(keys: &TlsKeys) -> bool {
 
 /// A PEM text that is in the file itself, or in a file that it names.
 fn pem<'a>(
-    (key, inline): (&'static str, Option<&'a Text>),
-    (file_key, file): (&'static str, Option<&'a Text>),
+    key: &'static str,
+    inline: Option<&'a Text>,
+    file_key: &'static str,
+    file: Option<&'a Text>,
     place: Place<'_>,
     files: &mut Vec<PathBuf>,
 ) -> Result<Option<Pem<'a>>, WebConfigError> {

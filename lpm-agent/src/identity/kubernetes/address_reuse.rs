@@ -19,7 +19,8 @@ const ROUNDED: Duration = Duration::from_secs(1);
 /// by one whose end is unknown. `own` tells whether the event's pod holds it. `asked` is when the
 /// pod was asked to end.
 pub(super) fn moved(
-    (event, asked): (&Event<Pod>, Option<Timestamp>),
+    event: &Event<Pod>,
+    asked: Option<Timestamp>,
     addresses: impl IntoIterator<Item = IpAddr>,
     others: impl Fn(IpAddr) -> bool,
     own: impl Fn(IpAddr) -> bool,
@@ -76,9 +77,7 @@ mod tests {
     fn moved_by(event: &Event<Pod>, held_by_another: bool) -> Vec<Moved> {
         let others = |_| held_by_another;
         let asked = "1970-01-01T00:00:30Z".parse().ok();
-        moved((event, asked), [ADDRESS.into()], others, |_| {
-            !held_by_another
-        })
+        moved(event, asked, [ADDRESS.into()], others, |_| !held_by_another)
     }
 
     #[test]

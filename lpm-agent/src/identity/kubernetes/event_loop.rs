@@ -48,7 +48,8 @@ pub(super) struct EventLoop<T> {
 
 impl<T: FnMut(News) -> bool> EventLoop<T> {
     pub(super) fn new(
-        (state, ranges): (ClusterState, Vec<IpNet>),
+        state: ClusterState,
+        ranges: Vec<IpNet>,
         status: Arc<Status>,
         tell: T,
     ) -> Self {
@@ -101,8 +102,8 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
         if let Some(node_scope) = node_scope.as_deref_mut() {
             let from = changes.len();
             node_scope.changed(&self.state, &moved, &mut changes);
-            if let Some(heard) = heard {
-                moved.extend(node_scope.take(heard, &self.state, &mut changes));
+            if let Some((number, said)) = heard {
+                moved.extend(node_scope.take(number, said, &self.state, &mut changes));
             }
             node_scope.tick(&self.state, self.width.asks(), &mut changes);
             self.state.remember_the_gone(from, &mut changes);
@@ -246,8 +247,7 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
     fn failed(&self, kind: Watched, failure: &Failure) {
         let reason = failure.reason();
         let sentence = failure.sentence(kind.described());
-        let said = (reason, sentence.as_str());
-        if self.status.failed(kind, said, Instant::now()) {
+        if (self.status).failed(kind, reason, &sentence, Instant::now()) {
             if reason == "gone" {
                 tracing::warn!("{sentence}");
             } else {

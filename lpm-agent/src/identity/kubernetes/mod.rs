@@ -132,7 +132,7 @@ impl Kubernetes {
                         None => ClusterState::new(&settings.labels),
                     };
                     let state = state.permitting(settings.permits);
-                    let reader = EventLoop::new((state, settings.ranges), status, tell);
+                    let reader = EventLoop::new(state, settings.ranges, status, tell);
                     let api = Api {
                         client: client.clone(),
                         labels: settings.labels.into(),

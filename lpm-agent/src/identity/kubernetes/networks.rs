@@ -218,9 +218,9 @@ pub(super) fn read(metadata: &ObjectMeta) -> Claimed {
     let asked: Option<List> =
         annotation(NETWORKS).map(|text| serde_json::from_str(text).unwrap_or_default());
     let asked = asked.as_ref();
+    let all = attached.networks.len();
     for (place, network) in attached.networks.iter().enumerate() {
-        let at = (place, attached.networks.len());
-        let name = named(network, at, asked, &wanted).unwrap_or(&network.name);
+        let name = named(network, place, all, asked, &wanted).unwrap_or(&network.name);
         found.take(network, name);
     }
     found.refused.add(Refused::TooMany, attached.beyond);
@@ -260,7 +260,8 @@ impl Claimed {
 /// network of L2S-M.
 fn named<'a>(
     network: &Network,
-    (place, all): (usize, usize),
+    place: usize,
+    all: usize,
     asked: Option<&List>,
     wanted: &'a List,
 ) -> Option<&'a Text> {

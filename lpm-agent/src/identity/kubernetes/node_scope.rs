@@ -120,7 +120,8 @@ impl NodeScope {
     /// Applies a message of another agent. Returns the addresses that had changed owners before.
     pub(super) fn take(
         &mut self,
-        (number, said): (u64, PeerMessage),
+        number: u64,
+        said: PeerMessage,
         state: &ClusterState,
         out: &mut Vec<Change>,
     ) -> Vec<Moved> {

@@ -62,7 +62,8 @@ impl Nodes {
 
     pub(super) fn apply(
         &mut self,
-        (uid, node): (u128, &Node),
+        uid: u128,
+        node: &Node,
         texts: &mut Interner,
         out: &mut Vec<Change>,
     ) {

@@ -78,7 +78,8 @@ impl Outside {
     /// owner now.
     pub(super) fn apply(
         &mut self,
-        (uid, pod): (u128, &Pod),
+        uid: u128,
+        pod: &Pod,
         own: &[IpAddr],
         listed: Option<u64>,
         texts: &mut Interner,
@@ -90,7 +91,7 @@ impl Outside {
         };
         if !pod.has_ended() {
             now.refused = pod.claimed.refused;
-            self.admit(&mut now, (pod, own), texts);
+            self.admit(&mut now, pod, own, texts);
         }
         let mut touched: Vec<IpAddr> = now.held.iter().map(|held| held.address).collect();
         for address in &touched {
@@ -200,7 +201,7 @@ impl Outside {
     }
 
     /// Sorts a pod's claims into those that count and those that do not.
-    fn admit(&self, now: &mut OfPod, (pod, own): (&Pod, &[IpAddr]), texts: &mut Interner) {
+    fn admit(&self, now: &mut OfPod, pod: &Pod, own: &[IpAddr], texts: &mut Interner) {
         let mut held = Vec::new();
         for claim in &pod.claimed.addresses {
             if own.contains(&claim.address) {

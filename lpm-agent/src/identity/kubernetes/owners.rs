@@ -106,12 +106,14 @@ impl Owners {
     pub(super) fn set(
         &mut self,
         of: Between,
-        (uid, owner): (u128, &ObjectMeta),
+        uid: u128,
+        owner: &ObjectMeta,
         texts: &mut Interner,
     ) -> Workload {
         let own = (of.as_str(), owner.name.as_deref().unwrap_or_default());
         let above = controller(owner).map(|above| (kind(&above.kind), above.name.as_str()));
-        let workload = workload(above.unwrap_or(own), texts);
+        let (kind, name) = above.unwrap_or(own);
+        let workload = workload(kind, name, texts);
         self.workloads[of as usize].insert(uid, workload.clone());
         workload
     }
@@ -125,7 +127,7 @@ impl Owners {
     pub(super) fn of(&self, pod: &ObjectMeta, node: Option<&str>, texts: &mut Interner) -> Told {
         let own_name = pod.name.as_deref().unwrap_or_default();
         let Some(owner) = controller(pod) else {
-            return (workload(("barepod", own_name), texts), None);
+            return (workload("barepod", own_name, texts), None);
         };
         let of = match owner.kind.as_str() {
             "Job" => Between::Job,
@@ -134,9 +136,9 @@ impl Owners {
             "Node" => {
                 let suffix = node.and_then(|node| own_name.strip_suffix(node)?.strip_suffix('-'));
                 let name = suffix.unwrap_or(own_name);
-                return (workload(("staticpod", name), texts), None);
+                return (workload("staticpod", name, texts), None);
             }
-            other => return (workload((kind(other), &owner.name), texts), None),
+            other => return (workload(kind(other), &owner.name, texts), None),
         };
         let uid = uid(&owner.uid);
         if let Some(workload) = self.workloads[of as usize].get(&uid) {
@@ -147,11 +149,11 @@ impl Owners {
         let is_short = short != owner.name;
         let kind = if is_short { "deployment" } else { of.as_str() };
         let told = self.asks && is_short;
-        (workload((kind, short), texts), (!told).then_some(uid))
+        (workload(kind, short, texts), (!told).then_some(uid))
     }
 }
 
-fn workload((kind, name): (&str, &str), texts: &mut Interner) -> Workload {
+fn workload(kind: &str, name: &str, texts: &mut Interner) -> Workload {
     Workload {
         kind: texts.share(kind),
         name: texts.share(name),

@@ -133,7 +133,7 @@ impl Pods {
             let held = self.claims.holder(address).is_some() || self.endless.contains(&address);
             held && !self.claims.all(address).any(|claimant| claimant == uid)
         };
-        let mut moved = address_reuse::moved((event, asked), inside, others, |address| {
+        let mut moved = address_reuse::moved(event, asked, inside, others, |address| {
             self.claims.holder(address) == Some(uid)
         });
         remember(&mut self.endless, &moved, ENDLESS);
@@ -142,7 +142,8 @@ impl Pods {
         let outside = outside.filter(|address| self.claims.holder(*address).is_none());
         let others = |address| self.outside.is_free(address) && !self.outside.claims(address, uid);
         let taken = address_reuse::moved(
-            (event, asked),
+            event,
+            asked,
             outside,
             others,
             |address| matches!(self.outside.holder(address), Holder::Pod(holder, _) if holder == uid),
@@ -158,15 +159,17 @@ impl Pods {
     /// Applies the current state of a pod.
     pub(super) fn apply(
         &mut self,
-        (uid, pod): (u128, &Pod),
+        uid: u128,
+        pod: &Pod,
         listing: bool,
-        (owners, texts): (&Owners, &mut Interner),
+        owners: &Owners,
+        texts: &mut Interner,
         out: &mut Vec<Change>,
     ) {
         let since = listing.then(|| since(pod));
         let own = own_addresses(pod);
-        let outside = self.outside.apply((uid, pod), &own, since, texts);
-        let now = self.read((uid, pod), own, owners, texts);
+        let outside = self.outside.apply(uid, pod, &own, since, texts);
+        let now = self.read(uid, pod, own, owners, texts);
         for address in &now.addresses {
             self.claims.claim(*address, uid, since);
         }
@@ -309,7 +312,8 @@ impl Pods {
 
     fn read(
         &self,
-        (uid, pod): (u128, &Pod),
+        uid: u128,
+        pod: &Pod,
         addresses: Box<[IpAddr]>,
         owners: &Owners,
         texts: &mut Interner,

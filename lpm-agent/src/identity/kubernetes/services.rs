@@ -38,7 +38,8 @@ impl Services {
 
     pub(super) fn apply(
         &mut self,
-        (uid, service): (u128, &Service),
+        uid: u128,
+        service: &Service,
         texts: &mut Interner,
         out: &mut Vec<Change>,
     ) {

@@ -301,8 +301,8 @@ impl ClusterState {
                     narrow.wanted.extend(self.owners.wanted(&pod.metadata));
                     self.behind(moved, out);
                 }
-                let with = (&self.owners, &mut self.texts);
-                self.pods.apply((uid, &pod), listing, with, out);
+                let (owners, texts) = (&self.owners, &mut self.texts);
+                self.pods.apply(uid, &pod, listing, owners, texts, out);
             }
             Step::Remove(uid) => self.no_pod(uid, out),
             Step::Keep(kept) => {
@@ -329,7 +329,7 @@ impl ClusterState {
                     let moved = narrow.selectors.service(uid, &service, &mut self.texts);
                     self.behind(moved, out);
                 }
-                self.services.apply((uid, &service), &mut self.texts, out);
+                self.services.apply(uid, &service, &mut self.texts, out);
             }
             Step::Remove(uid) => self.no_service(uid, out),
             Step::Keep(kept) => {
@@ -384,7 +384,7 @@ impl ClusterState {
                 if let Some(before) = before.filter(|before| *before != uid) {
                     self.nodes.remove(before, out);
                 }
-                self.nodes.apply((uid, &node), &mut self.texts, out);
+                self.nodes.apply(uid, &node, &mut self.texts, out);
             }
             Step::Remove(uid) => self.nodes.remove(uid, out),
             Step::Keep(kept) => {
@@ -428,8 +428,7 @@ impl ClusterState {
         };
         match self.listed[kind as usize].step(event, K::meta) {
             Step::Apply(uid, object) => {
-                let owner = (uid, object.meta());
-                let workload = self.owners.set(of, owner, &mut self.texts);
+                let workload = (self.owners).set(of, uid, object.meta(), &mut self.texts);
                 self.pods.owner(uid, &workload, out);
             }
             Step::Remove(uid) => self.owners.remove(of, uid),

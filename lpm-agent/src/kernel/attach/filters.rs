@@ -54,8 +54,9 @@ impl Attacher {
                 priority,
                 source,
             };
-            let from = (priority + 1, first_handle);
-            let Some(place) = free_place(interface.index, direction, &filters, from) else {
+            let from = priority + 1;
+            let place = free_place(interface.index, direction, &filters, from, first_handle);
+            let Some(place) = place else {
                 return Err(refused(
                     priority,
                     io::Error::from_raw_os_error(libc::EEXIST),
@@ -207,7 +208,8 @@ pub(super) fn free_place(
     interface: u32,
     direction: Direction,
     filters: &[Filter],
-    (from, first_handle): (u16, u32),
+    from: u16,
+    first_handle: u32,
 ) -> Option<Place> {
     (from..=PRIORITIES).find_map(|priority| {
         let there: Vec<&Filter> = filters
@@ -248,7 +250,7 @@ mod tests {
     }
 
     fn place(filters: &[Filter]) -> Option<(u16, u32)> {
-        free_place(2, Direction::Egress, filters, (1, FIRST_HANDLE))
+        free_place(2, Direction::Egress, filters, 1, FIRST_HANDLE)
             .map(|place| (place.priority, place.handle))
     }
 

@@ -152,8 +152,8 @@ impl Attacher {
             On::Filter(place) => {
                 let (old, direction) = (*place, hook.slot.direction());
                 let filters = tc::filters(&mut self.route, interface.index, direction)?;
-                let from = (1, self.first_handle());
-                let place = free_place(interface.index, direction, &filters, from);
+                let first_handle = self.first_handle();
+                let place = free_place(interface.index, direction, &filters, 1, first_handle);
                 // The filter that was added last to a priority runs first.
                 let passes = |place: &Place| {
                     let priorities = others.iter().filter_map(|other| other.filter.as_ref());
