@@ -29,8 +29,8 @@ use crate::{
 };
 
 /// The node's end of the attacking pod's veth, and the attacker's address.
-const MALLORY: &str = "vethmallory";
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 9, 2);
+pub(super) const MALLORY: &str = "vethmallory";
+pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 9, 2);
 
 /// Hostile HTTP clients of each kind.
 const EACH: usize = 100;
@@ -69,7 +69,7 @@ pub(super) fn fewest<T>(site: &Site, mode: Mode, work: impl FnOnce() -> T) -> (u
 }
 
 /// Answered SYNs that nobody acknowledges, from one port after the other, some 2,500 a second.
-fn flood(mallory: &Pod, stop: &AtomicBool) {
+pub(super) fn flood(mallory: &Pod, stop: &AtomicBool) {
     for port in (1024..65_000).cycle() {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -114,8 +114,8 @@ fn churn(api: &ApiServer, stop: &AtomicBool) {
 }
 
 /// An agent under attack by HTTP, and its hostile clients.
-struct Attacked {
-    agent: Agent,
+pub(super) struct Attacked {
+    pub(super) agent: Agent,
     clients: Clients,
 }
 
@@ -127,7 +127,7 @@ struct Counted {
 }
 
 impl Attacked {
-    fn start(site: &Site, more: &[&str]) -> Self {
+    pub(super) fn start(site: &Site, more: &[&str]) -> Self {
         let agent = site.agent(&[&["-i", MALLORY][..], more].concat());
         let to: SocketAddr = agent.url.replace("http://", "").parse().expect("a port");
         let from = (2..27).map(|n| Ipv4Addr::new(127, 0, 0, n)).collect();
@@ -179,7 +179,7 @@ impl Attacked {
     }
 
     /// The counters of this agent never go back, and go on.
-    fn grows(&self) {
+    pub(super) fn grows(&self) {
         let mut last = (0.0, 0.0);
         for _ in 0..3 {
             let before = last;
