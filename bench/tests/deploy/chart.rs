@@ -206,7 +206,8 @@ fn the_kubelet_asks_at_a_listener_of_its_own() {
 fn secrets_and_rights_follow_the_values() {
     let set = [
         "--set",
-        "webConfig.secret=tls,auth.kubernetes=true,auth.tokensSecret=tokens,config.auth.metrics=true",
+        "webConfig.secret=tls,auth.kubernetes=true,auth.tokensSecret=tokens,config.auth.metrics=true,\
+         probeKeysSecret=keys",
     ];
     let Some(config) = configuration(&set) else {
         return;
@@ -219,9 +220,10 @@ fn secrets_and_rights_follow_the_values() {
         mounts.iter().any(|mount| mount["mountPath"] == path)
     };
     let with = container(&set).expect("helm is there");
-    assert!(has(&with, "/etc/lpm-web") && has(&with, "/etc/lpm-tokens"));
     let plain = container(&[]).expect("helm is there");
-    assert!(!has(&plain, "/etc/lpm-web") && !has(&plain, "/etc/lpm-tokens"));
+    for secret in ["/etc/lpm-web", "/etc/lpm-tokens", "/etc/lpm-probe-keys"] {
+        assert!(has(&with, secret) && !has(&plain, secret), "{secret}");
+    }
     for (arguments, reviews) in [(&[][..], false), (&set, true)] {
         let role = rendered(arguments).expect("helm is there");
         assert_eq!(role.contains("tokenreviews"), reviews);
