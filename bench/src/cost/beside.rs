@@ -230,7 +230,7 @@ impl Row {
         Interval::of(net.collect())
     }
 
-    /// This object's net cost beside the other one's.
+    /// Ratio of the net costs of this object and the other one.
     pub(super) fn net_ratio(&self) -> Option<Interval> {
         let rounds = self.rounds.iter();
         Interval::of(
@@ -240,7 +240,7 @@ impl Row {
         )
     }
 
-    /// The same with what calling a program costs.
+    /// Ratio of the costs of both objects, calling a program included.
     pub(super) fn gross_ratio(&self) -> Option<Interval> {
         let rounds = self.rounds.iter();
         Interval::of(rounds.map(|[this, other, _]| this / other).collect())
