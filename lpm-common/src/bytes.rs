@@ -46,6 +46,20 @@ pub trait Bytes {
     fn word(&self, offset: u32) -> Result<u32, OutOfBounds> {
         self.load::<4>(offset).map(u32::from_ne_bytes)
     }
+
+    /// The `N` words at `offset` as they are in memory. Where each load is a
+    /// call, this is one for all of them.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] if the packet is shorter.
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: u32) -> Result<[u32; N], OutOfBounds> {
+        let mut words = [0; N];
+        for (word, at) in words.iter_mut().zip(0..) {
+            *word = self.word(offset + at * 4)?;
+        }
+        Ok(words)
+    }
 }
 
 /// The first bytes of a packet, at fixed offsets, in memory that a pointer can

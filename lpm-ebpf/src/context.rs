@@ -50,6 +50,12 @@ pub trait Context: Copy {
     /// bytes.
     fn load<const N: usize>(self, offset: u32) -> Result<[u8; N], OutOfBounds>;
 
+    /// Reads the `N` words at `offset`.
+    ///
+    /// # Errors
+    /// As [`Context::load`].
+    fn words<const N: usize>(self, offset: u32) -> Result<[u32; N], OutOfBounds>;
+
     /// What the kernel knows of the packet.
     fn meta(self) -> Meta;
 
@@ -70,6 +76,28 @@ pub trait Context: Copy {
     fn asked_by(self, address: [u32; 4], port: u16) -> bool;
 }
 
+/// Reads the bytes at `offset`, outside of the linear part, too. They are
+/// copied, never pulled: pulling could move the packet's head.
+#[inline(always)]
+fn copy<T: Copy, const N: usize>(skb: *mut __sk_buff, offset: u32) -> Result<[T; N], OutOfBounds> {
+    let mut values = MaybeUninit::<[T; N]>::uninit();
+    // SAFETY: the helper writes all of it, or fails.
+    let result = unsafe {
+        bpf_skb_load_bytes(
+            skb.cast(),
+            offset,
+            values.as_mut_ptr().cast::<c_void>(),
+            size_of::<[T; N]>() as u32,
+        )
+    };
+    if result == 0 {
+        // SAFETY: the helper has written all of it; T is a number.
+        Ok(unsafe { values.assume_init() })
+    } else {
+        Err(OutOfBounds)
+    }
+}
+
 impl Context for *mut __sk_buff {
     const STEPS: [[Step<Self>; 5]; 2] = slow_path::OF_SKB;
     const SAMPLES: Samples<Self> = env::OF_SKB;
@@ -87,26 +115,14 @@ impl Context for *mut __sk_buff {
         unsafe { ((*self).data as usize, (*self).data_end as usize) }
     }
 
-    /// Reads outside the linear part, too. The bytes are copied, never pulled:
-    /// pulling could move the packet's head.
     #[inline(always)]
     fn load<const N: usize>(self, offset: u32) -> Result<[u8; N], OutOfBounds> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: the helper writes N bytes, or fails.
-        let result = unsafe {
-            bpf_skb_load_bytes(
-                self.as_ptr(),
-                offset,
-                bytes.as_mut_ptr().cast::<c_void>(),
-                N as u32,
-            )
-        };
-        if result == 0 {
-            // SAFETY: the helper has written all of it.
-            Ok(unsafe { bytes.assume_init() })
-        } else {
-            Err(OutOfBounds)
-        }
+        copy(self, offset)
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(self, offset: u32) -> Result<[u32; N], OutOfBounds> {
+        copy(self, offset)
     }
 
     #[inline(always)]
@@ -267,6 +283,15 @@ impl Context for *mut xdp_md {
             Some(bytes) if word[LOADED] != 0 => Ok(*bytes),
             _ => Err(OutOfBounds),
         }
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(self, offset: u32) -> Result<[u32; N], OutOfBounds> {
+        let mut words = [0; N];
+        for (word, at) in words.iter_mut().zip(0..) {
+            *word = u32::from_ne_bytes(self.load(offset + at * 4)?);
+        }
+        Ok(words)
     }
 
     #[inline(always)]

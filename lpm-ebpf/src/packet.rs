@@ -85,6 +85,11 @@ impl<C: Context> Bytes for LoadBytes<C> {
     }
 
     #[inline(always)]
+    fn words<const N: usize>(&self, offset: u32) -> Result<[u32; N], OutOfBounds> {
+        self.ctx.words(offset)
+    }
+
+    #[inline(always)]
     fn len(&self) -> u32 {
         self.len
     }

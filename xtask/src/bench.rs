@@ -19,6 +19,7 @@ use crate::{
     cargo xtask bench replay\n  \
     cargo xtask bench truth --method seq     connections without timestamps\n  \
     cargo xtask bench cost --peer NAME=COMMAND     beside another monitor\n  \
+    cargo xtask bench cost -- --beside OBJECT --hot     beside another build's programs\n  \
     cargo xtask bench probe --irtt PATH --stamp-suite PATH     beside other tools\n  \
     cargo xtask bench cost -- --help     what the harness itself takes")]
 pub(crate) struct Args {

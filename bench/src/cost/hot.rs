@@ -3,13 +3,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use anyhow::{Context, Result};
-use aya::{TestRun, programs::TestRunOptions};
+use anyhow::Result;
 use lpm_common::testing::frame::Frame;
 
-use super::{Args, live::Series, programs::Contender};
+use super::{Args, live::Series, play::test_run, programs::Contender};
 
-/// Packets per run: the kernel divides the time by them.
+/// Packets per run.
 const REPEAT: u32 = 1_000_000;
 const ROUNDS: usize = 15;
 
@@ -60,11 +59,6 @@ pub(super) fn measure(args: &Args) -> Result<Vec<Series>> {
 
 /// Nanoseconds per packet.
 fn run(contender: &mut Contender, direction: usize, packet: &[u8], repeat: u32) -> Result<f64> {
-    let mut options = TestRunOptions::new();
-    options.data_in = Some(packet);
-    options.repeat = repeat;
-    let run = contender.program(direction)?.test_run(options);
-    let run = run.with_context(|| format!("test-run {}", contender.name))?;
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds per packet")]
-    Ok(run.duration.as_nanos() as f64)
+    let name = contender.name_of(direction);
+    test_run(contender.ebpf(), name, packet, repeat)
 }

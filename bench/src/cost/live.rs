@@ -118,7 +118,7 @@ fn rounds(args: &Args, flows: usize) -> Result<Vec<Series>> {
         series.push(Series::new(&peer.name));
     }
     let warm = WARM.max(flows as u64 * 4);
-    for round in 0..args.rounds {
+    for round in 0..args.rounds() {
         for place in 0..series.len() {
             // Another one first in each round.
             let place = (place + round) % series.len();

@@ -1,38 +1,37 @@
 //! What `ts`, `seq` and `handshake` cost where they make a sample, on and off:
 //! hot, as in [`super::hot`]. A pair is a packet of the pod's and its answer,
-//! a new one each time.
+//! a new one each time ([`super::play`]).
 
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::atomic::Ordering::Relaxed,
 };
 
-use anyhow::{Context, Result, ensure};
-use aya::{EbpfLoader, programs::SchedClassifier};
+use anyhow::{Result, ensure};
 use lpm_agent::kernel::load::{Kernel, LoadSettings};
 use lpm_common::{layout::Method, packet::flag, testing::frame::Frame};
 
-use super::{Args, programs::read, queries::test_run, tunnels_xdp::Case};
+use super::{
+    Args,
+    play::{Make, Player},
+    programs::{WAYS, load, read},
+    tunnels_xdp::Case,
+};
 
-/// Pairs per round, packet by packet.
-const PAIRS: u32 = 2_000;
 const ROUNDS: usize = 15;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 5, 1));
 const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 5, 2));
 
-/// What is sent and answered; `number` tells one pair from the next.
-type Make = fn(number: u32) -> [Vec<u8>; 2];
-
 /// A segment with its acknowledgement.
 fn exchange(number: u32, stamped: bool) -> [Vec<u8>; 2] {
     let mut data = Frame::new(LOCAL, REMOTE, 41_140, 5301);
-    data.payload = 100;
-    data.seq = 1000_u32.wrapping_add(number.wrapping_mul(100));
+    data.payload = 60;
+    data.seq = 1000_u32.wrapping_add(number.wrapping_mul(60));
     data.ack = 1;
     let mut ack = Frame::new(REMOTE, LOCAL, 5301, 41_140);
     ack.seq = 1;
-    ack.ack = data.seq.wrapping_add(100);
+    ack.ack = data.seq.wrapping_add(60);
     if stamped {
         data.timestamp = Some((1000 + number, 2000 + number));
         ack.timestamp = Some((2001 + number, 1000 + number));
@@ -40,8 +39,18 @@ fn exchange(number: u32, stamped: bool) -> [Vec<u8>; 2] {
     [data.bytes(), ack.bytes()]
 }
 
+/// A segment and its acknowledgement with timestamps.
+pub(super) fn stamped(number: u32) -> [Vec<u8>; 2] {
+    exchange(number, true)
+}
+
+/// A segment and its acknowledgement without timestamps.
+pub(super) fn bare(number: u32) -> [Vec<u8>; 2] {
+    exchange(number, false)
+}
+
 /// A SYN and the SYN-ACK to it, the same connection again and again.
-fn opening(number: u32) -> [Vec<u8>; 2] {
+pub(super) fn opening(number: u32) -> [Vec<u8>; 2] {
     let mut syn = Frame::new(LOCAL, REMOTE, 41_141, 5301);
     syn.flags = flag::SYN;
     syn.seq = number.wrapping_mul(100_000);
@@ -57,38 +66,27 @@ fn opening(number: u32) -> [Vec<u8>; 2] {
 /// Each with its method on and off; the mean of both packets.
 pub(super) fn measure(args: &Args) -> Result<Vec<Case>> {
     let makes: [(&'static str, Method, Make); 3] = [
-        ("data and ACK, timestamps", Method::Ts, |n| {
-            exchange(n, true)
-        }),
-        ("data and ACK, none", Method::Seq, |n| exchange(n, false)),
+        ("data and ACK, timestamps", Method::Ts, stamped),
+        ("data and ACK, none", Method::Seq, bare),
         ("SYN and SYN-ACK", Method::Handshake, opening),
     ];
     let object = read(&args.object)?;
-    let mut empty = EbpfLoader::new().load(&read(&args.bench_object)?)?;
-    let program = empty.program_mut("bench_empty").context("bench_empty")?;
-    <&mut SchedClassifier>::try_from(program)?.load()?;
+    let bench_object = read(&args.bench_object)?;
+    let mut empty = Player::new(&bench_object, None)?;
     let mut cases = Vec::new();
     for (packet, method, make) in makes {
         for on in [true, false] {
             let mut settings = LoadSettings::new();
             settings.methods = on.then_some(method).into_iter().collect();
-            let mut kernel = Kernel::load_object(&object, &settings)?;
+            let mut kernel = load(&object, &settings)?;
             let mut case = Case::new(packet, method.as_str(), on);
+            let mut player = Player::new(&bench_object, Some((kernel.ebpf_mut(), WAYS)))?;
             for round in 0..=ROUNDS {
-                let first = u32::try_from(round)? * PAIRS;
-                let (mut gross, mut idle) = (0.0, 0.0);
-                for number in first..first + PAIRS {
-                    let [sent, answer] = make(number);
-                    gross += test_run(kernel.ebpf_mut(), "lpm_from_local", &sent, 1)?;
-                    gross += test_run(kernel.ebpf_mut(), "lpm_to_local", &answer, 1)?;
-                    for packet in [&sent, &answer] {
-                        idle += test_run(&mut empty, "bench_empty", packet, 1)?;
-                    }
-                }
+                let (gross, idle) = (player.play(make)?, empty.play(make)?);
                 // The first one makes the flow's entry.
                 if round > 0 {
-                    case.gross.push(gross / f64::from(2 * PAIRS));
-                    case.empty.push(idle / f64::from(2 * PAIRS));
+                    case.gross.push(gross);
+                    case.empty.push(idle);
                 }
             }
             let made = makes_samples(&kernel)?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use aya::{
     Ebpf, EbpfLoader,
     programs::{
-        LinkOrder, ProgramInfo, SchedClassifier, TcAttachType,
+        LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, Xdp,
         tc::{SchedClassifierLinkId, TcAttachOptions},
     },
 };
@@ -68,7 +68,7 @@ enum Loaded {
 }
 
 impl Contender {
-    /// Everything to compare: empty, minimal, LPM.
+    /// Everything to compare: empty, minimal, LPM, and another LPM if asked.
     pub(super) fn load_all(args: &super::Args) -> Result<Vec<Self>> {
         let plain = |name, program: &'static str| -> Result<Self> {
             let object = read(&args.bench_object)?;
@@ -80,29 +80,35 @@ impl Contender {
                 programs: [program; 2],
             })
         };
-        let kernel = Kernel::load_object(&read(&args.object)?, &LoadSettings::new())?;
-        kernel
-            .control()?
-            .get(0)
-            .context("CONTROL is empty")?
-            .generation
-            .store(1, std::sync::atomic::Ordering::Relaxed);
-        Ok(vec![
+        let lpm = |name, path: &Path| -> Result<Self> {
+            let kernel = load(&read(path)?, &LoadSettings::new())?;
+            Ok(Self {
+                name,
+                loaded: Loaded::Lpm(Box::new(kernel)),
+                programs: WAYS,
+            })
+        };
+        let mut all = vec![
             plain("empty", "bench_empty")?,
             plain("minimal", "bench_minimal")?,
-            Self {
-                name: "lpm",
-                loaded: Loaded::Lpm(Box::new(kernel)),
-                programs: ["lpm_from_local", "lpm_to_local"],
-            },
-        ])
+            lpm("lpm", &args.object)?,
+        ];
+        if let Some(other) = &args.beside {
+            all.push(lpm("beside", other)?);
+        }
+        Ok(all)
     }
 
-    fn ebpf(&mut self) -> &mut Ebpf {
+    pub(super) fn ebpf(&mut self) -> &mut Ebpf {
         match &mut self.loaded {
             Loaded::Plain(ebpf) => ebpf,
             Loaded::Lpm(kernel) => kernel.ebpf_mut(),
         }
+    }
+
+    /// Name of the program of a direction.
+    pub(super) fn name_of(&self, direction: usize) -> &'static str {
+        self.programs[direction]
     }
 
     /// The program of a direction: 0 from the pod, 1 to the pod.
@@ -147,7 +153,30 @@ impl Contender {
     }
 }
 
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+/// Loads LPM's object with names, as the agent does: flows keep their rows.
+pub(super) fn load(object: &[u8], settings: &LoadSettings) -> Result<Kernel> {
+    let kernel = Kernel::load_object(object, settings)?;
+    let control = kernel.control()?;
+    let control = control.get(0).context("CONTROL is empty")?;
+    control
+        .generation
+        .store(1, std::sync::atomic::Ordering::Relaxed);
+    Ok(kernel)
+}
+
+/// LPM's programs at TC, by direction.
+pub(super) const WAYS: [&str; 2] = ["lpm_from_local", "lpm_to_local"];
+
+/// The empty programs.
+pub(super) fn load_empty(bench_object: &[u8]) -> Result<Ebpf> {
+    let mut empty = EbpfLoader::new().load(bench_object)?;
+    classifier(&mut empty, "bench_empty")?.load()?;
+    let xdp = empty.program_mut("bench_xdp_empty");
+    <&mut Xdp>::try_from(xdp.context("no program bench_xdp_empty")?)?.load()?;
+    Ok(empty)
+}
+
+pub(super) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     let program = ebpf
         .program_mut(name)
         .with_context(|| format!("no program {name}"))?;

@@ -1,115 +1,99 @@
 //! What `icmp` and `dns` cost, on and off: hot, as in [`super::hot`]. A pair is
-//! a question and its answer, a new one each time.
+//! a question and its answer, a new one each time ([`super::play`]).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context, Result};
-use aya::{
-    Ebpf, EbpfLoader, TestRun,
-    programs::{SchedClassifier, TestRunOptions},
-};
-use lpm_agent::kernel::load::{Kernel, LoadSettings};
+use anyhow::Result;
+use lpm_agent::kernel::load::LoadSettings;
 use lpm_common::{
     layout::Method,
     testing::query::{Message, echo},
 };
 
-use super::{Args, programs::read, tunnels_xdp::Case};
+use super::{
+    Args,
+    play::{Make, Player, test_run},
+    programs::{WAYS, load, load_empty, read},
+    tunnels_xdp::Case,
+};
 
 /// Packets per run of a packet that is nobody's.
 const REPEAT: u32 = 200_000;
-/// Pairs per round, packet by packet.
-const PAIRS: u32 = 2_000;
 const ROUNDS: usize = 15;
 
-/// A packet of the pod's and, of a pair, the other end's.
-struct Packets {
-    name: &'static str,
-    sent: Vec<u8>,
-    answer: Option<Vec<u8>>,
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 5, 1));
+const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 5, 2));
+
+/// Datagrams that are nobody's question.
+pub(super) fn others() -> [(&'static str, Vec<u8>); 2] {
+    let v6 = [1, 2].map(|last| IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 5, 0, 0, 0, 0, last)));
+    let udp = |[src, dst]: [IpAddr; 2]| Message::query(7).udp(src, dst, 40_000, 5000).bytes();
+    [("UDP", udp([LOCAL, REMOTE])), ("UDP over IPv6", udp(v6))]
 }
 
-fn packets() -> Vec<Packets> {
-    let v4 = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(198, 18, 5, last)));
-    let v6 = [1, 2].map(|last| IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 5, 0, 0, 0, 0, last)));
-    let udp = |[src, dst]: [IpAddr; 2], dport| Message::query(7).udp(src, dst, 40_000, dport);
-    let [local, remote] = v4;
-    vec![
-        Packets {
-            name: "UDP",
-            sent: udp(v4, 5000).bytes(),
-            answer: None,
-        },
-        Packets {
-            name: "UDP over IPv6",
-            sent: udp(v6, 5000).bytes(),
-            answer: None,
-        },
-        Packets {
-            name: "DNS pair",
-            sent: udp(v4, 53).bytes(),
-            answer: Some(Message::answer(7, 0).udp(remote, local, 53, 40_000).bytes()),
-        },
-        Packets {
-            name: "echo pair",
-            sent: echo(local, remote, false, 5, 1).bytes(),
-            answer: Some(echo(remote, local, true, 5, 1).bytes()),
-        },
+/// The two halves of a number: what a question and its answer have in common.
+fn halves(number: u32) -> [u16; 2] {
+    let [a, b, c, d] = number.to_be_bytes();
+    [[a, b], [c, d]].map(u16::from_be_bytes)
+}
+
+/// A DNS query and its answer.
+pub(super) fn dns(number: u32) -> [Vec<u8>; 2] {
+    let [high, id] = halves(number);
+    let port = 40_000 + high % 20_000;
+    let query = Message::query(id).udp(LOCAL, REMOTE, port, 53);
+    let answer = Message::answer(id, 0).udp(REMOTE, LOCAL, 53, port);
+    [query.bytes(), answer.bytes()]
+}
+
+/// An echo request and its reply.
+pub(super) fn ping(number: u32) -> [Vec<u8>; 2] {
+    let [id, sequence] = halves(number);
+    let request = echo(LOCAL, REMOTE, false, id, sequence);
+    [
+        request.bytes(),
+        echo(REMOTE, LOCAL, true, id, sequence).bytes(),
     ]
 }
 
 /// Each with the methods on and off; of a pair, the mean of both packets.
 pub(super) fn measure(args: &Args) -> Result<Vec<Case>> {
-    let object = read(&args.object)?;
-    let mut settings = LoadSettings::new();
-    let mut on = Kernel::load_object(&object, &settings)?;
-    settings.methods = [Method::Ts, Method::Seq, Method::Handshake]
-        .into_iter()
-        .collect();
-    let mut off = Kernel::load_object(&object, &settings)?;
-    let mut empty = EbpfLoader::new().load(&read(&args.bench_object)?)?;
-    let program = empty.program_mut("bench_empty").context("bench_empty")?;
-    <&mut SchedClassifier>::try_from(program)?.load()?;
-    let packets = packets();
-    let cases = packets.iter().flat_map(|packets| {
-        [true, false].map(|on| (packets, on, Case::new(packets.name, "lpm_from_local", on)))
-    });
-    let mut cases: Vec<_> = cases.collect();
-    for round in 0..=ROUNDS {
-        for (packets, configured, case) in &mut cases {
-            let kernel = if *configured { &mut on } else { &mut off };
-            let programs = ["lpm_from_local", "lpm_to_local"];
-            let gross = run(kernel.ebpf_mut(), programs, packets)?;
-            let empty = run(&mut empty, ["bench_empty"; 2], packets)?;
-            if round > 0 {
-                case.gross.push(gross);
-                case.empty.push(empty);
+    let (object, bench_object) = (read(&args.object)?, read(&args.bench_object)?);
+    let pairs: [(&'static str, Make); 2] = [("DNS pair", dns), ("echo pair", ping)];
+    let mut empty = load_empty(&bench_object)?;
+    let mut idle = Player::new(&bench_object, None)?;
+    let mut cases = Vec::new();
+    for on in [true, false] {
+        let mut settings = LoadSettings::new();
+        if !on {
+            settings.methods = [Method::Ts, Method::Seq, Method::Handshake]
+                .into_iter()
+                .collect();
+        }
+        let mut kernel = load(&object, &settings)?;
+        let mut player = Player::new(&bench_object, Some((kernel.ebpf_mut(), WAYS)))?;
+        for (name, packet) in others() {
+            let mut case = Case::new(name, WAYS[0], on);
+            for _ in 0..ROUNDS {
+                case.gross
+                    .push(test_run(kernel.ebpf_mut(), WAYS[0], &packet, REPEAT)?);
+                case.empty
+                    .push(test_run(&mut empty, "bench_empty", &packet, REPEAT)?);
             }
+            cases.push(case);
+        }
+        for (name, make) in pairs {
+            let mut case = Case::new(name, WAYS[0], on);
+            for round in 0..=ROUNDS {
+                let (gross, idle) = (player.play(make)?, idle.play(make)?);
+                // The first one makes the row.
+                if round > 0 {
+                    case.gross.push(gross);
+                    case.empty.push(idle);
+                }
+            }
+            cases.push(case);
         }
     }
-    Ok(cases.into_iter().map(|(_, _, case)| case).collect())
-}
-
-/// Nanoseconds per packet.
-fn run(ebpf: &mut Ebpf, [from, to]: [&str; 2], packets: &Packets) -> Result<f64> {
-    let Some(answer) = &packets.answer else {
-        return test_run(ebpf, from, &packets.sent, REPEAT);
-    };
-    let mut sum = 0.0;
-    for _ in 0..PAIRS {
-        sum += test_run(ebpf, from, &packets.sent, 1)? + test_run(ebpf, to, answer, 1)?;
-    }
-    Ok(sum / f64::from(2 * PAIRS))
-}
-
-pub(super) fn test_run(ebpf: &mut Ebpf, name: &str, packet: &[u8], repeat: u32) -> Result<f64> {
-    let mut options = TestRunOptions::new();
-    options.data_in = Some(packet);
-    options.repeat = repeat;
-    let program = ebpf.program_mut(name).with_context(|| name.to_owned())?;
-    let program = <&mut SchedClassifier>::try_from(program)?;
-    let run = program.test_run(options);
-    let run = run.with_context(|| format!("test-run {name}"))?;
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds per packet")]
-    Ok(run.duration.as_nanos() as f64)
+    Ok(cases)
 }

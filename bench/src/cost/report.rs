@@ -4,7 +4,12 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::{Args, Traffic, live::Series, tunnels_xdp::Case};
+use super::{
+    Args, Traffic,
+    beside::{Interval, Row},
+    live::Series,
+    tunnels_xdp::Case,
+};
 
 /// Collects the tables, and prints each as soon as it is there.
 pub(super) struct Report {
@@ -25,7 +30,7 @@ impl Report {
              minimal program's net, round by round.\n",
             kernel(),
             std::thread::available_parallelism().map_or(0, usize::from),
-            args.rounds,
+            args.rounds(),
         ));
         report
     }
@@ -43,7 +48,7 @@ impl Report {
 
     pub(super) fn methods(&mut self, cases: &[Case]) {
         self.line("## Hot: samples by method, each with and without it\n");
-        self.line("The mean of a packet and its answer, which are run one at a time.\n");
+        self.line("The mean of a packet and its answer, a new pair each time.\n");
         self.cases("method on", cases);
     }
 
@@ -54,8 +59,34 @@ impl Report {
 
     pub(super) fn questions(&mut self, cases: &[Case]) {
         self.line("## Hot: pings and DNS, each with and without its method\n");
-        self.line("Of a pair the mean of question and answer, which are run one at a time.\n");
+        self.line("Of a pair the mean of question and answer, a new pair each time.\n");
         self.cases("`icmp` and `dns` on", cases);
+    }
+
+    pub(super) fn beside(&mut self, title: &str, limit: f64, rows: &[Row]) {
+        self.line(&format!("## {title}: this object beside the other\n"));
+        self.line(&format!(
+            "Median (95 % interval) over the rounds. \"Not resolved\": {limit} lies within the \
+             interval of the net ratio, so the machine was too noisy, or the rounds too few, to \
+             tell.\n"
+        ));
+        self.line(&format!(
+            "| packets | net ns | the other's | net ratio | gross ratio | at most {limit} |"
+        ));
+        self.line("|---|---|---|---|---|---|");
+        for row in rows {
+            let ratio = row.net_ratio();
+            let verdict = ratio.map_or("not resolved", |ratio| ratio.verdict(limit));
+            self.line(&format!(
+                "| {} | {} | {} | {} | {} | {verdict} |",
+                row.name,
+                interval(row.net(0), 1),
+                interval(row.net(1), 1),
+                interval(ratio, 3),
+                interval(row.gross_ratio(), 3),
+            ));
+        }
+        self.line("");
     }
 
     fn cases(&mut self, configured: &str, cases: &[Case]) {
@@ -138,6 +169,13 @@ fn quartiles(values: &[f64], digits: usize) -> String {
         );
     }
     text
+}
+
+/// Median and 95 % interval, as text.
+fn interval(of: Option<Interval>, digits: usize) -> String {
+    of.map_or_else(String::new, |Interval { median, low, high }| {
+        format!("{median:.digits$} ({low:.digits$} to {high:.digits$})")
+    })
 }
 
 fn kernel() -> String {

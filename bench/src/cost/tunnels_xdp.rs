@@ -2,19 +2,20 @@
 //! who has not configured them: hot, as in [`super::hot`].
 
 use anyhow::{Context, Result};
-use aya::{
-    Ebpf, EbpfLoader, TestRun,
-    programs::{Program, SchedClassifier, TestRunOptions, Xdp},
-};
-use lpm_agent::kernel::load::{Kernel, LoadSettings};
+use aya::Ebpf;
+use lpm_agent::kernel::load::LoadSettings;
 use lpm_common::{
     layout::TunnelKind,
     testing::tunnel::{Around, wrap},
 };
 
-use super::{Args, hot, programs::read};
+use super::{
+    Args, hot,
+    play::test_run,
+    programs::{load, load_empty, read},
+};
 
-/// Packets per run: the kernel divides the time by them.
+/// Packets per run.
 const REPEAT: u32 = 200_000;
 const ROUNDS: usize = 15;
 
@@ -42,13 +43,13 @@ impl Case {
 }
 
 /// A packet to the local end, and what that end sends; None: it sends nothing.
-struct Packets {
-    name: &'static str,
-    there: Vec<u8>,
-    back: Option<Vec<u8>>,
+pub(super) struct Packets {
+    pub(super) name: &'static str,
+    pub(super) there: Vec<u8>,
+    pub(super) back: Option<Vec<u8>>,
 }
 
-fn packets() -> Vec<Packets> {
+pub(super) fn packets() -> Vec<Packets> {
     let [there, back] = hot::packets(41140);
     let vxlan = |vni| Around::new(TunnelKind::Vxlan, vni);
     let geneve = Around::new(TunnelKind::Geneve, 7);
@@ -71,35 +72,42 @@ fn packets() -> Vec<Packets> {
     ]
 }
 
-/// Makes the flow's entry, and lets both ways pass until there is nothing new in them.
-fn begin(ebpf: &mut Ebpf, program: &str, packets: &Packets) -> Result<()> {
-    let back = if program.ends_with("_inner") {
+/// The program for what the local end sends, beside one for what it gets.
+pub(super) fn back_of(program: &str) -> &'static str {
+    if program.ends_with("_inner") {
         "lpm_from_local_inner"
     } else {
         "lpm_from_local"
-    };
+    }
+}
+
+/// Makes the flow's entry, and lets both ways pass until there is nothing new in them.
+fn begin(ebpf: &mut Ebpf, program: &str, packets: &Packets) -> Result<()> {
+    let back = back_of(program);
     for _ in 0..hot::BEFORE {
-        run(ebpf, program, &packets.there, 1)?;
+        test_run(ebpf, program, &packets.there, 1)?;
         if let Some(packet) = &packets.back {
-            run(ebpf, back, packet, 1)?;
+            test_run(ebpf, back, packet, 1)?;
         }
     }
     Ok(())
 }
 
-/// Each packet through each program that may meet it.
-pub(super) fn measure(args: &Args) -> Result<Vec<Case>> {
-    let object = read(&args.object)?;
+/// The settings that ask for tunnels and XDP.
+pub(super) fn configured() -> LoadSettings {
     let mut settings = LoadSettings::new();
-    let mut without = Kernel::load_object(&object, &settings)?;
     settings.tunnels.vxlan[0] = 4789;
     settings.tunnels.geneve[0] = 6081;
     settings.xdp = true;
-    let mut with = Kernel::load_object(&object, &settings)?;
-    let mut empty = EbpfLoader::new().load(&read(&args.bench_object)?)?;
-    for name in ["bench_empty", "bench_xdp_empty"] {
-        load(empty.program_mut(name).context(name)?)?;
-    }
+    settings
+}
+
+/// Each packet through each program that may meet it.
+pub(super) fn measure(args: &Args) -> Result<Vec<Case>> {
+    let object = read(&args.object)?;
+    let mut without = load(&object, &LoadSettings::new())?;
+    let mut with = load(&object, &configured())?;
+    let mut empty = load_empty(&read(&args.bench_object)?)?;
     let mut cases = vec![
         Case::new("TCP", "lpm_to_local", false),
         Case::new("TCP, one way only", "lpm_to_local", false),
@@ -126,14 +134,14 @@ pub(super) fn measure(args: &Args) -> Result<Vec<Case>> {
             if round == 0 {
                 begin(kernel.ebpf_mut(), case.program, packets)?;
             }
-            let gross = run(kernel.ebpf_mut(), case.program, packet, REPEAT)?;
+            let gross = test_run(kernel.ebpf_mut(), case.program, packet, REPEAT)?;
             let xdp = case.program.starts_with("lpm_xdp");
             let name = if xdp {
                 "bench_xdp_empty"
             } else {
                 "bench_empty"
             };
-            let empty = run(&mut empty, name, packet, REPEAT)?;
+            let empty = test_run(&mut empty, name, packet, REPEAT)?;
             // The first one warms up.
             if round > 0 {
                 case.gross.push(gross);
@@ -142,26 +150,4 @@ pub(super) fn measure(args: &Args) -> Result<Vec<Case>> {
         }
     }
     Ok(cases)
-}
-
-fn load(program: &mut Program) -> Result<()> {
-    match program {
-        Program::Xdp(program) => program.load()?,
-        program => <&mut SchedClassifier>::try_from(program)?.load()?,
-    }
-    Ok(())
-}
-
-fn run(ebpf: &mut Ebpf, name: &str, packet: &[u8], repeat: u32) -> Result<f64> {
-    let mut options = TestRunOptions::new();
-    options.data_in = Some(packet);
-    options.repeat = repeat;
-    let program = ebpf.program_mut(name).with_context(|| name.to_owned())?;
-    let run = match program {
-        Program::Xdp(program) => <Xdp as TestRun>::test_run(program, options),
-        program => <&mut SchedClassifier>::try_from(program)?.test_run(options),
-    };
-    let run = run.with_context(|| format!("test-run {name}"))?;
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds per packet")]
-    Ok(run.duration.as_nanos() as f64)
 }

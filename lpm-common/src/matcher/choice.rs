@@ -33,8 +33,11 @@ pub(super) fn choose<E: Env>(
     env: &E,
     state: u32,
 ) -> u32 {
-    let new_data = course != SeqOrder::Nothing && course != SeqOrder::Again && head.payload != 0;
     let by_seq = state & state::SEQ != 0;
+    if by_seq && !timed && state & state::STALE == 0 {
+        return state;
+    }
+    let new_data = course != SeqOrder::Nothing && course != SeqOrder::Again && head.payload != 0;
     if timed {
         if !by_seq || !in_a_row(at, env, state, WITH) {
             return if by_seq { state | state::STALE } else { state };

@@ -301,21 +301,28 @@ pub fn prepare<E: Env>(at: &FlowPacket<'_>, head: &TcpHead, env: &E) -> u32 {
         Next::Done
     };
     let handshake = handshake::concerns(head, state, at.other_state());
-    let early = sequence::may_be_early(at, head, course);
     let other = &at.entry.hot[at.direction.reverse().index()];
-    let ahead = early && serial_gt(head.ack, other.seq_end.load(Relaxed));
+    let beyond = serial_gt(head.ack, other.seq_end.load(Relaxed));
     // If the packet's acknowledgment came first, what comes now answers
     // something else. So the packet is not stamped, like one that may be a
     // copy.
-    let course = if course == sequence::SeqOrder::Next && sequence::was_answered(at) {
+    let stamped = if course == sequence::SeqOrder::Next && sequence::was_answered(at) {
         sequence::SeqOrder::First
     } else {
         course
     };
-    next as u32
-        | (course as u32) << COURSE
-        | if handshake || ahead { HANDSHAKE } else { 0 }
-        | if early { EARLY } else { 0 }
+    let done = next as u32 | (stamped as u32) << COURSE;
+    // By sequence numbers only an acknowledgment of more than has passed can be
+    // early. By timestamps an echo can be, whatever the numbers say.
+    if next == Next::Seq && !handshake && !beyond {
+        return done;
+    }
+    let early = sequence::may_be_early(at, head, course);
+    done | if handshake || early && beyond {
+        HANDSHAKE
+    } else {
+        0
+    } | if early { EARLY } else { 0 }
 }
 
 /// Step between, if [`HANDSHAKE`] is in `next`: runs the method `handshake`.

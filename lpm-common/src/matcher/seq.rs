@@ -182,10 +182,10 @@ fn take<E: Env>(slots: &DirectionSlots, ack: u32, end: u32, env: &E) -> MatchedS
             slots.stamps[i].store(0, Relaxed);
             let behind = end.wrapping_sub(id);
             if found.is_some() {
-                passed += 1;
+                passed = env.hide_from_verifier(passed + 1);
             }
             if !found.is_some() || behind > oldest {
-                oldest = behind;
+                oldest = env.hide_from_verifier(behind);
                 found = MatchedStamp {
                     i,
                     time: stamp as u32,
@@ -193,11 +193,9 @@ fn take<E: Env>(slots: &DirectionSlots, ack: u32, end: u32, env: &E) -> MatchedS
                     outstanding: behind >> KIB,
                     ..MatchedStamp::NONE
                 };
+                found.forget(env);
             }
         }
-        passed = env.hide_from_verifier(passed);
-        oldest = env.hide_from_verifier(oldest);
-        found.forget(env);
     }
     if passed > 0 {
         env.count(Counter::StampPassed, u64::from(passed));

@@ -18,16 +18,20 @@ const VOID_UNITS: u32 = 1 << 31;
 /// The number that stands for no slot.
 pub(super) const NONE: usize = SLOTS;
 
-/// The number of a slot without a stamp, or [`NONE`].
+/// The number of a slot without a stamp, or [`NONE`]. It is no loop: the
+/// compiler would not unroll it.
 #[inline(always)]
 pub(super) fn free(slots: &DirectionSlots) -> usize {
-    let mut slot = NONE;
-    for i in 0..SLOTS {
-        if slots.stamps[i].load(Relaxed) == 0 {
-            slot = i;
-        }
+    let [a, b, c] = [0, 1, 2].map(|i: usize| slots.stamps[i].load(Relaxed) == 0);
+    if c {
+        2
+    } else if b {
+        1
+    } else if a {
+        0
+    } else {
+        NONE
     }
-    slot
 }
 
 /// Whether no stamp is outstanding.

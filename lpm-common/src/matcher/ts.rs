@@ -172,12 +172,11 @@ fn take<E: Env>(slots: &DirectionSlots, newest: u32, behind: u32, env: &E) -> Ma
                 outstanding: behind,
                 ..MatchedStamp::NONE
             };
+            found.forget(env);
         } else if stamp_behind > behind {
             slots.stamps[i].store(0, Relaxed);
-            passed += 1;
+            passed = env.hide_from_verifier(passed + 1);
         }
-        passed = env.hide_from_verifier(passed);
-        found.forget(env);
     }
     if passed > 0 {
         env.count(Counter::StampPassed, u64::from(passed));

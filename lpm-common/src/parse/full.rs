@@ -129,31 +129,38 @@ fn ethernet<B: Bytes>(bytes: &B, outer: u32) -> Result<(u32, u16, u32), Skip> {
     Ok((at, ethertype, segment))
 }
 
+/// Length of an IPv4 header, by its first byte.
+#[inline(always)]
+fn ipv4_header(version_and_length: u8) -> Result<u32, Skip> {
+    let header = u32::from(version_and_length & 0xf) * 4;
+    if version_and_length >> 4 != 4 || header < 20 {
+        return Err(Skip::Malformed);
+    }
+    Ok(header)
+}
+
 #[inline(always)]
 fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<Network, Skip> {
-    let version_and_length = bytes.byte(l3)?;
-    if version_and_length >> 4 != 4 {
-        return Err(Skip::Malformed);
-    }
-    let header = u32::from(version_and_length & 0xf) * 4;
-    if header < 20 {
-        return Err(Skip::Malformed);
-    }
     // The whole fixed header is there before any of it is used.
-    let dst = bytes.word(l3 + 16)?;
+    let Ok([first, second, third, src, dst]) = bytes.words::<5>(l3) else {
+        ipv4_header(bytes.byte(l3)?)?;
+        return Err(Skip::Truncated);
+    };
+    let [version_and_length, _, total @ ..] = first.to_ne_bytes();
+    let header = ipv4_header(version_and_length)?;
     // The first fragment of a datagram has all that its method needs. That of
     // a TCP segment would lack the segment's length.
-    let fragment = bytes.be16(l3 + 6)? & 0x3fff;
-    let protocol = bytes.byte(l3 + 9)?;
+    let fragment = u32::from_be(second) & 0x3fff;
+    let [_, protocol, ..] = third.to_ne_bytes();
     if fragment != 0 && !(fragment == 0x2000 && query::accepts(protocol, methods)) {
         return Err(Skip::Fragment);
     }
     if !wanted(protocol, methods) {
         return Err(Skip::NotTcp);
     }
-    let total = u32::from(bytes.be16(l3 + 2)?);
+    let total = u32::from(u16::from_be_bytes(total));
     Ok(Network {
-        src: [0, 0, MAPPED, bytes.word(l3 + 12)?],
+        src: [0, 0, MAPPED, src],
         dst: [0, 0, MAPPED, dst],
         segment,
         v6: false,
@@ -167,20 +174,23 @@ fn ipv4<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<
 
 #[inline(always)]
 fn ipv6<B: Bytes>(bytes: &B, l3: u32, segment: u32, methods: Methods) -> Result<Network, Skip> {
-    if bytes.byte(l3)? >> 4 != 6 {
+    let Ok(header) = bytes.words::<10>(l3) else {
+        let version = bytes.byte(l3)? >> 4;
+        return Err(if version == 6 {
+            Skip::Truncated
+        } else {
+            Skip::Malformed
+        });
+    };
+    let [first, second, ends @ ..] = header;
+    if u32::from_be(first) >> 28 != 6 {
         return Err(Skip::Malformed);
     }
-    let address = |at: u32| -> Result<[u32; 4], Skip> {
-        Ok([
-            bytes.word(at)?,
-            bytes.word(at + 4)?,
-            bytes.word(at + 8)?,
-            bytes.word(at + 12)?,
-        ])
-    };
-    let (src, dst) = (address(l3 + 8)?, address(l3 + 24)?);
-    let payload = u32::from(bytes.be16(l3 + 4)?);
-    let (l4, protocol, fragment) = extensions(bytes, l3 + 40, bytes.byte(l3 + 6)?, methods)?;
+    let src = [ends[0], ends[1], ends[2], ends[3]];
+    let dst = [ends[4], ends[5], ends[6], ends[7]];
+    let second = u32::from_be(second);
+    let (payload, next) = (second >> 16, (second >> 8) as u8);
+    let (l4, protocol, fragment) = extensions(bytes, l3 + 40, next, methods)?;
     // A length of 0 is a jumbogram (RFC 2675) or a GSO packet beyond 64 KiB.
     let end = if payload == 0 {
         bytes.len()

@@ -66,7 +66,7 @@ pub fn udp<B: Bytes>(
     if l4 + UDP_HEADER > network.end {
         return Err(Counter::SkippedMalformed);
     }
-    let ports = bytes.be32(l4).map_err(truncated)?;
+    let [ports, second] = bytes.words::<2>(l4).map_err(truncated)?.map(u32::from_be);
     let server = match direction {
         Direction::FromLocal => ports as u16,
         Direction::ToLocal => (ports >> 16) as u16,
@@ -78,7 +78,7 @@ pub fn udp<B: Bytes>(
             Counter::SkippedNotTcp
         });
     }
-    let length = u32::from(bytes.be16(l4 + 4).map_err(truncated)?);
+    let length = second >> 16;
     // The rest of a message in fragments is in other packets.
     let beyond = l4 + length > network.end && !network.fragment;
     if length < UDP_HEADER + HEADER || beyond {

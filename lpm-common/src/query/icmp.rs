@@ -51,7 +51,8 @@ pub fn read<B: Bytes>(bytes: &B, network: &Network, direction: Direction) -> Res
     }
     let truncated = |_| Counter::SkippedTruncated;
     let (request, reply) = types(network.v6);
-    let type_and_code = bytes.be16(l4).map_err(truncated)?;
+    let [first, id_and_sequence] = bytes.words::<2>(l4).map_err(truncated)?;
+    let type_and_code = (u32::from_be(first) >> 16) as u16;
     let role = if type_and_code == request {
         Role::Asks
     } else if type_and_code == reply {
@@ -59,7 +60,6 @@ pub fn read<B: Bytes>(bytes: &B, network: &Network, direction: Direction) -> Res
     } else {
         return Err(Counter::SkippedNotTcp);
     };
-    let id_and_sequence = bytes.be32(l4 + 4).map_err(truncated)?;
     let leg = match (role, direction) {
         (Role::Asks, Direction::FromLocal) | (Role::Answers, Direction::ToLocal) => Leg::Remote,
         _ => Leg::Local,
@@ -72,6 +72,6 @@ pub fn read<B: Bytes>(bytes: &B, network: &Network, direction: Direction) -> Res
         unanswered: leg * 4 + ICMP_UNANSWERED,
         detail: 0,
         length: 0,
-        id: id_and_sequence.rotate_left(16),
+        id: u32::from_be(id_and_sequence).rotate_left(16),
     })
 }

@@ -1,6 +1,7 @@
 //! Programs for the benchmark to compare with: an empty program, and the least
-//! that a monitor does on a kernel hash map. A further program is for the
-//! testbed: a CNI's program that redirects packets into pods.
+//! that a monitor does on a kernel hash map. One more plays many packets to a
+//! program in a single test run. A further program is for the testbed: a CNI's
+//! program that redirects packets into pods.
 #![no_std]
 #![no_main]
 
@@ -8,7 +9,7 @@ use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
     helpers::{bpf_ktime_get_ns, generated::bpf_redirect_peer},
     macros::{classifier, map, xdp},
-    maps::HashMap,
+    maps::{Array, HashMap, ProgramArray},
     programs::{TcContext, XdpContext},
 };
 use lpm_common::bytes::Prefix;
@@ -144,6 +145,32 @@ fn minimal(ctx: &TcContext) {
         };
         let _ = BENCH_FLOWS.insert(key, value, 0);
     }
+}
+
+/// Packets to play, one after the other. The benchmark fills it.
+#[map]
+static BENCH_PACKETS: Array<[u8; 128]> = Array::with_max_entries(2048, 0);
+
+/// The programs that take the packets in turn.
+#[map]
+static BENCH_TURNS: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
+/// Makes the packet at hand the next one of [`BENCH_PACKETS`], and hands it to
+/// the program whose turn it is. A test run repeats with one packet, whose mark
+/// begins with 0 and counts the repetitions here.
+#[classifier]
+pub fn bench_play(ctx: TcContext) -> i32 {
+    // SAFETY: the hook's context.
+    let mark = unsafe { (*ctx.skb.skb).mark };
+    ctx.set_mark(mark.wrapping_add(1));
+    if let Some(packet) = BENCH_PACKETS.get(mark) {
+        // It fails if the packet at hand is too short: the benchmark checks that
+        // what it plays makes samples.
+        let _ = ctx.store(0, packet, 0);
+    }
+    // SAFETY: nothing here needs to be dropped.
+    unsafe { BENCH_TURNS.tail_call(&ctx, mark & 1) };
+    TC_ACT_UNSPEC
 }
 
 #[unsafe(link_section = "license")]
