@@ -37,7 +37,7 @@ pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use method::Method;
 pub use pins::Pins;
 pub use presets::Preset;
-pub use probes::{Host, Probed, Probes, SESSIONS, Target, Train};
+pub use probes::{Host, Probed, Probes, SESSIONS, Tags, Target, Train};
 pub use reflector::{Allowed, Reflector, SessionKey};
 pub use tunnels::Tunnels;
 

@@ -1,11 +1,15 @@
 //! The configuration key `probes`: what the agent probes, and how.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, SessionKey, humantime_option, humantime_text, schema};
+
+mod tags;
+
+pub use tags::Tags;
 
 /// Most pairs of a target and a class: each has a socket.
 pub const SESSIONS: usize = 512;
@@ -96,6 +100,10 @@ pub struct Target {
     pub size: Option<u16>,
     /// In place of `probes.from`.
     pub from: Option<String>,
+    /// What else is known of the target, such as `{zone: a, rack: "01"}`. At most 16 tags, named as
+    /// labels, with values of 1 to 253 bytes. Shown in `/api/v1/probes`.
+    #[schemars(extend("maxProperties" = tags::MOST))]
+    pub tags: Tags,
 }
 
 /// Where a target is.
@@ -130,6 +138,8 @@ pub struct Probed {
     pub size: u16,
     /// Interface or address to send from.
     pub from: Option<String>,
+    /// What else is known of the target. They change nothing of what is sent.
+    pub tags: Arc<Tags>,
 }
 
 impl Default for Train {
@@ -211,6 +221,7 @@ impl Probes {
             timeout: target.timeout.unwrap_or(self.timeout),
             size: target.size.unwrap_or(self.size),
             from: target.from.clone().or_else(|| self.from.clone()),
+            tags: Arc::new(target.tags.clone()),
         })
     }
 
@@ -254,6 +265,9 @@ impl Probes {
             if !names.insert(probed.name.clone()) {
                 return wrong("probes.targets", of(" twice"), "give each name once");
             }
+            if let Err((tag, remedy)) = tags::check(&target.tags) {
+                return wrong("probes.targets", of(&format!(" with {tag}")), remedy);
+            }
             if let Err((key, value, remedy)) = probed.check() {
                 let key = key.trim_start_matches("probes.");
                 return wrong(
@@ -282,6 +296,17 @@ impl Probes {
 }
 
 impl Probed {
+    /// True if a session of the other goes on as one of this: they differ in their tags at most.
+    #[must_use]
+    pub fn is_same_session(&self, other: &Self) -> bool {
+        let tags = Arc::clone(&other.tags);
+        self.name == other.name
+            && Self {
+                tags,
+                ..self.clone()
+            } == *other
+    }
+
     /// What cannot work: the key, its value, and the remedy.
     fn check(&self) -> Result<(), (&'static str, String, &'static str)> {
         let text = |time| humantime::format_duration(time).to_string();

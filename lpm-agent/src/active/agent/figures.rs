@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     active::{offset::Bounds, report::At},
+    config::Tags,
     passive::Counts,
 };
 
@@ -93,6 +94,7 @@ pub struct Shown {
     pub target: Arc<str>,
     /// DSCP of the packets.
     pub class: u8,
+    tags: Mutex<Arc<Tags>>,
     figures: Mutex<SessionFigures>,
 }
 
@@ -100,6 +102,18 @@ impl Shown {
     /// The figures, held as they are.
     pub fn figures(&self) -> MutexGuard<'_, SessionFigures> {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What else is known of the target.
+    #[must_use]
+    pub fn tags(&self) -> Arc<Tags> {
+        let tags = self.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&tags)
+    }
+
+    /// Shows these tags from now on.
+    pub(crate) fn tag(&self, tags: Arc<Tags>) {
+        *self.tags.lock().unwrap_or_else(PoisonError::into_inner) = tags;
     }
 
     /// Counts a probe.
@@ -170,6 +184,7 @@ impl Figures {
                 Arc::new(Shown {
                     target,
                     class,
+                    tags: Mutex::default(),
                     figures: Mutex::default(),
                 })
             })
