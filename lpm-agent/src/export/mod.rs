@@ -12,6 +12,7 @@ pub mod http;
 mod identity;
 mod info_metrics;
 mod interfaces;
+mod l2sm;
 mod labels;
 mod levels;
 mod methods;

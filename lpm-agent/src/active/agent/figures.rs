@@ -71,6 +71,9 @@ pub struct SessionFigures {
     pub outcomes: BTreeMap<Outcome, u64>,
     /// Means of the forward and of the backward delay in the last train that was answered.
     pub ways: Option<[Estimated; 2]>,
+    /// Mean round trip of the last train in nanoseconds, of packets as in `round_trips`. None: it had
+    /// none, or the session does not run.
+    pub last_round_trip: Option<f64>,
     /// Interarrival jitter of the forward way in nanoseconds.
     pub jitter: Option<f64>,
     /// Routers on the way there, by the last packet.
