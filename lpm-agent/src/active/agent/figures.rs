@@ -141,6 +141,8 @@ pub struct Together {
     pub stamps: BTreeMap<(u8, At), u64>,
     /// Times at which the thread that probes did something more than 1 ms late.
     pub late_timers: u64,
+    /// What the agent counts of its own probing.
+    pub own: super::OwnProbing,
     /// Trains whose bounds refute what the clocks claim.
     pub refuted: u64,
 }

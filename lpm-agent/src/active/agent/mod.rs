@@ -7,6 +7,7 @@
 mod answering;
 pub mod figures;
 mod losses;
+mod own;
 mod prober;
 mod probing;
 mod resolve;
@@ -22,6 +23,7 @@ use thiserror::Error;
 use answering::Answering;
 pub use answering::Answers;
 use figures::Figures;
+pub use own::OwnProbing;
 use prober::Prober;
 
 use super::{allow::Allow, mac::KeyError};

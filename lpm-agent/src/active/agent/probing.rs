@@ -218,6 +218,7 @@ impl Counted {
     }
 
     fn take(&mut self, report: Report, now: Instant) {
+        self.figures.together().own.note(&report);
         match report {
             Report::Answered(answered) => self.answered(&answered),
             Report::Lost { probe, sequence } => self.losses.lost((probe, sequence), now),
