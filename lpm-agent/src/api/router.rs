@@ -60,6 +60,7 @@ pub struct Routes {
 }
 
 /// Joins the routers of all paths.
+#[must_use]
 pub fn routes(app: App) -> Routes {
     let api = flows::router(app.hub.as_ref(), &app.counts, app.probes);
     let api = match app.hub {

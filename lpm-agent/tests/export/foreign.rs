@@ -52,7 +52,7 @@ impl<'a> Inside<'a> {
 /// Three nodes at a switch: `A` 2 ms away from it, `B` 4 ms, `C` not at all.
 struct Nodes {
     switch: Netns,
-    nodes: [Netns; 3],
+    each: [Netns; 3],
     _wires: [DelayLine; 2],
 }
 
@@ -103,13 +103,13 @@ impl Nodes {
         }
         Self {
             switch,
-            nodes,
+            each: nodes,
             _wires: wires,
         }
     }
 
     /// The file of a node, with the comma of the documented example.
-    fn file(&self, own: usize) -> String {
+    fn file(own: usize) -> String {
         let others = (0..NAMES.len()).filter(|other| *other != own);
         let neighbours = others.map(|other| {
             format!(
@@ -140,8 +140,8 @@ fn files_of_l2sm_run_unchanged_and_its_queries_have_values() {
         return;
     };
     let net = Nodes::new();
-    let agents: Vec<_> = (net.nodes.iter().enumerate())
-        .map(|(own, node)| Inside::start(node, "config.json", &net.file(own)))
+    let agents: Vec<_> = (net.each.iter().enumerate())
+        .map(|(own, node)| Inside::start(node, "config.json", &Nodes::file(own)))
         .collect();
     for agent in &agents {
         agent.lpm.wait_for("the agent keeps no capability");
@@ -208,8 +208,7 @@ fn files_of_l2sm_run_unchanged_and_its_queries_have_values() {
     assert!(agents[0].get("127.0.0.1:9477/api/v1/probes").is_some());
     assert_eq!(agents[0].get("127.0.0.1:9477/api/v1/flows"), None);
     // Who is no neighbour gets no answer.
-    let stranger = net.switch.command(lpm().get_program());
-    let mut stranger = stranger;
+    let mut stranger = net.switch.command(lpm().get_program());
     stranger.args(["probe", "-c", "1", "-W", "0.3", "198.18.7.2:8620"]);
     let stranger = stranger.output().expect("a probe");
     assert_eq!(stranger.status.code(), Some(1), "{stranger:?}");

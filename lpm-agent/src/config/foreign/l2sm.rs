@@ -85,12 +85,16 @@ struct ChartNode {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[serde(deny_unknown_fields, default)]
 struct ChartMetrics {
-    rtt_interval: Interval,
-    jitter_interval: Interval,
-    throughput_interval: Interval,
-    otd_interval: Interval,
+    #[serde(rename = "rttInterval")]
+    rtt: Interval,
+    #[serde(rename = "jitterInterval")]
+    jitter: Interval,
+    #[serde(rename = "throughputInterval")]
+    throughput: Interval,
+    #[serde(rename = "otdInterval")]
+    otd: Interval,
 }
 
 /// Leaves out the commas before a closing brace or bracket, which its documented example has, and
@@ -171,19 +175,14 @@ pub(super) fn chart(text: &str) -> Result<Vec<Imported>, String> {
 impl ChartNode {
     /// The node as its neighbours measure it.
     fn neighbour(&self) -> Neighbour {
-        let ChartMetrics {
-            rtt_interval,
-            jitter_interval,
-            throughput_interval,
-            otd_interval,
-        } = self.metrics.clone();
+        let metrics = self.metrics.clone();
         Neighbour {
             name: self.name.clone(),
             ip: self.ip.clone(),
-            rtt_interval,
-            jitter_interval,
-            throughput_interval,
-            otd_interval,
+            rtt_interval: metrics.rtt,
+            jitter_interval: metrics.jitter,
+            throughput_interval: metrics.throughput,
+            otd_interval: metrics.otd,
         }
     }
 }

@@ -65,8 +65,8 @@ struct Api {
 struct Port {
     #[serde(default)]
     ip: String,
-    #[serde(default)]
-    port: u16,
+    #[serde(rename = "port", default)]
+    number: u16,
     #[serde(default)]
     tos: u8,
     /// Milliseconds.
@@ -157,7 +157,7 @@ pub(super) fn full(text: &str) -> Result<Imported, String> {
         .api
         .as_ref()
         .and_then(|api| listen(&api.bind, &mut notes));
-    Ok(imported(targets, naming, listen, notes))
+    Ok(imported(targets, &naming, listen, notes))
 }
 
 /// Reads the older form.
@@ -186,12 +186,12 @@ pub(super) fn legacy(text: &str) -> Result<Imported, String> {
         targets.push(sending.target(named));
     }
     notes.push(general(&ports(LEGACY.packets.into())));
-    Ok(imported(targets, naming, None, notes))
+    Ok(imported(targets, &naming, None, notes))
 }
 
 fn imported(
     targets: Vec<Target>,
-    naming: Naming,
+    naming: &Naming,
     listen: Option<SocketAddr>,
     mut notes: Vec<Note>,
 ) -> Imported {
@@ -274,7 +274,7 @@ impl Port {
                 text: text.to_owned(),
             });
         };
-        if self.port != 0 {
+        if self.number != 0 {
             note("port: the system chooses the port to send from");
         }
         if self.tos & 3 != 0 {

@@ -104,7 +104,8 @@ fn error(text: &str) -> String {
 
 fn notes(text: &str) -> String {
     let notes = foreign(text).nodes.into_iter().flat_map(|node| node.notes);
-    notes.map(|note| format!("{note}\n")).collect()
+    let notes: Vec<_> = notes.map(|note| note.to_string()).collect();
+    notes.join("\n")
 }
 
 #[test]
@@ -446,10 +447,8 @@ fn what_is_odd_in_a_file_of_llama_is_refused_by_name_and_line() {
 
 #[test]
 fn more_targets_than_sessions_are_refused() {
-    let many: String = (0..10_000)
-        .map(|number| format!("198.18.{}.{}:\n", number / 250, number % 250))
-        .collect();
-    let error = error(&many);
+    let many = (0..10_000).map(|number| format!("198.18.{}.{}:", number / 250, number % 250));
+    let error = error(&many.collect::<Vec<_>>().join("\n"));
     assert!(error.contains("512"), "{error}");
 }
 
