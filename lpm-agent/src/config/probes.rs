@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, SessionKey, humantime_option, humantime_text, schema};
 
+mod groups;
 mod tags;
 
 pub use tags::Tags;
@@ -50,6 +51,11 @@ pub struct Probes {
     pub size: u16,
     /// Interface or address to send from. If absent: the routing chooses.
     pub from: Option<String>,
+    /// Names of tags, such as `[rack, zone]`, by whose values targets are put together in
+    /// `lpm_probe_group_packets_total` and `lpm_probe_group_rtt_seconds`. At most 4 tags, with 32
+    /// values each; further values are counted as `overflow`.
+    #[schemars(length(max = 4), inner(length(min = 1)))]
+    pub groups: Vec<String>,
 }
 
 /// The packets of one measurement.
@@ -162,6 +168,7 @@ impl Default for Probes {
             timeout: Duration::from_secs(1),
             size: 0,
             from: None,
+            groups: Vec::new(),
         }
     }
 }
@@ -231,6 +238,7 @@ impl Probes {
         if self.port == 0 {
             return wrong("probes.port", "0".to_owned(), "give 1 to 65535");
         }
+        groups::check(&self.groups)?;
         let all = Target {
             address: "all".to_owned(),
             ..Target::default()

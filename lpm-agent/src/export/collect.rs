@@ -14,6 +14,7 @@ use super::{
     interfaces::Interfaces,
     l2sm::L2sm,
     ports::Ports,
+    probe_groups::ProbeGroups,
     probes::Probes,
     process::Process,
     reflector::Reflector,
@@ -88,6 +89,7 @@ impl Collectors {
     #[must_use]
     pub fn and_probes(mut self, figures: &Arc<Figures>, answers: &Arc<Answers>) -> Self {
         self.register(Probes(Arc::clone(figures)));
+        self.register(ProbeGroups::new(Arc::clone(figures)));
         self.register(Clocks::new(Arc::clone(figures)));
         self.register(Reflector(Arc::clone(answers)));
         self

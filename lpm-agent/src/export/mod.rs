@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod negotiate;
 pub mod number;
 mod ports;
+mod probe_groups;
 mod probes;
 mod process;
 mod prometheus;

@@ -223,6 +223,8 @@ pub(super) fn everything() -> Arc<Figures> {
         best: 500,
     };
     let shown = figures.show([("n2".into(), 46)].into_iter());
+    shown[0].tag(Arc::new([("rack".to_owned(), "01".to_owned())].into()));
+    figures.group_by(vec!["rack".into()]);
     let mut of = shown[0].figures();
     of.round_trips.observe(Duration::from_micros(100));
     of.outcomes.insert(Outcome::Answered, 3);

@@ -154,6 +154,7 @@ pub struct Figures {
     pub node: Arc<str>,
     sessions: RwLock<Vec<Arc<Shown>>>,
     together: Mutex<Together>,
+    groups: RwLock<Vec<Arc<str>>>,
 }
 
 impl Figures {
@@ -164,6 +165,7 @@ impl Figures {
             node,
             sessions: RwLock::default(),
             together: Mutex::default(),
+            groups: RwLock::default(),
         }
     }
 
@@ -172,6 +174,18 @@ impl Figures {
     pub fn sessions(&self) -> Vec<Arc<Shown>> {
         let sessions = self.sessions.read();
         sessions.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The tags by which targets are put together.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Arc<str>> {
+        let groups = self.groups.read();
+        groups.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts targets together by these tags from now on.
+    pub(crate) fn group_by(&self, tags: Vec<Arc<str>>) {
+        *self.groups.write().unwrap_or_else(PoisonError::into_inner) = tags;
     }
 
     /// What is counted for all sessions together, held as it is.

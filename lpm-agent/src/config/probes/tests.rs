@@ -99,6 +99,11 @@ fn what_cannot_work_is_refused_by_key_and_line() {
             &*format!("probes: {{targets: [{many}]}}"),
             "give each name once",
         ),
+        (
+            "probes: {groups: [rack, rack]}",
+            "probes.groups is \"rack\"",
+        ),
+        ("probes: {groups: [a, b, c, d, e]}", "give at most 4 tags"),
         ("reflector: {listen: [\"[::]:0\"]}", "give a port"),
         (
             "reflector: {listen: [\"[::]:1\", \"[::]:1\"]}",
