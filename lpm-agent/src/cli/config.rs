@@ -35,7 +35,7 @@ enum Action {
     Import {
         /// The file: L2S-M LPM's `config.json` or its chart's values, or LLAMA's YAML.
         file: PathBuf,
-        /// Of a chart's values, print the configuration of this node only.
+        /// Print the configuration of this node only, of those in a chart's values.
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
     },
@@ -104,7 +104,7 @@ fn check_foreign(file: &Path, foreign: &Foreign) -> String {
     // The nodes of a chart share its lines.
     notes.dedup();
     format!(
-        "{}: the configuration is valid, {}, {targets} targets{}",
+        "{}: the configuration is valid, {}, targets: {targets}{}",
         file.display(),
         foreign.kind,
         notes.concat()

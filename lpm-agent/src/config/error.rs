@@ -37,7 +37,7 @@ pub enum ConfigError {
     Foreign {
         /// Path of the file.
         path: PathBuf,
-        /// Whose file it is.
+        /// The system that the file is of.
         kind: Kind,
         /// What is wrong with it, with its line, and the remedy.
         reason: String,
@@ -51,7 +51,7 @@ pub enum ConfigError {
     Mixed {
         /// Path of the file.
         path: PathBuf,
-        /// Whose file it would be.
+        /// The system that the file would be of.
         kind: Kind,
         /// A key of that system, and its line.
         key: String,

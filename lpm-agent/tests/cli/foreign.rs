@@ -43,7 +43,7 @@ fn what_is_imported_is_valid_and_the_same() {
 fn a_check_names_what_is_not_measured() {
     let checked = config("check", "config.json", NODE_A);
     for words in [
-        "the configuration is valid, L2S-M LPM's configuration, 1 targets\n",
+        "the configuration is valid, L2S-M LPM's configuration, targets: 1\n",
         "\nline 4: throughputInterval: the throughput to NodeB (every 20 min) is not measured yet",
     ] {
         assert!(checked.contains(words), "{words} in {checked}");

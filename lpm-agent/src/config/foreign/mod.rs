@@ -20,7 +20,7 @@ use super::{Config, ConfigError, Enabled, Role};
 use crate::yaml;
 use shape::Shape;
 
-/// Whose file it is.
+/// The systems, and forms of their files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The configuration of one node of L2S-M LPM.
@@ -76,7 +76,7 @@ pub struct Imported {
 /// A file of another system.
 #[derive(Clone, Debug)]
 pub struct Foreign {
-    /// Whose it is.
+    /// The system that the file is of, and its form.
     pub kind: Kind,
     /// The nodes that it configures: one, but for a chart's values.
     pub nodes: Vec<Imported>,

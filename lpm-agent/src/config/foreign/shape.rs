@@ -1,4 +1,4 @@
-//! Whose file it is, by its keys.
+//! Tells by a file's keys which system it is of.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ const LLAMA: [&str; 7] = [
     "targets",
 ];
 
-/// Whose file it is, and the first key that says so.
+/// The system that a file is of, and the first key that says so.
 pub(super) struct Shape {
     pub(super) kind: Kind,
     pub(super) key: String,
