@@ -73,6 +73,37 @@ pub(crate) fn line_of(text: &str, key: &str) -> Option<u64> {
         .flatten()
 }
 
+/// The keys at the top of a text, in its order, each with its line. Of a text that is broken: those
+/// before the break.
+pub(crate) fn keys(text: &str) -> Vec<(String, u64)> {
+    let mut found = Vec::new();
+    // What is wrong with the text is told by whoever reads it.
+    let _ = serde_saphyr::with_deserializer_from_str(text, |yaml| {
+        yaml.deserialize_map(Keys(&mut found))
+    });
+    found
+}
+
+/// Gathers the keys of a map.
+struct Keys<'a>(&'a mut Vec<(String, u64)>);
+
+impl<'de> Visitor<'de> for Keys<'_> {
+    type Value = ();
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("keys and values")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let line = key.referenced.line();
+            self.0.push((key.value, line));
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}
+
 /// The rest of the path to a key.
 struct Path<'a>(&'a [&'a str]);
 
@@ -136,6 +167,21 @@ mod tests {
         }
         for text in ["", "- 1\n", "a: [\n", "7\n"] {
             assert_eq!(line_of(text, "a"), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_keys_at_the_top_have_their_lines() {
+        let list = |text| {
+            let keys = keys(text).into_iter();
+            keys.map(|(key, line)| format!("{key} {line}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(list("# first\na: 1\n01: {b: 2}\n"), ["a 2", "01 3"]);
+        assert_eq!(list("{\n \"a\": 1,\n \"b\": [2]\n}"), ["a 2", "b 3"]);
+        assert_eq!(list("a: 1\nb: [\n"), ["a 1", "b 2"]);
+        for text in ["", "- 1\n", "7\n"] {
+            assert_eq!(list(text), [""; 0], "{text}");
         }
     }
 

@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     active::agent::figures::Figures, export::http::HttpCounts, identity::processes::Sockets,
-    passive::Model,
 };
 
 /// Lists that are made, or read by their clients, at the same time.
@@ -33,31 +32,38 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What the lists are served from.
 #[derive(Clone, Debug)]
 struct Served {
-    hub: Arc<Hub>,
     turns: Arc<Semaphore>,
     counts: Arc<HttpCounts>,
     /// None: the agent does not probe.
     probes: Option<Arc<Figures>>,
 }
 
-/// Makes the router of `/flows`, `/latency`, `/links` and `/probes`.
+/// What is served with the model.
+type Measured = (Served, Arc<Hub>);
+
+/// Makes the router of `/probes`, and with a model of `/flows`, `/latency` and `/links`.
 pub(super) fn router(
-    hub: Arc<Hub>,
-    counts: Arc<HttpCounts>,
+    hub: Option<&Arc<Hub>>,
+    counts: &Arc<HttpCounts>,
     probes: Option<Arc<Figures>>,
 ) -> Router {
     let served = Served {
-        hub,
         turns: Arc::new(Semaphore::new(AT_ONCE)),
-        counts,
+        counts: Arc::clone(counts),
         probes,
     };
-    Router::new()
+    let routes = Router::new()
+        .route("/probes", get(own_probes))
+        .with_state(served.clone());
+    let Some(hub) = hub else {
+        return routes;
+    };
+    let measured = Router::new()
         .route("/flows", get(flows))
         .route("/latency", get(latency))
         .route("/links", get(links))
-        .route("/probes", get(own_probes))
-        .with_state(served)
+        .with_state((served, Arc::clone(hub)));
+    routes.merge(measured)
 }
 
 /// Why a client gets no list.
@@ -74,17 +80,16 @@ impl Served {
     /// client has read the list.
     async fn list<T: Serialize, E: std::error::Error + Send + 'static>(
         self,
-        make: impl FnOnce(&Model) -> Result<Vec<T>, E> + Send + 'static,
+        make: impl FnOnce() -> Result<Vec<T>, E> + Send + 'static,
     ) -> Response {
         let turn = timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
         // The semaphore is never closed.
         let Some(turn) = turn.ok().and_then(Result::ok) else {
             return busy(&ListError::Busy, &self.counts);
         };
-        let hub = self.hub;
         // The turn goes along, so it lasts as long as the work, even if the client leaves.
         let listed = blocking(move || {
-            let items = make(hub.model())?;
+            let items = make()?;
             let json = serde_json::to_vec(&Page::of(items)).map_err(ListError::Json);
             Ok::<_, E>((json.map(|json| Pieces::new(&json)), turn))
         });
@@ -128,35 +133,38 @@ impl<T> Page<T> {
     }
 }
 
-async fn flows(State(served): State<Served>, Query(query): Query<FlowsQuery>) -> Response {
+async fn flows(State((served, hub)): State<Measured>, Query(query): Query<FlowsQuery>) -> Response {
     served
-        .list(move |model| {
+        .list(move || {
             let sockets = query.processes.then(Sockets::scan);
-            let mut flows = json::flows(model, sockets.as_ref())?;
+            let mut flows = json::flows(hub.model(), sockets.as_ref())?;
             flows.retain(|flow| query.all || flow.active);
             Ok::<_, io::Error>(flows)
         })
         .await
 }
 
-async fn latency(State(served): State<Served>) -> Response {
+async fn latency(State((served, hub)): State<Measured>) -> Response {
     served
-        .list(|model| Ok::<_, Infallible>(json::latencies(model)))
+        .list(move || Ok::<_, Infallible>(json::latencies(hub.model())))
         .await
 }
 
 async fn own_probes(State(served): State<Served>) -> Response {
     let figures = served.probes.clone();
     served
-        .list(move |_| {
+        .list(move || {
             let records = figures.map(|figures| probes::records(&figures));
             Ok::<_, Infallible>(records.unwrap_or_default())
         })
         .await
 }
 
-async fn links(State(served): State<Served>) -> Response {
+async fn links(State((served, hub)): State<Measured>) -> Response {
     served
-        .list(|model| json::flows(model, None).map(|flows| json::links(model, &flows)))
+        .list(move || {
+            let model = hub.model();
+            json::flows(model, None).map(|flows| json::links(model, &flows))
+        })
         .await
 }

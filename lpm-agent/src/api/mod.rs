@@ -1,6 +1,6 @@
 //! The HTTP API: health, metrics, flows as JSON, a stream of samples, and names for other agents.
 //!
-//! Each file makes a router of its paths, [`router()`] joins them, and [`access`] decides who may ask,
+//! Each file makes a router of its paths, [`routes()`] joins them, and [`access`] decides who may ask,
 //! by what [`auth`] finds out and [`web_config`] says. [`Server`] and [`LocalServer`] accept
 //! connections, [`Admission`] decides which stay, and [`Door`] serves them within [`Limits`].
 
@@ -39,7 +39,7 @@ pub use flows::Page;
 pub use limits::{Limits, Shares};
 pub use listener::{Purpose, ServeError, Server};
 pub use peer::Peer;
-pub use router::{App, health, router};
+pub use router::{App, Routes, health, routes};
 pub use serving::{Listeners, Serving};
 pub use stream::Hub;
 pub use unix::{LocalServer, SocketError, prepare_socket};

@@ -15,6 +15,9 @@ pub(super) struct ProbeRecord {
     target: String,
     protocol: &'static str,
     dscp: u8,
+    /// What the configuration, or the cluster, says of the target.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<String, String>,
     /// Probes by result.
     packets: BTreeMap<&'static str, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,6 +101,7 @@ fn record(session: &Shown, of: SessionFigures) -> ProbeRecord {
         target: session.target.to_string(),
         protocol: "stamp",
         dscp: session.class,
+        tags: session.tags().as_ref().clone(),
         packets: outcomes
             .map(|(outcome, count)| (outcome.as_str(), *count))
             .collect(),

@@ -28,6 +28,7 @@ use crate::{
         Metrics,
         http::{HttpCounts, HttpRefusal},
     },
+    identity::peers::NamePublisher,
 };
 
 /// State that the routes read.
@@ -35,8 +36,10 @@ use crate::{
 pub struct App {
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The samples, and the model.
-    pub hub: Arc<Hub>,
+    /// The samples, and the model. None: the agent only probes.
+    pub hub: Option<Arc<Hub>>,
+    /// The names that other nodes' agents may ask for.
+    pub nodes: Arc<NamePublisher>,
     /// The figures of the agent's own probes. None: it does not probe.
     pub probes: Option<Arc<Figures>>,
     /// Counts what is refused.
@@ -47,16 +50,37 @@ pub struct App {
     pub access: Arc<Access>,
 }
 
+/// The routes of the agent's listeners.
+#[derive(Debug)]
+pub struct Routes {
+    /// All.
+    pub all: Router,
+    /// `/metrics` only, from the same pages.
+    pub metrics: Router,
+}
+
 /// Joins the routers of all paths.
-pub fn router(app: App) -> Router {
-    let names = names::router(Arc::clone(app.hub.model().registry().publisher()));
-    let api = flows::router(Arc::clone(&app.hub), Arc::clone(&app.counts), app.probes)
-        .merge(watch::router(app.hub, Arc::clone(&app.counts)));
-    metrics::router(app.metrics, app.counts)
+#[must_use]
+pub fn routes(app: App) -> Routes {
+    let api = flows::router(app.hub.as_ref(), &app.counts, app.probes);
+    let api = match app.hub {
+        Some(hub) => api.merge(watch::router(hub, Arc::clone(&app.counts))),
+        None => api,
+    };
+    let metrics = metrics::router(app.metrics, app.counts);
+    let guarded = |routes: Router| {
+        let access = Arc::clone(&app.access);
+        routes.layer(middleware::from_fn_with_state(access, guard))
+    };
+    let all = metrics
+        .clone()
         .merge(health(app.ready))
         .nest("/api/v1", api)
-        .merge(names)
-        .layer(middleware::from_fn_with_state(app.access, guard))
+        .merge(names::router(app.nodes));
+    Routes {
+        all: guarded(all),
+        metrics: guarded(metrics),
+    }
 }
 
 /// Makes the router of `/healthz` and `/readyz`.

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Admission, App, Door, Limits, LocalServer, Purpose, ServeError, Server, SocketError,
-    router::{health, router},
+    router::{Routes, health, routes},
 };
 use crate::{
     config::{Enabled, Socket},
@@ -18,23 +18,27 @@ use crate::{
 pub struct Listeners {
     server: Server,
     health: Option<Server>,
+    metrics: Option<Server>,
     /// The Unix socket. None: it is not wanted. An error: it cannot be made, and need not be.
     local: Result<Option<LocalServer>, SocketError>,
     limits: Limits,
 }
 
 impl Listeners {
-    /// Binds the port for all clients, the one for health checks, and the Unix socket. Raises the
-    /// limit of open files. Call it in a runtime.
+    /// Binds the port for all clients, those for health checks and for metrics only, and the Unix
+    /// socket. Raises the limit of open files. Call it in a runtime.
     pub fn bind(
         listen: SocketAddr,
         health: Option<SocketAddr>,
+        metrics: Option<SocketAddr>,
         socket: &Socket,
     ) -> Result<Self, ServeError> {
         let health = health.map(|address| Server::bind(address, Purpose::Health));
+        let metrics = metrics.map(|address| Server::bind(address, Purpose::Everybody));
         Ok(Self {
             server: Server::bind(listen, Purpose::Everybody)?,
             health: health.transpose()?,
+            metrics: metrics.transpose()?,
             local: local(socket)?,
             limits: Limits::within(own::raise_open_files()),
         })
@@ -44,7 +48,7 @@ impl Listeners {
     #[must_use]
     pub fn serve(self, app: App) -> Serving {
         let (limits, counts) = (self.limits, Arc::clone(&app.counts));
-        let nodes = Arc::clone(app.hub.model().registry().publisher());
+        let nodes = Arc::clone(&app.nodes);
         let admission = Admission::new(limits.shares, nodes, Arc::clone(&counts));
         let mut accepting = JoinSet::new();
         if let Some(server) = self.health {
@@ -60,7 +64,14 @@ impl Listeners {
             "http"
         };
         tracing::info!("metrics at {scheme}://{}/metrics", self.server.address());
-        let door = Door::new(router(app), limits, counts);
+        let Routes { all, metrics } = routes(app);
+        if let Some(server) = self.metrics {
+            tracing::info!("metrics also at {scheme}://{}/metrics", server.address());
+            let door = Door::new(metrics, limits, Arc::clone(&counts));
+            let server = server.secured(Arc::clone(&access));
+            accepting.spawn(server.serve(door, Arc::clone(&admission)));
+        }
+        let door = Door::new(all, limits, counts);
         match self.local {
             Ok(None) => {}
             Ok(Some(local)) => {

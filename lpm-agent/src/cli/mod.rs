@@ -106,6 +106,7 @@ On SIGHUP, or when the files change, the agent applies new names and rules witho
     /// Check, show or describe the configuration.
     #[command(after_help = "Examples:
   lpm config check lpm.yaml      is it valid? errors name the key and the line
+  lpm config import config.json  L2S-M LPM's or LLAMA's configuration as lpm's
   lpm config show -c lpm.yaml    every key with its value, defaults included
   lpm config schema              the JSON schema, for editors")]
     Config(config::Config),

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     api,
-    config::{Config, Enabled},
+    config::{Config, Enabled, Role},
     kernel::{
         detach,
         netns::{Netns, Place},
@@ -29,12 +29,17 @@ fn needs(config: &Config, file: Option<&Path>) -> Needs {
     let pins = config.pins.enabled.then(|| config.pins.path.clone());
     let socket = (config.socket.enabled != Enabled::Always(false)).then_some(&config.socket.path);
     let socket = socket.and_then(|path| path.parent());
-    let ports = [Some(config.listen), config.health.listen]
-        .into_iter()
-        .flatten();
+    let ports = [
+        Some(config.listen),
+        config.health.listen,
+        config.export.listen,
+    ]
+    .into_iter()
+    .flatten();
     let ports = ports.chain(config.reflector.listen.iter().copied());
     Needs {
         keep: config.privileges,
+        only_probes: config.role == Role::Prober,
         reads: reads
             .chain(tokens)
             .chain(keys)
@@ -58,6 +63,7 @@ pub(super) fn give_up(
     file: Option<&Path>,
 ) -> anyhow::Result<(Reduced, Option<Arc<Place>>)> {
     let needs = needs(config, file);
+    let only_probes = needs.only_probes;
     if config.socket.enabled != Enabled::Always(false) {
         api::prepare_socket(&config.socket);
     }
@@ -68,12 +74,16 @@ pub(super) fn give_up(
     let place = if let Some(name) = config.netns.as_deref() {
         let (netns, needs) = (Netns::open(name)?, needs.clone());
         let give_up = move || {
-            remove_leftovers();
+            if !only_probes {
+                remove_leftovers();
+            }
             reduce(&needs).map(drop).map_err(anyhow::Error::from)
         };
         Some(Place::start(netns, give_up)?)
     } else {
-        remove_leftovers();
+        if !only_probes {
+            remove_leftovers();
+        }
         None
     };
     Ok((reduce(&needs)?, place.map(Arc::new)))

@@ -10,10 +10,10 @@ use std::{
 
 use clap::Args;
 
-use super::{Measure, measuring, memory, rights, runtime, signals};
+use super::{Measure, memory, rights, runtime, signals};
 use crate::{
     api::{Access, App, Listeners},
-    config::{Config, Enabled, node_name},
+    config::{Config, Enabled, Role, foreign::Foreign, node_name},
     export::{Metrics, agent::ConfigHash, collect::Collectors, http::HttpCounts},
     kernel::{netns::Place, privileges::Reduced},
     session::{Notice, Options, Passive, Session},
@@ -63,6 +63,7 @@ impl Run {
     pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<()> {
         memory::give_back();
         let config = self.config(netns)?;
+        self.tell_foreign()?;
         // No other thread runs yet: each inherits what this one still may do.
         let (rights, place) = rights::give_up(&config, self.measure.config.as_deref())?;
         runtime()?.block_on(self.serve(netns, config, rights, place))
@@ -77,26 +78,37 @@ impl Run {
     ) -> anyhow::Result<()> {
         let mut end = signals::End::new(false)?;
         // The port comes first: a second agent must not touch an interface.
-        let listeners = Listeners::bind(config.listen, config.health.listen, &config.socket)?;
+        let listeners = Listeners::bind(
+            config.listen,
+            config.health.listen,
+            config.export.listen,
+            &config.socket,
+        )?;
+        let l2sm_series = config.export.l2sm_series;
         let http = Arc::<HttpCounts>::default();
         let access = Access::new(&config, Arc::clone(&http)).await?;
         let hash = Arc::new(ConfigHash::new(config.hash()));
         let farewell = farewell(&config);
         let mut files = Files::new(self.measure.config.clone(), config.names.clone());
         let options = Options {
-            config,
             only: self.measure.interface.clone(),
             layout_version: self.layout_version,
-            passive: true,
+            passive: config.role == Role::Agent,
             active: true,
             place,
+            config,
         };
         let session = Session::start(options, |notice| log(&notice))?;
-        let passive = measuring(&session)?;
         let nodes = Arc::clone(session.registry().publisher());
         let access = Arc::new(access.with_nodes(nodes));
         rights::tell(&rights);
-        let serving = listeners.serve(app(&session, passive, &hash, http, Arc::clone(&access)));
+        let shown = Shown {
+            l2sm_series,
+            hash: Arc::clone(&hash),
+            http,
+            access: Arc::clone(&access),
+        };
+        let serving = listeners.serve(app(&session, shown));
         let mut hangup = signals::reload()?;
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
@@ -117,13 +129,31 @@ impl Run {
         serving.end().await;
         let leaving = match farewell {
             Some(farewell) => farewell.ask().await,
-            None if passive.is_pinned() => OnExit::KeepPinned("they are pinned".to_owned()),
+            None if session.passive().is_some_and(Passive::is_pinned) => {
+                OnExit::KeepPinned("they are pinned".to_owned())
+            }
             None => OnExit::Detach("nothing is pinned".to_owned()),
         };
         tracing::info!("{leaving}");
         match leaving {
             OnExit::KeepPinned(_) => drop(session),
             OnExit::Detach(_) => session.detach(),
+        }
+        Ok(())
+    }
+
+    /// Logs that the configuration is another system's, and what it has no counterpart of.
+    fn tell_foreign(&self) -> anyhow::Result<()> {
+        let file = self.config_file();
+        let Some(foreign) = file.map(Foreign::read).transpose()?.flatten() else {
+            return Ok(());
+        };
+        tracing::info!(
+            "the configuration is {}; `lpm config import` prints it as lpm's",
+            foreign.kind
+        );
+        for note in foreign.nodes.iter().flat_map(|node| &node.notes) {
+            tracing::warn!("{note}");
         }
         Ok(())
     }
@@ -171,31 +201,47 @@ impl Run {
     }
 }
 
-/// What the HTTP server shows of a session.
-fn app(
-    session: &Session,
-    passive: &Passive,
-    hash: &Arc<ConfigHash>,
-    counts: Arc<HttpCounts>,
+/// What the HTTP server shows beside a session.
+struct Shown {
+    /// True: L2S-M LPM's series, too.
+    l2sm_series: bool,
+    hash: Arc<ConfigHash>,
+    http: Arc<HttpCounts>,
     access: Arc<Access>,
-) -> App {
-    let mut sources = Collectors::of_agent(
-        passive.hub().shared_model(),
-        Arc::clone(hash),
-        passive.program_times(),
-        Arc::clone(&counts),
-    );
+}
+
+/// What the HTTP server shows of a session.
+fn app(session: &Session, shown: Shown) -> App {
+    let Shown {
+        l2sm_series,
+        hash,
+        http: counts,
+        access,
+    } = shown;
+    let http = Arc::clone(&counts);
+    let passive = session.passive();
+    let mut sources = match passive {
+        Some(passive) => {
+            let model = passive.hub().shared_model();
+            Collectors::of_agent(model, hash, passive.program_times(), http)
+        }
+        None => Collectors::of_prober(hash, http),
+    };
     if let Some(active) = session.active() {
         sources = sources.and_probes(active.figures(), active.answers());
+        if l2sm_series {
+            sources = sources.and_l2sm_series(active.figures());
+        }
     }
     let metrics = Metrics::new(sources);
-    let metrics = match passive.counting_since() {
+    let metrics = match passive.and_then(Passive::counting_since) {
         Some(since) => metrics.counting_since(since),
         None => metrics,
     };
     App {
         metrics: Arc::new(metrics),
-        hub: Arc::clone(passive.hub()),
+        hub: passive.map(|passive| Arc::clone(passive.hub())),
+        nodes: Arc::clone(session.registry().publisher()),
         probes: session.active().map(|active| Arc::clone(active.figures())),
         counts,
         // The session has dealt with every interface that was there.

@@ -7,6 +7,7 @@ use std::{
 
 use thiserror::Error;
 
+use super::foreign::Kind;
 use crate::yaml;
 
 /// Why a configuration cannot be used.
@@ -30,6 +31,36 @@ pub enum ConfigError {
         path: PathBuf,
         /// The error, with line and column.
         reason: String,
+    },
+    /// A file of another system cannot be used.
+    #[error("{path}, which is {kind}: {reason}")]
+    Foreign {
+        /// Path of the file.
+        path: PathBuf,
+        /// The system that the file is of.
+        kind: Kind,
+        /// What is wrong with it, with its line, and the remedy.
+        reason: String,
+    },
+    /// A file has keys of another system and keys of this one.
+    #[error(
+        "configuration {path}: line {line} has {key}, which makes it {kind}, and line {own_line} has \
+         {own}, a key of lpm's own: keep the keys of one of them (`lpm config import FILE` turns the \
+         other system's file into lpm's)"
+    )]
+    Mixed {
+        /// Path of the file.
+        path: PathBuf,
+        /// The system that the file would be of.
+        kind: Kind,
+        /// A key of that system, and its line.
+        key: String,
+        /// Line of that key.
+        line: u64,
+        /// A key of this system.
+        own: String,
+        /// Line of that key.
+        own_line: u64,
     },
     /// A value cannot work.
     #[error("configuration: {key} is {value}: {remedy}")]

@@ -4,6 +4,8 @@ mod auth;
 mod conntrack;
 mod durations;
 mod error;
+mod export;
+pub mod foreign;
 mod health;
 mod identity;
 mod method;
@@ -13,6 +15,7 @@ mod probes;
 #[cfg(test)]
 mod reference;
 mod reflector;
+mod role;
 mod schema;
 mod sections;
 mod tunnels;
@@ -32,16 +35,19 @@ use serde::{Deserialize, Serialize};
 pub use auth::{Auth, SOCKET, Socket, Token, TokenReviews};
 pub use conntrack::Conntrack;
 pub use error::ConfigError;
+pub use export::Export;
 pub use health::Health;
 pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use method::Method;
 pub use pins::Pins;
 pub use presets::Preset;
-pub use probes::{Host, Probed, Probes, SESSIONS, Target, Train};
+pub use probes::{Host, Probed, Probes, SESSIONS, Tags, Target, Train};
 pub use reflector::{Allowed, Reflector, SessionKey};
+pub use role::Role;
 pub use tunnels::Tunnels;
 
 use durations::{humantime_option, humantime_text};
+use foreign::Foreign;
 use sections::tables::{FLOWS, QUERIES, STRIPES};
 
 use crate::{
@@ -73,6 +79,11 @@ pub struct Config {
     pub socket: Socket,
     /// Where health checks have a listener of their own.
     pub health: Health,
+    /// Further forms of the metrics, and where they are served.
+    pub export: Export,
+    /// What `lpm run` does: `agent` measures packets by kernel programs, and probes if `probes` says
+    /// so; `prober` only probes and answers probes, without kernel programs and without privileges.
+    pub role: Role,
     /// What to watch on the nodes of a known CNI. The rules of the preset come after those of
     /// `interfaces`. It also sets `tunnels` and `identity.kubernetes.networks`, unless they are
     /// given. Takes effect without a restart, but for `identity.kubernetes.networks`.
@@ -165,6 +176,8 @@ impl Default for Config {
             auth: Auth::default(),
             socket: Socket::default(),
             health: Health::default(),
+            export: Export::default(),
+            role: Role::default(),
             preset: None,
             interfaces: Vec::new(),
             tunnels: Tunnels::default(),
@@ -214,8 +227,12 @@ impl Config {
         Ok(config)
     }
 
-    /// Parses the text of a configuration. `path` is for messages.
+    /// Parses the text of a configuration, which may also be a file of another system ([`foreign`]).
+    /// `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        if let Some(foreign) = Foreign::parse(text, path)? {
+            return foreign.into_config(path);
+        }
         let config: Option<Self> = yaml::read(text).map_err(|reason| ConfigError::Parse {
             path: path.to_owned(),
             reason,

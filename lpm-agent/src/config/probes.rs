@@ -1,11 +1,16 @@
 //! The configuration key `probes`: what the agent probes, and how.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, SessionKey, humantime_option, humantime_text, schema};
+
+mod groups;
+mod tags;
+
+pub use tags::Tags;
 
 /// Most pairs of a target and a class: each has a socket.
 pub const SESSIONS: usize = 512;
@@ -46,6 +51,11 @@ pub struct Probes {
     pub size: u16,
     /// Interface or address to send from. If absent: the routing chooses.
     pub from: Option<String>,
+    /// Names of tags, such as `[rack, zone]`, by whose values targets are put together in
+    /// `lpm_probe_group_packets_total` and `lpm_probe_group_rtt_seconds`. At most 4 tags, with 32
+    /// values each; further values are counted as `overflow`.
+    #[schemars(length(max = 4), inner(length(min = 1)))]
+    pub groups: Vec<String>,
 }
 
 /// The packets of one measurement.
@@ -96,6 +106,10 @@ pub struct Target {
     pub size: Option<u16>,
     /// In place of `probes.from`.
     pub from: Option<String>,
+    /// What else is known of the target, such as `{zone: a, rack: "01"}`. At most 16 tags, named as
+    /// labels, with values of 1 to 253 bytes. Shown in `/api/v1/probes`.
+    #[schemars(extend("maxProperties" = tags::MOST))]
+    pub tags: Tags,
 }
 
 /// Where a target is.
@@ -130,6 +144,8 @@ pub struct Probed {
     pub size: u16,
     /// Interface or address to send from.
     pub from: Option<String>,
+    /// What else is known of the target. They change nothing of what is sent.
+    pub tags: Arc<Tags>,
 }
 
 impl Default for Train {
@@ -152,6 +168,7 @@ impl Default for Probes {
             timeout: Duration::from_secs(1),
             size: 0,
             from: None,
+            groups: Vec::new(),
         }
     }
 }
@@ -211,6 +228,7 @@ impl Probes {
             timeout: target.timeout.unwrap_or(self.timeout),
             size: target.size.unwrap_or(self.size),
             from: target.from.clone().or_else(|| self.from.clone()),
+            tags: Arc::new(target.tags.clone()),
         })
     }
 
@@ -220,6 +238,7 @@ impl Probes {
         if self.port == 0 {
             return wrong("probes.port", "0".to_owned(), "give 1 to 65535");
         }
+        groups::check(&self.groups)?;
         let all = Target {
             address: "all".to_owned(),
             ..Target::default()
@@ -254,6 +273,9 @@ impl Probes {
             if !names.insert(probed.name.clone()) {
                 return wrong("probes.targets", of(" twice"), "give each name once");
             }
+            if let Err((tag, remedy)) = tags::check(&target.tags) {
+                return wrong("probes.targets", of(&format!(" with {tag}")), remedy);
+            }
             if let Err((key, value, remedy)) = probed.check() {
                 let key = key.trim_start_matches("probes.");
                 return wrong(
@@ -282,6 +304,17 @@ impl Probes {
 }
 
 impl Probed {
+    /// True if a session of the other goes on as one of this: they differ in their tags at most.
+    #[must_use]
+    pub fn is_same_session(&self, other: &Self) -> bool {
+        let tags = Arc::clone(&other.tags);
+        self.name == other.name
+            && Self {
+                tags,
+                ..self.clone()
+            } == *other
+    }
+
     /// What cannot work: the key, its value, and the remedy.
     fn check(&self) -> Result<(), (&'static str, String, &'static str)> {
         let text = |time| humantime::format_duration(time).to_string();

@@ -12,7 +12,9 @@ use super::{
     identity::Identity,
     info_metrics::Infos,
     interfaces::Interfaces,
+    l2sm::L2sm,
     ports::Ports,
+    probe_groups::ProbeGroups,
     probes::Probes,
     process::Process,
     reflector::Reflector,
@@ -73,12 +75,30 @@ impl Collectors {
         all
     }
 
+    /// Registers the sources of an agent that only probes.
+    #[must_use]
+    pub fn of_prober(config_hash: Arc<ConfigHash>, http: Arc<HttpCounts>) -> Self {
+        let mut all = Self::default();
+        all.register(Agent::new(config_hash, Box::new(Vec::new)));
+        all.register(Http(http));
+        all.register(Process);
+        all
+    }
+
     /// Registers the sources of an agent that probes, or answers probes.
     #[must_use]
     pub fn and_probes(mut self, figures: &Arc<Figures>, answers: &Arc<Answers>) -> Self {
         self.register(Probes(Arc::clone(figures)));
+        self.register(ProbeGroups::new(Arc::clone(figures)));
         self.register(Clocks::new(Arc::clone(figures)));
         self.register(Reflector(Arc::clone(answers)));
+        self
+    }
+
+    /// Registers L2S-M LPM's series beside those of the probes.
+    #[must_use]
+    pub fn and_l2sm_series(mut self, figures: &Arc<Figures>) -> Self {
+        self.register(L2sm(Arc::clone(figures)));
         self
     }
 

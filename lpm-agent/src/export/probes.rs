@@ -4,7 +4,10 @@
 use std::{fmt, sync::Arc, time::UNIX_EPOCH};
 
 use super::{collect::Collect, families::Families, sink::LabelSet};
-use crate::active::agent::figures::{Estimated, Figures, SessionFigures};
+use crate::active::agent::{
+    OwnProbing,
+    figures::{Estimated, Figures, SessionFigures},
+};
 
 /// The metrics of the agent's own probes.
 pub(super) struct Probes(pub(super) Arc<Figures>);
@@ -172,8 +175,37 @@ impl Probes {
             "Times at which the agent did something for its probes more than 1 ms late",
             None,
             late,
-        )
+        )?;
+        own_probing(&together.own, &node, out)
     }
+}
+
+/// Whether the agent probes at all, over all targets.
+fn own_probing(own: &OwnProbing, node: &LabelSet, out: &mut Families<'_>) -> fmt::Result {
+    out.counters(
+        "probe_sent_packets",
+        "Probes sent to all targets, those included that the network or this machine refused. Each \
+         is counted once it is answered or its timeout is over",
+        None,
+        (own.sent > 0).then(|| (node.clone(), own.sent)),
+    )?;
+    let errors = own.errors.iter();
+    out.counters(
+        "probe_errors",
+        "Probes to all targets that were refused, by cause: port (nobody listens), host, network (no \
+         way there), prohibited (by a filter here or there), too_big (for the MTU), no_buffers and \
+         interface (of this machine), other",
+        None,
+        errors.map(|(cause, count)| (with(node, "cause", cause), *count)),
+    )?;
+    let last = own
+        .last_train
+        .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    out.gauges(
+        "probe_last_train_timestamp_seconds",
+        "When the last train of probes to any target ended, answered or not, in seconds since 1970",
+        last.map(|since| (node.clone(), since.as_secs_f64())),
+    )
 }
 
 /// Figures with every value, for the lists of metrics.
@@ -191,6 +223,8 @@ pub(super) fn everything() -> Arc<Figures> {
         best: 500,
     };
     let shown = figures.show([("n2".into(), 46)].into_iter());
+    shown[0].tag(Arc::new([("rack".to_owned(), "01".to_owned())].into()));
+    figures.group_by(vec!["rack".into()]);
     let mut of = shown[0].figures();
     of.round_trips.observe(Duration::from_micros(100));
     of.outcomes.insert(Outcome::Answered, 3);
@@ -203,6 +237,9 @@ pub(super) fn everything() -> Arc<Figures> {
     together.dwells.observe(Duration::from_micros(10));
     together.stamps.insert((1, At::Kernel), 3);
     (together.late_timers, together.refuted) = (1, 1);
+    together.own.sent = 4;
+    together.own.errors.insert("port", 1);
+    together.own.last_train = Some(UNIX_EPOCH + Duration::from_hours(500_000));
     drop(together);
     Arc::new(figures)
 }
@@ -262,6 +299,8 @@ mod tests {
             format!("lpm_probe_rtt_seconds_count{{{labels}}} 1"),
             "lpm_clock_offset_seconds{target_node=\"n2\",bound=\"lower\"} -0.000001".to_owned(),
             "lpm_clock_claims_refuted_total 1".to_owned(),
+            "lpm_probe_sent_packets_total{source_node=\"n1\"} 4".to_owned(),
+            "lpm_probe_errors_total{source_node=\"n1\",cause=\"port\"} 1".to_owned(),
             "lpm_probe_timestamps_total{source_node=\"n1\",stage=\"t1\",source=\"kernel\"} 3"
                 .to_owned(),
         ] {

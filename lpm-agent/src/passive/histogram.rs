@@ -54,6 +54,17 @@ impl Counts {
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
     }
 
+    /// What was observed since an earlier state of these counts.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        for (to, from) in since.buckets.iter_mut().zip(before.buckets.iter()) {
+            *to = to.saturating_sub(*from);
+        }
+        since.sum_ns = since.sum_ns.saturating_sub(before.sum_ns);
+        since
+    }
+
     /// Number of observations: the sum of the buckets.
     #[must_use]
     pub fn count(&self) -> u64 {

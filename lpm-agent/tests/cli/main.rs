@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod container;
+mod foreign;
 mod guest_clock;
 mod interop;
 mod privileges;

@@ -1,6 +1,7 @@
 //! What the agent serves: metrics, flows, samples, and what a real Prometheus makes of them.
 
 mod alert_rules;
+mod foreign;
 mod hostile;
 mod metrics;
 mod probes;

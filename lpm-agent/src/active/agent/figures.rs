@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     active::{offset::Bounds, report::At},
+    config::Tags,
     passive::Counts,
 };
 
@@ -70,6 +71,9 @@ pub struct SessionFigures {
     pub outcomes: BTreeMap<Outcome, u64>,
     /// Means of the forward and of the backward delay in the last train that was answered.
     pub ways: Option<[Estimated; 2]>,
+    /// Mean round trip of the last train in nanoseconds, of packets as in `round_trips`. None: it had
+    /// none, or the session does not run.
+    pub last_round_trip: Option<f64>,
     /// Interarrival jitter of the forward way in nanoseconds.
     pub jitter: Option<f64>,
     /// Routers on the way there, by the last packet.
@@ -93,6 +97,7 @@ pub struct Shown {
     pub target: Arc<str>,
     /// DSCP of the packets.
     pub class: u8,
+    tags: Mutex<Arc<Tags>>,
     figures: Mutex<SessionFigures>,
 }
 
@@ -100,6 +105,18 @@ impl Shown {
     /// The figures, held as they are.
     pub fn figures(&self) -> MutexGuard<'_, SessionFigures> {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What else is known of the target.
+    #[must_use]
+    pub fn tags(&self) -> Arc<Tags> {
+        let tags = self.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&tags)
+    }
+
+    /// Shows these tags from now on.
+    pub(crate) fn tag(&self, tags: Arc<Tags>) {
+        *self.tags.lock().unwrap_or_else(PoisonError::into_inner) = tags;
     }
 
     /// Counts a probe.
@@ -124,6 +141,8 @@ pub struct Together {
     pub stamps: BTreeMap<(u8, At), u64>,
     /// Times at which the thread that probes did something more than 1 ms late.
     pub late_timers: u64,
+    /// What the agent counts of its own probing.
+    pub own: super::OwnProbing,
     /// Trains whose bounds refute what the clocks claim.
     pub refuted: u64,
 }
@@ -135,6 +154,7 @@ pub struct Figures {
     pub node: Arc<str>,
     sessions: RwLock<Vec<Arc<Shown>>>,
     together: Mutex<Together>,
+    groups: RwLock<Vec<Arc<str>>>,
 }
 
 impl Figures {
@@ -145,6 +165,7 @@ impl Figures {
             node,
             sessions: RwLock::default(),
             together: Mutex::default(),
+            groups: RwLock::default(),
         }
     }
 
@@ -153,6 +174,18 @@ impl Figures {
     pub fn sessions(&self) -> Vec<Arc<Shown>> {
         let sessions = self.sessions.read();
         sessions.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The tags by which targets are put together.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Arc<str>> {
+        let groups = self.groups.read();
+        groups.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts targets together by these tags from now on.
+    pub(crate) fn group_by(&self, tags: Vec<Arc<str>>) {
+        *self.groups.write().unwrap_or_else(PoisonError::into_inner) = tags;
     }
 
     /// What is counted for all sessions together, held as it is.
@@ -170,6 +203,7 @@ impl Figures {
                 Arc::new(Shown {
                     target,
                     class,
+                    tags: Mutex::default(),
                     figures: Mutex::default(),
                 })
             })

@@ -7,6 +7,7 @@
 mod answering;
 pub mod figures;
 mod losses;
+mod own;
 mod prober;
 mod probing;
 mod resolve;
@@ -22,6 +23,7 @@ use thiserror::Error;
 use answering::Answering;
 pub use answering::Answers;
 use figures::Figures;
+pub use own::OwnProbing;
 use prober::Prober;
 
 use super::{allow::Allow, mac::KeyError};
@@ -80,6 +82,7 @@ impl Active {
         let settings = answering::settings(&config.reflector, allow.clone())?;
         allow_by(&allow, &config.reflector, registry);
         let (figures, answers) = (Arc::new(Figures::new(node)), Arc::<Answers>::default());
+        figures.group_by(groups(config));
         let listen = &config.reflector.listen;
         let answering = Answering::start(listen, &settings, &answers, netns.as_ref())?;
         let prober = Prober::start(Arc::clone(&figures), allow.clone(), netns)?;
@@ -101,6 +104,7 @@ impl Active {
     pub fn prepare(config: &Config) -> Result<Prepared, ActiveError> {
         Ok(Prepared {
             specs: spec::specs(&config.probes)?,
+            groups: groups(config),
             reflector: config.reflector.clone(),
         })
     }
@@ -109,6 +113,7 @@ impl Active {
     pub fn apply(&self, prepared: Prepared) {
         make_room(prepared.specs.len());
         allow_by(&self.allow, &prepared.reflector, &self.registry);
+        self.figures.group_by(prepared.groups);
         self.prober.configure(prepared.specs);
     }
 
@@ -129,7 +134,14 @@ impl Active {
 #[derive(Debug)]
 pub struct Prepared {
     specs: Vec<spec::Spec>,
+    groups: Vec<Arc<str>>,
     reflector: config::Reflector,
+}
+
+/// The tags by which targets are put together.
+fn groups(config: &Config) -> Vec<Arc<str>> {
+    let groups = config.probes.groups.iter();
+    groups.map(|tag| tag.as_str().into()).collect()
 }
 
 /// Raises the limit of open files for so many sessions, as far as the hard limit allows. What finds

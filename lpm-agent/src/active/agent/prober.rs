@@ -272,9 +272,11 @@ impl Work {
             .map(|spec| (spec.probed.name.as_str().into(), spec.class));
         let shown = self.figures.show(wanted);
         self.sessions
-            .retain(|_, session| specs.contains(&session.spec));
+            .retain(|_, session| specs.iter().any(|spec| spec.is_same_session(&session.spec)));
         for (spec, shown) in specs.into_iter().zip(shown) {
-            if self.sessions.values().any(|session| session.spec == spec) {
+            shown.tag(Arc::clone(&spec.probed.tags));
+            let mut sessions = self.sessions.values();
+            if sessions.any(|session| session.spec.is_same_session(&spec)) {
                 continue;
             }
             let found = spec.host().and_then(|host| self.found.get(host));

@@ -197,6 +197,7 @@ impl Probing {
         let shown = &self.counted.shown;
         let mut figures = shown.figures();
         *figures.failures.entry(reason).or_default() += 1;
+        figures.last_round_trip = None;
         if figures.error.as_ref() != Some(&text) {
             tracing::error!(target = %shown.target, class = shown.class, "the target is not probed: {text}; it is tried again every {} s", RETRY.as_secs());
             figures.error = Some(text);
@@ -217,6 +218,7 @@ impl Counted {
     }
 
     fn take(&mut self, report: Report, now: Instant) {
+        self.figures.together().own.note(&report);
         match report {
             Report::Answered(answered) => self.answered(&answered),
             Report::Lost { probe, sequence } => self.losses.lost((probe, sequence), now),
@@ -288,6 +290,7 @@ impl Counted {
             *sum += one.reordered;
         }
         figures.jitter = self.train.jitter();
+        figures.last_round_trip = self.train.take_round_trip();
         let (Some(ways), Some(known)) = (ways, end.offset) else {
             return;
         };

@@ -42,6 +42,13 @@ pub(super) fn specs(probes: &Probes) -> Result<Vec<Spec>, KeyError> {
 }
 
 impl Spec {
+    /// True if this session goes on as the other one.
+    pub(super) fn is_same_session(&self, other: &Self) -> bool {
+        self.class == other.class
+            && self.key == other.key
+            && (self.probed).is_same_session(&other.probed)
+    }
+
     /// The address of the target, if the configuration gives it.
     pub(super) fn address(&self) -> Option<IpAddr> {
         match self.probed.host {

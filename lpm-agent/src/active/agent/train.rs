@@ -21,6 +21,8 @@ pub(super) fn is_whole(sources: Sources) -> bool {
 pub(super) struct Train {
     /// Bounds of each way's delay, and best estimates of both.
     answers: Vec<(Delays, [i64; 2])>,
+    /// Sum of the round trips in nanoseconds, and how many.
+    round_trips: (i64, u32),
     /// Train, window and T2 - T1 of the probe before.
     before: Option<(u32, u32, i64)>,
     /// Interarrival jitter over all trains. Differences between packets of different trains would be
@@ -37,6 +39,10 @@ impl Train {
         {
             self.add_to_jitter(transit.abs_diff(now.2));
         }
+        if let Some(round_trip) = stamps.round_trip() {
+            let (sum, count) = self.round_trips;
+            self.round_trips = (sum.saturating_add(round_trip), count + 1);
+        }
         let best = answered.offset.and_then(|known| known.ways(stamps));
         self.answers.extend(answered.delays.zip(best));
     }
@@ -52,6 +58,13 @@ impl Train {
     /// Interarrival jitter in nanoseconds. None: no train had two answers in a row.
     pub(super) fn jitter(&self) -> Option<f64> {
         self.jitter
+    }
+
+    /// Takes the mean round trip of the train in nanoseconds. None: nothing was answered.
+    pub(super) fn take_round_trip(&mut self) -> Option<f64> {
+        let (sum, count) = std::mem::take(&mut self.round_trips);
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53 ns")]
+        (count > 0).then(|| sum as f64 / f64::from(count))
     }
 
     /// Ends the train: the means of the forward and the backward delay, each of the lower bounds, of

@@ -76,6 +76,18 @@ fn what_cannot_work_is_refused_by_key_and_line() {
         ),
         ("probes: {targets: [{address: a, nmae: b}]}", "nmae"),
         (
+            "probes: {targets: [{address: a, tags: {0rack: b}}]}",
+            "\"a\" with tag \"0rack\": name a tag as a label",
+        ),
+        (
+            "probes: {targets: [{address: a, tags: {rack: \"\"}}]}",
+            "1 to 253 bytes",
+        ),
+        (
+            "probes: {targets: [{address: a, tags: {rack: \"b\\n\"}}]}",
+            "control characters",
+        ),
+        (
             "probes: {targets: [{address: \"::1\", name: a, from: 127.0.0.1}]}",
             "family",
         ),
@@ -87,6 +99,11 @@ fn what_cannot_work_is_refused_by_key_and_line() {
             &*format!("probes: {{targets: [{many}]}}"),
             "give each name once",
         ),
+        (
+            "probes: {groups: [rack, rack]}",
+            "probes.groups is \"rack\"",
+        ),
+        ("probes: {groups: [a, b, c, d, e]}", "give at most 4 tags"),
         ("reflector: {listen: [\"[::]:0\"]}", "give a port"),
         (
             "reflector: {listen: [\"[::]:1\", \"[::]:1\"]}",
@@ -128,4 +145,25 @@ fn sessions_are_bounded() {
         error.contains("1024 sessions") && error.contains("at most 512"),
         "{error}"
     );
+}
+
+#[test]
+fn tags_are_bounded_and_make_no_session() {
+    let text = "probes: {targets: [{address: a, tags: {zone: b, rack: \"01\"}}]}";
+    let config = parse(text).expect("a configuration");
+    let [probed] = &config.probes.probed()[..] else {
+        panic!("one target");
+    };
+    assert_eq!(probed.tags["rack"], "01");
+    let mut other = probed.clone();
+    other.tags = Arc::default();
+    assert!(probed != &other && probed.is_same_session(&other));
+    other.port += 1;
+    assert!(!probed.is_same_session(&other));
+    let many = |most: u32| {
+        let tags = (0..most).map(|nth| (format!("t{nth}"), "x".repeat(253)));
+        tags::check(&tags.collect())
+    };
+    assert!(many(tags::MOST).is_ok());
+    assert!(many(tags::MOST + 1).is_err());
 }

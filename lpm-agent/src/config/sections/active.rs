@@ -4,6 +4,7 @@ use super::{Key, Section};
 
 pub(super) const SECTION: Section = Section {
     keys: &[
+        Key::cold("role", |a, b| a.role != b.role),
         Key::cold("reflector.listen", |a, b| {
             a.reflector.listen != b.reflector.listen
         }),

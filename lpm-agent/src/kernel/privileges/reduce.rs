@@ -71,6 +71,8 @@ const FIRST_FREE_PORT: u16 = 1024;
 pub struct Needs {
     /// What is kept.
     pub keep: Keep,
+    /// True: it loads no kernel program and attaches none.
+    pub only_probes: bool,
     /// Files that are read again while it runs.
     pub reads: Vec<PathBuf>,
     /// Directories that it writes in. They exist.
@@ -125,10 +127,14 @@ impl ReduceError {
 
 /// The capabilities that an agent with these needs keeps, of those that it has.
 fn kept(needs: &Needs, held: &CapsHashSet, hidden: bool) -> CapsHashSet {
-    let mut kept = CapsHashSet::from(MEASURING);
-    // A container runtime that does not know the first and the last gives this one in their place.
-    if MEASURING.iter().any(|one| !held.contains(one)) {
-        kept.insert(Capability::CAP_SYS_ADMIN);
+    let mut kept = CapsHashSet::new();
+    if !needs.only_probes {
+        kept.extend(MEASURING);
+        // A container runtime that does not know the first and the last gives this one in their
+        // place.
+        if MEASURING.iter().any(|one| !held.contains(one)) {
+            kept.insert(Capability::CAP_SYS_ADMIN);
+        }
     }
     if needs.keep == Keep::ProcessNames {
         kept.extend(NAMING);
