@@ -3,6 +3,7 @@
 mod alert_rules;
 mod hostile;
 mod metrics;
+mod probe_schedule;
 mod probes;
 mod prometheus;
 mod row_reuse;

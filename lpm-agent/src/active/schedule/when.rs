@@ -84,7 +84,7 @@ impl Gaps {
 #[must_use]
 pub fn begin(due: Instant, now: Instant, gap: Duration) -> Instant {
     let late = now.saturating_duration_since(due);
-    if late < LATE.min(gap / 2) { due } else { now }
+    if late < LATE.min(gap) { due } else { now }
 }
 
 #[cfg(test)]
