@@ -30,10 +30,10 @@ fn probes_keep_to_their_ports() {
         chain in { type filter hook input priority 0; policy drop; iif lo accept;\n\
         udp sport 8620 udp dport 40000-40002 counter accept; }\n\
         chain out { type filter hook output priority 0; policy drop; oif lo accept;\n\
-        udp sport 40000-40002 udp dport 8620 counter accept; counter comment \"else\"; } }\n";
+        udp sport 40000-40002 udp dport 8620 counter accept; counter comment \"else\"; }\n}\n";
     let there = "table inet lpm-test {\n\
         chain in { type filter hook input priority 0; policy drop; iif lo accept;\n\
-        udp sport 40000-40002 udp dport 8620 accept; } }\n";
+        udp sport 40000-40002 udp dport 8620 accept; }\n}\n";
     for (node, rules) in [(&pair.client, rules), (&pair.server, there)] {
         node.output("nft", &[rules]).expect("rules");
     }
