@@ -1,9 +1,10 @@
 //! The active half: probes between two ends, and what their times mean.
 //!
 //! [`sender`] sends probes, [`reflector`] answers them. [`socket`] has the kernel's times of packets,
-//! [`clock`] what this machine's clock claims, and whether it was set. The rest is pure and needs no socket: [`offset`] bounds the offset between
-//! two clocks and each way's delay, [`statistics`] makes figures of packets. Nothing here needs a
-//! kernel program.
+//! [`clock`] what this machine's clock claims, and whether it was set. The rest is pure and needs no
+//! socket: [`offset`] bounds the offset between two clocks and each way's delay, [`statistics`] makes
+//! figures of packets, [`schedule`] says who probes whom, and when. Nothing here needs a kernel
+//! program.
 
 pub mod agent;
 pub mod allow;
@@ -17,6 +18,7 @@ pub mod queueing;
 pub mod rate;
 pub mod reflector;
 pub mod report;
+pub mod schedule;
 pub mod sender;
 pub mod sessions;
 pub mod socket;

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use lpm_common::stamp::{
     tlv::{HEADER, Writer, kind},
 };
 
-use super::{clock::Claim, mac::Key};
+use super::{clock::Claim, mac::Key, schedule::when::Rhythm};
 
 /// Bytes of the longest packet.
 pub const LONGEST: usize = 9216;
@@ -31,10 +32,14 @@ pub struct Plan {
     pub from: Option<IpAddr>,
     /// The interface to send by. None: the routing chooses.
     pub interface: Option<String>,
+    /// The ports to send from, of which the first free one from a random one on is taken. None: any.
+    pub ports: Option<RangeInclusive<u16>>,
     /// How many trains. None: until the end is asked for.
     pub count: Option<u32>,
     /// Time from the beginning of a train to that of the next one.
     pub interval: Duration,
+    /// How the gaps between trains vary around the interval.
+    pub rhythm: Rhythm,
     /// The probes that are sent at each interval.
     pub train: Train,
     /// Bytes of a packet behind the UDP header. Fewer than the packet needs become as many as it

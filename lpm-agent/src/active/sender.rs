@@ -23,9 +23,10 @@ use self::flight::Flight;
 use super::{
     clock::{Claim, Clock, DRIFT},
     offset::{Claims, ClockOffset},
-    plan::{LONGEST, Plan},
+    plan::{LONGEST, Plan, Train},
     queueing::Queueing,
     report::Report,
+    schedule::when::{self, Gaps},
     socket::{KeepStamping, Outgoing, Source, Stamp, StampedSocket},
 };
 
@@ -45,6 +46,8 @@ pub type Take<'a> = dyn FnMut(Report) -> io::Result<()> + 'a;
 pub struct Sender {
     socket: StampedSocket,
     plan: Plan,
+    pace: Pace,
+    gaps: Gaps,
     schedule: Schedule,
     flights: VecDeque<Flight>,
     /// The sequence number of the next packet.
@@ -85,12 +88,25 @@ struct Schedule {
     next: Instant,
     /// When the train began.
     begun: Instant,
+    /// Time from then to the beginning of the next one.
+    gap: Duration,
     /// The number of the train.
     train: u32,
-    /// Probes of the train that are still to be sent.
+    /// How many probes the train has.
+    size: u32,
+    /// Probes of the train that are still to be sent. 0: the next train begins.
     left: u32,
     /// Whether a packet that fetches the last T3 is to follow.
     fetches: bool,
+}
+
+/// How often a sender sends, and how much. It may change while the sender runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Time from train to train, around which the gaps vary.
+    pub interval: Duration,
+    /// How many probes a train has, at least one.
+    pub probes: u32,
 }
 
 /// How a sender goes on.
@@ -120,12 +136,19 @@ impl Sender {
         let now = Instant::now();
         Ok(Self {
             ttl: open::ttl(&socket, plan.target),
+            pace: Pace {
+                interval: plan.interval,
+                probes: plan.train.probes,
+            },
+            gaps: Gaps::new(plan.rhythm),
             socket,
             schedule: Schedule {
                 next: now,
                 begun: now,
+                gap: plan.interval,
                 train: 0,
-                left: plan.train.probes,
+                size: plan.train.probes,
+                left: 0,
                 fetches: false,
             },
             flights: VecDeque::new(),
@@ -169,6 +192,27 @@ impl Sender {
             here: self.claim.error,
             there: self.claim_there,
         }
+    }
+
+    /// Changes how often and how much is sent, from the next train on. That comes at the latest one
+    /// gap from now.
+    pub fn set_pace(&mut self, pace: Pace) {
+        if self.pace == pace {
+            return;
+        }
+        let is_sooner = pace.interval < self.pace.interval;
+        self.pace = pace;
+        let schedule = &mut self.schedule;
+        if is_sooner && schedule.left == 0 && !schedule.fetches {
+            let latest = Instant::now() + pace.interval;
+            schedule.next = schedule.next.min(latest);
+        }
+    }
+
+    /// When something is to be sent next.
+    #[must_use]
+    pub fn next(&self) -> Instant {
+        self.schedule.next
     }
 
     /// Sends and receives until all trains are reported, or `end` becomes readable. What was
@@ -249,34 +293,30 @@ impl Sender {
     /// Sends what is due.
     fn send_next(&mut self, report: &mut Take<'_>) -> io::Result<()> {
         let now = Instant::now();
-        let train = self.plan.train;
+        let spacing = self.plan.train.spacing;
         if self.schedule.fetches {
             self.schedule.fetches = false;
-            self.schedule.next = self.schedule.begun + self.plan.interval;
+            self.schedule.next = self.schedule.begun + self.schedule.gap;
             // Without it the time stays unknown, and the report says so.
             let _ = self.send(None);
             return Ok(());
         }
-        if self.schedule.left == train.probes {
-            // Late trains do not hurry after one another.
-            let earliest = now.checked_sub(self.plan.interval.min(LATE));
-            self.schedule.begun = self.schedule.next.max(earliest.unwrap_or(now));
-            self.claim = self.clock.claim();
+        if self.schedule.left == 0 {
+            self.begin_train(now);
         }
         let probe = self.probes;
         self.probes = self.probes.wrapping_add(1);
         let sent = self.send(Some(probe));
         self.schedule.left = self.schedule.left.saturating_sub(1);
         if self.schedule.left > 0 {
-            self.schedule.next = (self.schedule.next + train.spacing).max(now);
+            self.schedule.next = (self.schedule.next + spacing).max(now);
         } else {
             self.schedule.train += 1;
-            self.schedule.left = train.probes;
-            self.schedule.fetches = train.probes > 1 && self.follows_up != Some(false);
+            self.schedule.fetches = self.schedule.size > 1 && self.follows_up != Some(false);
             self.schedule.next = if self.schedule.fetches {
-                now + train.spacing
+                now + spacing
             } else {
-                self.schedule.begun + self.plan.interval
+                self.schedule.begun + self.schedule.gap
             };
         }
         match sent {
@@ -286,6 +326,20 @@ impl Sender {
                 error: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
             }),
         }
+    }
+
+    /// Begins a train. Late trains do not hurry after one another.
+    fn begin_train(&mut self, now: Instant) {
+        let Pace { interval, probes } = self.pace;
+        let train = Train {
+            probes: probes.max(1),
+            ..self.plan.train
+        };
+        let schedule = &mut self.schedule;
+        schedule.begun = when::begin(schedule.next, now, schedule.gap);
+        (schedule.size, schedule.left) = (train.probes, train.probes);
+        schedule.gap = self.gaps.next(interval, train.length());
+        self.claim = self.clock.claim();
     }
 
     /// Sends a packet.
@@ -329,6 +383,3 @@ impl AsFd for Sender {
         self.socket.as_fd()
     }
 }
-
-/// Trains that are this late begin a new rhythm.
-const LATE: Duration = Duration::from_secs(1);

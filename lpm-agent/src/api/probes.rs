@@ -1,6 +1,9 @@
 //! JSON records of the agent's own probes, for `/api/v1/probes`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use serde::Serialize;
 
@@ -38,6 +41,14 @@ pub(super) struct ProbeRecord {
     /// When the last answer came (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     last_success: Option<String>,
+    /// Time from train to train now, around which it varies.
+    interval_ns: u64,
+    /// How many times longer that is than asked for, so that all nodes fit the budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stretch: Option<f64>,
+    /// Since when the target counts as dead (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suppressed_since: Option<String>,
     /// Why the target is not probed now.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -74,7 +85,6 @@ impl From<Estimated> for Estimate {
 impl RoundTrips {
     /// None: nothing was measured.
     fn of(counts: &Counts) -> Option<Self> {
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         Some(Self {
             count: counts.count(),
             mean: nanoseconds(counts.mean()?),
@@ -82,6 +92,14 @@ impl RoundTrips {
             p99: nanoseconds(counts.quantile(0.99)?),
         })
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn text(time: SystemTime) -> String {
+    humantime::format_rfc3339_nanos(time).to_string()
 }
 
 /// All targets, in the configuration's order.
@@ -112,9 +130,10 @@ fn record(session: &Shown, of: SessionFigures) -> ProbeRecord {
         hops: of.hops,
         reordered: of.reordered,
         offset_ns: of.offset.map(Into::into),
-        last_success: of
-            .answered
-            .map(|at| humantime::format_rfc3339_nanos(at).to_string()),
+        last_success: of.answered.map(text),
+        interval_ns: nanoseconds(of.interval),
+        stretch: of.stretch,
+        suppressed_since: of.suppressed_since.map(text),
         error: of.error,
     }
 }

@@ -21,8 +21,9 @@ fn needs(config: &Config, file: Option<&Path>) -> Needs {
     let web = config.web_config.as_deref();
     let tokens = (config.auth.tokens.iter()).filter_map(|token| token.file.as_deref());
     let keys = config.reflector.keys.iter();
-    let of_targets = (config.probes.targets.iter()).filter_map(|target| target.key.as_ref());
-    let keys = keys.chain(of_targets).map(|key| key.file.as_path());
+    let keys = keys
+        .chain(config.probes.keys())
+        .map(|key| key.file.as_path());
     let reads = [file, names, kubeconfig.as_deref(), web]
         .into_iter()
         .flatten();

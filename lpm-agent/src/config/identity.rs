@@ -161,6 +161,7 @@ impl Identity {
             ranges: self.cluster_ranges.clone(),
             permits: self.permits(),
             of_node: None,
+            nodes: Arc::default(),
         })
     }
 

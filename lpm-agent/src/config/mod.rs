@@ -41,7 +41,9 @@ pub use identity::{Enabled, Identity, Kubernetes, Scope, node_name};
 pub use method::Method;
 pub use pins::Pins;
 pub use presets::Preset;
-pub use probes::{Host, Probed, Probes, SESSIONS, Tags, Target, Train};
+pub use probes::{
+    Host, Ports, Probed, ProbedNodes, Probes, SESSIONS, Schedule, Share, Tags, Target, Train,
+};
 pub use reflector::{Allowed, Reflector, SessionKey};
 pub use role::Role;
 pub use tunnels::Tunnels;

@@ -5,11 +5,16 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, SessionKey, humantime_option, humantime_text, schema};
+use super::{SessionKey, humantime_option, humantime_text, schema};
 
+mod check;
 mod groups;
+mod nodes;
+mod schedule;
 mod tags;
 
+pub use nodes::ProbedNodes;
+pub use schedule::{Ports, Schedule, Share};
 pub use tags::Tags;
 
 /// Most pairs of a target and a class: each has a socket.
@@ -27,8 +32,11 @@ const LONGEST_NAME: usize = 253;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Probes {
-    /// What is probed. If empty: nothing. At most 512 pairs of a target and a class.
+    /// What is probed. At most 512 pairs of a target and a class, those of `nodes` included. A
+    /// target with the name of this node is left out, so all nodes can have the same list.
     pub targets: Vec<Target>,
+    /// The agents of the cluster's other nodes as further targets. Off unless told.
+    pub nodes: ProbedNodes,
     /// Port of targets whose address has none.
     #[schemars(range(min = 1, max = 65_535))]
     pub port: u16,
@@ -36,6 +44,12 @@ pub struct Probes {
     #[serde(with = "humantime_text")]
     #[schemars(with = "String", regex(pattern = schema::DURATION))]
     pub interval: Duration,
+    /// The rhythm of trains: `periodic`, or `poisson` (exponential gaps, RFC 2330).
+    pub schedule: Schedule,
+    /// The share by which periodic intervals vary, from 0 to 1: with 0.2 each is 0.8 to 1.2 times
+    /// `interval`. So agents do not send in step.
+    #[schemars(with = "f64", range(min = 0.0, max = 1.0))]
+    pub spread_factor: Share,
     /// The packets of a measurement. Several packets bound a one-way delay better than one.
     pub train: Train,
     /// DSCP of the packets, 0 to 63. Each class is a session of its own, with series of its own.
@@ -56,6 +70,22 @@ pub struct Probes {
     /// values each; further values are counted as `overflow`.
     #[schemars(length(max = 4), inner(length(min = 1)))]
     pub groups: Vec<String>,
+    /// Ports that the probes are sent from, such as `40000-40511`. Each pair of a target and a class
+    /// takes one. If absent: any free port.
+    #[schemars(
+        with = "Option<String>",
+        regex(pattern = "^[0-9]{1,5} ?- ?[0-9]{1,5}$")
+    )]
+    pub ports: Option<Ports>,
+    /// Most packets per second that all probes of this agent take together, on average. What the
+    /// list of targets takes must fit. What nodes take beyond that lengthens their intervals. If
+    /// absent: no limit.
+    #[schemars(range(min = 1))]
+    pub packets_per_second: Option<u32>,
+    /// Trains without any answer after which a target counts as dead. It then gets single packets,
+    /// at intervals that grow up to 60 s, and what is lost of them is counted as `suppressed`. Its
+    /// first answer ends that. 0: never.
+    pub suppress_after: u16,
 }
 
 /// The packets of one measurement.
@@ -161,14 +191,20 @@ impl Default for Probes {
     fn default() -> Self {
         Self {
             targets: Vec::new(),
+            nodes: ProbedNodes::default(),
             port: 8620,
             interval: Duration::from_secs(5),
+            schedule: Schedule::default(),
+            spread_factor: Share::FIFTH,
             train: Train::default(),
             classes: vec![0],
             timeout: Duration::from_secs(1),
             size: 0,
             from: None,
             groups: Vec::new(),
+            ports: None,
+            packets_per_second: None,
+            suppress_after: 5,
         }
     }
 }
@@ -232,78 +268,49 @@ impl Probes {
         })
     }
 
-    /// Checks the values for all targets, and then each target.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |key, value: String, remedy| Err(ConfigError::Value { key, value, remedy });
-        if self.port == 0 {
-            return wrong("probes.port", "0".to_owned(), "give 1 to 65535");
+    /// A node of the cluster with everything that holds for it.
+    #[must_use]
+    pub fn node(&self, name: &str, address: IpAddr, tags: Tags) -> Probed {
+        Probed {
+            name: name.to_owned(),
+            host: Host::Address(address),
+            port: self.port,
+            key: self.nodes.key.clone(),
+            interval: self.interval,
+            train: self.train,
+            classes: self.classes.clone(),
+            timeout: self.timeout,
+            size: self.size,
+            from: self.from.clone(),
+            tags: Arc::new(tags),
         }
-        groups::check(&self.groups)?;
-        let all = Target {
-            address: "all".to_owned(),
-            ..Target::default()
-        };
-        if let Ok(probed) = self.of(&all)
-            && let Err((key, value, remedy)) = probed.check()
-        {
-            return wrong(key, value, remedy);
-        }
-        let mut names = std::collections::HashSet::new();
-        let mut sessions = 0;
-        for target in &self.targets {
-            let of = |what: &str| {
-                format!(
-                    "{:?}{what}",
-                    target.name.as_ref().unwrap_or(&target.address)
-                )
-            };
-            let probed = match self.of(target) {
-                Ok(probed) => probed,
-                Err(remedy) => return wrong("probes.targets", of(""), remedy),
-            };
-            let is_name = (1..=LONGEST_NAME).contains(&probed.name.len())
-                && !probed.name.chars().any(char::is_control);
-            if !is_name {
-                return wrong(
-                    "probes.targets",
-                    of(""),
-                    "give a name of 1 to 253 characters",
-                );
-            }
-            if !names.insert(probed.name.clone()) {
-                return wrong("probes.targets", of(" twice"), "give each name once");
-            }
-            if let Err((tag, remedy)) = tags::check(&target.tags) {
-                return wrong("probes.targets", of(&format!(" with {tag}")), remedy);
-            }
-            if let Err((key, value, remedy)) = probed.check() {
-                let key = key.trim_start_matches("probes.");
-                return wrong(
-                    "probes.targets",
-                    of(&format!(" with {key} {value}")),
-                    remedy,
-                );
-            }
-            sessions += probed.classes.len();
-        }
-        if sessions > SESSIONS {
-            let remedy = "give at most 512 pairs of a target and a class";
-            return wrong("probes.targets", format!("{sessions} sessions"), remedy);
-        }
-        Ok(())
+    }
+
+    /// The keys of sessions.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &SessionKey> {
+        let targets = self.targets.iter().filter_map(|target| target.key.as_ref());
+        targets.chain(&self.nodes.key)
     }
 
     /// The files that the agent reads.
     pub(crate) fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let keys = self
-            .targets
-            .iter_mut()
-            .filter_map(|target| target.key.as_mut());
-        keys.map(|key| &mut key.file)
+        let targets = self.targets.iter_mut();
+        let keys = targets.filter_map(|target| target.key.as_mut());
+        keys.chain(&mut self.nodes.key).map(|key| &mut key.file)
     }
 }
 
 impl Probed {
+    /// Packets per second of all classes together, on average. A train of several packets has one
+    /// more, which fetches the last time of sending; one of a single packet has it, too, unless the
+    /// next one is near.
+    #[must_use]
+    pub fn packets_per_second(&self) -> f64 {
+        let packets = f64::from(self.train.packets) + 1.0;
+        let classes = f64::from(u8::try_from(self.classes.len()).unwrap_or(u8::MAX));
+        packets * classes / self.interval.as_secs_f64()
+    }
+
     /// True if a session of the other goes on as one of this: they differ in their tags at most.
     #[must_use]
     pub fn is_same_session(&self, other: &Self) -> bool {
@@ -313,69 +320,6 @@ impl Probed {
                 tags,
                 ..self.clone()
             } == *other
-    }
-
-    /// What cannot work: the key, its value, and the remedy.
-    fn check(&self) -> Result<(), (&'static str, String, &'static str)> {
-        let text = |time| humantime::format_duration(time).to_string();
-        let Train { packets, spacing } = self.train;
-        if !(1..=1000).contains(&packets) {
-            return Err((
-                "probes.train",
-                format!("{packets} packets"),
-                "give 1 to 1000 packets",
-            ));
-        }
-        if !(Duration::from_micros(100)..=Duration::from_secs(1)).contains(&spacing) {
-            return Err((
-                "probes.train",
-                format!("spacing {}", text(spacing)),
-                "give a spacing of 100us to 1s",
-            ));
-        }
-        if !(Duration::from_millis(100)..=Duration::from_hours(24)).contains(&self.interval) {
-            return Err(("probes.interval", text(self.interval), "give 100ms to 24h"));
-        }
-        if spacing * u32::from(packets) > self.interval {
-            let remedy =
-                "give an interval that is at least as long as the train: packets times spacing";
-            return Err(("probes.interval", text(self.interval), remedy));
-        }
-        if !(Duration::from_millis(10)..=Duration::from_mins(1)).contains(&self.timeout) {
-            return Err(("probes.timeout", text(self.timeout), "give 10ms to 1m"));
-        }
-        let mut classes = self.classes.clone();
-        classes.sort_unstable();
-        classes.dedup();
-        let is_good = (1..=8).contains(&classes.len())
-            && classes.len() == self.classes.len()
-            && classes.iter().all(|class| *class < 64);
-        if !is_good {
-            let remedy = "give one to eight different values from 0 to 63";
-            return Err(("probes.classes", format!("{:?}", self.classes), remedy));
-        }
-        if self.size > LONGEST {
-            return Err(("probes.size", self.size.to_string(), "give at most 9216"));
-        }
-        if self.key.as_ref().is_some_and(|key| key.session == 0) {
-            return Err((
-                "probes.key",
-                "session 0".to_owned(),
-                "give a session from 1 to 65535",
-            ));
-        }
-        if let (Some(from), Host::Address(address)) = (&self.from, &self.host)
-            && from
-                .parse::<IpAddr>()
-                .is_ok_and(|from| from.is_ipv4() != address.is_ipv4())
-        {
-            return Err((
-                "probes.from",
-                from.clone(),
-                "give an address of the target's family",
-            ));
-        }
-        Ok(())
     }
 }
 

@@ -109,7 +109,8 @@ fn fates(sessions: &[Session], out: &mut Families<'_>) -> fmt::Result {
         "probe_packets",
         "Probes by result: ok, clock (answered, but a clock was set meanwhile or left its rate), \
          impossible (answered with times that cannot be), late (answered after the timeout), \
-         lost_forward, lost_backward, lost (on an unknown way), unreachable (refused by the network \
+         lost_forward, lost_backward, lost (on an unknown way), suppressed (lost, but the target had not answered for long: a \
+         dead host is no lossy network), unreachable (refused by the network \
          or this machine); and duplicate for each further answer",
         None,
         outcomes,
@@ -141,7 +142,7 @@ fn fates(sessions: &[Session], out: &mut Families<'_>) -> fmt::Result {
     out.counters(
         "probe_failures",
         "How often a target could not be probed at all, by reason: name (unknown host), interface \
-         (there is none of this name), address (it is not this machine's), socket",
+         (there is none of this name), address (it is not this machine's), ports (none of probes.ports is free), socket",
         None,
         failures,
     )
@@ -176,7 +177,26 @@ impl Probes {
             None,
             late,
         )?;
-        own_probing(&together.own, &node, out)
+        own_probing(&together.own, &node, out)?;
+        let left_out = together.left_out.iter();
+        out.gauges(
+            "probe_targets_left_out",
+            "Targets that are not probed, by reason: itself (this node), name (the list of targets \
+             has one of this name), address (another target has it), no_address (of the node), \
+             family (of probes.from), not_a_node (this node has no such name in the cluster), ports \
+             (too few), sessions (too many)",
+            left_out.map(|(reason, count)| {
+                #[expect(clippy::cast_precision_loss, reason = "far below 2^53 nodes")]
+                let count = *count as f64;
+                (with(&node, "reason", reason.as_str()), count)
+            }),
+        )?;
+        out.gauges(
+            "probe_interval_stretch_ratio",
+            "How many times longer than asked for the intervals of nodes are, so that all probes fit \
+             probes.packets_per_second",
+            together.stretch.map(|stretch| (node.clone(), stretch)),
+        )
     }
 }
 
@@ -213,7 +233,11 @@ fn own_probing(own: &OwnProbing, node: &LabelSet, out: &mut Families<'_>) -> fmt
 pub(super) fn everything() -> Arc<Figures> {
     use std::time::Duration;
 
-    use crate::active::{agent::figures::Outcome, offset::Bounds, report::At};
+    use crate::active::{
+        agent::{LeftOut, figures::Outcome},
+        offset::Bounds,
+        report::At,
+    };
     let figures = Figures::new("n1".into());
     let estimated = Estimated {
         bounds: Bounds {
@@ -240,6 +264,8 @@ pub(super) fn everything() -> Arc<Figures> {
     together.own.sent = 4;
     together.own.errors.insert("port", 1);
     together.own.last_train = Some(UNIX_EPOCH + Duration::from_hours(500_000));
+    together.left_out.insert(LeftOut::Itself, 1);
+    together.stretch = Some(2.0);
     drop(together);
     Arc::new(figures)
 }

@@ -8,6 +8,7 @@
 pub mod addresses;
 pub(crate) mod cidr;
 pub mod claims;
+pub mod cluster_nodes;
 pub mod cluster_ranges;
 pub mod cni;
 pub mod external;

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 pub use self::local_pods::PodKey;
 use super::{
     Name, PrefixMap,
+    cluster_nodes::ClusterNodes,
     labels::Chosen,
     merge::Delta,
     names_file,
@@ -33,6 +34,7 @@ pub struct Registry {
     here: RwLock<BTreeMap<IpNet, Arc<Name>>>,
     /// Addresses of nodes.
     nodes: RwLock<HashMap<IpAddr, Arc<Name>>>,
+    cluster_nodes: Arc<ClusterNodes>,
     status: Arc<Status>,
     publisher: Arc<NamePublisher>,
 }
@@ -75,6 +77,12 @@ impl Registry {
     #[must_use]
     pub fn publisher(&self) -> &Arc<NamePublisher> {
         &self.publisher
+    }
+
+    /// The nodes of the cluster, as a list.
+    #[must_use]
+    pub fn cluster_nodes(&self) -> &Arc<ClusterNodes> {
+        &self.cluster_nodes
     }
 
     /// The name of an address.

@@ -30,6 +30,7 @@ pub(super) fn follow(
         return Ok(None);
     };
     settings.of_node = of_node(config, registry, model);
+    settings.nodes = Arc::clone(registry.cluster_nodes());
     let status = Arc::clone(registry.status());
     let tell = move |news| updates.send(Update::News(news)).is_ok();
     let kubernetes = Kubernetes::start(settings, Arc::clone(&status), tell)?;

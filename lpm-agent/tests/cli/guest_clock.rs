@@ -18,6 +18,7 @@ use lpm_agent::active::{
     offset::Bounds,
     plan::{Plan, Train},
     report::{Report, TrainEnd, Void},
+    schedule::when::Rhythm,
     sender::Sender,
 };
 use nix::unistd::pipe;
@@ -161,8 +162,10 @@ fn send(neighbour: &Neighbour, mut between: impl FnMut(u32)) -> Told {
         target: neighbour.reflector,
         from: None,
         interface: None,
+        ports: None,
         count: Some(TRAINS),
         interval: Duration::from_millis(60),
+        rhythm: Rhythm::Even,
         train: Train::default(),
         size: 0,
         dscp: 0,

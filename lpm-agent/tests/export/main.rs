@@ -4,6 +4,7 @@ mod alert_rules;
 mod foreign;
 mod hostile;
 mod metrics;
+mod probe_schedule;
 mod probes;
 mod prometheus;
 mod row_reuse;

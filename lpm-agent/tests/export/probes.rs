@@ -17,14 +17,14 @@ use crate::support::{
 const FRAME: u32 = 14 + 20 + 8 + 88;
 
 /// An agent and its configuration file.
-struct Configured {
-    agent: Agent,
+pub(crate) struct Configured {
+    pub(crate) agent: Agent,
     file: String,
     _directory: tempfile::TempDir,
 }
 
 impl Configured {
-    fn start(node: &Netns, text: &str) -> Self {
+    pub(crate) fn start(node: &Netns, text: &str) -> Self {
         Self::start_with(node, text, "n1")
     }
 
@@ -42,7 +42,7 @@ impl Configured {
     }
 
     /// Gives it another configuration, and waits until it is applied.
-    fn reload(&self, text: &str) {
+    pub(crate) fn reload(&self, text: &str) {
         let applied = || {
             self.agent
                 .lpm
@@ -56,7 +56,7 @@ impl Configured {
         eventually("it is applied", || applied() > before);
     }
 
-    fn value(&self, name: &str, target: &str, more: &str) -> Option<f64> {
+    pub(crate) fn value(&self, name: &str, target: &str, more: &str) -> Option<f64> {
         self.agent.value(&series(name, target, more))
     }
 }
@@ -67,7 +67,7 @@ fn series(name: &str, target: &str, more: &str) -> String {
     )
 }
 
-fn pair(forward: Impairment, backward: Impairment) -> Pair {
+pub(crate) fn pair(forward: Impairment, backward: Impairment) -> Pair {
     let pair = Pair::new(&PairConfig::default()).expect("a wire");
     pair.wire().set(Direction::Forward, forward);
     pair.wire().set(Direction::Backward, backward);
@@ -76,7 +76,7 @@ fn pair(forward: Impairment, backward: Impairment) -> Pair {
 }
 
 /// A reflector in an agent of its own, beyond the wire.
-fn reflector(pair: &Pair) -> Configured {
+pub(crate) fn reflector(pair: &Pair) -> Configured {
     let text = "reflector: {listen: [\"[::]:8620\"], allow: [198.18.1.0/24]}\n";
     let reflector = Configured::start_with(&pair.server, text, "n2");
     let said = "answers probes at [::]:8620";
@@ -85,7 +85,7 @@ fn reflector(pair: &Pair) -> Configured {
 }
 
 /// The records of probes on the wire, one way.
-fn on_wire(pair: &Pair, direction: Direction) -> Vec<Record> {
+pub(crate) fn on_wire(pair: &Pair, direction: Direction) -> Vec<Record> {
     let records = pair.wire().records().into_iter();
     records
         .filter(|record| record.direction == direction && record.frame_bytes == FRAME)

@@ -6,6 +6,7 @@ mod kubernetes;
 mod kubernetes_names;
 mod node_scope;
 mod peer;
+mod probed_nodes;
 mod reviews;
 mod session;
 #[path = "../support/mod.rs"]

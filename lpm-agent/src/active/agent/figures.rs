@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
+use super::targets::LeftOut;
 use crate::{
     active::{offset::Bounds, report::At},
     config::Tags,
@@ -29,6 +30,8 @@ pub enum Outcome {
     LostBackward,
     /// It or its answer was lost.
     Lost,
+    /// It was lost, and its target had not answered for long: a dead host is no lossy network.
+    Suppressed,
     /// The network, or this machine, refused it.
     Unreachable,
     /// A further answer to a probe came.
@@ -47,6 +50,7 @@ impl Outcome {
             Self::LostForward => "lost_forward",
             Self::LostBackward => "lost_backward",
             Self::Lost => "lost",
+            Self::Suppressed => "suppressed",
             Self::Unreachable => "unreachable",
             Self::Duplicate => "duplicate",
         }
@@ -86,6 +90,12 @@ pub struct SessionFigures {
     pub offset: Option<Estimated>,
     /// How often the session could not begin, by reason.
     pub failures: BTreeMap<&'static str, u64>,
+    /// Time from train to train now, around which it varies.
+    pub interval: Duration,
+    /// How many times longer that is than asked for, to fit the budget. None: it is as asked for.
+    pub stretch: Option<f64>,
+    /// Since when the target counts as dead. None: it does not.
+    pub suppressed_since: Option<SystemTime>,
     /// Why the session does not run, for people. None: it runs.
     pub error: Option<String>,
 }
@@ -145,6 +155,11 @@ pub struct Together {
     pub own: super::OwnProbing,
     /// Trains whose bounds refute what the clocks claim.
     pub refuted: u64,
+    /// How many targets are not probed, by reason.
+    pub left_out: BTreeMap<LeftOut, u64>,
+    /// How many times longer than asked for the intervals of nodes are, to fit the budget. None: it
+    /// is not limited.
+    pub stretch: Option<f64>,
 }
 
 /// The figures of all sessions.

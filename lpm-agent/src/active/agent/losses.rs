@@ -49,6 +49,11 @@ impl Losses {
         }
     }
 
+    /// Takes another interval.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.patience = self.timeout + interval + self.timeout;
+    }
+
     /// Begins anew with a session whose packets have other numbers. Returns how many losses were
     /// pending.
     pub(super) fn restart(&mut self) -> u64 {

@@ -11,10 +11,15 @@ mod own;
 mod prober;
 mod probing;
 mod resolve;
+mod silence;
 mod spec;
+mod targets;
 mod train;
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use ipnet::IpNet;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -25,6 +30,9 @@ pub use answering::Answers;
 use figures::Figures;
 pub use own::OwnProbing;
 use prober::Prober;
+use spec::Read;
+pub use targets::LeftOut;
+use targets::{Targets, Wanted};
 
 use super::{allow::Allow, mac::KeyError};
 use crate::{
@@ -55,7 +63,7 @@ pub enum ActiveError {
 /// The active half of a running agent. Dropping it ends its threads.
 #[derive(Debug)]
 pub struct Active {
-    prober: Prober,
+    following: Arc<Following>,
     _answering: Answering,
     allow: Allow,
     registry: Arc<Registry>,
@@ -76,8 +84,7 @@ impl Active {
     ) -> Result<Self, ActiveError> {
         let node = node_name(config.node_name.as_deref()).unwrap_or_else(|| UNKNOWN.into());
         let netns = netns.map(Arc::new);
-        let specs = spec::specs(&config.probes)?;
-        make_room(specs.len());
+        let targets = Targets::new(Arc::clone(&node), Read::new(&config.probes)?);
         let allow = Allow::default();
         let settings = answering::settings(&config.reflector, allow.clone())?;
         allow_by(&allow, &config.reflector, registry);
@@ -86,9 +93,22 @@ impl Active {
         let listen = &config.reflector.listen;
         let answering = Answering::start(listen, &settings, &answers, netns.as_ref())?;
         let prober = Prober::start(Arc::clone(&figures), allow.clone(), netns)?;
-        prober.configure(specs);
-        Ok(Self {
+        let following = Arc::new(Following {
+            targets: Mutex::new(targets),
             prober,
+            figures: Arc::clone(&figures),
+        });
+        following.change(|_| {});
+        // A list that comes later than the end is nobody's.
+        let its = Arc::downgrade(&following);
+        registry.cluster_nodes().follow(move |nodes| {
+            if let Some(following) = its.upgrade() {
+                following.change(|targets| targets.set_nodes(Arc::clone(nodes)));
+            }
+        });
+        say_what_nodes_need(config);
+        Ok(Self {
+            following,
             _answering: answering,
             allow,
             registry: Arc::clone(registry),
@@ -103,7 +123,7 @@ impl Active {
     /// A key cannot be read.
     pub fn prepare(config: &Config) -> Result<Prepared, ActiveError> {
         Ok(Prepared {
-            specs: spec::specs(&config.probes)?,
+            read: Read::new(&config.probes)?,
             groups: groups(config),
             reflector: config.reflector.clone(),
         })
@@ -111,10 +131,10 @@ impl Active {
 
     /// Probes what was prepared, and allows whom it allows. Sessions that stay as they are go on.
     pub fn apply(&self, prepared: Prepared) {
-        make_room(prepared.specs.len());
         allow_by(&self.allow, &prepared.reflector, &self.registry);
         self.figures.group_by(prepared.groups);
-        self.prober.configure(prepared.specs);
+        self.following
+            .change(|targets| targets.set_read(prepared.read));
     }
 
     /// The figures of the probes.
@@ -133,7 +153,7 @@ impl Active {
 /// What [`Active::apply`] takes.
 #[derive(Debug)]
 pub struct Prepared {
-    specs: Vec<spec::Spec>,
+    read: Read,
     groups: Vec<Arc<str>>,
     reflector: config::Reflector,
 }
@@ -142,6 +162,43 @@ pub struct Prepared {
 fn groups(config: &Config) -> Vec<Arc<str>> {
     let groups = config.probes.groups.iter();
     groups.map(|tag| tag.as_str().into()).collect()
+}
+
+/// What decides on the sessions, and what has them.
+#[derive(Debug)]
+struct Following {
+    targets: Mutex<Targets>,
+    prober: Prober,
+    figures: Arc<Figures>,
+}
+
+impl Following {
+    /// Changes what decides on the sessions, and probes what is wanted then.
+    fn change(&self, change: impl FnOnce(&mut Targets)) {
+        // The lock is held to the end, so that the prober gets the lists in their order.
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut targets);
+        let Wanted {
+            specs,
+            left_out,
+            stretch,
+        } = targets.wanted();
+        make_room(specs.len());
+        let mut together = self.figures.together();
+        (together.left_out, together.stretch) = (left_out, stretch);
+        drop(together);
+        self.prober.configure(specs);
+    }
+}
+
+/// Says that nodes cannot be probed where nobody tells which there are.
+fn say_what_nodes_need(config: &Config) {
+    if config.probes.nodes.enabled && config.identity.kubernetes().is_none() {
+        tracing::error!(
+            "no node is probed: probes.nodes takes names from Kubernetes; give \
+             identity.kubernetes.kubeconfig, or identity.kubernetes.enabled: true in a pod"
+        );
+    }
 }
 
 /// Raises the limit of open files for so many sessions, as far as the hard limit allows. What finds

@@ -275,8 +275,9 @@ impl Work {
             .retain(|_, session| specs.iter().any(|spec| spec.is_same_session(&session.spec)));
         for (spec, shown) in specs.into_iter().zip(shown) {
             shown.tag(Arc::clone(&spec.probed.tags));
-            let mut sessions = self.sessions.values();
-            if sessions.any(|session| session.spec.is_same_session(&spec)) {
+            let mut sessions = self.sessions.values_mut();
+            if let Some(session) = sessions.find(|session| session.spec.is_same_session(&spec)) {
+                session.go_on_as(spec);
                 continue;
             }
             let found = spec.host().and_then(|host| self.found.get(host));

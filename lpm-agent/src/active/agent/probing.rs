@@ -13,18 +13,16 @@ use super::{
     figures::{Estimated, Figures, Outcome, Shown},
     losses::Losses,
     prober::Common,
+    silence::{Silence, Turn as Change},
     spec::Spec,
     train::{Train, is_whole},
 };
-use crate::{
-    active::{
-        offset::Basis,
-        report::{Answered, Report, TrainEnd, Void},
-        sender::{Sender, Turn},
-        statistics::Answer,
-        summary::{reordered_backward, reordered_forward},
-    },
-    fnv::fnv,
+use crate::active::{
+    offset::Basis,
+    report::{Answered, Report, TrainEnd, Void},
+    sender::{Pace, Sender, Turn},
+    statistics::Answer,
+    summary::{reordered_backward, reordered_forward},
 };
 
 /// Time until a session that could not begin tries again.
@@ -60,8 +58,11 @@ struct Counted {
     figures: Arc<Figures>,
     train: Train,
     losses: Losses,
+    silence: Silence,
     /// The numbers of the answers since the last train ended, in the order of their arrival.
     numbers: Vec<Answer>,
+    /// Whether the target's state asks for another pace.
+    is_repaced: bool,
     /// Why the socket is of no more use: the interface or the address is gone.
     cut_off: Option<Errno>,
 }
@@ -69,17 +70,22 @@ struct Counted {
 impl Probing {
     pub(super) fn new(spec: Spec, shown: Arc<Shown>, figures: Arc<Figures>, now: Instant) -> Self {
         let probed = &spec.probed;
+        let mut of = shown.figures();
+        (of.interval, of.suppressed_since) = (spec.interval, None);
+        drop(of);
         let counted = Counted {
             shown,
             figures,
             train: Train::default(),
-            losses: Losses::new(probed.timeout, probed.interval),
+            losses: Losses::new(probed.timeout, spec.interval),
+            silence: Silence::new(spec.manner.suppress_after, probed.timeout),
             numbers: Vec::new(),
+            is_repaced: false,
             cut_off: None,
         };
-        // Sessions do not all send at the same moment, and each always at the same one.
-        let spread = u64::try_from(probed.interval.min(SPREAD).as_nanos()).unwrap_or(u64::MAX);
-        let phase = fnv(&format!("{} {}", probed.name, spec.class)) % spread;
+        // Sessions do not all send at the same moment, neither of one node nor of all.
+        let spread = u64::try_from(spec.interval.min(SPREAD).as_nanos()).unwrap_or(u64::MAX);
+        let phase = spec.seed(&counted.figures.node) % spread.max(1);
         let open_at = now + Duration::from_nanos(phase);
         Self {
             address: spec.address(),
@@ -94,6 +100,37 @@ impl Probing {
     /// The target's address, as far as it is known.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.address
+    }
+
+    /// Goes on as this session, which may have another interval.
+    pub(super) fn go_on_as(&mut self, spec: Spec) {
+        self.spec = spec;
+        self.counted.losses.set_interval(self.spec.interval);
+        self.keep_pace();
+    }
+
+    /// Sends as often, and as much, as the target's state asks for.
+    fn keep_pace(&mut self) {
+        let probed = &self.spec.probed;
+        let pace = match self.counted.silence.interval(self.spec.interval) {
+            Some(interval) => Pace {
+                interval,
+                probes: 1,
+            },
+            None => Pace {
+                interval: self.spec.interval,
+                probes: probed.train.packets.into(),
+            },
+        };
+        let mut figures = self.counted.shown.figures();
+        figures.interval = pace.interval;
+        let stretch = self.spec.interval.div_duration_f64(probed.interval);
+        figures.stretch = (stretch > 1.0).then_some(stretch);
+        drop(figures);
+        if let Some(sender) = &mut self.sender {
+            sender.set_pace(pace);
+            self.wake = self.wake.min(sender.next());
+        }
     }
 
     /// Takes the addresses of the target's name. An unknown name ends nothing that runs.
@@ -142,6 +179,9 @@ impl Probing {
         if let Some(gone) = self.counted.cut_off.take() {
             self.broken(&gone.into(), now);
         }
+        if std::mem::take(&mut self.counted.is_repaced) {
+            self.keep_pace();
+        }
         if let Some(due) = self.counted.settle(now) {
             self.wake = self.wake.min(due);
         }
@@ -157,10 +197,12 @@ impl Probing {
             self.open_at = now + RETRY;
             return;
         };
-        match common.open(self.spec.plan(address), token) {
+        let plan = self.spec.plan(address, &self.counted.figures.node);
+        match common.open(plan, token) {
             Ok(sender) => {
                 self.counted.begin();
                 self.sender = Some(sender);
+                self.keep_pace();
             }
             Err(error) => self.broken(&error, now),
         }
@@ -180,6 +222,18 @@ impl Probing {
             Some(Errno::EADDRNOTAVAIL) => (
                 "address",
                 format!("{from} is no address of this machine: `ip address` shows its own"),
+            ),
+            Some(Errno::EADDRINUSE) => (
+                "ports",
+                format!(
+                    "none of the ports {} is free: give more in probes.ports; `ss -lunp` shows who \
+                     has them",
+                    (self.spec.ports()).map_or_else(String::new, |ports| format!(
+                        "{}-{}",
+                        ports.start(),
+                        ports.end()
+                    ))
+                ),
             ),
             Some(Errno::EMFILE | Errno::ENFILE) => (
                 "socket",
@@ -212,6 +266,8 @@ impl Counted {
         self.numbers.clear();
         let pending = self.losses.restart();
         self.shown.count_many(Outcome::Lost, pending);
+        let pending = self.silence.restart();
+        self.shown.count_many(Outcome::Suppressed, pending);
         if self.shown.figures().error.take().is_some() {
             tracing::info!(target = %self.shown.target, class = self.shown.class, "the target is probed");
         }
@@ -221,9 +277,14 @@ impl Counted {
         self.figures.together().own.note(&report);
         match report {
             Report::Answered(answered) => self.answered(&answered),
-            Report::Lost { probe, sequence } => self.losses.lost((probe, sequence), now),
+            Report::Lost { probe, sequence } => {
+                if !self.silence.lost((probe, sequence), now) {
+                    self.losses.lost((probe, sequence), now);
+                }
+            }
             Report::Late { probe } => {
                 self.losses.late(probe);
+                self.silence.late(probe);
                 self.shown.count(Outcome::Late);
             }
             Report::Duplicate { .. } => self.shown.count(Outcome::Duplicate),
@@ -232,14 +293,41 @@ impl Counted {
                 let is_gone = matches!(error, Errno::ENODEV | Errno::ENXIO | Errno::EADDRNOTAVAIL);
                 self.cut_off = is_gone.then_some(error).or(self.cut_off);
             }
-            // Who answers without end gets no memory for it.
-            Report::Numbered { .. } if self.numbers.len() >= NUMBERS => {}
-            Report::Numbered { answer, counts } => self.numbers.push(Answer {
-                reflected: answer.reflected.filter(|_| counts),
-                ..answer
-            }),
+            Report::Numbered { answer, counts } => {
+                let change = self.silence.hear(answer.packet);
+                self.turn(change);
+                // Who answers without end gets no memory for it.
+                if self.numbers.len() < NUMBERS {
+                    self.numbers.push(Answer {
+                        reflected: answer.reflected.filter(|_| counts),
+                        ..answer
+                    });
+                }
+            }
             Report::Restarted(_) => {}
-            Report::Train(end) => self.end_train(&end),
+            Report::Train(end) => {
+                let change = self.silence.end_train();
+                self.turn(change);
+                // Each packet to a dead target lengthens the interval.
+                self.is_repaced |= self.silence.is_dead();
+                self.end_train(&end);
+            }
+        }
+    }
+
+    /// Says that the target counts as dead, or does not any more.
+    fn turn(&mut self, change: Option<Change>) {
+        let Some(change) = change else {
+            return;
+        };
+        self.is_repaced = true;
+        let shown = &self.shown;
+        let is_dead = change == Change::Dies;
+        shown.figures().suppressed_since = is_dead.then(SystemTime::now);
+        if is_dead {
+            tracing::warn!(target = %shown.target, class = shown.class, "the target does not answer: it gets single packets, at intervals of up to a minute, until it does");
+        } else {
+            tracing::info!(target = %shown.target, class = shown.class, "the target answers again");
         }
     }
 
@@ -306,6 +394,13 @@ impl Counted {
 
     /// Counts the losses that are told by now. Returns when to look again. None: nothing is pending.
     fn settle(&mut self, now: Instant) -> Option<Instant> {
+        let suppressed = self.silence.settle(now);
+        self.shown.count_many(Outcome::Suppressed, suppressed);
+        let lost = self.settle_losses(now);
+        lost.into_iter().chain(self.silence.due()).min()
+    }
+
+    fn settle_losses(&mut self, now: Instant) -> Option<Instant> {
         if now >= self.losses.due()? {
             let lost = self.losses.settle(now);
             self.shown.count_many(Outcome::LostForward, lost.forward);

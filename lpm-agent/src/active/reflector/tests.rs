@@ -16,6 +16,7 @@ use crate::active::{
     clock,
     fate::{Fate, Taken},
     plan::{Plan, Train},
+    schedule::when::Rhythm,
     sessions::{MOST, SessionKey},
     socket::Source,
 };
@@ -58,8 +59,10 @@ fn probe(session: u16, sequence: u32) -> Vec<u8> {
         target: (Ipv4Addr::LOCALHOST, 1).into(),
         from: None,
         interface: None,
+        ports: None,
         count: None,
         interval: Duration::from_secs(1),
+        rhythm: Rhythm::Even,
         size: 0,
         dscp: 0,
         ecn: 0,

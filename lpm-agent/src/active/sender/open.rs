@@ -3,10 +3,14 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     os::fd::{AsFd, AsRawFd as _},
 };
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::{
+    errno::Errno,
+    sys::socket::{getsockopt, sockopt},
+};
 
 use crate::active::{plan::Plan, socket::StampedSocket};
 
@@ -16,13 +20,31 @@ pub(super) fn bind(plan: &Plan) -> io::Result<StampedSocket> {
         SocketAddr::V4(_) => [0, 0, 0, 0].into(),
         SocketAddr::V6(_) => [0_u16; 8].into(),
     };
-    let from = SocketAddr::new(plan.from.unwrap_or(any), 0);
-    let socket = StampedSocket::bind(from, false)?;
+    let from = plan.from.unwrap_or(any);
+    let socket = match &plan.ports {
+        Some(ports) => bind_within(from, ports)?,
+        None => StampedSocket::bind(SocketAddr::new(from, 0), false)?,
+    };
     if let Some(interface) = &plan.interface {
         socket.bind_to_interface(interface)?;
     }
     whole(&socket, plan.target)?;
     Ok(socket)
+}
+
+/// Binds to a free port of a range, from a random one on. If none is free: `EADDRINUSE`.
+fn bind_within(from: IpAddr, ports: &RangeInclusive<u16>) -> io::Result<StampedSocket> {
+    let count = ports.len();
+    let skipped = fastrand::usize(..count.max(1));
+    let order = ports.clone().cycle().skip(skipped).take(count);
+    let mut taken = io::Error::from(Errno::EADDRINUSE);
+    for port in order {
+        match StampedSocket::bind(SocketAddr::new(from, port), false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken = error,
+            other => return other,
+        }
+    }
+    Err(taken)
 }
 
 /// Sends packets in one piece or not at all (`IP_PMTUDISC_DO`): pieces have no time of their own.

@@ -103,8 +103,8 @@ impl Sender {
             // This packet asked for nothing else.
             self.follows_up = Some(false);
         }
-        let is_far = self.is_sent() || self.plan.interval >= FETCH_ABOVE;
-        let is_single = self.plan.train.probes == 1;
+        let is_far = self.is_sent() || self.pace.interval >= FETCH_ABOVE;
+        let is_single = self.schedule.size == 1;
         if probe.is_some() && is_single && is_far && self.follows_up != Some(false) {
             // Without it the time stays unknown, and the report says so.
             let _ = self.send(None);

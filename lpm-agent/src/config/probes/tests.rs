@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("lpm.yaml"))
@@ -104,6 +104,32 @@ fn what_cannot_work_is_refused_by_key_and_line() {
             "probes.groups is \"rack\"",
         ),
         ("probes: {groups: [a, b, c, d, e]}", "give at most 4 tags"),
+        ("probes: {schedule: sometimes}", "sometimes"),
+        ("probes: {spread_factor: 1.1}", "from 0 to 1"),
+        ("probes: {ports: 40000}", "40000"),
+        ("probes: {ports: 2-1}", "from the lowest to the highest"),
+        (
+            "probes: {ports: 40000-40000, classes: [0, 46], targets: [{address: a}]}",
+            "probes.ports is 40000-40000: 1 ports for 2 sessions",
+        ),
+        (
+            "probes: {packets_per_second: 8, classes: [0, 46], targets: [{address: a}]}",
+            "probes.packets_per_second is 8, and the list of targets takes 8.4: give at least that",
+        ),
+        (
+            "probes: {packets_per_second: 0}",
+            "probes.packets_per_second",
+        ),
+        (
+            "probes: {packets_per_second: 5, nodes: {enabled: true}, targets: [{address: a}]}",
+            "one more for probes.nodes",
+        ),
+        ("probes: {nodes: {peers: 0}}", "probes.nodes.peers"),
+        (
+            "probes: {nodes: {full_up_to: 513}}",
+            "probes.nodes.full_up_to is 513",
+        ),
+        ("probes: {nodes: {all: true}}", "all"),
         ("reflector: {listen: [\"[::]:0\"]}", "give a port"),
         (
             "reflector: {listen: [\"[::]:1\", \"[::]:1\"]}",
@@ -139,6 +165,10 @@ fn sessions_are_bounded() {
         ..Probes::default()
     };
     assert!(probes.check().is_ok());
+    probes.targets = (0..10_000).map(target).collect();
+    let error = probes.check().expect_err("too many").to_string();
+    assert!(error.contains("10000 sessions"), "{error}");
+    probes.targets.truncate(SESSIONS);
     probes.classes = vec![0, 46];
     let error = probes.check().expect_err("too many").to_string();
     assert!(
@@ -166,4 +196,30 @@ fn tags_are_bounded_and_make_no_session() {
     };
     assert!(many(tags::MOST).is_ok());
     assert!(many(tags::MOST + 1).is_err());
+}
+
+#[test]
+fn what_is_scheduled_is_read_and_shown() {
+    let text = "probes: {schedule: poisson, spread_factor: 0.35, ports: 40000-40511, \
+                packets_per_second: 500, suppress_after: 0, nodes: {enabled: true, peers: 8}}";
+    let config = parse(text).expect("a configuration");
+    let probes = &config.probes;
+    assert_eq!(probes.schedule, Schedule::Poisson);
+    assert!((probes.spread_factor.get() - 0.35).abs() < 1e-9);
+    assert_eq!(
+        probes.ports.map(|ports| (ports.count(), ports.range())),
+        Some((512, 40_000..=40_511))
+    );
+    assert_eq!(
+        (
+            probes.nodes.enabled,
+            probes.nodes.peers,
+            probes.nodes.full_up_to
+        ),
+        (true, 8, 50)
+    );
+    let shown = config.to_yaml().expect("YAML");
+    assert_eq!(parse(&shown).expect(&shown), config);
+    let of = Probes::default().node("n2", [198, 18, 0, 2].into(), Tags::new());
+    assert!((of.packets_per_second() - 21.0 / 5.0).abs() < 1e-9);
 }

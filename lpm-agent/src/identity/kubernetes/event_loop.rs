@@ -19,6 +19,7 @@ use super::{
 use crate::{
     identity::{
         Name, UNKNOWN,
+        cluster_nodes::ClusterNodes,
         merge::{Change, Moved, News, Origin},
         names_file::Kind,
         peers::PeerMessage,
@@ -111,6 +112,14 @@ impl<T: FnMut(News) -> bool> EventLoop<T> {
         // The reuse of addresses is reported before the names change.
         let listens = moved.is_empty() || (self.tell)(News::Moved(moved));
         listens && self.settle(node_scope, changes)
+    }
+
+    /// Tells the list of nodes, once all of them are known.
+    pub(super) fn tell_nodes(&self, to: &ClusterNodes) {
+        let nodes = self.state.nodes();
+        if self.state.is_synced(Watched::Nodes) {
+            to.set(nodes.version(), || nodes.list());
+        }
     }
 
     /// Takes the owners to be requested.

@@ -56,7 +56,7 @@ pub use state::{ClusterState, StateEvent, Watched};
 use watch_set::{Message, WatchSet};
 use width::Turn;
 
-use super::{merge::News, permits::Permits, status::Status};
+use super::{cluster_nodes::ClusterNodes, merge::News, permits::Permits, status::Status};
 use crate::kube::{ConnectError, connect};
 
 /// Events that may wait for the event loop. A watch with more events waits itself.
@@ -79,6 +79,8 @@ pub struct Settings {
     /// Node scope: follow the pods of one node only, and ask the other agents. None: follow the
     /// whole cluster.
     pub of_node: Option<OfNode>,
+    /// What learns the list of nodes.
+    pub nodes: Arc<ClusterNodes>,
 }
 
 /// Why a cluster cannot be followed.
@@ -139,7 +141,7 @@ impl Kubernetes {
                     };
                     let node_scope = settings.of_node.map(|of| NodeScope::new(of, api));
                     tokio::select! {
-                        () = follow(client, reader, node_scope) => {}
+                        () = follow(client, reader, node_scope, &settings.nodes) => {}
                         _ = stopped => {}
                     }
                 });
@@ -176,6 +178,7 @@ async fn follow(
     client: kube::Client,
     mut reader: EventLoop<impl FnMut(News) -> bool>,
     mut node_scope: Option<NodeScope>,
+    nodes: &ClusterNodes,
 ) {
     let (to, mut from) = mpsc::channel(WAITING);
     let mut running = Running::begin(WatchSet::new(client, to), node_scope.as_ref());
@@ -197,6 +200,7 @@ async fn follow(
             _ = ticks.tick() => {}
         }
         listens = reader.take(&mut messages, heard, node_scope.as_mut());
+        reader.tell_nodes(nodes);
         for wanted in reader.wanted() {
             running.watches.ask_for(wanted);
         }

@@ -17,12 +17,16 @@ use super::{
 use crate::{
     identity::{
         HOST, Name,
+        cluster_nodes::ClusterNode,
         cluster_ranges::unknown_pod,
         merge::{Change, Origin},
         names_file::Kind,
     },
     mesh::Agent,
 };
+
+/// Label with a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Most addresses that are remembered as former pods'.
 const REMEMBERED: usize = 65_536;
@@ -47,6 +51,7 @@ struct Known {
     ranges: Vec<IpNet>,
     /// Address at which other nodes reach what runs in the node's network.
     internal: Option<IpAddr>,
+    zone: Option<Arc<str>>,
     /// When the node was first known without any range.
     bare: Option<Instant>,
 }
@@ -84,6 +89,7 @@ impl Nodes {
             addresses: addresses(node),
             ranges,
             internal: internal(node),
+            zone: zone(node).map(|zone| texts.share(zone)),
             bare,
         };
         if before.is_none_or(|before| !before.is_where(&now)) {
@@ -141,7 +147,20 @@ impl Nodes {
         })
     }
 
-    /// A number that changes with everything that [`Self::home`] depends on.
+    /// All nodes that have a name.
+    pub(super) fn list(&self) -> Vec<ClusterNode> {
+        let nodes = self.known.values();
+        let listed = nodes.filter_map(|node| {
+            Some(ClusterNode {
+                name: Arc::clone(node.name.node.as_ref()?),
+                address: node.internal,
+                zone: node.zone.clone(),
+            })
+        });
+        listed.collect()
+    }
+
+    /// A number that changes with everything that [`Self::home`] and [`Self::list`] depend on.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
@@ -232,11 +251,12 @@ impl Nodes {
 }
 
 impl Known {
-    /// True if both have the same addresses and pod ranges.
+    /// True if both have the same addresses, pod ranges and zone.
     fn is_where(&self, other: &Self) -> bool {
         let place = |known: &Self| {
             (
                 known.internal,
+                known.zone.clone(),
                 known.addresses.clone(),
                 known.ranges.clone(),
             )
@@ -276,6 +296,11 @@ fn internal(node: &Node) -> Option<IpAddr> {
     let mut internal = listed.filter(|address| address.kind == "InternalIP");
     let address: IpAddr = internal.find_map(|address| address.address.parse().ok())?;
     Some(address.to_canonical())
+}
+
+fn zone(node: &Node) -> Option<&str> {
+    let zone = node.metadata.labels.as_ref()?.get(ZONE)?;
+    Some(zone.as_str()).filter(|zone| !zone.is_empty())
 }
 
 fn ranges(node: &Node) -> Vec<IpNet> {

@@ -24,6 +24,7 @@ use lpm_agent::active::{
     plan::{Plan, Train},
     reflector::{Reflector, Settings},
     report::Report,
+    schedule::when::Rhythm,
     sender::Sender,
     summary::Session,
 };
@@ -111,8 +112,10 @@ impl Scene {
             target: self.reflector.address,
             from: None,
             interface: None,
+            ports: None,
             count: Some(trains),
             interval,
+            rhythm: Rhythm::Even,
             train,
             size: 0,
             dscp: 0,
