@@ -4,6 +4,7 @@ mod bad_input;
 mod container;
 mod guest_clock;
 mod interop;
+mod path;
 mod privileges;
 mod probe;
 mod probe_errors;
@@ -11,5 +12,6 @@ mod stamps;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
+mod syn;
 mod terminal;
 mod truth;
