@@ -12,7 +12,9 @@ pub mod clock;
 pub mod fate;
 pub mod icmp;
 pub mod mac;
+pub mod news;
 pub mod offset;
+pub mod path;
 pub mod plan;
 pub mod queueing;
 pub mod rate;
@@ -24,6 +26,7 @@ pub mod sessions;
 pub mod socket;
 pub mod statistics;
 pub mod summary;
+pub mod tcp;
 
 /// The four times of a packet and its answer, in nanoseconds since 1970, each by its own end's
 /// clock.

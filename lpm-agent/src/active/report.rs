@@ -30,6 +30,8 @@ pub enum At {
     Hardware,
     /// A kernel.
     Kernel,
+    /// A kernel's TCP: before the queue of the device, in whole microseconds.
+    Tcp,
     /// A program.
     User,
     /// A reflector that does not say where it takes its times.
@@ -43,6 +45,7 @@ impl At {
         match self {
             Self::Hardware => "hardware",
             Self::Kernel => "kernel",
+            Self::Tcp => "tcp",
             Self::User => "user",
             Self::Peer => "peer",
         }

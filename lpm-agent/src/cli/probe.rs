@@ -27,8 +27,12 @@ use crate::{
     kernel::netns::Netns,
 };
 
+mod hops;
 mod icmp;
 mod json;
+mod mtu;
+mod path;
+mod tcp;
 mod text;
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -37,6 +41,9 @@ pub(super) const EXAMPLES: &str = "Examples:
   lpm probe -c 5 --format json node-2 | jq .rtt_ns
   lpm probe --train 20 -i 5 node-2               20 packets, 1 ms apart, every 5 seconds
   lpm probe --protocol icmp 198.18.9.2           a machine without a reflector
+  lpm probe --protocol tcp 198.18.9.2:443        a port of it, by SYN
+  lpm probe --mtu node-2                         the longest packet that the path takes
+  lpm probe --hops --protocol icmp 198.18.9.2    the routers on the way
 The other end runs `lpm reflect` or another STAMP reflector. Exit status: 0 with an answer, 1 without
 any, 2 on an error.";
 
@@ -74,9 +81,16 @@ pub(super) struct Probe {
     /// The session's number and its key, as hexadecimal digits in a file.
     #[arg(long, value_name = "SSID:FILE")]
     key: Option<Key>,
-    /// What to send. ICMP echo needs no reflector, and tells the round trip only.
+    /// What to send. ICMP echo and TCP SYN need no reflector, and tell the round trip only.
     #[arg(long, value_enum, default_value_t = Protocol::Stamp)]
     protocol: Protocol,
+    /// Find the longest packet that the path takes in one piece, and what stands against a longer one.
+    #[arg(long)]
+    mtu: bool,
+    /// List the routers on the way, by packets whose TTL ends there; -c counts those of each TTL [default
+    /// there: 3].
+    #[arg(long, conflicts_with = "mtu")]
+    hops: bool,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -89,6 +103,8 @@ enum Protocol {
     Stamp,
     /// ICMP echo, over IPv4 or IPv6, which the kernel of any machine answers.
     Icmp,
+    /// TCP SYN, which the port of any machine answers. Nothing is completed.
+    Tcp,
 }
 
 /// How to print.
@@ -168,8 +184,16 @@ trait Printer {
 
 impl Probe {
     pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<ExitCode> {
-        if self.protocol == Protocol::Icmp {
-            return self.execute_icmp(netns);
+        if self.mtu {
+            return self.execute_mtu(netns);
+        }
+        if self.hops {
+            return self.execute_hops(netns);
+        }
+        match self.protocol {
+            Protocol::Stamp => {}
+            Protocol::Icmp => return self.execute_icmp(netns),
+            Protocol::Tcp => return self.execute_tcp(netns),
         }
         enter(netns)?;
         let signals = BlockedSignals::new().context("cannot wait for signals")?;
@@ -198,6 +222,17 @@ impl Probe {
         } else {
             ExitCode::FAILURE
         })
+    }
+
+    /// Refuses options that a probe would ignore: whether each is given, what it is about, its name.
+    fn refuse(&self, probe: &str, options: &[(bool, &str, &str)]) -> anyhow::Result<()> {
+        match options.iter().find(|(is_given, ..)| *is_given) {
+            Some((_, what, name)) => bail!(
+                "{probe} to {} knows no {what}: leave out {name}",
+                self.target
+            ),
+            None => Ok(()),
+        }
     }
 
     /// Finds the target by `resolve`, and reads where to send from.

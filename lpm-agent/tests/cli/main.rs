@@ -5,6 +5,7 @@ mod container;
 mod foreign;
 mod guest_clock;
 mod interop;
+mod path;
 mod privileges;
 mod probe;
 mod probe_errors;
@@ -12,5 +13,6 @@ mod stamps;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
+mod syn;
 mod terminal;
 mod truth;

@@ -10,7 +10,7 @@ use nix::sys::{
 use crate::active::socket::{Source, Stamp};
 
 /// The kernel's time in a control message. A time of all zeros is none, nor is one beyond the range.
-pub(super) fn stamp_of(times: &Timestamps) -> Option<Stamp> {
+pub(in crate::active) fn stamp_of(times: &Timestamps) -> Option<Stamp> {
     let time: &TimeSpec = &times.system;
     let whole = time.tv_sec().checked_mul(1_000_000_000)?;
     let nanoseconds = whole.checked_add(time.tv_nsec())?;
@@ -21,7 +21,7 @@ pub(super) fn stamp_of(times: &Timestamps) -> Option<Stamp> {
 }
 
 /// The address and port in a socket address of IPv4 or IPv6.
-pub(super) fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {
+pub(in crate::active) fn address_of(address: &SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = address.as_sockaddr_in() {
         return Some(SocketAddr::from((v4.ip(), v4.port())));
     }

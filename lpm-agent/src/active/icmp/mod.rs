@@ -8,7 +8,7 @@
 //! [`packet`] has the bytes, [`socket`] the two kinds of sockets that may send them, [`sender`] a
 //! session, and [`summary`] its figures.
 
-mod control;
+pub(super) mod control;
 pub mod packet;
 pub mod sender;
 pub mod socket;

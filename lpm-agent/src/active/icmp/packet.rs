@@ -120,7 +120,7 @@ pub fn without_ipv4_header(packet: &[u8]) -> Option<&[u8]> {
 }
 
 /// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
+pub(in crate::active) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| {
         let low = pair.get(1).copied().unwrap_or(0);
         u32::from(u16::from_be_bytes([pair[0], low]))

@@ -72,7 +72,7 @@ struct Flight {
 }
 
 /// Whether an error tells of an ICMP message (icmp(7)), and not of the socket. Receiving it clears it.
-fn is_of_the_network(error: Errno) -> bool {
+pub(in crate::active) fn is_of_the_network(error: Errno) -> bool {
     use Errno::{
         EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EMSGSIZE, ENETDOWN, ENETUNREACH,
         ENOPROTOOPT, EOPNOTSUPP, EPROTO,

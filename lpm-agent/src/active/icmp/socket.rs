@@ -112,9 +112,9 @@ pub struct EchoSocket {
     id: u16,
 }
 
-/// Asks for the kernel's times. A card's are by a clock of its own, and would need both ends of the
+/// Asks for the kernel's times of packets. A card's are by a clock of its own, and would need both ends of the
 /// round trip.
-fn stamping() -> TimestampingFlag {
+pub(in crate::active) fn stamping() -> TimestampingFlag {
     TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE
         | TimestampingFlag::SOF_TIMESTAMPING_RX_SOFTWARE
         | TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE
@@ -255,7 +255,8 @@ impl EchoSocket {
         }))
     }
 
-    fn read(&self, bytes: &[u8]) -> Option<Echo> {
+    /// Reads an answer to one of this socket's messages. None: it is another message.
+    pub(in crate::active) fn read(&self, bytes: &[u8]) -> Option<Echo> {
         let bytes = if self.is_raw && !self.is_v6 {
             packet::without_ipv4_header(bytes)?
         } else {
@@ -341,7 +342,8 @@ impl AsFd for EchoSocket {
     }
 }
 
-fn options(fd: &OwnedFd, is_v6: bool, dscp: u8) -> Result<(), Errno> {
+/// Asks for times, headers and errors of a socket's packets, and sets their class.
+pub(in crate::active) fn options(fd: &OwnedFd, is_v6: bool, dscp: u8) -> Result<(), Errno> {
     setsockopt(fd, sockopt::Timestamping, &stamping())?;
     let class = i32::from(dscp << 2);
     if is_v6 {
@@ -395,12 +397,13 @@ fn refused() -> OpenError {
 }
 
 /// The address of a control message's IPv4 sender. None: this machine itself (family 0).
-fn v4_of(address: &libc::sockaddr_in) -> Option<IpAddr> {
+pub(in crate::active) fn v4_of(address: &libc::sockaddr_in) -> Option<IpAddr> {
     let is_v4 = i32::from(address.sin_family) == libc::AF_INET;
     is_v4.then(|| IpAddr::from(u32::from_be(address.sin_addr.s_addr).to_be_bytes()))
 }
 
-fn v6_of(address: &libc::sockaddr_in6) -> Option<IpAddr> {
+/// The address of a control message's IPv6 sender. None: this machine itself (family 0).
+pub(in crate::active) fn v6_of(address: &libc::sockaddr_in6) -> Option<IpAddr> {
     let is_v6 = i32::from(address.sin6_family) == libc::AF_INET6;
     is_v6.then(|| IpAddr::from(address.sin6_addr.s6_addr).to_canonical())
 }

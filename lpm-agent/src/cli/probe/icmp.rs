@@ -1,6 +1,7 @@
 //! `lpm probe --protocol icmp`: the round trip to a machine without a reflector.
 
 use std::{
+    fmt::Display,
     io::{self, Write},
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     process::ExitCode,
@@ -67,9 +68,13 @@ impl Probe {
         })?;
         let foreign = sender.foreign();
         if is_text {
-            end(&mut out, &session, plan.target.ip(), foreign)?;
+            end(&mut out, &session, &plan.target.ip(), foreign)?;
         } else {
-            writeln!(out, "{}", summary(&session, plan.target.ip(), foreign))?;
+            writeln!(
+                out,
+                "{}",
+                summary(&session, &plan.target.ip(), "icmp", foreign)
+            )?;
         }
         Ok(if session.has_answers() {
             ExitCode::SUCCESS
@@ -116,7 +121,7 @@ impl Probe {
 }
 
 /// Finds the address of a target. The port of the result is 0.
-fn resolve(text: &str, from: Option<IpAddr>) -> anyhow::Result<SocketAddr> {
+pub(super) fn resolve(text: &str, from: Option<IpAddr>) -> anyhow::Result<SocketAddr> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(SocketAddr::new(address, 0));
     }
@@ -145,17 +150,23 @@ fn begin(out: &mut impl Write, plan: &Plan, is_raw: bool) -> io::Result<()> {
 }
 
 fn line(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    say(out, report)?;
+    writeln!(out)
+}
+
+/// Writes a report without the end of the line.
+pub(super) fn say(out: &mut impl Write, report: &Report) -> io::Result<()> {
     match report {
         Report::Answered(answered) => answer(out, answered),
-        Report::Lost { probe } => writeln!(out, "seq={probe} lost"),
-        Report::Late { probe } => writeln!(out, "seq={probe} late"),
-        Report::Duplicate { probe } => writeln!(out, "seq={probe} duplicate"),
+        Report::Lost { probe } => write!(out, "seq={probe} lost"),
+        Report::Late { probe } => write!(out, "seq={probe} late"),
+        Report::Duplicate { probe } => write!(out, "seq={probe} duplicate"),
         Report::Unreachable { probe, error, by } => {
             write!(out, "seq={probe} unreachable: {}", error.desc())?;
             if let Some(by) = by {
                 write!(out, ", says {by}")?;
             }
-            writeln!(out)
+            Ok(())
         }
     }
 }
@@ -163,7 +174,7 @@ fn line(out: &mut impl Write, report: &Report) -> io::Result<()> {
 fn answer(out: &mut impl Write, answered: &Answered) -> io::Result<()> {
     let probe = answered.probe;
     let Some(round_trip) = answered.round_trip else {
-        return writeln!(out, "seq={probe} answered, but a clock was set");
+        return write!(out, "seq={probe} answered, but a clock was set");
     };
     write!(out, "seq={probe} rtt={}", show(round_trip))?;
     if let Some(ttl) = answered.ttl {
@@ -174,14 +185,20 @@ fn answer(out: &mut impl Write, answered: &Answered) -> io::Result<()> {
             write!(out, " {name}={}", at.as_str())?;
         }
     }
-    writeln!(out)
+    Ok(())
 }
 
 fn show(nanoseconds: i64) -> String {
     maybe(u64::try_from(nanoseconds).ok())
 }
 
-fn end(out: &mut impl Write, session: &Session, target: IpAddr, foreign: u64) -> io::Result<()> {
+/// Writes what became of a session's probes. `foreign`: answers that are of no probe.
+pub(super) fn end(
+    out: &mut impl Write,
+    session: &Session,
+    target: &impl Display,
+    foreign: u64,
+) -> io::Result<()> {
     writeln!(out, "\n--- {target} ---")?;
     write!(
         out,
@@ -219,7 +236,8 @@ fn sources(sent: At, received: At) -> Value {
     json!({"t1": sent.as_str(), "t2": UNKNOWN, "t3": UNKNOWN, "t4": received.as_str()})
 }
 
-fn record(report: &Report) -> Value {
+/// Writes the record of a probe. What is unknown is left out.
+pub(super) fn record(report: &Report) -> Value {
     let plain = |probe: &u32, result: &str| json!({"schema": records::SCHEMA, "type": "packet", "seq": probe, "result": result});
     match report {
         Report::Answered(answered) => {
@@ -250,12 +268,18 @@ fn record(report: &Report) -> Value {
     }
 }
 
-fn summary(session: &Session, target: IpAddr, foreign: u64) -> Value {
+/// Writes the record of a session. `foreign`: answers that are of no probe.
+pub(super) fn summary(
+    session: &Session,
+    target: &impl Display,
+    protocol: &str,
+    foreign: u64,
+) -> Value {
     let mut record = json!({
         "schema": records::SCHEMA,
         "type": "summary",
         "target": target.to_string(),
-        "protocol": "icmp",
+        "protocol": protocol,
         "sent": session.sent,
         "received": session.received,
         "lost": session.lost,
@@ -331,7 +355,12 @@ mod tests {
             by: Some(IpAddr::from([198, 18, 1, 1])),
         };
         assert_eq!(record(&refused)["by"], "198.18.1.1");
-        let empty = summary(&Session::default(), IpAddr::from([198, 18, 0, 1]), 0);
+        let empty = summary(
+            &Session::default(),
+            &IpAddr::from([198, 18, 0, 1]),
+            "icmp",
+            0,
+        );
         assert_eq!(empty.get("rtt_ns"), None, "not measured is not 0");
     }
 
