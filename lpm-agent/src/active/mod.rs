@@ -4,9 +4,13 @@
 //! [`clock`] what this machine's clock claims, and whether it was set. The rest is pure and needs no socket: [`offset`] bounds the offset between
 //! two clocks and each way's delay, [`statistics`] makes figures of packets. Nothing here needs a
 //! kernel program.
+//!
+//! [`sweep`] probes by many source ports, so by many paths. [`vote`] names what many results have in
+//! common. Both judge by [`chance`].
 
 pub mod agent;
 pub mod allow;
+pub mod chance;
 pub mod clock;
 pub mod fate;
 pub mod icmp;
@@ -22,6 +26,8 @@ pub mod sessions;
 pub mod socket;
 pub mod statistics;
 pub mod summary;
+pub mod sweep;
+pub mod vote;
 
 /// The four times of a packet and its answer, in nanoseconds since 1970, each by its own end's
 /// clock.

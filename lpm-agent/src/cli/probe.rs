@@ -22,12 +22,14 @@ use crate::{
         report::Report,
         sender::Sender,
         summary::Session,
+        sweep::MOST as MOST_PATHS,
     },
     kernel::netns::Netns,
 };
 
 mod icmp;
 mod json;
+mod sweep;
 mod text;
 
 pub(super) const EXAMPLES: &str = "Examples:
@@ -36,6 +38,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   lpm probe -c 5 --format json node-2 | jq .rtt_ns
   lpm probe --train 20 -i 5 node-2               20 packets, 1 ms apart, every 5 seconds
   lpm probe --protocol icmp 198.18.9.2           a machine without a reflector
+  lpm probe --protocol udp-sweep -c 50 -i 0.1 node-2
+                                                 16 source ports: which of the paths are bad
 The other end runs `lpm reflect` or another STAMP reflector. Exit status: 0 with an answer, 1 without
 any, 2 on an error.";
 
@@ -73,7 +77,15 @@ pub(super) struct Probe {
     /// The session's number and its key, as hexadecimal digits in a file.
     #[arg(long, value_name = "SSID:FILE")]
     key: Option<Key>,
-    /// What to send. ICMP echo needs no reflector, and tells the round trip only.
+    /// Source ports of a sweep, 2 to 256 [default: 16]. Counts and intervals hold for each of them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=i64::from(MOST_PATHS)))]
+    paths: Option<u16>,
+    /// First source port of a sweep, so that it takes the paths of an earlier one; without it, a
+    /// random one from 49152 on. Ports that are taken are passed over.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    source_port: Option<u16>,
+    /// What to send. ICMP echo needs no reflector, and tells the round trip only. A sweep probes by
+    /// many source ports, and names the bad ones.
     #[arg(long, value_enum, default_value_t = Protocol::Stamp)]
     protocol: Protocol,
     /// How to print.
@@ -88,6 +100,8 @@ enum Protocol {
     Stamp,
     /// ICMP echo, over IPv4 or IPv6, which the kernel of any machine answers.
     Icmp,
+    /// STAMP from many source ports (and flow labels), so by many of the paths between two ends.
+    UdpSweep,
 }
 
 /// How to print.
@@ -167,8 +181,13 @@ trait Printer {
 
 impl Probe {
     pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<ExitCode> {
-        if self.protocol == Protocol::Icmp {
-            return self.execute_icmp(netns);
+        match self.protocol {
+            Protocol::UdpSweep => return self.execute_sweep(netns),
+            Protocol::Icmp => {
+                self.refuse_sweep_options()?;
+                return self.execute_icmp(netns);
+            }
+            Protocol::Stamp => self.refuse_sweep_options()?,
         }
         enter(netns)?;
         let signals = BlockedSignals::new().context("cannot wait for signals")?;

@@ -11,5 +11,6 @@ mod stamps;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
+mod sweep;
 mod terminal;
 mod truth;
