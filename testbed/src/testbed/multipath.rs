@@ -88,28 +88,29 @@ impl Multipath {
     }
 
     fn address(&self, links: u8) -> Result<(), Error> {
+        let nets = FIRST..FIRST + links;
         for (netns, own, other) in [(&self.near, 1, 2), (&self.far, 2, 1)] {
-            let mut lines = format!(
-                "addr add 198.18.8.{own}/32 dev lo\naddr add fd00:18:8::{own}/128 dev lo nodad\n"
-            );
-            let (mut hops, mut hops_v6) = (String::new(), String::new());
-            for link in 0..links {
-                let net = FIRST + link;
-                lines += &format!(
+            for (link, net) in nets.clone().enumerate() {
+                netns.ip_batch(&format!(
                     "addr add 198.18.{net}.{own}/24 dev p{link}\n\
                      addr add fd00:18:{net:x}::{own}/64 dev p{link} nodad\n\
-                     link set p{link} up\n"
-                );
-                hops += &format!(" nexthop via 198.18.{net}.{other} dev p{link}");
-                hops_v6 += &format!(" nexthop via fd00:18:{net:x}::{other} dev p{link}");
+                     link set p{link} up"
+                ))?;
             }
+            let hops = |via: &dyn Fn(u8) -> String| -> String {
+                let hop = |(link, net)| format!(" nexthop via {} dev p{link}", via(net));
+                nets.clone().enumerate().map(hop).collect()
+            };
             // 198.18.1x.0/24 is the host's network behind the other machine.
-            lines += &format!(
-                "route add 198.18.8.{other}/32 src 198.18.8.{own}{hops}\n\
-                 route add fd00:18:8::{other}/128 src fd00:18:8::{own}{hops_v6}\n\
-                 route add 198.18.1{other}.0/24{hops}\n"
-            );
-            netns.ip_batch(&lines)?;
+            netns.ip_batch(&format!(
+                "addr add 198.18.8.{own}/32 dev lo\n\
+                 addr add fd00:18:8::{own}/128 dev lo nodad\n\
+                 route add 198.18.8.{other}/32 src 198.18.8.{own}{v4}\n\
+                 route add fd00:18:8::{other}/128 src fd00:18:8::{own}{v6}\n\
+                 route add 198.18.1{other}.0/24{v4}",
+                v4 = hops(&|net| format!("198.18.{net}.{other}")),
+                v6 = hops(&|net| format!("fd00:18:{net:x}::{other}")),
+            ))?;
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ fn whole(socket: &impl AsFd, target: SocketAddr) -> io::Result<()> {
 /// Sends with the flow label that stands in the target's address (`IPV6_FLOWINFO_SEND`).
 ///
 /// A kernel in whose network namespace somebody has a label for himself wants a lease of each label
-/// (ipv6_flowlabel.c, `fl6_sock_lookup`). So one is asked for that others may share. Where it is
+/// (`fl6_sock_lookup` of net/ipv6). So one is asked for that others may share. Where it is
 /// refused and needed, the packets are refused, and are reported as such.
 fn label(socket: &impl AsFd, target: SocketAddrV6) -> io::Result<()> {
     let send = libc::c_int::from(true).to_ne_bytes();

@@ -47,15 +47,11 @@ impl Truth {
         let text = std::fs::read_to_string(self.directory.path().join("lines")).expect("lines");
         let to = format!(".{PORT}: ");
         let mut ports: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
-        let mut link = String::new();
+        let mut link = "";
         for line in text.lines() {
             // "12:00:00.000000 p5    Out IP 198.18.8.1.50000 > 198.18.8.2.8620: UDP, length 88"
             if let Some((before, _)) = line.split_once(" Out ") {
-                link = before
-                    .split_whitespace()
-                    .last()
-                    .unwrap_or_default()
-                    .to_owned();
+                link = before.split_whitespace().last().unwrap_or_default();
             }
             let Some((from, _)) = line
                 .split_once(" > ")
@@ -66,7 +62,7 @@ impl Truth {
             let port = from.rsplit('.').next().and_then(|port| port.parse().ok());
             let port = port.unwrap_or_else(|| panic!("no port: {line}"));
             if link.starts_with('p') {
-                ports.entry(port).or_default().insert(link.clone());
+                ports.entry(port).or_default().insert(link.to_owned());
             }
         }
         ports

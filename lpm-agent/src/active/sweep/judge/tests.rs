@@ -4,13 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A path of so many probes. `loss` is the share that is lost, `usual` the least delay in
+/// A path of so many probes. `share` is the part that is lost, `usual` the least delay in
 /// nanoseconds; a tail of up to three times as much is added.
-fn path(random: &mut fastrand::Rng, probes: u64, loss: f64, usual: i64) -> Path {
+fn path(random: &mut fastrand::Rng, probes: u64, share: f64, usual: i64) -> Path {
     let mut lost = Share::default();
     let mut delays = Vec::new();
     for _ in 0..probes {
-        let is_lost = random.f64() < loss;
+        let is_lost = random.f64() < share;
         lost.add(is_lost);
         if !is_lost {
             let tail = if random.u8(..10) == 0 { 3 } else { 1 };
@@ -120,7 +120,7 @@ fn nothing_is_bad_without_others() {
         lost: Share { bad: 50, all: 50 },
         ..Path::default()
     };
-    assert_eq!(bad(&[dead.clone()]), [0; 0]);
+    assert_eq!(bad(std::slice::from_ref(&dead)), [0; 0]);
     assert_eq!(bad(&[dead, Path::default()]), [0; 0]);
 }
 
