@@ -5,9 +5,13 @@
 //! socket: [`offset`] bounds the offset between two clocks and each way's delay, [`statistics`] makes
 //! figures of packets, [`schedule`] says who probes whom, and when. Nothing here needs a kernel
 //! program.
+//!
+//! [`sweep`] probes by many source ports, so by many paths. [`vote`] names what many results have in
+//! common. Both judge by [`chance`].
 
 pub mod agent;
 pub mod allow;
+pub mod chance;
 pub mod clock;
 pub mod fate;
 pub mod icmp;
@@ -26,7 +30,9 @@ pub mod sessions;
 pub mod socket;
 pub mod statistics;
 pub mod summary;
+pub mod sweep;
 pub mod tcp;
+pub mod vote;
 
 /// The four times of a packet and its answer, in nanoseconds since 1970, each by its own end's
 /// clock.

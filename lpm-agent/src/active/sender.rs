@@ -132,7 +132,15 @@ impl Sender {
     /// # Errors
     /// What the kernel refused.
     pub fn with_clock(plan: Plan, clock: Clock) -> io::Result<Self> {
-        let socket = open::bind(&plan)?;
+        Self::at_port(plan, clock, 0)
+    }
+
+    /// Opens a socket at a port of this machine; 0: the kernel chooses one.
+    ///
+    /// # Errors
+    /// What the kernel refused: somebody has the port.
+    pub fn at_port(plan: Plan, clock: Clock, port: u16) -> io::Result<Self> {
+        let socket = open::bind(&plan, port)?;
         let now = Instant::now();
         Ok(Self {
             ttl: open::ttl(&socket, plan.target),
@@ -171,6 +179,12 @@ impl Sender {
             plan,
             _keep: KeepStamping::start()?,
         })
+    }
+
+    /// Lets the first train begin at this time.
+    pub fn begin_at(&mut self, at: Instant) {
+        self.schedule.next = at;
+        self.schedule.begun = at;
     }
 
     /// Answers that belong to no packet of this session: of others, forged, or damaged.

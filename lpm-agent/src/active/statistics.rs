@@ -37,6 +37,18 @@ impl Distribution {
         self.0.last().copied()
     }
 
+    /// All delays, in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = i64> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// How many delays are larger than this one.
+    #[must_use]
+    pub fn above(&self, limit: i64) -> usize {
+        let up_to = self.0.partition_point(|delay| *delay <= limit);
+        self.0.len() - up_to
+    }
+
     /// The arithmetic mean, rounded towards zero.
     #[must_use]
     pub fn mean(&self) -> Option<i64> {

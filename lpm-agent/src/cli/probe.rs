@@ -23,6 +23,7 @@ use crate::{
         schedule::when::Rhythm,
         sender::Sender,
         summary::Session,
+        sweep::MOST as MOST_PATHS,
     },
     kernel::netns::Netns,
 };
@@ -32,6 +33,7 @@ mod icmp;
 mod json;
 mod mtu;
 mod path;
+mod sweep;
 mod tcp;
 mod text;
 
@@ -44,6 +46,8 @@ pub(super) const EXAMPLES: &str = "Examples:
   lpm probe --protocol tcp 198.18.9.2:443        a port of it, by SYN
   lpm probe --mtu node-2                         the longest packet that the path takes
   lpm probe --hops --protocol icmp 198.18.9.2    the routers on the way
+  lpm probe --protocol udp-sweep -c 50 -i 0.1 node-2
+                                                 16 source ports: which of the paths are bad
 The other end runs `lpm reflect` or another STAMP reflector. Exit status: 0 with an answer, 1 without
 any, 2 on an error.";
 
@@ -81,7 +85,15 @@ pub(super) struct Probe {
     /// The session's number and its key, as hexadecimal digits in a file.
     #[arg(long, value_name = "SSID:FILE")]
     key: Option<Key>,
-    /// What to send. ICMP echo and TCP SYN need no reflector, and tell the round trip only.
+    /// Source ports of a sweep, 2 to 256 [default: 16]. Counts and intervals hold for each of them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=i64::from(MOST_PATHS)))]
+    paths: Option<u16>,
+    /// First source port of a sweep, so that it takes the paths of an earlier one; without it, a
+    /// random one from 49152 on. Ports that are taken are passed over.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    source_port: Option<u16>,
+    /// What to send. ICMP echo and TCP SYN need no reflector, and tell the round trip only. A sweep
+    /// probes by many source ports, and names the bad ones.
     #[arg(long, value_enum, default_value_t = Protocol::Stamp)]
     protocol: Protocol,
     /// Find the longest packet that the path takes in one piece, and what stands against a longer one.
@@ -105,6 +117,8 @@ enum Protocol {
     Icmp,
     /// TCP SYN, which the port of any machine answers. Nothing is completed.
     Tcp,
+    /// STAMP from many source ports (and flow labels), so by many of the paths between two ends.
+    UdpSweep,
 }
 
 /// How to print.
@@ -184,6 +198,9 @@ trait Printer {
 
 impl Probe {
     pub(super) fn execute(self, netns: Option<&String>) -> anyhow::Result<ExitCode> {
+        if self.protocol != Protocol::UdpSweep || self.mtu || self.hops {
+            self.refuse_sweep_options()?;
+        }
         if self.mtu {
             return self.execute_mtu(netns);
         }
@@ -194,6 +211,7 @@ impl Probe {
             Protocol::Stamp => {}
             Protocol::Icmp => return self.execute_icmp(netns),
             Protocol::Tcp => return self.execute_tcp(netns),
+            Protocol::UdpSweep => return self.execute_sweep(netns),
         }
         enter(netns)?;
         let signals = BlockedSignals::new().context("cannot wait for signals")?;

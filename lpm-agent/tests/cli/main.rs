@@ -14,5 +14,6 @@ mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
 mod syn;
+mod sweep;
 mod terminal;
 mod truth;

@@ -1,8 +1,8 @@
 //! Nodes, pods and the wires between them, as network namespaces.
 //!
 //! A topology is a value: [`Pair`] (a pod, its node, a remote machine),
-//! [`Overlay`] (two nodes, pods, a `VxLAN` overlay) or [`VlanPair`] (tagged
-//! frames). Dropping it removes every namespace, interface and process. Each
+//! [`Overlay`] (two nodes, pods, a `VxLAN` overlay), [`Multipath`] (equal-cost
+//! paths) or [`VlanPair`] (tagged frames). Dropping it removes every namespace, interface and process. Each
 //! has a [`DelayLine`] as its wire, which can be set while traffic runs.
 //!
 //! Addresses are of 198.18.0.0/15 and `fd00::/8`; namespaces are named
@@ -11,6 +11,7 @@
 mod bpffs;
 mod child;
 mod error;
+mod multipath;
 mod netns;
 mod overlay;
 mod pair;
@@ -23,6 +24,7 @@ pub mod wire;
 pub use bpffs::Bpffs;
 pub use child::NsChild;
 pub use error::Error;
+pub use multipath::{Multipath, MultipathConfig};
 pub(crate) use netns::alive;
 pub use netns::{NAME_PREFIX, Netns};
 pub use overlay::{Flavour, Overlay, OverlayConfig, Pod};

@@ -45,7 +45,7 @@ impl Sender {
     }
 
     /// Reports what was answered, without waiting for more.
-    pub(super) fn finish(&mut self, report: &mut Take<'_>) -> io::Result<()> {
+    pub(in crate::active) fn finish(&mut self, report: &mut Take<'_>) -> io::Result<()> {
         self.receive(report)?;
         while let Some(train) = self
             .flights

@@ -99,6 +99,8 @@ fn name_of(address: SocketAddr) -> ([u8; NAME], usize) {
             (libc::AF_INET, 16)
         }
         SocketAddr::V6(v6) => {
+            // The flow label, in network byte order as `sin6_flowinfo` is.
+            name[4..8].copy_from_slice(&v6.flowinfo().to_ne_bytes());
             name[8..24].copy_from_slice(&v6.ip().octets());
             name[24..].copy_from_slice(&v6.scope_id().to_ne_bytes());
             (libc::AF_INET6, NAME)

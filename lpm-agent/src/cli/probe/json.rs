@@ -178,7 +178,7 @@ fn claims(claims: Claims) -> Value {
     record.into()
 }
 
-fn sources(sources: Sources) -> Value {
+pub(super) fn sources(sources: Sources) -> Value {
     json!({
         "t1": sources.sent.as_str(),
         "t2": sources.reflector_received.as_str(),
