@@ -16,7 +16,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lpm_common::{
@@ -33,7 +33,9 @@ pub use self::{
     requests::Requests,
     sweep::Sweep,
 };
-use super::{Clock, Counts, Flow, NameIds, segments::Segments, window::Windows};
+use super::{
+    Clock, Counts, Flow, NameIds, NodePairs, pairs::Reached, segments::Segments, window::Windows,
+};
 use crate::{
     identity::{OVERFLOW, Registry, UNKNOWN},
     kernel::{
@@ -109,6 +111,9 @@ pub struct Model {
     ids: Arc<NameIds>,
     idle: Duration,
     windows: Mutex<Windows>,
+    /// When the current window began.
+    begun: Mutex<Instant>,
+    pairs: Arc<NodePairs>,
     /// Held while counts are moved from one row to another.
     rows: RwLock<()>,
     merging: Mutex<row_reclaim::RowReclaim>,
@@ -144,6 +149,8 @@ impl Model {
             tables,
             ids,
             idle,
+            begun: Mutex::new(Instant::now()),
+            pairs: Arc::default(),
             rows: RwLock::default(),
             merging: Mutex::default(),
             links: RwLock::default(),
@@ -183,11 +190,24 @@ impl Model {
     /// # Errors
     /// The kernel's clocks cannot be read, or claims cannot be made. The window was ended
     /// nevertheless.
-    /// nevertheless.
     pub fn end_window(&self) -> io::Result<()> {
-        self.windows().take(&*self.tables);
+        let backend = |from, to| self.translated.get()?.backend(from, to);
+        let mut reached = Reached::new(self.registry().names(), &backend);
+        let begun = {
+            let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *begun, Instant::now())
+        };
+        self.windows()
+            .take(&*self.tables, |ends| reached.count(ends));
+        reached.end(&self.pairs, begun);
         let counted = self.count_unanswered();
         self.tables.run_clock().and(counted)
+    }
+
+    /// The nodes that flows of this node reach, as of the last window.
+    #[must_use]
+    pub fn node_pairs(&self) -> &Arc<NodePairs> {
+        &self.pairs
     }
 
     /// Reads the clocks.
