@@ -11,7 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::local_pods::PodKey;
+pub use self::{local_pods::PodKey, nodes::Zones};
 use super::{
     Name, PrefixMap,
     labels::Chosen,
@@ -33,6 +33,8 @@ pub struct Registry {
     here: RwLock<BTreeMap<IpNet, Arc<Name>>>,
     /// Addresses of nodes.
     nodes: RwLock<HashMap<IpAddr, Arc<Name>>>,
+    /// Zones of nodes.
+    zones: RwLock<Arc<Zones>>,
     status: Arc<Status>,
     publisher: Arc<NamePublisher>,
 }

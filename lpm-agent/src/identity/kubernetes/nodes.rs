@@ -22,7 +22,11 @@ use crate::{
         names_file::Kind,
     },
     mesh::Agent,
+    text,
 };
+
+/// Label of a node: its zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Most addresses that are remembered as former pods'.
 const REMEMBERED: usize = 65_536;
@@ -70,6 +74,7 @@ impl Nodes {
             kind: Kind::Node,
             namespace: Some(texts.share(HOST)),
             node: node.metadata.name.as_deref().map(|name| texts.share(name)),
+            zone: zone(node).map(|zone| texts.share(zone)),
             ..Name::default()
         });
         let ranges = ranges(node);
@@ -242,6 +247,12 @@ impl Known {
         };
         place(self) == place(other)
     }
+}
+
+/// The zone of a node, cut to the length of a name. None: the node has no such label.
+fn zone(node: &Node) -> Option<&str> {
+    let zone = node.metadata.labels.as_ref()?.get(ZONE)?;
+    Some(text::cut(zone)).filter(|zone| !zone.is_empty())
 }
 
 /// The length of a range. True marks IPv6.
