@@ -15,6 +15,7 @@ use crate::{
     identity::{
         Name, Resolver,
         processes::{Holder, Sockets},
+        registry::Zones,
     },
     passive::{Clock, Counts, Labels, Model, flow::LegTimes, model::KnownFlow},
 };
@@ -29,6 +30,9 @@ pub struct End {
     /// Name of the end. None: no name is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
+    /// Zone of the node that the name has. None: the node or its zone is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Arc<str>>,
     /// The local process that holds the socket. None: not asked for, or not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
@@ -163,6 +167,7 @@ impl FlowRecord {
             address,
             port,
             name: name.map(|name| Name::clone(name)),
+            zone: None,
             holder,
         };
         let named = |at: (IpAddr, u16), holder| end(at, whose.remote(at.0), holder);
@@ -189,6 +194,15 @@ impl FlowRecord {
                 local: flow.legs[1].into(),
             },
         }
+    }
+}
+
+impl End {
+    /// Sets the zone, which is that of the node in the name. `own`: the node of an end whose name
+    /// has none.
+    fn set_zone(&mut self, zones: &Zones, own: Option<&Arc<str>>) {
+        let named = self.name.as_ref().and_then(|name| name.node.as_ref());
+        self.zone = named.or(own).and_then(|node| zones.get(node)).cloned();
     }
 }
 
@@ -264,7 +278,8 @@ pub struct MinByLeg {
 pub fn flows(model: &Model, sockets: Option<&Sockets>) -> io::Result<Vec<FlowRecord>> {
     let clock = model.clock()?;
     let links = model.links();
-    let whose = model.registry().whose();
+    let registry = model.registry();
+    let (whose, zones) = (registry.whose(), registry.zones());
     Ok(model
         .flows(&clock)
         .into_iter()
@@ -274,7 +289,11 @@ pub fn flows(model: &Model, sockets: Option<&Sockets>) -> io::Result<Vec<FlowRec
                 .get(&index)
                 .map_or_else(|| format!("if{index}"), |link| link.name.clone());
             let backend = model.backend(&known.flow);
-            FlowRecord::new(known, &clock, interface, &whose, backend, sockets)
+            let mut flow = FlowRecord::new(known, &clock, interface, &whose, backend, sockets);
+            flow.local.set_zone(&zones, registry.node());
+            let others = [Some(&mut flow.remote), flow.backend.as_mut()].into_iter();
+            others.flatten().for_each(|end| end.set_zone(&zones, None));
+            flow
         })
         .collect())
 }

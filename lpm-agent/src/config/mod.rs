@@ -139,9 +139,10 @@ pub struct Config {
     pub identity: Identity,
     /// Name of this node. If absent: the environment variable `NODE_NAME`, else the host name.
     pub node_name: Option<String>,
-    /// Which histograms are kept within namespaces: per workload, service or pod.
+    /// Which histograms are kept within namespaces (per workload, service or pod), and between nodes or
+    /// zones.
     pub levels: Levels,
-    /// How long the histogram rows of deleted namespaces, workloads and pods are kept; give the
+    /// How long the histogram rows of deleted namespaces, workloads, pods and nodes are kept; give the
     /// time of several scrapes. Then their series end, and others use the rows.
     #[serde(with = "humantime_text")]
     #[schemars(with = "String", regex(pattern = schema::DURATION))]

@@ -34,12 +34,14 @@ enum Counted {
 
 /// Counters of each family, by the beginning of its name. The first that fits decides. A family
 /// that is missing here has no time.
-const BY: [(&str, Counted); 29] = [
+const BY: [(&str, Counted); 31] = [
     ("lpm_rtt_seconds", Counted::Maps),
     ("lpm_flow_rtt_seconds", Counted::Maps),
     ("lpm_workload_rtt_seconds", Counted::Maps),
     ("lpm_service_rtt_seconds", Counted::Maps),
     ("lpm_pod_rtt_seconds", Counted::Maps),
+    ("lpm_node_rtt_seconds", Counted::Maps),
+    ("lpm_zone_rtt_seconds", Counted::Maps),
     ("lpm_icmp_", Counted::Maps),
     ("lpm_dns_", Counted::Maps),
     ("lpm_request_seconds", Counted::Maps),

@@ -1,11 +1,15 @@
-//! Metrics of round trips by workload, service and pod, where these levels are switched on.
+//! Metrics of round trips by workload, service, pod, node and zone, where these levels are switched
+//! on.
 
 use std::fmt;
 
 use super::{families::Families, labels::label_set, sink::LabelSet};
 use crate::passive::{
     Counts,
-    model::levels::{By, Levelled},
+    model::{
+        levels::{By, Levelled},
+        places::Places,
+    },
 };
 
 /// Writes the families of the levels that hold anything.
@@ -38,6 +42,32 @@ pub(super) fn encode(levelled: Levelled, out: &mut Families<'_>) -> fmt::Result 
             let mut set = label_set(&of.labels);
             set.push(("pod", of.pod.to_string()));
             set
+        }),
+    )
+}
+
+/// Writes the families of nodes and zones that hold anything.
+pub(super) fn encode_places(places: Places, out: &mut Families<'_>) -> fmt::Result {
+    out.histograms(
+        "node_rtt",
+        "TCP round-trip times, by this node and the node of the peer, over all namespaces; the \
+         peer's node may be `unknown`, and peers outside of the cluster have none",
+        series(places.nodes, |of| {
+            vec![
+                ("node", of.node.to_string()),
+                ("peer_node", of.peer_node.to_string()),
+            ]
+        }),
+    )?;
+    out.histograms(
+        "zone_rtt",
+        "TCP round-trip times, by this node's zone and the zone of the peer's node, over all \
+         namespaces; either may be `unknown`, and peers outside of the cluster have none",
+        series(places.zones, |of| {
+            vec![
+                ("zone", of.zone.to_string()),
+                ("peer_zone", of.peer_zone.to_string()),
+            ]
         }),
     )
 }

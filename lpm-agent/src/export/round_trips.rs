@@ -43,6 +43,7 @@ impl Collect for RoundTrips {
             rtt,
         )?;
         levels::encode(found.levelled, out)?;
+        levels::encode_places(found.places, out)?;
         let flow_rtt = self
             .model
             .flow_rtt()

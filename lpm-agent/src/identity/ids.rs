@@ -5,8 +5,12 @@
 //! is gone are reused (`expiry`), once no histogram row is labelled with them.
 
 mod expiry;
+mod places;
 
-pub use self::expiry::is_gone;
+pub use self::{
+    expiry::is_gone,
+    places::{Living, Place},
+};
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,9 +23,13 @@ use lpm_common::layout::NameId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Name, UNKNOWN};
+use super::{GONE_NAMESPACE, Name, UNKNOWN};
 
-/// Which histograms are kept within a namespace, beside those of the namespaces themselves.
+/// Which histograms are kept beside those of the namespaces themselves.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of the configuration"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Levels {
@@ -31,8 +39,15 @@ pub struct Levels {
     pub service: bool,
     /// The pods of this node, if each has an interface of its own: `lpm_pod_rtt_seconds`.
     pub pod: bool,
-    /// How many workloads, services and pods are shown separately, in all. If there are more, those
-    /// with the most packets are shown. The others are shown together as `overflow`.
+    /// The nodes at both ends, over all namespaces: `lpm_node_rtt_seconds`.
+    pub node: bool,
+    /// The zones at both ends, over all namespaces: `lpm_zone_rtt_seconds`. A node's zone is its
+    /// label `topology.kubernetes.io/zone`.
+    pub zone: bool,
+    /// How many workloads, services, pods, nodes and zones are shown separately, in all. Nodes and
+    /// zones count once in each namespace that has a pod there, and once for each workload there if
+    /// workloads are shown, too. If there are more, those with the most packets are shown. The
+    /// others are shown together as `overflow`.
     #[schemars(range(min = 1, max = 2000))]
     pub top: u16,
 }
@@ -43,6 +58,8 @@ impl Default for Levels {
             workload: false,
             service: false,
             pod: false,
+            node: false,
+            zone: false,
             top: 200,
         }
     }
@@ -52,7 +69,19 @@ impl Levels {
     /// True if any level is switched on.
     #[must_use]
     pub fn any(&self) -> bool {
-        self.workload || self.service || self.pod
+        self.workload || self.service || self.pod || self.has_places()
+    }
+
+    /// True if nodes or zones are told apart.
+    #[must_use]
+    pub fn has_places(&self) -> bool {
+        self.node || self.zone
+    }
+
+    /// True if the backends of connections to services are told apart.
+    #[must_use]
+    pub fn tell_backends(&self) -> bool {
+        self.workload || self.has_places()
     }
 
     /// The levels that are among these and not among the others.
@@ -62,19 +91,23 @@ impl Levels {
             workload: self.workload && !others.workload,
             service: self.service && !others.service,
             pod: self.pod && !others.pod,
+            node: self.node && !others.node,
+            zone: self.zone && !others.zone,
             top: self.top,
         }
     }
 
-    /// The member that this name is within its namespace: as the remote end, or (`here`) as the end
-    /// that an interface of this node names. None: no level tells it apart.
+    /// The member that this name, at this place, is within its namespace: as the remote end, or
+    /// (`here`) as the end that an interface of this node names. None: no level tells it apart.
     #[must_use]
-    pub fn member(&self, name: &Name, here: bool) -> Option<Member> {
+    pub fn member(&self, name: &Name, here: bool, place: Place) -> Option<Member> {
         let member = Member {
             workload: name.workload.clone().filter(|_| self.workload),
             workload_type: name.workload_type.clone().filter(|_| self.workload),
             service: name.service.clone().filter(|_| self.service),
             pod: name.pod.clone().filter(|_| self.pod && here),
+            node: place.node.filter(|_| self.node),
+            zone: place.zone.filter(|_| self.zone),
         };
         (member != Member::default()).then_some(member)
     }
@@ -92,6 +125,12 @@ pub struct Member {
     pub service: Option<Arc<str>>,
     /// Name of the pod.
     pub pod: Option<Arc<str>>,
+    /// Name of the node. [`UNKNOWN`]: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Arc<str>>,
+    /// Name of the zone. [`UNKNOWN`]: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Arc<str>>,
 }
 
 impl Member {
@@ -179,8 +218,16 @@ impl Namespace {
 }
 
 impl Ids {
-    /// The number of a namespace. 0, which means "none": all numbers are in use.
+    /// The number of a namespace. 0, which means "none": all numbers are in use, or the name is
+    /// reserved.
     pub fn namespace(&mut self, name: &str) -> u16 {
+        if name == GONE_NAMESPACE {
+            return 0;
+        }
+        self.number(name)
+    }
+
+    fn number(&mut self, name: &str) -> u16 {
         if let Some(id) = self.by_name.get(name).copied() {
             if let Some(of) = self.of(id) {
                 of.alive = Instant::now();
@@ -223,6 +270,8 @@ impl Ids {
             workload: members().any(|member| member.workload.is_some()),
             service: members().any(|member| member.service.is_some()),
             pod: members().any(|member| member.pod.is_some()),
+            node: members().any(|member| member.node.is_some()),
+            zone: members().any(|member| member.zone.is_some()),
             ..Levels::default()
         }
     }
@@ -397,9 +446,10 @@ mod tests {
             workload: Some("web".into()),
             ..Name::default()
         };
-        assert_eq!(levels.member(&name, false), None);
-        let here = levels.member(&name, true).expect("a pod");
+        let place = Place::default;
+        assert_eq!(levels.member(&name, false, place()), None);
+        let here = levels.member(&name, true, place()).expect("a pod");
         assert_eq!((here.pod.as_deref(), here.workload), (Some("web-1"), None));
-        assert_eq!(Levels::default().member(&name, true), None);
+        assert_eq!(Levels::default().member(&name, true, place()), None);
     }
 }

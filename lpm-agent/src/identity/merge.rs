@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Name, permits::Permits};
+use super::{Name, permits::Permits, registry::Zones};
 
 /// Source of a name. Of two names for the same range, that of the earlier origin in this order
 /// holds. Of two ranges the longer one holds, whatever its origin.
@@ -111,6 +111,8 @@ pub struct Merge {
     permits: Permits,
     /// Claims that give way to another source.
     outranked: HashSet<IpNet>,
+    /// True: a node's name that has a zone has changed since the zones were last taken.
+    moved: bool,
 }
 
 impl Merge {
@@ -145,10 +147,13 @@ impl Merge {
             .map(|one| self.holds(*one).cloned())
             .collect();
         let said = &mut self.said[origin as usize];
-        match name {
+        let has_zone = |name: Option<&Arc<Name>>| name.is_some_and(|name| name.zone.is_some());
+        let has_it_now = has_zone(name.as_ref());
+        let was = match name {
             Some(name) => said.insert(range, name),
             None => said.remove(&range),
         };
+        self.moved |= has_it_now || has_zone(was.as_ref());
         let both = touched.into_iter().zip(before);
         both.filter_map(|(range, before)| {
             let after = self.holds(range).cloned();
@@ -156,6 +161,19 @@ impl Merge {
             (before != after).then_some((range, after))
         })
         .collect()
+    }
+
+    /// The zones of all nodes, if any may have changed since the last call. A node's zone is what
+    /// its names say, whatever source names its address: this node's own addresses have no zone. The
+    /// Kubernetes node goes before the names file.
+    pub fn take_zones(&mut self) -> Option<Zones> {
+        if !std::mem::take(&mut self.moved) {
+            return None;
+        }
+        let sources = [Origin::File, Origin::Node].map(|origin| &self.said[origin as usize]);
+        let names = sources.into_iter().flat_map(HashMap::values);
+        let zones = names.filter_map(|name| Some((name.node.clone()?, name.zone.clone()?)));
+        Some(zones.collect())
     }
 
     /// Replaces all names of a source. Its old names that are not among the new ones are removed.
@@ -279,6 +297,41 @@ mod tests {
         let said = change(Origin::Pod, "198.18.0.1/32", Some("a"));
         assert_eq!(merge.apply(said.clone()).len(), 1);
         assert_eq!(merge.apply(said), []);
+    }
+
+    #[test]
+    fn a_nodes_zone_is_known_whoever_names_its_address() {
+        let mut merge = Merge::default();
+        let of = |origin, zone: Option<&str>| Change {
+            origin,
+            range: "198.18.0.1/32".parse().expect("a range"),
+            name: Some(Arc::new(Name {
+                node: Some("n1".into()),
+                zone: zone.map(Into::into),
+                ..Name::default()
+            })),
+        };
+        merge.apply(of(Origin::Own, None));
+        assert_eq!(merge.take_zones(), None, "nothing was said of zones");
+        let zones = |merge: &mut Merge| {
+            let zones = merge.take_zones()?.into_iter();
+            let text = zones.map(|(node, zone)| format!("{node} in {zone}"));
+            Some(text.collect::<Vec<_>>())
+        };
+        let is = |zone: &str| Some(vec![format!("n1 in {zone}")]);
+        merge.apply(of(Origin::File, Some("file")));
+        assert_eq!(zones(&mut merge), is("file"));
+        assert_eq!(merge.apply(of(Origin::Node, Some("west"))), [], "its own");
+        assert_eq!(zones(&mut merge), is("west"));
+        assert_eq!(zones(&mut merge), None, "nothing has changed since");
+        // The label goes, then the node.
+        merge.apply(of(Origin::Node, None));
+        assert_eq!(zones(&mut merge), is("file"));
+        merge.apply(Change {
+            name: None,
+            ..of(Origin::File, None)
+        });
+        assert_eq!(zones(&mut merge), Some(Vec::new()));
     }
 
     #[test]

@@ -32,4 +32,4 @@ pub use ranges::PrefixMap;
 pub use registry::Registry;
 pub use resolver::Resolver;
 
-pub use reserved::{HOST, OVERFLOW, UNKNOWN};
+pub use reserved::{GONE_NAMESPACE, HOST, OVERFLOW, UNKNOWN};

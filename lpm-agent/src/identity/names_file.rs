@@ -46,6 +46,9 @@ pub struct Name {
     /// Name of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Arc<str>>,
+    /// Zone of the node, if this is a node's name. It is told to no other agent.
+    #[serde(skip)]
+    pub zone: Option<Arc<str>>,
     /// Name of the further network that the address is of: an L2S-M or Multus network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Arc<str>>,
@@ -133,6 +136,9 @@ struct Entry {
     /// Name of the node.
     #[serde(default)]
     node: Option<String>,
+    /// Zone of the node. Only an entry of kind `node` has one.
+    #[serde(default)]
+    zone: Option<String>,
 }
 
 /// Most entries of a names file: as many as the kernel's map of names holds.
@@ -185,6 +191,7 @@ impl Entry {
             ("workload", &self.workload),
             ("service", &self.service),
             ("node", &self.node),
+            ("zone", &self.zone),
         ];
         let is_long = |text: &Option<String>| text.as_ref().is_some_and(|t| t.len() > LONGEST_NAME);
         let (key, _) = texts.into_iter().find(|(_, text)| is_long(text))?;
@@ -300,12 +307,20 @@ impl PrefixMap {
                 )));
             }
             let kind = entry.kind();
+            if entry.zone.is_some() && (kind != Kind::Node || entry.node.is_none()) {
+                return Err(wrong(
+                    "`zone` is given, which only a node has: give it with the address of the node, \
+                     its name (`node`) and `kind: node`"
+                        .to_owned(),
+                ));
+            }
             let Entry {
                 namespace,
                 pod,
                 workload,
                 service,
                 node,
+                zone,
                 ..
             } = entry;
             let shared = |text: Option<String>| text.map(Arc::from);
@@ -316,6 +331,7 @@ impl PrefixMap {
                 workload: shared(workload),
                 service: shared(service),
                 node: shared(node),
+                zone: shared(zone),
                 ..Name::default()
             };
             names.insert(range, Arc::new(name));

@@ -11,7 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::local_pods::PodKey;
+pub use self::{local_pods::PodKey, nodes::Zones};
 use super::{
     Name, PrefixMap,
     cluster_nodes::ClusterNodes,
@@ -35,6 +35,8 @@ pub struct Registry {
     /// Addresses of nodes.
     nodes: RwLock<HashMap<IpAddr, Arc<Name>>>,
     cluster_nodes: Arc<ClusterNodes>,
+    /// Zones of nodes.
+    zones: RwLock<Arc<Zones>>,
     status: Arc<Status>,
     publisher: Arc<NamePublisher>,
 }

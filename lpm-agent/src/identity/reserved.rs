@@ -7,5 +7,9 @@ pub const UNKNOWN: &str = "unknown";
 /// full.
 pub const OVERFLOW: &str = "overflow";
 
+/// Stands, in ids only, for namespaces that are gone while the nodes or zones of their round trips
+/// live. No source of names can give this namespace.
+pub const GONE_NAMESPACE: &str = "(gone)";
+
 /// Namespace of the nodes' own addresses, unless the names file gives another.
 pub const HOST: &str = "host";

@@ -1,8 +1,8 @@
 //! A flow, copied out of the flow table while the kernel writes to it.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
-    sync::atomic::{AtomicU32, Ordering, fence},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::atomic::{AtomicU16, AtomicU32, Ordering, fence},
     time::Duration,
 };
 
@@ -183,6 +183,16 @@ pub fn plain_address(words: [u32; 4]) -> IpAddr {
 pub(super) fn is_closed(entry: &FlowEntry) -> bool {
     let [from, to] = [0, 1].map(|way: usize| entry.hot[way].state.load(Ordering::Relaxed));
     (from | to) & state::RST != 0 || from & to & state::FIN != 0
+}
+
+/// Addresses and ports of an entry's ends, the local one first, without a copy of the rest.
+pub(super) fn ends_of(cold: &FlowCold) -> (SocketAddr, SocketAddr) {
+    let end =
+        |words, port: &AtomicU16| SocketAddr::new(address(words), port.load(Ordering::Relaxed));
+    (
+        end(&cold.local, &cold.local_port),
+        end(&cold.remote, &cold.remote_port),
+    )
 }
 
 /// The interface of an entry, without a copy of the rest.

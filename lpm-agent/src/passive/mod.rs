@@ -11,6 +11,7 @@ pub mod flow;
 pub mod histogram;
 pub mod model;
 pub mod name_ids;
+pub mod pairs;
 pub mod segments;
 pub mod window;
 
@@ -19,3 +20,4 @@ pub use flow::Flow;
 pub use histogram::Counts;
 pub use model::{Labels, Model};
 pub use name_ids::NameIds;
+pub use pairs::NodePairs;

@@ -4,6 +4,7 @@ mod backends;
 pub mod levels;
 mod links;
 mod misattributed;
+pub mod places;
 mod queries;
 mod requests;
 mod row_reclaim;
@@ -16,7 +17,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lpm_common::{
@@ -27,13 +28,16 @@ use lpm_common::{
 use self::{
     backends::Backends,
     levels::{Counted, Levelled, RowLabels},
+    places::{PlaceLabels, Places},
 };
 pub use self::{
     queries::{Answers, Echoes},
     requests::Requests,
     sweep::Sweep,
 };
-use super::{Clock, Counts, Flow, NameIds, segments::Segments, window::Windows};
+use super::{
+    Clock, Counts, Flow, NameIds, NodePairs, pairs::Reached, segments::Segments, window::Windows,
+};
 use crate::{
     identity::{OVERFLOW, Registry, UNKNOWN},
     kernel::{
@@ -66,6 +70,8 @@ pub struct RoundTrips {
     pub by_labels: BTreeMap<(Labels, Leg, Echo), Counts>,
     /// Histograms by the levels that tell members of namespaces apart.
     pub levelled: Levelled,
+    /// Histograms by the nodes and zones of both ends, over all namespaces.
+    pub places: Places,
     /// Number of all samples, those at other vantages included.
     pub samples: u64,
 }
@@ -109,6 +115,9 @@ pub struct Model {
     ids: Arc<NameIds>,
     idle: Duration,
     windows: Mutex<Windows>,
+    /// When the current window began.
+    begun: Mutex<Instant>,
+    pairs: Arc<NodePairs>,
     /// Held while counts are moved from one row to another.
     rows: RwLock<()>,
     merging: Mutex<row_reclaim::RowReclaim>,
@@ -144,6 +153,8 @@ impl Model {
             tables,
             ids,
             idle,
+            begun: Mutex::new(Instant::now()),
+            pairs: Arc::default(),
             rows: RwLock::default(),
             merging: Mutex::default(),
             links: RwLock::default(),
@@ -183,11 +194,24 @@ impl Model {
     /// # Errors
     /// The kernel's clocks cannot be read, or claims cannot be made. The window was ended
     /// nevertheless.
-    /// nevertheless.
     pub fn end_window(&self) -> io::Result<()> {
-        self.windows().take(&*self.tables);
+        let backend = |from, to| self.translated.get()?.backend(from, to);
+        let mut reached = Reached::new(self.registry().names(), &backend);
+        let begun = {
+            let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *begun, Instant::now())
+        };
+        self.windows()
+            .take(&*self.tables, |ends| reached.count(ends));
+        reached.end(&self.pairs, begun);
         let counted = self.count_unanswered();
         self.tables.run_clock().and(counted)
+    }
+
+    /// The nodes that flows of this node reach, as of the last window.
+    #[must_use]
+    pub fn node_pairs(&self) -> &Arc<NodePairs> {
+        &self.pairs
     }
 
     /// Reads the clocks.
@@ -244,10 +268,14 @@ impl Model {
             }
             let labels = self.row_labels(row);
             let pair = self.row_pair(row);
+            let place = PlaceLabels::of(self, pair);
             for leg in [Leg::Remote, Leg::Local] {
                 for echo in Echo::ALL {
                     let counts = self.row_counts(row, leg, echo as usize);
                     found.samples += counts.count();
+                    if !counts.is_empty() {
+                        found.places.add(&place, leg, echo, &counts);
+                    }
                     if let Some(labels) = labels.as_ref().filter(|_| !counts.is_empty()) {
                         let all = found.by_labels.entry((labels.clone(), leg, echo));
                         all.or_default().add(&counts);
@@ -374,13 +402,9 @@ impl Model {
     /// namespaces that are gone.
     fn labels(&self, pair: PairKey) -> Option<Labels> {
         let (local, remote) = (pair.local(), pair.remote());
-        if local.id == NameId::GONE {
+        let is_gone = |id| self.ids.is_of_the_gone(id);
+        if !is_counted_once(pair) || is_gone(local.id) || is_gone(remote.id) {
             return None;
-        }
-        match Vantage::from_raw(pair.vantage())? {
-            Vantage::Pod | Vantage::Node => {}
-            Vantage::Nic if local.own == 1 => {}
-            Vantage::Nic | Vantage::Overlay | Vantage::Bridge => return None,
         }
         Some(Labels {
             namespace: self
@@ -405,6 +429,18 @@ impl Model {
         }
         counts
     }
+}
+
+/// True if the flows of a row are counted there and at no other vantage, and their namespaces were
+/// not lost without anything left of them.
+fn is_counted_once(pair: PairKey) -> bool {
+    let local = pair.local();
+    let here = match Vantage::from_raw(pair.vantage()) {
+        Some(Vantage::Pod | Vantage::Node) => true,
+        Some(Vantage::Nic) => local.own == 1,
+        Some(Vantage::Overlay | Vantage::Bridge) | None => false,
+    };
+    here && local.id != NameId::GONE
 }
 
 fn overflow() -> Labels {

@@ -4,6 +4,7 @@ mod behind;
 mod changes;
 mod expiry;
 mod kernel;
+mod places;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,7 +19,9 @@ use lpm_common::layout::{NameId, NameValue, PeerKind};
 
 use self::kernel::{InKernel, Ranges};
 use crate::{
-    identity::{Levels, Member, Name, PrefixMap, Registry, ids::Ids, names_file::Kind},
+    identity::{
+        Levels, Member, Name, PrefixMap, Registry, ids::Ids, names_file::Kind, registry::Zones,
+    },
     kernel::maps::NameMaps,
 };
 
@@ -36,6 +39,8 @@ pub struct NameIds {
     /// The names that the kernel has now.
     kernel: Mutex<InKernel>,
     registry: Arc<Registry>,
+    /// The nodes' zones that the kernel's names have.
+    zones: Mutex<Arc<Zones>>,
 }
 
 impl NameIds {
@@ -137,7 +142,7 @@ impl NameIds {
     /// The id of the owner of one of this node's interfaces.
     #[must_use]
     pub fn id_here(&self, tables: &dyn NameMaps, name: &Name) -> NameId {
-        let member = self.levels.member(name, true);
+        let member = self.member_at(name, true);
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let id = name.namespace.as_deref().map_or(NameId(0), |namespace| {
             ids.member(namespace, member.as_ref(), self.levels.top)
@@ -166,6 +171,7 @@ impl NameIds {
     /// # Errors
     /// The kernel refuses an entry, its map being gone. One that finds no room has no name.
     pub fn follow_all(&self, tables: &dyn NameMaps) -> io::Result<()> {
+        self.follow_zones();
         let names = self.registry.names();
         // If all members fit, each is told apart from the first packet on. Otherwise see
         // `tell_apart`.
@@ -200,7 +206,7 @@ impl NameIds {
             let Some(name) = names.lookup(*address) else {
                 continue;
             };
-            let member = self.levels.member(name, false);
+            let member = self.member_at(name, false);
             if let (Some(namespace), Some(member)) = (name.namespace.as_deref(), member)
                 && !known.is_told_apart(namespace, &member)
             {
@@ -227,7 +233,7 @@ impl NameIds {
     fn members(&self, names: &PrefixMap) -> usize {
         let members: BTreeSet<_> = names
             .ranges()
-            .filter_map(|(_, _, name)| Some((&name.namespace, self.levels.member(name, false)?)))
+            .filter_map(|(_, _, name)| Some((&name.namespace, self.member_at(name, false)?)))
             .take(usize::from(self.levels.top) + 1)
             .collect();
         members.len()
@@ -258,13 +264,13 @@ impl NameIds {
 
     /// The value of a name in the kernel's map.
     fn value(&self, ids: &mut Ids, name: &Name, top: u16) -> NameValue {
-        let member = self.levels.member(name, false);
+        let member = self.member_at(name, false);
         let id = name.namespace.as_deref().map_or(NameId(0), |namespace| {
             ids.member(namespace, member.as_ref(), top)
         });
         NameValue {
             own: u8::from(name.own),
-            stands: u8::from(self.levels.workload && name.kind == Kind::Service),
+            stands: u8::from(self.levels.tell_backends() && name.kind == Kind::Service),
             ..NameValue::new(id, PeerKind::from(name.kind))
         }
     }

@@ -2,14 +2,15 @@
 //! traffic, which wrap, are extended to numbers that do not.
 
 use std::{
+    net::SocketAddr,
     sync::atomic::{AtomicU32, Ordering, fence},
     time::Duration,
 };
 
-use lpm_common::layout::{FlowEntry, Traffic, UNIT_NS};
+use lpm_common::layout::{FlowEntry, Leg, Traffic, UNIT_NS};
 
 use super::{
-    flow::{FlowIdentity, duration, interface_of},
+    flow::{FlowIdentity, duration, ends_of, interface_of},
     histogram,
     segments::Segments,
 };
@@ -53,8 +54,9 @@ impl Windows {
         }
     }
 
-    /// Takes the minimum of each flow's legs since the last call.
-    pub fn take(&mut self, tables: &dyn Maps) {
+    /// Takes the minimum of each flow's legs since the last call. `reached` is called with the ends
+    /// of each flow, the local one first, that measured a round trip to its remote end since.
+    pub fn take(&mut self, tables: &dyn Maps, mut reached: impl FnMut((SocketAddr, SocketAddr))) {
         self.seen.resize(tables.flow_count(), Seen::default());
         for index in 0..tables.flow_count() {
             let Some(entry) = tables.flow(index) else {
@@ -67,6 +69,7 @@ impl Windows {
             let words = words(entry);
             let flow = FlowIdentity::of(fingerprint, entry);
             let minima = take_minima(tables, entry);
+            let to = (minima[Leg::Remote as usize] != u32::MAX).then(|| ends_of(&entry.cold));
             fence(Ordering::Acquire);
             if entry.fingerprint.load(Ordering::Relaxed) == fingerprint {
                 let active = self.carry(index, flow, words);
@@ -75,6 +78,7 @@ impl Windows {
                 if active {
                     self.segments.see(&entry.cold, minima);
                 }
+                to.into_iter().for_each(&mut reached);
             }
         }
         self.segments.end_window();
@@ -292,8 +296,8 @@ mod tests {
             .window_min
             .store(1000, Ordering::Relaxed);
         let mut windows = Windows::default();
-        windows.take(&tables);
-        windows.take(&tables);
+        windows.take(&tables, |_| ());
+        windows.take(&tables, |_| ());
         assert_eq!(
             minima(&tables),
             [(3, 0, 1)],
@@ -321,13 +325,13 @@ mod tests {
             bytes: 250_000_000_000,
         };
         for _ in 0..50 {
-            windows.take(&tables);
+            windows.take(&tables, |_| ());
             word.fetch_add(step.pack(), Ordering::Relaxed);
             truth += step;
             let now = word.load(Ordering::Relaxed);
             assert_eq!(windows.traffic(0, identity(77, 0), [0, now])[1], truth);
         }
-        windows.take(&tables);
+        windows.take(&tables, |_| ());
         let now = word.load(Ordering::Relaxed);
         assert_eq!(windows.traffic(0, identity(77, 0), [0, now])[1], truth);
         let mut all = windows.carried();
@@ -340,10 +344,10 @@ mod tests {
         let carried = windows.carried();
         tables.flows[0].cold.first_seen.store(9, Ordering::Relaxed);
         word.store(1, Ordering::Relaxed);
-        windows.take(&tables);
+        windows.take(&tables, |_| ());
         tables.flows[0].fingerprint.store(79, Ordering::Relaxed);
         word.store(0, Ordering::Relaxed);
-        windows.take(&tables);
+        windows.take(&tables, |_| ());
         assert_eq!(windows.carried(), carried);
     }
 

@@ -248,12 +248,16 @@ impl State {
             deltas.extend(self.merge.replace(Origin::Own, names));
             self.own = own;
         }
-        if begins || !deltas.is_empty() {
+        let zones = self.merge.take_zones();
+        if begins || !deltas.is_empty() || zones.is_some() {
             let moved = std::mem::take(&mut self.moved);
             if let Some(chores) = chores.filter(|_| !moved.is_empty()) {
                 chores.count_late(&moved)?;
             }
             self.registry.apply(&deltas);
+            if let Some(zones) = zones {
+                self.registry.set_zones(zones);
+            }
             let outranked = self.merge.outranked();
             self.registry.status().set_outranked(outranked);
             chores.map_or(Ok(()), |chores| chores.follow(&deltas))?;

@@ -4,6 +4,7 @@ mod follower;
 mod interface_owner;
 mod kubernetes;
 mod kubernetes_names;
+mod node_pairs;
 mod node_scope;
 mod peer;
 mod probed_nodes;

@@ -199,6 +199,7 @@ fn flow_line(
             None => address,
         },
         port,
+        zone: None,
         holder: None,
     };
     let [from, to] = totals.traffic;

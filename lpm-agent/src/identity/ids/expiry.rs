@@ -9,17 +9,23 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use lpm_common::layout::NameId;
 
-use super::{Ids, Known, Levels, Member, Namespace};
+use super::{Ids, Known, Levels, Living, Member, Namespace, places::kept};
 use crate::identity::UNKNOWN;
 
 /// Stands in place of a name that is gone.
-const GONE: &str = "";
+pub(super) const GONE: &str = "";
 
 impl Member {
     /// True if a name of the member is gone.
     #[must_use]
     pub fn is_reduced(&self) -> bool {
-        let all = [&self.workload, &self.service, &self.pod];
+        let all = [
+            &self.workload,
+            &self.service,
+            &self.pod,
+            &self.node,
+            &self.zone,
+        ];
         all.into_iter().any(|name| is_gone(name.as_deref()))
     }
 }
@@ -39,13 +45,14 @@ impl Namespace {
     }
 
     /// The members that were among the names since `since`.
-    fn alive(&self, since: Instant) -> impl Iterator<Item = &Known> {
+    pub(super) fn alive(&self, since: Instant) -> impl Iterator<Item = &Known> {
         let known = self.by_id.iter().flatten();
         known.filter(move |known| known.alive >= since && !known.member.is_reduced())
     }
 
-    /// Makes a member without the names that are gone.
-    fn reduced(&self, member: &Member, since: Instant) -> Member {
+    /// Makes a member without the names that are gone. Workloads, services and pods live in this
+    /// namespace. Nodes and zones live in all of them together.
+    fn reduced(&self, member: &Member, since: Instant, living: &Living) -> Member {
         let keep = |of: fn(&Member) -> &Option<Arc<str>>| {
             let name = of(member).as_ref()?;
             let lives = |known: &Known| of(&known.member).as_ref() == Some(name);
@@ -63,6 +70,8 @@ impl Namespace {
             workload_type,
             service: keep(|member| &member.service),
             pod: keep(|member| &member.pod),
+            node: kept(member.node.as_ref(), &living.nodes),
+            zone: kept(member.zone.as_ref(), &living.zones),
         }
     }
 }
@@ -90,7 +99,10 @@ impl Ids {
 
     /// The id that a row with this id should have. It is the same id if that was among the names
     /// since `since`. It is [`NameId::GONE`] if its namespace was not.
-    pub fn reduce(&mut self, id: NameId, since: Instant) -> NameId {
+    pub fn reduce(&mut self, id: NameId, since: Instant, living: &Living) -> NameId {
+        if self.is_of_the_gone(id) {
+            return self.reduce_of_the_gone(id, living);
+        }
         let namespace = id.namespace();
         let Some(of) = self.of(namespace) else {
             return id;
@@ -104,7 +116,7 @@ impl Ids {
         if known.alive >= since && !known.member.is_reduced() {
             return id;
         }
-        let reduced = of.reduced(&known.member, since);
+        let reduced = of.reduced(&known.member, since, living);
         if reduced == *known.member {
             return id;
         }
@@ -125,6 +137,8 @@ impl Ids {
             (levels.workload, &mut member.workload),
             (levels.service, &mut member.service),
             (levels.pod, &mut member.pod),
+            (levels.node, &mut member.node),
+            (levels.zone, &mut member.zone),
         ] {
             if new && name.is_none() {
                 *name = Some(GONE.into());
@@ -211,28 +225,42 @@ mod tests {
         let two = ids.member("a", Some(&member("web", "web-2")), 9);
         let now = Instant::now();
         let [later, last] = [10, 20].map(|s| now + Duration::from_secs(s));
-        assert_eq!(ids.reduce(one, begun), one, "all are there");
+        assert_eq!(
+            ids.reduce(one, begun, &Living::default()),
+            one,
+            "all are there"
+        );
         ids.touch(two, later);
-        let reduced = ids.reduce(one, later);
+        let reduced = ids.reduce(one, later, &Living::default());
         let who = ids.who(reduced).expect("a member");
         assert_eq!(*who, member("web", GONE));
         assert!(who.is_reduced());
-        assert_eq!(ids.reduce(two, later), two);
-        assert_eq!(ids.reduce(reduced, later), reduced, "the workload lives");
+        assert_eq!(ids.reduce(two, later, &Living::default()), two);
+        assert_eq!(
+            ids.reduce(reduced, later, &Living::default()),
+            reduced,
+            "the workload lives"
+        );
         // The workload follows, then the namespace.
         ids.touch(NameId::new(1, 0), last);
-        let all = ids.reduce(reduced, last);
+        let all = ids.reduce(reduced, last, &Living::default());
         assert_eq!(*ids.who(all).expect("a member"), member(GONE, GONE));
-        assert_eq!(ids.reduce(two, last), all);
+        assert_eq!(ids.reduce(two, last, &Living::default()), all);
         let end = last + Duration::from_secs(1);
-        assert_eq!(ids.reduce(all, end), NameId::GONE);
-        assert_eq!(ids.reduce(NameId::new(1, 0), end), NameId::GONE);
+        assert_eq!(ids.reduce(all, end, &Living::default()), NameId::GONE);
         assert_eq!(
-            ids.reduce(NameId(0), end),
+            ids.reduce(NameId::new(1, 0), end, &Living::default()),
+            NameId::GONE
+        );
+        assert_eq!(
+            ids.reduce(NameId(0), end, &Living::default()),
             NameId(0),
             "nobody's are nobody's"
         );
-        assert_eq!(ids.reduce(NameId::GONE, end), NameId::GONE);
+        assert_eq!(
+            ids.reduce(NameId::GONE, end, &Living::default()),
+            NameId::GONE
+        );
     }
 
     #[test]
@@ -290,10 +318,10 @@ mod tests {
         assert_ne!(gone, stays);
         let later = Instant::now() + Duration::from_secs(10);
         ids.touch(stays, later);
-        let reduced = ids.reduce(gone, later);
+        let reduced = ids.reduce(gone, later, &Living::default());
         let who = ids.who(reduced).expect("a member");
         assert_eq!(who.workload(), (Some(GONE), None));
-        assert_eq!(ids.reduce(stays, later), stays);
+        assert_eq!(ids.reduce(stays, later, &Living::default()), stays);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::{
         names_file::Kind,
     },
     mesh::Agent,
+    text,
 };
 
 /// Label with a node's zone.
@@ -76,6 +77,7 @@ impl Nodes {
             kind: Kind::Node,
             namespace: Some(texts.share(HOST)),
             node: node.metadata.name.as_deref().map(|name| texts.share(name)),
+            zone: zone(node).map(|zone| texts.share(zone)),
             ..Name::default()
         });
         let ranges = ranges(node);
@@ -265,6 +267,12 @@ impl Known {
     }
 }
 
+/// The zone of a node, cut to the length of a name. None: the node has no such label.
+fn zone(node: &Node) -> Option<&str> {
+    let zone = node.metadata.labels.as_ref()?.get(ZONE)?;
+    Some(text::cut(zone)).filter(|zone| !zone.is_empty())
+}
+
 /// The length of a range. True marks IPv6.
 fn length(range: IpNet) -> (bool, u8) {
     (range.addr().is_ipv6(), range.prefix_len())
@@ -296,11 +304,6 @@ fn internal(node: &Node) -> Option<IpAddr> {
     let mut internal = listed.filter(|address| address.kind == "InternalIP");
     let address: IpAddr = internal.find_map(|address| address.address.parse().ok())?;
     Some(address.to_canonical())
-}
-
-fn zone(node: &Node) -> Option<&str> {
-    let zone = node.metadata.labels.as_ref()?.get(ZONE)?;
-    Some(zone.as_str()).filter(|zone| !zone.is_empty())
 }
 
 fn ranges(node: &Node) -> Vec<IpNet> {

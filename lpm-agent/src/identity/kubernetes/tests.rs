@@ -361,9 +361,17 @@ fn node(name: &str, address: &str, range: &str) -> Value {
 #[test]
 fn nodes_and_their_ranges_of_pods() {
     let mut cluster = Cluster::new();
-    let node = node("n1", "198.18.0.1", "198.18.7.0/24");
+    let mut node = node("n1", "198.18.0.1", "198.18.7.0/24");
+    node["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": "west"});
     cluster.take(StateEvent::Node(Event::Apply(read(node.clone()))));
     assert_eq!(cluster.who("198.18.0.1"), "node host - - - n1 -");
+    let zone = |cluster: &Cluster| cluster.at("198.18.0.1").expect("a node").zone.clone();
+    assert_eq!(zone(&cluster).as_deref(), Some("west"));
+    let mut bare = node.clone();
+    bare["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": ""});
+    cluster.take(StateEvent::Node(Event::Apply(read(bare))));
+    assert_eq!(zone(&cluster), None);
+    cluster.take(StateEvent::Node(Event::Apply(read(node.clone()))));
     assert_eq!(
         cluster.who("198.18.7.77"),
         "node host - - - n1 -",

@@ -64,6 +64,23 @@ fn kinds_follow_from_what_is_named() {
 }
 
 #[test]
+fn only_a_node_has_a_zone() {
+    let names = parse("- {address: 198.18.0.1, node: n1, zone: west}\n").expect("a names file");
+    let name = names.lookup(IpAddr::from([198, 18, 0, 1])).expect("named");
+    assert_eq!(name.zone.as_deref(), Some("west"));
+    for wrong in [
+        "- {address: 198.18.0.1, node: n1}\n- {address: 198.18.0.3, namespace: a, node: n1, zone: west}\n",
+        "\n- {address: 198.18.0.1, kind: node, zone: west}\n",
+    ] {
+        let error = parse(wrong).expect_err("no zone").to_string();
+        assert!(
+            error.contains("line 2: `zone` is given, which only a node has"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_duplicate_is_refused_by_line() {
     let error = parse(
         "- {cidr: 198.18.5.0/24, namespace: a}\n\

@@ -1,6 +1,7 @@
-//! The addresses of nodes, for whoever asks by address at each packet.
+//! The addresses of nodes, for whoever asks by address at each packet, and the nodes' zones.
 
 use std::{
+    collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, PoisonError},
 };
@@ -10,7 +11,36 @@ use ipnet::IpNet;
 use super::Registry;
 use crate::identity::{Name, names_file::Kind};
 
+/// Names of zones by names of nodes. A node whose zone is not known is missing.
+pub type Zones = HashMap<Arc<str>, Arc<str>>;
+
 impl Registry {
+    /// The name of this node. None: it is not known.
+    #[must_use]
+    pub fn node(&self) -> Option<&Arc<str>> {
+        self.node.as_ref()
+    }
+
+    /// The names of all nodes that have an address, this one included.
+    #[must_use]
+    pub fn node_names(&self) -> HashSet<Arc<str>> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let names = nodes.values().filter_map(|name| name.node.clone());
+        names.chain(self.node.clone()).collect()
+    }
+
+    /// The zones of all nodes.
+    #[must_use]
+    pub fn zones(&self) -> Arc<Zones> {
+        Arc::clone(&self.zones.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the zones of all nodes.
+    pub fn set_zones(&self, zones: Zones) {
+        let mut now = self.zones.write().unwrap_or_else(PoisonError::into_inner);
+        *now = Arc::new(zones);
+    }
+
     /// Whether an address is a node's: this one's, another one's of the cluster, or one that the
     /// names file calls a node's.
     #[must_use]

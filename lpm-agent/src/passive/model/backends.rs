@@ -48,7 +48,7 @@ impl Backends {
 
     /// Applies a report about connections that have begun or ended.
     pub(crate) fn hear(&self, news: Translated) {
-        if !self.ids.levels().workload {
+        if !self.ids.levels().tell_backends() {
             return;
         }
         let mut told = self.told();

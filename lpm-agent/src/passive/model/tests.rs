@@ -252,6 +252,7 @@ fn levels_tell_apart_within_namespaces() {
         service: true,
         pod: true,
         top: 100,
+        ..Levels::default()
     };
     let ids = NameIds::new(levels, Arc::default());
     let empty = tables(&[]);
@@ -363,6 +364,8 @@ pub(crate) fn everything() -> Model {
         workload: true,
         service: true,
         pod: true,
+        node: true,
+        zone: true,
         top: 100,
     };
     let chosen = Chosen::new(&["team".to_owned()]);

@@ -12,8 +12,8 @@ use crate::{
 
 impl NameIds {
     /// The id that stands for a backend of a service, for flows that know the service's address only: in
-    /// the same namespace, with the backend's workload and the service by which it is talked to.
-    /// `None`: workloads are not told apart, or this one is not; the backend is not known, or is not
+    /// the same namespace, with the backend's workload, node and zone, and the service by which it is
+    /// talked to. `None`: backends are not told apart, or this one is not; the backend is not known, or is not
     /// of the service's namespace.
     ///
     /// # Errors
@@ -32,18 +32,21 @@ impl NameIds {
         let (Some(namespace), true) = (service.namespace.as_deref(), is_pair) else {
             return Ok(None);
         };
-        if !self.levels.workload || backend.namespace.as_deref() != Some(namespace) {
+        if !self.levels.tell_backends() || backend.namespace.as_deref() != Some(namespace) {
+            return Ok(None);
+        }
+        let place = self.place(backend, false);
+        let Some(member) = self.levels.member(backend, false, place) else {
+            return Ok(None);
+        };
+        let has_place = member.node.is_some() || member.zone.is_some();
+        if member.workload.is_none() && !has_place {
             return Ok(None);
         }
         let member = Member {
-            workload: backend.workload.clone(),
-            workload_type: backend.workload_type.clone(),
             service: service.service.clone().filter(|_| self.levels.service),
-            pod: None,
+            ..member
         };
-        if member.workload.is_none() {
-            return Ok(None);
-        }
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let id = ids.member(namespace, Some(&member), self.levels.top);
         drop(ids);

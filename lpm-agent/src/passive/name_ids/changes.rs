@@ -24,6 +24,12 @@ impl NameIds {
     /// [`Registry::apply`]: crate::identity::Registry::apply
     pub fn follow(&self, tables: &dyn NameMaps, changes: &[Delta]) -> io::Result<()> {
         let top = self.at_once_if_few();
+        if self.follow_zones() {
+            // Names that did not change may be in other zones now, those of interfaces as well.
+            self.put(tables, &self.ranges(&self.registry.names(), top))?;
+            self.rename(tables);
+            return Ok(());
+        }
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let wanted: Vec<_> = changes
             .iter()

@@ -3,11 +3,11 @@
 
 use std::{collections::HashSet, io, sync::PoisonError, time::Instant};
 
-use lpm_common::layout::{NameId, NameValue, PairKey, PeerKind};
+use lpm_common::layout::{Family, NameId, NameValue, PairKey, PeerKind};
 
 use super::{LEVELS, NameIds};
 use crate::{
-    identity::{Levels, resolver::LocalEnd},
+    identity::{Levels, ids::Ids, resolver::LocalEnd},
     kernel::maps::NameMaps,
 };
 
@@ -24,15 +24,26 @@ impl NameIds {
         since: Instant,
     ) -> io::Result<Vec<PairKey>> {
         self.touch();
+        let living = self.living(since);
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
-        let reduced = pairs.iter().map(|pair| {
-            let local = ids.reduce(pair.local().id, since);
-            let remote = ids.reduce(pair.remote().id, since);
-            if [local, remote].contains(&NameId::GONE) {
-                pair.gone()
-            } else {
-                pair.with_ids(local, remote)
+        let left = |ids: &mut Ids, pair: PairKey| {
+            if !self.levels.has_places() || pair.family() != Some(Family::Tcp) {
+                return None;
             }
+            let mut end = |end, here| ids.left(end, here, &self.levels, &living);
+            // The local end comes second: without the remote one it would be an id for nothing.
+            let remote = end(pair.remote(), false)?;
+            Some(pair.with_ids(end(pair.local(), true)?, remote))
+        };
+        let reduced = pairs.iter().map(|pair| {
+            let [local, remote] =
+                [pair.local(), pair.remote()].map(|end| ids.reduce(end.id, since, &living));
+            let now = if [local, remote].contains(&NameId::GONE) {
+                left(&mut ids, *pair)
+            } else {
+                Some(pair.with_ids(local, remote)).filter(|_| !ids.is_lost(remote))
+            };
+            now.unwrap_or_else(|| pair.gone())
         });
         let reduced = reduced.collect();
         drop(ids);
@@ -57,10 +68,13 @@ impl NameIds {
         let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         let mut label = |end: NameValue, here: bool| {
             let is_pod = end.kind == PeerKind::Pod as u8 && end.id.namespace() != 0;
+            let is_on_a_node = end.kind != PeerKind::External as u8 && end.id.namespace() != 0;
             let lacks = Levels {
                 workload: new.workload && is_pod,
                 service: new.service && end.kind == PeerKind::Service as u8,
                 pod: new.pod && is_pod && here,
+                node: new.node && !here && is_on_a_node,
+                zone: new.zone && (here || is_on_a_node),
                 ..new
             };
             ids.without(end.id, &lacks)
@@ -131,7 +145,7 @@ impl NameIds {
         for end in local.values() {
             let LocalEnd::Pod(name) = end else { continue };
             if let Some(namespace) = name.namespace.as_deref() {
-                let member = self.levels.member(name, true);
+                let member = self.member_at(name, true);
                 ids.touch_member(namespace, member.as_ref(), now);
             }
         }
