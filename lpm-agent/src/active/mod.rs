@@ -22,6 +22,7 @@ pub mod sessions;
 pub mod socket;
 pub mod statistics;
 pub mod summary;
+pub mod verdict;
 
 /// The four times of a packet and its answer, in nanoseconds since 1970, each by its own end's
 /// clock.

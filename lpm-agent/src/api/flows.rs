@@ -40,7 +40,7 @@ struct Served {
     probes: Option<Arc<Figures>>,
 }
 
-/// Makes the router of `/flows`, `/latency`, `/links` and `/probes`.
+/// Makes the router of `/flows`, `/latency`, `/links`, `/probes` and `/diagnosis`.
 pub(super) fn router(
     hub: Arc<Hub>,
     counts: Arc<HttpCounts>,
@@ -57,6 +57,7 @@ pub(super) fn router(
         .route("/latency", get(latency))
         .route("/links", get(links))
         .route("/probes", get(own_probes))
+        .route("/diagnosis", get(diagnosis))
         .with_state(served)
 }
 
@@ -150,6 +151,16 @@ async fn own_probes(State(served): State<Served>) -> Response {
     served
         .list(move |_| {
             let records = figures.map(|figures| probes::records(&figures));
+            Ok::<_, Infallible>(records.unwrap_or_default())
+        })
+        .await
+}
+
+async fn diagnosis(State(served): State<Served>) -> Response {
+    let figures = served.probes.clone();
+    served
+        .list(move |_| {
+            let records = figures.map(|figures| probes::links(&figures));
             Ok::<_, Infallible>(records.unwrap_or_default())
         })
         .await

@@ -19,6 +19,7 @@ use super::{
     round_trips::RoundTrips,
     segments::Segments,
     sink::Sink,
+    verdicts::Verdicts,
 };
 use crate::{
     active::agent::{Answers, figures::Figures},
@@ -77,6 +78,7 @@ impl Collectors {
     #[must_use]
     pub fn and_probes(mut self, figures: &Arc<Figures>, answers: &Arc<Answers>) -> Self {
         self.register(Probes(Arc::clone(figures)));
+        self.register(Verdicts(Arc::clone(figures)));
         self.register(Clocks::new(Arc::clone(figures)));
         self.register(Reflector(Arc::clone(answers)));
         self

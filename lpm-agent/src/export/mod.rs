@@ -29,5 +29,6 @@ mod round_trips;
 mod segments;
 pub mod sink;
 pub mod text;
+mod verdicts;
 
 pub use metrics::Metrics;

@@ -181,7 +181,12 @@ impl Probes {
 pub(super) fn everything() -> Arc<Figures> {
     use std::time::Duration;
 
-    use crate::active::{agent::figures::Outcome, offset::Bounds, report::At};
+    use crate::active::{
+        agent::figures::{Link, Outcome},
+        offset::Bounds,
+        report::At,
+        verdict::{Grounds, Verdict},
+    };
     let figures = Figures::new("n1".into());
     let estimated = Estimated {
         bounds: Bounds {
@@ -204,6 +209,12 @@ pub(super) fn everything() -> Arc<Figures> {
     together.stamps.insert((1, At::Kernel), 3);
     (together.late_timers, together.refuted) = (1, 1);
     drop(together);
+    let link = Link {
+        verdict: Verdict::Ok,
+        since: UNIX_EPOCH,
+        grounds: Grounds::default(),
+    };
+    figures.set_links([("n2".into(), link)].into());
     Arc::new(figures)
 }
 

@@ -10,3 +10,4 @@ mod scrape;
 mod securing;
 #[path = "../support/mod.rs"]
 mod support;
+mod verdicts;

@@ -1,11 +1,13 @@
 //! The active half of an agent: it answers probes, and probes by itself. It needs no kernel program
 //! and no privilege, but for ports below 1024.
 //!
-//! One thread sends all probes ([`prober`]), and one for each address answers them ([`answering`]).
+//! One thread sends all probes ([`prober`]), one for each address answers them ([`answering`]), and one
+//! gives each link a verdict ([`judging`]).
 //! [`figures`] are shared with those who show them.
 
 mod answering;
 pub mod figures;
+mod judging;
 mod losses;
 mod prober;
 mod probing;
@@ -22,9 +24,10 @@ use thiserror::Error;
 use answering::Answering;
 pub use answering::Answers;
 use figures::Figures;
+use judging::Judging;
 use prober::Prober;
 
-use super::{allow::Allow, mac::KeyError};
+use super::{allow::Allow, mac::KeyError, verdict::PassiveLiveness};
 use crate::{
     config::{self, Allowed, Config, node_name},
     identity::{Registry, UNKNOWN},
@@ -54,6 +57,7 @@ pub enum ActiveError {
 #[derive(Debug)]
 pub struct Active {
     prober: Prober,
+    _judging: Judging,
     _answering: Answering,
     allow: Allow,
     registry: Arc<Registry>,
@@ -63,7 +67,7 @@ pub struct Active {
 
 impl Active {
     /// Starts to answer and to probe what the configuration says. Threads enter the network
-    /// namespace; None: they stay in the caller's.
+    /// namespace; None: they stay in the caller's. `passive` knows others' flows; None: nobody does.
     ///
     /// # Errors
     /// A key cannot be read, or the kernel gives no thread.
@@ -71,6 +75,7 @@ impl Active {
         config: &Config,
         registry: &Arc<Registry>,
         netns: Option<Netns>,
+        passive: Option<Arc<dyn PassiveLiveness>>,
     ) -> Result<Self, ActiveError> {
         let node = node_name(config.node_name.as_deref()).unwrap_or_else(|| UNKNOWN.into());
         let netns = netns.map(Arc::new);
@@ -82,10 +87,13 @@ impl Active {
         let (figures, answers) = (Arc::new(Figures::new(node)), Arc::<Answers>::default());
         let listen = &config.reflector.listen;
         let answering = Answering::start(listen, &settings, &answers, netns.as_ref())?;
+        let around = (Arc::clone(registry), passive);
+        let judging = Judging::start(Arc::clone(&figures), around, netns.as_ref())?;
         let prober = Prober::start(Arc::clone(&figures), allow.clone(), netns)?;
         prober.configure(specs);
         Ok(Self {
             prober,
+            _judging: judging,
             _answering: answering,
             allow,
             registry: Arc::clone(registry),

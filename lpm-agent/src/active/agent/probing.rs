@@ -14,7 +14,7 @@ use super::{
     losses::Losses,
     prober::Common,
     spec::Spec,
-    train::{Train, is_whole},
+    train::Train,
 };
 use crate::{
     active::{
@@ -23,6 +23,7 @@ use crate::{
         sender::{Sender, Turn},
         statistics::Answer,
         summary::{reordered_backward, reordered_forward},
+        verdict::Collector,
     },
     fnv::fnv,
 };
@@ -60,6 +61,8 @@ struct Counted {
     figures: Arc<Figures>,
     train: Train,
     losses: Losses,
+    /// What the train that runs says of the link. None: there is no socket yet.
+    round: Option<Collector>,
     /// The numbers of the answers since the last train ended, in the order of their arrival.
     numbers: Vec<Answer>,
     /// Why the socket is of no more use: the interface or the address is gone.
@@ -74,6 +77,7 @@ impl Probing {
             figures,
             train: Train::default(),
             losses: Losses::new(probed.timeout, probed.interval),
+            round: None,
             numbers: Vec::new(),
             cut_off: None,
         };
@@ -159,7 +163,8 @@ impl Probing {
         };
         match common.open(self.spec.plan(address), token) {
             Ok(sender) => {
-                self.counted.begin();
+                let interval = self.spec.probed.interval;
+                self.counted.begin(Collector::new(address, interval));
                 self.sender = Some(sender);
             }
             Err(error) => self.broken(&error, now),
@@ -206,7 +211,8 @@ impl Probing {
 
 impl Counted {
     /// The socket is a new one, and the reflector knows no session of it.
-    fn begin(&mut self) {
+    fn begin(&mut self, round: Collector) {
+        self.round = Some(round);
         self.train = Train::default();
         self.numbers.clear();
         let pending = self.losses.restart();
@@ -217,10 +223,14 @@ impl Counted {
     }
 
     fn take(&mut self, report: Report, now: Instant) {
+        let round = self.round.as_mut();
+        if let Some(round) = round.and_then(|round| round.take(&report, now)) {
+            self.shown.tell(round);
+        }
         match report {
             Report::Answered(answered) => self.answered(&answered),
             Report::Lost { probe, sequence } => self.losses.lost((probe, sequence), now),
-            Report::Late { probe } => {
+            Report::Late { probe, .. } => {
                 self.losses.late(probe);
                 self.shown.count(Outcome::Late);
             }
@@ -260,7 +270,7 @@ impl Counted {
         for (stage, source) in (1..).zip(stages) {
             *together.stamps.entry((stage, source)).or_default() += 1;
         }
-        if !is_whole(sources) {
+        if !sources.is_whole() {
             return;
         }
         if let Some(dwell) = stamps.dwell() {
