@@ -32,6 +32,7 @@ pub mod statistics;
 pub mod summary;
 pub mod sweep;
 pub mod tcp;
+pub mod verdict;
 pub mod vote;
 
 /// The four times of a packet and its answer, in nanoseconds since 1970, each by its own end's

@@ -1,5 +1,7 @@
 //! What a sender reports of each probe.
 
+use std::time::Duration;
+
 use lpm_common::stamp::agent::StampSource;
 use nix::errno::Errno;
 
@@ -21,6 +23,18 @@ pub struct Sources {
     pub reflector_sent: At,
     /// The source of T4.
     pub received: At,
+}
+
+impl Sources {
+    /// Whether all four times are of kernels or cards, and T4 - T1 and T3 - T2 each of one clock. A
+    /// reflector that does not say what its times are is taken at its word.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        self.sent == self.received
+            && matches!(self.sent, At::Kernel | At::Hardware)
+            && self.reflector_received == self.reflector_sent
+            && self.reflector_sent != At::User
+    }
 }
 
 /// Where a time comes from.
@@ -85,6 +99,9 @@ pub enum Report {
     Late {
         /// The probe's number.
         probe: u32,
+        /// How long the reflector kept the probe, by what the answer itself says. None: it says
+        /// nothing that can be.
+        dwell: Option<Duration>,
     },
     /// A further answer came.
     Duplicate {
@@ -155,6 +172,9 @@ pub struct Answered {
     pub stamps: Result<Stamps, Void>,
     /// Where the times come from.
     pub sources: Sources,
+    /// Time from this kernel receiving the answer to the program taking it. None: the kernel took no
+    /// time, or the clock was set back in between.
+    pub waited: Option<Duration>,
     /// The number of the window: it changes where the offset between the clocks may have jumped.
     /// Only times of one window are comparable.
     pub window: u32,

@@ -104,7 +104,7 @@ impl Session {
                 self.sent += 1;
                 self.lost.push((*probe, *sequence));
             }
-            Report::Late { probe } => {
+            Report::Late { probe, .. } => {
                 self.late += 1;
                 self.lost.retain(|(lost, _)| lost != probe);
             }

@@ -41,7 +41,7 @@ struct Served {
 /// What is served with the model.
 type Measured = (Served, Arc<Hub>);
 
-/// Makes the router of `/probes`, and with a model of `/flows`, `/latency` and `/links`.
+/// Makes the router of `/probes` and `/diagnosis`, and with a model of `/flows`, `/latency` and `/links`.
 pub(super) fn router(
     hub: Option<&Arc<Hub>>,
     counts: &Arc<HttpCounts>,
@@ -54,6 +54,7 @@ pub(super) fn router(
     };
     let routes = Router::new()
         .route("/probes", get(own_probes))
+        .route("/diagnosis", get(diagnosis))
         .with_state(served.clone());
     let Some(hub) = hub else {
         return routes;
@@ -155,6 +156,16 @@ async fn own_probes(State(served): State<Served>) -> Response {
     served
         .list(move || {
             let records = figures.map(|figures| probes::records(&figures));
+            Ok::<_, Infallible>(records.unwrap_or_default())
+        })
+        .await
+}
+
+async fn diagnosis(State(served): State<Served>) -> Response {
+    let figures = served.probes.clone();
+    served
+        .list(move || {
+            let records = figures.map(|figures| probes::links(&figures));
             Ok::<_, Infallible>(records.unwrap_or_default())
         })
         .await

@@ -1,14 +1,19 @@
-//! JSON records of the agent's own probes, for `/api/v1/probes`.
+//! JSON records of the agent's own probes, for `/api/v1/probes`, and of its links, for
+//! `/api/v1/diagnosis`.
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
 
 use crate::{
-    active::agent::figures::{Estimated, Figures, SessionFigures, Shown},
+    active::{
+        agent::figures::{Estimated, Figures, Link, SessionFigures, Shown},
+        verdict::Grounds,
+    },
     passive::Counts,
 };
 
@@ -52,6 +57,43 @@ pub(super) struct ProbeRecord {
     /// Why the target is not probed now.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// The verdict of this class alone, and on what grounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<VerdictRecord>,
+}
+
+/// A verdict of one class.
+#[derive(Debug, Serialize)]
+struct VerdictRecord {
+    verdict: &'static str,
+    grounds: Grounds,
+}
+
+/// The link to a target, over all its classes.
+#[derive(Debug, Serialize)]
+pub(super) struct LinkRecord {
+    source_node: String,
+    target_node: String,
+    verdict: &'static str,
+    /// When the verdict was named (RFC 3339).
+    since: String,
+    /// The grounds in a sentence.
+    explanation: String,
+    grounds: Grounds,
+}
+
+/// All links on which there are grounds for a verdict, by name.
+pub(super) fn links(figures: &Figures) -> Vec<LinkRecord> {
+    let links = figures.links().into_iter();
+    let record = |(target, link): (_, Link)| LinkRecord {
+        source_node: figures.node.to_string(),
+        target_node: Arc::<str>::to_string(&target),
+        verdict: link.verdict.as_str(),
+        since: humantime::format_rfc3339_millis(link.since).to_string(),
+        explanation: link.grounds.explain(),
+        grounds: link.grounds,
+    };
+    links.map(record).collect()
 }
 
 /// Round trips since the target is probed. Percentiles are upper bounds of the histogram's buckets,
@@ -135,5 +177,9 @@ fn record(session: &Shown, of: SessionFigures) -> ProbeRecord {
         stretch: of.stretch,
         suppressed_since: of.suppressed_since.map(text),
         error: of.error,
+        verdict: session.judgement().map(|judgement| VerdictRecord {
+            verdict: judgement.verdict.as_str(),
+            grounds: judgement.grounds,
+        }),
     }
 }

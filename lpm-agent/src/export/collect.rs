@@ -21,6 +21,7 @@ use super::{
     round_trips::RoundTrips,
     segments::Segments,
     sink::Sink,
+    verdicts::Verdicts,
 };
 use crate::{
     active::agent::{Answers, figures::Figures},
@@ -90,6 +91,7 @@ impl Collectors {
     pub fn and_probes(mut self, figures: &Arc<Figures>, answers: &Arc<Answers>) -> Self {
         self.register(Probes(Arc::clone(figures)));
         self.register(ProbeGroups::new(Arc::clone(figures)));
+        self.register(Verdicts(Arc::clone(figures)));
         self.register(Clocks::new(Arc::clone(figures)));
         self.register(Reflector(Arc::clone(answers)));
         self

@@ -31,5 +31,6 @@ mod round_trips;
 mod segments;
 pub mod sink;
 pub mod text;
+mod verdicts;
 
 pub use metrics::Metrics;

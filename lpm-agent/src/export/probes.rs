@@ -234,9 +234,13 @@ pub(super) fn everything() -> Arc<Figures> {
     use std::time::Duration;
 
     use crate::active::{
-        agent::{LeftOut, figures::Outcome},
+        agent::{
+            LeftOut,
+            figures::{Link, Outcome},
+        },
         offset::Bounds,
         report::At,
+        verdict::{Grounds, Verdict},
     };
     let figures = Figures::new("n1".into());
     let estimated = Estimated {
@@ -267,6 +271,12 @@ pub(super) fn everything() -> Arc<Figures> {
     together.left_out.insert(LeftOut::Itself, 1);
     together.stretch = Some(2.0);
     drop(together);
+    let link = Link {
+        verdict: Verdict::Ok,
+        since: UNIX_EPOCH,
+        grounds: Grounds::default(),
+    };
+    figures.set_links([("n2".into(), link)].into());
     Arc::new(figures)
 }
 

@@ -29,6 +29,7 @@ pub mod load;
 mod load_error;
 pub mod maps;
 pub mod mmap;
+pub mod neighbours;
 mod netlink;
 pub mod netns;
 pub mod one_sided;

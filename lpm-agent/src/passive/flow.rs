@@ -70,7 +70,7 @@ pub struct LegTimes {
 
 /// What tells a flow from all others in the course of time, those with the same addresses and ports
 /// included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowIdentity {
     /// Identifies the flow for as long as it has its entry.
     pub fingerprint: u64,

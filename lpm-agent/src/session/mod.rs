@@ -10,6 +10,7 @@ mod housekeeping;
 mod interface_owner;
 mod kubernetes;
 mod learnt;
+mod liveness;
 mod names;
 mod notice;
 mod one_sided;
@@ -26,7 +27,10 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    active::agent::{Active, ActiveError},
+    active::{
+        agent::{Active, ActiveError},
+        verdict::PassiveLiveness,
+    },
     config::Config,
     identity::{Registry, kubernetes::KubernetesError, names_file::NamesError},
     kernel::{
@@ -37,6 +41,7 @@ use crate::{
     },
 };
 
+use liveness::FlowLiveness;
 use names::Names;
 pub use notice::Notice;
 use passive::Loaded;
@@ -172,11 +177,13 @@ impl Session {
         let load = || Loaded::load(&config, layout_version, Arc::clone(&registry));
         let loaded = passive.then(load).transpose()?;
         let model = loaded.as_ref().map(Loaded::model);
+        let flows = model.map(|model| FlowLiveness::new(Arc::clone(model)));
+        let flows = flows.map(|flows| Arc::new(flows) as Arc<dyn PassiveLiveness>);
         // Names come first: a flow that appears before its names would be counted without them.
         let names = Names::start(&config, configured, netns, registry, model, place.as_ref())?;
         let attach = |loaded: Loaded| loaded.attach(&config, &only, place.as_ref(), notify);
         let (hotplug, passive) = loaded.map(attach).transpose()?.unzip();
-        let probes = || start_active(&config, names.registry(), place.as_ref());
+        let probes = || start_active(&config, names.registry(), place.as_ref(), flows);
         let active = active.then(probes).transpose()?;
         Ok(Self {
             active,
@@ -247,10 +254,13 @@ fn start_active(
     config: &Config,
     registry: &Arc<Registry>,
     place: Option<&Arc<Place>>,
+    flows: Option<Arc<dyn PassiveLiveness>>,
 ) -> Result<Active, SessionError> {
     let netns = open_netns(config)?;
     let (config, registry) = (config.clone(), Arc::clone(registry));
-    let started = within(place, move || Active::start(&config, &registry, netns));
+    let started = within(place, move || {
+        Active::start(&config, &registry, netns, flows)
+    });
     Ok(started?)
 }
 

@@ -12,3 +12,4 @@ mod scrape;
 mod securing;
 #[path = "../support/mod.rs"]
 mod support;
+mod verdicts;

@@ -1,14 +1,18 @@
 //! The figures of an agent's probes, shared between the thread that probes and those that show them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
 use super::targets::LeftOut;
 use crate::{
-    active::{offset::Bounds, report::At},
+    active::{
+        offset::Bounds,
+        report::At,
+        verdict::{Grounds, Judge, Judgement, Paths, Round, Verdict},
+    },
     config::Tags,
     passive::Counts,
 };
@@ -109,12 +113,69 @@ pub struct Shown {
     pub class: u8,
     tags: Mutex<Arc<Tags>>,
     figures: Mutex<SessionFigures>,
+    /// Trains that are not judged yet.
+    rounds: Mutex<VecDeque<Round>>,
+    judge: Mutex<Judge>,
+    paths: Mutex<Option<Paths>>,
+}
+
+/// Most trains that wait for a judgement. It takes a second.
+const ROUNDS: usize = 16;
+
+/// The verdict on the link from this node to a target, over all classes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// The word.
+    pub verdict: Verdict,
+    /// When it was named.
+    pub since: SystemTime,
+    /// The figures that it stands on.
+    pub grounds: Grounds,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shown {
     /// The figures, held as they are.
     pub fn figures(&self) -> MutexGuard<'_, SessionFigures> {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.figures)
+    }
+
+    /// Says how many of the paths to the target are bad, for the verdict. None: it is not known.
+    pub fn set_paths(&self, paths: Option<Paths>) {
+        *held(&self.paths) = paths;
+    }
+
+    /// How many of the paths to the target are bad.
+    pub(super) fn paths(&self) -> Option<Paths> {
+        *held(&self.paths)
+    }
+
+    /// What judges the session.
+    pub(super) fn judge(&self) -> MutexGuard<'_, Judge> {
+        held(&self.judge)
+    }
+
+    /// The verdict on the session. None: there are no grounds for one.
+    #[must_use]
+    pub fn judgement(&self) -> Option<Judgement> {
+        self.judge().judgement().cloned()
+    }
+
+    /// Hands over a train to be judged. The oldest goes if nobody judges.
+    pub(super) fn tell(&self, round: Round) {
+        let mut rounds = held(&self.rounds);
+        if rounds.len() >= ROUNDS {
+            rounds.pop_front();
+        }
+        rounds.push_back(round);
+    }
+
+    /// Takes the trains that are not judged yet.
+    pub(super) fn rounds(&self) -> VecDeque<Round> {
+        std::mem::take(&mut *held(&self.rounds))
     }
 
     /// What else is known of the target.
@@ -170,6 +231,7 @@ pub struct Figures {
     sessions: RwLock<Vec<Arc<Shown>>>,
     together: Mutex<Together>,
     groups: RwLock<Vec<Arc<str>>>,
+    links: Mutex<BTreeMap<Arc<str>, Link>>,
 }
 
 impl Figures {
@@ -181,6 +243,7 @@ impl Figures {
             sessions: RwLock::default(),
             together: Mutex::default(),
             groups: RwLock::default(),
+            links: Mutex::default(),
         }
     }
 
@@ -205,7 +268,22 @@ impl Figures {
 
     /// What is counted for all sessions together, held as it is.
     pub fn together(&self) -> MutexGuard<'_, Together> {
-        self.together.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.together)
+    }
+
+    /// The verdicts on the links to targets. A link on which there are no grounds for one is absent.
+    #[must_use]
+    pub fn links(&self) -> BTreeMap<Arc<str>, Link> {
+        let sessions = self.sessions();
+        let is_target = |name: &Arc<str>| sessions.iter().any(|one| one.target == *name);
+        let mut links = held(&self.links).clone();
+        links.retain(|target, _| is_target(target));
+        links
+    }
+
+    /// Replaces all verdicts.
+    pub(crate) fn set_links(&self, links: BTreeMap<Arc<str>, Link>) {
+        *held(&self.links) = links;
     }
 
     /// Shows these sessions from now on, by target and class. One that was shown before goes on.
@@ -220,6 +298,9 @@ impl Figures {
                     class,
                     tags: Mutex::default(),
                     figures: Mutex::default(),
+                    rounds: Mutex::default(),
+                    judge: Mutex::new(Judge::new(class)),
+                    paths: Mutex::default(),
                 })
             })
         });

@@ -1,11 +1,13 @@
 //! The active half of an agent: it answers probes, and probes by itself. It needs no kernel program
 //! and no privilege, but for ports below 1024.
 //!
-//! One thread sends all probes ([`prober`]), and one for each address answers them ([`answering`]).
+//! One thread sends all probes ([`prober`]), one for each address answers them ([`answering`]), and one
+//! gives each link a verdict ([`judging`]).
 //! [`figures`] are shared with those who show them.
 
 mod answering;
 pub mod figures;
+mod judging;
 mod losses;
 mod own;
 mod prober;
@@ -28,13 +30,14 @@ use thiserror::Error;
 use answering::Answering;
 pub use answering::Answers;
 use figures::Figures;
+use judging::Judging;
 pub use own::OwnProbing;
 use prober::Prober;
 use spec::Read;
 pub use targets::LeftOut;
 use targets::{Targets, Wanted};
 
-use super::{allow::Allow, mac::KeyError};
+use super::{allow::Allow, mac::KeyError, verdict::PassiveLiveness};
 use crate::{
     config::{self, Allowed, Config, node_name},
     identity::{Registry, UNKNOWN},
@@ -64,6 +67,7 @@ pub enum ActiveError {
 #[derive(Debug)]
 pub struct Active {
     following: Arc<Following>,
+    _judging: Judging,
     _answering: Answering,
     allow: Allow,
     registry: Arc<Registry>,
@@ -73,7 +77,7 @@ pub struct Active {
 
 impl Active {
     /// Starts to answer and to probe what the configuration says. Threads enter the network
-    /// namespace; None: they stay in the caller's.
+    /// namespace; None: they stay in the caller's. `passive` knows others' flows; None: nobody does.
     ///
     /// # Errors
     /// A key cannot be read, or the kernel gives no thread.
@@ -81,6 +85,7 @@ impl Active {
         config: &Config,
         registry: &Arc<Registry>,
         netns: Option<Netns>,
+        passive: Option<Arc<dyn PassiveLiveness>>,
     ) -> Result<Self, ActiveError> {
         let node = node_name(config.node_name.as_deref()).unwrap_or_else(|| UNKNOWN.into());
         let netns = netns.map(Arc::new);
@@ -92,6 +97,8 @@ impl Active {
         figures.group_by(groups(config));
         let listen = &config.reflector.listen;
         let answering = Answering::start(listen, &settings, &answers, netns.as_ref())?;
+        let around = (Arc::clone(registry), passive);
+        let judging = Judging::start(Arc::clone(&figures), around, netns.as_ref())?;
         let prober = Prober::start(Arc::clone(&figures), allow.clone(), netns)?;
         let following = Arc::new(Following {
             targets: Mutex::new(targets),
@@ -109,6 +116,7 @@ impl Active {
         say_what_nodes_need(config);
         Ok(Self {
             following,
+            _judging: judging,
             _answering: answering,
             allow,
             registry: Arc::clone(registry),

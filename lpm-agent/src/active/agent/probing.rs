@@ -15,7 +15,7 @@ use super::{
     prober::Common,
     silence::{Silence, Turn as Change},
     spec::Spec,
-    train::{Train, is_whole},
+    train::Train,
 };
 use crate::active::{
     offset::Basis,
@@ -23,6 +23,7 @@ use crate::active::{
     sender::{Pace, Sender, Turn},
     statistics::Answer,
     summary::{reordered_backward, reordered_forward},
+    verdict::Collector,
 };
 
 /// Time until a session that could not begin tries again.
@@ -59,6 +60,8 @@ struct Counted {
     train: Train,
     losses: Losses,
     silence: Silence,
+    /// What the train that runs says of the link. None: there is no socket yet.
+    round: Option<Collector>,
     /// The numbers of the answers since the last train ended, in the order of their arrival.
     numbers: Vec<Answer>,
     /// Whether the target's state asks for another pace.
@@ -79,6 +82,7 @@ impl Probing {
             train: Train::default(),
             losses: Losses::new(probed.timeout, spec.interval),
             silence: Silence::new(spec.manner.suppress_after, probed.timeout),
+            round: None,
             numbers: Vec::new(),
             is_repaced: false,
             cut_off: None,
@@ -200,7 +204,8 @@ impl Probing {
         let plan = self.spec.plan(address, &self.counted.figures.node);
         match common.open(plan, token) {
             Ok(sender) => {
-                self.counted.begin();
+                let interval = self.spec.interval;
+                self.counted.begin(Collector::new(address, interval));
                 self.sender = Some(sender);
                 self.keep_pace();
             }
@@ -261,7 +266,8 @@ impl Probing {
 
 impl Counted {
     /// The socket is a new one, and the reflector knows no session of it.
-    fn begin(&mut self) {
+    fn begin(&mut self, round: Collector) {
+        self.round = Some(round);
         self.train = Train::default();
         self.numbers.clear();
         let pending = self.losses.restart();
@@ -275,6 +281,10 @@ impl Counted {
 
     fn take(&mut self, report: Report, now: Instant) {
         self.figures.together().own.note(&report);
+        let round = self.round.as_mut();
+        if let Some(round) = round.and_then(|round| round.take(&report, now)) {
+            self.shown.tell(round);
+        }
         match report {
             Report::Answered(answered) => self.answered(&answered),
             Report::Lost { probe, sequence } => {
@@ -282,7 +292,7 @@ impl Counted {
                     self.losses.lost((probe, sequence), now);
                 }
             }
-            Report::Late { probe } => {
+            Report::Late { probe, .. } => {
                 self.losses.late(probe);
                 self.silence.late(probe);
                 self.shown.count(Outcome::Late);
@@ -350,7 +360,7 @@ impl Counted {
         for (stage, source) in (1..).zip(stages) {
             *together.stamps.entry((stage, source)).or_default() += 1;
         }
-        if !is_whole(sources) {
+        if !sources.is_whole() {
             return;
         }
         if let Some(dwell) = stamps.dwell() {

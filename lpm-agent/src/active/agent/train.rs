@@ -4,17 +4,8 @@ use super::figures::Estimated;
 use crate::active::{
     Stamps,
     offset::{Bounds, Delays},
-    report::{Answered, At, Sources},
+    report::Answered,
 };
-
-/// Whether all four times are of kernels or cards, and T4 - T1 and T3 - T2 each of one clock. A
-/// reflector that does not say what its times are is taken at its word.
-pub(super) fn is_whole(sources: Sources) -> bool {
-    sources.sent == sources.received
-        && matches!(sources.sent, At::Kernel | At::Hardware)
-        && sources.reflector_received == sources.reflector_sent
-        && sources.reflector_sent != At::User
-}
 
 /// The answers of the train that runs.
 #[derive(Debug, Default)]
@@ -108,7 +99,7 @@ mod tests {
     use super::*;
     use crate::active::{
         offset::{Claims, Known},
-        report::Seen,
+        report::{At, Seen, Sources},
     };
 
     const KERNEL: Sources = Sources {
@@ -135,6 +126,7 @@ mod tests {
             train,
             stamps: Ok(stamps),
             sources: KERNEL,
+            waited: None,
             window,
             offset: Some(Known::new(bounds(0), Claims::default())),
             delays: Some(Delays {
@@ -210,7 +202,7 @@ mod tests {
             ([K, K, U, K], false),
             ([K, K, K, U], false),
         ] {
-            assert_eq!(is_whole(sources(four)), expected, "{four:?}");
+            assert_eq!(sources(four).is_whole(), expected, "{four:?}");
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Answer {
     pub(super) reply: Reply,
     pub(super) received: Stamp,
     pub(super) at: Instant,
+    /// When the program took it, by the same clock as `received`, in nanoseconds since 1970.
+    pub(super) taken: i64,
     /// The byte of DSCP and ECN.
     pub(super) class: Option<u8>,
     pub(super) ttl: Option<u8>,

@@ -1,6 +1,9 @@
 //! What the answers to a train tell of its probes and of the clocks.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use lpm_common::stamp::Timestamp;
 
@@ -13,6 +16,7 @@ use crate::active::{
     clock::{Change, DRIFT, is_in_doubt},
     offset::{Known, Restart},
     report::{Answered, At, Report, Seen, Sources, TrainEnd, Void},
+    socket::Source,
 };
 
 /// A probe and its answer.
@@ -299,6 +303,7 @@ impl Sender {
                 },
                 received: At::of(answer.received.source),
             },
+            waited: waited(answer),
             window: self.window,
             offset: bounds.map(|bounds| Known::new(bounds, self.claims())),
             delays: (stamps.ok()).and_then(|stamps| self.offset.delays(flight.monotonic, &stamps)),
@@ -313,4 +318,13 @@ impl Sender {
             },
         }
     }
+}
+
+/// Time from the kernel receiving an answer to the program taking it. A card's clock is another one.
+fn waited(answer: &Answer) -> Option<Duration> {
+    if answer.received.source != Source::Kernel {
+        return None;
+    }
+    let waited = answer.taken.checked_sub(answer.received.nanoseconds)?;
+    Some(Duration::from_nanos(u64::try_from(waited).ok()?))
 }

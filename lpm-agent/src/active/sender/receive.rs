@@ -1,8 +1,14 @@
 //! Taking answers, the kernel's times of sending, and errors.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
-use lpm_common::stamp::reply::{self, Reply};
+use lpm_common::stamp::{
+    Timestamp,
+    reply::{self, Reply},
+};
 
 use super::{
     FETCH_ABOVE, Sender, Take,
@@ -39,6 +45,7 @@ impl Sender {
                 Err(error) => return Err(error),
             };
             let at = Instant::now();
+            let taken = self.clock.real();
             let stamp = match received.stamp {
                 Some(stamp) => self.clock.stamp(stamp),
                 None => Stamp {
@@ -60,6 +67,7 @@ impl Sender {
                 reply,
                 received: stamp,
                 at,
+                taken,
                 class: received.traffic_class,
                 ttl: received.ttl,
                 follow_up: None,
@@ -95,7 +103,8 @@ impl Sender {
         let is_lost = flight.is_lost;
         flight.answer = Some(answer);
         if is_lost {
-            return probe.map_or(Ok(()), |probe| report(Report::Late { probe }));
+            let dwell = kept(&answer);
+            return probe.map_or(Ok(()), |probe| report(Report::Late { probe, dwell }));
         }
         if reply.extensions.previous.is_some() {
             self.follows_up = Some(true);
@@ -218,4 +227,14 @@ impl Sender {
         }
         Ok(())
     }
+}
+
+/// How long the reflector kept a packet, by its answer alone: T3 is a time of the reflector's program,
+/// from before it sent the answer.
+fn kept(answer: &Answer) -> Option<Duration> {
+    let packet = &answer.reply.packet;
+    let near = u64::try_from(answer.received.nanoseconds).unwrap_or(0);
+    let read = |timestamp: Timestamp| timestamp.to_unix(packet.error.format(), near);
+    let kept = read(packet.timestamp)?.checked_sub(read(packet.receive)?)?;
+    Some(Duration::from_nanos(kept))
 }

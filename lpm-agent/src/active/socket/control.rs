@@ -19,8 +19,19 @@ pub(super) const ROOM: usize = 3 * HEADER + 8 + 24 + 8;
 pub(super) struct About {
     pub(super) errno: u32,
     pub(super) origin: u8,
+    /// Type and code of an ICMP error.
+    pub(super) icmp: [u8; 2],
     pub(super) info: u32,
     pub(super) data: u32,
+}
+
+impl About {
+    /// Whether ICMP (of IPv4) says that a filter prohibits the packet: the network, the host, or
+    /// communication at all (RFC 1812 section 5.2.7.1). The kernel's number for these is that of a host
+    /// that cannot be reached.
+    pub(super) const fn is_prohibition(self) -> bool {
+        matches!(self.icmp, [3, 9 | 10 | 13])
+    }
 }
 
 /// What control messages tell of a packet.
@@ -104,6 +115,7 @@ fn about(data: &[u8]) -> Option<About> {
     Some(About {
         errno: u32::from_ne_bytes(array(data, 0)?),
         origin: *data.get(4)?,
+        icmp: array(data, 5)?,
         info: u32::from_ne_bytes(array(data, 8)?),
         data: u32::from_ne_bytes(array(data, 12)?),
     })

@@ -35,7 +35,7 @@ pub enum Notice {
     },
     /// An ICMP error about an earlier packet to this address.
     Unreachable {
-        /// What the error means.
+        /// What the error means. `EACCES`: a filter prohibits the packet, over IPv4 as over IPv6.
         error: Errno,
     },
 }
@@ -124,6 +124,9 @@ impl StampedSocket {
                     stamp: told.stamp?,
                 })
             }
+            libc::SO_EE_ORIGIN_ICMP if about.is_prohibition() => Some(Notice::Unreachable {
+                error: Errno::EACCES,
+            }),
             libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6 => Some(Notice::Unreachable {
                 error: Errno::from_raw(i32::try_from(about.errno).ok()?),
             }),

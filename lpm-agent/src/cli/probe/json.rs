@@ -61,7 +61,7 @@ impl<W: Write> Printer for Json<W> {
         let record = match report {
             Report::Answered(answered) => packet(answered, self.sent),
             Report::Lost { probe, .. } => plain(probe, "lost"),
-            Report::Late { probe } => plain(probe, "late"),
+            Report::Late { probe, .. } => plain(probe, "late"),
             Report::Duplicate { probe } => plain(probe, "duplicate"),
             Report::Unreachable { probe, error } => {
                 let mut record = plain(probe, "unreachable");

@@ -69,7 +69,7 @@ impl<W: Write> Printer for Text<W> {
         match report {
             Report::Answered(answered) => answer(out, answered)?,
             Report::Lost { probe, .. } => writeln!(out, "seq={probe} lost")?,
-            Report::Late { probe } => writeln!(out, "seq={probe} late")?,
+            Report::Late { probe, .. } => writeln!(out, "seq={probe} late")?,
             Report::Duplicate { probe } => writeln!(out, "seq={probe} duplicate")?,
             Report::Unreachable { probe, error } => {
                 writeln!(out, "seq={probe} unreachable: {}", error.desc())?;
