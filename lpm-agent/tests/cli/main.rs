@@ -13,7 +13,7 @@ mod stamps;
 mod startup_errors;
 #[path = "../support/mod.rs"]
 mod support;
-mod syn;
 mod sweep;
+mod syn;
 mod terminal;
 mod truth;

@@ -190,10 +190,9 @@ impl Scene {
             verdict.as_deref() == Some(expected)
         });
         let took = begun.elapsed();
-        let link = self.prober.list("diagnosis").into_iter();
+        let mut link = self.prober.list("diagnosis").into_iter();
         let link = link
-            .filter(|link| link["target_node"] == target)
-            .next()
+            .find(|link| link["target_node"] == target)
             .expect("the link");
         eprintln!(
             "{target} {expected} after {took:.1?}: {}",

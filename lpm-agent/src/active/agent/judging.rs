@@ -161,7 +161,9 @@ impl Work {
         }
         self.is_blind = neighbours.is_err();
         if let Ok(all) = &neighbours {
-            silent.iter().for_each(|peer| ask_again(all, *peer));
+            for peer in silent {
+                ask_again(all, *peer);
+            }
         }
         let passive = self.passive.as_ref();
         Found {

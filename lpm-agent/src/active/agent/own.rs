@@ -67,7 +67,10 @@ mod tests {
             sequence: 3,
         });
         // They were counted as lost, and as answered.
-        own.note(&Report::Late { probe: 3 });
+        own.note(&Report::Late {
+            probe: 3,
+            dwell: None,
+        });
         own.note(&Report::Duplicate { probe: 4 });
         assert_eq!(own.sent, 4);
         assert_eq!(own.errors, [("port", 2), ("prohibited", 1)].into());

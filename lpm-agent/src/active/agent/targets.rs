@@ -11,7 +11,7 @@ use std::{
 use super::spec::{self, Read, Spec};
 use crate::{
     active::schedule::rendezvous::{self, Node, Reach},
-    config::{Host, Probed, Probes, SESSIONS, Tags},
+    config::{Host, Ports, Probed, Probes, SESSIONS, Tags},
     identity::cluster_nodes::ClusterNode,
 };
 
@@ -186,7 +186,7 @@ impl Wanted {
             Host::Name(_) => None,
         });
         let mut ends: HashSet<(IpAddr, u16)> = ends.collect();
-        let mut probed = Vec::new();
+        let mut chosen = Vec::new();
         for index in rendezvous::targets(own, &all, reach) {
             let node = &nodes[index];
             let is_listed = listed.contains(&*node.name);
@@ -196,18 +196,18 @@ impl Wanted {
                     let tags: Tags = (zone.iter())
                         .map(|zone| (ZONE.to_owned(), (*zone).to_owned()))
                         .collect();
-                    probed.push(Arc::new(probes.node(&node.name, address, tags)));
+                    chosen.push(Arc::new(probes.node(&node.name, address, tags)));
                 }
                 Ok(_) => self.leave_out(LeftOut::Address, 1),
                 Err(reason) => self.leave_out(reason, 1),
             }
         }
-        probed
+        chosen
     }
 
     /// Adds targets, as many as there may be.
     fn add(&mut self, probed: &[Arc<Probed>], read: &Read) {
-        let ports = read.probes.ports.map_or(usize::MAX, |ports| ports.count());
+        let ports = read.probes.ports.map_or(usize::MAX, Ports::count);
         for probed in probed {
             let sessions = self.specs.len() + probed.classes.len();
             if sessions > SESSIONS {

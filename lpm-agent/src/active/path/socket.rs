@@ -26,6 +26,7 @@ use crate::active::{
     mac::Key,
     news::{self, About, News, Origin, set},
     plan,
+    schedule::when::Rhythm,
     socket::{Source, Stamp},
 };
 
@@ -343,8 +344,10 @@ fn packets(plan: &Plan) -> plan::Plan {
         target: plan.target,
         from: None,
         interface: None,
+        ports: None,
         count: None,
         interval: Duration::ZERO,
+        rhythm: Rhythm::Even,
         train: plan::Train::SINGLE,
         size: 0,
         dscp: plan.route.dscp,

@@ -295,6 +295,7 @@ mod tests {
         fate::Counts,
         plan::Train,
         reflector::{Reflector, Settings},
+        schedule::when::Rhythm,
     };
 
     #[test]
@@ -320,8 +321,10 @@ mod tests {
             target,
             from: None,
             interface: None,
+            ports: None,
             count: Some(5),
             interval: Duration::from_millis(20),
+            rhythm: Rhythm::Even,
             train: Train::SINGLE,
             size: 0,
             dscp: 0,

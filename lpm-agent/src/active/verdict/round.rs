@@ -48,7 +48,7 @@ pub struct Round {
 /// Probes that were refused, by what the refusal means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Refused {
-    /// A filter prohibits them: ICMP code 9, 10 or 13, ICMPv6 code 1, 5 or 6, or this machine's own.
+    /// A filter prohibits them: ICMP code 9, 10 or 13, `ICMPv6` code 1, 5 or 6, or this machine's own.
     pub prohibited: u32,
     /// The host cannot be reached: the last router, or this machine, gets no answer to ARP or ND.
     pub host: u32,

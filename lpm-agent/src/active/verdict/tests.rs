@@ -20,6 +20,7 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "rounds hold it so")]
 fn spread(of: Duration) -> Option<Spread> {
     Some(Spread { p50: of, p99: of })
 }
@@ -144,15 +145,19 @@ impl Session {
 /// that the judge waits.
 const IN_TIME: u32 = 5;
 
-/// Each cause alone, by what its trains and its surroundings look like.
-fn causes() -> Vec<(
+/// A cause by name, its trains and surroundings, and what must be named.
+type Cause = (
     &'static str,
     Round,
     Surroundings,
     Option<Paths>,
     Verdict,
     Reason,
-)> {
+);
+
+/// Each cause alone, by what its trains and its surroundings look like.
+#[expect(clippy::too_many_lines, reason = "one list")]
+fn causes() -> Vec<Cause> {
     let around = Surroundings::default();
     let prohibited = Refused {
         prohibited: 6,
@@ -492,9 +497,8 @@ fn flows_must_live_while_probes_are_silent() {
     // Trains come fast, and flows are slow.
     let mut session = Session::new();
     session.around.passive = Passive::Silent;
-    let tenth = EVERY / 10;
     for _ in 0..9 {
-        session.at -= EVERY - tenth;
+        session.at -= EVERY / 10 * 9;
         session.take(&silent(), 1);
     }
     session.around.passive = Passive::Alive(Duration::from_secs(1));
@@ -574,7 +578,10 @@ fn answered(stamps: Result<Stamps, Void>, waited: Duration) -> Report {
 
 #[test]
 fn reports_become_rounds() {
+    use nix::errno::Errno;
+
     use crate::active::{offset::Claims, report::TrainEnd};
+
     let now = Instant::now();
     let stamps = |dwell_ms: i64| Stamps {
         sent: 0,
@@ -583,7 +590,6 @@ fn reports_become_rounds() {
         received: 300 + dwell_ms * 1_000_000,
     };
     let unreachable = |error| Report::Unreachable { probe: 0, error };
-    use nix::errno::Errno;
     let reports = [
         answered(Ok(stamps(1)), ms(1)),
         answered(Ok(stamps(30)), ms(40)),

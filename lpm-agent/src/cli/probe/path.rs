@@ -28,7 +28,9 @@ impl Probe {
         let protocol = match self.protocol {
             Protocol::Stamp => path::Protocol::Stamp,
             Protocol::Icmp => path::Protocol::Icmp,
-            Protocol::Tcp => bail!("{name} goes by `--protocol stamp` or `--protocol icmp`"),
+            Protocol::Tcp | Protocol::UdpSweep => {
+                bail!("{name} goes by `--protocol stamp` or `--protocol icmp`")
+            }
         };
         let Ends {
             target,

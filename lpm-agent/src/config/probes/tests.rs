@@ -39,6 +39,7 @@ fn a_target_takes_what_it_does_not_say_from_all() {
     assert_eq!(parse(&shown).expect(&shown), config);
 }
 
+#[expect(clippy::too_many_lines, reason = "one list")]
 #[test]
 fn what_cannot_work_is_refused_by_key_and_line() {
     let many = "{address: h, classes: [1,2,3,4,5,6,7,8]},".repeat(2);
