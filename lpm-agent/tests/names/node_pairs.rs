@@ -30,7 +30,7 @@ const FAR_UNKNOWN: &str = "198.18.3.77";
 /// Number and sum of round trips, by series.
 type Series = BTreeMap<String, (u64, f64)>;
 
-/// This node, a near node and a far one, each beyond a wire of its own.
+/// The watched node, a near node and a far one, each beyond a wire of its own.
 struct Site {
     pair: Pair,
     far: Netns,

@@ -24,7 +24,7 @@ pub enum Reason {
     NotInApi,
     /// The peer's kernel told that no program has the port.
     PortClosed,
-    /// This machine, or a router, told that there is no way.
+    /// The kernel here, or a router, told that there is no way.
     NetworkUnreachable,
     /// No probe is answered, and nothing else is known.
     Silent,
@@ -34,7 +34,7 @@ pub enum Reason {
     Delay,
     /// The reflector's program keeps the probes.
     ReflectorStalled,
-    /// This machine's program takes the answers late.
+    /// The program on this machine takes the answers late.
     SenderStalled,
     /// Probes are lost.
     Loss,

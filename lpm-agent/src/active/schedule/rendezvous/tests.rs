@@ -132,7 +132,7 @@ fn a_small_cluster_is_a_full_mesh() {
     assert_eq!(pairs(&cluster.nodes(), REACH).len(), 51 * 16);
 }
 
-/// The same list on another machine and in another build has the same answer.
+/// A list has the same answer on another machine and in another build.
 #[test]
 fn the_choice_is_stable() {
     let cluster = Cluster::new(60, 4);
