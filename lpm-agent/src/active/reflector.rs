@@ -188,6 +188,14 @@ impl Reflector {
         }
     }
 
+    /// Looks at the clock while a batch is answered: times of sending are newer than the last look.
+    /// What this look sees may be newer than packets that wait behind the batch: they are in doubt.
+    fn look_within_a_batch(&mut self) {
+        let before = self.changes;
+        self.changes = self.clock.changes_while_packets_wait();
+        self.is_behind |= is_in_doubt(self.changes) && self.changes != before;
+    }
+
     /// Answers the packets that have arrived, one batch at most. Returns their number.
     fn work(&mut self, counts: &Counts, boxes: &mut Boxes) -> io::Result<usize> {
         let received = match self.socket.receive_all(&mut boxes.inbox) {
@@ -229,8 +237,7 @@ impl Reflector {
                 Err(answer::Refused::NotYet) => {
                     self.send(counts, outbox);
                     self.take_notices(counts, errors)?;
-                    // The time is newer than the last look.
-                    self.changes = self.clock.changes_while_packets_wait();
+                    self.look_within_a_batch();
                     let again = self.answer(&packet, bytes, outbox, counts, now);
                     if let Err(answer::Refused::As(fate)) = again {
                         counts.add(fate);

@@ -160,6 +160,38 @@ fn in_a_batch_each_answer_tells_the_time_of_the_one_before() {
     assert_eq!(counts.of(Fate::NoSendTime), 0);
 }
 
+/// The clock is set while a batch is answered, and the program sees it then. Packets that came behind
+/// the batch may have a time of arrival from before: they are in doubt, too.
+#[test]
+fn packets_behind_a_batch_in_which_the_clock_was_set_are_in_doubt() {
+    let bend = clock::bend::Bend::default();
+    let plain = reflector();
+    let clock = Clock::bent(&bend).expect("a timer");
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let reflector = Reflector::with_clock(address, false, plain.settings.clone(), clock);
+    let mut reflector = reflector.expect("a reflector");
+    let client = client(&reflector);
+    let (counts, mut boxes) = (Counts::default(), Boxes::default());
+    let mut numbers = |reflector: &mut Reflector, first: u32, between: &dyn Fn(&mut Reflector)| {
+        for sequence in first..first + 3 {
+            client.send(&probe(3, sequence)).expect("sent");
+        }
+        // They have arrived by then.
+        between(reflector);
+        reflector.work(&counts, &mut boxes).expect("a socket");
+        let numbers = answers(&client).into_iter();
+        let numbers = numbers.filter_map(|reply| Some(reply.extensions.agent?.clock_changes));
+        numbers.collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&mut reflector, 0, &|_| {}), [0, 0, 0]);
+    let set = |reflector: &mut Reflector| {
+        bend.set(clock::real(), 1_000_000);
+        reflector.look_within_a_batch();
+    };
+    assert_eq!(numbers(&mut reflector, 3, &set), [1, 1, 1]);
+    assert_eq!(numbers(&mut reflector, 6, &|_| {}), [2, 2, 2]);
+}
+
 /// A client with a port that cannot be answered: its packets are counted, the others' times stay
 /// their own.
 #[test]

@@ -60,6 +60,7 @@ fn run(name: &str, scene: &Scene, trains: u32, mut before: impl FnMut(&Scene) ->
                 }
                 Err(Void::Impossible) => {
                     seen.impossible += 1;
+                    eprintln!("IMPOSSIBLE {name}: {answered:?}");
                     return;
                 }
             };
@@ -105,9 +106,7 @@ fn run(name: &str, scene: &Scene, trains: u32, mut before: impl FnMut(&Scene) ->
         seen.refuted
     );
     assert_eq!((seen.trains, seen.outside), (trains, 0), "{name}");
-    // Now and then a packet over a setting is void as impossible, and not by the clock's number. No
-    // figure comes of it either way.
-    assert!(seen.impossible <= seen.settings / 20, "{name}: {seen:?}");
+    assert_eq!(seen.impossible, 0, "{name}");
     seen
 }
 
@@ -139,11 +138,9 @@ fn scenes(trains: u32) -> u32 {
             there.drift(drift_there);
         });
         let seen = run(name, &scene, trains, |_| false);
-        assert_eq!(
-            (seen.void, seen.restarts),
-            (0, 0),
-            "{name}: within the allowance"
-        );
+        assert_eq!(seen.restarts, 0, "{name}: within the allowance");
+        // Where the reflector sat on a packet for milliseconds, the drift is more than the way.
+        assert!(seen.void <= seen.packets / 1_000, "{name}: {seen:?}");
         sum += seen.trains;
     }
     for (name, is_here) in [
