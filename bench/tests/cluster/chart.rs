@@ -51,6 +51,8 @@ pub(crate) fn install(cluster: &Cluster, preset: &str, scope: &str) {
             "--set",
             "image.pullPolicy=Never,pins.enabled=true,test.enabled=false",
             "--set",
+            crate::probes::VALUES,
+            "--set",
             crate::alert_rules::RULES,
         ],
     );

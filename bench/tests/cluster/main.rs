@@ -14,6 +14,7 @@ mod names;
 mod overlays;
 mod ports;
 mod presets;
+mod probes;
 mod prometheus;
 mod prometheus_accuracy;
 mod reference_capture;
@@ -90,6 +91,7 @@ fn scenario(shape: Shape) {
     chart::install(&cluster, shape.preset, shape.scope);
     chart::has_least_capabilities(&cluster);
     names::are_right(&cluster, network, shape.scope);
+    probes::go_both_ways(&cluster);
     restart::loses_nothing(&cluster, shape.scope);
     // While its pods are there.
     presets::select(&cluster, network);
@@ -102,6 +104,7 @@ fn scenario(shape: Shape) {
     let native = Prometheus::start(&cluster, Histograms::Native);
     prometheus_accuracy::with_the_truth(&cluster, [&classic, &native, &discovered]);
     on_one_node(&discovered);
+    probes::are_told_from_loss(&cluster);
     if network == Network::Azure {
         scope::falls_back(&cluster);
     }

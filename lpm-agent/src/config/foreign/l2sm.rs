@@ -8,7 +8,7 @@ use serde_saphyr::Spanned;
 
 use super::{Imported, Note, base, everywhere};
 use crate::{
-    config::{Allowed, Export, Probes, Reflector, Target},
+    config::{Allowed, Export, Probes, Reflector, Share, Target},
     yaml,
 };
 
@@ -134,12 +134,18 @@ pub(super) fn node(text: &str) -> Result<Imported, String> {
     // YAML takes more than JSON does, and its reader knows the line of each value.
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("it is no JSON: {error}"))?;
     let file: File = yaml::read(text)?;
-    let mut notes = Vec::new();
-    spread(file.spread_factor.as_ref(), &mut notes)?;
+    let spread = spread(file.spread_factor.as_ref())?;
     let address = file.address.as_ref().map(address).transpose()?;
     let interface = file.probe_interface.filter(|name| !name.is_empty());
     let from = interface.or_else(|| address.map(|address| address.to_string()));
-    imported(&file.node, address, from, &file.neighbours, notes)
+    imported(
+        &file.node,
+        address,
+        from,
+        spread,
+        &file.neighbours,
+        Vec::new(),
+    )
 }
 
 /// Reads the values of the chart: the configuration of each of its nodes.
@@ -158,13 +164,20 @@ pub(super) fn chart(text: &str) -> Result<Vec<Imported>, String> {
         if let Some(namespace) = &global.namespace {
             notes.push(note(namespace, "namespace: deploy the agent there"));
         }
-        spread(global.spread_factor.as_ref(), &mut notes)?;
+        let spread = spread(global.spread_factor.as_ref())?;
         let others = global.nodes.iter().enumerate();
         let others = others.filter(|(other, _)| *other != at);
         let neighbours: Vec<_> = others.map(|(_, other)| other.neighbour()).collect();
         let own = address(&node.ip)?;
         let from = Some(own.to_string());
-        all.push(imported(&node.name, Some(own), from, &neighbours, notes)?);
+        all.push(imported(
+            &node.name,
+            Some(own),
+            from,
+            spread,
+            &neighbours,
+            notes,
+        )?);
     }
     if all.is_empty() {
         return Err("global.nodes is empty: give each node with its name and ip".to_owned());
@@ -192,6 +205,7 @@ fn imported(
     node: &Spanned<String>,
     own: Option<IpAddr>,
     from: Option<String>,
+    spread_factor: Share,
     neighbours: &[Neighbour],
     mut notes: Vec<Note>,
 ) -> Result<Imported, String> {
@@ -222,6 +236,7 @@ fn imported(
         },
         probes: Probes {
             targets,
+            spread_factor,
             from,
             ..Probes::default()
         },
@@ -299,24 +314,20 @@ fn minutes(key: &str, interval: Option<&Spanned<i64>>) -> Result<Option<u64>, St
     }
 }
 
-/// Notes what becomes of the spread factor. The chart writes it as a text, and an empty one where it
-/// has none.
-fn spread(factor: Option<&Spanned<String>>, notes: &mut Vec<Note>) -> Result<(), String> {
+/// The share by which intervals vary. The chart writes it as a text, and an empty one where it has
+/// none: then it is our own default.
+fn spread(factor: Option<&Spanned<String>>) -> Result<Share, String> {
     let Some(factor) = factor.filter(|factor| !factor.value.is_empty()) else {
-        return Ok(());
+        return Ok(Probes::default().spread_factor);
     };
-    let known = f64::from_str(&factor.value).is_ok_and(|factor| (0.0..=1.0).contains(&factor));
-    if !known {
-        return Err(format!(
+    let share = f64::from_str(&factor.value).ok().map(Share::try_from);
+    share.and_then(Result::ok).ok_or_else(|| {
+        format!(
             "line {}: spreadFactor is {}: give 0 to 1",
             line(factor),
             factor.value
-        ));
-    }
-    let text = "spreadFactor: the first measurements of the targets are spread over ten seconds, and \
-                each then keeps its interval";
-    notes.push(note(factor, text));
-    Ok(())
+        )
+    })
 }
 
 /// An address, with or without the length of its prefix.

@@ -363,7 +363,8 @@ fn listen(bind: &Spanned<String>, notes: &mut Vec<Note>) -> Option<SocketAddr> {
 fn ports(packets: u32) -> String {
     format!(
         "{packets} packets in a row of one source port are sent in place of one from each of \
-         {packets} ports, so all take one path where paths are chosen by ports (ECMP)"
+         {packets} ports, so all take one path where paths are chosen by ports (ECMP); `lpm probe --protocol \
+         udp-sweep` probes by many ports"
     )
 }
 

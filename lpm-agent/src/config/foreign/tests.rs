@@ -147,11 +147,27 @@ fn what_l2sm_measures_and_this_does_not_is_named_by_line() {
         "line 11: throughputInterval: the throughput to NodeB (every 20 min) is not measured yet",
         "line 18: throughputInterval",
         "line 8: the packets that measure one figure of NodeB measure all: each is measured every 3 min",
-        "line 3: spreadFactor",
     ] {
         assert!(notes.contains(words), "{words} in {notes}");
     }
-    assert_eq!(notes.lines().count(), 4, "{notes}");
+    assert_eq!(notes.lines().count(), 3, "{notes}");
+}
+
+#[test]
+fn the_spread_factor_is_the_schedules() {
+    let of = |factor: &str| {
+        let text = NODE_A.replace("\"spreadFactor\": 0.2", factor);
+        assert!(text.contains(factor), "{text}");
+        config(&text).probes.spread_factor.get()
+    };
+    for (factor, share) in [
+        ("\"spreadFactor\": 0.2", 0.2),
+        ("\"spreadFactor\": 0.35", 0.35),
+        ("\"spreadFactor\": 0", 0.0),
+        ("\"spreadFactor\": \"\"", 0.2),
+    ] {
+        assert!((of(factor) - share).abs() < 1e-9, "{factor}");
+    }
 }
 
 /// No interval is nothing measured, -1 is none, and the node itself is no neighbour.
