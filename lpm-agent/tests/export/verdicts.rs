@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -88,12 +88,62 @@ impl Drop for Bent {
     }
 }
 
+/// Wake-ups that are this late mean that the machine starves its programs: reflectors then keep probes
+/// too long, and `host` is right.
+const STARVED: Duration = Duration::from_millis(15);
+
+/// A thread that notices by itself how late this machine's programs run.
+struct Witness {
+    latest: Arc<Mutex<Duration>>,
+    over: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Witness {
+    fn start() -> Self {
+        let (latest, over) = (
+            Arc::<Mutex<Duration>>::default(),
+            Arc::<AtomicBool>::default(),
+        );
+        let (told, ended) = (Arc::clone(&latest), Arc::clone(&over));
+        let pause = Duration::from_millis(2);
+        let thread = thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                thread::sleep(pause);
+                let late = begun.elapsed().saturating_sub(pause);
+                let mut latest = told.lock().expect("no panic");
+                *latest = late.max(*latest);
+            }
+        });
+        Self {
+            latest,
+            over,
+            thread: Some(thread),
+        }
+    }
+
+    /// How late the latest wake-up was since the last call.
+    fn take(&self) -> Duration {
+        std::mem::take(&mut *self.latest.lock().expect("no panic"))
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(thread::JoinHandle::join);
+        assert!(thread::panicking() || matches!(ended, Some(Ok(()))));
+    }
+}
+
 /// Two agents, the wire between their nodes, and a server on the farther one.
 struct Scene {
     // What talks ends before what it talks to.
     prober: Agent,
     reflector: Agent,
     bent: Bent,
+    witness: Witness,
     _server: Server,
     pair: Pair,
     _directory: tempfile::TempDir,
@@ -132,6 +182,7 @@ impl Scene {
             prober,
             reflector,
             bent,
+            witness: Witness::start(),
             _server: server,
             pair,
             _directory: directory,
@@ -183,6 +234,7 @@ impl Scene {
     ) -> Duration {
         self.ok();
         let before = self.logged(target).len();
+        self.witness.take();
         let begun = Instant::now();
         does();
         eventually(expected, || {
@@ -201,7 +253,15 @@ impl Scene {
         assert_eq!(link["verdict"], expected);
         undo();
         self.ok();
-        let named = self.logged(target).split_off(before);
+        let mut named = self.logged(target).split_off(before);
+        let late = self.witness.take();
+        if expected != "host" && late > STARVED {
+            eprintln!("the machine starved its programs for {late:.1?}: host is right, too");
+            named.retain(|verdict| verdict != "host");
+            named.dedup();
+            let caused = named.iter().position(|verdict| verdict != "ok");
+            named.drain(..caused.unwrap_or(0));
+        }
         assert_eq!(
             named,
             [expected, "ok"],

@@ -211,6 +211,29 @@ groups:
         labels: {severity: warning}
         annotations:
           summary: {{ "{{ $labels.namespace }}: {{ $value | humanizePercentage }} of the DNS queries get no answer" | quote }}
+      # A filter before the probes' port is no loss of the network: the verdict says blocked.
+      - alert: LpmProbeLoss
+        expr: |-
+          (
+            sum by (source_node, target_node) (rate(lpm_probe_packets_total{result=~"lost|lost_forward|lost_backward|unreachable"}[{{ $w }}]))
+              / sum by (source_node, target_node) (rate(lpm_probe_packets_total{result!="duplicate"}[{{ $w }}]))
+          ) > {{ $t.probeLoss }}
+          unless on (source_node, target_node) max_over_time(lpm_link_verdict{verdict="blocked"}[{{ $w }}])
+        for: {{ .Values.rules.for }}
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "From {{ $labels.source_node }} to {{ $labels.target_node }} {{ $value | humanizePercentage }} of the probes are lost" | quote }}
+      - alert: LpmLink
+        expr: >-
+          max by (source_node, target_node, verdict) (max_over_time(lpm_link_verdict{verdict!="ok"}[{{ $bridge }}])) > 0
+        for: {{ .Values.rules.for }}
+        labels: {severity: warning}
+        annotations:
+          summary: {{ "From {{ $labels.source_node }} to {{ $labels.target_node }}: {{ $labels.verdict }}" | quote }}
+          description: >-
+            network: probes are lost or slower than usual; path: on some paths only; host: a program of one end stands still;
+            blocked: a filter holds up the probes, other traffic lives; gone: the peer does not answer ARP or ND, or left
+            the API; clock: a clock was set, or is wrong. The agent's /api/v1/diagnosis has the grounds.
       - alert: LpmNotMeasuring
         expr: >-
           sum by (node, instance) (rate(lpm_packets_total[{{ $w }}])) > 1

@@ -113,7 +113,7 @@ pub struct Grounds {
         skip_serializing_if = "Option::is_none"
     )]
     pub wait: Option<Duration>,
-    /// Answers of the last train that the reflector kept for too long.
+    /// Answers in these trains that the reflector kept for too long.
     pub kept: u32,
     /// Answers of the last train that waited too long for this machine's program.
     pub waited: u32,

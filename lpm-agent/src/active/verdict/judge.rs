@@ -180,6 +180,7 @@ impl Judge {
             lost: sums.lost,
             late: sums.late,
             loss_ratio: sums.loss(),
+            kept: sums.kept,
             clock_changes: sums.clock_changes,
             paths,
             ..Grounds::default()
@@ -192,7 +193,6 @@ impl Judge {
                 rtt_p99: round.rtt.map(|rtt| rtt.p99),
                 dwell: round.dwell.map(|dwell| dwell.p50),
                 wait: round.wait.map(|wait| wait.p50),
-                kept: round.kept,
                 waited: round.waited,
                 untimed: round.untimed,
                 void: round.void,
