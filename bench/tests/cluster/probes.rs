@@ -1,7 +1,10 @@
 //! Probes between the nodes' agents, as the chart sets them up: they find each other, with the rights
 //! and ports that the chart gives, and measure what ping measures.
 
-use lpm_testbed::kubernetes::{Cluster, cluster::Node};
+use lpm_testbed::{
+    kubernetes::{Cluster, cluster::Node},
+    testbed::Impairment,
+};
 use serde_json::Value;
 
 use crate::{DELAY, PATIENCE, eventually, metrics::get, within};
@@ -82,6 +85,8 @@ pub(crate) fn are_told_from_loss(cluster: &Cluster) {
     let (node, other) = (&cluster.nodes[0], &cluster.nodes[1]);
     let rules = "table inet lpm-test {\nchain in { type filter hook input priority -500;\n\
                  udp dport 8620 drop; }\n}\n";
+    // The rules were tried without a delay, and that became the link's baseline.
+    cluster.wire.set_both(&Impairment::default());
     is_named(node, &other.name, "ok");
     other.netns.output("nft", &[rules]).expect("rules");
     is_named(node, &other.name, "blocked");
