@@ -117,7 +117,7 @@ fn an_agents_figures_are_the_wires() {
     );
     eventually("losses are counted", || {
         let lost = agent.value("packets_total", "n2", ",result=\"lost_forward\"");
-        lost.is_some_and(|lost| lost >= 10.0)
+        lost.is_some_and(|lost| lost >= 30.0)
     });
     let ping = pair
         .client
@@ -179,8 +179,9 @@ fn an_agents_figures_are_the_wires() {
         .count();
     let told = of("packets_total", ",result=\"lost_forward\"").expect("losses");
     let lost = f64::from(u32::try_from(lost).expect("few"));
-    // Some were no probes but fetched a time, and some may still be answered late.
-    assert!(told <= lost && told >= 0.7 * lost, "{told} of {lost}");
+    // Some were no probes but fetched a time, some may still be answered late, and some were lost
+    // between the page and the end.
+    assert!(told <= lost && told >= 0.5 * lost, "{told} of {lost}");
     let arrived = f64::from(u32::try_from(wire.len()).expect("few")) - lost;
     eventually("the reflector has counted what arrived", || {
         reflector
